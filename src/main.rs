@@ -1,0 +1,2 @@
+//! The `stagegate` program: everything is in the library.
+fn main() {}
