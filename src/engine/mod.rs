@@ -1,0 +1,1 @@
+//! The loop around the decision: observe, decide, commit, act.

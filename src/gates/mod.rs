@@ -1,0 +1,1 @@
+//! Verdicts from samples, as pure functions.

@@ -1,0 +1,3 @@
+//! Resources, value types and their validation. Pure: no I/O, no clock.
+
+pub mod sample;

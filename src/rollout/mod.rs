@@ -1,0 +1,1 @@
+//! Deciding what an upgrade does next, as one pure function.

@@ -1,0 +1,1 @@
+//! `stagegate serve`: health, outbox, resuming upgrades.
