@@ -28,7 +28,10 @@ pub struct Sample {
 impl Sample {
     /// Time from the intended send to the outcome, in milliseconds.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "differences of hours in microseconds are far below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "differences of hours in microseconds are far below 2^53"
+    )]
     pub fn latency_ms(&self) -> f64 {
         (self.resolved_us - self.intended_us) as f64 / 1000.0
     }

@@ -1,0 +1,411 @@
+//! An upgrade: one build going onto one environment. Its spec says what is wanted, its status how far it is.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::Digest;
+
+/// What an upgrade is asked to do. Everything else about it is in the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpgradeSpec {
+    /// The environment that it goes onto.
+    pub environment: String,
+    /// The component whose nodes change.
+    pub component: String,
+    /// Name of the Build (`COMPONENT-VERSION`).
+    pub build: String,
+    /// Who asked for it.
+    #[serde(default)]
+    pub user: String,
+    /// What the operator wants of it now.
+    #[serde(default)]
+    pub wish: Wish,
+}
+
+/// An operator's standing wish; the engine moves towards it and keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Wish {
+    /// Go on to the end.
+    #[default]
+    Proceed,
+    /// Finish the steps that run, then hold.
+    Pause,
+    /// Go back to the build that ran before, then end.
+    Abort,
+}
+
+/// Where an upgrade stands.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Phase {
+    /// Known, not begun.
+    Pending,
+    /// Nodes, space, prerequisites and build are looked at; nothing changes.
+    Preflight,
+    /// Every gate is read on the still old system, which also shows that the sensors work.
+    Baseline,
+    /// Batches of nodes change, each behind its gates.
+    Rolling,
+    /// All nodes changed; the gates keep watching.
+    Soak,
+    /// The build runs everywhere and every gate passed.
+    Succeeded,
+    /// Nodes go back to the build they ran before.
+    RollingBack,
+    /// They are back, and the gate that failed passes again.
+    RolledBack,
+    /// They are back, and the gate still does not pass.
+    RollbackIneffective,
+    /// Held, with a reason; `resume`, `abort` or another `upgrade` goes on.
+    Paused,
+    /// Ended by an operator; the nodes are back on the build they ran before.
+    Aborted,
+    /// The build could not be rolled forward and there is nothing to go back to.
+    Failed,
+    /// Our own machinery failed.
+    Errored,
+    /// The gates could not decide by their deadline; held.
+    Inconclusive,
+}
+
+impl Phase {
+    /// Whether nothing will ever happen again.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Phase::Succeeded
+            | Phase::RolledBack
+            | Phase::RollbackIneffective
+            | Phase::Aborted
+            | Phase::Failed
+            | Phase::Errored => true,
+            Phase::Pending
+            | Phase::Preflight
+            | Phase::Baseline
+            | Phase::Rolling
+            | Phase::Soak
+            | Phase::RollingBack
+            | Phase::Paused
+            | Phase::Inconclusive => false,
+        }
+    }
+    /// Whether it waits for a person.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        matches!(self, Phase::Paused | Phase::Inconclusive)
+    }
+}
+
+/// Where one node stands within its batch.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum NodePhase {
+    /// Its batch has not come.
+    #[default]
+    Waiting,
+    /// The release is put beside the one that serves.
+    Install,
+    /// Out of traffic.
+    Drain,
+    /// `current` flips.
+    Activate,
+    /// Stop gracefully, start from `current`.
+    Restart,
+    /// First requests, which reach no gate.
+    Warm,
+    /// The probes must answer.
+    Probe,
+    /// The gates watch it under traffic.
+    Analyse,
+    /// Back into traffic.
+    Admit,
+    /// On the wanted build and in service.
+    Done,
+    /// Taken out: it failed while its peers on the same build pass.
+    OutOfService,
+}
+
+/// How far an upgrade is: written as one, before any effect starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeStatus {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why it stands there, one word for programs (`GateFailed`, `ByUser`, `SharedDependencyDegraded`).
+    #[serde(default)]
+    pub reason: String,
+    /// Why, for people.
+    #[serde(default)]
+    pub message: String,
+    /// When the phase began.
+    pub since: Timestamp,
+    /// The phase to go on with after a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_to: Option<Phase>,
+    /// The build that goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Digest>,
+    /// The nodes, in the environment's order.
+    #[serde(default)]
+    pub nodes: Vec<NodeStatus>,
+    /// The gates, per node that they watch.
+    #[serde(default)]
+    pub gates: Vec<GateStatus>,
+    /// Who holds what others wait for, as last seen while a gate failed.
+    #[serde(default)]
+    pub blockers: Vec<Blocker>,
+    /// The gate whose failure began a rollback: the cure must make it pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_gate: Option<String>,
+    /// The proof of the cure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cure: Option<Cure>,
+    /// How a rollback is to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_for: Option<RollbackFor>,
+    /// When the first phase after Pending began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the final phase began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Why nodes go back, which decides how that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackFor {
+    /// The build was found bad: quarantined, and the cure is to be proven.
+    BadBuild,
+    /// An operator asked.
+    Abort,
+}
+
+/// The test that a rollback cured what it was for: on samples from after it alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cure {
+    /// Samples count from here.
+    pub since: Timestamp,
+    /// How it came out, once it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_at: Option<Timestamp>,
+}
+
+/// One node of an upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it answers.
+    #[serde(default)]
+    pub address: String,
+    /// The build that it runs, as last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Digest>,
+    /// The build that it ran when the upgrade began: where a rollback goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
+    /// Where it stands.
+    pub phase: NodePhase,
+    /// When that began.
+    pub since: Timestamp,
+    /// The step that was asked of it and whose end was not seen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepIntent>,
+    /// We took it out of traffic.
+    #[serde(default)]
+    pub drained: bool,
+    /// In this batch.
+    #[serde(default)]
+    pub in_batch: bool,
+    /// Samples of its gates count from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysed_since: Option<Timestamp>,
+    /// Installs that this upgrade completed here on the way forward.
+    #[serde(default)]
+    pub installs: u32,
+    /// Restarts that this upgrade completed here on the way forward.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Installs on the way back.
+    #[serde(default)]
+    pub rollback_installs: u32,
+    /// Restarts on the way back.
+    #[serde(default)]
+    pub rollback_restarts: u32,
+    /// Steps asked for so far: numbers the next one.
+    #[serde(default)]
+    pub steps: u32,
+    /// Failed attempts of the current phase.
+    #[serde(default)]
+    pub attempts: u32,
+    /// What went wrong here last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A step that was decided and is durable before it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepIntent {
+    /// Unique on the node.
+    pub id: String,
+    /// What it does.
+    pub action: StepAction,
+    /// The release that it is about.
+    pub release: Digest,
+}
+
+/// The steps that an upgrade asks of a node.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum StepAction {
+    /// Preflight check.
+    Check,
+    /// Put the release side by side.
+    Install,
+    /// Balancer hook: out.
+    Drain,
+    /// Flip `current`.
+    Activate,
+    /// Stop and start.
+    Restart,
+    /// First requests.
+    Warm,
+    /// Balancer hook: in.
+    Admit,
+}
+
+impl StepAction {
+    /// The word for journals and ids.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            StepAction::Check => "check",
+            StepAction::Install => "install",
+            StepAction::Drain => "drain",
+            StepAction::Activate => "activate",
+            StepAction::Restart => "restart",
+            StepAction::Warm => "warm",
+            StepAction::Admit => "admit",
+        }
+    }
+}
+
+/// How a gate reads on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// The gate's name.
+    pub name: String,
+    /// The node that it watches.
+    pub node: String,
+    /// What it says.
+    pub verdict: Verdict,
+    /// Its figures in words.
+    #[serde(default)]
+    pub reason: String,
+    /// When what made it fail began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onset_at: Option<Timestamp>,
+    /// When it decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Timestamp>,
+    /// The record that `gate replay` recomputes it from, a path below the state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+/// What a gate says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Verdict {
+    /// The share over the limit is proven to lie below it.
+    Pass,
+    /// The share is proven to lie above the limit.
+    Fail,
+    /// Samples, but not enough yet.
+    Undecided,
+    /// No sample at all: never a pass.
+    NoData,
+}
+
+/// One statement that others wait for, and who waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocker {
+    /// The session at the root.
+    pub holder: Session,
+    /// The sessions behind it, nearest first.
+    #[serde(default)]
+    pub waiting: Vec<Session>,
+}
+
+/// A database session that holds or waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// Its statement, shortened and with literals kept.
+    pub statement: String,
+    /// The method of the service that sent it, where the statement says so in a comment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The node whose session it is; `None` for an outsider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The build that node runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// Its client as the database names it.
+    #[serde(default)]
+    pub client: String,
+    /// Age of its transaction, seconds.
+    pub age_seconds: f64,
+}
+
+/// Something that happened, to be told at least once, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// One word for programs (`NodeUpgraded`, `GateFailed`, `RolledBack`).
+    pub reason: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The node that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// How much an event matters.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A step.
+    Step,
+    /// Somebody should look.
+    Alert,
+}

@@ -1,0 +1,439 @@
+//! Value types whose parsing is their validation: what exists is right.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pep440_rs::{Version, VersionSpecifiers};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Why a value's text is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a duration.
+    #[error("`{0}` is not a duration; write a number and a unit, as 250ms, 30s, 5m, 1h30m")]
+    Duration(String),
+    /// Not a share between 0 and 100 %.
+    #[error("`{0}` is not a share; write a percentage between 0% and 100%, as 2% or 0.5%")]
+    Share(String),
+    /// Not a count or percentage of nodes.
+    #[error("`{0}` is neither a whole number above 0 nor a percentage, as 1 or 25%")]
+    Amount(String),
+    /// Not a digest.
+    #[error("`{0}` is not a digest; one reads sha256: and 64 hexadecimal digits")]
+    Digest(String),
+    /// Not a range of builds.
+    #[error("`{0}` is not a range of versions; write it as `>=1.0,<2` ({1})")]
+    Range(String, String),
+}
+
+macro_rules! text_value {
+    ($type:ty, $name:literal, $pattern:expr, $doc:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(de::Error::custom)
+            }
+        }
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": $pattern, "description": $doc})
+            }
+        }
+    };
+}
+
+/// A length of time, written `250ms`, `30s`, `5m`, `1h30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Duration(pub std::time::Duration);
+
+impl Duration {
+    /// Of whole seconds.
+    #[must_use]
+    pub const fn from_secs(s: u64) -> Self {
+        Self(std::time::Duration::from_secs(s))
+    }
+    /// Of milliseconds.
+    #[must_use]
+    pub const fn from_millis(ms: u64) -> Self {
+        Self(std::time::Duration::from_millis(ms))
+    }
+    /// As the type that time stamps are moved by; saturates at the largest (292 years).
+    #[must_use]
+    pub fn signed(self) -> jiff::SignedDuration {
+        jiff::SignedDuration::try_from(self.0).unwrap_or(jiff::SignedDuration::MAX)
+    }
+    /// In microseconds, saturating.
+    #[must_use]
+    pub fn as_micros(self) -> i64 {
+        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl FromStr for Duration {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Duration(s.to_owned());
+        let (mut rest, mut total_ms) = (s, 0_u64);
+        if rest.is_empty() {
+            return Err(bad());
+        }
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+            let n: u64 = rest[..digits].parse().map_err(|_| bad())?;
+            rest = &rest[digits..];
+            let unit = rest
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(rest.len());
+            let ms_per = match &rest[..unit] {
+                "ms" => 1,
+                "s" => 1000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return Err(bad()),
+            };
+            rest = &rest[unit..];
+            total_ms = n
+                .checked_mul(ms_per)
+                .and_then(|x| total_ms.checked_add(x))
+                .ok_or_else(bad)?;
+        }
+        Ok(Self::from_millis(total_ms))
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        if ms == 0 {
+            return write!(f, "0s");
+        }
+        let parts = [
+            (ms / 3_600_000, "h"),
+            (ms / 60_000 % 60, "m"),
+            (ms / 1000 % 60, "s"),
+            (ms % 1000, "ms"),
+        ];
+        for (n, unit) in parts.into_iter().filter(|(n, _)| *n > 0) {
+            write!(f, "{n}{unit}")?;
+        }
+        Ok(())
+    }
+}
+text_value!(
+    Duration,
+    "Duration",
+    "^([0-9]+(ms|s|m|h|d))+$",
+    "A length of time, as 250ms, 30s, 5m, 1h30m"
+);
+
+/// A share of calls, strictly between 0 and 1, written as a percentage.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// As a fraction, 0 < x < 1.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Share {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Share(s.to_owned());
+        let percent: f64 = s
+            .strip_suffix('%')
+            .ok_or_else(bad)?
+            .trim()
+            .parse()
+            .map_err(|_| bad())?;
+        if percent > 0.0 && percent < 100.0 {
+            Ok(Self(percent / 100.0))
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Ten decimals hide the binary representation of a decimal percentage and keep every one a person writes.
+        let text = format!("{:.10}", self.0 * 100.0);
+        write!(f, "{}%", text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+text_value!(
+    Share,
+    "Share",
+    "^[0-9]+([.][0-9]+)? ?%$",
+    "A share between 0% and 100%, as 2% or 0.5%"
+);
+
+/// A number of nodes, absolute or as a percentage of all (rounded down, never to 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// This many.
+    Count(u32),
+    /// This many of a hundred.
+    Percent(u8),
+}
+
+impl Amount {
+    /// How many that is of `total`, at least 1.
+    #[must_use]
+    pub fn of(self, total: usize) -> usize {
+        match self {
+            Amount::Count(n) => n as usize,
+            Amount::Percent(p) => (total * usize::from(p) / 100).max(1),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Amount(s.to_owned());
+        match s.strip_suffix('%') {
+            Some(p) => match p.parse() {
+                Ok(p @ 1..=100) => Ok(Amount::Percent(p)),
+                _ => Err(bad()),
+            },
+            None => match s.parse() {
+                Ok(n @ 1..) => Ok(Amount::Count(n)),
+                _ => Err(bad()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Count(n) => write!(f, "{n}"),
+            Amount::Percent(p) => write!(f, "{p}%"),
+        }
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Amount::Count(n) => s.serialize_u32(*n),
+            Amount::Percent(_) => s.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Written::deserialize(d)? {
+            Written::Number(n) => n.to_string(),
+            Written::Text(t) => t,
+        };
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Amount".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A number of nodes above 0, or a percentage of them",
+            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^([1-9][0-9]?|100)%$|^[1-9][0-9]*$"}]
+        })
+    }
+}
+
+/// What a build is known by: SHA-256 over its full locked set of artifacts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(String);
+
+impl Digest {
+    /// The hexadecimal part alone, fit for a directory name.
+    #[must_use]
+    pub fn hex(&self) -> &str {
+        &self.0
+    }
+    /// The first 12 hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        use fmt::Write as _;
+        let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
+        let mut hex = String::with_capacity(64);
+        for b in hash.as_ref() {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{b:02x}");
+        }
+        Self(hex)
+    }
+    /// From a bare hexadecimal text, as directory names and node files have it.
+    pub fn from_hex(hex: &str) -> Result<Self, ValueError> {
+        format!("sha256:{hex}").parse()
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        match s.strip_prefix("sha256:") {
+            Some(hex)
+                if hex.len() == 64
+                    && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+            {
+                Ok(Self(hex.to_owned()))
+            }
+            _ => Err(ValueError::Digest(s.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+text_value!(
+    Digest,
+    "Digest",
+    "^sha256:[0-9a-f]{64}$",
+    "SHA-256 over the full locked set of a build's artifacts"
+);
+
+/// A range of versions, as `<1.0` or `>=1.0,<2` (PEP 440 specifiers); empty means every version.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BuildRange(VersionSpecifiers);
+
+impl BuildRange {
+    /// Whether it contains this version; a text that is no PEP 440 version is in the full range only.
+    #[must_use]
+    pub fn contains(&self, version: &str) -> bool {
+        self.0.is_empty() || Version::from_str(version).is_ok_and(|v| self.0.contains(&v))
+    }
+}
+
+impl FromStr for BuildRange {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        VersionSpecifiers::from_str(s)
+            .map(Self)
+            .map_err(|e| ValueError::Range(s.to_owned(), e.to_string()))
+    }
+}
+
+impl fmt::Display for BuildRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+text_value!(
+    BuildRange,
+    "BuildRange",
+    "^[<>=!~0-9.,*a-zA-Z+ -]*$",
+    "A range of versions, as <1.0 or >=1.0,<2"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "1.5s",
+            "5 m",
+            "-1s",
+            "1w",
+            "99999999999999999999s",
+            "999999999999999999d",
+        ] {
+            assert!(text.parse::<Duration>().is_err(), "{text}");
+        }
+        assert_eq!(Duration::from_millis(5_400_250).to_string(), "1h30m250ms");
+    }
+
+    #[test]
+    fn a_percentage_of_nodes_rounds_down_but_never_to_none() {
+        for (text, total, nodes) in [
+            ("25%", 3, 1),
+            ("50%", 3, 1),
+            ("70%", 3, 2),
+            ("100%", 3, 3),
+            ("2", 9, 2),
+        ] {
+            assert_eq!(
+                text.parse::<Amount>().map(|a| a.of(total)),
+                Ok(nodes),
+                "{text} of {total}"
+            );
+        }
+        for text in ["0", "0%", "101%", "-1", "x", ""] {
+            assert!(text.parse::<Amount>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_prints_as_it_was_written() {
+        for text in ["2%", "0.5%", "99.99%", "0.01%"] {
+            assert_eq!(
+                text.parse::<Share>().map(|s| s.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        for text in ["0%", "100%", "2", "-1%", "NaN%", "%"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_sha256_in_lower_case() {
+        let d = Digest::of(b"abc");
+        assert_eq!(
+            d.to_string(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(d.to_string().parse(), Ok(d));
+        assert!("sha256:ABC".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn builds_choose_their_probe_by_range() {
+        let old: BuildRange = "<1.0".parse().expect("a range");
+        assert!(old.contains("0.8.1") && !old.contains("1.0.4") && !old.contains("not-a-version"));
+        assert!(BuildRange::default().contains("not-a-version"));
+    }
+}
