@@ -89,7 +89,7 @@ pub struct Database {
     pub postgres: PostgresAddress,
 }
 
-/// How to reach a PostgreSQL database; every text is a template.
+/// How to reach a `PostgreSQL` database; every text is a template.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PostgresAddress {
@@ -519,10 +519,7 @@ pub struct Gate {
     pub deadline: Duration,
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "constants that the tests of Share parse"
-)]
+#[expect(clippy::expect_used, reason = "constants that the tests of Share parse")]
 fn share(text: &str) -> Share {
     text.parse().expect("a constant share")
 }
