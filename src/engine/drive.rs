@@ -246,9 +246,14 @@ impl<'a, W: World> Nodes<'a, W> {
                 self.in_flight.insert(node, None);
                 let step = status.nodes.get(node).and_then(|n| n.step.clone());
                 let world = self.world;
-                self.flights.push(Box::pin(
-                    async move { (node, world.observe(node, step.as_ref()).await) },
-                ));
+                self.flights.push(Box::pin(async move {
+                    let answer = world.observe(node, step.as_ref()).await;
+                    Landed {
+                        node,
+                        step: None,
+                        answer,
+                    }
+                }));
             }
         }
     }
