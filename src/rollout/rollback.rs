@@ -13,16 +13,18 @@ impl Draft<'_> {
         reason: &str,
         message: String,
     ) -> Result<(), RolloutError> {
+        // Without a look at the node only what was never begun counts as untouched.
         let untouched = |d: &Self, i: usize| {
             let n = d.node(i);
-            let same = d.seen(i).is_none_or(|s| s.current == n.from && s.running == n.from);
-            n.step.is_none()
-                && !n.drained
-                && same
-                && matches!(
-                    n.phase,
-                    NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
-                )
+            let same = match d.seen(i) {
+                Some(s) => s.current == n.from && s.running == n.from,
+                None => matches!(n.phase, NodePhase::Waiting | NodePhase::Install),
+            };
+            let early = matches!(
+                n.phase,
+                NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
+            );
+            n.step.is_none() && !n.drained && same && early
         };
         let early = matches!(self.status.phase, Phase::Pending | Phase::Preflight | Phase::Baseline)
             || self.status.phase.is_held()
@@ -75,7 +77,7 @@ impl Draft<'_> {
         let n = self.plan.nodes.len();
         // The sick first, all of them: acting on a node that is already out costs nothing.
         for i in 0..n {
-            if self.node(i).phase == NodePhase::Waiting && self.is_out(i) {
+            if self.node(i).phase == NodePhase::Waiting && self.is_known_out(i) {
                 self.start_node(i);
             }
         }
