@@ -122,7 +122,7 @@ impl Draft<'_> {
         self.enter_phase(i, NodePhase::Install);
     }
 
-    fn enter_phase(&mut self, i: usize, phase: NodePhase) {
+    pub(super) fn enter_phase(&mut self, i: usize, phase: NodePhase) {
         let now = self.now();
         let node = self.node_mut(i);
         node.phase = phase;

@@ -75,6 +75,16 @@ impl Draft<'_> {
             return self.prove_cure();
         }
         let n = self.plan.nodes.len();
+        // What is seen decides, not what was once done: a node that has left its old build goes back (again).
+        for i in 0..n {
+            let strayed = self.node(i).from.is_some()
+                && self
+                    .seen(i)
+                    .is_some_and(|s| s.current != self.node(i).from || s.running != self.node(i).from);
+            if self.node(i).phase == NodePhase::Done && strayed {
+                self.enter_phase(i, NodePhase::Waiting);
+            }
+        }
         // The sick first, all of them: acting on a node that is already out costs nothing.
         for i in 0..n {
             if self.node(i).phase == NodePhase::Waiting && self.is_known_out(i) {

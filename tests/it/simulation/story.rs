@@ -146,6 +146,7 @@ async fn tell(seed: u64, guard: Guard) -> Story {
     let mut drivers = FuturesUnordered::new();
     let mut weather = Box::pin(weather(universe.clone()));
     let mut holds = 0_u32;
+    let mut wanted = true;
     loop {
         let over = {
             let u = universe.borrow();
@@ -155,12 +156,15 @@ async fn tell(seed: u64, guard: Guard) -> Story {
             break;
         }
         // A new driver comes when there is none, or when the present one has been silent for its lease's life.
-        let world = hire(&universe, &plan);
-        let (plan, limits) = (&plan, &limits);
-        drivers.push(async move {
-            let ending = drive(&world, plan, limits).await;
-            (world.token, ending)
-        });
+        if wanted {
+            let world = hire(&universe, &plan);
+            let (plan, limits) = (&plan, &limits);
+            drivers.push(async move {
+                let ending = drive(&world, plan, limits).await;
+                (world.token, ending)
+            });
+        }
+        wanted = true;
         let patience = {
             let mut u = universe.borrow_mut();
             // Mostly only the dead are followed; now and then an impatient operator starts a second driver.
@@ -174,6 +178,8 @@ async fn tell(seed: u64, guard: Guard) -> Story {
             biased;
             Some((token, ending)) = drivers.next() => {
                 universe.borrow_mut().note(format!("driver {token} ends: {}", brief(&ending)));
+                // One that was followed ends without leaving a gap.
+                wanted = token == universe.borrow().lease;
                 match ending {
                     Ok(Ending::Settled(status)) if status.phase.is_held() => {
                         holds += 1;
