@@ -210,23 +210,30 @@ async fn a_server_that_asks_for_time_gets_it() {
 async fn a_connection_that_is_cut_is_tried_again() {
     let (hand, store) = (Hand::default(), store());
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let url = format!("http://{}/s3cret", listener.local_addr().expect("an address"));
     let cut = std::thread::spawn(move || {
-        let (mut connection, _) = listener.accept().expect("a caller");
-        let mut begun = [0; 16];
-        connection.read_exact(&mut begun).expect("a request begins");
-        // Closed in the middle of it, without an answer; then nobody listens any more.
+        for _ in 0..2 {
+            let (mut connection, _) = listener.accept().expect("a caller");
+            let mut begun = [0; 16];
+            connection.read_exact(&mut begun).expect("a request begins");
+            // Closed in the middle of it, without an answer.
+        }
     });
     happen(&*store, &["chat"], "up", "node1");
-    let courier = Courier::new(store.clone(), vec![webhook("chat", &url, hand.clock())], hand.clock());
-    assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0));
+    let courier = Courier::new(
+        store.clone(),
+        vec![webhook("chat", &url, hand.clock())],
+        hand.clock(),
+    );
+    for _ in 0..2 {
+        assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0));
+        hand.forward(LONG);
+    }
     cut.join().expect("no panic");
-    hand.forward(LONG);
-    assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0), "refused");
     let pending = store.pending(None, Some("up")).expect("read");
     assert_eq!(pending[0].waiting, 1);
     let why = pending[0].last_error.clone().expect("a reason");
-    assert!(why.starts_with("no connection") && !why.contains("http"), "{why}");
+    assert!(!why.contains("s3cret"), "{why}");
 }
 
 #[tokio::test]
@@ -290,9 +297,8 @@ async fn a_dead_sink_and_a_stuck_thread_hold_nobody_else() {
         })
         .mount(&server)
         .await;
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let gone = format!("http://{}/", nobody.local_addr().expect("an address"));
-    drop(nobody);
+    // A port below 1024 that nothing uses: one that was just let go could be given to another test's server.
+    let gone = "http://127.0.0.1:1/";
     let sinks = ["chat", "gone"];
     for (upgrade, node) in [
         ("first", "node1"),
@@ -305,7 +311,7 @@ async fn a_dead_sink_and_a_stuck_thread_hold_nobody_else() {
     let courier = Courier::new(
         store.clone(),
         vec![
-            webhook("gone", &gone, hand.clock()),
+            webhook("gone", gone, hand.clock()),
             webhook("chat", &server.uri(), hand.clock()),
         ],
         hand.clock(),

@@ -203,6 +203,27 @@ fn a_damaged_file_is_found_after_a_crash() {
 }
 
 #[test]
+fn a_file_in_use_is_not_read_through_for_each_command() {
+    let (directory, store) = home();
+    for i in 0..200 {
+        let spec = json!({"pad": "x".repeat(500)});
+        store
+            .put_resource("Build", &format!("b-{i}"), &spec, Expect::Absent, NOW)
+            .expect("put");
+    }
+    let path = directory.path().join(FILE_NAME);
+    rusqlite::Connection::open(&path)
+        .and_then(|c| c.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())))
+        .expect("in the file");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let last = bytes.len() - 4096;
+    bytes[last..last + 64].fill(0xff);
+    std::fs::write(&path, bytes).expect("damaged, to see who looks");
+    SqliteStore::open(directory.path()).expect("does not look while another lives");
+    drop(store);
+}
+
+#[test]
 fn many_processes_may_make_the_home_at_once() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("state");
