@@ -4,3 +4,4 @@ pub mod environment;
 pub mod sample;
 pub mod upgrade;
 pub mod values;
+pub mod text;
