@@ -170,9 +170,7 @@ pub enum HostError {
         why: String,
     },
     /// The node has seen a newer token: another driver has taken over.
-    #[error(
-        "node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over"
-    )]
+    #[error("node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over")]
     Fenced {
         /// The node.
         node: String,

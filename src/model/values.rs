@@ -89,9 +89,7 @@ impl FromStr for Duration {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
             let n: u64 = rest[..digits].parse().map_err(|_| bad())?;
             rest = &rest[digits..];
-            let unit = rest
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(rest.len());
+            let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
             let ms_per = match &rest[..unit] {
                 "ms" => 1,
                 "s" => 1000,
@@ -151,12 +149,7 @@ impl FromStr for Share {
     type Err = ValueError;
     fn from_str(s: &str) -> Result<Self, ValueError> {
         let bad = || ValueError::Share(s.to_owned());
-        let percent: f64 = s
-            .strip_suffix('%')
-            .ok_or_else(bad)?
-            .trim()
-            .parse()
-            .map_err(|_| bad())?;
+        let percent: f64 = s.strip_suffix('%').ok_or_else(bad)?.trim().parse().map_err(|_| bad())?;
         if percent > 0.0 && percent < 100.0 {
             Ok(Self(percent / 100.0))
         } else {
@@ -263,56 +256,60 @@ impl JsonSchema for Amount {
 }
 
 /// What a build is known by: SHA-256 over its full locked set of artifacts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
 
 impl Digest {
     /// The hexadecimal part alone, fit for a directory name.
     #[must_use]
-    pub fn hex(&self) -> &str {
-        &self.0
+    pub fn hex(&self) -> String {
+        use fmt::Write as _;
+        let mut hex = String::with_capacity(64);
+        for b in self.0 {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{b:02x}");
+        }
+        hex
     }
     /// The first 12 hexadecimal digits, for people.
     #[must_use]
-    pub fn short(&self) -> &str {
-        &self.0[..12]
+    pub fn short(&self) -> String {
+        self.hex()[..12].to_owned()
     }
     /// The digest of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        use fmt::Write as _;
-        let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
-        let mut hex = String::with_capacity(64);
-        for b in hash.as_ref() {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{b:02x}");
-        }
-        Self(hex)
+        let mut digest = [0; 32];
+        digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+        Self(digest)
     }
     /// From a bare hexadecimal text, as directory names and node files have it.
     pub fn from_hex(hex: &str) -> Result<Self, ValueError> {
-        format!("sha256:{hex}").parse()
+        let bad = || ValueError::Digest(hex.to_owned());
+        if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(bad());
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
+        }
+        Ok(Self(digest))
     }
 }
 
 impl FromStr for Digest {
     type Err = ValueError;
     fn from_str(s: &str) -> Result<Self, ValueError> {
-        match s.strip_prefix("sha256:") {
-            Some(hex)
-                if hex.len() == 64
-                    && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
-            {
-                Ok(Self(hex.to_owned()))
-            }
-            _ => Err(ValueError::Digest(s.to_owned())),
-        }
+        s.strip_prefix("sha256:")
+            .ok_or_else(|| ValueError::Digest(s.to_owned()))
+            .and_then(Self::from_hex)
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.0)
+        write!(f, "sha256:{}", self.hex())
     }
 }
 text_value!(
@@ -388,13 +385,7 @@ mod tests {
 
     #[test]
     fn a_percentage_of_nodes_rounds_down_but_never_to_none() {
-        for (text, total, nodes) in [
-            ("25%", 3, 1),
-            ("50%", 3, 1),
-            ("70%", 3, 2),
-            ("100%", 3, 3),
-            ("2", 9, 2),
-        ] {
+        for (text, total, nodes) in [("25%", 3, 1), ("50%", 3, 1), ("70%", 3, 2), ("100%", 3, 3), ("2", 9, 2)] {
             assert_eq!(
                 text.parse::<Amount>().map(|a| a.of(total)),
                 Ok(nodes),
@@ -409,10 +400,7 @@ mod tests {
     #[test]
     fn a_share_prints_as_it_was_written() {
         for text in ["2%", "0.5%", "99.99%", "0.01%"] {
-            assert_eq!(
-                text.parse::<Share>().map(|s| s.to_string()),
-                Ok(text.to_owned())
-            );
+            assert_eq!(text.parse::<Share>().map(|s| s.to_string()), Ok(text.to_owned()));
         }
         for text in ["0%", "100%", "2", "-1%", "NaN%", "%"] {
             assert!(text.parse::<Share>().is_err(), "{text}");

@@ -1,1 +1,21 @@
-//! Deciding what an upgrade does next, as one pure function.
+//! Deciding what an upgrade does next, as one pure function of what is wanted, what was written down, what is seen
+//! and what time it is. The same function runs live, after a crash, in replay and in the simulator.
+//!
+//! Nothing here remembers having done something: a release is installed when the node shows it complete, active when
+//! `current` points at it, running when the service process was started from it. The status holds what cannot be seen:
+//! intents, windows of samples, and who took a node out of traffic.
+
+mod blame;
+mod decide;
+mod forward;
+mod nodes;
+mod phases;
+mod plan;
+mod rollback;
+
+pub use decide::{Decision, RolloutError, StepEffect, decide, resume};
+pub use phases::{IllegalTransition, transition};
+pub use plan::{GatePlan, Hooks, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, StepView};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,1 @@
-//! The embedded home: one SQLite file.
+//! The embedded home: one `SQLite` file.

@@ -1,0 +1,653 @@
+//! An Environment as it is written: a named full system with its components, their nodes, traffic, gates and policy.
+//!
+//! A replica (`replicaOf`) is merged over its base as text before it is decoded, so these types describe the whole.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Amount, BuildRange, Duration, Share};
+
+/// A named full system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvironmentSpec {
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// The environment that this one copies; it then states only what differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_of: Option<String>,
+    /// Debian packages that a local node needs.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Template of the script that installs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages_script: Option<String>,
+    /// Values that templates see as `vars.NAME`.
+    #[serde(default)]
+    pub variables: BTreeMap<String, Scalar>,
+    /// Secrets by reference; the text itself never stands in a resource.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Databases that signals, traffic and disturbances speak to.
+    #[serde(default)]
+    pub databases: Vec<Database>,
+    /// The services, each after those that it needs.
+    pub components: Vec<Component>,
+    /// Where steps are reported.
+    #[serde(default)]
+    pub reports: Vec<ReportSink>,
+}
+
+/// A text or number in `variables`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Anything else.
+    Text(String),
+}
+
+/// Where a secret comes from. Exactly one of the three is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretSource {
+    /// A file: absolute, or relative to the environment's state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What to do when the file is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<CreateSecret>,
+    /// An environment variable of the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// A command whose output it is (a password store); a trailing newline is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
+/// How a missing secret file is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CreateSecret {
+    /// 32 random bytes in hexadecimal, file mode 0600.
+    Random,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Database {
+    /// Its name in this file.
+    pub name: String,
+    /// How to reach it.
+    pub postgres: PostgresAddress,
+}
+
+/// How to reach a `PostgreSQL` database; every text is a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PostgresAddress {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: String,
+    /// Database.
+    pub database: String,
+    /// Role.
+    pub user: String,
+    /// Name of the secret that holds its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// One service of the system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Component {
+    /// Its name.
+    pub name: String,
+    /// Components that must run before it.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// Where its builds come from; without one it is not upgraded by us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<BuildSource>,
+    /// The version that `up` installs on a node that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// Its process, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+    /// Ports of the first node by name.
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
+    /// What each further node adds to its ports.
+    #[serde(default)]
+    pub port_stride: u16,
+    /// Where it runs.
+    pub nodes: Vec<Node>,
+    /// Names of the secrets that its actions get.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// What its nodes need done.
+    #[serde(default)]
+    pub actions: Actions,
+    /// Whether a node answers.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    /// Our own requests.
+    #[serde(default)]
+    pub traffic: Vec<Traffic>,
+    /// Log files that are followed.
+    #[serde(default)]
+    pub logs: Vec<LogFile>,
+    /// Queries that are watched.
+    #[serde(default)]
+    pub queries: Vec<Query>,
+    /// What must hold.
+    #[serde(default)]
+    pub gates: Vec<Gate>,
+    /// Where blocked sessions are looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blockers: Option<Blockers>,
+    /// How an upgrade goes over its nodes.
+    #[serde(default)]
+    pub rollout: Rollout,
+}
+
+/// Where builds come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum BuildSource {
+    /// A Python package index, read with pip as it is configured on the driver's machine.
+    PackageIndex(PackageIndex),
+    /// A directory that holds one directory a version.
+    Directory(String),
+}
+
+/// A package of a Python package index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PackageIndex {
+    /// The package.
+    pub package: String,
+    /// Its extras.
+    #[serde(default)]
+    pub extras: Vec<String>,
+    /// The interpreter that the nodes run, whose pip resolves.
+    pub python: String,
+    /// Versions of helper packages that a build needs beside it.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// Environment variables of pip's resolution.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A component's process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Service {
+    /// Its pid file, relative to the node directory; the first line counts.
+    pub pid_file: String,
+}
+
+/// One place where a component runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    /// Its name, unique in the environment.
+    pub name: String,
+    /// Where its service answers; 127.0.0.1 for a local node, else the SSH destination's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The machine that carries it; this one unless stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostRef>,
+    /// Ports that differ from the component's.
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
+}
+
+/// A machine that carries a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum HostRef {
+    /// A server over SSH.
+    Ssh(SshRef),
+}
+
+/// A server over SSH, as the system's ssh client knows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SshRef {
+    /// `user@host`, or a Host of ssh's configuration.
+    pub destination: String,
+    /// Port, where the configuration does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// ssh configuration file, instead of the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// The node's directory there.
+    pub directory: String,
+}
+
+/// A component's lifecycle actions.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Actions {
+    /// Once, before the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Action>,
+    /// Preflight; changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Action>,
+    /// Once a build, on the driver's machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<Action>,
+    /// Fills a release directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<Action>,
+    /// Starts the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Action>,
+    /// Stops it gracefully.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Action>,
+    /// Takes the node out of a balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Action>,
+    /// Puts it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admit: Option<Action>,
+    /// First requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Action>,
+    /// Before the node directory is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove: Option<Action>,
+}
+
+/// One lifecycle action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Action {
+    /// Its script, a path in templates/.
+    pub template: String,
+    /// After this its process group is killed. Each action has a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+}
+
+/// Whether a node answers, asked at a fixed period.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probe {
+    /// Its name; several may share it when their `builds` do not overlap.
+    pub name: String,
+    /// The builds that it is for.
+    #[serde(default)]
+    pub builds: BuildRange,
+    /// What is asked.
+    pub http: HttpProbe,
+    /// How often.
+    #[serde(default = "one_second")]
+    pub period: Duration,
+    /// No answer within this is a failure.
+    #[serde(default = "five_seconds")]
+    pub timeout: Duration,
+    /// Consecutive failures that make a node sick.
+    #[serde(default = "three")]
+    pub failure_threshold: u32,
+    /// Consecutive successes that make it well.
+    #[serde(default = "one")]
+    pub success_threshold: u32,
+}
+
+fn one_second() -> Duration {
+    Duration::from_secs(1)
+}
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+fn one() -> u32 {
+    1
+}
+fn three() -> u32 {
+    3
+}
+
+/// An HTTP question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpProbe {
+    /// The address, a template.
+    pub url: String,
+    /// The status that means yes.
+    #[serde(default = "ok_status")]
+    pub status: u16,
+    /// A regular expression that the body must match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+fn ok_status() -> u16 {
+    200
+}
+
+/// Our own open-loop requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Traffic {
+    /// Its name.
+    pub name: String,
+    /// Calls a second and node.
+    pub rate: f64,
+    /// Calls in flight at most, a node; a call beyond it counts against the gate without being sent.
+    #[serde(default = "two_hundred")]
+    pub concurrency: usize,
+    /// A call is given up after this.
+    #[serde(default = "sixty_seconds")]
+    pub timeout: Duration,
+    /// Client certificate, by names of secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// A statement before each call (the row that it will change).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Statement>,
+    /// The request, by range of builds.
+    pub requests: Vec<Request>,
+    /// A query after each right answer, whose first value must be as said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+}
+
+fn two_hundred() -> usize {
+    200
+}
+fn sixty_seconds() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// TLS material by names of secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// The client's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A statement on a database, a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Statement {
+    /// Name of the database.
+    pub database: String,
+    /// The statement.
+    pub sql: String,
+}
+
+/// A request, a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Request {
+    /// The builds that it is for.
+    #[serde(default)]
+    pub builds: BuildRange,
+    /// GET, POST, …
+    #[serde(default = "get")]
+    pub method: String,
+    /// The address.
+    pub url: String,
+    /// Headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Fields of a form body.
+    #[serde(default)]
+    pub form: BTreeMap<String, String>,
+    /// A JSON body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<String>,
+    /// What an answer must be to count as success.
+    #[serde(default)]
+    pub expect: Expectation,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+/// What an answer must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expectation {
+    /// Its status.
+    #[serde(default = "ok_status")]
+    pub status: u16,
+    /// A regular expression that its body must match: a status alone has hidden lost updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+impl Default for Expectation {
+    fn default() -> Self {
+        Self {
+            status: ok_status(),
+            body: None,
+        }
+    }
+}
+
+/// A query whose first value must be as said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Effect {
+    /// Name of the database.
+    pub database: String,
+    /// The query.
+    pub sql: String,
+    /// The first column of its first row, as text.
+    pub equals: String,
+}
+
+/// A log file that is followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogFile {
+    /// Its name.
+    pub name: String,
+    /// Its path, relative to the node directory.
+    pub path: String,
+    /// A request's beginning: a regular expression with the group `id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// A request's end: a regular expression with the group `exec_time_s`, or `id` to match a start.
+    pub end: String,
+}
+
+/// A query that is watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Query {
+    /// Its name.
+    pub name: String,
+    /// Name of the database.
+    pub database: String,
+    /// The query; the first column of its first row is the value.
+    pub sql: String,
+    /// The value may be at most this.
+    pub at_most: f64,
+    /// How often.
+    #[serde(default = "five_seconds")]
+    pub period: Duration,
+}
+
+/// What must hold: one of `share` and `probe` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gate {
+    /// Its name.
+    pub name: String,
+    /// The share of bad calls stays below a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<ShareGate>,
+    /// A probe answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
+    /// Chance that a good build is failed, over the whole upgrade and all gates.
+    #[serde(default = "one_percent")]
+    pub alpha: Share,
+    /// Chance that a build at the limit is passed.
+    #[serde(default = "five_percent")]
+    pub beta: Share,
+    /// Without a decision by then the upgrade is held as Inconclusive.
+    #[serde(default = "five_minutes")]
+    pub deadline: Duration,
+}
+
+#[expect(clippy::expect_used, reason = "constants that the tests of Share parse")]
+fn share(text: &str) -> Share {
+    text.parse().expect("a constant share")
+}
+fn one_percent() -> Share {
+    share("1%")
+}
+fn five_percent() -> Share {
+    share("5%")
+}
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// The share of bad calls of a signal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShareGate {
+    /// The signal: `traffic/NAME`, `log/NAME`, `query/NAME` or `probe/NAME`.
+    pub of: String,
+    /// A call that is older is bad.
+    pub over: Duration,
+    /// The share that is still good.
+    pub limit: Share,
+}
+
+/// Where blocked sessions are looked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Blockers {
+    /// Name of the database.
+    pub database: String,
+    /// A regular expression whose group `method` finds the service's method in a statement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+/// How an upgrade goes over the nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollout {
+    /// Nodes out of service at most, for whatever reason.
+    #[serde(default = "one_node")]
+    pub max_unavailable: Amount,
+    /// Nodes changed together.
+    #[serde(default = "one_node")]
+    pub batch_size: Amount,
+    /// How long the old system is read first.
+    #[serde(default = "ten_seconds")]
+    pub baseline: Duration,
+    /// How long the gates keep watching after the last node.
+    #[serde(default = "thirty_seconds")]
+    pub soak: Duration,
+    /// Nodes that may fail while their peers pass before the build is blamed.
+    #[serde(default = "one")]
+    pub failed_node_budget: u32,
+    /// Releases kept on a node.
+    #[serde(default = "three")]
+    pub keep_releases: u32,
+    /// How long a hold for an unreachable node or a missing place lasts before the upgrade pauses.
+    #[serde(default = "five_minutes")]
+    pub patience: Duration,
+    /// Free space that a node must have before an install.
+    #[serde(default = "one_gib")]
+    pub min_free_mib: u64,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            max_unavailable: one_node(),
+            batch_size: one_node(),
+            baseline: ten_seconds(),
+            soak: thirty_seconds(),
+            failed_node_budget: one(),
+            keep_releases: three(),
+            patience: five_minutes(),
+            min_free_mib: one_gib(),
+        }
+    }
+}
+
+fn one_node() -> Amount {
+    Amount::Count(1)
+}
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+fn one_gib() -> u64 {
+    1024
+}
+
+/// Where steps are reported: exactly one of the three is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportSink {
+    /// Its name.
+    pub name: String,
+    /// JSON lines in a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileSink>,
+    /// A chat's incoming webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookSink>,
+    /// Lines on standard error of the command that drives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StdoutSink>,
+}
+
+/// JSON lines in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSink {
+    /// Absolute, or relative to the environment's state directory.
+    pub path: String,
+}
+
+/// A chat's incoming webhook.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookSink {
+    /// Name of the secret that holds its address.
+    pub url: String,
+}
+
+/// Lines of text.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StdoutSink {}

@@ -1,0 +1,150 @@
+//! A gate or a node failed: the build's fault, the node's, or that of something all of them share?
+
+use super::decide::{Draft, RolloutError};
+use super::plan::Reading;
+use crate::model::upgrade::{Verdict, NodePhase, Phase, RollbackFor, Severity};
+
+impl Draft<'_> {
+    /// Looks at the gates of the nodes on the new build. True when a failure changed the phase or must be waited on.
+    pub(super) fn judge_gates(&mut self) -> Result<bool, RolloutError> {
+        for i in 0..self.plan.nodes.len() {
+            if !self.under_test(i) {
+                continue;
+            }
+            let Some(seen) = self.seen(i) else { continue };
+            for (g, reading) in seen.readings.iter().enumerate() {
+                if reading.verdict == Verdict::Fail {
+                    return self.gate_failed(i, g, reading).map(|()| true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// On the new build by this upgrade, and watched.
+    pub(super) fn under_test(&self, i: usize) -> bool {
+        let node = self.node(i);
+        match node.phase {
+            NodePhase::Analyse => true,
+            NodePhase::Admit | NodePhase::Done => {
+                node.analysed_since.is_some() && node.from.as_ref() != Some(&self.plan.release)
+            }
+            NodePhase::Waiting
+            | NodePhase::Install
+            | NodePhase::Drain
+            | NodePhase::Activate
+            | NodePhase::Restart
+            | NodePhase::Warm
+            | NodePhase::Probe
+            | NodePhase::OutOfService => false,
+        }
+    }
+
+    /// A gate failed on a node of the new build: whose fault is it?
+    pub(super) fn gate_failed(&mut self, i: usize, g: usize, reading: &Reading) -> Result<(), RolloutError> {
+        let gate = &self.plan.gates[g];
+        let decided = reading.decided_at.unwrap_or(self.now());
+        let onset = reading.onset_at.unwrap_or(decided);
+        let mut suspects_undecided = false;
+        let mut peer_passes = false;
+        for j in (0..self.plan.nodes.len()).filter(|&j| j != i) {
+            let Some(other) = self.seen(j).and_then(|s| s.readings.get(g)) else {
+                continue;
+            };
+            let troubled = other.bad > 0 && other.last_bad_at.is_some_and(|t| t >= onset);
+            if self.under_test(j) {
+                match other.verdict {
+                    // Two nodes of the same build fail: the build.
+                    Verdict::Fail => return self.blame_build(i, g, reading),
+                    Verdict::Pass if !troubled => peer_passes = true,
+                    Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
+                    Verdict::NoData => {}
+                }
+            } else if matches!(self.node(j).phase, NodePhase::Waiting | NodePhase::Install) {
+                match other.verdict {
+                    Verdict::Fail => {
+                        let message = format!(
+                            "{} fails on {} ({}), and on {} too, which still runs the old build ({}): not this build alone",
+                            gate.name, self.plan.nodes[i], reading.reason, self.plan.nodes[j], other.reason
+                        );
+                        self.note_blockers();
+                        return self.hold(Phase::Paused, "SharedDependencyDegraded", message);
+                    }
+                    Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
+                    Verdict::NoData => {}
+                }
+            }
+        }
+        // A neighbour that shows the same trouble gets one age to fail too before anybody is blamed.
+        if suspects_undecided && !self.passed(decided, gate.age) {
+            return Ok(());
+        }
+        if peer_passes {
+            let why = format!(
+                "{} failed while its peers on the same build pass: {}",
+                gate.name, reading.reason
+            );
+            return self.condemn(i, why);
+        }
+        self.blame_build(i, g, reading)
+    }
+
+    pub(super) fn blame_build(&mut self, i: usize, g: usize, reading: &Reading) -> Result<(), RolloutError> {
+        let gate = &self.plan.gates[g].name;
+        let message = format!("{gate} failed on {}: {}", self.plan.nodes[i], reading.reason);
+        self.note_blockers();
+        self.begin_rollback(RollbackFor::BadBuild, Some(gate.clone()), "GateFailed", message)
+    }
+
+    /// A node failed while its peers pass: it goes out, the build is not blamed, within a budget.
+    pub(super) fn condemn(&mut self, i: usize, why: String) -> Result<(), RolloutError> {
+        self.take_out(i);
+        let now = self.now();
+        let node = self.node_mut(i);
+        node.phase = NodePhase::OutOfService;
+        node.in_batch = false;
+        node.trouble = Some(why.clone());
+        node.since = now;
+        let condemned = self
+            .status
+            .nodes
+            .iter()
+            .filter(|n| n.phase == NodePhase::OutOfService)
+            .count();
+        if condemned > self.plan.policy.failed_node_budget {
+            let message = format!(
+                "{}: {why}; {condemned} nodes failed, the budget is {}",
+                self.plan.nodes[i], self.plan.policy.failed_node_budget
+            );
+            return self.begin_rollback(RollbackFor::BadBuild, None, "FailedNodeBudget", message);
+        }
+        self.tell(Severity::Alert, "NodeOutOfService", Some(i), why);
+        Ok(())
+    }
+
+    /// A node failed to come up on the new build.
+    pub(super) fn forward_failed(&mut self, i: usize, why: String) -> Result<(), RolloutError> {
+        let peers_pass = (0..self.plan.nodes.len()).any(|j| {
+            j != i
+                && self.node(j).phase == NodePhase::Done
+                && self.node(j).build.as_ref() == Some(&self.plan.release)
+                && !self.is_out(j)
+        });
+        let changed = !matches!(
+            self.node(i).phase,
+            NodePhase::Install | NodePhase::Drain | NodePhase::Activate | NodePhase::Admit
+        );
+        let reachable = self.seen(i).is_some();
+        self.node_mut(i).trouble = Some(why.clone());
+        if changed && peers_pass {
+            return self.condemn(i, why);
+        }
+        let message = format!("{}: {why}", self.plan.nodes[i]);
+        if changed && reachable {
+            return self.begin_rollback(RollbackFor::BadBuild, None, "NodeFailed", message);
+        }
+        // Nothing on the node has changed for its users, or nothing can be known of it: hold, and blame nobody.
+        let reason = if reachable { "StepFailed" } else { "NodeUnreachable" };
+        self.hold(Phase::Paused, reason, message)
+    }
+}

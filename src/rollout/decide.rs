@@ -1,0 +1,410 @@
+//! The decision, phase by phase.
+
+use jiff::Timestamp;
+
+use super::phases::{IllegalTransition, transition};
+use super::plan::{NodeView, Observed, Plan, Seen, Serving};
+use crate::model::upgrade::{
+    Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent,
+    UpgradeStatus, Verdict, Wish,
+};
+use crate::model::values::Duration;
+
+/// What to write down and then to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The new status; durable before any effect starts.
+    pub status: UpgradeStatus,
+    /// What happened, to be told.
+    pub events: Vec<Event>,
+    /// Steps to make sure of; each is idempotent by its id.
+    pub effects: Vec<StepEffect>,
+    /// The build may not come here again, with the reason.
+    pub quarantine: Option<String>,
+    /// The build has proven itself here.
+    pub verified: bool,
+    /// When to decide again if nothing is seen to change before.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A step that should be running on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepEffect {
+    /// Index of the node in the plan.
+    pub node: usize,
+    /// The step.
+    pub intent: StepIntent,
+}
+
+/// Why nothing could be decided: the status and the rules contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RolloutError {
+    /// See [`IllegalTransition`].
+    #[error(transparent)]
+    Transition(#[from] IllegalTransition),
+    /// The status was written for other nodes than the plan has.
+    #[error(
+        "the upgrade was begun on nodes {written:?}, its environment now has {planned:?}; abort it before changing the list of nodes"
+    )]
+    OtherNodes {
+        /// Nodes of the status.
+        written: Vec<String>,
+        /// Nodes of the plan.
+        planned: Vec<String>,
+    },
+    /// Resuming something that does not wait.
+    #[error("the upgrade is {0:?}, nothing waits to be resumed")]
+    NotHeld(Phase),
+}
+
+/// Phases entered in one moment at most: more than there are, so that the loop ends by itself unless the rules go in
+/// circles.
+const MAX_TURNS: usize = 16;
+
+/// Decides what comes next. Pure: time is in `observed`, and equal arguments give equal decisions.
+pub fn decide(plan: &Plan, status: &UpgradeStatus, observed: &Observed) -> Result<Decision, RolloutError> {
+    if !status.nodes.is_empty() && !status.nodes.iter().map(|n| &n.name).eq(plan.nodes.iter()) {
+        return Err(RolloutError::OtherNodes {
+            written: status.nodes.iter().map(|n| n.name.clone()).collect(),
+            planned: plan.nodes.clone(),
+        });
+    }
+    let mut draft = Draft::new(plan, status.clone(), observed);
+    draft.settle_steps();
+    for _ in 0..MAX_TURNS {
+        let before = draft.status.phase;
+        draft.advance()?;
+        if draft.status.phase == before || draft.status.phase.is_held() || draft.status.phase.is_final() {
+            break;
+        }
+    }
+    draft.note_gates();
+    Ok(draft.finish())
+}
+
+/// Goes on after a hold: an operator's act. Tests that had decided start anew, on samples from now on.
+pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, RolloutError> {
+    if !status.phase.is_held() {
+        return Err(RolloutError::NotHeld(status.phase));
+    }
+    let mut next = status.clone();
+    next.phase = transition(status.phase, status.resume_to.unwrap_or(Phase::Preflight))?;
+    next.since = now;
+    next.resume_to = None;
+    "Resumed".clone_into(&mut next.reason);
+    next.message = format!("resumed after {}", status.reason);
+    for node in &mut next.nodes {
+        node.since = now;
+        node.attempts = 0;
+        if node.analysed_since.is_some() {
+            node.analysed_since = Some(now);
+        }
+    }
+    if let Some(cure) = &mut next.cure {
+        cure.since = now;
+    }
+    Ok(next)
+}
+
+/// A status being rewritten.
+pub(super) struct Draft<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) seen: &'a Observed,
+    pub(super) status: UpgradeStatus,
+    pub(super) events: Vec<Event>,
+    pub(super) effects: Vec<StepEffect>,
+    /// How the step that ended in this look came out, a node.
+    pub(super) ended: Vec<Option<(StepAction, Result<(), String>)>>,
+    /// Nodes out of service, for whatever reason; kept in step with the draft.
+    pub(super) out: usize,
+    pub(super) quarantine: Option<String>,
+    pub(super) verified: bool,
+    wake_at: Option<Timestamp>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(plan: &'a Plan, status: UpgradeStatus, seen: &'a Observed) -> Self {
+        let mut draft = Draft {
+            plan,
+            seen,
+            status,
+            events: Vec::new(),
+            effects: Vec::new(),
+            ended: vec![None; plan.nodes.len()],
+            out: 0,
+            quarantine: None,
+            verified: false,
+            wake_at: None,
+        };
+        if draft.status.nodes.is_empty() {
+            draft.status.nodes = plan.nodes.iter().map(|name| fresh_node(name, seen.now)).collect();
+        }
+        for (node, view) in draft.status.nodes.iter_mut().zip(&seen.nodes) {
+            if let NodeView::Seen(s) = view {
+                node.build = s.running;
+            }
+        }
+        draft.out = (0..plan.nodes.len()).filter(|&i| draft.is_out(i)).count();
+        draft
+    }
+
+    fn finish(self) -> Decision {
+        let Draft {
+            status,
+            events,
+            mut effects,
+            quarantine,
+            verified,
+            wake_at,
+            ..
+        } = self;
+        if status.phase.is_final() {
+            effects.clear();
+        }
+        Decision {
+            status,
+            events,
+            effects,
+            quarantine,
+            verified,
+            wake_at,
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.seen.now
+    }
+
+    pub(super) fn node(&self, i: usize) -> &NodeStatus {
+        &self.status.nodes[i]
+    }
+
+    pub(super) fn node_mut(&mut self, i: usize) -> &mut NodeStatus {
+        &mut self.status.nodes[i]
+    }
+
+    pub(super) fn seen(&self, i: usize) -> Option<&'a Seen> {
+        match &self.seen.nodes[i] {
+            NodeView::Seen(s) => Some(s),
+            NodeView::NotYet | NodeView::Unreachable { .. } => None,
+        }
+    }
+
+    /// Out of service: taken out by us, or not proven to answer.
+    pub(super) fn is_out(&self, i: usize) -> bool {
+        self.node(i).drained || self.seen(i).is_none_or(|s| s.serving != Serving::Yes)
+    }
+
+    /// Takes a node out of traffic; I1 is asked before, by [`Draft::may_take_out`].
+    pub(super) fn take_out(&mut self, i: usize) {
+        if !self.is_out(i) {
+            self.out += 1;
+        }
+        let node = self.node_mut(i);
+        node.drained = true;
+        node.analysed_since = None;
+    }
+
+    /// I1: with this node, at most `maxUnavailable` are out; a node that is already out costs nothing.
+    pub(super) fn may_take_out(&self, i: usize) -> bool {
+        self.is_out(i) || self.out < self.plan.policy.max_unavailable
+    }
+
+    pub(super) fn put_back(&mut self, i: usize) {
+        self.node_mut(i).drained = false;
+        if !self.is_out(i) {
+            self.out = self.out.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn tell(&mut self, severity: Severity, reason: &str, node: Option<usize>, message: String) {
+        self.events.push(Event {
+            at: self.seen.now,
+            reason: reason.to_owned(),
+            severity,
+            node: node.map(|i| self.plan.nodes[i].clone()),
+            message,
+        });
+    }
+
+    pub(super) fn wake_by(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
+    }
+
+    /// True once `length` has passed since `since`; else makes sure that we look again then.
+    pub(super) fn passed(&mut self, since: Timestamp, length: Duration) -> bool {
+        let end = since.saturating_add(length.signed()).unwrap_or(Timestamp::MAX);
+        if self.now() >= end {
+            return true;
+        }
+        self.wake_by(end);
+        false
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, reason: &str, message: String) -> Result<(), RolloutError> {
+        self.status.phase = transition(self.status.phase, phase)?;
+        self.status.since = self.now();
+        reason.clone_into(&mut self.status.reason);
+        self.status.message.clone_from(&message);
+        if self.status.started_at.is_none() {
+            self.status.started_at = Some(self.now());
+        }
+        if phase.is_final() {
+            self.status.finished_at = Some(self.now());
+        }
+        let severity = match phase {
+            Phase::RollingBack
+            | Phase::RolledBack
+            | Phase::RollbackIneffective
+            | Phase::Paused
+            | Phase::Inconclusive
+            | Phase::Failed
+            | Phase::Errored => Severity::Alert,
+            Phase::Pending
+            | Phase::Preflight
+            | Phase::Baseline
+            | Phase::Rolling
+            | Phase::Soak
+            | Phase::Succeeded
+            | Phase::Aborted => Severity::Step,
+        };
+        self.tell(severity, &format!("{phase:?}"), None, message);
+        Ok(())
+    }
+
+    /// Holds, to go on later with the present phase.
+    pub(super) fn hold(&mut self, phase: Phase, reason: &str, message: String) -> Result<(), RolloutError> {
+        self.status.resume_to = Some(self.status.phase);
+        self.enter(phase, reason, message)
+    }
+
+    fn advance(&mut self) -> Result<(), RolloutError> {
+        let phase = self.status.phase;
+        if phase.is_final() {
+            return Ok(());
+        }
+        match self.seen.wish {
+            Wish::Proceed => {}
+            Wish::Abort if phase == Phase::RollingBack => {}
+            Wish::Abort if phase.is_held() && self.status.resume_to == Some(Phase::RollingBack) => {
+                return self.enter(
+                    Phase::RollingBack,
+                    "AbortedByUser",
+                    "an operator asked for it".to_owned(),
+                );
+            }
+            Wish::Abort => {
+                return self.begin_rollback(
+                    RollbackFor::Abort,
+                    None,
+                    "AbortedByUser",
+                    "an operator asked for it".to_owned(),
+                );
+            }
+            Wish::Pause if phase.is_held() => return Ok(()),
+            Wish::Pause => {
+                if self.steps_outstanding() {
+                    self.keep_steps();
+                    return Ok(());
+                }
+                return self.hold(
+                    Phase::Paused,
+                    "ByUser",
+                    "an operator asked for it; `resume` goes on".to_owned(),
+                );
+            }
+        }
+        match phase {
+            Phase::Pending => {
+                let message = format!(
+                    "{}@{}: looking at {} nodes",
+                    self.plan.component,
+                    self.plan.version,
+                    self.plan.nodes.len()
+                );
+                self.status.to = Some(self.plan.release);
+                self.enter(Phase::Preflight, "Begun", message)
+            }
+            Phase::Preflight => self.preflight(),
+            Phase::Baseline => self.baseline(),
+            Phase::Rolling => self.rolling(),
+            Phase::Soak => self.soak(),
+            Phase::RollingBack => self.rolling_back(),
+            Phase::Paused
+            | Phase::Inconclusive
+            | Phase::Succeeded
+            | Phase::RolledBack
+            | Phase::RollbackIneffective
+            | Phase::Aborted
+            | Phase::Failed
+            | Phase::Errored => Ok(()),
+        }
+    }
+
+    pub(super) fn note_blockers(&mut self) {
+        self.status.blockers.clone_from(&self.seen.blockers);
+    }
+
+    /// Writes the readings into the status, for people; what they led to has been decided already.
+    fn note_gates(&mut self) {
+        if self.status.phase.is_final() && self.status.rollback_for.is_none() && self.status.phase != Phase::Succeeded {
+            return;
+        }
+        // A failure that began a rollback stays in the record while the cure is proven beside it.
+        let keep_failures = self.status.rollback_for.is_some();
+        let kept: Vec<GateStatus> = if keep_failures {
+            self.status
+                .gates
+                .iter()
+                .filter(|g| g.verdict == Verdict::Fail)
+                .cloned()
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let mut gates = Vec::new();
+        for i in 0..self.plan.nodes.len() {
+            let Some(seen) = self.seen(i) else { continue };
+            for (gate, r) in self.plan.gates.iter().zip(&seen.readings) {
+                if kept.iter().any(|k| k.name == gate.name && k.node == self.plan.nodes[i]) {
+                    continue;
+                }
+                gates.push(GateStatus {
+                    name: gate.name.clone(),
+                    node: self.plan.nodes[i].clone(),
+                    verdict: r.verdict,
+                    reason: r.reason.clone(),
+                    onset_at: r.onset_at,
+                    decided_at: r.decided_at,
+                    evidence: r.evidence.clone(),
+                });
+            }
+        }
+        gates.extend(kept);
+        if !gates.is_empty() {
+            self.status.gates = gates;
+        }
+    }
+}
+
+fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {
+    NodeStatus {
+        name: name.to_owned(),
+        address: String::new(),
+        build: None,
+        from: None,
+        phase: NodePhase::Waiting,
+        since: now,
+        step: None,
+        drained: false,
+        in_batch: false,
+        analysed_since: None,
+        installs: 0,
+        restarts: 0,
+        rollback_installs: 0,
+        rollback_restarts: 0,
+        steps: 0,
+        attempts: 0,
+        trouble: None,
+    }
+}

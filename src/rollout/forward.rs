@@ -1,0 +1,308 @@
+//! The way forward: preflight, baseline, batches, soak.
+
+use super::decide::{Draft, RolloutError};
+use super::nodes::Progress;
+use super::plan::{NodeView, Prepared, Seen};
+use crate::model::upgrade::{StepAction, Phase, NodePhase, Verdict};
+use crate::model::values::Duration;
+
+impl Draft<'_> {
+    pub(super) fn preflight(&mut self) -> Result<(), RolloutError> {
+        let mut problems = Vec::new();
+        let mut waiting = false;
+        for i in 0..self.plan.nodes.len() {
+            match &self.seen.nodes[i] {
+                NodeView::NotYet => waiting = true,
+                NodeView::Unreachable { why } => {
+                    if self.passed(self.status.since, self.plan.policy.patience) {
+                        problems.push(format!("{}: {why}", self.plan.nodes[i]));
+                    }
+                    waiting = true;
+                }
+                NodeView::Seen(s) if s.free_bytes < self.plan.policy.min_free_bytes => problems.push(format!(
+                    "{}: {} MiB free, {} MiB needed",
+                    self.plan.nodes[i],
+                    s.free_bytes >> 20,
+                    self.plan.policy.min_free_bytes >> 20
+                )),
+                NodeView::Seen(_) => {
+                    if self.plan.hooks.check {
+                        match self.one_step(i, StepAction::Check) {
+                            Progress::Done => {}
+                            Progress::Working => waiting = true,
+                            Progress::Failed(why) => problems.push(format!("{}: {why}", self.plan.nodes[i])),
+                        }
+                    }
+                }
+            }
+        }
+        match &self.seen.prepared {
+            Prepared::Pending => waiting = true,
+            Prepared::Ready => {}
+            Prepared::Failed(why) => problems.push(format!(
+                "{}@{} could not be prepared: {why}",
+                self.plan.component, self.plan.version
+            )),
+        }
+        if !problems.is_empty() {
+            return self.hold(Phase::Paused, "PreflightFailed", problems.join("; "));
+        }
+        if waiting {
+            return Ok(());
+        }
+        let release = &self.plan.release;
+        let on_it = |s: &Seen| s.current.as_ref() == Some(release) && s.running.as_ref() == Some(release);
+        for i in 0..self.plan.nodes.len() {
+            let Some(seen) = self.seen(i) else { continue };
+            let (now, done) = (self.now(), on_it(seen));
+            let from = seen.running.or(seen.current);
+            let node = self.node_mut(i);
+            node.from = from;
+            node.analysed_since = Some(now);
+            node.since = now;
+            node.attempts = 0;
+            node.phase = if done { NodePhase::Done } else { NodePhase::Waiting };
+        }
+        if self.status.nodes.iter().all(|n| n.phase == NodePhase::Done) {
+            let message = format!(
+                "{}@{} already runs on every node; nothing was changed",
+                self.plan.component, self.plan.version
+            );
+            return self.enter(Phase::Succeeded, "AlreadyThere", message);
+        }
+        let message = format!("reading the gates on the old system for {}", self.plan.policy.baseline);
+        self.enter(Phase::Baseline, "PreflightPassed", message)
+    }
+
+    pub(super) fn baseline(&mut self) -> Result<(), RolloutError> {
+        let mut mute = None;
+        let somebody_serves = (0..self.plan.nodes.len()).any(|i| !self.is_out(i));
+        for i in 0..self.plan.nodes.len() {
+            // A sick node goes first and may be what the upgrade is for; the well ones show that the sensors work.
+            if somebody_serves && self.is_out(i) {
+                continue;
+            }
+            let Some(seen) = self.seen(i) else {
+                mute = mute.or(Some((i, "it cannot be seen".to_owned())));
+                continue;
+            };
+            if seen.readings.len() < self.plan.gates.len() {
+                mute = mute.or(Some((i, "no gate has been read yet".to_owned())));
+            }
+            for (gate, reading) in self.plan.gates.iter().zip(&seen.readings) {
+                match reading.verdict {
+                    Verdict::Fail => {
+                        let message = format!(
+                            "{} already fails on {} with the build it runs: {}; `resume` goes on all the same",
+                            gate.name, self.plan.nodes[i], reading.reason
+                        );
+                        self.note_blockers();
+                        self.hold(Phase::Paused, "SharedDependencyDegraded", message)?;
+                        // An upgrade may be the cure: going on after this hold is an operator's decision.
+                        self.status.resume_to = Some(Phase::Rolling);
+                        return Ok(());
+                    }
+                    Verdict::NoData => mute = mute.or(Some((i, format!("{} has no sample", gate.name)))),
+                    Verdict::Pass | Verdict::Undecided => {}
+                }
+            }
+        }
+        let long_enough = self.passed(self.status.since, self.plan.policy.baseline);
+        match mute {
+            Some((i, why)) => {
+                if self.passed(self.status.since, self.plan.policy.patience) {
+                    let message = format!(
+                        "no reading from {}: {why}; a gate that cannot be read proves nothing",
+                        self.plan.nodes[i]
+                    );
+                    return self.hold(Phase::Paused, "NoData", message);
+                }
+                Ok(())
+            }
+            None if long_enough => {
+                let message = format!(
+                    "{}@{} goes onto {} nodes",
+                    self.plan.component,
+                    self.plan.version,
+                    self.plan.nodes.len()
+                );
+                self.enter(Phase::Rolling, "BaselineRead", message)
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn rolling(&mut self) -> Result<(), RolloutError> {
+        if self.judge_gates()? {
+            return Ok(());
+        }
+        let n = self.plan.nodes.len();
+        if !self.status.nodes.iter().any(|n| n.in_batch) {
+            self.choose_batch();
+        }
+        for i in 0..n {
+            if self.node(i).in_batch
+                && let Progress::Failed(why) = self.forward(i)
+            {
+                return self.forward_failed(i, why);
+            }
+        }
+        if !self.status.nodes.iter().any(|n| n.in_batch) {
+            if self.status.nodes.iter().any(|n| n.phase == NodePhase::Waiting) {
+                self.choose_batch();
+                if self.status.nodes.iter().any(|n| n.in_batch) {
+                    return self.rolling();
+                }
+                return self.no_place();
+            }
+            let message = format!("every node changed; the gates watch for {} more", self.plan.policy.soak);
+            return self.enter(Phase::Soak, "AllNodesChanged", message);
+        }
+        self.stuck()
+    }
+
+    /// Holds when nothing may be taken out for too long, naming who is out.
+    pub(super) fn no_place(&mut self) -> Result<(), RolloutError> {
+        if !self.passed(self.status.since, self.plan.policy.patience) || !self.longest_wait_passed() {
+            return Ok(());
+        }
+        let out: Vec<_> = (0..self.plan.nodes.len())
+            .filter(|&i| self.is_out(i))
+            .map(|i| self.plan.nodes[i].as_str())
+            .collect();
+        let message = format!(
+            "{} out of service and maxUnavailable is {}: no further node may be taken out",
+            out.join(", "),
+            self.plan.policy.max_unavailable
+        );
+        self.hold(Phase::Paused, "MaxUnavailable", message)
+    }
+
+    pub(super) fn longest_wait_passed(&mut self) -> bool {
+        let last_change = self
+            .status
+            .nodes
+            .iter()
+            .map(|n| n.since)
+            .max()
+            .unwrap_or(self.status.since);
+        self.passed(last_change, self.plan.policy.patience)
+    }
+
+    /// Holds when a node of the batch waits for its place or cannot be reached for too long, or its gates cannot decide.
+    pub(super) fn stuck(&mut self) -> Result<(), RolloutError> {
+        for i in 0..self.plan.nodes.len() {
+            if !self.node(i).in_batch {
+                continue;
+            }
+            let since = self.node(i).since;
+            if let NodeView::Unreachable { why } = &self.seen.nodes[i]
+                && self.passed(since, self.plan.policy.patience)
+            {
+                return self.forward_failed(i, format!("it cannot be reached: {why}"));
+            }
+            let phase = self.node(i).phase;
+            match phase {
+                NodePhase::Drain if !self.node(i).drained && self.passed(since, self.plan.policy.patience) => {
+                    return self.no_place();
+                }
+                NodePhase::Analyse => {
+                    let deadline = self.plan.gates.iter().map(|g| g.deadline).max().unwrap_or_default();
+                    if self.passed(since, deadline) {
+                        let open = self.undecided(i);
+                        let message = format!(
+                            "{} could not decide on {} within {deadline}; `resume` gives them as long again, `abort` goes back",
+                            open, self.plan.nodes[i]
+                        );
+                        return self.hold(Phase::Inconclusive, "GatesUndecided", message);
+                    }
+                }
+                NodePhase::Waiting
+                | NodePhase::Install
+                | NodePhase::Drain
+                | NodePhase::Activate
+                | NodePhase::Restart
+                | NodePhase::Warm
+                | NodePhase::Probe
+                | NodePhase::Admit
+                | NodePhase::Done
+                | NodePhase::OutOfService => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn undecided(&self, i: usize) -> String {
+        let open: Vec<String> = match self.seen(i) {
+            None => vec!["the gates".to_owned()],
+            Some(s) => self
+                .plan
+                .gates
+                .iter()
+                .zip(&s.readings)
+                .filter(|(_, r)| r.verdict != Verdict::Pass)
+                .map(|(g, r)| format!("{} ({})", g.name, r.reason))
+                .collect(),
+        };
+        open.join(", ")
+    }
+
+    pub(super) fn soak(&mut self) -> Result<(), RolloutError> {
+        if self.judge_gates()? {
+            return Ok(());
+        }
+        if !self.passed(self.status.since, self.plan.policy.soak) {
+            return Ok(());
+        }
+        let left_out: Vec<_> = self
+            .status
+            .nodes
+            .iter()
+            .filter(|n| n.phase == NodePhase::OutOfService)
+            .map(|n| n.name.clone())
+            .collect();
+        // Watching is the point of a soak: a gate that went blind in it proves nothing (I7).
+        for i in 0..self.plan.nodes.len() {
+            let blind = self.node(i).phase == NodePhase::Done
+                && self.seen(i).is_none_or(|s| {
+                    s.readings.len() < self.plan.gates.len() || s.readings.iter().any(|r| r.verdict != Verdict::Pass)
+                });
+            if blind {
+                let deadline = self.plan.gates.iter().map(|g| g.deadline).max().unwrap_or_default();
+                if self.passed(
+                    self.status.since,
+                    Duration(self.plan.policy.soak.0.saturating_add(deadline.0)),
+                ) {
+                    let message = format!(
+                        "soak of {} ended without a pass of {}",
+                        self.plan.nodes[i],
+                        self.undecided(i)
+                    );
+                    return self.hold(Phase::Inconclusive, "GatesUndecided", message);
+                }
+                return Ok(());
+            }
+        }
+        self.verified = left_out.is_empty();
+        let (reason, message) = if left_out.is_empty() {
+            (
+                "Verified",
+                format!(
+                    "{}@{} runs on every node and every gate passed",
+                    self.plan.component, self.plan.version
+                ),
+            )
+        } else {
+            (
+                "NodesLeftOut",
+                format!(
+                    "{}@{} passed, but {} is out of service",
+                    self.plan.component,
+                    self.plan.version,
+                    left_out.join(", ")
+                ),
+            )
+        };
+        self.enter(Phase::Succeeded, reason, message)
+    }
+}

@@ -1,0 +1,375 @@
+//! What one node needs next, forward and back: whatever can be seen on the node is not done again.
+
+use super::decide::{Draft, StepEffect};
+use super::plan::{NodeView, Seen, Serving, StepView};
+use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, StepIntent, Verdict};
+use crate::model::values::Digest;
+
+/// How far a node, or a step on it, is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing left to do.
+    Done,
+    /// Something runs, or is waited for.
+    Working,
+    /// It went wrong, with the reason.
+    Failed(String),
+}
+
+/// Attempts at a step that changes nothing for users (an install beside the serving release) or that was cut off.
+/// One repeat tells a passing trouble (a lost mirror, a rebooted host) from a lasting one; more only delay the verdict.
+const ATTEMPTS: u32 = 2;
+
+impl Draft<'_> {
+    /// Takes note of steps that ended since the last look.
+    pub(super) fn settle_steps(&mut self) {
+        for i in 0..self.plan.nodes.len() {
+            let Some(intent) = self.node(i).step.clone() else {
+                continue;
+            };
+            let result = match self.seen(i).and_then(|s| s.step.as_ref()) {
+                None | Some(StepView::Running) => continue,
+                Some(StepView::Ended { exit: 0, .. }) => Ok(()),
+                Some(StepView::Ended { exit: 124, log_tail }) => Err(format!(
+                    "{} did not end by its deadline: {log_tail}",
+                    intent.action.word()
+                )),
+                Some(StepView::Ended { exit, log_tail }) => {
+                    Err(format!("{} ended with {exit}: {log_tail}", intent.action.word()))
+                }
+                Some(StepView::Died) => Err(format!(
+                    "{} was cut off (the node was restarted, or its process killed)",
+                    intent.action.word()
+                )),
+            };
+            let cut_off = self.seen(i).and_then(|s| s.step.as_ref()) == Some(&StepView::Died);
+            let back = self.node(i).from.as_ref() == Some(&intent.release) && self.status.phase == Phase::RollingBack;
+            let node = self.node_mut(i);
+            node.step = None;
+            if result.is_ok() {
+                match (intent.action, back) {
+                    (StepAction::Install, false) => node.installs += 1,
+                    (StepAction::Install, true) => node.rollback_installs += 1,
+                    (StepAction::Restart, false) => node.restarts += 1,
+                    (StepAction::Restart, true) => node.rollback_restarts += 1,
+                    (
+                        StepAction::Check
+                        | StepAction::Drain
+                        | StepAction::Activate
+                        | StepAction::Warm
+                        | StepAction::Admit,
+                        _,
+                    ) => {}
+                }
+            } else {
+                node.attempts += 1;
+            }
+            let repeatable = cut_off || matches!(intent.action, StepAction::Install);
+            let result = match result {
+                Err(_) if repeatable && self.node(i).attempts < ATTEMPTS => continue,
+                other => other,
+            };
+            self.ended[i] = Some((intent.action, result));
+        }
+    }
+
+    /// Whether a step of any node has been asked for and not been seen to end.
+    pub(super) fn steps_outstanding(&self) -> bool {
+        self.status.nodes.iter().any(|n| n.step.is_some())
+    }
+
+    /// Goes on waiting for the steps that were asked for; starts nothing new.
+    pub(super) fn keep_steps(&mut self) {
+        for i in 0..self.plan.nodes.len() {
+            if let Some(intent) = self.node(i).step.clone() {
+                self.effects.push(StepEffect { node: i, intent });
+            }
+        }
+    }
+
+    /// Puts the next nodes into a batch: the sick first, then in the environment's order.
+    pub(super) fn choose_batch(&mut self) {
+        let mut waiting: Vec<usize> = (0..self.plan.nodes.len())
+            .filter(|&i| self.node(i).phase == NodePhase::Waiting)
+            .collect();
+        waiting.sort_by_key(|&i| !self.is_out(i));
+        let mut places = self.plan.policy.max_unavailable.saturating_sub(self.out);
+        let mut chosen = 0;
+        for i in waiting {
+            if chosen == self.plan.policy.batch_size {
+                break;
+            }
+            // A node that cannot be reached cannot be changed; it is waited for only when nobody else is left.
+            if matches!(self.seen.nodes[i], NodeView::NotYet) {
+                continue;
+            }
+            if !self.is_out(i) {
+                if places == 0 {
+                    break;
+                }
+                places -= 1;
+            }
+            self.start_node(i);
+            chosen += 1;
+        }
+    }
+
+    /// Begins a node's way, forward or back.
+    pub(super) fn start_node(&mut self, i: usize) {
+        self.node_mut(i).in_batch = true;
+        self.enter_phase(i, NodePhase::Install);
+    }
+
+    fn enter_phase(&mut self, i: usize, phase: NodePhase) {
+        let now = self.now();
+        let node = self.node_mut(i);
+        node.phase = phase;
+        node.since = now;
+        node.attempts = 0;
+    }
+
+    /// A step that is done once in the present phase.
+    pub(super) fn one_step(&mut self, i: usize, action: StepAction) -> Progress {
+        if self.node(i).step.is_none()
+            && self.node(i).attempts == 0
+            && self.node(i).phase == NodePhase::Admit
+            && action == StepAction::Check
+        {
+            return Progress::Done;
+        }
+        let release = self.plan.release;
+        let progress = self.step(i, action, &release);
+        if progress == Progress::Done && action == StepAction::Check {
+            // `Admit` marks "checked" until the preflight ends and every node goes back to waiting.
+            self.enter_phase(i, NodePhase::Admit);
+        }
+        progress
+    }
+
+    /// Makes sure of a step, or tells how it ended.
+    fn step(&mut self, i: usize, action: StepAction, release: &Digest) -> Progress {
+        if let Some((ended, result)) = self.ended[i].take()
+            && ended == action
+        {
+            return match result {
+                Ok(()) => Progress::Done,
+                Err(why) => Progress::Failed(why),
+            };
+        }
+        if self.node(i).step.is_none() {
+            let upgrade = &self.plan.upgrade;
+            let number = self.node(i).steps;
+            let id = format!("{upgrade}.{number}.{}", action.word());
+            let node = self.node_mut(i);
+            node.steps += 1;
+            node.step = Some(StepIntent {
+                id,
+                action,
+                release: *release,
+            });
+        }
+        if let Some(intent) = self.node(i).step.clone() {
+            self.effects.push(StepEffect { node: i, intent });
+        }
+        Progress::Working
+    }
+
+    /// A step whose success shows on the node: ending well without showing is a failure.
+    fn step_until(&mut self, i: usize, action: StepAction, release: &Digest, missing: &str) -> Progress {
+        match self.step(i, action, release) {
+            Progress::Done => Progress::Failed(format!("{} ended with 0 but {missing}", action.word())),
+            other => other,
+        }
+    }
+
+    /// Moves a node of the batch towards the new build.
+    pub(super) fn forward(&mut self, i: usize) -> Progress {
+        let goal = self.plan.release;
+        loop {
+            let Some(seen) = self.seen(i) else {
+                self.keep_step(i);
+                return Progress::Working;
+            };
+            if let Some(progress) = self.change(i, seen, &goal) {
+                match progress {
+                    Progress::Done => continue,
+                    other => return other,
+                }
+            }
+            match self.node(i).phase {
+                NodePhase::Analyse => {
+                    let passed = seen.readings.len() == self.plan.gates.len()
+                        && seen.readings.iter().all(|r| r.verdict == Verdict::Pass)
+                        && self.node(i).since < self.now();
+                    if !passed {
+                        return Progress::Working;
+                    }
+                    self.enter_phase(i, NodePhase::Admit);
+                }
+                NodePhase::Admit => {
+                    if self.plan.hooks.admit {
+                        match self.step(i, StepAction::Admit, &goal) {
+                            Progress::Done => {}
+                            other => return other,
+                        }
+                    }
+                    self.put_back(i);
+                    self.enter_phase(i, NodePhase::Done);
+                    self.node_mut(i).in_batch = false;
+                    let message = format!(
+                        "{}@{} upgrade on: {}",
+                        self.plan.component, self.plan.version, self.plan.nodes[i]
+                    );
+                    self.tell(Severity::Step, "NodeUpgraded", Some(i), message);
+                    return Progress::Done;
+                }
+                NodePhase::Waiting
+                | NodePhase::Install
+                | NodePhase::Drain
+                | NodePhase::Activate
+                | NodePhase::Restart
+                | NodePhase::Warm
+                | NodePhase::Probe
+                | NodePhase::Done
+                | NodePhase::OutOfService => return Progress::Done,
+            }
+        }
+    }
+
+    /// Moves a node back to the build that it ran before.
+    pub(super) fn backward(&mut self, i: usize) -> Progress {
+        let Some(goal) = self.node(i).from else {
+            return Progress::Failed("it ran no build before".to_owned());
+        };
+        loop {
+            let Some(seen) = self.seen(i) else {
+                self.keep_step(i);
+                return Progress::Working;
+            };
+            // A step of the way forward may still run: it ends first, whatever it does.
+            if self.node(i).step.as_ref().is_some_and(|s| s.release != goal) {
+                self.keep_step(i);
+                return Progress::Working;
+            }
+            if let Some(progress) = self.change(i, seen, &goal) {
+                match progress {
+                    Progress::Done => continue,
+                    other => return other,
+                }
+            }
+            if self.node(i).phase == NodePhase::Analyse {
+                // Nothing is analysed node by node on the way back: the cure is proven on all of them together.
+                self.enter_phase(i, NodePhase::Admit);
+            }
+            if self.node(i).phase == NodePhase::Admit && self.plan.hooks.admit {
+                match self.step(i, StepAction::Admit, &goal) {
+                    Progress::Done => {}
+                    other => return other,
+                }
+            }
+            self.put_back(i);
+            self.enter_phase(i, NodePhase::Done);
+            self.node_mut(i).in_batch = false;
+            let message = format!(
+                "{} is back on the build it ran before {}@{}",
+                self.plan.nodes[i], self.plan.component, self.plan.version
+            );
+            self.tell(Severity::Step, "NodeRolledBack", Some(i), message);
+            return Progress::Done;
+        }
+    }
+
+    fn keep_step(&mut self, i: usize) {
+        if let Some(intent) = self.node(i).step.clone() {
+            self.effects.push(StepEffect { node: i, intent });
+        }
+    }
+
+    /// From Install to Probe, the same forward and back. `None` when the node is past them; `Done` when a phase ended
+    /// and the next is to be looked at.
+    fn change(&mut self, i: usize, seen: &Seen, goal: &Digest) -> Option<Progress> {
+        let progress = match self.node(i).phase {
+            NodePhase::Install => {
+                if seen.releases.contains(goal) && self.node(i).step.is_none() {
+                    self.ended[i] = None;
+                    self.enter_phase(i, NodePhase::Drain);
+                    Progress::Done
+                } else {
+                    self.step_until(i, StepAction::Install, goal, "the release is not complete")
+                }
+            }
+            NodePhase::Drain => {
+                if !self.node(i).drained {
+                    if !self.may_take_out(i) {
+                        return Some(Progress::Working);
+                    }
+                    self.take_out(i);
+                }
+                if self.plan.hooks.drain {
+                    match self.step(i, StepAction::Drain, goal) {
+                        Progress::Done => {}
+                        other => return Some(other),
+                    }
+                }
+                self.enter_phase(i, NodePhase::Activate);
+                Progress::Done
+            }
+            NodePhase::Activate => {
+                if seen.current.as_ref() == Some(goal) && self.node(i).step.is_none() {
+                    self.ended[i] = None;
+                    self.enter_phase(i, NodePhase::Restart);
+                    Progress::Done
+                } else {
+                    self.step_until(i, StepAction::Activate, goal, "`current` points elsewhere")
+                }
+            }
+            NodePhase::Restart => {
+                if seen.running.as_ref() == Some(goal) && self.node(i).step.is_none() {
+                    self.ended[i] = None;
+                    self.enter_phase(i, NodePhase::Warm);
+                    Progress::Done
+                } else {
+                    self.step_until(
+                        i,
+                        StepAction::Restart,
+                        goal,
+                        "the service does not run from the release",
+                    )
+                }
+            }
+            NodePhase::Warm => {
+                if self.plan.hooks.warm {
+                    match self.step(i, StepAction::Warm, goal) {
+                        Progress::Done => {}
+                        other => return Some(other),
+                    }
+                }
+                self.enter_phase(i, NodePhase::Probe);
+                Progress::Done
+            }
+            NodePhase::Probe => match seen.serving {
+                Serving::Yes => {
+                    self.enter_phase(i, NodePhase::Analyse);
+                    let now = self.now();
+                    self.node_mut(i).analysed_since = Some(now);
+                    Progress::Done
+                }
+                Serving::No | Serving::Unknown => {
+                    let since = self.node(i).since;
+                    if self.passed(since, self.plan.policy.probe_deadline) {
+                        Progress::Failed(format!(
+                            "its probes do not pass {} after the restart",
+                            self.plan.policy.probe_deadline
+                        ))
+                    } else {
+                        Progress::Working
+                    }
+                }
+            },
+            NodePhase::Waiting | NodePhase::Analyse | NodePhase::Admit | NodePhase::Done | NodePhase::OutOfService => {
+                return None;
+            }
+        };
+        Some(progress)
+    }
+}

@@ -1,0 +1,182 @@
+//! What the decision is made from.
+
+use jiff::Timestamp;
+
+use crate::model::upgrade::{Blocker, Verdict, Wish};
+use crate::model::values::{Digest, Duration};
+
+/// What is wanted, resolved from the environment: fixed for the life of an upgrade.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The upgrade's name; begins the id of each of its steps.
+    pub upgrade: String,
+    /// The component whose nodes change.
+    pub component: String,
+    /// The version, for people.
+    pub version: String,
+    /// The release that each node is to run.
+    pub release: Digest,
+    /// Names of the nodes, in the environment's order.
+    pub nodes: Vec<String>,
+    /// The gates, each read on every node.
+    pub gates: Vec<GatePlan>,
+    /// Bounds and times.
+    pub policy: Policy,
+    /// Which optional actions the component has.
+    pub hooks: Hooks,
+}
+
+/// A gate as the decision needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatePlan {
+    /// Its name.
+    pub name: String,
+    /// Without a decision by then: Inconclusive.
+    pub deadline: Duration,
+    /// The age that makes a call bad; also how long a neighbour is given to show the same trouble.
+    pub age: Duration,
+}
+
+/// Bounds and times of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    /// Nodes out of service at most, for whatever reason.
+    pub max_unavailable: usize,
+    /// Nodes changed together at most.
+    pub batch_size: usize,
+    /// How long the old system is read at least.
+    pub baseline: Duration,
+    /// How long the gates watch after the last node.
+    pub soak: Duration,
+    /// Nodes that may fail while their peers pass.
+    pub failed_node_budget: usize,
+    /// How long to wait for an unreachable node, a missing place or a first sample.
+    pub patience: Duration,
+    /// How long a restarted node may take until its probes pass.
+    pub probe_deadline: Duration,
+    /// Free space that a node must have.
+    pub min_free_bytes: u64,
+}
+
+/// Which optional actions the component has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one per optional action; each is a fact, not a mode"
+)]
+pub struct Hooks {
+    /// Preflight check.
+    pub check: bool,
+    /// Balancer hook: out.
+    pub drain: bool,
+    /// First requests.
+    pub warm: bool,
+    /// Balancer hook: in.
+    pub admit: bool,
+}
+
+/// What is seen, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// That moment.
+    pub now: Timestamp,
+    /// The operator's standing wish.
+    pub wish: Wish,
+    /// Whether the build is ready to be delivered.
+    pub prepared: Prepared,
+    /// Each node of the plan, in its order.
+    pub nodes: Vec<NodeView>,
+    /// Who holds what others wait for.
+    pub blockers: Vec<Blocker>,
+}
+
+/// Whether the build's artifact exists on the driver's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// It is being made.
+    Pending,
+    /// It is there.
+    Ready,
+    /// It could not be made.
+    Failed(String),
+}
+
+/// A node as seen now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NodeView {
+    /// Not looked at yet by this driver.
+    NotYet,
+    /// No connection.
+    Unreachable {
+        /// What the connection said.
+        why: String,
+    },
+    /// Looked at.
+    Seen(Seen),
+}
+
+/// What a look at a node showed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Seen {
+    /// The release that `current` points to.
+    pub current: Option<Digest>,
+    /// Complete releases.
+    pub releases: Vec<Digest>,
+    /// The release that the living service was started from.
+    pub running: Option<Digest>,
+    /// The step of the status' intent, if the node knows it.
+    pub step: Option<StepView>,
+    /// Free space, bytes.
+    pub free_bytes: u64,
+    /// What its probes say since its service started.
+    pub serving: Serving,
+    /// What its gates say, in the plan's order of gates; empty while nothing is analysed.
+    pub readings: Vec<Reading>,
+}
+
+/// A step as its node shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepView {
+    /// It runs.
+    Running,
+    /// It ended.
+    Ended {
+        /// 0 is success.
+        exit: i32,
+        /// Last lines of its log.
+        log_tail: String,
+    },
+    /// It is gone without an end.
+    Died,
+}
+
+/// What a node's probes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Serving {
+    /// They have not decided since the service or this driver started.
+    #[default]
+    Unknown,
+    /// It answers.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// What a gate says of one node, over the window that the node's status names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// What it says.
+    pub verdict: Verdict,
+    /// Its figures in words.
+    pub reason: String,
+    /// Bad outcomes in the window.
+    pub bad: u64,
+    /// The intended time of the last bad call.
+    pub last_bad_at: Option<Timestamp>,
+    /// When what made it fail began.
+    pub onset_at: Option<Timestamp>,
+    /// When it decided.
+    pub decided_at: Option<Timestamp>,
+    /// The evidence file, once it decided.
+    pub evidence: Option<String>,
+}

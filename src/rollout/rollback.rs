@@ -1,0 +1,243 @@
+//! The way back, and the proof that it cured what it was for.
+
+use super::decide::{Draft, RolloutError};
+use super::nodes::Progress;
+use super::plan::NodeView;
+use crate::model::upgrade::{RollbackFor, NodePhase, Phase, Cure, Severity, Verdict};
+
+impl Draft<'_> {
+    pub(super) fn begin_rollback(
+        &mut self,
+        why: RollbackFor,
+        gate: Option<String>,
+        reason: &str,
+        message: String,
+    ) -> Result<(), RolloutError> {
+        let untouched = |d: &Self, i: usize| {
+            let n = d.node(i);
+            let same = d.seen(i).is_none_or(|s| s.current == n.from && s.running == n.from);
+            n.step.is_none()
+                && !n.drained
+                && same
+                && matches!(
+                    n.phase,
+                    NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
+                )
+        };
+        let early = matches!(self.status.phase, Phase::Pending | Phase::Preflight | Phase::Baseline)
+            || self.status.phase.is_held()
+                && matches!(
+                    self.status.resume_to,
+                    Some(Phase::Pending | Phase::Preflight | Phase::Baseline)
+                );
+        let all_untouched = (0..self.plan.nodes.len()).all(|i| untouched(self, i));
+        if why == RollbackFor::Abort
+            && (early || all_untouched && self.status.phase != Phase::Soak)
+            && !self.steps_outstanding()
+        {
+            return self.enter(Phase::Aborted, reason, format!("{message}; no node had changed"));
+        }
+        if early {
+            // A step of preflight still runs; it changes nothing, and is waited for.
+            self.keep_steps();
+            return Ok(());
+        }
+        if why == RollbackFor::BadBuild {
+            self.quarantine = Some(message.clone());
+        }
+        let homeless = (0..self.plan.nodes.len()).find(|&i| self.node(i).from.is_none() && !untouched(self, i));
+        if let Some(i) = homeless {
+            let message = format!(
+                "{message}; {} ran no build before, so there is nothing to go back to",
+                self.plan.nodes[i]
+            );
+            return self.enter(Phase::Failed, reason, message);
+        }
+        let now = self.now();
+        for i in 0..self.plan.nodes.len() {
+            let stays = untouched(self, i);
+            let node = self.node_mut(i);
+            node.in_batch = false;
+            node.attempts = 0;
+            node.since = now;
+            node.phase = if stays { NodePhase::Done } else { NodePhase::Waiting };
+        }
+        self.status.rollback_for = Some(why);
+        self.status.failed_gate = gate;
+        self.status.resume_to = None;
+        self.enter(Phase::RollingBack, reason, message)
+    }
+
+    pub(super) fn rolling_back(&mut self) -> Result<(), RolloutError> {
+        if self.status.cure.is_some() {
+            return self.prove_cure();
+        }
+        let n = self.plan.nodes.len();
+        // The sick first, all of them: acting on a node that is already out costs nothing.
+        for i in 0..n {
+            if self.node(i).phase == NodePhase::Waiting && self.is_out(i) {
+                self.start_node(i);
+            }
+        }
+        for i in 0..n {
+            if self.node(i).phase == NodePhase::Waiting && self.may_take_out(i) {
+                // Counted at once, so that two of them never use the same place.
+                self.take_out(i);
+                self.start_node(i);
+            }
+        }
+        let mut open = false;
+        for i in 0..n {
+            if self.node(i).in_batch {
+                match self.backward(i) {
+                    Progress::Done => {}
+                    Progress::Working => {
+                        open = true;
+                        let since = self.node(i).since;
+                        if let NodeView::Unreachable { why } = &self.seen.nodes[i]
+                            && self.passed(since, self.plan.policy.patience)
+                        {
+                            self.leave_behind(i, &format!("it cannot be reached: {why}"));
+                            open = self.status.nodes.iter().any(|n| n.in_batch);
+                        }
+                    }
+                    Progress::Failed(why) => self.leave_behind(i, &why),
+                }
+            }
+        }
+        open |= self
+            .status
+            .nodes
+            .iter()
+            .any(|n| n.phase == NodePhase::Waiting || n.in_batch);
+        if open {
+            if !self.status.nodes.iter().any(|n| n.in_batch) {
+                return self.no_place();
+            }
+            return Ok(());
+        }
+        if self.status.rollback_for == Some(RollbackFor::Abort) {
+            let message = match self.left_behind() {
+                None => "every node runs the build it ran before".to_owned(),
+                Some(names) => format!("{names} could not be brought back"),
+            };
+            return self.enter(Phase::Aborted, "AbortedByUser", message);
+        }
+        let now = self.now();
+        for node in &mut self.status.nodes {
+            if node.phase == NodePhase::Done {
+                node.analysed_since = Some(now);
+            }
+        }
+        self.status.cure = Some(Cure {
+            since: now,
+            proven_at: None,
+        });
+        self.tell(
+            Severity::Step,
+            "ProvingCure",
+            None,
+            "every node is back; the gates read samples from now on to prove the cure".to_owned(),
+        );
+        // Readings in this look are of the old windows: the next look has the new ones.
+        self.wake_by(now);
+        Ok(())
+    }
+
+    pub(super) fn leave_behind(&mut self, i: usize, why: &str) {
+        self.take_out(i);
+        let now = self.now();
+        let node = self.node_mut(i);
+        node.phase = NodePhase::OutOfService;
+        node.in_batch = false;
+        node.trouble = Some(why.to_owned());
+        node.since = now;
+        self.tell(
+            Severity::Alert,
+            "NodeOutOfService",
+            Some(i),
+            format!("could not be brought back: {why}"),
+        );
+    }
+
+    pub(super) fn left_behind(&self) -> Option<String> {
+        let names: Vec<_> = self
+            .status
+            .nodes
+            .iter()
+            .filter(|n| n.phase == NodePhase::OutOfService)
+            .map(|n| n.name.as_str())
+            .collect();
+        if names.is_empty() { None } else { Some(names.join(", ")) }
+    }
+
+    /// The cure is a fresh test: the gate that failed must pass on samples from after the rollback.
+    pub(super) fn prove_cure(&mut self) -> Result<(), RolloutError> {
+        let Some(cure) = self.status.cure.clone() else {
+            return Ok(());
+        };
+        let came_back: Vec<usize> = (0..self.plan.nodes.len())
+            .filter(|&i| self.node(i).phase == NodePhase::Done)
+            .collect();
+        if came_back.is_empty() {
+            return self.enter(
+                Phase::RollbackIneffective,
+                "NothingCameBack",
+                "no node could be brought back into service".to_owned(),
+            );
+        }
+        let gates: Vec<usize> = match &self.status.failed_gate {
+            Some(name) => (0..self.plan.gates.len())
+                .filter(|&g| &self.plan.gates[g].name == name)
+                .collect(),
+            None => (0..self.plan.gates.len()).collect(),
+        };
+        let mut open = None;
+        for &i in &came_back {
+            // A window that began before the rollback ended says nothing about the cure.
+            let fresh = self.node(i).analysed_since.is_some_and(|t| t >= cure.since);
+            let readings = self.seen(i).map(|s| s.readings.as_slice()).unwrap_or_default();
+            for &g in &gates {
+                match readings.get(g).filter(|_| fresh && self.seen.now > cure.since) {
+                    Some(r) if r.verdict == Verdict::Pass => {}
+                    Some(r) if r.verdict == Verdict::Fail => {
+                        let message = format!(
+                            "{} still fails on {} after the rollback: {}",
+                            self.plan.gates[g].name, self.plan.nodes[i], r.reason
+                        );
+                        self.note_blockers();
+                        return self.enter(Phase::RollbackIneffective, "StillFailing", message);
+                    }
+                    Some(_) | None => open = open.or(Some((i, g))),
+                }
+            }
+        }
+        if let Some((i, g)) = open {
+            let deadline = self.plan.gates[g].deadline;
+            if self.passed(cure.since, deadline) {
+                let message = format!(
+                    "{} did not pass on {} within {deadline} of the rollback: the cure is not proven",
+                    self.plan.gates[g].name, self.plan.nodes[i]
+                );
+                self.note_blockers();
+                return self.enter(Phase::RollbackIneffective, "CureNotProven", message);
+            }
+            return Ok(());
+        }
+        let now = self.now();
+        self.status.cure = Some(Cure {
+            since: cure.since,
+            proven_at: Some(now),
+        });
+        let proof = self
+            .status
+            .failed_gate
+            .as_ref()
+            .map_or("every gate passes".to_owned(), |g| format!("{g} passes"));
+        let message = match self.left_behind() {
+            None => format!("every node is back, and {proof} again: cured"),
+            Some(names) => format!("{proof} again on the nodes that are back; {names} could not be brought back"),
+        };
+        self.enter(Phase::RolledBack, "Cured", message)
+    }
+}
