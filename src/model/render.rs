@@ -126,11 +126,7 @@ impl Renderer {
     ///
     /// # Errors
     /// As [`Renderer::render`], and a text that does not parse.
-    pub fn render_text(
-        &self,
-        text: &str,
-        context: &serde_json::Value,
-    ) -> Result<String, RenderError> {
+    pub fn render_text(&self, text: &str, context: &serde_json::Value) -> Result<String, RenderError> {
         refuse_concatenation(INLINE, text)?;
         let variables = Variables::new(context)?;
         self.tera
@@ -188,11 +184,7 @@ fn outside_quotes(code: &str, wanted: char) -> Option<usize> {
     None
 }
 
-fn explain(
-    error: &tera::Error,
-    sources: &BTreeMap<String, String>,
-    inline: Option<&str>,
-) -> RenderError {
+fn explain(error: &tera::Error, sources: &BTreeMap<String, String>, inline: Option<&str>) -> RenderError {
     let (ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report)) = error.kind() else {
         return RenderError::Other(error.to_string());
     };
@@ -200,10 +192,7 @@ fn explain(
     let (template, source) = if report.filename() == TERA_INLINE {
         (INLINE, inline)
     } else {
-        (
-            report.filename(),
-            sources.get(report.filename()).map(String::as_str),
-        )
+        (report.filename(), sources.get(report.filename()).map(String::as_str))
     };
     let (template, line, column) = (template.to_owned(), span.start_line, span.start_col + 1);
     let detail = report.message().to_owned();
@@ -234,10 +223,7 @@ fn speaks_of_undefined(message: &str) -> bool {
 /// The dotted path in `text` that the range lies in: the engine points at one field of it, people look for the whole.
 fn path_around(text: &str, range: std::ops::Range<usize>) -> Option<String> {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '[' | ']');
-    let start = text
-        .get(..range.start)?
-        .trim_end_matches(part)
-        .len();
+    let start = text.get(..range.start)?.trim_end_matches(part).len();
     let tail = text.get(range.end..)?;
     let end = range.end + (tail.len() - tail.trim_start_matches(part).len());
     let path = text.get(start..end)?.trim();
@@ -293,7 +279,9 @@ mod tests {
             "start.sh, line 2, column 13: `vars.port` is not defined (Field `port` is not defined. Available fields: \
              host); define it, or give it a default with `| default(value=...)`"
         );
-        let error = renderer(&[]).render_text("a\n {{ x", &json!({})).expect_err("no template");
+        let error = renderer(&[])
+            .render_text("a\n {{ x", &json!({}))
+            .expect_err("no template");
         assert!(
             matches!(&error, RenderError::Broken { template, line: 2, .. } if template == INLINE),
             "{error:?}"

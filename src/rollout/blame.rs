@@ -2,7 +2,7 @@
 
 use super::decide::{Draft, RolloutError};
 use super::plan::Reading;
-use crate::model::upgrade::{Verdict, NodePhase, Phase, RollbackFor, Severity};
+use crate::model::upgrade::{NodePhase, Phase, RollbackFor, Severity, Verdict};
 
 impl Draft<'_> {
     /// Looks at the gates of the nodes on the new build. True when a failure changed the phase or must be waited on.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::phases::{IllegalTransition, transition};
 use super::plan::{NodeView, Observed, Plan, Seen, Serving};
 use crate::model::upgrade::{
-    Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent,
-    UpgradeStatus, Verdict, Wish,
+    Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
+    Verdict, Wish,
 };
 use crate::model::values::Duration;
 

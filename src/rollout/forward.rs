@@ -3,7 +3,7 @@
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::{NodeView, Prepared, Seen};
-use crate::model::upgrade::{StepAction, Phase, NodePhase, Verdict};
+use crate::model::upgrade::{NodePhase, Phase, StepAction, Verdict};
 use crate::model::values::Duration;
 
 impl Draft<'_> {

@@ -3,7 +3,7 @@
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::NodeView;
-use crate::model::upgrade::{RollbackFor, NodePhase, Phase, Cure, Severity, Verdict};
+use crate::model::upgrade::{Cure, NodePhase, Phase, RollbackFor, Severity, Verdict};
 
 impl Draft<'_> {
     pub(super) fn begin_rollback(
