@@ -25,7 +25,7 @@ impl std::fmt::Debug for Renderer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Renderer")
             .field("templates", &self.sources.keys())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -175,10 +175,9 @@ fn outside_quotes(code: &str, wanted: char) -> Option<usize> {
     for (at, c) in code.char_indices() {
         match quote {
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
             None if c == wanted => return Some(at),
-            None => {}
+            Some(_) | None => {}
         }
     }
     None

@@ -99,36 +99,55 @@ pub enum Connections {
 pub fn client(tls: &ClientTls, connections: Connections) -> Result<Client, HttpError> {
     // An error says that one is installed already, which is all that is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .http1_only()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .pool_max_idle_per_host(match connections {
-            Connections::Kept(idle) => idle,
-            Connections::Fresh => 0,
-        });
-    if let Some(pem) = &tls.ca_pem {
-        let bad = |why: String| HttpError::Tls {
-            what: "authorities' certificates",
-            why,
-        };
-        let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| bad(causes(&error)))?;
-        if certificates.is_empty() {
-            return Err(bad("there is no certificate in it".to_owned()));
-        }
-        builder = builder.tls_certs_only(certificates);
-    }
-    if let Some(pem) = &tls.identity_pem {
-        let identity = reqwest::Identity::from_pem(pem).map_err(|error| HttpError::Tls {
+    let authorities = match &tls.ca_pem {
+        None => None,
+        Some(pem) => Some(authorities(pem)?),
+    };
+    let identity = match &tls.identity_pem {
+        None => None,
+        Some(pem) => Some(reqwest::Identity::from_pem(pem).map_err(|error| HttpError::Tls {
             what: "client certificate and key",
             why: causes(&error),
-        })?;
-        builder = builder.identity(identity);
+        })?),
+    };
+    let build = |authorities: Option<Vec<reqwest::Certificate>>| {
+        let mut builder = Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(match connections {
+                Connections::Kept(idle) => idle,
+                Connections::Fresh => 0,
+            });
+        if let Some(authorities) = authorities {
+            builder = builder.tls_certs_only(authorities);
+        }
+        if let Some(identity) = identity.clone() {
+            builder = builder.identity(identity);
+        }
+        builder.build()
+    };
+    match build(authorities.clone()) {
+        // A minimal machine has no system certificates; it still speaks plain HTTP to its own nodes.
+        Err(_) if authorities.is_none() => build(Some(Vec::new())),
+        other => other,
     }
-    builder.build().map_err(|error| HttpError::Client(causes(&error)))
+    .map_err(|error| HttpError::Client(causes(&error)))
+}
+
+fn authorities(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, HttpError> {
+    let bad = |why: String| HttpError::Tls {
+        what: "authorities' certificates",
+        why,
+    };
+    let found = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| bad(causes(&error)))?;
+    if found.is_empty() {
+        return Err(bad("there is no certificate in it".to_owned()));
+    }
+    Ok(found)
 }
 
 /// A statement with the database that it runs on.
@@ -477,7 +496,7 @@ fn broken(error: &reqwest::Error) -> Result<Answer, String> {
 }
 
 /// Files, ports or memory that this machine has run out of look like a refused connection and are not.
-fn is_our_shortage(error: &reqwest::Error) -> bool {
+fn is_our_shortage(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustix::io::Errno;
     let ours = [
         Errno::MFILE,
@@ -486,7 +505,7 @@ fn is_our_shortage(error: &reqwest::Error) -> bool {
         Errno::NOBUFS,
         Errno::NOMEM,
     ];
-    let mut cause = error.source();
+    let mut cause = Some(error);
     while let Some(error) = cause {
         let code = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
         if code.is_some_and(|code| ours.contains(&code)) {
@@ -512,4 +531,21 @@ fn causes(error: &reqwest::Error) -> String {
         texts.push(error.to_string());
     }
     excerpt(&texts.join(": "), EXCERPT_CHARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_has_run_out_of_is_not_the_nodes_doing() {
+        #[derive(Debug, Error)]
+        #[error("connect")]
+        struct Outer(#[source] std::io::Error);
+        // EMFILE, EADDRNOTAVAIL; ECONNREFUSED, ECONNRESET, EHOSTUNREACH.
+        for (code, ours) in [(24, true), (99, true), (111, false), (104, false), (113, false)] {
+            let error = Outer(std::io::Error::from_raw_os_error(code));
+            assert_eq!(is_our_shortage(&error), ours, "errno {code}");
+        }
+    }
 }

@@ -1,1 +1,2 @@
 //! The integration tests: one binary, a module a subject.
+mod signals;

@@ -337,7 +337,8 @@ mod tests {
 
     #[test]
     fn each_queue_has_one_root_and_everybody_behind_it_nearest_first() {
-        let rows: [(&str, Vec<BlockedSession>, Vec<(i32, Vec<i32>)>); 8] = [
+        type Row = (&'static str, Vec<BlockedSession>, Vec<(i32, Vec<i32>)>);
+        let rows: [Row; 8] = [
             ("nobody waits", vec![waiting(1, &[])], vec![]),
             (
                 "a fan",

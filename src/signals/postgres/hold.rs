@@ -163,9 +163,8 @@ impl Holder {
     /// Runs statements and counts their rows.
     async fn ask(&self, client: &Client, sql: &str) -> Result<usize, String> {
         let patience = self.database.statement_timeout + super::GRACE;
-        let answer = match timeout(patience, client.simple_query(sql)).await {
-            Err(_) => return Err(format!("no answer to `{sql}` within {patience:?}")),
-            Ok(answer) => answer,
+        let Ok(answer) = timeout(patience, client.simple_query(sql)).await else {
+            return Err(format!("no answer to `{sql}` within {patience:?}"));
         };
         let messages = answer.map_err(|error| explain(&self.database, sql, &error, client).to_string())?;
         Ok(messages

@@ -66,7 +66,7 @@ fn plan() -> TrafficPlan {
         rate_per_s: 5.0,
         concurrency: 1000,
         age: Duration::from_secs(5),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
     }
 }
 
@@ -84,10 +84,6 @@ fn target(node: &Scripted) -> Target {
     }
 }
 
-/// Lets `time` pass in steps that no timer of the plan is shorter than.
-async fn pass(time: Duration) {
-    sleep(time).await;
-}
 
 fn samples(observed: &[Observed]) -> Vec<&Sample> {
     observed
@@ -117,10 +113,10 @@ async fn the_schedule_goes_on_while_the_node_hangs() {
     };
     let begin = Instant::now();
     let (_traffic, _observations) = start(plan(), &node);
-    pass(Duration::from_secs(11)).await;
+    sleep(Duration::from_secs(11)).await;
     let sent: Vec<u128> = lock(&node.sent_at).iter().map(|at| (*at - begin).as_millis()).collect();
     // The timer wheel counts whole milliseconds and rounds up.
-    let due: Vec<u128> = (0..).map(|k| 500 + k * 200).take_while(|at| *at <= 11_000).collect();
+    let due: Vec<u128> = (500..=11_000).step_by(200).collect();
     assert_eq!(sent.len(), due.len());
     for (sent, due) in sent.iter().zip(&due) {
         assert!((*due..=due + 2).contains(sent), "sent at {sent} ms, due at {due} ms");
@@ -138,7 +134,7 @@ async fn a_call_is_late_at_its_age_not_at_its_end_and_counts_once() {
         ..plan()
     };
     let (traffic, mut observations) = start(one_call, &node);
-    pass(Duration::from_millis(5_600)).await;
+    sleep(Duration::from_millis(5_600)).await;
     let observed = observations.take();
     let [Observed::Sample(sample)] = observed.as_slice() else {
         panic!("{observed:?}");
@@ -146,7 +142,7 @@ async fn a_call_is_late_at_its_age_not_at_its_end_and_counts_once() {
     assert_eq!((&sample.outcome, sample.latency_ms().round()), (&Outcome::Late, 5000.0));
     assert_eq!(traffic.in_flight("node1"), 1, "it is still on its way");
     assert_eq!(traffic.take_acknowledged(), []);
-    pass(Duration::from_secs(10)).await;
+    sleep(Duration::from_secs(10)).await;
     let observed = observations.take();
     let [Observed::Afterwards(after)] = observed.as_slice() else {
         panic!("no second sample: {observed:?}");
@@ -169,7 +165,7 @@ async fn a_call_is_given_up_at_its_timeout() {
         ..plan()
     };
     let (traffic, mut observations) = start(one_call, &node);
-    pass(Duration::from_secs(9)).await;
+    sleep(Duration::from_secs(9)).await;
     let observed = observations.take();
     assert!(
         matches!(observed.as_slice(), [Observed::Sample(_), Observed::Afterwards(after)] if after.end == LateEnd::GivenUp),
@@ -190,7 +186,7 @@ async fn beyond_the_bound_calls_are_shed_at_their_moment_and_not_sent() {
     };
     let (_traffic, mut observations) = start(bounded, &node);
     // Ten moments: 0.5 s, 0.7 s … 2.3 s.
-    pass(Duration::from_millis(2_400)).await;
+    sleep(Duration::from_millis(2_400)).await;
     let observed = observations.take();
     let shed: Vec<(u64, f64)> = samples(&observed)
         .iter()
@@ -272,7 +268,7 @@ async fn each_answer_has_its_outcome_and_what_is_ours_has_none() {
             ..plan()
         };
         let (traffic, mut observations) = start(one_call, &node);
-        pass(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         let observed = observations.take();
         assert_eq!(observed.len(), 1, "{name}: {observed:?}");
         match expected {
@@ -295,9 +291,9 @@ async fn our_own_database_never_counts_as_the_nodes_latency() {
         ..plan()
     };
     let (traffic, mut observations) = start(one_call, &node);
-    pass(Duration::from_secs(4)).await;
+    sleep(Duration::from_secs(4)).await;
     assert_eq!(traffic.in_flight("node1"), 0, "the node has answered; we are reading");
-    pass(Duration::from_secs(20)).await;
+    sleep(Duration::from_secs(20)).await;
     let observed = observations.take();
     let sample = samples(&observed)[0];
     assert_eq!(sample.outcome, Outcome::Ok);
@@ -311,11 +307,11 @@ async fn a_machine_that_held_us_up_blames_nobody() {
         ..Scripted::default()
     };
     let (_traffic, mut observations) = start(plan(), &node);
-    pass(Duration::from_millis(1_050)).await;
+    sleep(Duration::from_millis(1_050)).await;
     let before = lock(&node.sent_at).len();
     // All clocks jump at once, as after SIGSTOP: neither the calls in flight nor the ones missed can be judged.
     advance(Duration::from_secs(100)).await;
-    pass(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(1)).await;
     let observed = observations.take();
     assert_eq!(samples(&observed).len(), 0, "{observed:?}");
     // Three in flight, three prepared, and one word for all those that were skipped.
@@ -323,7 +319,7 @@ async fn a_machine_that_held_us_up_blames_nobody() {
     assert!(troubles(&observed).iter().any(|why| why.contains("were not sent")));
     assert_eq!(lock(&node.sent_at).len(), before, "no burst");
     // The schedule goes on where it should be now.
-    pass(Duration::from_millis(1_300)).await;
+    sleep(Duration::from_millis(1_300)).await;
     assert!(lock(&node.sent_at).len() > before + 2);
 }
 
@@ -331,17 +327,17 @@ async fn a_machine_that_held_us_up_blames_nobody() {
 async fn a_drained_node_gets_no_call_not_even_a_prepared_one_and_keeps_its_count() {
     let node = Scripted::default();
     let (traffic, mut observations) = start(plan(), &node);
-    pass(Duration::from_millis(1_050)).await;
+    sleep(Duration::from_millis(1_050)).await;
     traffic.set_target("node1", None);
     let sent = lock(&node.sent_at).len();
-    pass(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(5)).await;
     assert_eq!(lock(&node.sent_at).len(), sent);
     assert_eq!(traffic.in_flight("node1"), 0);
     assert_eq!(samples(&observations.take()).len(), sent);
     let mut next = target(&node);
     next.build = "b2".to_owned();
     traffic.set_target("node1", Some(next));
-    pass(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     let observed = observations.take();
     let seqs: BTreeSet<u64> = samples(&observed).iter().map(|sample| sample.seq).collect();
     assert!(samples(&observed).iter().all(|sample| sample.build == "b2"));
@@ -360,7 +356,7 @@ async fn stopping_waits_for_what_is_in_flight_within_its_patience() {
             ..Scripted::default()
         };
         let (traffic, mut observations) = start(plan(), &node);
-        pass(Duration::from_millis(1_050)).await;
+        sleep(Duration::from_millis(1_050)).await;
         let begin = Instant::now();
         assert_eq!(traffic.stop(Duration::from_secs(patience_s)).await, expected);
         assert!(begin.elapsed() <= Duration::from_millis(patience_s * 1000 + 5));
@@ -376,7 +372,7 @@ async fn a_reader_that_looks_away_does_not_slow_the_calls() {
     let (to_nobody, mut observations) = feed(1);
     let traffic = TrafficHandle::start(plan(), to_nobody).expect("a plan of a test");
     traffic.set_target("node1", Some(target(&node)));
-    pass(Duration::from_millis(10_600)).await;
+    sleep(Duration::from_millis(10_600)).await;
     assert_eq!(lock(&node.sent_at).len(), 51);
     assert_eq!(observations.take().len(), 1);
     assert_eq!(observations.take_dropped(), 50);
