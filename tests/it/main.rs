@@ -1,3 +1,5 @@
 //! The integration tests: one binary, a module a subject.
 
 mod simulation;
+
+mod hosts;
