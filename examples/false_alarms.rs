@@ -18,12 +18,19 @@ const BETA: f64 = 0.05;
 const BLOCKS: [u32; 3] = [1, 25, 100];
 
 fn main() -> Result<(), GateError> {
-    println!("Price of a pass on clean calls at {RATE_PER_S} calls/s, beta {}:\n", percent(BETA));
+    println!(
+        "Price of a pass on clean calls at {RATE_PER_S} calls/s, beta {}:\n",
+        percent(BETA)
+    );
     println!("| limit | calls | time |\n|---|---|---|");
     for limit in [0.01, 0.02, 0.05] {
         let gate = gate(limit, 1)?.into();
         let seconds = plan::seconds_to_pass(&gate, RATE_PER_S).unwrap_or(f64::INFINITY);
-        println!("| {} | {} | {seconds:.0} s |", percent(limit), plan::calls_to_pass(&gate));
+        println!(
+            "| {} | {} | {seconds:.0} s |",
+            percent(limit),
+            plan::calls_to_pass(&gate)
+        );
     }
 
     println!("\nFrom the first call that hangs to the Fail, all calls hanging from then on:\n");
@@ -44,17 +51,30 @@ fn main() -> Result<(), GateError> {
     let hangs = BadCall::Hangs;
     let kinds = [
         ("independent", 0.0, hangs),
-        ("independent, bad ones known first", 0.0, BadCall::RefusedWhileGoodOnesAreSlow),
+        (
+            "independent, bad ones known first",
+            0.0,
+            BadCall::RefusedWhileGoodOnesAreSlow,
+        ),
         ("AR(1), ρ = 0.8", 0.8, hangs),
         ("AR(1), ρ = 0.95", 0.95, hangs),
     ];
     for (name, correlation, bad) in kinds {
         for multiple in [0.0, 0.1, 0.3, 1.0] {
-            let traffic = Traffic { share: multiple * LIMIT, correlation, rate_per_s: RATE_PER_S, bad };
+            let traffic = Traffic {
+                share: multiple * LIMIT,
+                correlation,
+                rate_per_s: RATE_PER_S,
+                bad,
+            };
             print!("| {name} | {multiple} |");
             for block in BLOCKS {
-                let Rates { upgrades, failed, nodes, passed } =
-                    upgrades(&gate(LIMIT, block)?, &traffic, UPGRADES, NODES, CALLS, 20_260_101);
+                let Rates {
+                    upgrades,
+                    failed,
+                    nodes,
+                    passed,
+                } = upgrades(&gate(LIMIT, block)?, &traffic, UPGRADES, NODES, CALLS, 20_260_101);
                 print!(" {} · {} |", share(failed, upgrades), share(passed, nodes));
             }
             println!();

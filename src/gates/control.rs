@@ -29,9 +29,17 @@ pub fn shared_degradation(new: &Reading, controls: &[Reading], age_us: i64, now_
     if controls.iter().any(|control| control.verdict == Verdict::Fail) {
         return Some(Blame::Shared);
     }
-    let still_open = new.decided_us.is_some_and(|decided_us| now_us <= decided_us.saturating_add(age_us));
-    let suspicious = controls.iter().any(|control| control.last_bad_us.is_some() && control.last_bad_us >= new.onset_us);
-    Some(if still_open && suspicious { Blame::Wait } else { Blame::Build })
+    let still_open = new
+        .decided_us
+        .is_some_and(|decided_us| now_us <= decided_us.saturating_add(age_us));
+    let suspicious = controls
+        .iter()
+        .any(|control| control.last_bad_us.is_some() && control.last_bad_us >= new.onset_us);
+    Some(if still_open && suspicious {
+        Blame::Wait
+    } else {
+        Blame::Build
+    })
 }
 
 #[cfg(test)]
@@ -60,7 +68,10 @@ mod tests {
     #[test]
     fn well_controls_leave_it_to_the_build() {
         let (new, now) = failed();
-        assert_eq!(shared_degradation(&new, &[node(1000, 1000, now)], AGE, now), Some(Blame::Build));
+        assert_eq!(
+            shared_degradation(&new, &[node(1000, 1000, now)], AGE, now),
+            Some(Blame::Build)
+        );
         assert_eq!(shared_degradation(&new, &[], AGE, now), Some(Blame::Build));
     }
 
@@ -86,7 +97,10 @@ mod tests {
     #[test]
     fn control_with_bad_calls_before_the_onset_is_not_waited_for() {
         let (new, now) = failed();
-        assert_eq!(shared_degradation(&new, &[node(20, 21, now)], AGE, now), Some(Blame::Build));
+        assert_eq!(
+            shared_degradation(&new, &[node(20, 21, now)], AGE, now),
+            Some(Blame::Build)
+        );
     }
 
     #[test]

@@ -166,7 +166,16 @@ pub fn write(evidence: &Evidence) -> String {
         verdict,
         reading,
     } = evidence.clone();
-    let header = Header { format_version, engine_version, libm_version, gate, node, build, since_us, decided_us };
+    let header = Header {
+        format_version,
+        engine_version,
+        libm_version,
+        gate,
+        node,
+        build,
+        since_us,
+        decided_us,
+    };
     let mut text = String::new();
     push_line(&mut text, &header);
     for sample in &samples {
@@ -186,12 +195,19 @@ pub fn read(text: &str) -> Result<Evidence, EvidenceError> {
     };
     let any: AnyHeader = parse(first, 1, "the header")?;
     if any.format_version != FORMAT_VERSION {
-        return Err(EvidenceError::Format { found: any.format_version, engine_version: any.engine_version });
+        return Err(EvidenceError::Format {
+            found: any.format_version,
+            engine_version: any.engine_version,
+        });
     }
     let seal: Seal = match serde_json::from_str(last) {
         Ok(seal) if lines.len() >= 3 && last.ends_with('\n') => seal,
         Ok(_) | Err(_) => {
-            let complete = if last.ends_with('\n') { lines.len() } else { lines.len() - 1 };
+            let complete = if last.ends_with('\n') {
+                lines.len()
+            } else {
+                lines.len() - 1
+            };
             return Err(EvidenceError::Truncated { lines: complete });
         }
     };
@@ -202,7 +218,16 @@ pub fn read(text: &str) -> Result<Evidence, EvidenceError> {
         samples.push(parse_sample(line, index + 1, &header, samples.first())?);
     }
     let Conclusion { verdict, reading } = parse(lines[concluding], concluding + 1, "the verdict")?;
-    let Header { format_version, engine_version, libm_version, gate, node, build, since_us, decided_us } = header;
+    let Header {
+        format_version,
+        engine_version,
+        libm_version,
+        gate,
+        node,
+        build,
+        since_us,
+        decided_us,
+    } = header;
     let evidence = Evidence {
         format_version,
         engine_version,
@@ -218,7 +243,11 @@ pub fn read(text: &str) -> Result<Evidence, EvidenceError> {
     };
     let computed = sha256(&text[..text.len() - last.len()]);
     if computed != seal.sha256 {
-        return Err(EvidenceError::Edited { evidence: Box::new(evidence), stated: seal.sha256, computed });
+        return Err(EvidenceError::Edited {
+            evidence: Box::new(evidence),
+            stated: seal.sha256,
+            computed,
+        });
     }
     Ok(evidence)
 }
@@ -226,7 +255,9 @@ pub fn read(text: &str) -> Result<Evidence, EvidenceError> {
 /// The reading that the gate gives on these samples alone; compare it with the recorded one by [`Reading::same_bits`].
 #[must_use]
 pub fn replay(evidence: &Evidence) -> Reading {
-    evidence.gate.read(&evidence.samples, evidence.since_us, evidence.decided_us)
+    evidence
+        .gate
+        .read(&evidence.samples, evidence.since_us, evidence.decided_us)
 }
 
 fn parse_sample(line: &str, number: usize, header: &Header, first: Option<&Sample>) -> Result<Sample, EvidenceError> {
@@ -234,20 +265,37 @@ fn parse_sample(line: &str, number: usize, header: &Header, first: Option<&Sampl
     let sample: Sample = parse(line, number, part)?;
     // `seq` orders calls within one signal and node only; a mixture would drop calls as repeated.
     let why = if sample.node != header.node {
-        format!("it is of node \"{}\", and the evidence is of node \"{}\"", sample.node, header.node)
+        format!(
+            "it is of node \"{}\", and the evidence is of node \"{}\"",
+            sample.node, header.node
+        )
     } else if let Some(first) = first.filter(|first| first.signal != sample.signal) {
-        format!("it is of signal \"{}\", and the samples before are of \"{}\"", sample.signal, first.signal)
+        format!(
+            "it is of signal \"{}\", and the samples before are of \"{}\"",
+            sample.signal, first.signal
+        )
     } else {
         return Ok(sample);
     };
-    Err(EvidenceError::Line { line: number, part, why })
+    Err(EvidenceError::Line {
+        line: number,
+        part,
+        why,
+    })
 }
 
 fn parse<T: DeserializeOwned>(line: &str, number: usize, part: &'static str) -> Result<T, EvidenceError> {
-    serde_json::from_str(line).map_err(|error| EvidenceError::Line { line: number, part, why: error.to_string() })
+    serde_json::from_str(line).map_err(|error| EvidenceError::Line {
+        line: number,
+        part,
+        why: error.to_string(),
+    })
 }
 
-#[expect(clippy::expect_used, reason = "plain structs of strings and numbers, with text keys, always have a JSON form")]
+#[expect(
+    clippy::expect_used,
+    reason = "plain structs of strings and numbers, with text keys, always have a JSON form"
+)]
 fn push_line(text: &mut String, value: &impl Serialize) {
     text.push_str(&serde_json::to_string(value).expect("a record has a JSON form"));
     text.push('\n');
@@ -255,11 +303,14 @@ fn push_line(text: &mut String, value: &impl Serialize) {
 
 fn sha256(text: &str) -> String {
     use std::fmt::Write;
-    digest(&SHA256, text.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    digest(&SHA256, text.as_bytes())
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 #[cfg(test)]
@@ -274,7 +325,9 @@ mod tests {
     /// A node that hangs from call 20 on, read 15 s after the start.
     fn failed() -> Evidence {
         let gate = ShareGate::new(0.02, 5_000_000, 0.01 / 3.0, 0.05).unwrap();
-        let samples = hanging_calls(20, 100, 100, 5.0, 5_000_000).filter(|s| s.resolved_us <= 15_000_000).collect();
+        let samples = hanging_calls(20, 100, 100, 5.0, 5_000_000)
+            .filter(|s| s.resolved_us <= 15_000_000)
+            .collect();
         Evidence::take(gate, "node-0".into(), "sha256:ab".into(), 0, 15_000_000, samples)
     }
 
@@ -291,7 +344,12 @@ mod tests {
     fn samples_moved_over_the_limit_change_the_recomputed_verdict() {
         let text = write(&failed()).replace(r#"{"kind":"late"}"#, r#"{"kind":"ok"}"#);
         // The calls that hung now say "ok", but 5 s after they were sent: still in time, by a hair.
-        let Err(EvidenceError::Edited { evidence, stated, computed }) = read(&text) else {
+        let Err(EvidenceError::Edited {
+            evidence,
+            stated,
+            computed,
+        }) = read(&text)
+        else {
             panic!("an edited file must say so")
         };
         assert_ne!(stated, computed);

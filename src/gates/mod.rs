@@ -60,7 +60,14 @@ pub struct Counts {
 impl Counts {
     /// Calls that count against a gate.
     pub fn bad(&self) -> u64 {
-        let Counts { ok: _, late, refused, wrong, lost, shed } = self;
+        let Counts {
+            ok: _,
+            late,
+            refused,
+            wrong,
+            lost,
+            shed,
+        } = self;
         late + refused + wrong + lost + shed
     }
 
@@ -213,6 +220,9 @@ mod tests {
     fn recorded_libm_version_is_the_locked_one() {
         let lock = include_str!("../../Cargo.lock");
         let locked = format!("name = \"libm\"\nversion = \"{LIBM_VERSION}\"");
-        assert!(lock.contains(&locked), "set LIBM_VERSION to the version of libm in Cargo.lock");
+        assert!(
+            lock.contains(&locked),
+            "set LIBM_VERSION to the version of libm in Cargo.lock"
+        );
     }
 }

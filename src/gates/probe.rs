@@ -30,7 +30,10 @@ struct Run {
 impl Run {
     fn extended(self, intended_us: i64) -> Run {
         let since_us = if self.length == 0 { intended_us } else { self.since_us };
-        Run { length: self.length + 1, since_us }
+        Run {
+            length: self.length + 1,
+            since_us,
+        }
     }
 }
 
@@ -39,7 +42,10 @@ impl ProbeGate {
     /// one `seq` the first to resolve counts. A Fail is final; a Pass stands until a Fail.
     #[must_use]
     pub fn read(&self, samples: &[Sample], since_us: i64, now_us: i64) -> Reading {
-        let ProbeGate { failure_threshold, success_threshold } = self;
+        let ProbeGate {
+            failure_threshold,
+            success_threshold,
+        } = self;
         let (failures, successes) = (u64::from(failure_threshold.get()), u64::from(success_threshold.get()));
         let probes = probes(samples, since_us, now_us);
 
@@ -93,9 +99,15 @@ impl ProbeGate {
 /// Resolution time, ending and intended time of the probes that count, in order of resolution.
 fn probes(samples: &[Sample], since_us: i64, now_us: i64) -> Vec<(i64, Ending, i64)> {
     let mut by_seq = BTreeMap::new();
-    for sample in samples.iter().filter(|sample| sample.intended_us >= since_us && sample.resolved_us <= now_us) {
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.intended_us >= since_us && sample.resolved_us <= now_us)
+    {
         let probe = (sample.resolved_us, Ending::of(&sample.outcome), sample.intended_us);
-        by_seq.entry(sample.seq).and_modify(|known| *known = probe.min(*known)).or_insert(probe);
+        by_seq
+            .entry(sample.seq)
+            .and_modify(|known| *known = probe.min(*known))
+            .or_insert(probe);
     }
     let mut probes: Vec<_> = by_seq.into_iter().collect();
     probes.sort_by_key(|&(seq, (resolved_us, _, _))| (resolved_us, seq));
@@ -119,7 +131,9 @@ mod tests {
     /// One probe a second, answered at once: `o` is a good answer, `r` a refusal, `w` a wrong answer, `l` none in time.
     fn row(text: &str) -> Vec<Sample> {
         let outcome = |letter| match letter {
-            'r' => Outcome::Refused { why: "connection refused".into() },
+            'r' => Outcome::Refused {
+                why: "connection refused".into(),
+            },
             'w' => Outcome::Wrong { why: "503".into() },
             'l' => Outcome::Late,
             _ => Outcome::Ok,
@@ -157,7 +171,11 @@ mod tests {
         let reading = gate().read(&row("ooo"), 3 * SECOND, 100 * SECOND);
         assert_eq!(reading.verdict, Verdict::NoData, "probes before the start do not count");
         let reading = gate().read(&row("ooo"), 0, -1);
-        assert_eq!(reading.verdict, Verdict::NoData, "probes that have not resolved do not count");
+        assert_eq!(
+            reading.verdict,
+            Verdict::NoData,
+            "probes that have not resolved do not count"
+        );
     }
 
     #[test]
@@ -168,8 +186,20 @@ mod tests {
     #[test]
     fn reading_says_how_the_probes_came_out_and_since_when() {
         let reading = gate().read(&row("orolwr"), 0, 100 * SECOND);
-        assert_eq!((reading.onset_us, reading.last_bad_us), (Some(3 * SECOND), Some(5 * SECOND)));
-        assert_eq!(reading.counts, Counts { ok: 2, late: 1, refused: 2, wrong: 1, ..Counts::default() });
+        assert_eq!(
+            (reading.onset_us, reading.last_bad_us),
+            (Some(3 * SECOND), Some(5 * SECOND))
+        );
+        assert_eq!(
+            reading.counts,
+            Counts {
+                ok: 2,
+                late: 1,
+                refused: 2,
+                wrong: 1,
+                ..Counts::default()
+            }
+        );
         assert_eq!(reading.expected_calls_to_pass, None);
         assert_eq!(gate().read(&row("wo"), 0, 100 * SECOND).expected_calls_to_pass, Some(1));
     }
@@ -179,7 +209,17 @@ mod tests {
         let samples = row("oorrro");
         let mut shuffled: Vec<_> = samples.iter().rev().chain(&samples).cloned().collect();
         // A second answer to probe 2 that came later than the first one.
-        shuffled.insert(0, Sample { outcome: Outcome::Ok, resolved_us: 50 * SECOND, ..samples[2].clone() });
-        assert_eq!(gate().read(&shuffled, 0, 100 * SECOND), gate().read(&samples, 0, 100 * SECOND));
+        shuffled.insert(
+            0,
+            Sample {
+                outcome: Outcome::Ok,
+                resolved_us: 50 * SECOND,
+                ..samples[2].clone()
+            },
+        );
+        assert_eq!(
+            gate().read(&shuffled, 0, 100 * SECOND),
+            gate().read(&samples, 0, 100 * SECOND)
+        );
     }
 }

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use super::{
-    FencingToken, FilePosition, Host, HostError, NodeAddress, NodeSight, Piece, RunningService,
-    Script, Step, StepEnd, StepState, TailFrom, Work,
+    FencingToken, FilePosition, Host, HostError, NodeAddress, NodeSight, Piece, RunningService, Script, Step, StepEnd,
+    StepState, TailFrom, Work,
 };
 use crate::model::values::Digest;
 
@@ -43,11 +43,7 @@ pub(crate) trait Shell: Send + Sync {
     /// How a build gets there.
     fn carriage(&self) -> Carriage;
     /// Runs [`Feed::command`] and feeds it. `Unreachable` when it cannot or takes longer than `limit`.
-    fn sh(
-        &self,
-        feed: Feed<'_>,
-        limit: Duration,
-    ) -> impl Future<Output = Result<Answer, HostError>> + Send;
+    fn sh(&self, feed: Feed<'_>, limit: Duration) -> impl Future<Output = Result<Answer, HostError>> + Send;
 }
 
 /// How a prepared build gets to a node.
@@ -130,10 +126,7 @@ async fn pour(feed: Feed<'_>, mut stdin: impl AsyncWrite + Unpin) -> std::io::Re
 }
 
 /// Reads to the end and keeps the first `limit` bytes; the rest is read away so that the writer does not hang.
-async fn read_bounded(
-    mut stream: impl AsyncRead + Unpin,
-    limit: u64,
-) -> std::io::Result<Vec<u8>> {
+async fn read_bounded(mut stream: impl AsyncRead + Unpin, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     (&mut stream).take(limit).read_to_end(&mut kept).await?;
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
@@ -180,11 +173,7 @@ async fn tar_digest(directory: &Path) -> std::io::Result<Digest> {
 }
 
 impl<S: Shell> Host for S {
-    async fn observe(
-        &self,
-        node: &NodeAddress,
-        steps: &[String],
-    ) -> Result<NodeSight, HostError> {
+    async fn observe(&self, node: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
         let ask = Ask::new(self, node, "observe", "look at the node")?;
         for step in steps {
             ask.check("step id", step, is_word)?;
@@ -240,9 +229,9 @@ impl<S: Shell> Host for S {
                     return Ok(());
                 }
                 let mut ask = ask("receive")?;
-                let sum = tar_digest(artifact).await.map_err(|e| {
-                    ask.failed(format!("cannot read {}: {e}", artifact.display()))
-                })?;
+                let sum = tar_digest(artifact)
+                    .await
+                    .map_err(|e| ask.failed(format!("cannot read {}: {e}", artifact.display())))?;
                 ask.feed.body = Some(artifact);
                 ask.set("sum", &sum.hex()).done(DELIVERY_LIMIT).await
             }
@@ -304,13 +293,9 @@ impl<S: Shell> Host for S {
         }
     }
 
-    async fn sockets(
-        &self,
-        node: &NodeAddress,
-        remote_port: u16,
-    ) -> Result<Vec<SocketAddr>, HostError> {
-        let ask = Ask::new(self, node, "sockets", "list the service's connections")?
-            .set("port", &remote_port.to_string());
+    async fn sockets(&self, node: &NodeAddress, remote_port: u16) -> Result<Vec<SocketAddr>, HostError> {
+        let ask =
+            Ask::new(self, node, "sockets", "list the service's connections")?.set("port", &remote_port.to_string());
         let unread = ask.unread();
         let lines = ask.lines(CALL_LIMIT).await?;
         lines
@@ -366,12 +351,7 @@ impl Who {
 }
 
 impl<'a, S: Shell> Ask<'a, S> {
-    fn new(
-        shell: &'a S,
-        node: &NodeAddress,
-        call: &str,
-        tried: &str,
-    ) -> Result<Self, HostError> {
+    fn new(shell: &'a S, node: &NodeAddress, call: &str, tried: &str) -> Result<Self, HostError> {
         let ask = Self {
             shell,
             feed: Feed {
@@ -390,10 +370,7 @@ impl<'a, S: Shell> Ask<'a, S> {
             Carriage::Stream => !node.directory.is_empty(),
         };
         if !rooted {
-            return Err(ask.failed(format!(
-                "`{}` is no absolute directory",
-                node.directory
-            )));
+            return Err(ask.failed(format!("`{}` is no absolute directory", node.directory)));
         }
         let pid_file = node.pid_file.as_deref().unwrap_or_default();
         for path in [node.directory.as_str(), pid_file] {
@@ -410,9 +387,7 @@ impl<'a, S: Shell> Ask<'a, S> {
             !home.is_empty() && !home.contains(|c: char| c.is_whitespace() || c.is_control())
         })?;
         self.who.ours = Some(token.clone());
-        Ok(self
-            .set("home", &token.home)
-            .set("counter", &token.counter.to_string()))
+        Ok(self.set("home", &token.home).set("counter", &token.counter.to_string()))
     }
 
     fn set(self, name: &str, value: &str) -> Self {
@@ -424,12 +399,7 @@ impl<'a, S: Shell> Ask<'a, S> {
         self
     }
 
-    fn check(
-        &self,
-        what: &str,
-        value: &str,
-        good: impl FnOnce(&str) -> bool,
-    ) -> Result<(), HostError> {
+    fn check(&self, what: &str, value: &str, good: impl FnOnce(&str) -> bool) -> Result<(), HostError> {
         if good(value) {
             Ok(())
         } else {
@@ -447,11 +417,7 @@ impl<'a, S: Shell> Ask<'a, S> {
 
     /// Sends it, and turns the agent's refusals into errors.
     async fn send(self, limit: Duration) -> Result<(Answer, Who), HostError> {
-        let Self {
-            shell,
-            mut feed,
-            who,
-        } = self;
+        let Self { shell, mut feed, who } = self;
         // The braces make a request that was cut on its way a syntax error instead of a shorter request. Descriptor 3 is the
         // stdin of who reads a body; nothing else may read the script's own text.
         let _ = write!(
@@ -497,10 +463,7 @@ impl<'a, S: Shell> Ask<'a, S> {
             .filter(|rest| rest.is_empty() || rest.ends_with('\n'));
         match whole {
             Some(lines) => Ok(lines.to_owned()),
-            None => Err(who.failed(format!(
-                "its answer is cut short {}",
-                printable(answer.complaint())
-            ))),
+            None => Err(who.failed(format!("its answer is cut short {}", printable(answer.complaint())))),
         }
     }
 
@@ -546,8 +509,7 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
                         hex => Some(who.digest(hex)?),
                     },
                     pid: who.number(pid)?,
-                    started_at: Timestamp::from_second(who.number(since)?)
-                        .map_err(|_| who.not_understood(line))?,
+                    started_at: Timestamp::from_second(who.number(since)?).map_err(|_| who.not_understood(line))?,
                 });
             }
             ["step", id, "running"] => {
@@ -565,9 +527,7 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
                 ended = Some(id.to_owned());
             }
             ["free", blocks, size] => {
-                sight.free_bytes = who
-                    .number::<u64>(blocks)?
-                    .saturating_mul(who.number(size)?);
+                sight.free_bytes = who.number::<u64>(blocks)?.saturating_mul(who.number(size)?);
             }
             _ => return Err(who.not_understood(line)),
         }
@@ -576,11 +536,7 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
 }
 
 /// The function `payload`, which writes a step's files: its request, its scripts, their secrets.
-fn payload<S: Shell>(
-    ask: &Ask<'_, S>,
-    node: &NodeAddress,
-    step: &Step,
-) -> Result<String, HostError> {
+fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Result<String, HostError> {
     let Parts {
         work,
         release,
@@ -601,27 +557,16 @@ fn payload<S: Shell>(
     for (role, script) in scripts {
         let deadline = script.deadline.max(SHORTEST_DEADLINE);
         line(&format!("deadline_{role}"), &seconds(deadline));
-        line(
-            &format!("deadline_cs_{role}"),
-            &(deadline.as_millis() / 10).to_string(),
-        );
+        line(&format!("deadline_cs_{role}"), &(deadline.as_millis() / 10).to_string());
         let text = if script.text.starts_with("#!") {
             script.text.clone()
         } else {
             format!("#!/bin/sh\n{}", script.text)
         };
-        let _ = write!(
-            files,
-            " &&\n\tput_script {role} '{}'",
-            octal(text.as_bytes())
-        );
+        let _ = write!(files, " &&\n\tput_script {role} '{}'", octal(text.as_bytes()));
         for (name, content) in &script.secrets {
             ask.check("name of a secret", name, is_word)?;
-            let _ = write!(
-                files,
-                " &&\n\tput 'secrets/{role}/{name}' '{}'",
-                octal(content)
-            );
+            let _ = write!(files, " &&\n\tput 'secrets/{role}/{name}' '{}'", octal(content));
         }
     }
     Ok(format!(
@@ -649,13 +594,9 @@ impl<'a> Parts<'a> {
         match work {
             Work::Script(script) => part("script", None, vec![("script", script)]),
             Work::Setup(script) => part("setup", None, vec![("script", script)]),
-            Work::Install { release, script } => {
-                part("install", Some(release), vec![("script", script)])
-            }
+            Work::Install { release, script } => part("install", Some(release), vec![("script", script)]),
             Work::Activate { release } => part("activate", Some(release), vec![]),
-            Work::Restart { stop, start } => {
-                part("restart", None, vec![("stop", stop), ("start", start)])
-            }
+            Work::Restart { stop, start } => part("restart", None, vec![("stop", stop), ("start", start)]),
             Work::Start { start } => part("start", None, vec![("start", start)]),
             Work::Stop { stop } => part("stop", None, vec![("stop", stop)]),
             Work::Prune { keep } => Self {
@@ -765,10 +706,7 @@ mod tests {
 
     #[test]
     fn a_log_reaches_nobody_with_control_characters() {
-        let read = read_sight(
-            "step s ended 3\nlog \u{1b}[31mred\u{7}\tx\nfree 2 4096\n",
-            &who(),
-        );
+        let read = read_sight("step s ended 3\nlog \u{1b}[31mred\u{7}\tx\nfree 2 4096\n", &who());
         let sight = read.expect("understood");
         assert_eq!(
             sight.steps["s"],
@@ -783,10 +721,7 @@ mod tests {
     #[test]
     fn kernel_addresses_are_read() {
         let check = |text: &str, want: &str| {
-            assert_eq!(
-                kernel_address(text).map(|a| a.to_string()),
-                Some(want.into())
-            );
+            assert_eq!(kernel_address(text).map(|a| a.to_string()), Some(want.into()));
         };
         check("0100007F:1538", "127.0.0.1:5432");
         check("0000000000000000FFFF00000100007F:1538", "127.0.0.1:5432");

@@ -43,9 +43,11 @@ impl Shell for LocalHost {
             .args(feed.arguments())
             // What our own environment holds (tokens, settings) is none of a node's business.
             .env_clear()
-            .envs(["PATH", "HOME"].iter().filter_map(|name| {
-                std::env::var_os(name).map(|value| (name, value))
-            }))
+            .envs(
+                ["PATH", "HOME"]
+                    .iter()
+                    .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -54,8 +56,7 @@ impl Shell for LocalHost {
             .kill_on_drop(false);
         let mut child = command.spawn().map_err(|e| self.failed(&e))?;
         // Piped above, so all three are there.
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(self.failed(&std::io::Error::other("it has no pipes")));
         };

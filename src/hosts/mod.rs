@@ -22,8 +22,8 @@ mod ssh;
 pub use local::LocalHost;
 pub use ssh::SshHost;
 
-use std::net::SocketAddr;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -248,19 +248,11 @@ pub trait Host: Send + Sync {
     ) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Makes the node serve this token's home from now on, whichever it served before.
-    fn adopt(
-        &self,
-        node: &NodeAddress,
-        token: &FencingToken,
-    ) -> impl Future<Output = Result<(), HostError>> + Send;
+    fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Deletes the node directory with everything in it, running nothing. Refuses while its service or a step runs;
     /// succeeds when there is no directory.
-    fn destroy(
-        &self,
-        node: &NodeAddress,
-        token: &FencingToken,
-    ) -> impl Future<Output = Result<(), HostError>> + Send;
+    fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Reads on in a file, for following a log: at most `at_most` bytes (and never more than 1 MiB). `file` is relative to
     /// the node directory or absolute. `None` when there is no such file.
@@ -350,11 +342,7 @@ impl agent::Shell for AnyHost {
         }
     }
 
-    async fn sh(
-        &self,
-        feed: agent::Feed<'_>,
-        limit: Duration,
-    ) -> Result<agent::Answer, HostError> {
+    async fn sh(&self, feed: agent::Feed<'_>, limit: Duration) -> Result<agent::Answer, HostError> {
         match self {
             AnyHost::Local(host) => host.sh(feed, limit).await,
             AnyHost::Ssh(host) => host.sh(feed, limit).await,

@@ -149,11 +149,9 @@ impl SshHost {
             .stderr(openssh::Stdio::piped());
         let mut child = command.spawn().await.map_err(|e| broken(&e))?;
         // Piped above, so all three are there.
-        let (Some(stdin), Some(stdout), Some(stderr)) = (
-            child.stdin().take(),
-            child.stdout().take(),
-            child.stderr().take(),
-        ) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin().take(), child.stdout().take(), child.stderr().take())
+        else {
             return Err(self.failed("run sh", "it has no pipes"));
         };
         let answer = converse(feed, stdin, stdout, stderr)
@@ -251,10 +249,7 @@ mod tests {
         assert!(check("true") && check("yes") && check("ask"));
         assert!(!check("accept-new"));
         // And where it says that even a changed key is fine, a changed key is refused all the same.
-        assert!(matches!(
-            unknown_keys("stricthostkeychecking false"),
-            KnownHosts::Add
-        ));
+        assert!(matches!(unknown_keys("stricthostkeychecking false"), KnownHosts::Add));
         assert!(matches!(unknown_keys(""), KnownHosts::Strict));
     }
 

@@ -3,6 +3,6 @@
 pub mod environment;
 pub mod render;
 pub mod sample;
+pub mod text;
 pub mod upgrade;
 pub mod values;
-pub mod text;

@@ -408,7 +408,11 @@ fn meeting(arrived: &Path, go: &Path) -> String {
 
 async fn a_step_runs_once_however_often_it_is_asked_for(bench: Bench) {
     let work = || check("echo ran >>effects; echo done");
-    let (one, two, three) = tokio::join!(bench.run("s1", work()), bench.run("s1", work()), bench.run("s1", work()));
+    let (one, two, three) = tokio::join!(
+        bench.run("s1", work()),
+        bench.run("s1", work()),
+        bench.run("s1", work())
+    );
     assert_eq!(one.log_tail, "done\n");
     assert_eq!(one.exit, 0);
     assert_eq!((&one, &one), (&two, &three));
@@ -431,10 +435,16 @@ async fn a_step_outlives_its_driver_and_is_joined_by_the_next(bench: Bench) {
     assert!(driver.await.is_err_and(|e| e.is_cancelled()));
 
     let next = bench.another_driver();
-    let sight = next.observe(&bench.node, &["s1".into(), "s0".into()]).await.expect("seen");
+    let sight = next
+        .observe(&bench.node, &["s1".into(), "s0".into()])
+        .await
+        .expect("seen");
     assert_eq!(sight.steps, BTreeMap::from([("s1".into(), StepState::Running)]));
     let (sight, ()) = tokio::join!(
-        async { next.run(&bench.node, &token("home-a", 2), &step("s1", work.clone()), PATIENCE).await },
+        async {
+            next.run(&bench.node, &token("home-a", 2), &step("s1", work.clone()), PATIENCE)
+                .await
+        },
         let_go(&go)
     );
     assert_eq!(ended(&sight.expect("joined"), "s1").exit, 0);
@@ -458,7 +468,10 @@ async fn steps_of_a_node_run_one_at_a_time(bench: Bench) {
 async fn an_older_token_and_a_foreign_home_are_refused(bench: Bench) {
     let run = async |home: &str, counter: u64, id: &str| {
         let step = step(id, check("echo ran >>effects"));
-        bench.host.run(&bench.node, &token(home, counter), &step, PATIENCE).await
+        bench
+            .host
+            .run(&bench.node, &token(home, counter), &step, PATIENCE)
+            .await
     };
     run("home-a", 7, "s1").await.expect("the first token is taken");
     run("home-a", 9, "s2").await.expect("a newer token is taken");
@@ -679,7 +692,12 @@ async fn an_incomplete_install_is_not_a_release(bench: Bench) {
     sight.expect("begun");
     let script_pid = met_at(&arrived).await;
     for pid in [bench.read("steps/s2/pid"), bench.read("steps/s2/group"), script_pid] {
-        kill(pid.split_whitespace().next().and_then(|p| p.parse().ok()).expect("a pid"));
+        kill(
+            pid.split_whitespace()
+                .next()
+                .and_then(|p| p.parse().ok())
+                .expect("a pid"),
+        );
     }
     assert_eq!(bench.observe().await.releases, []);
     assert!(bench.path(&format!("releases/{}/half", release.hex())).exists());
@@ -761,7 +779,11 @@ async fn a_service_goes_through_its_life(bench: Bench) {
     assert_eq!(bench.observe().await.running.as_ref(), Some(&first));
 
     prepared(&bench, &new, 2).await;
-    assert_eq!(bench.observe().await.running.as_ref(), Some(&first), "it still serves the old build");
+    assert_eq!(
+        bench.observe().await.running.as_ref(),
+        Some(&first),
+        "it still serves the old build"
+    );
     let restart = || Work::Restart {
         stop: stop(),
         start: start(),
@@ -972,17 +994,16 @@ async fn a_build_is_delivered_whole_and_once(bench: Bench) {
     fs::write(artifact.join("sub/wheel"), &content).expect("written");
     fs::write(artifact.join("tool"), "#!/bin/sh\n").expect("written");
     fs::set_permissions(artifact.join("tool"), fs::Permissions::from_mode(0o755)).expect("set");
-    let deliver = async |build: &Digest, from: &Path| {
-        bench
-            .host
-            .deliver(&bench.node, &token("home-a", 1), build, from)
-            .await
-    };
+    let deliver =
+        async |build: &Digest, from: &Path| bench.host.deliver(&bench.node, &token("home-a", 1), build, from).await;
     let (one, two) = tokio::join!(deliver(&build, &artifact), deliver(&build, &artifact));
     assert_eq!((one, two), (Ok(()), Ok(())));
     let there = bench.path(&format!("artifacts/{}", build.hex()));
     assert_eq!(fs::read(there.join("sub/wheel")).expect("delivered"), content);
-    let mode = fs::metadata(there.join("tool")).expect("delivered").permissions().mode();
+    let mode = fs::metadata(there.join("tool"))
+        .expect("delivered")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o755);
     // A second delivery looks and finds it: what it would bring does not exist any more.
     fs::remove_dir_all(&artifact).expect("removed");
@@ -1037,9 +1058,17 @@ async fn a_followed_file_is_read_on_across_its_rotation(bench: Bench) {
 async fn connections_of_a_service_tell_whose_they_are(bench: Bench) {
     let database = std::net::TcpListener::bind("127.0.0.1:0").expect("listening");
     let port = database.local_addr().expect("bound").port();
-    assert_eq!(bench.host.sockets(&bench.node, port).await.ok(), None, "no directory yet");
+    assert_eq!(
+        bench.host.sockets(&bench.node, port).await.ok(),
+        None,
+        "no directory yet"
+    );
     prepared(&bench, &Digest::of(b"1"), 1).await;
-    assert_eq!(bench.host.sockets(&bench.node, port).await, Ok(vec![]), "no service yet");
+    assert_eq!(
+        bench.host.sockets(&bench.node, port).await,
+        Ok(vec![]),
+        "no service yet"
+    );
     // A worker below the service connects.
     let start = script(format!(
         "mkdir -p run\nsh -c 'bash -c \"exec 3<>/dev/tcp/127.0.0.1/{port}; exec sleep 1000\" & echo $! >run/child; wait' \
@@ -1088,7 +1117,11 @@ async fn a_cut_connection_is_unreachable_and_the_next_call_joins_the_step() {
         sshd.cut();
     });
     assert!(matches!(cut, Err(HostError::Unreachable { .. })), "{cut:?}");
-    let sight = bench.host.observe(&bench.node, &["s1".into()]).await.expect("connected again");
+    let sight = bench
+        .host
+        .observe(&bench.node, &["s1".into()])
+        .await
+        .expect("connected again");
     assert_eq!(sight.steps["s1"], StepState::Running);
     let (end, ()) = tokio::join!(bench.run("s1", work()), let_go(&go));
     assert_eq!(end.exit, 0);

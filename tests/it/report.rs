@@ -220,11 +220,7 @@ async fn a_connection_that_is_cut_is_tried_again() {
         }
     });
     happen(&*store, &["chat"], "up", "node1");
-    let courier = Courier::new(
-        store.clone(),
-        vec![webhook("chat", &url, hand.clock())],
-        hand.clock(),
-    );
+    let courier = Courier::new(store.clone(), vec![webhook("chat", &url, hand.clock())], hand.clock());
     for _ in 0..2 {
         assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0));
         hand.forward(LONG);

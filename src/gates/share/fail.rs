@@ -94,7 +94,9 @@ impl FailProcess {
 
     /// E_t: the current block as if the rest of it were good, restarts to come at their starting value of 1.
     pub(super) fn evidence(&self) -> f64 {
-        let Some(last) = self.bad.len().checked_sub(1) else { return 1.0 };
+        let Some(last) = self.bad.len().checked_sub(1) else {
+            return 1.0;
+        };
         self.folded(self.before, last).iter().sum::<f64>() / ALTERNATIVES_F64 + rest(last + 1)
     }
 
@@ -106,9 +108,14 @@ impl FailProcess {
     /// Offset of the first call of the block whose restart carries most of the evidence, under the alternative that has
     /// most of it.
     pub(super) fn onset(&self) -> u64 {
-        let Some(last) = self.bad.len().checked_sub(1) else { return 0 };
+        let Some(last) = self.bad.len().checked_sub(1) else {
+            return 0;
+        };
         let now = self.folded(self.before, last);
-        let (strongest, _) = now.iter().enumerate().fold((0, 0.0), |best, (k, &s)| if s > best.1 { (k, s) } else { best });
+        let (strongest, _) = now
+            .iter()
+            .enumerate()
+            .fold((0, 0.0), |best, (k, &s)| if s > best.1 { (k, s) } else { best });
         let mut since = 1.0;
         let mut best = (last, 0.0);
         for block in (0..=last).rev() {
@@ -166,7 +173,10 @@ impl FailProcess {
 const ALTERNATIVES_F64: f64 = ALTERNATIVES as f64;
 
 /// r_j: the weight of the restarts from block j on.
-#[expect(clippy::cast_precision_loss, reason = "the logarithm of a count needs no more than 53 bits of it")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the logarithm of a count needs no more than 53 bits of it"
+)]
 fn rest(block: usize) -> f64 {
     1.0 / (1.0 + libm::log(1.0 + block as f64))
 }

@@ -57,7 +57,13 @@ impl ShareGate {
         if age_us <= 0 {
             return Err(GateError::Age(age_us));
         }
-        Ok(ShareGate { limit, age_us, alpha, beta, block: NonZeroU32::MIN })
+        Ok(ShareGate {
+            limit,
+            age_us,
+            alpha,
+            beta,
+            block: NonZeroU32::MIN,
+        })
     }
 
     /// The same gate betting on the mean of `calls` neighbouring calls at a time, for calls whose outcomes move together.
@@ -129,8 +135,20 @@ impl TryFrom<ShareGateText> for ShareGate {
 
 impl From<ShareGate> for ShareGateText {
     fn from(gate: ShareGate) -> Self {
-        let ShareGate { limit, age_us, alpha, beta, block } = gate;
-        ShareGateText { limit, age_us, alpha, beta, block: block.get() }
+        let ShareGate {
+            limit,
+            age_us,
+            alpha,
+            beta,
+            block,
+        } = gate;
+        ShareGateText {
+            limit,
+            age_us,
+            alpha,
+            beta,
+            block: block.get(),
+        }
     }
 }
 
@@ -205,7 +223,15 @@ impl ShareTest {
     /// A test that has seen nothing. Calls intended before `since_us` (warm-up, the build before) will not count.
     pub fn new(gate: ShareGate, since_us: i64) -> ShareTest {
         let tally = Tally::new(&gate);
-        ShareTest { gate, since_us, now_us: None, calls: BTreeMap::new(), waiting: BinaryHeap::new(), stale: false, tally }
+        ShareTest {
+            gate,
+            since_us,
+            now_us: None,
+            calls: BTreeMap::new(),
+            waiting: BinaryHeap::new(),
+            stale: false,
+            tally,
+        }
     }
 
     /// The gate's parameters.
@@ -224,7 +250,12 @@ impl ShareTest {
             Ending::Ok if took_us > self.gate.age_us => Ending::Late,
             ending => ending,
         };
-        let call = Call { intended_us: sample.intended_us, resolved_us: sample.resolved_us, ending, counted: false };
+        let call = Call {
+            intended_us: sample.intended_us,
+            resolved_us: sample.resolved_us,
+            ending,
+            counted: false,
+        };
         let rank = |call: &Call| (call.resolved_us, call.ending, call.intended_us);
         match self.calls.get(&sample.seq) {
             Some(known) if rank(known) <= rank(&call) => return,
@@ -261,7 +292,11 @@ impl ShareTest {
         for call in self.calls.values_mut() {
             call.counted = false;
         }
-        self.waiting = self.calls.iter().map(|(&seq, call)| Reverse((call.resolved_us, seq))).collect();
+        self.waiting = self
+            .calls
+            .iter()
+            .map(|(&seq, call)| Reverse((call.resolved_us, seq)))
+            .collect();
     }
 
     /// Counts one call; called in order of resolution.
@@ -290,21 +325,38 @@ impl ShareTest {
             return;
         }
         if overtaken {
-            let bad = self.calls.range(first..=last).filter(|(_, call)| call.counted && call.ending.is_bad());
+            let bad = self
+                .calls
+                .range(first..=last)
+                .filter(|(_, call)| call.counted && call.ending.is_bad());
             tally.failing.recount(last - first, bad.map(|(seq, _)| seq - first));
         } else {
             tally.failing.count(seq - first, call.ending.is_bad());
         }
         if call.ending.is_bad() && tally.failing.rejects() {
             let spell = first + tally.failing.onset();
-            let first_bad = self.calls.range(spell..).find(|(_, call)| call.counted && call.ending.is_bad());
+            let first_bad = self
+                .calls
+                .range(spell..)
+                .find(|(_, call)| call.counted && call.ending.is_bad());
             let onset_us = first_bad.map_or(call.intended_us, |(_, call)| call.intended_us);
-            tally.failed = Some(Failed { decided_us: call.resolved_us, onset_us });
+            tally.failed = Some(Failed {
+                decided_us: call.resolved_us,
+                onset_us,
+            });
         }
     }
 
     fn reading(&self) -> Reading {
-        let Tally { counts, strays, span, last_bad_us, failing, failed, passing } = &self.tally;
+        let Tally {
+            counts,
+            strays,
+            span,
+            last_bad_us,
+            failing,
+            failed,
+            passing,
+        } = &self.tally;
         let verdict = if failed.is_some() {
             Verdict::Fail
         } else if passing.passed_us().is_some() {
@@ -326,7 +378,11 @@ impl ShareTest {
             onset_us: failed.map(|failed| failed.onset_us),
             decided_us: failed.map_or(passing.passed_us(), |failed| Some(failed.decided_us)),
             last_bad_us: *last_bad_us,
-            expected_calls_to_pass: if failed.is_some() { None } else { passing.clean_calls_left() },
+            expected_calls_to_pass: if failed.is_some() {
+                None
+            } else {
+                passing.clean_calls_left()
+            },
         }
     }
 }

@@ -79,7 +79,11 @@ pub fn decode_at<T: DeserializeOwned + JsonSchema>(node: &Node, at: &Path) -> Re
     serde_path_to_error::deserialize(node.to_json()).map_err(|error| {
         let inner = Path::from(error.path());
         let message = error.inner().to_string();
-        Problems::from(Problem::new(message).at(at.join(&inner)).span(node.nearest_span(&inner)))
+        Problems::from(
+            Problem::new(message)
+                .at(at.join(&inner))
+                .span(node.nearest_span(&inner)),
+        )
     })
 }
 
@@ -87,17 +91,35 @@ fn with_head(source: SourceId, tree: Node, kinds: &[&str], problems: &mut Proble
     let root = Path::root();
     if tree.entries().is_empty() {
         let message = format!("expected a resource, found {}", found(&tree));
-        problems.push(Problem::in_tree(&tree, &root, message).hint("a resource has `apiVersion`, `kind`, `metadata` and `spec`"));
+        problems.push(
+            Problem::in_tree(&tree, &root, message).hint("a resource has `apiVersion`, `kind`, `metadata` and `spec`"),
+        );
         return None;
     }
     // Each is looked at, so that all that is wrong with the head is reported.
-    let api_version = text_at(&tree, &root.key("apiVersion"), &format!("write `apiVersion: {API_VERSION}`"), problems);
+    let api_version = text_at(
+        &tree,
+        &root.key("apiVersion"),
+        &format!("write `apiVersion: {API_VERSION}`"),
+        problems,
+    );
     let kind = text_at(&tree, &root.key("kind"), &format!("one of {}", one_of(kinds)), problems);
-    let name = text_at(&tree, &root.key("metadata").key("name"), "how other resources refer to this one", problems);
+    let name = text_at(
+        &tree,
+        &root.key("metadata").key("name"),
+        "how other resources refer to this one",
+        problems,
+    );
     let api_version = api_version.filter(|version| is_ours(version, &tree, problems));
     let kind = kind.filter(|kind| is_known(kind, kinds, &tree, problems));
     let name = name.filter(|name| is_label(name, &tree, problems));
-    Some(Document { source, api_version: api_version?, kind: kind?, name: name?, tree })
+    Some(Document {
+        source,
+        api_version: api_version?,
+        kind: kind?,
+        name: name?,
+        tree,
+    })
 }
 
 /// The string at `path`, which must be there.
@@ -170,7 +192,11 @@ fn report_twice_stated(sources: &Sources, documents: &[Document], problems: &mut
             Entry::Occupied(first) => {
                 let first = first.get();
                 let message = format!("the {} {} is stated twice", document.kind, quoted(&document.name));
-                let hint = format!("first in {}:{}; keep one of them", sources.name(first.source), first.start.line);
+                let hint = format!(
+                    "first in {}:{}; keep one of them",
+                    sources.name(first.source),
+                    first.start.line
+                );
                 problems.push(Problem::in_tree(&document.tree, &name_path, message).hint(hint));
             }
         }
@@ -192,7 +218,10 @@ mod tests {
             sources.add(*name, *text);
         }
         match load(&sources, KINDS).into_result() {
-            Ok(documents) => documents.iter().map(|found| format!("{}/{} ", found.kind, found.name)).collect(),
+            Ok(documents) => documents
+                .iter()
+                .map(|found| format!("{}/{} ", found.kind, found.name))
+                .collect(),
             Err(problems) => problems.render(&sources, Ink::Plain),
         }
     }
@@ -202,12 +231,16 @@ mod tests {
         let build = "apiVersion: stagegate.dev/v1alpha1\nkind: Build\nmetadata: {name: server-1-0-4}\n";
         let both = format!("{build}---\n{}", build.replace("Build", "Environment"));
         let json = r#"{"apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": "u"}}"#;
-        assert_eq!(shown(&[("a", &both), ("b", json)]), "Build/server-1-0-4 Environment/server-1-0-4 Upgrade/u ");
+        assert_eq!(
+            shown(&[("a", &both), ("b", json)]),
+            "Build/server-1-0-4 Environment/server-1-0-4 Upgrade/u "
+        );
     }
 
     #[test]
     fn everything_wrong_with_a_head_is_shown() {
-        let head = "apiVersion: stagegate.dev/v1\nkind: Enviroment\nmetadata:\n  name: Production_1\n---\nkind: 3\n---\n- x\n";
+        let head =
+            "apiVersion: stagegate.dev/v1\nkind: Enviroment\nmetadata:\n  name: Production_1\n---\nkind: 3\n---\n- x\n";
         insta::assert_snapshot!(shown(&[("envs/production.yaml", head)]), @"
         error: the apiVersion `stagegate.dev/v1` is not known
          --> envs/production.yaml:1:13
@@ -309,8 +342,14 @@ mod tests {
         }
         let mut sources = Sources::new();
         sources.add("broken.yaml", "a: [\n");
-        sources.add("b.yaml", "apiVersion: stagegate.dev/v1alpha1\nkind: Build\nmetadata:\n  name: b\nspec:\n  version: 1.10\n");
-        let Loaded { documents, mut problems } = load(&sources, KINDS);
+        sources.add(
+            "b.yaml",
+            "apiVersion: stagegate.dev/v1alpha1\nkind: Build\nmetadata:\n  name: b\nspec:\n  version: 1.10\n",
+        );
+        let Loaded {
+            documents,
+            mut problems,
+        } = load(&sources, KINDS);
         for document in &documents {
             problems.extend(decode::<Build>(document).unwrap_err());
         }

@@ -36,7 +36,16 @@ pub fn parse(sources: &Sources, source: SourceId, problems: &mut Problems) -> Ve
     }
     let options = granit_parser::options! { emit_comments: false, emit_unresolved_aliases: true };
     let mut parser = Parser::new_from_str_with_options(text, options);
-    let mut builder = Builder { source, text, problems, documents: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes: 0, copied: 0 };
+    let mut builder = Builder {
+        source,
+        text,
+        problems,
+        documents: Vec::new(),
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        copied: 0,
+    };
     while let Some(next) = parser.next_event() {
         let outcome = match next {
             Ok((event, span)) => builder.event(event, builder.span(span)),
@@ -54,10 +63,20 @@ pub fn parse(sources: &Sources, source: SourceId, problems: &mut Problems) -> Ve
 }
 
 fn too_long(source: SourceId, bytes: usize) -> Problem {
-    let start = Position { byte: 0, line: 1, column: 1 };
-    Problem::new(format!("the text has {bytes} bytes, more than the {TEXT_LIMIT_BYTES} that a resource file may have"))
-        .span(Span { source, start, end: start })
-        .hint("is it the right file? Resources can be split over several")
+    let start = Position {
+        byte: 0,
+        line: 1,
+        column: 1,
+    };
+    Problem::new(format!(
+        "the text has {bytes} bytes, more than the {TEXT_LIMIT_BYTES} that a resource file may have"
+    ))
+    .span(Span {
+        source,
+        start,
+        end: start,
+    })
+    .hint("is it the right file? Resources can be split over several")
 }
 
 struct Builder<'t> {
@@ -110,7 +129,13 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), span);
                 if self.expects_key() {
-                    self.remember(anchor, &Node { span, value: value.clone() })?;
+                    self.remember(
+                        anchor,
+                        &Node {
+                            span,
+                            value: value.clone(),
+                        },
+                    )?;
                     if style == ScalarStyle::Plain && text == "<<" {
                         self.expect_value_of(PendingKey::Merge(span));
                     } else {
@@ -136,9 +161,17 @@ impl Builder<'_> {
             Event::UnresolvedAlias(name) => {
                 let hint = "an anchor `&name` must stand above its aliases, in the same document";
                 self.problems.push(
-                    Problem::new(format!("the alias {} has no anchor", quoted(&format!("*{name}")))).span(span).hint(hint),
+                    Problem::new(format!("the alias {} has no anchor", quoted(&format!("*{name}"))))
+                        .span(span)
+                        .hint(hint),
                 );
-                self.complete(Node { span, value: Value::Null }, 0)
+                self.complete(
+                    Node {
+                        span,
+                        value: Value::Null,
+                    },
+                    0,
+                )
             }
             Event::DocumentEnd => {
                 self.anchors.clear();
@@ -150,7 +183,13 @@ impl Builder<'_> {
     }
 
     fn expects_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open { content: Content::Map(OpenMap { key: None, .. }), .. }))
+        matches!(
+            self.open.last(),
+            Some(Open {
+                content: Content::Map(OpenMap { key: None, .. }),
+                ..
+            })
+        )
     }
 
     fn open(&mut self, content: Content, anchor: usize, span: Span) -> Result<(), Fatal> {
@@ -163,16 +202,30 @@ impl Builder<'_> {
 
     fn close(&mut self, end: Span) -> Result<(), Fatal> {
         // The parser closes only what it opened.
-        let Some(Open { anchor, mut span, content }) = self.open.pop() else { return Ok(()) };
+        let Some(Open {
+            anchor,
+            mut span,
+            content,
+        }) = self.open.pop()
+        else {
+            return Ok(());
+        };
         // A block collection is closed by what follows it; it ends where its last value does.
         let closed_by_bracket = end.start.byte < end.end.byte;
         let value = match content {
             Content::Seq(items) => {
-                span.end = if closed_by_bracket { end.end } else { items.last().map_or(span.end, |last| last.span.end) };
+                span.end = if closed_by_bracket {
+                    end.end
+                } else {
+                    items.last().map_or(span.end, |last| last.span.end)
+                };
                 Value::Seq(items)
             }
             Content::Map(map) => {
-                let last = map.entries.last().map_or(span.end, |(key, value)| key.span.end.max(value.span.end));
+                let last = map
+                    .entries
+                    .last()
+                    .map_or(span.end, |(key, value)| key.span.end.max(value.span.end));
                 span.end = if closed_by_bracket { end.end } else { last };
                 Value::Map(self.close_map(map))
             }
@@ -181,7 +234,12 @@ impl Builder<'_> {
     }
 
     fn close_map(&mut self, map: OpenMap) -> Vec<(Key, Node)> {
-        let OpenMap { mut entries, mut names, merged, .. } = map;
+        let OpenMap {
+            mut entries,
+            mut names,
+            merged,
+            ..
+        } = map;
         for source in merged {
             let span = source.span;
             let maps = match source.value {
@@ -193,7 +251,8 @@ impl Builder<'_> {
             for node in maps {
                 let Value::Map(inherited) = node.value else {
                     let hint = "write `<<: *name` where `&name` stands on a map, or a list of such aliases";
-                    self.problems.push(Problem::new("`<<` takes in maps only").span(span).hint(hint));
+                    self.problems
+                        .push(Problem::new("`<<` takes in maps only").span(span).hint(hint));
                     continue;
                 };
                 // The map's own keys win, then the earlier of several.
@@ -214,22 +273,39 @@ impl Builder<'_> {
             let message = format!("the key {} is not a string", quoted(written));
             return self.refuse_key(message, span, Some(hint));
         };
-        let Some(Open { content: Content::Map(map), .. }) = self.open.last_mut() else { return };
+        let Some(Open {
+            content: Content::Map(map),
+            ..
+        }) = self.open.last_mut()
+        else {
+            return;
+        };
         if map.names.insert(name.clone()) {
             return self.expect_value_of(PendingKey::Named(Key { name, span }));
         }
-        let first = map.entries.iter().find(|(key, _)| key.name == name).map_or(0, |(key, _)| key.span.start.line);
+        let first = map
+            .entries
+            .iter()
+            .find(|(key, _)| key.name == name)
+            .map_or(0, |(key, _)| key.span.start.line);
         let hint = format!("it is already given in line {first}; keep one of them");
         self.refuse_key(format!("the key {} is given twice", quoted(&name)), span, Some(hint));
     }
 
     fn refuse_key(&mut self, message: impl Into<String>, span: Span, hint: Option<String>) {
-        self.problems.push(Problem { hint, ..Problem::new(message).span(span) });
+        self.problems.push(Problem {
+            hint,
+            ..Problem::new(message).span(span)
+        });
         self.expect_value_of(PendingKey::Refused);
     }
 
     fn expect_value_of(&mut self, pending: PendingKey) {
-        if let Some(Open { content: Content::Map(map), .. }) = self.open.last_mut() {
+        if let Some(Open {
+            content: Content::Map(map),
+            ..
+        }) = self.open.last_mut()
+        {
             map.key = Some(pending);
         }
     }
@@ -287,15 +363,21 @@ impl Builder<'_> {
         if self.copied <= COPIED_NODES_LIMIT {
             return Ok(());
         }
-        Err(Problem::new(format!("anchors and aliases copy more than {COPIED_NODES_LIMIT} values"))
-            .span(node.span)
-            .hint("write the values out, or share less"))
+        Err(Problem::new(format!(
+            "anchors and aliases copy more than {COPIED_NODES_LIMIT} values"
+        ))
+        .span(node.span)
+        .hint("write the values out, or share less"))
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
         let string = || Value::String(text.to_owned());
         let Some(tag) = tag else {
-            return if style == ScalarStyle::Plain { self.plain(text, span) } else { string() };
+            return if style == ScalarStyle::Plain {
+                self.plain(text, span)
+            } else {
+                string()
+            };
         };
         let wanted: fn(&Value) -> bool = match core_type(tag) {
             Some("str") => return string(),
@@ -322,7 +404,9 @@ impl Builder<'_> {
             Err(NoSuchNumber::NotFinite) => "is a number that JSON cannot carry",
             Err(NoSuchNumber::TooLarge) => "does not fit a 64-bit number",
         };
-        let problem = Problem::new(format!("{} {why}", quoted(text))).span(span).hint("put it in quotes if it is a string");
+        let problem = Problem::new(format!("{} {why}", quoted(text)))
+            .span(span)
+            .hint("put it in quotes if it is a string");
         self.problems.push(problem);
         // The document is refused; a number in its place keeps the schema from finding a second problem here.
         Value::Float(0.0)
@@ -336,7 +420,11 @@ impl Builder<'_> {
 
     fn unknown_tag(&mut self, tag: &Tag, span: Span) {
         let message = format!("the tag {} is not known here", quoted(&tag.original()));
-        self.problems.push(Problem::new(message).span(span).hint("remove it; types follow from the values"));
+        self.problems.push(
+            Problem::new(message)
+                .span(span)
+                .hint("remove it; types follow from the values"),
+        );
     }
 
     fn not_yaml(&self, error: &ScanError) -> Problem {
@@ -351,7 +439,10 @@ impl Builder<'_> {
             _ => None,
         };
         let problem = Problem::new(format!("cannot be read as YAML: {}", error.info())).span(self.at(*error.marker()));
-        Problem { hint: hint.map(str::to_owned), ..problem }
+        Problem {
+            hint: hint.map(str::to_owned),
+            ..problem
+        }
     }
 
     fn at(&self, marker: granit_parser::Marker) -> Span {
@@ -359,13 +450,21 @@ impl Builder<'_> {
     }
 
     fn span(&self, span: granit_parser::Span) -> Span {
-        Span { source: self.source, start: self.position(span.start), end: self.position(span.end) }
+        Span {
+            source: self.source,
+            start: self.position(span.start),
+            end: self.position(span.end),
+        }
     }
 
     fn position(&self, marker: granit_parser::Marker) -> Position {
         // Known for every text that is read from a string, as ours are.
         let byte = marker.byte_offset().unwrap_or(self.text.len());
-        Position { byte, line: marker.line(), column: marker.col() + 1 }
+        Position {
+            byte,
+            line: marker.line(),
+            column: marker.col() + 1,
+        }
     }
 
     fn written(&self, span: Span) -> Cow<'_, str> {
@@ -379,7 +478,11 @@ fn too_deep(span: Span) -> Problem {
 
 /// The type that a tag of YAML itself names; `!` alone means a string.
 fn core_type(tag: &Tag) -> Option<&str> {
-    if tag.handle().is_empty() && tag.suffix() == "!" { Some("str") } else { tag.core_suffix() }
+    if tag.handle().is_empty() && tag.suffix() == "!" {
+        Some("str")
+    } else {
+        tag.core_suffix()
+    }
 }
 
 #[cfg(test)]
@@ -409,7 +512,10 @@ mod tests {
 
     #[test]
     fn a_text_is_a_list_of_documents_without_the_empty_ones() {
-        assert_eq!(values("a: 1\n---\n# nothing\n---\n- b\n...\n---\n~\n"), json!([{"a": 1}, ["b"]]));
+        assert_eq!(
+            values("a: 1\n---\n# nothing\n---\n- b\n...\n---\n~\n"),
+            json!([{"a": 1}, ["b"]])
+        );
         assert_eq!(values(""), json!([]));
         assert_eq!(values("\u{feff}a: 1\r\nb: x\r\n"), json!([{"a": 1, "b": "x"}]));
     }
@@ -419,8 +525,14 @@ mod tests {
         let text = "{a: on, b: yes, c: true, d: 'true', e: \"1\", f: 1, g: 1.5, h: ~, i: , j: 0x1f}";
         let expected = json!([{"a": "on", "b": "yes", "c": true, "d": "true", "e": "1", "f": 1, "g": 1.5, "h": null, "i": null, "j": 31}]);
         assert_eq!(values(text), expected);
-        assert_eq!(values("a: |\n  1\n  2\nb: >-\n  1\n"), json!([{"a": "1\n2\n", "b": "1"}]));
-        assert_eq!(values("a: !!str 1\nb: ! true\nc: !!float 1\nd: !!map {}\n"), json!([{"a": "1", "b": "true", "c": 1, "d": {}}]));
+        assert_eq!(
+            values("a: |\n  1\n  2\nb: >-\n  1\n"),
+            json!([{"a": "1\n2\n", "b": "1"}])
+        );
+        assert_eq!(
+            values("a: !!str 1\nb: ! true\nc: !!float 1\nd: !!map {}\n"),
+            json!([{"a": "1", "b": "true", "c": 1, "d": {}}])
+        );
     }
 
     #[test]
@@ -437,7 +549,11 @@ mod tests {
         let (documents, _) = read(text);
         let place = |path: &str| {
             let span = documents[0].at(&path.parse().unwrap()).unwrap().span;
-            (&text[span.start.byte..span.end.byte], span.start.line, span.start.column)
+            (
+                &text[span.start.byte..span.end.byte],
+                span.start.line,
+                span.start.column,
+            )
         };
         assert_eq!(place("spec.é[0].ö[1]"), ("\"b\"", 3, 14));
         assert_eq!(place("spec.é[0].ö"), ("[a, \"b\"]", 3, 10));
@@ -446,7 +562,10 @@ mod tests {
         assert_eq!(documents[0].key_span(&"spec.é[0]".parse().unwrap()), None);
         // A value of many lines is pointed at by its key, an absent one by what is above it.
         let near = |path: &str| documents[0].nearest_span(&path.parse().unwrap()).start.line;
-        assert_eq!([near("spec.é"), near("spec.é[0].ö[7].x"), near("spec.nothing"), near("")], [2, 3, 1, 1]);
+        assert_eq!(
+            [near("spec.é"), near("spec.é[0].ö[7].x"), near("spec.nothing"), near("")],
+            [2, 3, 1, 1]
+        );
         assert_eq!(documents[0].at(&Path::root()), Some(&documents[0]));
     }
 
@@ -454,9 +573,13 @@ mod tests {
     fn aliases_stand_for_their_anchors_and_merge_keys_take_them_in() {
         let text = "a: &a {x: 1, y: 2}\nb: *a\nc:\n  <<: *a\n  y: 3\nd: {<<: [*a, {x: 9, z: 9}]}\ne: &e [*a]\nf: *e\n";
         let a = json!({"x": 1, "y": 2});
-        let expected = json!([{"a": a, "b": a, "c": {"y": 3, "x": 1}, "d": {"x": 1, "y": 2, "z": 9}, "e": [a], "f": [a]}]);
+        let expected =
+            json!([{"a": a, "b": a, "c": {"y": 3, "x": 1}, "d": {"x": 1, "y": 2, "z": 9}, "e": [a], "f": [a]}]);
         assert_eq!(values(text), expected);
-        assert_eq!(values("? &k key\n: 1\n*k : 2\n".replace("*k : 2\n", "b: *k\n").as_str()), json!([{"key": 1, "b": "key"}]));
+        assert_eq!(
+            values("? &k key\n: 1\n*k : 2\n".replace("*k : 2\n", "b: *k\n").as_str()),
+            json!([{"key": 1, "b": "key"}])
+        );
         assert_eq!(values("'<<': 1\n"), json!([{"<<": 1}]));
     }
 
@@ -547,7 +670,10 @@ mod tests {
           |
           = help: is a key missing before the `:`?
         "#);
-        assert_eq!(read("a: 1\na: 2\n8080: x\n[c, d]: {e: f}\ng: 3\n").0[0].to_json(), json!({"a": 1, "g": 3}));
+        assert_eq!(
+            read("a: 1\na: 2\n8080: x\n[c, d]: {e: f}\ng: 3\n").0[0].to_json(),
+            json!({"a": 1, "g": 3})
+        );
     }
 
     #[test]
@@ -620,8 +746,12 @@ mod tests {
 
     #[test]
     fn a_syntax_error_is_shown_and_the_next_document_still_read() {
-        let (documents, shown) = read("a: 1\n---\nb: {c: d\n---\nspec:\n\tx: 1\n---\nmessage: error: x\n---\ne: @x\n---\nf: 2\n");
-        assert_eq!(documents.iter().map(Node::to_json).collect::<Vec<_>>(), [json!({"a": 1}), json!({"f": 2})]);
+        let (documents, shown) =
+            read("a: 1\n---\nb: {c: d\n---\nspec:\n\tx: 1\n---\nmessage: error: x\n---\ne: @x\n---\nf: 2\n");
+        assert_eq!(
+            documents.iter().map(Node::to_json).collect::<Vec<_>>(),
+            [json!({"a": 1}), json!({"f": 2})]
+        );
         insta::assert_snapshot!(shown, @"
         error: cannot be read as YAML: unclosed bracket '{'
          --> t.yaml:3:4
@@ -656,10 +786,40 @@ mod tests {
     /// Lines of what YAML is made of, so that the generator reaches beyond the first syntax error.
     fn yamlish() -> impl Strategy<Value = String> {
         let token = prop_oneof![
-            Just("- "), Just("a: "), Just("b:"), Just("? "), Just(": "), Just("{"), Just("}"), Just("["), Just("]"),
-            Just(","), Just("&x "), Just("*x"), Just("<<: "), Just("|"), Just(">-"), Just("'"), Just("\""), Just("#"),
-            Just("---"), Just("..."), Just("!t "), Just("!!str "), Just("%YAML 1.2"), Just("1"), Just("~"), Just("é"),
-            Just("\t"), Just("\\u00"), Just("\n"), Just("\n"), Just("\n  "), Just("\n    "), Just("\r\n"), Just("\u{feff}"),
+            Just("- "),
+            Just("a: "),
+            Just("b:"),
+            Just("? "),
+            Just(": "),
+            Just("{"),
+            Just("}"),
+            Just("["),
+            Just("]"),
+            Just(","),
+            Just("&x "),
+            Just("*x"),
+            Just("<<: "),
+            Just("|"),
+            Just(">-"),
+            Just("'"),
+            Just("\""),
+            Just("#"),
+            Just("---"),
+            Just("..."),
+            Just("!t "),
+            Just("!!str "),
+            Just("%YAML 1.2"),
+            Just("1"),
+            Just("~"),
+            Just("é"),
+            Just("\t"),
+            Just("\\u00"),
+            Just("\n"),
+            Just("\n"),
+            Just("\n  "),
+            Just("\n    "),
+            Just("\r\n"),
+            Just("\u{feff}"),
         ];
         proptest::collection::vec(token, 0..60).prop_map(|tokens| tokens.concat())
     }
@@ -669,9 +829,9 @@ mod tests {
         sound(node.span)
             && match &node.value {
                 Value::Seq(items) => items.iter().all(|item| places_are_sound(text, item)),
-                Value::Map(entries) => {
-                    entries.iter().all(|(key, value)| sound(key.span) && places_are_sound(text, value))
-                }
+                Value::Map(entries) => entries
+                    .iter()
+                    .all(|(key, value)| sound(key.span) && places_are_sound(text, value)),
                 _ => true,
             }
     }

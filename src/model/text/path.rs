@@ -21,7 +21,9 @@ pub struct Path(Vec<Part>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// A character stands where none of its kind can.
-    #[error("cannot read the path `{path}`: unexpected `{found}` at character {at}; write it like `spec.components[1].after[0]`")]
+    #[error(
+        "cannot read the path `{path}`: unexpected `{found}` at character {at}; write it like `spec.components[1].after[0]`"
+    )]
     Unexpected {
         /// The whole text.
         path: String,
@@ -31,7 +33,9 @@ pub enum PathError {
         at: usize,
     },
     /// A `*` in a path; only a pattern may have one.
-    #[error("cannot read the path `{path}`: `*` stands for any step and is only known in patterns; write the key or index")]
+    #[error(
+        "cannot read the path `{path}`: `*` stands for any step and is only known in patterns; write the key or index"
+    )]
     Wildcard {
         /// The whole text.
         path: String,
@@ -234,7 +238,11 @@ fn in_brackets(rest: &str) -> Option<(Step, &str)> {
 
 fn unexpected(text: &str, rest: &str) -> PathError {
     let at = text[..text.len() - rest.len()].chars().count() + 1;
-    PathError::Unexpected { path: text.to_owned(), found: rest.chars().take(1).collect(), at }
+    PathError::Unexpected {
+        path: text.to_owned(),
+        found: rest.chars().take(1).collect(),
+        at,
+    }
 }
 
 #[cfg(test)]
@@ -248,15 +256,27 @@ mod tests {
 
     #[test]
     fn prints_as_people_write_it() {
-        let printed = Path::root().key("spec").key("components").index(1).key("after").index(0).to_string();
+        let printed = Path::root()
+            .key("spec")
+            .key("components")
+            .index(1)
+            .key("after")
+            .index(0)
+            .to_string();
         assert_eq!(printed, "spec.components[1].after[0]");
-        assert_eq!(Path::root().key("labels").key("a.b/c").key("").to_string(), r#"labels["a.b/c"][""]"#);
+        assert_eq!(
+            Path::root().key("labels").key("a.b/c").key("").to_string(),
+            r#"labels["a.b/c"][""]"#
+        );
         assert_eq!(Path::root().to_string(), "");
     }
 
     #[test]
     fn a_wildcard_is_for_patterns_only() {
-        assert_eq!("a[*].b".parse::<Path>(), Err(PathError::Wildcard { path: "a[*].b".into() }));
+        assert_eq!(
+            "a[*].b".parse::<Path>(),
+            Err(PathError::Wildcard { path: "a[*].b".into() })
+        );
         assert_eq!("a.*".parse::<Path>(), Err(PathError::Wildcard { path: "a.*".into() }));
         // A key that is a star is written in quotes, and is no wildcard.
         assert_eq!(path(r#"a["*"]"#), Path::root().key("a").key("*"));

@@ -28,7 +28,12 @@ impl Problem {
     /// A problem that has no place yet.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { path: None, span: None, message: message.into(), hint: None }
+        Self {
+            path: None,
+            span: None,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// A problem with the value at `path` of a document's tree, for checks that go beyond the schema. Points at the
@@ -148,7 +153,10 @@ impl Problems {
 
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
-        Self { kept: vec![problem], omitted: 0 }
+        Self {
+            kept: vec![problem],
+            omitted: 0,
+        }
     }
 }
 
@@ -178,8 +186,16 @@ mod tests {
     use crate::model::text::{Position, Sources};
 
     fn problem_at(source: super::super::SourceId, byte: usize) -> Problem {
-        let place = Position { byte, line: 1, column: byte + 1 };
-        Problem::new(format!("at {byte}")).span(Span { source, start: place, end: place })
+        let place = Position {
+            byte,
+            line: 1,
+            column: byte + 1,
+        };
+        Problem::new(format!("at {byte}")).span(Span {
+            source,
+            start: place,
+            end: place,
+        })
     }
 
     #[test]

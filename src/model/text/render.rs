@@ -27,13 +27,18 @@ impl Problems {
             Ink::Plain => Renderer::plain(),
             Ink::Coloured => Renderer::styled(),
         };
-        let mut reports: Vec<String> = self.iter().map(|problem| render_one(&renderer, problem, sources)).collect();
+        let mut reports: Vec<String> = self
+            .iter()
+            .map(|problem| render_one(&renderer, problem, sources))
+            .collect();
         if self.omitted() > 0 {
             let more = Level::ERROR.primary_title(more_message(self.omitted()));
             reports.push(renderer.render(&[Group::with_title(more)]));
         }
         // The renderer pads the gutter's last column; nothing should end in blanks.
-        let lines = reports.iter().flat_map(|report| report.lines().map(str::trim_end).chain([""]));
+        let lines = reports
+            .iter()
+            .flat_map(|report| report.lines().map(str::trim_end).chain([""]));
         lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
     }
 
@@ -54,7 +59,11 @@ fn more_message(omitted: usize) -> String {
 }
 
 fn render_one(renderer: &Renderer, problem: &Problem, sources: &Sources) -> String {
-    let path = problem.path.as_ref().filter(|path| !path.is_root()).map(ToString::to_string);
+    let path = problem
+        .path
+        .as_ref()
+        .filter(|path| !path.is_root())
+        .map(ToString::to_string);
     let (message, shown) = match (problem.span, &path) {
         (Some(span), _) => (problem.message.clone(), shown_line(span, sources)),
         (None, Some(path)) => (format!("{path}: {}", problem.message), None),
@@ -69,7 +78,9 @@ fn render_one(renderer: &Renderer, problem: &Problem, sources: &Sources) -> Stri
                 .annotation(AnnotationKind::Primary.span(line.underlined).label(path)),
         ),
         (Some(span), None) => title.element(
-            Origin::path(sources.name(span.source)).line(span.start.line).char_column(span.start.column),
+            Origin::path(sources.name(span.source))
+                .line(span.start.line)
+                .char_column(span.start.column),
         ),
         (None, _) => Group::with_title(title),
     };
@@ -100,11 +111,19 @@ fn shown_line(span: Span, sources: &Sources) -> Option<ShownLine<'_>> {
     };
     let from = span.start.byte.saturating_sub(start).min(line.len());
     let to = span.end.byte.saturating_sub(start).clamp(from, line.len());
-    Some(ShownLine { text: line, underlined: from..to })
+    Some(ShownLine {
+        text: line,
+        underlined: from..to,
+    })
 }
 
 fn json_of(problem: &Problem, sources: &Sources) -> Json {
-    let Problem { path, span, message, hint } = problem;
+    let Problem {
+        path,
+        span,
+        message,
+        hint,
+    } = problem;
     json!({
         "file": span.map(|span| sources.name(span.source)),
         "line": span.map(|span| span.start.line),
@@ -130,7 +149,11 @@ mod tests {
         };
         let problem = Problem::new("expected a whole number, found the string `abc`")
             .at(Path::root().key("spec").key("soak"))
-            .span(Span { source, start: place(start), end: place(end) })
+            .span(Span {
+                source,
+                start: place(start),
+                end: place(end),
+            })
             .hint("`soak`: how long to watch");
         (sources, problem.into())
     }

@@ -55,7 +55,10 @@ impl Sources {
 
     /// Adds a text. The name is what messages show: a path as the user typed it, or `<stdin>`.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> SourceId {
-        self.texts.push(Source { name: name.into(), text: text.into() });
+        self.texts.push(Source {
+            name: name.into(),
+            text: text.into(),
+        });
         SourceId(self.texts.len() - 1)
     }
 

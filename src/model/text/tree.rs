@@ -54,7 +54,10 @@ impl Node {
     /// A key with its place and its value, if this is a map that has it.
     #[must_use]
     pub fn entry(&self, key: &str) -> Option<(&Key, &Node)> {
-        self.entries().iter().find(|(candidate, _)| candidate.name == key).map(|(key, value)| (key, value))
+        self.entries()
+            .iter()
+            .find(|(candidate, _)| candidate.name == key)
+            .map(|(key, value)| (key, value))
     }
 
     /// Keys and values; none if this is not a map.
@@ -122,7 +125,11 @@ impl Node {
 
     /// Where to point for a problem with this value as a whole, given where its key stands.
     pub(super) fn pointed_at(&self, key: Option<Span>) -> Span {
-        if self.span.is_on_one_line() { self.span } else { key.unwrap_or(self.span) }
+        if self.span.is_on_one_line() {
+            self.span
+        } else {
+            key.unwrap_or(self.span)
+        }
     }
 
     /// The value without its places.
@@ -135,7 +142,10 @@ impl Node {
             Value::Float(value) => Json::from(*value),
             Value::String(value) => Json::from(value.as_str()),
             Value::Seq(items) => items.iter().map(Node::to_json).collect(),
-            Value::Map(entries) => entries.iter().map(|(key, value)| (key.name.clone(), value.to_json())).collect(),
+            Value::Map(entries) => entries
+                .iter()
+                .map(|(key, value)| (key.name.clone(), value.to_json()))
+                .collect(),
         }
     }
 

@@ -40,7 +40,11 @@ pub(super) fn found(node: &Node) -> String {
 
 /// `` `a`, `b` or `c` ``, cut when long.
 pub(super) fn one_of<S: AsRef<str>>(words: &[S]) -> String {
-    let mut listed: Vec<String> = words.iter().take(LIST_LIMIT).map(|word| quoted(word.as_ref())).collect();
+    let mut listed: Vec<String> = words
+        .iter()
+        .take(LIST_LIMIT)
+        .map(|word| quoted(word.as_ref()))
+        .collect();
     if words.len() > LIST_LIMIT {
         listed.push(format!("{} more", words.len() - LIST_LIMIT));
     }

@@ -7,10 +7,41 @@ use super::view::resolve;
 /// Keywords that are checked, or that say something to people only. `format` is among the latter: what it promises
 /// (an unsigned number, a date) shows in `minimum`, or serde checks it.
 const KNOWN: &[&str] = &[
-    "$schema", "$id", "$comment", "$ref", "$defs", "title", "description", "default", "examples", "deprecated",
-    "readOnly", "writeOnly", "format", "enum", "const", "allOf", "oneOf", "anyOf", "properties", "required",
-    "additionalProperties", "unevaluatedProperties", "items", "prefixItems", "minItems", "maxItems", "uniqueItems",
-    "minProperties", "maxProperties", "minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum",
+    "$schema",
+    "$id",
+    "$comment",
+    "$ref",
+    "$defs",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "format",
+    "enum",
+    "const",
+    "allOf",
+    "oneOf",
+    "anyOf",
+    "properties",
+    "required",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
     "exclusiveMaximum",
 ];
 
@@ -52,12 +83,15 @@ fn is_type(value: &Json) -> bool {
 /// The schemas directly inside a keyword, with the rest of their pointer.
 fn subschemas<'s>(keyword: &str, value: &'s Json) -> Vec<(String, &'s Json)> {
     match (keyword, value) {
-        ("properties" | "$defs", Json::Object(named)) => {
-            named.iter().map(|(name, schema)| (format!("/{name}"), schema)).collect()
-        }
-        ("allOf" | "oneOf" | "anyOf" | "prefixItems", Json::Array(listed)) => {
-            listed.iter().enumerate().map(|(at, schema)| (format!("/{at}"), schema)).collect()
-        }
+        ("properties" | "$defs", Json::Object(named)) => named
+            .iter()
+            .map(|(name, schema)| (format!("/{name}"), schema))
+            .collect(),
+        ("allOf" | "oneOf" | "anyOf" | "prefixItems", Json::Array(listed)) => listed
+            .iter()
+            .enumerate()
+            .map(|(at, schema)| (format!("/{at}"), schema))
+            .collect(),
         ("items" | "additionalProperties" | "unevaluatedProperties", schema) => vec![(String::new(), schema)],
         _ => Vec::new(),
     }

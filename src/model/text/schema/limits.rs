@@ -25,7 +25,9 @@ impl<'s> Patterns<'s> {
 pub(super) fn broken<'s>(view: &View<'s>, node: &Node, patterns: &mut Patterns<'s>) -> Vec<String> {
     match &node.value {
         Value::Int(number) => out_of_range(view, &Number::from(*number)),
-        Value::Float(number) => Number::from_f64(*number).map(|number| out_of_range(view, &number)).unwrap_or_default(),
+        Value::Float(number) => Number::from_f64(*number)
+            .map(|number| out_of_range(view, &number))
+            .unwrap_or_default(),
         Value::String(text) => {
             let counts = miscounted(view, ["minLength", "maxLength"], text.chars().count(), "character");
             counts.into_iter().chain(unlike_pattern(view, text, patterns)).collect()

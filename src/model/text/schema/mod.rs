@@ -27,8 +27,19 @@ use view::{Additional, View};
 
 /// Adds everything in which `node` departs from `schema`; `at` is its path in its document.
 pub fn check(schema: &schemars::Schema, node: &Node, at: &Path, problems: &mut Problems) {
-    let mut checker = Checker { root: schema.as_value(), patterns: Patterns::default(), problems };
-    checker.check(View::of(schema.as_value(), schema.as_value()), &Spot { node, at: at.clone(), key: None });
+    let mut checker = Checker {
+        root: schema.as_value(),
+        patterns: Patterns::default(),
+        problems,
+    };
+    checker.check(
+        View::of(schema.as_value(), schema.as_value()),
+        &Spot {
+            node,
+            at: at.clone(),
+            key: None,
+        },
+    );
 }
 
 struct Checker<'s, 'p> {
@@ -90,7 +101,11 @@ impl<'s> Checker<'s, '_> {
         let known = view.property_names();
         let mut meant = Vec::new();
         for (key, value) in entries {
-            let inner = Spot { node: value, at: spot.at.key(&key.name), key: Some(key) };
+            let inner = Spot {
+                node: value,
+                at: spot.at.key(&key.name),
+                key: Some(key),
+            };
             let schemas = match (view.property(&key.name), view.additional()) {
                 (schemas, _) if !schemas.is_empty() => schemas,
                 (_, Additional::Schema(schema)) => vec![schema],
@@ -115,7 +130,11 @@ impl<'s> Checker<'s, '_> {
     }
 
     fn missing_key(&self, view: &View<'s>, name: &str, spot: &Spot<'_>) -> Problem {
-        let missing = Spot { node: spot.node, at: spot.at.key(name), key: spot.key };
+        let missing = Spot {
+            node: spot.node,
+            at: spot.at.key(name),
+            key: spot.key,
+        };
         let problem = Problem::new(format!("the key {} is missing", quoted(name)))
             .at(missing.at.clone())
             .span(spot.key.map_or(spot.node.span, |key| key.span));
@@ -128,7 +147,14 @@ impl<'s> Checker<'s, '_> {
     fn check_seq(&mut self, view: &View<'s>, items: &[Node], spot: &Spot<'_>) {
         for (index, node) in items.iter().enumerate() {
             if let Some(schema) = view.item(index) {
-                self.check(View::of(self.root, schema), &Spot { node, at: spot.at.index(index), key: None });
+                self.check(
+                    View::of(self.root, schema),
+                    &Spot {
+                        node,
+                        at: spot.at.index(index),
+                        key: None,
+                    },
+                );
             }
         }
     }
@@ -141,7 +167,11 @@ fn not_allowed(view: &View<'_>, spot: &Spot<'_>) -> Option<Problem> {
     if allowed.contains(&&value) {
         return None;
     }
-    let words: Vec<String> = allowed.iter().filter(|value| !value.is_null()).map(|value| view::word(value)).collect();
+    let words: Vec<String> = allowed
+        .iter()
+        .filter(|value| !value.is_null())
+        .map(|value| view::word(value))
+        .collect();
     Some(unknown_word(spot, &words))
 }
 
@@ -150,19 +180,28 @@ fn absent(name: &str, entries: &[(Key, Node)]) -> bool {
 }
 
 fn unknown_key(spot: &Spot<'_>, near: Option<&str>, known: &[&str]) -> Problem {
-    let (name, span) = spot.key.map_or(("", spot.node.span), |key| (key.name.as_str(), key.span));
+    let (name, span) = spot
+        .key
+        .map_or(("", spot.node.span), |key| (key.name.as_str(), key.span));
     let hint = match (near, known) {
         (Some(near), _) => format!("did you mean {}?", quoted(near)),
         (None, []) => "no keys are known here".to_owned(),
         (None, known) => format!("known here: {}", one_of(known)),
     };
-    Problem::new(format!("unknown key {}", quoted(name))).at(spot.at.clone()).span(span).hint(hint)
+    Problem::new(format!("unknown key {}", quoted(name)))
+        .at(spot.at.clone())
+        .span(span)
+        .hint(hint)
 }
 
 /// A string, or another scalar, that is none of a fixed set.
 fn unknown_word(spot: &Spot<'_>, words: &[String]) -> Problem {
     let problem = spot.problem(format!("expected {}, found {}", one_of(words), found(spot.node)));
-    match spot.node.as_str().and_then(|typed| did_you_mean(typed, words.iter().map(String::as_str))) {
+    match spot
+        .node
+        .as_str()
+        .and_then(|typed| did_you_mean(typed, words.iter().map(String::as_str)))
+    {
         Some(near) => problem.hint(format!("did you mean {}?", quoted(near))),
         None => problem,
     }
@@ -185,9 +224,13 @@ fn with_repair(problem: Problem, view: &View<'_>, node: &Node) -> Problem {
         Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Map(_) if wants("array") => {
             problem.hint("a list has one `- ` line for each element")
         }
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Seq(_) | Value::Map(_) => {
-            problem
-        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::String(_)
+        | Value::Seq(_)
+        | Value::Map(_) => problem,
     }
 }
 
@@ -196,7 +239,9 @@ fn with_description(problem: Problem, view: &View<'_>, spot: &Spot<'_>) -> Probl
     if problem.hint.is_some() {
         return problem;
     }
-    let Some(description) = view.description() else { return problem };
+    let Some(description) = view.description() else {
+        return problem;
+    };
     match spot.at.parts().last() {
         Some(super::path::Part::Key(name)) => problem.hint(format!("{}: {description}", quoted(name))),
         Some(super::path::Part::Index(_)) | None => problem.hint(description),

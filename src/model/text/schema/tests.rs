@@ -130,7 +130,13 @@ fn a_keyword_that_is_not_checked_is_reported_with_its_place() {
     });
     let mut found = unsupported_keywords(&schema);
     found.sort();
-    let expected = ["#/$defs/b/anyOf/0/pattern", "#/$defs/b/anyOf/1/$ref", "#/$defs/b/not", "#/properties/a/items/contains", "#/properties/default/type"];
+    let expected = [
+        "#/$defs/b/anyOf/0/pattern",
+        "#/$defs/b/anyOf/1/$ref",
+        "#/$defs/b/not",
+        "#/properties/a/items/contains",
+        "#/properties/default/type",
+    ];
     assert_eq!(found, expected);
 }
 
@@ -496,7 +502,11 @@ impl TryFrom<String> for Even {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if text.len() % 2 == 0 { Ok(Self) } else { Err(format!("`{text}` is odd; give an even number of letters")) }
+        if text.len() % 2 == 0 {
+            Ok(Self)
+        } else {
+            Err(format!("`{text}` is odd; give an even number of letters"))
+        }
     }
 }
 

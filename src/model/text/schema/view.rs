@@ -31,7 +31,11 @@ pub(super) enum Additional<'s> {
 
 impl<'s> View<'s> {
     pub(super) fn of(root: &'s Json, schema: &'s Json) -> Self {
-        let mut view = Self { facets: Vec::new(), choices: Vec::new(), never: false };
+        let mut view = Self {
+            facets: Vec::new(),
+            choices: Vec::new(),
+            never: false,
+        };
         view.narrow_to(root, schema);
         view
     }
@@ -45,7 +49,12 @@ impl<'s> View<'s> {
                 Json::Object(facet) if self.facets.len() < FOLLOWED_LIMIT => {
                     self.facets.push(facet);
                     waiting.extend(list(facet, "allOf"));
-                    waiting.extend(facet.get("$ref").and_then(Json::as_str).and_then(|to| resolve(root, to)));
+                    waiting.extend(
+                        facet
+                            .get("$ref")
+                            .and_then(Json::as_str)
+                            .and_then(|to| resolve(root, to)),
+                    );
                     for choice in ["oneOf", "anyOf"] {
                         let branches: Vec<_> = list(facet, choice).collect();
                         if !branches.is_empty() {
@@ -83,13 +92,20 @@ impl<'s> View<'s> {
 
     /// Whether the value is of a right type, looking no deeper.
     pub(super) fn accepts(&self, node: &Node) -> bool {
-        !self.never && self.type_names().is_none_or(|names| names.iter().any(|name| is_of_type(node, name)))
+        !self.never
+            && self
+                .type_names()
+                .is_none_or(|names| names.iter().any(|name| is_of_type(node, name)))
     }
 
     /// The same for a view whose choices are still open.
     pub(super) fn may_accept(&self, root: &'s Json, node: &Node) -> bool {
         self.accepts(node)
-            && self.choices.iter().all(|branches| branches.iter().any(|branch| View::of(root, branch).may_accept(root, node)))
+            && self.choices.iter().all(|branches| {
+                branches
+                    .iter()
+                    .any(|branch| View::of(root, branch).may_accept(root, node))
+            })
     }
 
     /// What would be right, to follow "expected".
@@ -103,7 +119,12 @@ impl<'s> View<'s> {
 
     fn expected_phrases(&self, root: &'s Json, phrases: &mut Vec<String>) {
         if let Some(values) = self.allowed_values() {
-            phrases.extend(values.iter().filter(|value| !value.is_null()).map(|value| format!("`{}`", word(value))));
+            phrases.extend(
+                values
+                    .iter()
+                    .filter(|value| !value.is_null())
+                    .map(|value| format!("`{}`", word(value))),
+            );
             return;
         }
         if let Some(tag) = self.external_tag() {
@@ -134,7 +155,9 @@ impl<'s> View<'s> {
     pub(super) fn external_tag(&self) -> Option<&'s str> {
         let [facet] = self.facets.as_slice() else { return None };
         let mut names = facet.get("properties")?.as_object()?.keys();
-        let (only, None) = (names.next()?, names.next()) else { return None };
+        let (only, None) = (names.next()?, names.next()) else {
+            return None;
+        };
         let closed = facet.get("additionalProperties") == Some(&Json::Bool(false));
         let required = list(facet, "required").any(|name| name == only.as_str());
         (closed && required && self.constant(only).is_none()).then_some(only)
@@ -142,27 +165,42 @@ impl<'s> View<'s> {
 
     /// The string that a property must be, if its schema leaves only one: an internal tag.
     pub(super) fn constant(&self, property: &str) -> Option<&'s str> {
-        self.property(property).into_iter().find_map(|schema| schema.get("const")?.as_str())
+        self.property(property)
+            .into_iter()
+            .find_map(|schema| schema.get("const")?.as_str())
     }
 
     pub(super) fn property_names(&self) -> Vec<&'s str> {
         let mut seen = HashSet::new();
-        let names = self.each("properties").filter_map(Json::as_object).flat_map(Map::keys).map(String::as_str);
+        let names = self
+            .each("properties")
+            .filter_map(Json::as_object)
+            .flat_map(Map::keys)
+            .map(String::as_str);
         names.filter(|name| seen.insert(*name)).collect()
     }
 
     pub(super) fn property(&self, name: &str) -> Vec<&'s Json> {
-        self.each("properties").filter_map(|properties| properties.get(name)).collect()
+        self.each("properties")
+            .filter_map(|properties| properties.get(name))
+            .collect()
     }
 
     pub(super) fn required(&self) -> Vec<&'s str> {
         let mut seen = HashSet::new();
-        let names = self.each("required").filter_map(Json::as_array).flatten().filter_map(Json::as_str);
+        let names = self
+            .each("required")
+            .filter_map(Json::as_array)
+            .flatten()
+            .filter_map(Json::as_str);
         names.filter(|name| seen.insert(*name)).collect()
     }
 
     pub(super) fn additional(&self) -> Additional<'s> {
-        let stated: Vec<&Json> = self.each("additionalProperties").chain(self.each("unevaluatedProperties")).collect();
+        let stated: Vec<&Json> = self
+            .each("additionalProperties")
+            .chain(self.each("unevaluatedProperties"))
+            .collect();
         if let Some(schema) = stated.iter().find(|schema| schema.is_object()) {
             return Additional::Schema(schema);
         }
