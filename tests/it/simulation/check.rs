@@ -79,8 +79,14 @@ pub fn ending(u: &mut Universe) {
     for event in &u.events {
         *told.entry(event.reason.as_str()).or_default() += 1;
     }
-    if phase.is_final() && !told.contains_key(format!("{phase:?}").as_str()) {
-        broken.push(format!("I5: {phase:?} was never told"));
+    for entered in &u.entered {
+        let times = u.entered.iter().filter(|p| *p == entered).count();
+        let told = told.get(format!("{entered:?}").as_str()).copied().unwrap_or(0);
+        if (told as usize) < times {
+            broken.push(format!(
+                "I5: {entered:?} was entered {times} times and told {told} times"
+            ));
+        }
     }
     if phase == Phase::Succeeded && u.status.reason == "Verified" {
         for node in u.status.nodes.iter().filter(|n| n.restarts > 0) {

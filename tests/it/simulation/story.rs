@@ -125,6 +125,7 @@ fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
         version: 1,
         wish: Wish::Proceed,
         events: Vec::new(),
+        entered: Vec::new(),
         quarantined: None,
         lease: 0,
         shared_trouble: None,

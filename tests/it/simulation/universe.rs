@@ -137,6 +137,8 @@ pub struct Universe {
     pub version: u64,
     pub wish: Wish,
     pub events: Vec<Event>,
+    /// Phases that were written.
+    pub entered: Vec<Phase>,
     pub quarantined: Option<String>,
     pub lease: u64,
     pub shared_trouble: Option<(Timestamp, Timestamp)>,
@@ -425,6 +427,7 @@ impl World for SimWorld {
             u.version += 1;
             if u.status.phase != decision.status.phase {
                 let phase = decision.status.phase;
+                u.entered.push(phase);
                 u.note(format!(
                     "-> {phase:?} {} {}",
                     decision.status.reason, decision.status.message
