@@ -220,11 +220,7 @@ async fn a_connection_that_is_cut_is_tried_again() {
         }
     });
     happen(&*store, &["chat"], "up", "node1");
-    let courier = Courier::new(
-        store.clone(),
-        vec![webhook("chat", &url, hand.clock())],
-        hand.clock(),
-    );
+    let courier = Courier::new(store.clone(), vec![webhook("chat", &url, hand.clock())], hand.clock());
     for _ in 0..2 {
         assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0));
         hand.forward(LONG);
@@ -460,7 +456,7 @@ async fn a_running_courier_finds_what_comes_later() {
     };
     tokio::select! {
         () = courier.run() => unreachable!("it runs for ever"),
-        () = events => {}
+        ended = tokio::time::timeout(Duration::from_mins(1), events) => ended.expect("seconds, not minutes"),
     }
     assert_eq!(recorder.got.lock().expect("no panic").len(), 2);
 }
