@@ -151,7 +151,7 @@ impl Courier {
     fn rest(&self, sink: &dyn Sink, patience: Patience, now: Timestamp) -> Result<Option<Duration>, StoreError> {
         match patience {
             Patience::Due => Ok(None),
-            Patience::Endless => Ok(Some(Duration::MAX)),
+            Patience::Endless => Ok(Some(POLL)),
             Patience::Empty(end) => {
                 let due = self.store.next_due(sink.name())?;
                 // What is due after the end may still be settled by another courier, but is not worth waiting for.

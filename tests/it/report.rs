@@ -456,7 +456,7 @@ async fn a_running_courier_finds_what_comes_later() {
     };
     tokio::select! {
         () = courier.run() => unreachable!("it runs for ever"),
-        () = events => {}
+        ended = tokio::time::timeout(Duration::from_mins(1), events) => ended.expect("seconds, not minutes"),
     }
     assert_eq!(recorder.got.lock().expect("no panic").len(), 2);
 }
