@@ -84,7 +84,6 @@ fn target(node: &Scripted) -> Target {
     }
 }
 
-
 fn samples(observed: &[Observed]) -> Vec<&Sample> {
     observed
         .iter()
