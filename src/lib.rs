@@ -4,6 +4,7 @@ pub mod cli;
 pub mod engine;
 pub mod gates;
 pub mod hosts;
+pub mod http;
 pub mod model;
 pub mod report;
 pub mod rollout;

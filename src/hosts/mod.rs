@@ -6,8 +6,23 @@
 //!   that still runs is joined. A step outlives the driver that started it.
 //! - **An older driver is refused.** Every call that changes a node carries the fencing token; the node remembers the
 //!   highest and refuses a lower one (I2).
-//! - **One round trip an observation.**
+//! - **One step at a time.** Steps of a node run in the order of asking; a second one waits for the first.
+//! - **A step leaves nothing behind** but what it was to leave: its process group is killed at its end, and so is whatever
+//!   left that group with its environment. Only a start that succeeded leaves a service.
+//! - **One round trip a call**, and one more to bring a build that is not there yet.
+//! - **Secrets travel by stdin**, lie in 0600 files while their script runs, and are in no argument list, log or journal (I8).
+//!
+//! The rooms within: [`agent`] says what to ask the shell agent (`agent.sh`) and reads its answers; [`local`] and [`ssh`]
+//! only know how to run `sh` with something on its stdin.
 
+mod agent;
+mod local;
+mod ssh;
+
+pub use local::LocalHost;
+pub use ssh::SshHost;
+
+use std::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -67,17 +82,21 @@ pub enum StepState {
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepEnd {
-    /// Exit status; 0 is success, 124 a deadline passed.
+    /// Exit status of the script that failed; 0 is success, 124 a deadline passed, 1 also what the agent itself found wrong
+    /// (the log says what).
     pub exit: i32,
     /// The last lines of its output, bounded and stripped of control characters.
     pub log_tail: String,
 }
 
-/// What a step does on a node. All are idempotent, and each is done in one step directory with one journal line.
+/// What a step does on a node. All are idempotent, each in a step directory of its own. The node's journal has a line
+/// `start` and a line `end rc=N` for each that ran, and a line `skip` for one that found nothing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
-    /// Runs a rendered lifecycle script (setup, check, drain, warm, admit, remove).
+    /// Runs a rendered lifecycle script (check, drain, warm, admit, remove).
     Script(Script),
+    /// Runs the component's setup script, once for the life of the node: [`NodeSight::set_up`] is true from then on.
+    Setup(Script),
     /// Fills `releases/<digest>` by the script from the artifact, then writes the completion marker.
     Install {
         /// The release to fill.
@@ -107,7 +126,8 @@ pub enum Work {
         /// The component's stop action.
         stop: Script,
     },
-    /// Deletes complete releases other than `current` and the ones named.
+    /// Deletes releases and prepared builds other than `current`, the one that the service runs, and the ones named;
+    /// and of all but the last hundred steps everything but how they ended.
     Prune {
         /// Releases to keep.
         keep: Vec<Digest>,
@@ -218,7 +238,7 @@ pub trait Host: Send + Sync {
         patience: Duration,
     ) -> impl Future<Output = Result<NodeSight, HostError>> + Send;
 
-    /// Brings a prepared build to the node, by digest and atomic rename; costs one look when it is already there.
+    /// Brings a prepared build to the node, complete or not at all; costs one look when it is already there.
     fn deliver(
         &self,
         node: &NodeAddress,
@@ -226,4 +246,118 @@ pub trait Host: Send + Sync {
         build: &Digest,
         artifact: &std::path::Path,
     ) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Makes the node serve this token's home from now on, whichever it served before.
+    fn adopt(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+    ) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Deletes the node directory with everything in it, running nothing. Refuses while its service or a step runs;
+    /// succeeds when there is no directory.
+    fn destroy(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+    ) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Reads on in a file, for following a log: at most `at_most` bytes (and never more than 1 MiB). `file` is relative to
+    /// the node directory or absolute. `None` when there is no such file.
+    ///
+    /// A file that was rotated away is read to its end first, if it lies beside the new one under a longer name; one that
+    /// was cut back is read from its beginning.
+    fn tail(
+        &self,
+        node: &NodeAddress,
+        file: &str,
+        from: TailFrom,
+        at_most: usize,
+    ) -> impl Future<Output = Result<Option<Piece>, HostError>> + Send;
+
+    /// The local ends of the service's established TCP connections (of its process and all below it) to a remote port:
+    /// tells whose session a database client is.
+    fn sockets(
+        &self,
+        node: &NodeAddress,
+        remote_port: u16,
+    ) -> impl Future<Output = Result<Vec<SocketAddr>, HostError>> + Send;
+}
+
+/// Where to read on in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TailFrom {
+    /// Its first byte.
+    Start,
+    /// Its end as it is now: nothing is read yet, and [`Piece::next`] says where to go on.
+    End,
+    /// Where an earlier piece ended.
+    At(FilePosition),
+}
+
+/// A place in a file that keeps its meaning when the file is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePosition {
+    /// The file's inode.
+    pub inode: u64,
+    /// Bytes from its beginning.
+    pub offset: u64,
+}
+
+/// What was read of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Where the bytes begin.
+    pub from: FilePosition,
+    /// The file's size when it was looked at, in bytes.
+    pub size: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Piece {
+    /// Where to read on.
+    #[must_use]
+    pub fn next(&self) -> FilePosition {
+        FilePosition {
+            inode: self.from.inode,
+            offset: self.from.offset + self.bytes.len() as u64,
+        }
+    }
+}
+
+/// A host of either kind.
+#[derive(Debug)]
+pub enum AnyHost {
+    /// This machine.
+    Local(LocalHost),
+    /// A server over SSH.
+    Ssh(SshHost),
+}
+
+impl agent::Shell for AnyHost {
+    fn host(&self) -> &str {
+        match self {
+            AnyHost::Local(host) => host.host(),
+            AnyHost::Ssh(host) => host.host(),
+        }
+    }
+
+    fn carriage(&self) -> agent::Carriage {
+        match self {
+            AnyHost::Local(host) => host.carriage(),
+            AnyHost::Ssh(host) => host.carriage(),
+        }
+    }
+
+    async fn sh(
+        &self,
+        feed: agent::Feed<'_>,
+        limit: Duration,
+    ) -> Result<agent::Answer, HostError> {
+        match self {
+            AnyHost::Local(host) => host.sh(feed, limit).await,
+            AnyHost::Ssh(host) => host.sh(feed, limit).await,
+        }
+    }
 }

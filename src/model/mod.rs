@@ -5,3 +5,4 @@ pub mod render;
 pub mod sample;
 pub mod upgrade;
 pub mod values;
+pub mod text;

@@ -1,1 +1,170 @@
-//! The outbox and the sinks that tell people.
+//! Telling people: every event becomes a [`Report`] for each sink, waits in the store's outbox, and is delivered by the
+//! [`Courier`] at least once, in order within its thread (an upgrade), with a key that lets a receiver drop a repeat (I5).
+//!
+//! A report is rendered when its event is written, in the same transaction: what was said then is what is delivered, by
+//! whichever process delivers it.
+
+mod courier;
+mod sinks;
+mod texts;
+mod webhook;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+pub use courier::{Clock, Courier, Tally, backoff};
+pub use sinks::{FileSink, LineSink};
+pub use texts::text;
+pub use webhook::{LONGEST_RETRY_AFTER, WEBHOOK_TIMEOUT, WebhookError, WebhookSink};
+
+use crate::model::upgrade::Severity;
+use crate::store::{Dispatch, EventRecord};
+
+/// What a sink gets; as JSON, what a webhook posts and a file keeps a line of. `text` comes first: chats show it and
+/// ignore the rest, which is for programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// What happened, in the operators' words.
+    pub text: String,
+    /// Number of the event in its home.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The environment.
+    pub environment: String,
+    /// The upgrade, if it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<String>,
+    /// The component that is upgraded.
+    pub component: String,
+    /// The version that it is upgraded to.
+    pub version: String,
+    /// The node, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Who asked for it.
+    pub user: String,
+    /// What happened, one word for programs.
+    pub reason: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The same for every repeat of this report, and for no other report.
+    pub dedupe_key: String,
+}
+
+/// What the events of one upgrade are about: what its spec says and an event does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The component.
+    pub component: String,
+    /// Name of the build (`COMPONENT-VERSION`).
+    pub build: String,
+    /// Who asked for it.
+    pub user: String,
+}
+
+impl Subject {
+    /// The build's version: its name without the component's.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.build
+            .strip_prefix(self.component.as_str())
+            .and_then(|rest| rest.strip_prefix('-'))
+            .unwrap_or(&self.build)
+    }
+}
+
+/// The report of an event.
+#[must_use]
+pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
+    let EventRecord {
+        seq,
+        environment,
+        upgrade,
+        event,
+    } = record;
+    Report {
+        text: text(subject, record),
+        seq: *seq,
+        at: event.at,
+        environment: environment.clone(),
+        upgrade: upgrade.clone(),
+        component: subject.component.clone(),
+        version: subject.version().to_owned(),
+        node: event.node.clone(),
+        user: subject.user.clone(),
+        reason: event.reason.clone(),
+        severity: event.severity,
+        dedupe_key: format!("{home}-{seq}"),
+    }
+}
+
+/// What a commit needs to turn its events into reports: one for each of these sinks.
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "a report is texts and numbers, which JSON always takes"
+)]
+pub fn dispatcher<'a>(
+    home: &'a str,
+    subject: &'a Subject,
+    sinks: &'a [String],
+) -> impl Fn(&EventRecord) -> Vec<Dispatch> + 'a {
+    move |record| {
+        let report = report(home, subject, record);
+        let thread = match &report.upgrade {
+            Some(upgrade) => upgrade.clone(),
+            // A name that no upgrade has.
+            None => format!("environment/{}", report.environment),
+        };
+        let payload = serde_json::to_value(&report).expect("a report is plain text and numbers");
+        sinks
+            .iter()
+            .map(|sink| Dispatch {
+                sink: sink.clone(),
+                thread: thread.clone(),
+                dedupe_key: report.dedupe_key.clone(),
+                payload: payload.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Where reports go.
+pub trait Sink: Send + Sync {
+    /// Its name in the environment, and in the outbox.
+    fn name(&self) -> &str;
+    /// Delivers one report; `Ok` only when the other side has it for good. May be asked for the same report again.
+    fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>>;
+}
+
+/// Why a report was not delivered. The words go into the outbox: they carry no secrets (I8).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// It may work later.
+    #[error("{why}")]
+    Later {
+        /// What went wrong.
+        why: String,
+        /// How long the other side asks us to wait.
+        after: Option<Duration>,
+    },
+    /// This report will never be taken.
+    #[error("{why}")]
+    Never {
+        /// What went wrong.
+        why: String,
+    },
+}
+
+impl SinkError {
+    /// It may work later.
+    pub fn later(why: impl Into<String>) -> Self {
+        Self::Later {
+            why: why.into(),
+            after: None,
+        }
+    }
+}

@@ -103,7 +103,21 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
     if let Some(cure) = &mut next.cure {
         cure.since = now;
     }
+    if next.phase == Phase::RollingBack {
+        retry_left_behind(&mut next);
+    }
     Ok(next)
+}
+
+/// Going on with a rollback tries the nodes again that could not be brought back before.
+fn retry_left_behind(status: &mut UpgradeStatus) {
+    for node in &mut status.nodes {
+        if node.phase == NodePhase::OutOfService {
+            node.phase = NodePhase::Waiting;
+            node.trouble = None;
+            node.attempts = 0;
+        }
+    }
 }
 
 /// A status being rewritten.
@@ -205,9 +219,16 @@ impl<'a> Draft<'a> {
         node.analysed_since = None;
     }
 
+    /// Known not to serve. A node whose probes have not spoken yet is out when others are counted, and in service when
+    /// it is to be taken out itself: not knowing is never a licence.
+    pub(super) fn is_known_out(&self, i: usize) -> bool {
+        self.node(i).drained || self.seen(i).is_some_and(|s| s.serving == Serving::No)
+    }
+
     /// I1: with this node, at most `maxUnavailable` are out; a node that is already out costs nothing.
     pub(super) fn may_take_out(&self, i: usize) -> bool {
-        self.is_out(i) || self.out < self.plan.policy.max_unavailable
+        let others = self.out - usize::from(self.is_out(i));
+        self.is_known_out(i) || others < self.plan.policy.max_unavailable
     }
 
     pub(super) fn put_back(&mut self, i: usize) {

@@ -92,7 +92,7 @@ impl Draft<'_> {
         let mut waiting: Vec<usize> = (0..self.plan.nodes.len())
             .filter(|&i| self.node(i).phase == NodePhase::Waiting)
             .collect();
-        waiting.sort_by_key(|&i| !self.is_out(i));
+        waiting.sort_by_key(|&i| !self.is_known_out(i));
         let mut places = self.plan.policy.max_unavailable.saturating_sub(self.out);
         let mut chosen = 0;
         for i in waiting {
@@ -103,11 +103,13 @@ impl Draft<'_> {
             if matches!(self.seen.nodes[i], NodeView::NotYet) {
                 continue;
             }
-            if !self.is_out(i) {
-                if places == 0 {
+            if !self.is_known_out(i) {
+                // Its own place is free when it is counted as out for want of a probe's word.
+                let own = usize::from(self.is_out(i));
+                if places + own == 0 {
                     break;
                 }
-                places -= 1;
+                places = (places + own).saturating_sub(1);
             }
             self.start_node(i);
             chosen += 1;
@@ -120,7 +122,7 @@ impl Draft<'_> {
         self.enter_phase(i, NodePhase::Install);
     }
 
-    fn enter_phase(&mut self, i: usize, phase: NodePhase) {
+    pub(super) fn enter_phase(&mut self, i: usize, phase: NodePhase) {
         let now = self.now();
         let node = self.node_mut(i);
         node.phase = phase;

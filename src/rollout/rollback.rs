@@ -13,16 +13,18 @@ impl Draft<'_> {
         reason: &str,
         message: String,
     ) -> Result<(), RolloutError> {
+        // Without a look at the node only what was never begun counts as untouched.
         let untouched = |d: &Self, i: usize| {
             let n = d.node(i);
-            let same = d.seen(i).is_none_or(|s| s.current == n.from && s.running == n.from);
-            n.step.is_none()
-                && !n.drained
-                && same
-                && matches!(
-                    n.phase,
-                    NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
-                )
+            let same = match d.seen(i) {
+                Some(s) => s.current == n.from && s.running == n.from,
+                None => matches!(n.phase, NodePhase::Waiting | NodePhase::Install),
+            };
+            let early = matches!(
+                n.phase,
+                NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
+            );
+            n.step.is_none() && !n.drained && same && early
         };
         let early = matches!(self.status.phase, Phase::Pending | Phase::Preflight | Phase::Baseline)
             || self.status.phase.is_held()
@@ -73,9 +75,19 @@ impl Draft<'_> {
             return self.prove_cure();
         }
         let n = self.plan.nodes.len();
+        // What is seen decides, not what was once done: a node that has left its old build goes back (again).
+        for i in 0..n {
+            let strayed = self.node(i).from.is_some()
+                && self
+                    .seen(i)
+                    .is_some_and(|s| s.current != self.node(i).from || s.running != self.node(i).from);
+            if self.node(i).phase == NodePhase::Done && strayed {
+                self.enter_phase(i, NodePhase::Waiting);
+            }
+        }
         // The sick first, all of them: acting on a node that is already out costs nothing.
         for i in 0..n {
-            if self.node(i).phase == NodePhase::Waiting && self.is_out(i) {
+            if self.node(i).phase == NodePhase::Waiting && self.is_known_out(i) {
                 self.start_node(i);
             }
         }

@@ -1,0 +1,345 @@
+//! The loop.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::world::{CommitError, Loaded, World};
+use crate::hosts::{HostError, NodeSight, StepState};
+use crate::model::upgrade::{Phase, StepIntent, UpgradeStatus};
+use crate::rollout::{Decision, NodeView, Observed, Plan, RolloutError, Seen, StepView, decide};
+
+/// Bounds of the loop's waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A node that nothing was asked of is looked at again after this: soon enough to see a service die between two
+    /// probes, rare enough to cost nothing.
+    pub look_every: Duration,
+    /// One wait for a step's end: below the minutes after which idle connections are dropped on the way.
+    pub step_patience: Duration,
+    /// The lease is kept this often: a third of its time to live, so that two renewals may fail.
+    pub renew_every: Duration,
+    /// Notes that nothing depends on (a gate's counts) are written at most this often.
+    pub notes_every: Duration,
+    /// Nodes looked at together; each costs a process or a channel.
+    pub looks_at_once: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            look_every: Duration::from_secs(2),
+            step_patience: Duration::from_secs(20),
+            renew_every: Duration::from_secs(5),
+            notes_every: Duration::from_secs(2),
+            looks_at_once: 32,
+        }
+    }
+}
+
+/// How a drive ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The upgrade is final or held.
+    Settled(Box<UpgradeStatus>),
+    /// The driver was asked to end; the steps that ran have ended, and the upgrade can be resumed.
+    Interrupted(Box<UpgradeStatus>),
+}
+
+/// Why a drive could not go on. The upgrade is as it was last written.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DriveError {
+    /// Another driver has taken over.
+    #[error("another driver has taken over this environment: {0}")]
+    Fenced(String),
+    /// The store failed.
+    #[error("the state could not be read or written: {0}")]
+    Store(String),
+    /// The status and the rules contradict each other.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
+}
+
+impl From<CommitError> for DriveError {
+    fn from(e: CommitError) -> Self {
+        match e {
+            CommitError::Conflict => DriveError::Store("it changes faster than it can be decided".to_owned()),
+            CommitError::Fenced(why) => DriveError::Fenced(why),
+            CommitError::Store(why) => DriveError::Store(why),
+        }
+    }
+}
+
+/// Commits that may conflict in a row: each means that somebody else wrote, which takes a person's time.
+const CONFLICTS_IN_A_ROW: usize = 16;
+
+/// Drives an upgrade until it is final, held, taken over or interrupted.
+pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<Ending, DriveError> {
+    let mut loaded = world.load().await?;
+    let mut nodes = Nodes::new(world, plan, limits);
+    let mut notes_at = tokio::time::Instant::now();
+    let mut renew_at = tokio::time::Instant::now() + limits.renew_every;
+    let mut stopping = false;
+    let mut conflicts = 0;
+    loop {
+        if tokio::time::Instant::now() >= renew_at {
+            world.renew().await?;
+            renew_at = tokio::time::Instant::now() + limits.renew_every;
+        }
+        let Loaded { status, wish, version } = &loaded;
+        world.watch(status, &nodes.sights);
+        let decision = decide(plan, status, &nodes.observed(world, *wish, status))?;
+        let material = is_material(status, &decision);
+        if material || (decision.status != *status && tokio::time::Instant::now() >= notes_at) {
+            match world.commit(*version, &decision).await {
+                Ok(version) => {
+                    loaded = Loaded {
+                        status: decision.status.clone(),
+                        wish: *wish,
+                        version,
+                    };
+                    notes_at = tokio::time::Instant::now() + limits.notes_every;
+                    conflicts = 0;
+                }
+                Err(CommitError::Conflict) if conflicts < CONFLICTS_IN_A_ROW => {
+                    conflicts += 1;
+                    loaded = world.load().await?;
+                    continue;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let settled = loaded.status.phase.is_final() || loaded.status.phase.is_held();
+        if settled && nodes.idle() {
+            world.watch(&loaded.status, &nodes.sights);
+            return Ok(Ending::Settled(Box::new(loaded.status)));
+        }
+        // Only what is durable may be done: the effects are those of the status just written, or written before.
+        if !stopping {
+            for effect in &decision.effects {
+                nodes.ensure(effect.node, &effect.intent);
+            }
+        }
+        if stopping && nodes.idle() {
+            return Ok(Ending::Interrupted(Box::new(loaded.status)));
+        }
+        if !settled && !stopping {
+            nodes.look_at_the_stale(&loaded.status);
+        }
+        let wake = decision.wake_at.map(|t| {
+            let wait = t.duration_since(world.now());
+            tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
+        });
+        let wake = [wake, Some(renew_at), nodes.next_look()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(renew_at);
+        tokio::select! {
+            biased;
+            true = nodes.next(), if !nodes.flights.is_empty() => {}
+            () = world.interrupted(), if !stopping => stopping = true,
+            () = world.stirred() => {}
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        // The operator's wish is looked for at every turn; reading it is far cheaper than acting a turn late.
+        let Loaded { wish, version, status } = world.load().await?;
+        if version == loaded.version {
+            loaded.wish = wish;
+        } else {
+            loaded = Loaded { status, wish, version };
+        }
+    }
+}
+
+/// Whether a decision changes anything but notes for people.
+fn is_material(status: &UpgradeStatus, decision: &Decision) -> bool {
+    if !decision.events.is_empty() || decision.quarantine.is_some() || decision.verified {
+        return true;
+    }
+    let new = &decision.status;
+    let same_nodes = status.nodes.len() == new.nodes.len()
+        && status.nodes.iter().zip(&new.nodes).all(|(a, b)| {
+            // The build that a node runs is seen anew at every look.
+            a.build == b.build && a == b || {
+                let mut a = a.clone();
+                a.build = b.build;
+                a == *b
+            }
+        });
+    status.phase != new.phase
+        || status.since != new.since
+        || status.cure != new.cure
+        || status.resume_to != new.resume_to
+        || status.failed_gate != new.failed_gate
+        || !same_nodes
+}
+
+/// What is known of the nodes, and what is being asked of them.
+struct Nodes<'a, W: World> {
+    world: &'a W,
+    plan: &'a Plan,
+    limits: &'a Limits,
+    sights: Vec<Option<NodeSight>>,
+    troubles: Vec<Option<String>>,
+    looked_at: Vec<Option<tokio::time::Instant>>,
+    flights: FuturesUnordered<Flight<'a>>,
+    /// Which node is asked what: its own step, or a look.
+    in_flight: BTreeMap<usize, Option<String>>,
+}
+
+type Flight<'a> = std::pin::Pin<Box<dyn Future<Output = Landed> + 'a>>;
+
+/// An answer: to a step that was asked for, or to a look.
+struct Landed {
+    node: usize,
+    step: Option<String>,
+    answer: Result<NodeSight, HostError>,
+}
+
+impl<'a, W: World> Nodes<'a, W> {
+    fn new(world: &'a W, plan: &'a Plan, limits: &'a Limits) -> Self {
+        let n = plan.nodes.len();
+        Self {
+            world,
+            plan,
+            limits,
+            sights: vec![None; n],
+            troubles: vec![None; n],
+            looked_at: vec![None; n],
+            flights: FuturesUnordered::new(),
+            in_flight: BTreeMap::new(),
+        }
+    }
+
+    /// No step is being waited for; a look may be.
+    fn idle(&self) -> bool {
+        self.in_flight.values().all(Option::is_none)
+    }
+
+    fn ensure(&mut self, node: usize, intent: &StepIntent) {
+        // The agent serialises what is asked of a node; asking twice would only queue there.
+        if let Some(Some(_)) = self.in_flight.get(&node) {
+            return;
+        }
+        self.in_flight.insert(node, Some(intent.id.clone()));
+        let (world, intent, patience) = (self.world, intent.clone(), self.limits.step_patience);
+        self.flights.push(Box::pin(async move {
+            let answer = world.run(node, &intent, patience).await;
+            Landed {
+                node,
+                step: Some(intent.id),
+                answer,
+            }
+        }));
+    }
+
+    fn look_at_the_stale(&mut self, status: &UpgradeStatus) {
+        let now = tokio::time::Instant::now();
+        for node in 0..self.plan.nodes.len() {
+            if self.in_flight.len() >= self.limits.looks_at_once {
+                break;
+            }
+            let stale = self.looked_at[node].is_none_or(|at| now >= at + self.limits.look_every);
+            if stale && !self.in_flight.contains_key(&node) {
+                self.in_flight.insert(node, None);
+                let step = status.nodes.get(node).and_then(|n| n.step.clone());
+                let world = self.world;
+                self.flights.push(Box::pin(async move {
+                    let answer = world.observe(node, step.as_ref()).await;
+                    Landed {
+                        node,
+                        step: None,
+                        answer,
+                    }
+                }));
+            }
+        }
+    }
+
+    fn next_look(&self) -> Option<tokio::time::Instant> {
+        (0..self.plan.nodes.len())
+            .filter(|node| !self.in_flight.contains_key(node))
+            .filter_map(|node| self.looked_at[node].map(|at| at + self.limits.look_every))
+            .min()
+    }
+
+    /// Waits for one answer and takes note of it.
+    async fn next(&mut self) -> bool {
+        let Some(Landed { node, step, answer }) = self.flights.next().await else {
+            return false;
+        };
+        if self.in_flight.get(&node) != Some(&step) {
+            // A look that a step on the same node has overtaken: what it saw is older than what the step will say.
+            return true;
+        }
+        self.in_flight.remove(&node);
+        self.looked_at[node] = Some(tokio::time::Instant::now());
+        match answer {
+            Ok(sight) => {
+                self.sights[node] = Some(sight);
+                self.troubles[node] = None;
+            }
+            Err(e) => self.troubles[node] = Some(e.to_string()),
+        }
+        true
+    }
+
+    fn observed(&self, world: &W, wish: crate::model::upgrade::Wish, status: &UpgradeStatus) -> Observed {
+        let now = world.now();
+        let nodes = (0..self.plan.nodes.len())
+            .map(|i| match (&self.troubles[i], &self.sights[i]) {
+                (Some(why), _) => NodeView::Unreachable { why: why.clone() },
+                (None, None) => NodeView::NotYet,
+                (None, Some(sight)) => NodeView::Seen(self.seen(i, sight, status)),
+            })
+            .collect();
+        Observed {
+            now,
+            wish,
+            prepared: world.prepared(),
+            nodes,
+            blockers: blockers_if_needed(world, status),
+        }
+    }
+
+    fn seen(&self, i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
+        let watched = self.world.watched(i);
+        let intent = status.nodes.get(i).and_then(|n| n.step.as_ref());
+        let step = intent.and_then(|s| sight.steps.get(&s.id)).map(|s| match s {
+            StepState::Running => StepView::Running,
+            StepState::Died => StepView::Died,
+            StepState::Ended(end) => StepView::Ended {
+                exit: end.exit,
+                log_tail: end.log_tail.clone(),
+            },
+        });
+        Seen {
+            current: sight.current,
+            releases: sight.releases.clone(),
+            running: sight.running.as_ref().and_then(|r| r.build),
+            step,
+            free_bytes: sight.free_bytes,
+            serving: watched.serving,
+            readings: watched.readings,
+        }
+    }
+}
+
+/// Blockers are asked for while something is being judged; before and after they mean nothing.
+fn blockers_if_needed<W: World>(world: &W, status: &UpgradeStatus) -> Vec<crate::model::upgrade::Blocker> {
+    match status.phase {
+        Phase::Baseline | Phase::Rolling | Phase::Soak | Phase::RollingBack => world.blockers(),
+        Phase::Pending
+        | Phase::Preflight
+        | Phase::Succeeded
+        | Phase::RolledBack
+        | Phase::RollbackIneffective
+        | Phase::Paused
+        | Phase::Aborted
+        | Phase::Failed
+        | Phase::Errored
+        | Phase::Inconclusive => Vec::new(),
+    }
+}

@@ -1,0 +1,332 @@
+//! The share of bad calls against a limit: two tests that may be looked at after every call.
+
+mod fail;
+mod pass;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use self::fail::FailProcess;
+use self::pass::PassProcess;
+use super::{Counts, Ending, GateError, Reading, Verdict, exact};
+use crate::model::sample::Sample;
+
+/// The widest jump of `seq` that is still lost or pending calls. A wider one is another numbering: those samples are
+/// strays. It also bounds the work that one sample can cause, at about a tenth of a second.
+const WIDEST_JUMP: u64 = 100_000;
+
+/// While fewer calls than this are spanned, a call with a lower `seq` than any before still belongs to the start of the
+/// test (calls overtake each other in flight; 4096 is 40 s at 100 calls/s). Each one makes the test count anew.
+const OVERTAKING_SPAN: u64 = 4096;
+
+/// Smallest evidence that is shown, so that its logarithm stays finite: e^−700.
+const SMALLEST_LOG: f64 = -700.0;
+
+/// A share gate: "at most `limit` of the calls are bad, where a call without an answer after `age` is bad".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ShareGateText", into = "ShareGateText")]
+pub struct ShareGate {
+    limit: f64,
+    age_us: i64,
+    alpha: f64,
+    beta: f64,
+    block: NonZeroU32,
+}
+
+impl ShareGate {
+    /// A gate for one signal on one node.
+    ///
+    /// - `limit`: the share of bad calls that is still good, in (0, 1).
+    /// - `age_us`: a call that has not ended after this many microseconds is bad; above 0.
+    /// - `alpha`: the probability of a false Fail that this one gate on this one node may spend, in (0, 1); see
+    ///   [`split_alpha`].
+    /// - `beta`: the probability of a false Pass, in (0, 1). It needs no split: an upgrade passes only if every gate passes
+    ///   on every node, so a bad system passes with at most the probability that the one gate passes which it breaks
+    ///   (an intersection-union test: Berger 1982).
+    pub fn new(limit: f64, age_us: i64, alpha: f64, beta: f64) -> Result<ShareGate, GateError> {
+        for (name, value) in [("limit", limit), ("alpha", alpha), ("beta", beta)] {
+            if !(value > 0.0 && value < 1.0) {
+                return Err(GateError::Probability { name, value });
+            }
+        }
+        if age_us <= 0 {
+            return Err(GateError::Age(age_us));
+        }
+        Ok(ShareGate { limit, age_us, alpha, beta, block: NonZeroU32::MIN })
+    }
+
+    /// The same gate betting on the mean of `calls` neighbouring calls at a time, for calls whose outcomes move together.
+    /// A pass then costs that many times the calls; docs/gates.md shows both effects.
+    #[must_use]
+    pub fn with_block(self, calls: NonZeroU32) -> ShareGate {
+        ShareGate { block: calls, ..self }
+    }
+
+    /// The share of bad calls that is still good.
+    pub fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// Microseconds from the intended send after which a call without an answer is bad.
+    pub fn age_us(&self) -> i64 {
+        self.age_us
+    }
+
+    /// The probability of a false Fail that this gate on this node may spend.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    /// The probability of a false Pass.
+    pub fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    /// Calls a bet; 1 where calls are bet on one by one.
+    pub fn block(&self) -> NonZeroU32 {
+        self.block
+    }
+
+    /// Reads the gate at `now_us` from the calls intended at or after `since_us`. The same as pushing the samples into a
+    /// [`ShareTest`] in any order.
+    #[must_use]
+    pub fn read(&self, samples: &[Sample], since_us: i64, now_us: i64) -> Reading {
+        let mut test = ShareTest::new(self.clone(), since_us);
+        for sample in samples {
+            test.push(sample);
+        }
+        test.advance(now_us)
+    }
+}
+
+/// A share gate as it is written: not yet checked.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ShareGateText {
+    #[serde(with = "exact")]
+    limit: f64,
+    age_us: i64,
+    #[serde(with = "exact")]
+    alpha: f64,
+    #[serde(with = "exact")]
+    beta: f64,
+    block: u32,
+}
+
+impl TryFrom<ShareGateText> for ShareGate {
+    type Error = GateError;
+
+    fn try_from(text: ShareGateText) -> Result<Self, GateError> {
+        let block = NonZeroU32::new(text.block).ok_or(GateError::Zero("block"))?;
+        Ok(ShareGate::new(text.limit, text.age_us, text.alpha, text.beta)?.with_block(block))
+    }
+}
+
+impl From<ShareGate> for ShareGateText {
+    fn from(gate: ShareGate) -> Self {
+        let ShareGate { limit, age_us, alpha, beta, block } = gate;
+        ShareGateText { limit, age_us, alpha, beta, block: block.get() }
+    }
+}
+
+/// What each of `tests` (gates times nodes) may spend of an upgrade's `alpha`, in equal parts: by the union bound the
+/// probability of any false Fail in the upgrade is then at most `alpha`, whatever ties the tests together.
+pub fn split_alpha(alpha: f64, tests: NonZeroU32) -> f64 {
+    alpha / f64::from(tests.get())
+}
+
+/// One call as the test keeps it: 32 bytes, whatever the sample said in words.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    intended_us: i64,
+    resolved_us: i64,
+    ending: Ending,
+    /// Resolved by now and part of the sequence.
+    counted: bool,
+}
+
+/// A share gate at work on one node: push samples as they come, ask by [`ShareTest::advance`].
+///
+/// Any order of pushes and any number of advances give the same reading at the same `now`. A sample that is handed over
+/// late (it resolved before the last advance) is folded where it belongs, which counts everything anew; so drain the
+/// sensor after taking `now`, not before.
+#[derive(Debug, Clone)]
+pub struct ShareTest {
+    gate: ShareGate,
+    since_us: i64,
+    now_us: Option<i64>,
+    calls: BTreeMap<u64, Call>,
+    /// Resolution time and `seq` of the calls that are not counted yet.
+    waiting: BinaryHeap<Reverse<(i64, u64)>>,
+    /// A sample came that changes what was already counted.
+    stale: bool,
+    tally: Tally,
+}
+
+/// Everything that is folded from the counted calls.
+#[derive(Debug, Clone)]
+struct Tally {
+    counts: Counts,
+    strays: u64,
+    /// Lowest and highest counted `seq`.
+    span: Option<(u64, u64)>,
+    last_bad_us: Option<i64>,
+    failing: FailProcess,
+    failed: Option<Failed>,
+    passing: PassProcess,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    decided_us: i64,
+    onset_us: i64,
+}
+
+impl Tally {
+    fn new(gate: &ShareGate) -> Tally {
+        Tally {
+            counts: Counts::default(),
+            strays: 0,
+            span: None,
+            last_bad_us: None,
+            failing: FailProcess::new(gate),
+            failed: None,
+            passing: PassProcess::new(gate),
+        }
+    }
+}
+
+impl ShareTest {
+    /// A test that has seen nothing. Calls intended before `since_us` (warm-up, the build before) will not count.
+    pub fn new(gate: ShareGate, since_us: i64) -> ShareTest {
+        let tally = Tally::new(&gate);
+        ShareTest { gate, since_us, now_us: None, calls: BTreeMap::new(), waiting: BinaryHeap::new(), stale: false, tally }
+    }
+
+    /// The gate's parameters.
+    pub fn gate(&self) -> &ShareGate {
+        &self.gate
+    }
+
+    /// Takes one sample. It counts from the first advance at or after its resolution. Of several samples with one `seq` the
+    /// first to resolve counts. The caller sees to it that all samples are of one signal and one node.
+    pub fn push(&mut self, sample: &Sample) {
+        if sample.intended_us < self.since_us {
+            return;
+        }
+        let took_us = sample.resolved_us.saturating_sub(sample.intended_us);
+        let ending = match Ending::of(&sample.outcome) {
+            Ending::Ok if took_us > self.gate.age_us => Ending::Late,
+            ending => ending,
+        };
+        let call = Call { intended_us: sample.intended_us, resolved_us: sample.resolved_us, ending, counted: false };
+        let rank = |call: &Call| (call.resolved_us, call.ending, call.intended_us);
+        match self.calls.get(&sample.seq) {
+            Some(known) if rank(known) <= rank(&call) => return,
+            Some(_) => self.stale = true,
+            None => self.waiting.push(Reverse((call.resolved_us, sample.seq))),
+        }
+        self.calls.insert(sample.seq, call);
+        self.stale |= self.now_us.is_some_and(|now_us| call.resolved_us <= now_us);
+    }
+
+    /// The reading at `now_us`. Time does not run backwards: an earlier moment than before reads as the latest one.
+    pub fn advance(&mut self, now_us: i64) -> Reading {
+        let now_us = self.now_us.map_or(now_us, |before| before.max(now_us));
+        self.now_us = Some(now_us);
+        if self.stale {
+            self.count_anew();
+        }
+        while let Some(&Reverse((resolved_us, seq))) = self.waiting.peek()
+            && resolved_us <= now_us
+        {
+            self.waiting.pop();
+            self.count(seq);
+        }
+        if let Some((first, _)) = self.tally.span {
+            let ripe_us = now_us.saturating_sub(self.gate.age_us);
+            self.tally.passing.run(&self.calls, first, ripe_us, self.gate.age_us);
+        }
+        self.reading()
+    }
+
+    fn count_anew(&mut self) {
+        self.stale = false;
+        self.tally = Tally::new(&self.gate);
+        for call in self.calls.values_mut() {
+            call.counted = false;
+        }
+        self.waiting = self.calls.iter().map(|(&seq, call)| Reverse((call.resolved_us, seq))).collect();
+    }
+
+    /// Counts one call; called in order of resolution.
+    fn count(&mut self, seq: u64) {
+        let Some(call) = self.calls.get_mut(&seq) else { return };
+        let tally = &mut self.tally;
+        let (first, last) = tally.span.unwrap_or((seq, seq));
+        let overtaken = seq < first;
+        if seq.saturating_sub(last) > WIDEST_JUMP || (overtaken && last - seq > OVERTAKING_SPAN) {
+            tally.strays += 1;
+            return;
+        }
+        call.counted = true;
+        let call = *call;
+        let (first, last) = (first.min(seq), last.max(seq));
+        tally.span = Some((first, last));
+        tally.counts.add(call.ending);
+        if call.ending.is_bad() {
+            tally.last_bad_us = tally.last_bad_us.max(Some(call.intended_us));
+        }
+        if tally.passing.has_passed_over(seq) {
+            // It was folded as missing, or the start has moved: the pass is counted anew at the end of this advance.
+            tally.passing = PassProcess::new(&self.gate);
+        }
+        if tally.failed.is_some() {
+            return;
+        }
+        if overtaken {
+            let bad = self.calls.range(first..=last).filter(|(_, call)| call.counted && call.ending.is_bad());
+            tally.failing.recount(last - first, bad.map(|(seq, _)| seq - first));
+        } else {
+            tally.failing.count(seq - first, call.ending.is_bad());
+        }
+        if call.ending.is_bad() && tally.failing.rejects() {
+            let spell = first + tally.failing.onset();
+            let first_bad = self.calls.range(spell..).find(|(_, call)| call.counted && call.ending.is_bad());
+            let onset_us = first_bad.map_or(call.intended_us, |(_, call)| call.intended_us);
+            tally.failed = Some(Failed { decided_us: call.resolved_us, onset_us });
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        let Tally { counts, strays, span, last_bad_us, failing, failed, passing } = &self.tally;
+        let verdict = if failed.is_some() {
+            Verdict::Fail
+        } else if passing.passed_us().is_some() {
+            Verdict::Pass
+        } else if counts.all() > 0 {
+            Verdict::Undecided
+        } else {
+            Verdict::NoData
+        };
+        Reading {
+            verdict,
+            n: counts.all(),
+            bad: counts.bad(),
+            counts: *counts,
+            unresolved: span.map_or(0, |(first, last)| (last - first).saturating_add(1) - counts.all()),
+            strays: *strays,
+            e_fail_log: libm::log(failing.evidence()).max(SMALLEST_LOG),
+            e_pass_log: libm::log(passing.evidence()).max(SMALLEST_LOG),
+            onset_us: failed.map(|failed| failed.onset_us),
+            decided_us: failed.map_or(passing.passed_us(), |failed| Some(failed.decided_us)),
+            last_bad_us: *last_bad_us,
+            expected_calls_to_pass: if failed.is_some() { None } else { passing.clean_calls_left() },
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Words that messages about text share.
+
+use super::tree::{Node, Value};
+
+/// Characters of a found value that a message repeats; the caret line below it shows the rest.
+const EXCERPT_CHARS: usize = 40;
+/// Allowed values that a message lists: with more, the hint is longer than anybody reads.
+const LIST_LIMIT: usize = 12;
+
+/// A value in backticks: cut when long, control characters escaped so that a text cannot drive the terminal.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown = String::from("`");
+    for c in text.chars().take(EXCERPT_CHARS) {
+        if c.is_control() {
+            shown.extend(c.escape_debug());
+        } else {
+            shown.push(c);
+        }
+    }
+    if text.chars().nth(EXCERPT_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown.push('`');
+    shown
+}
+
+/// What a node holds, to follow "found".
+pub(super) fn found(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "no value".to_owned(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Int(value) => format!("the number `{value}`"),
+        Value::Float(value) => format!("the number `{value}`"),
+        Value::String(value) if value.is_empty() => "an empty string".to_owned(),
+        Value::String(value) => format!("the string {}", quoted(value)),
+        Value::Seq(_) => "a list".to_owned(),
+        Value::Map(_) => "a map".to_owned(),
+    }
+}
+
+/// `` `a`, `b` or `c` ``, cut when long.
+pub(super) fn one_of<S: AsRef<str>>(words: &[S]) -> String {
+    let mut listed: Vec<String> = words.iter().take(LIST_LIMIT).map(|word| quoted(word.as_ref())).collect();
+    if words.len() > LIST_LIMIT {
+        listed.push(format!("{} more", words.len() - LIST_LIMIT));
+    }
+    alternatives(&listed)
+}
+
+/// `a, b or c`.
+pub(super) fn alternatives(phrases: &[String]) -> String {
+    match phrases {
+        [] => "nothing".to_owned(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// `1 element`, `2 elements`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

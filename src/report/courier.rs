@@ -1,0 +1,256 @@
+//! Carries reports from the outbox to their sinks. Each sink has its own pace: one that is dead keeps its reports
+//! waiting and nobody else's. Two couriers on one home (a command and `serve`) share the work: each report is claimed
+//! before it is delivered, and only the oldest of a thread can be claimed.
+
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Report, Sink, SinkError};
+use crate::model::values::Digest;
+use crate::store::{OutboxEntry, Settlement, Store, StoreError, random_id};
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// No delivery takes longer; a webhook gives up earlier by itself ([`super::WEBHOOK_TIMEOUT`]), a file on a hung disk
+/// does not.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(20);
+/// A courier that died leaves its claim; others wait this long. Longer than a delivery may take, so that a living
+/// courier never loses one.
+const CLAIM: Duration = Duration::from_secs(30);
+/// How often a courier looks for new reports, and for what another one has settled: a person does not notice 1 s, and
+/// a look costs microseconds.
+const POLL: Duration = Duration::from_secs(1);
+/// The first wait after a failure: most are a restart or a lost packet.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest: after a night's outage the chat gets its reports within five minutes.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// Of an error's words, this many characters are kept.
+const LONGEST_ERROR: usize = 300;
+
+/// How long to wait after the `failures`th failure in a row: doubling from 1 s to 5 min, then between half of that and
+/// all of it, so that the reports of many homes do not come back at one moment. Which part is drawn from the report's
+/// key: the same for the same failure, spread over keys and failures.
+#[must_use]
+pub fn backoff(failures: u32, key: &str) -> Duration {
+    let doublings = failures.saturating_sub(1).min(31);
+    let full = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
+    let drawn = Digest::of(format!("{failures} {key}").as_bytes());
+    let part = u32::from_str_radix(&drawn.hex()[..4], 16).unwrap_or(0);
+    full / 2 + full / 2 * part / 0xffff
+}
+
+/// What a courier did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Reports delivered.
+    pub delivered: u32,
+    /// Attempts that failed and are made again.
+    pub deferred: u32,
+    /// Reports that their sink refused for good.
+    pub dead: u32,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.deferred += other.deferred;
+        self.dead += other.dead;
+    }
+}
+
+/// When a courier stops.
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    /// When nothing is due.
+    Due,
+    /// When nothing waits, or at this time.
+    Empty(Timestamp),
+    /// Never.
+    Endless,
+}
+
+/// Drains the outbox of one home through these sinks.
+pub struct Courier {
+    store: Arc<dyn Store>,
+    sinks: Vec<Box<dyn Sink>>,
+    clock: Clock,
+    claimant: String,
+}
+
+impl Courier {
+    /// A courier. Reports for sinks that are not among these stay in the outbox, for a courier that has them.
+    pub fn new(store: Arc<dyn Store>, sinks: Vec<Box<dyn Sink>>, clock: Clock) -> Self {
+        Self {
+            store,
+            sinks,
+            clock,
+            claimant: random_id(),
+        }
+    }
+
+    /// Attempts what is due now, once, and what follows it in its thread.
+    pub async fn pass(&self) -> Result<Tally, StoreError> {
+        self.work(Patience::Due).await
+    }
+
+    /// Delivers until nothing waits, at most until this time; a delivery that still runs then is cut off, and made
+    /// again by the next courier. What is left is in [`Store::pending`].
+    pub async fn drain(&self, until: Timestamp) -> Result<Tally, StoreError> {
+        self.work(Patience::Empty(until)).await
+    }
+
+    /// Delivers for as long as the process lives; drop the future to stop. Trouble with the store is logged, and tried
+    /// again.
+    pub async fn run(&self) {
+        join_all(self.sinks.iter().map(|sink| async {
+            loop {
+                if let Err(e) = self.work_for(sink.as_ref(), Patience::Endless).await {
+                    tracing::warn!(sink = sink.name(), "reports wait: {e}");
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }))
+        .await;
+    }
+
+    async fn work(&self, patience: Patience) -> Result<Tally, StoreError> {
+        let sinks = self.sinks.iter();
+        let tallies = try_join_all(sinks.map(|sink| self.work_for(sink.as_ref(), patience))).await?;
+        Ok(tallies.into_iter().fold(Tally::default(), |mut sum, tally| {
+            sum += tally;
+            sum
+        }))
+    }
+
+    async fn work_for(&self, sink: &dyn Sink, patience: Patience) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        loop {
+            let now = (self.clock)();
+            if let Patience::Empty(end) = patience
+                && now >= end
+            {
+                return Ok(tally);
+            }
+            let claim_until = later(now, CLAIM);
+            match self.store.claim(sink.name(), &self.claimant, now, claim_until)? {
+                Some(entry) => tally += self.carry(sink, &entry, patience, now).await?,
+                None => match self.rest(sink, patience, now)? {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Ok(tally),
+                },
+            }
+        }
+    }
+
+    /// How long to wait before the next look; `None` when there is nothing to wait for.
+    fn rest(&self, sink: &dyn Sink, patience: Patience, now: Timestamp) -> Result<Option<Duration>, StoreError> {
+        match patience {
+            Patience::Due => Ok(None),
+            Patience::Endless => Ok(Some(Duration::MAX)),
+            Patience::Empty(end) => {
+                let due = self.store.next_due(sink.name())?;
+                // What is due after the end may still be settled by another courier, but is not worth waiting for.
+                Ok(due.filter(|due| *due < end).map(|due| from_to(now, due).min(POLL)))
+            }
+        }
+    }
+
+    async fn carry(
+        &self,
+        sink: &dyn Sink,
+        entry: &OutboxEntry,
+        patience: Patience,
+        now: Timestamp,
+    ) -> Result<Tally, StoreError> {
+        let limit = match patience {
+            Patience::Empty(end) => DELIVERY_LIMIT.min(from_to(now, end)),
+            Patience::Due | Patience::Endless => DELIVERY_LIMIT,
+        };
+        let outcome = attempt(sink, entry, limit).await;
+        let now = (self.clock)();
+        let (how, tally) = settlement(entry, outcome, now);
+        self.store.settle(entry.id, &self.claimant, &how, now)?;
+        Ok(tally)
+    }
+}
+
+async fn attempt(sink: &dyn Sink, entry: &OutboxEntry, limit: Duration) -> Result<(), SinkError> {
+    let report: Report = serde_json::from_value(entry.dispatch.payload.clone()).map_err(|e| SinkError::Never {
+        why: format!("the stored report cannot be read: {e}"),
+    })?;
+    tokio::time::timeout(limit, sink.deliver(&report))
+        .await
+        .unwrap_or_else(|_| Err(SinkError::later("cut off: it took too long")))
+}
+
+/// What to note about an attempt. Pure.
+fn settlement(entry: &OutboxEntry, outcome: Result<(), SinkError>, now: Timestamp) -> (Settlement, Tally) {
+    let mut tally = Tally::default();
+    let how = match outcome {
+        Ok(()) => {
+            tally.delivered = 1;
+            Settlement::Delivered
+        }
+        Err(SinkError::Later { why, after }) => {
+            tally.deferred = 1;
+            let ours = backoff(entry.attempts + 1, &entry.dispatch.dedupe_key);
+            Settlement::Retry {
+                at: later(now, ours.max(after.unwrap_or_default())),
+                why: shortened(&why),
+            }
+        }
+        Err(SinkError::Never { why }) => {
+            tally.dead = 1;
+            Settlement::Dead { why: shortened(&why) }
+        }
+    };
+    (how, tally)
+}
+
+fn shortened(why: &str) -> String {
+    why.chars().take(LONGEST_ERROR).collect()
+}
+
+fn later(now: Timestamp, wait: Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// Zero when `to` has passed.
+fn from_to(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn waits_double_within_their_bounds(failures in 1..100_u32, key in "[a-z0-9]{1,20}") {
+            let full = Duration::from_secs(1 << (failures - 1).min(20)).min(LONGEST_WAIT);
+            let wait = backoff(failures, &key);
+            prop_assert!(wait >= full / 2 && wait <= full, "{failures}: {wait:?}");
+            prop_assert_eq!(wait, backoff(failures, &key));
+        }
+    }
+
+    #[test]
+    fn homes_that_fail_together_do_not_come_back_together() {
+        let mut waits: Vec<_> = (0..100).map(|i| backoff(5, &format!("home{i}-1"))).collect();
+        waits.sort();
+        waits.dedup();
+        assert!(waits.len() > 90, "{} different waits", waits.len());
+    }
+
+    #[test]
+    fn a_claim_outlives_the_longest_delivery() {
+        assert!(super::super::WEBHOOK_TIMEOUT < DELIVERY_LIMIT && DELIVERY_LIMIT < CLAIM);
+    }
+}

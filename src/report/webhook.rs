@@ -1,0 +1,180 @@
+//! A chat's incoming webhook, or any server that takes JSON.
+
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use jiff::Timestamp;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, StatusCode, Url};
+
+use super::{Report, Sink, SinkError};
+use crate::http::{self, HttpError, HttpOptions};
+
+/// A chat server answers in well under a second; one that takes longer than this is asked again later.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bounds what a server may ask us to wait, so that a wrong header does not silence a thread for a day.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// Posts each report as JSON. Its address is a secret: whoever knows it can write to the chat.
+pub struct WebhookSink {
+    name: String,
+    url: Url,
+    client: Client,
+    clock: super::Clock,
+}
+
+/// Why there is no webhook sink.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The address is none. It is not shown, being a secret.
+    #[error("the address of webhook {0} is not an http or https URL; check the secret that holds it")]
+    Address(String),
+    /// The client cannot be made.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+impl WebhookSink {
+    /// A sink of this name that posts to this address. The clock is for a `Retry-After` that names a time of day.
+    pub fn new(
+        name: impl Into<String>,
+        url: &str,
+        options: &HttpOptions,
+        clock: super::Clock,
+    ) -> Result<Self, WebhookError> {
+        let name = name.into();
+        let url = Url::parse(url.trim())
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| WebhookError::Address(name.clone()))?;
+        let client = http::client(&HttpOptions {
+            timeout: options.timeout.min(WEBHOOK_TIMEOUT),
+            ..options.clone()
+        })?;
+        Ok(Self {
+            name,
+            url,
+            client,
+            clock,
+        })
+    }
+}
+
+impl std::fmt::Debug for WebhookSink {
+    /// Hides the address (I8).
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookSink")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sink for WebhookSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
+        async move {
+            let body = serde_json::to_vec(report).map_err(|e| SinkError::Never { why: e.to_string() })?;
+            let answer = self
+                .client
+                .post(self.url.clone())
+                .header("Content-Type", "application/json")
+                .header("Idempotency-Key", &report.dedupe_key)
+                .body(body)
+                .send()
+                .await
+                .map_err(|e| SinkError::later(http::cause(&e.without_url())))?;
+            // The body is not read: it could be of any size, and nothing in it would change what we do.
+            judge(answer.status(), answer.headers(), (self.clock)())
+        }
+        .boxed()
+    }
+}
+
+/// 2xx: delivered. 4xx: this report will never be taken, but 408 (too slow) and 429 (too many) pass. All else may pass.
+fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Result<(), SinkError> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let why = format!("the server answered {status}");
+    let passes = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    if status.is_client_error() && !passes {
+        return Err(SinkError::Never { why });
+    }
+    let after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| retry_after(value, now));
+    Err(SinkError::Later { why, after })
+}
+
+/// RFC 9110, 10.2.3: seconds, or a date.
+fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    let wait = if let Ok(seconds) = value.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = jiff::fmt::rfc2822::parse(value).ok()?;
+        Duration::try_from(date.timestamp().duration_since(now)).unwrap_or(Duration::ZERO)
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_ask_for_time_in_seconds_or_by_the_clock() {
+        let now: Timestamp = "1994-11-06T08:49:00Z".parse().expect("a time");
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
+            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
+            ("99999999", Some(3600)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let wait = retry_after(value, now);
+            assert_eq!(wait, seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn only_a_refusal_of_this_very_report_is_for_good() {
+        for (status, expected) in [
+            (200, "delivered"),
+            (204, "delivered"),
+            (301, "later"),
+            (400, "never"),
+            (403, "never"),
+            (404, "never"),
+            (408, "later"),
+            (410, "never"),
+            (429, "later"),
+            (500, "later"),
+            (503, "later"),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let got = match judge(status, &HeaderMap::new(), Timestamp::UNIX_EPOCH) {
+                Ok(()) => "delivered",
+                Err(SinkError::Later { .. }) => "later",
+                Err(SinkError::Never { .. }) => "never",
+            };
+            assert_eq!(got, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_address_is_never_shown() {
+        let clock: crate::report::Clock = std::sync::Arc::new(|| Timestamp::UNIX_EPOCH);
+        let make = |url| WebhookSink::new("chat", url, &HttpOptions::default(), clock.clone());
+        let sink = make("https://chat.example/hooks/s3cret\n").expect("an address");
+        assert!(!format!("{sink:?}").contains("s3cret"));
+        let refused = make("ftp://chat.example/s3cret").expect_err("not http");
+        assert!(!format!("{refused} {refused:?}").contains("s3cret"));
+    }
+}

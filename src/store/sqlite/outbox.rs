@@ -1,0 +1,166 @@
+//! Reports on their way out. A row waits, is claimed by one drainer at a time, and ends as delivered or dead.
+//! Only the oldest waiting row of a (sink, thread) can be claimed: that is the order.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{Fault, decode, encode, signed, time, unsigned};
+use crate::store::{Dispatch, EventRecord, KEEP_SETTLED_REPORTS, OutboxEntry, PendingReports, Settlement};
+
+pub(super) fn add(tx: &Transaction<'_>, record: &EventRecord, report: &Dispatch) -> Result<(), Fault> {
+    let Dispatch {
+        sink,
+        thread,
+        dedupe_key,
+        payload,
+    } = report;
+    tx.prepare_cached(
+        "INSERT INTO outbox (seq, environment, upgrade, sink, thread, dedupe_key, payload, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'waiting')",
+    )?
+    .execute(params![
+        signed(record.seq),
+        record.environment,
+        record.upgrade,
+        sink,
+        thread,
+        dedupe_key,
+        encode("a report", payload)?,
+    ])?;
+    Ok(())
+}
+
+/// The heads of a sink's threads, by the index on waiting rows.
+const HEADS: &str =
+    "WITH heads AS (SELECT min(id) AS id FROM outbox WHERE state = 'waiting' AND sink = ?1 GROUP BY thread)";
+
+pub(super) fn claim(
+    tx: &Transaction<'_>,
+    sink: &str,
+    claimant: &str,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Option<OutboxEntry>, Fault> {
+    let row = tx
+        .prepare_cached(&format!(
+            "{HEADS} SELECT outbox.id, seq, thread, dedupe_key, payload, attempts
+             FROM heads JOIN outbox ON outbox.id = heads.id
+             WHERE next_attempt_us <= ?2 AND claimed_until_us <= ?2
+             ORDER BY outbox.id LIMIT 1"
+        ))?
+        .query_row(params![sink, now.as_microsecond()], |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get::<_, String>(4)?,
+                row.get(5)?,
+            ))
+        })
+        .optional()?;
+    let Some((id, seq, thread, dedupe_key, payload, attempts)) = row else {
+        return Ok(None);
+    };
+    tx.prepare_cached("UPDATE outbox SET claimed_by = ?2, claimed_until_us = ?3 WHERE id = ?1")?
+        .execute(params![id, claimant, until.as_microsecond()])?;
+    Ok(Some(OutboxEntry {
+        id: unsigned(id),
+        seq: unsigned(seq),
+        dispatch: Dispatch {
+            sink: sink.to_owned(),
+            thread,
+            dedupe_key,
+            payload: decode(&format!("report {id}"), &payload)?,
+        },
+        attempts,
+    }))
+}
+
+pub(super) fn settle(
+    tx: &Transaction<'_>,
+    id: u64,
+    claimant: &str,
+    how: &Settlement,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let (id, now_us) = (signed(id), now.as_microsecond());
+    match how {
+        // A fact, whoever has the claim by now.
+        Settlement::Delivered => tx.execute(
+            "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, claimed_by = NULL, settled_us = ?2
+             WHERE id = ?1 AND state = 'waiting'",
+            params![id, now_us],
+        )?,
+        Settlement::Retry { at, why } => tx.execute(
+            "UPDATE outbox SET attempts = attempts + 1, next_attempt_us = ?3, last_error = ?4,
+                               claimed_by = NULL, claimed_until_us = 0
+             WHERE id = ?1 AND state = 'waiting' AND claimed_by = ?2",
+            params![id, claimant, at.as_microsecond(), why],
+        )?,
+        Settlement::Dead { why } => tx.execute(
+            "UPDATE outbox SET state = 'dead', attempts = attempts + 1, settled_us = ?3, last_error = ?4,
+                               claimed_by = NULL
+             WHERE id = ?1 AND state = 'waiting' AND claimed_by = ?2",
+            params![id, claimant, now_us, why],
+        )?,
+    };
+    Ok(())
+}
+
+pub(super) fn next_due(tx: &Transaction<'_>, sink: &str) -> Result<Option<Timestamp>, Fault> {
+    let due: Option<i64> = tx
+        .prepare_cached(&format!(
+            "{HEADS} SELECT min(max(next_attempt_us, claimed_until_us))
+             FROM heads JOIN outbox ON outbox.id = heads.id"
+        ))?
+        .query_row([sink], |row| row.get(0))?;
+    Ok(due.map(time))
+}
+
+pub(super) fn pending(
+    tx: &Transaction<'_>,
+    environment: Option<&str>,
+    upgrade: Option<&str>,
+) -> Result<Vec<PendingReports>, Fault> {
+    // SQLite takes a bare column from the row that has the max(): the last error.
+    let found = tx
+        .prepare_cached(
+            "SELECT sink, sum(state = 'waiting'), sum(state = 'dead'),
+                    max(CASE WHEN last_error IS NOT NULL THEN id END), last_error
+             FROM outbox
+             WHERE state <> 'delivered' AND (?1 IS NULL OR environment = ?1) AND (?2 IS NULL OR upgrade = ?2)
+             GROUP BY sink ORDER BY sink",
+        )?
+        .query_map(params![environment, upgrade], |row| {
+            Ok(PendingReports {
+                sink: row.get(0)?,
+                waiting: unsigned(row.get(1)?),
+                dead: unsigned(row.get(2)?),
+                last_error: row.get(4)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(found)
+}
+
+/// Drops the oldest settled rows beyond the bound. Rows that wait stay, however many: nothing is lost (I5).
+pub(super) fn prune(tx: &Transaction<'_>) -> Result<u64, Fault> {
+    let mut gone = 0;
+    for state in ["delivered", "dead"] {
+        gone += tx.execute(
+            "DELETE FROM outbox WHERE state = ?1 AND id <=
+               (SELECT id FROM outbox WHERE state = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            params![state, signed(KEEP_SETTLED_REPORTS)],
+        )?;
+    }
+    Ok(gone as u64)
+}
+
+pub(super) fn forget_environment(tx: &Transaction<'_>, environment: &str) -> Result<u64, Fault> {
+    let gone = tx.execute(
+        "DELETE FROM outbox WHERE environment = ?1 AND state <> 'waiting'",
+        [environment],
+    )?;
+    Ok(gone as u64)
+}
