@@ -8,6 +8,13 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity};
 /// For a caller that does not say: longer than any answer of a server in service takes, short enough to notice.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Idle connections a host for a caller that does not say: calls one after the other need one.
+const DEFAULT_IDLE: usize = 2;
+
+/// Idle connections are closed before the shortest keep-alive that servers commonly use (5 s with Apache httpd): a
+/// call sent into a connection that the server is closing would look refused.
+const IDLE_CONNECTION: Duration = Duration::from_secs(2);
+
 /// What a client may differ in.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
@@ -21,6 +28,8 @@ pub struct HttpOptions {
     pub user_agent: String,
     /// Which way requests go.
     pub route: Route,
+    /// What becomes of a connection after its call.
+    pub connections: Connections,
 }
 
 impl Default for HttpOptions {
@@ -31,8 +40,18 @@ impl Default for HttpOptions {
             timeout: DEFAULT_TIMEOUT,
             user_agent: concat!("stagegate/", env!("CARGO_PKG_VERSION")).to_owned(),
             route: Route::Direct,
+            connections: Connections::Kept(DEFAULT_IDLE),
         }
     }
+}
+
+/// What becomes of a connection after its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// At most this many idle ones a host are kept for the next call, as a busy client would.
+    Kept(usize),
+    /// Each call connects anew: what a probe must do, or it would miss a server that accepts nobody any more.
+    Fresh,
 }
 
 /// A client certificate and its key.
@@ -75,6 +94,8 @@ pub enum HttpError {
 }
 
 /// Makes a client. Redirects are not followed: an answer that sends us elsewhere is not the answer of whom we asked.
+/// Nothing is repeated by itself: whoever asks knows whether asking twice does harm. HTTP/1.1 only, so that one stalled
+/// connection never couples calls that should be independent.
 /// Make one and keep it: it holds the open connections and the system's certificates.
 pub fn client(options: &HttpOptions) -> Result<Client, HttpError> {
     install_provider();
@@ -84,6 +105,7 @@ pub fn client(options: &HttpOptions) -> Result<Client, HttpError> {
         timeout,
         user_agent,
         route,
+        connections,
     } = options;
     let mut trust = Vec::new();
     if let Some(pem) = ca {
@@ -97,6 +119,14 @@ pub fn client(options: &HttpOptions) -> Result<Client, HttpError> {
         let mut builder = ClientBuilder::new()
             .timeout(*timeout)
             .user_agent(user_agent)
+            .http1_only()
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(match connections {
+                Connections::Kept(idle) => *idle,
+                Connections::Fresh => 0,
+            })
             .redirect(reqwest::redirect::Policy::none());
         if let Some(identity) = &identity {
             builder = builder.identity(identity.clone());

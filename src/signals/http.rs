@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::excerpt;
 use super::postgres::Database;
 use super::traffic::{Answer, Call, CallId, Effect};
+use crate::http::{self, ClientIdentity, Connections, HttpOptions};
 use crate::model::environment::{Expectation, HttpProbe, Request};
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::sample::Outcome;
@@ -24,21 +25,12 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How much of an answer a message quotes.
 const EXCERPT_CHARS: usize = 160;
 
-/// Idle connections are closed before the shortest keep-alive that servers commonly use (5 s with Apache httpd):
-/// a call sent into a connection that the server is closing would count as refused.
-const IDLE_CONNECTION: Duration = Duration::from_secs(2);
+/// Beyond any timeout of a plan.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// Why calls cannot be made at all. Nothing here is ever the node's doing.
 #[derive(Debug, Error)]
-pub enum HttpError {
-    /// TLS material that does not parse.
-    #[error("cannot use the {what}: {why}; it must be PEM text")]
-    Tls {
-        /// Which part.
-        what: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
+pub enum CallError {
     /// A request that cannot be rendered.
     #[error("the request's {part}: {source}")]
     Render {
@@ -56,98 +48,25 @@ pub enum HttpError {
         /// What is wrong with it.
         why: String,
     },
-    /// The client could not be built.
-    #[error("cannot build an HTTP client: {0}")]
-    Client(String),
 }
 
-/// Whom we trust and who we are.
-#[derive(Clone, Default)]
-pub struct ClientTls {
-    /// Certificates of the authorities that are trusted, PEM; the system's own without.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Client certificate and key, PEM, one after the other.
-    pub identity_pem: Option<Vec<u8>>,
-}
-
-impl std::fmt::Debug for ClientTls {
-    /// The identity holds a key (I8).
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientTls")
-            .field("ca", &self.ca_pem.is_some())
-            .field("identity", &self.identity_pem.is_some())
-            .finish()
-    }
-}
-
-/// What becomes of a connection after its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connections {
-    /// At most this many are kept for the next call, as a busy client would.
-    Kept(usize),
-    /// Each call connects anew: what a probe must do, or it would miss a server that accepts nobody any more.
-    Fresh,
-}
-
-/// Builds the client for calls to nodes.
-///
-/// It speaks HTTP/1.1 only, so that one stalled connection never couples calls that should be independent, follows no
-/// redirect (a redirect is not the answer), repeats nothing by itself, and uses no proxy.
+/// Builds the client for calls to nodes: the project's one, without a timeout of its own that could end a call before
+/// its schedule does and would then look like a refusal.
 ///
 /// # Errors
 /// TLS material that does not parse.
-pub fn client(tls: &ClientTls, connections: Connections) -> Result<Client, HttpError> {
-    // An error says that one is installed already, which is all that is wanted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let authorities = match &tls.ca_pem {
-        None => None,
-        Some(pem) => Some(authorities(pem)?),
-    };
-    let identity = match &tls.identity_pem {
-        None => None,
-        Some(pem) => Some(reqwest::Identity::from_pem(pem).map_err(|error| HttpError::Tls {
-            what: "client certificate and key",
-            why: causes(&error),
-        })?),
-    };
-    let build = |authorities: Option<Vec<reqwest::Certificate>>| {
-        let mut builder = Client::builder()
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(match connections {
-                Connections::Kept(idle) => idle,
-                Connections::Fresh => 0,
-            });
-        if let Some(authorities) = authorities {
-            builder = builder.tls_certs_only(authorities);
-        }
-        if let Some(identity) = identity.clone() {
-            builder = builder.identity(identity);
-        }
-        builder.build()
-    };
-    match build(authorities.clone()) {
-        // A minimal machine has no system certificates; it still speaks plain HTTP to its own nodes.
-        Err(_) if authorities.is_none() => build(Some(Vec::new())),
-        other => other,
-    }
-    .map_err(|error| HttpError::Client(causes(&error)))
-}
-
-fn authorities(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, HttpError> {
-    let bad = |why: String| HttpError::Tls {
-        what: "authorities' certificates",
-        why,
-    };
-    let found = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| bad(causes(&error)))?;
-    if found.is_empty() {
-        return Err(bad("there is no certificate in it".to_owned()));
-    }
-    Ok(found)
+pub fn client(
+    ca_pem: Option<Vec<u8>>,
+    identity: Option<ClientIdentity>,
+    connections: Connections,
+) -> Result<Client, http::HttpError> {
+    http::client(&HttpOptions {
+        ca: ca_pem,
+        identity,
+        timeout: NEVER,
+        connections,
+        ..HttpOptions::default()
+    })
 }
 
 /// A statement with the database that it runs on.
@@ -214,8 +133,8 @@ impl HttpCall {
         before: Option<OnDatabase>,
         effect: Option<EffectCheck>,
         context: &Value,
-    ) -> Result<Self, HttpError> {
-        let unusable = |part: &str, why: String| HttpError::Unusable {
+    ) -> Result<Self, CallError> {
+        let unusable = |part: &str, why: String| CallError::Unusable {
             part: part.to_owned(),
             why,
         };
@@ -249,11 +168,11 @@ impl HttpCall {
         let call = Self {
             client,
             method,
-            renderer: Renderer::new(&templates).map_err(|source| HttpError::Render {
+            renderer: Renderer::new(&templates).map_err(|source| CallError::Render {
                 part: "template".to_owned(),
                 source,
             })?,
-            variables: Variables::new(context).map_err(|source| HttpError::Render {
+            variables: Variables::new(context).map_err(|source| CallError::Render {
                 part: "context".to_owned(),
                 source,
             })?,
@@ -278,7 +197,7 @@ impl HttpCall {
     ///
     /// # Errors
     /// As [`HttpCall::new`].
-    pub fn probe(client: Client, probe: &HttpProbe, context: &Value) -> Result<Self, HttpError> {
+    pub fn probe(client: Client, probe: &HttpProbe, context: &Value) -> Result<Self, CallError> {
         let request = Request {
             builds: crate::model::values::BuildRange::default(),
             method: "GET".to_owned(),
@@ -317,17 +236,17 @@ impl HttpCall {
         variables
     }
 
-    fn render(&self, part: &str, variables: &Variables) -> Result<String, HttpError> {
+    fn render(&self, part: &str, variables: &Variables) -> Result<String, CallError> {
         self.renderer
             .render(part, variables)
-            .map_err(|source| HttpError::Render {
+            .map_err(|source| CallError::Render {
                 part: part.to_owned(),
                 source,
             })
     }
 
-    fn request(&self, variables: &Variables) -> Result<reqwest::Request, HttpError> {
-        let unusable = |part: &str, why: String| HttpError::Unusable {
+    fn request(&self, variables: &Variables) -> Result<reqwest::Request, CallError> {
+        let unusable = |part: &str, why: String| CallError::Unusable {
             part: part.to_owned(),
             why,
         };
@@ -444,10 +363,10 @@ impl Call for HttpCall {
 }
 
 impl Expected {
-    fn new(expectation: &Expectation) -> Result<Self, HttpError> {
+    fn new(expectation: &Expectation) -> Result<Self, CallError> {
         let body = match &expectation.body {
             None => None,
-            Some(pattern) => Some(Regex::new(pattern).map_err(|error| HttpError::Unusable {
+            Some(pattern) => Some(Regex::new(pattern).map_err(|error| CallError::Unusable {
                 part: "expected body".to_owned(),
                 why: error.to_string(),
             })?),

@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde_json::json;
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
 use stagegate::model::sample::{Outcome, Sample};
-use stagegate::signals::http::{ClientTls, Connections, EffectCheck, HttpCall, OnDatabase, client};
+use stagegate::http::{ClientIdentity, Connections};
+use stagegate::signals::http::{EffectCheck, HttpCall, OnDatabase, client};
 use stagegate::signals::log::LogHandle;
 use stagegate::signals::log::calls::{LogPatterns, LogPlan};
 use stagegate::signals::log::follow::{Begin, LocalFile};
@@ -44,7 +45,7 @@ fn request(method: &str, url: String) -> Request {
 }
 
 fn call(request: &Request) -> HttpCall {
-    let client = client(&ClientTls::default(), Connections::Kept(4)).expect("a client");
+    let client = client(None, None, Connections::Kept(4)).expect("a client");
     HttpCall::new(client, request, None, None, &json!({"node": {"name": "node1"}})).expect("a call")
 }
 
@@ -123,7 +124,7 @@ fn a_request_that_cannot_be_sent_is_refused_before_the_first_call() {
     let refusal = |change: &dyn Fn(&mut Request)| {
         let mut request = request("POST", "http://127.0.0.1/x".to_owned());
         change(&mut request);
-        let client = client(&ClientTls::default(), Connections::Fresh).expect("a client");
+        let client = client(None, None, Connections::Fresh).expect("a client");
         HttpCall::new(client, &request, None, None, &json!({"node": {}}))
             .expect_err("refused")
             .to_string()
@@ -155,7 +156,7 @@ async fn a_probe_connects_anew_each_time_and_traffic_does_not() {
             status: 200,
             body: Some("alive=yes".to_owned()),
         };
-        let client = client(&ClientTls::default(), connections).expect("a client");
+        let client = client(None, None, connections).expect("a client");
         let probe = HttpCall::probe(client, &probe, &json!({})).expect("a probe");
         for _ in 0..3 {
             assert_eq!(probe.once(LONG).await.expect("ours works").0, Outcome::Ok);
@@ -168,9 +169,14 @@ async fn a_probe_connects_anew_each_time_and_traffic_does_not() {
 async fn a_node_that_asks_for_a_certificate_answers_only_those_who_have_one() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let request = alive(format!("https://{}/alive", ours.server()));
-    let identity = |authority: &Authority| Some([authority.read("client.pem"), authority.read("client.key")].concat());
-    let ask = |tls: ClientTls| {
-        let client = client(&tls, Connections::Fresh).expect("a client");
+    let identity = |authority: &Authority| {
+        Some(ClientIdentity {
+            certificate: authority.read("client.pem"),
+            key: authority.read("client.key"),
+        })
+    };
+    let ask = |ca: Option<Vec<u8>>, identity: Option<ClientIdentity>| {
+        let client = client(ca, identity, Connections::Fresh).expect("a client");
         HttpCall::new(client, &request, None, None, &json!({})).expect("a call")
     };
     let (trusted, foreign) = (Some(ours.read("ca.pem")), Some(theirs.read("ca.pem")));
@@ -181,16 +187,11 @@ async fn a_node_that_asks_for_a_certificate_answers_only_those_who_have_one() {
         ("a node that we do not trust", foreign, identity(&ours), false),
         ("no authority named", None, identity(&ours), false),
     ] {
-        let call = ask(ClientTls { ca_pem, identity_pem });
+        let call = ask(ca_pem, identity_pem);
         let (outcome, _) = call.once(LONG).await.expect("ours works");
         let refused = matches!(outcome, Outcome::Refused { .. });
         assert_eq!((outcome.is_ok(), refused), (answers, !answers), "{name}: {outcome:?}");
     }
-    let tls = ClientTls {
-        ca_pem: Some(b"no certificate".to_vec()),
-        identity_pem: None,
-    };
-    assert!(client(&tls, Connections::Fresh).is_err());
 }
 
 /// The update that the tests of traffic make: a row before, an update by the node, a look at the row after.
@@ -207,7 +208,7 @@ fn update(service: std::net::SocketAddr, honesty: &str, database: &Database) -> 
         query: on_database("SELECT state FROM job WHERE id = {{ call.id }}"),
         equals: "running".to_owned(),
     };
-    let client = client(&ClientTls::default(), Connections::Kept(4)).expect("a client");
+    let client = client(None, None, Connections::Kept(4)).expect("a client");
     Arc::new(HttpCall::new(client, &request, Some(before), Some(effect), &json!({})).expect("a call"))
 }
 
