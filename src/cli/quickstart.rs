@@ -97,11 +97,15 @@ fn install_packages(
         .packages_script
         .as_ref()
         .ok_or_else(|| anyhow::anyhow!("packages are missing, and the environment states no `packagesScript`"))?;
-    let mut context = environment.context("", None, None);
-    context["packages"] = serde_json::json!(environment.spec.packages);
+    let context = environment.context("", None, None);
     let variables = crate::model::render::Variables::new(&context)?;
     let text = templates.render(script, &variables)?;
-    let mut child = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut child = Command::new("sh")
+        .args(["-s", "--"])
+        .args(&environment.spec.packages)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         std::io::Write::write_all(&mut stdin, text.as_bytes())?;
     }

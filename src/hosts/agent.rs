@@ -558,6 +558,12 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         let deadline = script.deadline.max(SHORTEST_DEADLINE);
         line(&format!("deadline_{role}"), &seconds(deadline));
         line(&format!("deadline_cs_{role}"), &(deadline.as_millis() / 10).to_string());
+        let mut more = Vec::new();
+        for (name, value) in &script.environment {
+            ask.check("name of a variable", name, is_word)?;
+            more.push(quoted(&format!("{name}={value}")));
+        }
+        line(&format!("environment_{role}"), &more.join(" "));
         let text = if script.text.starts_with("#!") {
             script.text.clone()
         } else {

@@ -660,6 +660,9 @@ run_script() {
 			STAGEGATE_RELEASE_DIR="$place" STAGEGATE_SECRETS_DIR="$node/$at/secrets/$role" STAGEGATE_DEADLINE_S="$deadline"
 		[ "$work" != install ] || set -- "$@" STAGEGATE_ARTIFACT="$node/artifacts/$release"
 		[ -z "$carried" ] || set -- "$@" STAGEGATE_STEP="$carried"
+		# Quoted words, as the caller wrote them.
+		eval "more=\$environment_$role"
+		eval "set -- \"\$@\" $more"
 		exec setsid env -i "$@" timeout -k "$grace" "$deadline" "./$at/$role" </dev/null >"$at/out" 2>&1 6>&-
 	)
 	ended=$?
@@ -697,7 +700,8 @@ run_script() {
 
 start_service() {
 	look_current
-	[ -n "$current" ] || {
+	# A component that has builds has a current one; one that never had any starts without.
+	[ -n "$current" ] || [ ! -e releases ] || {
 		note 'nothing is activated: current points to no release'
 		return 1
 	}
@@ -707,7 +711,7 @@ start_service() {
 		note "start ended with 0, but $pid_file names no living process"
 		return 1
 	}
-	printf '%s %s %s %s %s\n' "$current" "$service_pid" "$service_ticks" "$boot" "$(date +%s)" >running.new &&
+	printf '%s %s %s %s %s\n' "${current:--}" "$service_pid" "$service_ticks" "$boot" "$(date +%s)" >running.new &&
 		mv -f running.new running
 }
 
