@@ -16,6 +16,7 @@ pub mod simulation;
 use serde::{Deserialize, Serialize};
 
 use crate::model::sample::{Outcome, Sample};
+pub use crate::model::upgrade::Verdict;
 
 pub use control::{Blame, shared_degradation};
 pub use evidence::{Evidence, EvidenceError};
@@ -24,20 +25,6 @@ pub use share::{ShareGate, ShareTest, split_alpha};
 
 /// The version of the `libm` crate whose logarithms and powers the readings use; a test holds it to Cargo.lock.
 pub const LIBM_VERSION: &str = "0.2.16";
-
-/// What a gate says about one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub enum Verdict {
-    /// The samples show that the limit is kept.
-    Pass,
-    /// The samples show that the limit is broken. No later sample takes this back.
-    Fail,
-    /// Neither is shown yet. At the gate's deadline the upgrade calls this inconclusive and holds.
-    Undecided,
-    /// Nothing has resolved. Never a pass: a dead sensor looks like this.
-    NoData,
-}
 
 /// How the counted calls came out; everything but `ok` is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
