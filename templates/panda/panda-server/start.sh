@@ -102,6 +102,7 @@ in_node VIRTUAL_ENV="$RELEASE" PATH="$RELEASE/bin:/usr/bin:/bin" PANDA_HOME=/mnt
     PGAPPNAME="{{ component.name }}/{{ node.name }}/$VERSION" X509_CERT_DIR=/mnt/etc/tls RUCIO_ACCOUNT=panda RUCIO_APPID=pandasrv \
     PANDA_URL='http://{{ node.address }}:{{ node.ports.http }}/server/panda' \
     PANDA_URL_SSL='https://{{ node.address }}:{{ node.ports.https }}/server/panda' \
+    PANDACACHE_URL='https://{{ node.address }}:{{ node.ports.https }}/server/panda' PANDA_BEHIND_REAL_LB=1 \
     PANDA_API_URL='http://{{ node.address }}:{{ node.ports.http }}/api/v1' \
     PANDA_API_URL_SSL='https://{{ node.address }}:{{ node.ports.https }}/api/v1' \
     /usr/sbin/apache2 -f /mnt/etc/httpd.conf -k start || fail "Apache refused to start"

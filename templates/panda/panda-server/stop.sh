@@ -12,13 +12,8 @@ if ! pid=$(pid_in run/httpd.pid); then
 fi
 # WINCH is Apache's graceful stop: no new connections from now on, the calls in flight are finished.
 kill -s WINCH "$pid"
-deadline=${STAGEGATE_DEADLINE_S:-60}
-grace=10
-[ "$deadline" -gt $((2 * grace)) ] || grace=$((deadline / 2))
-if ! wait_gone "$pid" $((deadline - grace)); then
-    echo "calls are still unanswered $((deadline - grace)) s after the graceful stop; ending them"
-    kill -s TERM "$pid"
-    wait_gone "$pid" "$grace" || fail "Apache ($pid) still runs"
-fi
+patience=$((${STAGEGATE_DEADLINE_S:-60} - 15))
+[ $patience -ge 5 ] || patience=5
+wait_gone "$pid" $patience || echo "calls are still unanswered $patience s after the graceful stop; ending them"
 end_all
 echo "stopped $pid"
