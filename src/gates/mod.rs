@@ -5,6 +5,7 @@
 //! what was decided live can be recomputed from the recorded evidence bit for bit. docs/gates.md has the formulas, their
 //! sources and what simulation says about them.
 
+mod arrivals;
 pub mod control;
 pub mod evidence;
 mod exact;
@@ -17,27 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::sample::{Outcome, Sample};
 
+pub use crate::model::upgrade::Verdict;
 pub use control::{Blame, shared_degradation};
-pub use evidence::{Evidence, EvidenceError};
-pub use probe::ProbeGate;
+pub use evidence::{Evidence, EvidenceError, Replay};
+pub use probe::{ProbeGate, ProbeTest};
 pub use share::{ShareGate, ShareTest, split_alpha};
 
 /// The version of the `libm` crate whose logarithms and powers the readings use; a test holds it to Cargo.lock.
 pub const LIBM_VERSION: &str = "0.2.16";
-
-/// What a gate says about one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub enum Verdict {
-    /// The samples show that the limit is kept.
-    Pass,
-    /// The samples show that the limit is broken. No later sample takes this back.
-    Fail,
-    /// Neither is shown yet. At the gate's deadline the upgrade calls this inconclusive and holds.
-    Undecided,
-    /// Nothing has resolved. Never a pass: a dead sensor looks like this.
-    NoData,
-}
 
 /// How the counted calls came out; everything but `ok` is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -92,7 +80,9 @@ impl Counts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reading {
-    /// The verdict. Where both tests have decided, Fail wins.
+    /// The moment that it is for (µs since the Unix epoch).
+    pub at_us: i64,
+    /// The verdict. Where both tests have decided, Fail wins, and stays.
     pub verdict: Verdict,
     /// Calls counted so far: intended at or after the start of the gate and resolved by `now`, each `seq` once.
     pub n: u64,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Call, ShareGate};
+use super::ShareGate;
+use crate::gates::arrivals::Call;
 
 /// Bets in the mixture; 32 midpoints are within 0.1 % of the integral for every count that matters.
 const BETS: usize = 32;
