@@ -22,7 +22,7 @@ pub use crate::model::upgrade::Verdict;
 pub use control::{Blame, shared_degradation};
 pub use evidence::{Evidence, EvidenceError, Replay};
 pub use probe::{ProbeGate, ProbeTest};
-pub use share::{ShareGate, ShareTest, split_alpha};
+pub use share::{FAIL_BLOCK, ShareGate, ShareTest, fail_block, split_alpha};
 
 /// The version of the `libm` crate whose logarithms and powers the readings use; a test holds it to Cargo.lock.
 pub const LIBM_VERSION: &str = "0.2.16";

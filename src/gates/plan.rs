@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn bet_on_blocks_costs_that_many_times_the_calls() {
         let gate = share(0.02, 0.05);
-        let blocked = gate.clone().with_block(NonZeroU32::new(25).unwrap());
+        let blocked = gate.clone().with_blocks(NonZeroU32::MIN, NonZeroU32::new(25).unwrap());
         let (single, blocks) = (calls_to_pass(&gate.into()), calls_to_pass(&blocked.clone().into()));
         assert_eq!(blocks, 25 * single);
         assert_passes_exactly_with(&blocked, blocks, 50.0);

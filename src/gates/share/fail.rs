@@ -57,7 +57,7 @@ impl FailProcess {
         }
         FailProcess {
             limit,
-            block: u64::from(gate.block.get()),
+            block: u64::from(gate.fail_block.get()),
             threshold: 1.0 / gate.alpha,
             bets,
             bad: Vec::new(),

@@ -23,6 +23,14 @@ const WIDEST_JUMP: u64 = 100_000;
 /// test (calls overtake each other in flight; 4096 is 40 s at 100 calls/s). Each one makes the test count anew.
 const OVERTAKING_SPAN: u64 = 4096;
 
+/// Calls that a Fail bets on at a time, unless said otherwise: 3 s at 5 calls/s, within which latencies move together
+/// ([`BLOCK_S`]). Bets on single calls would take three late calls in a row for proof; docs/gates.md has the figures.
+pub const FAIL_BLOCK: NonZeroU32 = NonZeroU32::new(15).expect("not 0");
+
+/// The time that a Fail's block should span, in seconds: with 3 s alpha holds at 0.3 of the limit even where the
+/// log-latencies of neighbouring calls correlate by 0.95 at 5 calls/s, and a hang is still seen within 20 s.
+const BLOCK_S: f64 = 3.0;
+
 /// Smallest evidence that is shown, so that its logarithm stays finite: e^−700.
 const SMALLEST_LOG: f64 = -700.0;
 
@@ -34,7 +42,8 @@ pub struct ShareGate {
     age_us: i64,
     alpha: f64,
     beta: f64,
-    block: NonZeroU32,
+    fail_block: NonZeroU32,
+    pass_block: NonZeroU32,
 }
 
 impl ShareGate {
@@ -61,15 +70,21 @@ impl ShareGate {
             age_us,
             alpha,
             beta,
-            block: NonZeroU32::MIN,
+            fail_block: FAIL_BLOCK,
+            pass_block: NonZeroU32::MIN,
         })
     }
 
-    /// The same gate betting on the mean of `calls` neighbouring calls at a time, for calls whose outcomes move together.
-    /// A pass then costs that many times the calls; docs/gates.md shows both effects.
+    /// The same gate betting on the mean of so many neighbouring calls at a time, for calls whose outcomes move together:
+    /// `fail` of them against the node ([`FAIL_BLOCK`] by default; [`fail_block`] for other rates), `pass` of them for it
+    /// (1 by default: a pass costs that many times the calls). docs/gates.md shows what both do.
     #[must_use]
-    pub fn with_block(self, calls: NonZeroU32) -> ShareGate {
-        ShareGate { block: calls, ..self }
+    pub fn with_blocks(self, fail: NonZeroU32, pass: NonZeroU32) -> ShareGate {
+        ShareGate {
+            fail_block: fail,
+            pass_block: pass,
+            ..self
+        }
     }
 
     /// The share of bad calls that is still good.
@@ -92,9 +107,14 @@ impl ShareGate {
         self.beta
     }
 
-    /// Calls a bet; 1 where calls are bet on one by one.
-    pub fn block(&self) -> NonZeroU32 {
-        self.block
+    /// Calls that one bet against the node takes.
+    pub fn fail_block(&self) -> NonZeroU32 {
+        self.fail_block
+    }
+
+    /// Calls that one bet for the node takes.
+    pub fn pass_block(&self) -> NonZeroU32 {
+        self.pass_block
     }
 
     /// Reads the gate at `now_us` from the calls intended at or after `since_us`. The same as pushing the samples into a
@@ -120,15 +140,17 @@ struct ShareGateText {
     alpha: f64,
     #[serde(with = "exact")]
     beta: f64,
-    block: u32,
+    fail_block: u32,
+    pass_block: u32,
 }
 
 impl TryFrom<ShareGateText> for ShareGate {
     type Error = GateError;
 
     fn try_from(text: ShareGateText) -> Result<Self, GateError> {
-        let block = NonZeroU32::new(text.block).ok_or(GateError::Zero("block"))?;
-        Ok(ShareGate::new(text.limit, text.age_us, text.alpha, text.beta)?.with_block(block))
+        let fail = NonZeroU32::new(text.fail_block).ok_or(GateError::Zero("failBlock"))?;
+        let pass = NonZeroU32::new(text.pass_block).ok_or(GateError::Zero("passBlock"))?;
+        Ok(ShareGate::new(text.limit, text.age_us, text.alpha, text.beta)?.with_blocks(fail, pass))
     }
 }
 
@@ -139,14 +161,16 @@ impl From<ShareGate> for ShareGateText {
             age_us,
             alpha,
             beta,
-            block,
+            fail_block,
+            pass_block,
         } = gate;
         ShareGateText {
             limit,
             age_us,
             alpha,
             beta,
-            block: block.get(),
+            fail_block: fail_block.get(),
+            pass_block: pass_block.get(),
         }
     }
 }
@@ -155,6 +179,17 @@ impl From<ShareGate> for ShareGateText {
 /// probability of any false Fail in the upgrade is then at most `alpha`, whatever ties the tests together.
 pub fn split_alpha(alpha: f64, tests: NonZeroU32) -> f64 {
     alpha / f64::from(tests.get())
+}
+
+/// Calls that a Fail should bet on at a time where so many come in a second: those of 3 s, at least 1.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float to integer cast takes what is out of range to the nearest end, and no number to 0"
+)]
+pub fn fail_block(rate_per_s: f64) -> NonZeroU32 {
+    NonZeroU32::new(libm::round(rate_per_s * BLOCK_S) as u32).unwrap_or(NonZeroU32::MIN)
 }
 
 /// A share gate at work on one node: push samples as they come, ask by [`ShareTest::read`] as often as wanted. A look

@@ -39,7 +39,7 @@ impl PassProcess {
     pub(super) fn new(gate: &ShareGate) -> PassProcess {
         PassProcess {
             limit: gate.limit,
-            block: u64::from(gate.block.get()),
+            block: u64::from(gate.pass_block.get()),
             threshold: 1.0 / gate.beta,
             products: [1.0; BETS],
             next: None,
