@@ -3,6 +3,7 @@
 //! `cargo run --release --example false_alarms`
 
 use std::num::NonZeroU32;
+use std::thread::ScopedJoinHandle;
 
 use stagegate::gates::simulation::{BadCall, Rates, Traffic, median_seconds_to_fail, seconds_to_see_a_hang, upgrades};
 use stagegate::gates::{FAIL_BLOCK, GateError, ShareGate, plan, split_alpha};
@@ -167,7 +168,7 @@ fn at_once<const N: usize>(runs: [(Result<ShareGate, GateError>, Traffic); N]) -
     std::thread::scope(|scope| {
         let threads = runs
             .map(|(gate, traffic)| scope.spawn(move || Ok(upgrades(&gate?, &traffic, UPGRADES, NODES, CALLS, SEED))));
-        let joined = threads.into_iter().map(|thread| thread.join());
+        let joined = threads.into_iter().map(ScopedJoinHandle::join);
         joined
             .map(|rates| rates.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
