@@ -3,11 +3,15 @@
 pub mod cli;
 pub mod engine;
 pub mod gates;
+pub mod home;
 pub mod hosts;
 pub mod http;
 pub mod model;
 pub mod report;
 pub mod rollout;
+pub mod secrets;
 pub mod server;
+pub mod settings;
 pub mod signals;
 pub mod store;
+pub mod workspace;

@@ -1,2 +1,4 @@
 //! The `stagegate` program: everything is in the library.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    stagegate::cli::main()
+}

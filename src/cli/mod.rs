@@ -1,1 +1,212 @@
-//! One file a command.
+//! The command line: one file a command. Data goes to stdout, everything else to stderr.
+
+mod control;
+mod down;
+mod events;
+mod ground;
+mod printer;
+mod plan;
+mod quickstart;
+mod rehearse;
+mod status;
+mod up;
+mod upgrade;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use self::ground::GroundError;
+use self::printer::Printer;
+use crate::engine::builds::BuildError;
+use crate::engine::session::SessionError;
+use crate::model::upgrade::Phase;
+use crate::workspace::WorkspaceError;
+
+/// How a command ended, as its exit code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: an error of ours.
+    Errored,
+    /// 2: usage, or an invalid file.
+    Usage,
+    /// 3: a gate failed and the nodes are back, or a rehearsal came out otherwise than expected.
+    GateFailed,
+    /// 4: the nodes are not back, or going back did not cure.
+    NotCured,
+    /// 5: held, or ended by an operator.
+    Held,
+    /// 6: the rules refuse.
+    Refused,
+    /// 124: not done in time; paused.
+    TimedOut,
+    /// 130: asked to end.
+    Interrupted,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Errored => 1,
+            Exit::Usage => 2,
+            Exit::GateFailed => 3,
+            Exit::NotCured => 4,
+            Exit::Held => 5,
+            Exit::Refused => 6,
+            Exit::TimedOut => 124,
+            Exit::Interrupted => 130,
+        }
+    }
+
+    /// What an upgrade's phase means for who waits for it.
+    fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::Succeeded => Exit::Done,
+            Phase::Errored => Exit::Errored,
+            Phase::RolledBack => Exit::GateFailed,
+            Phase::RollbackIneffective | Phase::Failed => Exit::NotCured,
+            Phase::Paused
+            | Phase::Inconclusive
+            | Phase::Aborted
+            | Phase::Pending
+            | Phase::Preflight
+            | Phase::Baseline
+            | Phase::Rolling
+            | Phase::Soak
+            | Phase::RollingBack => Exit::Held,
+        }
+    }
+}
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For people with wide screens.
+    Wide,
+    /// The resource.
+    Json,
+    /// The resource.
+    Yaml,
+    /// Its kind and name alone.
+    Name,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "stagegate",
+    version,
+    about = "Keeps a staging replica of a system of server nodes, upgrades it batch by batch behind health gates, \
+             rolls a bad build back and proves the cure.",
+    after_help = "Environment variables:\n  \
+        STAGEGATE_STATE       where everything is kept (root: /var/lib/stagegate, else ~/.local/state/stagegate)\n  \
+        STAGEGATE_WORKSPACE   the directory with environments/ and pipelines/ (default: the working directory)\n  \
+        STAGEGATE_PORT_SHIFT  added to every local port, so that two replicas live side by side\n  \
+        STAGEGATE_USER        who asks, in reports\n  \
+        STAGEGATE_LOG         what is logged on stderr, as `stagegate=debug`\n\n\
+        Exit codes: 0 done, 1 error, 2 usage or invalid file, 3 gate failed and rolled back, 4 not cured, 5 held or aborted,\n\
+        6 refused, 124 timed out (paused), 130 interrupted"
+)]
+struct Arguments {
+    /// How data is written
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The main job, from nothing: bring the shipped replica up, catch a bad build, pass a good one
+    Quickstart(quickstart::Arguments),
+    /// Bring an environment up: every node set up, running and answering
+    Up(up::Arguments),
+    /// Stop an environment's services; with --purge delete everything of it
+    Down(down::Arguments),
+    /// What runs where, and what goes on
+    Status(status::Arguments),
+    /// Put a build onto an environment, batch by batch behind its gates
+    Upgrade(upgrade::Arguments),
+    /// What an upgrade would change, on which nodes, in which batches, and how long it takes
+    Plan(plan::Arguments),
+    /// Hold the running upgrade once its steps have ended
+    Pause(control::Arguments),
+    /// Go on with a held upgrade
+    Resume(control::Arguments),
+    /// Take the running upgrade back to the builds before it
+    Abort(control::Arguments),
+    /// What happened
+    Events(events::Arguments),
+    /// The last upgrades
+    History(events::HistoryArguments),
+    /// Run traffic, disturbances and upgrades together and compare what comes out with what must
+    Rehearse(rehearse::Arguments),
+}
+
+/// Parses the arguments, runs the command, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr();
+    let printer = Printer::new(arguments.output);
+    let ended = run(arguments.command, &printer).unwrap_or_else(|error| {
+        printer.error(&error);
+        exit_of(&error)
+    });
+    ExitCode::from(ended.code())
+}
+
+fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
+    match command {
+        Command::Quickstart(arguments) => wait_for(quickstart::run(arguments, printer)),
+        Command::Up(arguments) => wait_for(up::run(arguments, printer)),
+        Command::Down(arguments) => wait_for(down::run(arguments, printer)),
+        Command::Status(arguments) => status::run(&arguments, printer),
+        Command::Upgrade(arguments) => wait_for(upgrade::run(arguments, printer)),
+        Command::Plan(arguments) => wait_for(plan::run(arguments, printer)),
+        Command::Pause(arguments) => control::pause(&arguments, printer),
+        Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
+        Command::Abort(arguments) => wait_for(control::abort(arguments, printer)),
+        Command::Events(arguments) => events::run(&arguments, printer),
+        Command::History(arguments) => events::history(&arguments, printer),
+        Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
+    }
+}
+
+/// Commands that only read need no runtime, and start faster without.
+fn wait_for(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(command)
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    for cause in error.chain() {
+        if let Some(SessionError::Refused(_)) = cause.downcast_ref() {
+            return Exit::Refused;
+        }
+        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() {
+            return Exit::Usage;
+        }
+        if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = cause.downcast_ref() {
+            return Exit::Usage;
+        }
+    }
+    Exit::Errored
+}
+
+fn log_to_stderr() {
+    let filter = std::env::var(crate::settings::LOG).unwrap_or_else(|_| "stagegate=warn".to_owned());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

@@ -1,7 +1,14 @@
 //! The loop around the decision: observe, decide, commit, act. It holds no state that matters: killed anywhere, the
 //! next driver reads the status, looks at the nodes, and goes on.
 
+pub mod builds;
+pub mod disturb;
 mod drive;
+pub mod fleet;
+pub mod interrupt;
+pub mod live;
+pub mod session;
+pub mod up;
 mod world;
 
 pub use drive::{DriveError, Ending, Limits, drive};

@@ -17,6 +17,7 @@ pub mod simulation;
 use serde::{Deserialize, Serialize};
 
 use crate::model::sample::{Outcome, Sample};
+pub use crate::model::upgrade::Verdict;
 
 pub use crate::model::upgrade::Verdict;
 pub use control::{Blame, shared_degradation};

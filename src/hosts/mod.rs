@@ -143,6 +143,8 @@ pub struct Script {
     pub deadline: Duration,
     /// Name and content of each secret, given as 0600 files for as long as the step runs.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Environment variables beside those that every step gets. No secrets: they stand in the process list.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Script {

@@ -1,8 +1,12 @@
 //! Resources, value types and their validation. Pure: no I/O, no clock.
 
+pub mod build;
+mod check;
 pub mod environment;
+pub mod rehearsal;
 pub mod render;
 pub mod sample;
+pub mod system;
 pub mod text;
 pub mod upgrade;
 pub mod values;

@@ -172,6 +172,29 @@ pub struct UpgradeStatus {
     pub finished_at: Option<Timestamp>,
 }
 
+impl UpgradeStatus {
+    /// Of an upgrade that was just asked for.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            phase: Phase::Pending,
+            reason: String::new(),
+            message: String::new(),
+            since: now,
+            resume_to: None,
+            to: None,
+            nodes: Vec::new(),
+            gates: Vec::new(),
+            blockers: Vec::new(),
+            failed_gate: None,
+            cure: None,
+            rollback_for: None,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+}
+
 /// Why nodes go back, which decides how that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RollbackFor {

@@ -16,9 +16,9 @@ fail() {
 
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# in_node COMMAND...: runs it as the service's user, in /mnt, in a clean environment. Root becomes
-# $SERVICE_USER; anybody else stays who they are, in a user namespace (the inner one gives the own id back:
-# PostgreSQL refuses to run as root, mapped or not).
+# in_node [NAME=VALUE...] COMMAND...: runs it as the service's user, in /mnt, with the action's environment but for the
+# paths in it, which mean nothing there. Root becomes $SERVICE_USER; anybody else stays who they are, in a user
+# namespace (the inner one gives the own id back: PostgreSQL refuses to run as root, mapped or not).
 in_node() {
     if is_root; then
         # shellcheck disable=SC2016 # expanded by the inner shell
@@ -28,7 +28,8 @@ in_node() {
             if [ -n "$cache" ]; then mount --bind "$cache" /mnt/cache; fi
             cd /mnt
             exec setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups --no-new-privs \
-                env -i HOME=/mnt/run PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TZ=UTC "$@"
+                env -u STAGEGATE_NODE_DIR -u STAGEGATE_RELEASE_DIR -u STAGEGATE_SECRETS_DIR -u STAGEGATE_ARTIFACT \
+                    HOME=/mnt/run PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TZ=UTC "$@"
         ' in_node "$NODE" "$CACHE" "$SERVICE_USER" "$@"
     else
         # shellcheck disable=SC2016 # expanded by the inner shell
@@ -38,7 +39,8 @@ in_node() {
             if [ -n "$cache" ]; then mount --bind "$cache" /mnt/cache; fi
             cd /mnt
             exec unshare --user --map-user="$uid" --map-group="$gid" -- \
-                env -i HOME=/mnt/run PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TZ=UTC "$@"
+                env -u STAGEGATE_NODE_DIR -u STAGEGATE_RELEASE_DIR -u STAGEGATE_SECRETS_DIR -u STAGEGATE_ARTIFACT \
+                    HOME=/mnt/run PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TZ=UTC "$@"
         ' in_node "$NODE" "$CACHE" "$(id -u)" "$(id -g)" "$@"
     fi
 }

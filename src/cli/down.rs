@@ -1,0 +1,77 @@
+//! `stagegate down ENV`.
+
+use clap::Args;
+
+use super::Exit;
+use super::ground;
+use super::printer::Printer;
+use crate::engine::session::HeldLease;
+use crate::engine::up::Bringing;
+use crate::store::Store as _;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The environment
+    environment: String,
+    /// Delete its nodes, its secrets and what is remembered of it
+    #[arg(long)]
+    purge: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let Arguments { environment, purge } = arguments;
+    let home = ground::home()?;
+    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let lease = HeldLease::take(&home, &environment)?;
+    let on_step = |what: &str| {
+        printer.note(&format!("  {what}"));
+        printer.doing(what.to_owned());
+    };
+    let bringing = Bringing {
+        home: &home,
+        fleet: &fleet,
+        token: lease.token().clone(),
+        on_step: &on_step,
+    };
+    let components: Vec<_> = fleet.environment.components_in_order().collect();
+    for component in components.iter().rev() {
+        bringing.down(component).await?;
+        lease.renew()?;
+    }
+    if !purge {
+        printer.idle();
+        printer.note(&format!("{environment} is down; `stagegate up {environment}` brings it back"));
+        return Ok(Exit::Done);
+    }
+    for component in components.iter().rev() {
+        bringing.remove(component).await?;
+        lease.renew()?;
+    }
+    let directory = home.environment(&environment);
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)?;
+    }
+    let pruned = home.store().forget_environment(&environment, lease.token())?;
+    for upgrade in pruned.upgrades {
+        let evidence = home.evidence(&upgrade);
+        if evidence.exists() {
+            std::fs::remove_dir_all(&evidence)?;
+        }
+    }
+    // Builds belong to no environment; when none is left, nobody needs what was prepared of them.
+    if home.store().resources("Environment")?.is_empty() {
+        for directory in ["artifacts", "builds", "cache", "ssh"] {
+            let directory = home.root().join(directory);
+            if directory.exists() {
+                std::fs::remove_dir_all(&directory)?;
+            }
+        }
+    }
+    printer.idle();
+    printer.note(&format!("{environment} is gone"));
+    let packages = &fleet.environment.spec.packages;
+    if !packages.is_empty() {
+        printer.note(&format!("what stays are the Debian packages: {}", packages.join(" ")));
+    }
+    Ok(Exit::Done)
+}

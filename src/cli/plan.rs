@@ -1,0 +1,139 @@
+//! `stagegate plan ENV --build COMPONENT=VERSION`: what would change, on which nodes, in which order, and how long it takes.
+
+use clap::Args;
+use serde_json::json;
+
+use super::printer::Printer;
+use super::view::{API_VERSION, Names};
+use super::{Exit, ground};
+use crate::engine::fleet::Fleet;
+use crate::engine::session::{self, Refusal};
+use crate::gates::ShareGate;
+use crate::gates::plan::{calls_to_pass, seconds_to_pass};
+use crate::home::Home;
+use crate::hosts::Host as _;
+use crate::model::values::Duration;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The environment
+    environment: String,
+    /// What would go on, as COMPONENT=VERSION
+    #[arg(long)]
+    build: String,
+}
+
+pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let home = ground::home()?;
+    let fleet = ground::fleet(&home, &ground::workspace(), &arguments.environment)?;
+    show(&home, &fleet, &arguments.build, printer).await
+}
+
+pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
+    let (component, version) = ground::component_and_version(fleet, wanted)?;
+    let (build, known) = ground::build(home, component, &version, printer).await?;
+    printer.idle();
+    let plan = session::plan(fleet, component, "plan", &build);
+    let names = Names::read(home)?;
+    let places = fleet.places(&component.name);
+    let looks = futures::future::join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await;
+    let mut nodes = Vec::new();
+    let mut changing = 0_u32;
+    for (place, look) in places.iter().zip(&looks) {
+        let (runs, what) = match look {
+            Err(why) => ("-".to_owned(), why.to_string()),
+            Ok(sight) => {
+                let current = sight.running.as_ref().and_then(|r| r.build);
+                let what = if current == Some(build.digest) {
+                    "nothing to do".to_owned()
+                } else {
+                    changing += 1;
+                    session::steps_of(component).join(", ")
+                };
+                (names.of(current.as_ref()), what)
+            }
+        };
+        nodes.push((place.site.name.clone(), runs, what));
+    }
+    let batch = u32::try_from(plan.policy.batch_size).unwrap_or(u32::MAX).max(1);
+    let batches = changing.div_ceil(batch);
+    let mut gates = Vec::new();
+    let mut slowest = std::time::Duration::ZERO;
+    for gate in &component.gates {
+        let Some(share) = &gate.share else {
+            gates.push((gate.name.clone(), "as soon as its probe answers".to_owned()));
+            continue;
+        };
+        // A pass does not depend on alpha.
+        let test = ShareGate::new(share.limit.fraction(), share.over.as_micros(), 0.5, gate.beta.fraction())?.into();
+        let calls = calls_to_pass(&test);
+        let traffic = component.traffic.iter().find(|t| share.of == format!("traffic/{}", t.name));
+        let takes = traffic.and_then(|t| Some((t.rate, seconds_to_pass(&test, t.rate)?)));
+        let words = match takes {
+            Some((rate, seconds)) => {
+                let takes = std::time::Duration::from_secs_f64(seconds.min(1e9));
+                slowest = slowest.max(takes);
+                format!(
+                    "{calls} clean calls at {rate}/s a node pass {} over {}: about {} a batch",
+                    share.limit,
+                    share.over,
+                    whole_seconds(takes)
+                )
+            }
+            None => format!("{calls} clean calls pass {} over {}", share.limit, share.over),
+        };
+        gates.push((gate.name.clone(), words));
+    }
+    let watched = slowest * batches + plan.policy.baseline.0 + plan.policy.soak.0;
+    let quarantine = known.status.quarantined_in(&fleet.environment.name);
+    let resource = json!({
+        "apiVersion": API_VERSION,
+        "kind": "Plan",
+        "metadata": {"name": build.name},
+        "spec": {"environment": fleet.environment.name, "component": component.name, "build": build.name, "digest": build.digest},
+        "status": {
+            "nodes": nodes.iter().map(|(name, runs, what)| json!({"name": name, "build": runs, "steps": what})).collect::<Vec<_>>(),
+            "batches": batches,
+            "batchSize": batch,
+            "maxUnavailable": plan.policy.max_unavailable,
+            "gates": gates.iter().map(|(name, words)| json!({"name": name, "pass": words})).collect::<Vec<_>>(),
+            "watchedSeconds": watched.as_secs(),
+            "quarantined": quarantine.map(|q| q.reason.clone()),
+        },
+    });
+    printer.resource(&resource, |p| {
+        p.line(&format!(
+            "{} onto {}: {changing} of {} nodes change, in {batches} batches of {batch}, at most {} out of service",
+            build.name,
+            fleet.environment.name,
+            nodes.len(),
+            plan.policy.max_unavailable
+        ))?;
+        let rows = nodes.iter().map(|(n, b, w)| vec![n.clone(), b.clone(), w.clone()]).collect();
+        p.table(&["NODE", "RUNS", "STEPS"], rows)?;
+        for (name, words) in &gates {
+            p.line(&format!("gate {name}: {words}"))?;
+        }
+        p.line(&format!(
+            "watching takes at least {}: baseline {}, analysis {} a batch, soak {}; the nodes' own work comes to it",
+            whole_seconds(watched),
+            plan.policy.baseline,
+            whole_seconds(slowest),
+            plan.policy.soak
+        ))
+    })?;
+    if let Some(quarantine) = quarantine {
+        return Err(session::SessionError::from(Refusal::Quarantined {
+            build: build.name,
+            environment: fleet.environment.name.clone(),
+            since: quarantine.at,
+            reason: quarantine.reason.clone(),
+        })
+        .into());
+    }
+    Ok(Exit::Done)
+}
+
+fn whole_seconds(length: std::time::Duration) -> Duration {
+    Duration::from_secs(length.as_secs_f64().ceil().clamp(0.0, 1e9) as u64)
+}

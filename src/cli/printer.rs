@@ -1,0 +1,98 @@
+//! The one owner of stdout and stderr.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::Output;
+
+/// Writes data to stdout as asked for, and everything else to stderr.
+pub struct Printer {
+    output: Output,
+    bar: ProgressBar,
+}
+
+impl Printer {
+    pub fn new(output: Output) -> Self {
+        let people = std::io::stderr().is_terminal();
+        let bar = if people { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        Self { output, bar }
+    }
+
+    /// How data is asked for.
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
+    /// One line for people who watch.
+    pub fn note(&self, line: &str) {
+        self.bar.suspend(|| {
+            // Nobody is there to be told that nobody reads.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        });
+    }
+
+    /// What goes on now; shown on a terminal only, and replaced by the next.
+    pub fn doing(&self, what: String) {
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+        self.bar.set_message(what);
+    }
+
+    /// Nothing goes on any more.
+    pub fn idle(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Why the command failed.
+    pub fn error(&self, error: &anyhow::Error) {
+        self.idle();
+        let mut text = error.to_string();
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        self.note(&format!("error: {text}"));
+    }
+
+    /// A line of data.
+    pub fn line(&self, line: &str) -> anyhow::Result<()> {
+        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"))?;
+        Ok(())
+    }
+
+    /// A table.
+    pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
+        let mut table = Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(header);
+        for row in rows {
+            table.add_row(row);
+        }
+        let text: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
+        self.line(&text.join("\n"))
+    }
+
+    /// A resource, as asked for; `people` writes it for people.
+    pub fn resource(&self, resource: &Value, people: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table | Output::Wide => people(self),
+            Output::Json => self.line(&serde_json::to_string_pretty(resource)?),
+            Output::Yaml => self.line(crate::model::text::to_yaml(resource)?.trim_end()),
+            Output::Name => {
+                let text = |at: &Value| at.as_str().unwrap_or_default().to_owned();
+                let kind = text(&resource["kind"]).to_lowercase();
+                self.line(&format!("{kind}/{}", text(&resource["metadata"]["name"])))
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `stagegate status [ENV] [-w]`.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::printer::Printer;
+use super::upgrade::LOOK_EVERY;
+use super::view::{self, API_VERSION, Names};
+use super::{Exit, Output, ground};
+use crate::home::Home;
+use crate::store::{Resource, Store as _, UpgradeRecord};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The environment; every one without
+    environment: Option<String>,
+    /// Show it again whenever it changes
+    #[arg(short, long)]
+    watch: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let home = ground::home()?;
+    let mut shown = None;
+    loop {
+        let environments = environments(&home, arguments.environment.as_deref())?;
+        let now: Vec<Value> = environments.iter().map(|e| e.resource()).collect::<anyhow::Result<_>>()?;
+        if shown.as_ref() != Some(&now) {
+            for (environment, resource) in environments.iter().zip(&now) {
+                printer.resource(resource, |p| environment.for_people(p))?;
+            }
+            if environments.is_empty() && matches!(printer.output(), Output::Table | Output::Wide) {
+                printer.note("nothing is up; `stagegate up ENV` brings an environment up");
+            }
+            shown = Some(now);
+        }
+        if !arguments.watch {
+            return Ok(Exit::Done);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+struct Shown {
+    resource: Resource,
+    last: Option<UpgradeRecord>,
+    names: Names,
+}
+
+fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>> {
+    let store = home.store();
+    let resources = match wanted {
+        Some(name) => store.resource("Environment", name)?.into_iter().collect(),
+        None => store.resources("Environment")?,
+    };
+    if let (Some(name), true) = (wanted, resources.is_empty()) {
+        anyhow::bail!("environment {name} is not up; `stagegate up {name}` brings it up");
+    }
+    resources
+        .into_iter()
+        .map(|resource: Resource| {
+            Ok(Shown {
+                last: store.upgrades(Some(&resource.name), 1)?.pop(),
+                names: Names::read(home)?,
+                resource,
+            })
+        })
+        .collect()
+}
+
+impl Shown {
+    fn resource(&self) -> anyhow::Result<Value> {
+        let upgrade = self.last.as_ref().map(|u| view::upgrade(u, &self.names)).transpose()?;
+        Ok(json!({
+            "apiVersion": API_VERSION,
+            "kind": "Environment",
+            "metadata": {"name": self.resource.name, "generation": self.resource.generation},
+            "spec": self.resource.spec,
+            "status": {"environment": self.resource.status, "upgrade": upgrade},
+        }))
+    }
+
+    fn for_people(&self, printer: &Printer) -> anyhow::Result<()> {
+        let up = self.resource.status["phase"].as_str().unwrap_or("Unknown");
+        match &self.last {
+            Some(upgrade) if !upgrade.status.phase.is_final() => {
+                printer.line(&format!("unfinished upgrade of {}:", self.resource.name))?;
+                view::upgrade_for_people(printer, upgrade, &self.names)
+            }
+            Some(upgrade) => {
+                printer.line(&format!("{} {up}; its last upgrade:", self.resource.name))?;
+                view::upgrade_for_people(printer, upgrade, &self.names)
+            }
+            None => printer.line(&format!(
+                "{} {up} since {}; never upgraded",
+                self.resource.name,
+                view::age(Timestamp::now(), self.resource.updated_at)
+            )),
+        }
+    }
+}

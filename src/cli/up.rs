@@ -1,0 +1,68 @@
+//! `stagegate up ENV`.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::Exit;
+use super::ground;
+use super::printer::Printer;
+use crate::engine::session::HeldLease;
+use crate::engine::up::Bringing;
+use crate::store::{Expect, Store as _};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The environment
+    environment: String,
+}
+
+pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    bring_up(&arguments.environment, printer).await?;
+    Ok(Exit::Done)
+}
+
+/// Brings an environment up and writes down that it is.
+pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()> {
+    let home = ground::home()?;
+    let workspace = ground::workspace();
+    let fleet = ground::fleet(&home, &workspace, name)?;
+    let lease = HeldLease::take(&home, name)?;
+    let on_step = |what: &str| {
+        printer.note(&format!("  {what}"));
+        printer.doing(what.to_owned());
+    };
+    let bringing = Bringing {
+        home: &home,
+        fleet: &fleet,
+        token: lease.token().clone(),
+        on_step: &on_step,
+    };
+    for component in fleet.environment.components_in_order() {
+        printer.doing(format!("{}: looking", component.name));
+        let build = match (&component.source, &component.build) {
+            (Some(_), Some(version)) => Some(ground::build(&home, component, version, printer).await?),
+            _ => None,
+        };
+        bringing
+            .up(component, build.as_ref().map(|(build, known)| (build, &known.spec)))
+            .await?;
+        lease.renew()?;
+        printer.note(&format!(
+            "{}: {} up",
+            component.name,
+            count(fleet.places(&component.name).len(), "node")
+        ));
+    }
+    let spec = serde_json::to_value(&fleet.environment.spec)?;
+    let now = Timestamp::now();
+    home.store().put_resource("Environment", name, &spec, Expect::Anything, now)?;
+    let status = json!({"phase": "Up", "since": now});
+    home.store().put_status("Environment", name, &status, Expect::Anything, now)?;
+    printer.idle();
+    Ok(())
+}
+
+pub(super) fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

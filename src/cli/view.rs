@@ -1,0 +1,151 @@
+//! Resources as commands show them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::printer::Printer;
+use crate::engine::session::KnownBuild;
+use crate::home::Home;
+use crate::model::upgrade::{NodePhase, Phase, UpgradeStatus};
+use crate::model::values::Digest;
+use crate::store::UpgradeRecord;
+
+pub(super) const API_VERSION: &str = "stagegate.dev/v1alpha1";
+
+/// Names of builds by digest: a status keeps digests, people know names.
+pub(super) struct Names(BTreeMap<Digest, String>);
+
+impl Names {
+    pub(super) fn read(home: &Home) -> anyhow::Result<Self> {
+        let builds = KnownBuild::all(home)?;
+        Ok(Self(builds.into_iter().map(|(name, b)| (b.spec.digest, name)).collect()))
+    }
+
+    pub(super) fn of(&self, digest: Option<&Digest>) -> String {
+        match digest {
+            None => "-".to_owned(),
+            Some(digest) => self.0.get(digest).cloned().unwrap_or_else(|| digest.short()),
+        }
+    }
+}
+
+/// An upgrade as a resource: its nodes carry the names of builds, with the digests beside.
+pub(super) fn upgrade(record: &UpgradeRecord, names: &Names) -> anyhow::Result<Value> {
+    let mut status = serde_json::to_value(&record.status)?;
+    if let Some(nodes) = status["nodes"].as_array_mut() {
+        for (shown, node) in nodes.iter_mut().zip(&record.status.nodes) {
+            shown["digest"] = json!(node.build);
+            shown["build"] = json!(node.build.as_ref().map(|d| names.of(Some(d))));
+        }
+    }
+    Ok(json!({
+        "apiVersion": API_VERSION,
+        "kind": "Upgrade",
+        "metadata": {
+            "name": record.name,
+            "resourceVersion": record.resource_version.to_string(),
+            "creationTimestamp": record.created_at,
+        },
+        "spec": record.spec,
+        "status": status,
+    }))
+}
+
+/// An upgrade for people.
+pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, names: &Names) -> anyhow::Result<()> {
+    let UpgradeStatus {
+        phase,
+        reason,
+        message,
+        nodes,
+        gates,
+        blockers,
+        ..
+    } = &record.status;
+    printer.line(&format!("{} {phase:?} ({reason}): {message}", record.name))?;
+    let now = Timestamp::now();
+    let rows = nodes
+        .iter()
+        .map(|node| {
+            let gate = gates
+                .iter()
+                .filter(|g| g.node == node.name)
+                .map(|g| format!("{} {:?}", g.name, g.verdict))
+                .collect::<Vec<_>>()
+                .join(", ");
+            vec![
+                node.name.clone(),
+                node.address.clone(),
+                names.of(node.build.as_ref()),
+                node_phase(*phase, node.phase).to_owned(),
+                gate,
+                age(now, node.since),
+                node.installs.to_string(),
+                node.restarts.to_string(),
+            ]
+        })
+        .collect();
+    printer.table(
+        &["NODE", "ADDRESS", "BUILD", "PHASE", "GATE", "AGE", "INSTALLS", "RESTARTS"],
+        rows,
+    )?;
+    for blocker in blockers {
+        printer.line(&blocker_for_people(blocker))?;
+    }
+    Ok(())
+}
+
+/// `Admit` during preflight marks a node as checked; people need not know.
+fn node_phase(phase: Phase, node: NodePhase) -> &'static str {
+    if matches!(phase, Phase::Pending | Phase::Preflight | Phase::Baseline) {
+        return "Waiting";
+    }
+    match node {
+        NodePhase::Waiting => "Waiting",
+        NodePhase::Install => "Install",
+        NodePhase::Drain => "Drain",
+        NodePhase::Activate => "Activate",
+        NodePhase::Restart => "Restart",
+        NodePhase::Warm => "Warm",
+        NodePhase::Probe => "Probe",
+        NodePhase::Analyse => "Analyse",
+        NodePhase::Admit => "Admit",
+        NodePhase::Done => "Done",
+        NodePhase::OutOfService => "OutOfService",
+    }
+}
+
+pub(super) fn blocker_for_people(blocker: &crate::model::upgrade::Blocker) -> String {
+    let holder = &blocker.holder;
+    let who = match (&holder.node, &holder.build) {
+        (Some(node), Some(build)) => format!("{node} ({build})"),
+        (Some(node), None) => node.clone(),
+        (None, _) => format!("{} (no node of ours)", holder.client),
+    };
+    let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
+    for session in &blocker.waiting {
+        let node = session.node.clone().unwrap_or_else(|| session.client.clone());
+        let method = session.method.as_deref().unwrap_or("a statement");
+        *waiting.entry(format!("{method} on {node}")).or_default() += 1;
+    }
+    let waiting: Vec<_> = waiting.into_iter().map(|(what, n)| format!("{n}x {what}")).collect();
+    format!(
+        "blocked: {} behind {who}, open for {:.0} s: {}",
+        waiting.join(", "),
+        holder.age_seconds,
+        holder.statement
+    )
+}
+
+/// `5s`, `3m`, `2h`, `4d`, as Kubernetes' tables have ages.
+pub(super) fn age(now: Timestamp, since: Timestamp) -> String {
+    let s = now.duration_since(since).as_secs().max(0);
+    match s {
+        0..120 => format!("{s}s"),
+        120..7_200 => format!("{}m", s / 60),
+        7_200..172_800 => format!("{}h", s / 3_600),
+        _ => format!("{}d", s / 86_400),
+    }
+}

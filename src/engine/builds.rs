@@ -1,0 +1,474 @@
+//! Builds: found in their component's source by version, made ready once, given to nodes by digest.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::fleet::{Fleet, FleetError, Lifecycle};
+use crate::home::{Home, make_private};
+use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, Step, StepState, Work};
+use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
+use crate::model::environment::{BuildSource, Component, PackageIndex};
+use crate::store::Store as _;
+
+/// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
+const RESOLVE_LIMIT: Duration = Duration::from_mins(10);
+/// One wait for the end of a preparation.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why there is no build.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The component has no source.
+    #[error("component {0} has no `source`, so it cannot be upgraded by version; state where its builds come from")]
+    NoSource(String),
+    /// The source does not have this version.
+    #[error("{component} has no version {version}: {why}")]
+    UnknownVersion {
+        /// The component.
+        component: String,
+        /// The version that was asked for.
+        version: String,
+        /// What the source has.
+        why: String,
+    },
+    /// The source could not be asked.
+    #[error("cannot find {component}={version} in its source: {why}")]
+    Source {
+        /// The component.
+        component: String,
+        /// The version that was asked for.
+        version: String,
+        /// What happened.
+        why: String,
+    },
+    /// The preparation failed.
+    #[error("preparing {build} ended with {exit}: {log}")]
+    Prepare {
+        /// The build.
+        build: String,
+        /// Exit status of its script.
+        exit: i32,
+        /// Its last words.
+        log: String,
+    },
+    /// The preparation was cut off.
+    #[error("preparing {0} was cut off (its process was killed, or the machine restarted); `retry` begins it anew")]
+    CutOff(String),
+    /// Files.
+    #[error("cannot {tried} {path}: {source}")]
+    File {
+        /// What was tried.
+        tried: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The script.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The agent on this machine.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// What is to be made ready, and under which name: the same name joins a preparation that runs.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The build.
+    pub build: BuildRef,
+    /// Its locked set.
+    pub spec: BuildSpec,
+    /// Who orders it: an upgrade's name; an attempt that failed is repeated by another.
+    pub attempt: String,
+}
+
+/// Finds a version of a component in its source.
+///
+/// # Errors
+/// The source does not have it, or cannot be asked.
+pub async fn resolve(component: &Component, version: &str, workspace: &Path) -> Result<BuildSpec, BuildError> {
+    match &component.source {
+        None => Err(BuildError::NoSource(component.name.clone())),
+        Some(BuildSource::PackageIndex(index)) => from_index(component, index, version).await,
+        Some(BuildSource::Directory(directory)) => {
+            from_directory(component, &workspace.join(directory), version).map(|(spec, _)| spec)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct PipReport {
+    install: Vec<PipInstall>,
+}
+#[derive(Deserialize)]
+struct PipInstall {
+    metadata: PipMetadata,
+    download_info: PipDownload,
+}
+#[derive(Deserialize)]
+struct PipMetadata {
+    name: String,
+    version: String,
+}
+#[derive(Deserialize)]
+struct PipDownload {
+    #[serde(default)]
+    archive_info: Option<PipArchive>,
+}
+#[derive(Deserialize)]
+struct PipArchive {
+    #[serde(default)]
+    hashes: BTreeMap<String, String>,
+}
+
+async fn from_index(component: &Component, index: &PackageIndex, version: &str) -> Result<BuildSpec, BuildError> {
+    let failed = |why: String| BuildError::Source {
+        component: component.name.clone(),
+        version: version.to_owned(),
+        why,
+    };
+    let extras = if index.extras.is_empty() {
+        String::new()
+    } else {
+        format!("[{}]", index.extras.join(","))
+    };
+    let wanted = format!("{}{extras}=={version}", index.package);
+    let scratch = Scratch::new().map_err(|e| failed(format!("cannot make a directory for pip: {e}")))?;
+    let environment = scratch.0.join("venv");
+    let venv = run(&scratch, index, Path::new(&index.python), |c| {
+        c.args(["-m", "venv"]).arg(&environment);
+    });
+    let made = venv.await.map_err(&failed)?;
+    if !made.status.success() {
+        let why = String::from_utf8_lossy(&made.stdout).into_owned() + &String::from_utf8_lossy(&made.stderr);
+        return Err(failed(format!("{} -m venv: {}", index.python, why.trim())));
+    }
+    let program = environment.join("bin/pip");
+    let pip = run(&scratch, index, &program, |c| {
+        c.args(["install", "--dry-run", "--ignore-installed", "--quiet"])
+            .args(["--disable-pip-version-check", "--no-input", "--report", "-"])
+            .arg(&wanted)
+            .args(&index.also);
+    });
+    let output = pip.await.map_err(&failed)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(explain_pip(component, index, version, &complaint).unwrap_or_else(|| {
+            let last: Vec<_> = complaint.lines().rev().take(5).collect();
+            failed(last.into_iter().rev().collect::<Vec<_>>().join(" / "))
+        }));
+    }
+    let report: PipReport =
+        serde_json::from_slice(&output.stdout).map_err(|e| failed(format!("pip's report cannot be read: {e}")))?;
+    let mut locked = Vec::new();
+    for PipInstall { metadata, download_info } in report.install {
+        let hashes = download_info.archive_info.map(|a| a.hashes).unwrap_or_default();
+        let sha256 = hashes.get("sha256").cloned().ok_or_else(|| {
+            failed(format!(
+                "the index gives no sha256 for {}=={}, so it cannot be pinned",
+                metadata.name, metadata.version
+            ))
+        })?;
+        locked.push(LockedPackage {
+            name: metadata.name,
+            version: metadata.version,
+            sha256: vec![sha256],
+        });
+    }
+    Ok(BuildSpec::new(&component.name, version, locked))
+}
+
+/// Whom code of packages runs as when we are root: the user that owns nothing, 65534 on every Linux.
+const NOBODY: u32 = 65_534;
+
+/// A directory for one resolution. Resolving runs the build hooks of source distributions: in a throwaway virtual
+/// environment, and never as root.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> std::io::Result<Self> {
+        let directory = std::env::temp_dir().join(format!("stagegate-{}", crate::store::random_id()));
+        make_private(&directory)?;
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY))?;
+        }
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(why) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%why, "cannot remove {}", self.0.display());
+        }
+    }
+}
+
+async fn run(
+    scratch: &Scratch,
+    index: &PackageIndex,
+    program: &Path,
+    arguments: impl FnOnce(&mut Command),
+) -> Result<std::process::Output, String> {
+    let mut command = Command::new(program);
+    arguments(&mut command);
+    let kept = std::env::vars().filter(|(name, _)| name == "PATH" || passes_to_builds(name));
+    command
+        .current_dir(&scratch.0)
+        .env_clear()
+        .envs(kept)
+        .envs([("HOME", &scratch.0), ("TMPDIR", &scratch.0), ("VIRTUAL_ENV", &scratch.0.join("venv"))])
+        .envs(&index.environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let cannot = |e: std::io::Error| format!("cannot run {}: {e}", program.display());
+    let child = command.spawn().map_err(cannot)?;
+    tokio::time::timeout(RESOLVE_LIMIT, child.wait_with_output())
+        .await
+        .map_err(|_| format!("{} did not end within {RESOLVE_LIMIT:?}", program.display()))?
+        .map_err(cannot)
+}
+
+/// pip's words for a version that is not there. They have stood since pip 1.5 and name what there is.
+fn explain_pip(component: &Component, index: &PackageIndex, version: &str, complaint: &str) -> Option<BuildError> {
+    let missing = format!("No matching distribution found for {}", index.package);
+    let unknown = complaint
+        .to_lowercase()
+        .contains(&missing.to_lowercase());
+    if !unknown {
+        return None;
+    }
+    let there = complaint
+        .split("(from versions: ")
+        .nth(1)
+        .and_then(|rest| rest.split(')').next())
+        .filter(|list| *list != "none")?;
+    let newest: Vec<_> = there.rsplit(", ").take(8).collect();
+    Some(BuildError::UnknownVersion {
+        component: component.name.clone(),
+        version: version.to_owned(),
+        why: format!("the package index has, newest first, {}", newest.join(", ")),
+    })
+}
+
+/// A directory's files as a locked set: each is a package whose version is its mode.
+fn from_directory(
+    component: &Component,
+    directory: &Path,
+    version: &str,
+) -> Result<(BuildSpec, PathBuf), BuildError> {
+    let unknown = |why: String| BuildError::UnknownVersion {
+        component: component.name.clone(),
+        version: version.to_owned(),
+        why,
+    };
+    if version.is_empty() || version.contains('/') || version.starts_with('.') {
+        return Err(unknown("a version is the name of a directory".to_owned()));
+    }
+    let from = directory.join(version);
+    if !from.is_dir() {
+        let mut there: Vec<_> = std::fs::read_dir(directory)
+            .map(|list| {
+                list.flatten()
+                    .filter(|e| e.path().is_dir())
+                    .map(|e| e.file_name().to_string_lossy().into_owned())
+                    .collect()
+            })
+            .unwrap_or_default();
+        there.sort();
+        return Err(unknown(format!("{} has {}", directory.display(), there.join(", "))));
+    }
+    let mut locked = Vec::new();
+    list_files(&from, &from, &mut locked)?;
+    Ok((BuildSpec::new(&component.name, version, locked), from))
+}
+
+fn list_files(root: &Path, directory: &Path, locked: &mut Vec<LockedPackage>) -> Result<(), BuildError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let failed = |tried, path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::File { tried, path, source }
+    };
+    for entry in std::fs::read_dir(directory).map_err(failed("read", directory))? {
+        let path = entry.map_err(failed("read", directory))?.path();
+        let seen = std::fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
+        if seen.is_dir() {
+            list_files(root, &path, locked)?;
+            continue;
+        }
+        let bytes = if seen.is_symlink() {
+            let target = std::fs::read_link(&path).map_err(failed("read", &path))?;
+            target.into_os_string().into_encoded_bytes()
+        } else {
+            std::fs::read(&path).map_err(failed("read", &path))?
+        };
+        locked.push(LockedPackage {
+            name: path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned(),
+            version: format!("{:o}", seen.mode()),
+            sha256: vec![crate::model::values::Digest::of(&bytes).hex()],
+        });
+    }
+    Ok(())
+}
+
+/// Makes a build ready, once for all nodes; one that is ready costs a look. A preparation that a dead driver left running
+/// is found and waited for.
+///
+/// # Errors
+/// Its script failed or was cut off.
+pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBuf, BuildError> {
+    let ready = home.artifact(&order.build.digest);
+    if ready.exists() {
+        return Ok(ready);
+    }
+    let failed = |tried, path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::File { tried, path, source }
+    };
+    let component = fleet
+        .environment
+        .component(&order.spec.component)
+        .ok_or_else(|| BuildError::NoSource(order.spec.component.clone()))?;
+    let place = home.preparation(&order.build.digest);
+    make_private(&place).map_err(failed("make", &place))?;
+    let artifact = place.join(format!("artifact-{}", order.attempt));
+    if component.actions.prepare.is_some() {
+        run_script(home, fleet, component, order, &place, &artifact).await?;
+    } else {
+        copy_source(component, order, &artifact)?;
+    }
+    if let Some(parent) = ready.parent() {
+        make_private(parent).map_err(failed("make", parent))?;
+    }
+    match std::fs::rename(&artifact, &ready) {
+        Err(_) if ready.exists() => {}
+        other => other.map_err(failed("name", &ready))?,
+    }
+    // What is left of the preparation is scratch; the next one would begin it anew.
+    if let Err(why) = std::fs::remove_dir_all(&place) {
+        tracing::warn!(%why, "cannot clear {}", place.display());
+    }
+    Ok(ready)
+}
+
+fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
+    let Some(BuildSource::Directory(directory)) = &component.source else {
+        return Err(BuildError::NoSource(component.name.clone()));
+    };
+    let from = crate::settings::workspace().join(directory).join(&order.spec.version);
+    let failed = |source| BuildError::File {
+        tried: "copy",
+        path: from.clone(),
+        source,
+    };
+    let done = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .arg(&from)
+        .arg(artifact)
+        .output()
+        .map_err(failed)?;
+    if done.status.success() {
+        Ok(())
+    } else {
+        Err(failed(std::io::Error::other(
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )))
+    }
+}
+
+async fn run_script(
+    home: &Home,
+    fleet: &Fleet,
+    component: &Component,
+    order: &Order,
+    place: &Path,
+    artifact: &Path,
+) -> Result<(), BuildError> {
+    let failed = |tried, path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::File { tried, path, source }
+    };
+    let lock_file = place.join("lock.txt");
+    std::fs::write(&lock_file, requirements(&order.spec)).map_err(failed("write", &lock_file))?;
+    let cache = home.cache(&component.name);
+    for directory in [artifact, &cache] {
+        make_private(directory).map_err(failed("make", directory))?;
+    }
+    let mut script = fleet.script(component, None, Some(&order.build), Lifecycle::Prepare)?;
+    for (name, path) in [
+        ("STAGEGATE_ARTIFACT", artifact),
+        ("STAGEGATE_LOCK_FILE", &lock_file),
+        ("STAGEGATE_CACHE_DIR", &cache),
+    ] {
+        script
+            .environment
+            .insert(name.to_owned(), path.to_string_lossy().into_owned());
+    }
+    // How the package index is reached is this machine's matter: pip reads it from these.
+    for (name, value) in std::env::vars().filter(|(name, _)| passes_to_builds(name)) {
+        script.environment.insert(name, value);
+    }
+    let host = LocalHost::new();
+    let node = NodeAddress {
+        node: order.build.name.clone(),
+        directory: place.to_string_lossy().into_owned(),
+        pid_file: None,
+    };
+    let token = FencingToken {
+        home: home.store().home().to_owned(),
+        counter: 1,
+    };
+    let id = format!("prepare.{}", order.attempt);
+    let step = Step {
+        id: id.clone(),
+        action: Lifecycle::Prepare.word().to_owned(),
+        work: Work::Script(script),
+    };
+    loop {
+        let sight = host.run(&node, &token, &step, PATIENCE).await?;
+        match sight.steps.get(&id) {
+            Some(StepState::Running) => {}
+            Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
+            Some(StepState::Ended(end)) => {
+                return Err(BuildError::Prepare {
+                    build: order.build.name.clone(),
+                    exit: end.exit,
+                    log: end.log_tail.clone(),
+                });
+            }
+            Some(StepState::Died) | None => return Err(BuildError::CutOff(order.build.name.clone())),
+        }
+    }
+}
+
+/// Settings of package tools and proxies, nothing else: what our own environment holds is none of a script's business.
+fn passes_to_builds(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CARGO_HOME"];
+    name.starts_with("PIP_") || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// The locked set as pip's requirements with hashes.
+fn requirements(spec: &BuildSpec) -> String {
+    let mut text = String::new();
+    for LockedPackage { name, version, sha256 } in &spec.locked {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{name}=={version}");
+        for hash in sha256 {
+            let _ = write!(text, " --hash=sha256:{hash}");
+        }
+        text.push('\n');
+    }
+    text
+}

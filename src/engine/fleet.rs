@@ -1,0 +1,363 @@
+//! An environment made operable: its nodes with their hosts, its scripts with what they need. Everything that acts on a
+//! node goes through here, whether it brings an environment up or moves an upgrade on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
+use crate::home::Home;
+use crate::model::build::BuildRef;
+use crate::model::environment::{Action, Component, SshRef};
+use crate::model::render::{RenderError, Renderer, Variables};
+use crate::model::system::{Environment, NodeSite};
+use crate::secrets::{SecretError, Secrets};
+use crate::signals::postgres::{Database, DatabaseConfig};
+use crate::store::random_id;
+
+/// Why something could not be asked of a node.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// A script's text.
+    #[error("{component}: {source}")]
+    Render {
+        /// The component.
+        component: String,
+        /// What is wrong.
+        source: RenderError,
+    },
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A component has no such action.
+    #[error("component {component} has no action `{action}`; its environment states it under `actions`")]
+    NoAction {
+        /// The component.
+        component: String,
+        /// The action.
+        action: &'static str,
+    },
+    /// A database's address.
+    #[error("database {name}: {why}")]
+    Database {
+        /// The database.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// A node's place: where it is and how it is spoken to.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The node as the environment has it.
+    pub site: NodeSite,
+    /// Its directory and pid file.
+    pub address: NodeAddress,
+    /// Its machine.
+    pub host: Arc<AnyHost>,
+}
+
+/// An environment with its hosts.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The environment.
+    pub environment: Environment,
+    /// Its secrets.
+    pub secrets: Secrets,
+    renderer: Renderer,
+    places: BTreeMap<String, Vec<Place>>,
+}
+
+/// How long an action may take unless the environment says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Once, before the first start: a database cluster, certificates.
+    Setup,
+    /// Preflight.
+    Check,
+    /// Once a build: compilers run.
+    Prepare,
+    /// Unpacks a build.
+    Install,
+    /// Until the service is started.
+    Start,
+    /// Until the requests in flight have ended.
+    Stop,
+    /// A balancer's answer.
+    Drain,
+    /// A balancer's answer.
+    Admit,
+    /// First requests.
+    Warm,
+    /// Before the directory is deleted.
+    Remove,
+}
+
+impl Lifecycle {
+    /// The key under `actions`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Lifecycle::Setup => "setup",
+            Lifecycle::Check => "check",
+            Lifecycle::Prepare => "prepare",
+            Lifecycle::Install => "install",
+            Lifecycle::Start => "start",
+            Lifecycle::Stop => "stop",
+            Lifecycle::Drain => "drain",
+            Lifecycle::Admit => "admit",
+            Lifecycle::Warm => "warm",
+            Lifecycle::Remove => "remove",
+        }
+    }
+
+    /// Long enough for what such an action does on a slow machine, short enough to be noticed on the same day.
+    #[must_use]
+    pub fn default_timeout(self) -> Duration {
+        match self {
+            Lifecycle::Prepare => Duration::from_mins(30),
+            Lifecycle::Setup | Lifecycle::Install => Duration::from_mins(10),
+            Lifecycle::Start | Lifecycle::Warm | Lifecycle::Stop | Lifecycle::Remove => Duration::from_mins(2),
+            Lifecycle::Check | Lifecycle::Drain | Lifecycle::Admit => Duration::from_mins(1),
+        }
+    }
+
+    /// The component's action, if it has one.
+    #[must_use]
+    pub fn of(self, component: &Component) -> Option<&Action> {
+        let actions = &component.actions;
+        match self {
+            Lifecycle::Setup => actions.setup.as_ref(),
+            Lifecycle::Check => actions.check.as_ref(),
+            Lifecycle::Prepare => actions.prepare.as_ref(),
+            Lifecycle::Install => actions.install.as_ref(),
+            Lifecycle::Start => actions.start.as_ref(),
+            Lifecycle::Stop => actions.stop.as_ref(),
+            Lifecycle::Drain => actions.drain.as_ref(),
+            Lifecycle::Admit => actions.admit.as_ref(),
+            Lifecycle::Warm => actions.warm.as_ref(),
+            Lifecycle::Remove => actions.remove.as_ref(),
+        }
+    }
+}
+
+impl Fleet {
+    /// Makes an environment operable. Speaks to nobody yet.
+    #[must_use]
+    pub fn new(environment: Environment, renderer: Renderer, home: &Home) -> Self {
+        let mut hosts = Hosts::new(home);
+        let mut places: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+        for component in &environment.spec.components {
+            let pid_file = component.service.as_ref().map(|s| s.pid_file.clone());
+            let sites = environment.sites(&component.name);
+            let of_component = sites
+                .iter()
+                .map(|site| Place {
+                    address: NodeAddress {
+                        node: site.name.clone(),
+                        directory: match &site.host {
+                            Some(ssh) => ssh.directory.clone(),
+                            None => home
+                                .node(&environment.name, &site.name)
+                                .to_string_lossy()
+                                .into_owned(),
+                        },
+                        pid_file: pid_file.clone(),
+                    },
+                    host: hosts.host(site.host.as_ref()),
+                    site: site.clone(),
+                })
+                .collect();
+            places.insert(component.name.clone(), of_component);
+        }
+        let secrets = Secrets::new(environment.spec.secrets.clone(), home.environment(&environment.name));
+        Self {
+            environment,
+            secrets,
+            renderer,
+            places,
+        }
+    }
+
+    /// The nodes of a component, in the environment's order.
+    pub fn places(&self, component: &str) -> &[Place] {
+        self.places.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every node of every component.
+    pub fn all_places(&self) -> impl Iterator<Item = &Place> {
+        self.environment
+            .spec
+            .components
+            .iter()
+            .flat_map(|component| self.places(&component.name))
+    }
+
+    /// A lifecycle script of a node, with the component's secrets.
+    ///
+    /// # Errors
+    /// The component has no such action, its template does not render, or a secret cannot be read.
+    pub fn script(
+        &self,
+        component: &Component,
+        site: Option<&NodeSite>,
+        build: Option<&BuildRef>,
+        action: Lifecycle,
+    ) -> Result<Script, FleetError> {
+        let stated = action.of(component).ok_or_else(|| FleetError::NoAction {
+            component: component.name.clone(),
+            action: action.word(),
+        })?;
+        let render = |source| FleetError::Render {
+            component: component.name.clone(),
+            source,
+        };
+        let context = self.environment.context(&component.name, site, build);
+        let variables = Variables::new(&context).map_err(render)?;
+        Ok(Script {
+            text: self.renderer.render(&stated.template, &variables).map_err(render)?,
+            deadline: stated.timeout.map_or(action.default_timeout(), |t| t.0),
+            secrets: self.secrets.all(&component.secrets)?,
+            environment: BTreeMap::new(),
+        })
+    }
+
+    /// A step that runs one script of a component on a node.
+    ///
+    /// # Errors
+    /// As [`Fleet::script`].
+    pub fn script_step(
+        &self,
+        component: &Component,
+        site: &NodeSite,
+        build: Option<&BuildRef>,
+        action: Lifecycle,
+        id: String,
+    ) -> Result<Step, FleetError> {
+        let script = self.script(component, Some(site), build, action)?;
+        let work = match action {
+            Lifecycle::Setup => Work::Setup(script),
+            Lifecycle::Start => Work::Start { start: script },
+            Lifecycle::Stop => Work::Stop { stop: script },
+            Lifecycle::Check
+            | Lifecycle::Prepare
+            | Lifecycle::Install
+            | Lifecycle::Drain
+            | Lifecycle::Admit
+            | Lifecycle::Warm
+            | Lifecycle::Remove => Work::Script(script),
+        };
+        Ok(Step {
+            id,
+            action: action.word().to_owned(),
+            work,
+        })
+    }
+
+    /// How a database of the environment is reached. Does not connect.
+    ///
+    /// # Errors
+    /// No such database, an address that does not render, a password that cannot be read.
+    pub fn database(&self, name: &str) -> Result<Database, FleetError> {
+        Ok(Database::new(self.database_config(name)?))
+    }
+
+    /// As [`Fleet::database`], for those who open a session of their own.
+    ///
+    /// # Errors
+    /// As [`Fleet::database`].
+    pub fn database_config(&self, name: &str) -> Result<DatabaseConfig, FleetError> {
+        let wrong = |why: String| FleetError::Database {
+            name: name.to_owned(),
+            why,
+        };
+        let spec = &self.environment.spec;
+        let stated = spec
+            .databases
+            .iter()
+            .find(|d| d.name == name)
+            .ok_or_else(|| wrong("the environment's `databases` do not have it".to_owned()))?;
+        let context = self.environment.context("", None, None);
+        let text = |template: &str| {
+            self.renderer
+                .render_text(template, &context)
+                .map_err(|e| wrong(e.to_string()))
+        };
+        let address = &stated.postgres;
+        let port = text(&address.port)?;
+        let port = port
+            .trim()
+            .parse()
+            .map_err(|_| wrong(format!("its port is `{port}`, which is no port")))?;
+        let mut config = DatabaseConfig::new(text(&address.host)?, port, text(&address.database)?, text(&address.user)?);
+        if let Some(password) = &address.password {
+            config.password = Some(self.secrets.text(password)?);
+        }
+        Ok(config)
+    }
+
+    /// Renders a text of the environment.
+    ///
+    /// # Errors
+    /// As [`Renderer::render_text`].
+    pub fn render_text(&self, text: &str, context: &serde_json::Value) -> Result<String, RenderError> {
+        self.renderer.render_text(text, context)
+    }
+}
+
+/// One connection a machine, however many nodes it carries.
+struct Hosts {
+    local: Arc<AnyHost>,
+    ssh: BTreeMap<SshKey, Arc<AnyHost>>,
+    control_directory: PathBuf,
+}
+
+type SshKey = (String, Option<u16>, Option<String>);
+
+/// A socket's path is bounded (unix(7)); `SshHost` states how much of it a directory may use.
+const LONGEST_CONTROL_DIRECTORY: usize = 60;
+
+impl Hosts {
+    fn new(home: &Home) -> Self {
+        let mut control_directory = home.connections();
+        if control_directory.as_os_str().len() > LONGEST_CONTROL_DIRECTORY {
+            // Private, since its name cannot be guessed and its mode is ours.
+            control_directory = std::env::temp_dir().join(format!("stagegate-{}", &random_id()[..12]));
+        }
+        Self {
+            local: Arc::new(AnyHost::Local(LocalHost::new())),
+            ssh: BTreeMap::new(),
+            control_directory,
+        }
+    }
+
+    fn host(&mut self, reference: Option<&SshRef>) -> Arc<AnyHost> {
+        let Some(SshRef {
+            destination,
+            port,
+            config,
+            directory: _,
+        }) = reference
+        else {
+            return Arc::clone(&self.local);
+        };
+        let key = (destination.clone(), *port, config.clone());
+        let made = self.ssh.entry(key).or_insert_with(|| {
+            let destination = match port {
+                Some(port) => format!("ssh://{destination}:{port}"),
+                None => destination.clone(),
+            };
+            let mut host = SshHost::new(destination, self.control_directory.clone());
+            if let Some(config) = config {
+                host = host.with_config(config);
+            }
+            Arc::new(AnyHost::Ssh(host))
+        });
+        Arc::clone(made)
+    }
+}

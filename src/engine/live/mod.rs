@@ -1,0 +1,351 @@
+//! The live world behind the loop: the store, the hosts and the signals of one upgrade.
+
+mod log_reader;
+mod serving;
+mod watch;
+mod window;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use self::watch::{EvidencePlace, Watch};
+pub use self::watch::WatchError;
+use super::builds;
+use super::fleet::{Fleet, FleetError, Lifecycle, Place};
+use super::interrupt::Interrupt;
+use super::world::{CommitError, Loaded, Watched, World};
+use crate::home::Home;
+use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, Work};
+use crate::model::build::BuildRef;
+use crate::model::environment::Component;
+use crate::model::upgrade::{Blocker, Event, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
+use crate::model::values::Digest;
+use crate::report::{self, Subject};
+use crate::rollout::{Decision, Prepared};
+use crate::store::build::Mark;
+use crate::store::{BuildChange, Commit, Quarantine, Store as _, StoreError, Verification};
+
+/// Told of every status that was made durable, with its events.
+pub type OnCommit<'a> = dyn Fn(&UpgradeStatus, &[Event]) + 'a;
+
+/// One upgrade in the real world.
+pub struct LiveWorld<'a> {
+    home: Home,
+    fleet: Arc<Fleet>,
+    component: Component,
+    token: FencingToken,
+    upgrade: String,
+    spec: UpgradeSpec,
+    build: BuildRef,
+    builds: BTreeMap<Digest, BuildRef>,
+    sinks: Vec<String>,
+    watch: Watch,
+    evidence: EvidencePlace,
+    preparation: Arc<Preparation>,
+    interrupt: Interrupt,
+    on_commit: &'a OnCommit<'a>,
+    /// The upgrade as last read: a turn of the loop that finds nothing new costs one small look.
+    known: RefCell<Option<Known>>,
+    /// Nodes that are analysed, as last wanted.
+    analysed: RefCell<Vec<bool>>,
+}
+
+struct Known {
+    loaded: Loaded,
+    wish_version: u64,
+}
+
+/// What a live world is made of.
+pub struct Parts<'a> {
+    /// The home.
+    pub home: &'a Home,
+    /// The environment.
+    pub fleet: Arc<Fleet>,
+    /// The component whose nodes change.
+    pub component: &'a Component,
+    /// Proof of holding the lease.
+    pub token: FencingToken,
+    /// Name of the upgrade.
+    pub upgrade: &'a str,
+    /// What is asked.
+    pub spec: &'a UpgradeSpec,
+    /// The build that goes on.
+    pub build: BuildRef,
+    /// Every build of the component that is known, by digest.
+    pub builds: BTreeMap<Digest, BuildRef>,
+    /// How the build is made ready.
+    pub preparation: builds::Order,
+    /// Names of the sinks that reports go to.
+    pub sinks: Vec<String>,
+    /// Ends the drive.
+    pub interrupt: Interrupt,
+    /// Told of every commit.
+    pub on_commit: &'a OnCommit<'a>,
+}
+
+/// The build being made ready, beside the loop.
+struct Preparation {
+    order: builds::Order,
+    state: Mutex<Option<Prepared>>,
+    done: Notify,
+}
+
+impl<'a> LiveWorld<'a> {
+    /// Makes the signals ready. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the signals need is not there: secrets, databases, certificates.
+    pub fn new(parts: Parts<'a>) -> Result<Self, WatchError> {
+        let Parts {
+            home,
+            fleet,
+            component,
+            token,
+            upgrade,
+            spec,
+            build,
+            builds,
+            preparation,
+            sinks,
+            interrupt,
+            on_commit,
+        } = parts;
+        Ok(Self {
+            watch: Watch::new(Arc::clone(&fleet), component, builds.clone())?,
+            evidence: EvidencePlace {
+                home: home.clone(),
+                upgrade: upgrade.to_owned(),
+            },
+            home: home.clone(),
+            fleet,
+            component: component.clone(),
+            token,
+            upgrade: upgrade.to_owned(),
+            spec: spec.clone(),
+            build,
+            builds,
+            sinks,
+            preparation: Arc::new(Preparation {
+                order: preparation,
+                state: Mutex::new(None),
+                done: Notify::new(),
+            }),
+            interrupt,
+            on_commit,
+            known: RefCell::new(None),
+            analysed: RefCell::new(Vec::new()),
+        })
+    }
+
+    /// The signals, for what looks at them beside the decision.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn place(&self, node: usize) -> &Place {
+        &self.fleet.places(&self.component.name)[node]
+    }
+
+    fn marks(&self, decision: &Decision) -> Vec<BuildChange> {
+        let environment = &self.spec.environment;
+        let at = Timestamp::now();
+        let mut marks = Vec::new();
+        if let Some(reason) = &decision.quarantine {
+            marks.push(Mark::Quarantine(Quarantine {
+                environment: environment.clone(),
+                reason: reason.clone(),
+                at,
+            }));
+        }
+        if decision.verified {
+            marks.push(Mark::Verify(Verification {
+                environment: environment.clone(),
+                digest: self.build.digest,
+                at,
+            }));
+        }
+        marks
+            .into_iter()
+            .map(|mark| BuildChange {
+                build: self.spec.build.clone(),
+                mark,
+            })
+            .collect()
+    }
+
+    fn step(&self, node: usize, intent: &StepIntent) -> Result<Step, FleetError> {
+        let place = self.place(node);
+        let build = self.builds.get(&intent.release);
+        let script = |action| self.fleet.script(&self.component, Some(&place.site), build, action);
+        let release = intent.release;
+        let work = match intent.action {
+            StepAction::Check => Work::Script(script(Lifecycle::Check)?),
+            StepAction::Install => Work::Install {
+                release,
+                script: script(Lifecycle::Install)?,
+            },
+            StepAction::Drain => Work::Script(script(Lifecycle::Drain)?),
+            StepAction::Activate => Work::Activate { release },
+            StepAction::Restart => Work::Restart {
+                stop: script(Lifecycle::Stop)?,
+                start: script(Lifecycle::Start)?,
+            },
+            StepAction::Warm => Work::Script(script(Lifecycle::Warm)?),
+            StepAction::Admit => Work::Script(script(Lifecycle::Admit)?),
+        };
+        Ok(Step {
+            id: intent.id.clone(),
+            action: intent.action.word().to_owned(),
+            work,
+        })
+    }
+}
+
+impl World for LiveWorld<'_> {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn load(&self) -> Result<Loaded, CommitError> {
+        let store = self.home.store();
+        let gone = || CommitError::Store(format!("upgrade {} is no longer in the state", self.upgrade));
+        let glance = store.glance(&self.upgrade).map_err(|e| told(&e))?.ok_or_else(gone)?;
+        let mut known = self.known.borrow_mut();
+        if let Some(known) = known.as_mut()
+            && known.loaded.version == glance.resource_version
+        {
+            known.loaded.wish = glance.wish;
+            known.wish_version = glance.wish_version;
+            return Ok(known.loaded.clone());
+        }
+        let record = store.upgrade(&self.upgrade).map_err(|e| told(&e))?.ok_or_else(gone)?;
+        let loaded = Loaded {
+            status: record.status,
+            wish: record.spec.wish,
+            version: record.resource_version,
+        };
+        *known = Some(Known {
+            loaded: loaded.clone(),
+            wish_version: record.wish_version,
+        });
+        Ok(loaded)
+    }
+
+    async fn commit(&self, version: u64, decision: &Decision) -> Result<u64, CommitError> {
+        let store = self.home.store();
+        let subject = Subject {
+            component: self.spec.component.clone(),
+            build: self.spec.build.clone(),
+            user: self.spec.user.clone(),
+        };
+        let dispatch = report::dispatcher(store.home(), &subject, &self.sinks);
+        let mut status = decision.status.clone();
+        for (node, place) in status.nodes.iter_mut().zip(self.fleet.places(&self.component.name)) {
+            node.address.clone_from(&place.site.address);
+        }
+        let committed = store
+            .commit(&Commit {
+                upgrade: &self.upgrade,
+                expected_version: version,
+                token: &self.token,
+                at: Timestamp::now(),
+                status: &status,
+                events: &decision.events,
+                builds: &self.marks(decision),
+                wish: None,
+                dispatch: &dispatch,
+            })
+            .map_err(|e| told(&e))?;
+        (self.on_commit)(&status, &decision.events);
+        Ok(committed.resource_version)
+    }
+
+    async fn renew(&self) -> Result<(), CommitError> {
+        self.home
+            .store()
+            .renew(&self.spec.environment, &self.token, Timestamp::now())
+            .map_err(|e| told(&e))
+    }
+
+    async fn observe(&self, node: usize, step: Option<&StepIntent>) -> Result<NodeSight, HostError> {
+        let place = self.place(node);
+        let steps: Vec<String> = step.map(|s| s.id.clone()).into_iter().collect();
+        place.host.observe(&place.address, &steps).await
+    }
+
+    async fn run(&self, node: usize, intent: &StepIntent, patience: Duration) -> Result<NodeSight, HostError> {
+        let place = self.place(node);
+        let step = self.step(node, intent).map_err(|e| HostError::Failed {
+            host: place.site.name.clone(),
+            tried: format!("make its {} step", intent.action.word()),
+            why: e.to_string(),
+        })?;
+        if matches!(step.work, Work::Install { .. }) {
+            let artifact = self.home.artifact(&intent.release);
+            if artifact.exists() {
+                place
+                    .host
+                    .deliver(&place.address, &self.token, &intent.release, &artifact)
+                    .await?;
+            }
+        }
+        place.host.run(&place.address, &self.token, &step, patience).await
+    }
+
+    fn watch(&self, status: &UpgradeStatus, sights: &[Option<NodeSight>]) {
+        *self.analysed.borrow_mut() = status.nodes.iter().map(|n| n.analysed_since.is_some()).collect();
+        self.watch.want(status, sights, Timestamp::now());
+    }
+
+    fn watched(&self, node: usize) -> Watched {
+        let analysed = self.analysed.borrow().get(node).copied().unwrap_or(false);
+        self.watch.watched(node, Timestamp::now(), &self.evidence, analysed)
+    }
+
+    fn prepared(&self) -> Prepared {
+        let preparation = &self.preparation;
+        let mut state = preparation.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = state.as_ref() {
+            return prepared.clone();
+        }
+        *state = Some(Prepared::Pending);
+        let (home, fleet, this) = (self.home.clone(), Arc::clone(&self.fleet), Arc::clone(preparation));
+        tokio::spawn(async move {
+            let prepared = match builds::prepare(&home, &fleet, &this.order).await {
+                Ok(_) => Prepared::Ready,
+                Err(why) => Prepared::Failed(why.to_string()),
+            };
+            *this.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
+            this.done.notify_one();
+        });
+        Prepared::Pending
+    }
+
+    fn blockers(&self) -> Vec<Blocker> {
+        self.watch.blockers(Timestamp::now())
+    }
+
+    async fn stirred(&self) {
+        tokio::select! {
+            () = self.watch.stirred() => {}
+            () = self.preparation.done.notified() => {}
+        }
+    }
+
+    async fn interrupted(&self) {
+        self.interrupt.wait().await;
+    }
+}
+
+fn told(error: &StoreError) -> CommitError {
+    match error {
+        StoreError::Conflict { .. } => CommitError::Conflict,
+        StoreError::Fenced { .. } => CommitError::Fenced(error.to_string()),
+        other => CommitError::Store(other.to_string()),
+    }
+}

@@ -1,0 +1,665 @@
+//! Watching the nodes of an upgrade: our own traffic, probes, logs and queries feed the gates; who blocks whom is looked
+//! up beside. One task reads the feed; the loop asks.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::log_reader::HostLog;
+use super::serving::Answers;
+use super::window::{GateSetup, Record, Window};
+use crate::engine::fleet::{Fleet, FleetError, Place};
+use crate::engine::world::Watched;
+use crate::home::Home;
+use crate::hosts::{Host as _, NodeSight};
+use crate::http::ClientIdentity;
+use crate::model::build::BuildRef;
+use crate::model::environment::{Blockers, Component, Probe, Traffic};
+use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
+use crate::model::values::Digest;
+use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
+use crate::signals::log::LogHandle;
+use crate::signals::log::calls::{LogPatterns, LogPlan};
+use crate::signals::log::follow::Begin;
+use crate::signals::postgres::blocking::{self, Attribution};
+use crate::signals::sql::{Limit, WatchedQuery};
+use crate::signals::traffic::{Acknowledged, Target, TrafficHandle, TrafficPlan};
+use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
+use crate::http::Connections;
+
+/// How often the database is asked who blocks whom while that matters.
+const LOOK_FOR_BLOCKERS: Duration = Duration::from_secs(1);
+/// A picture of who blocks whom is shown for as long: a row that is held in turns is free when a gate decides.
+const BLOCKERS_STAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// How often a followed log is read.
+const READ_LOG: Duration = Duration::from_secs(1);
+
+/// Why an environment cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Secrets, databases.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// A certificate that is none.
+    #[error("traffic {traffic}: {source}")]
+    Client {
+        /// Which traffic.
+        traffic: String,
+        /// What is wrong.
+        source: crate::http::HttpError,
+    },
+    /// Something in the environment that cannot be watched as stated.
+    #[error("{0}")]
+    Stated(String),
+}
+
+/// The signals of one component.
+pub struct Watch {
+    shared: Arc<Shared>,
+    fleet: Arc<Fleet>,
+    component: Component,
+    builds: BTreeMap<Digest, BuildRef>,
+    feed: Feed,
+    traffic: Vec<TrafficSource>,
+    probes: Vec<(Probe, TrafficHandle)>,
+    probe_client: reqwest::Client,
+    queries: Vec<(WatchedQueryParts, TrafficHandle)>,
+    logs: Mutex<BTreeMap<(String, String), LogHandle>>,
+    wanted: Mutex<Vec<Wanted>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct TrafficSource {
+    stated: Traffic,
+    client: reqwest::Client,
+    handle: TrafficHandle,
+}
+
+struct WatchedQueryParts {
+    sql: String,
+    database: crate::signals::postgres::Database,
+    at_most: f64,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    stirred: Notify,
+    blockers_wanted: AtomicBool,
+}
+
+struct State {
+    nodes: Vec<NodeWatch>,
+    blockers: Vec<Blocker>,
+    blockers_at: Timestamp,
+}
+
+struct NodeWatch {
+    name: String,
+    answers: Answers,
+    windows: Vec<Window>,
+    /// Digest and name of the build that it runs.
+    build: Option<(Digest, String)>,
+}
+
+/// What the sources do about a node; changed only when it differs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Wanted {
+    running: Option<(u32, i64, Option<Digest>)>,
+    traffic: bool,
+}
+
+/// Where evidence goes.
+pub(super) struct EvidencePlace {
+    pub(super) home: Home,
+    pub(super) upgrade: String,
+}
+
+impl Watch {
+    /// Makes the sources of a component ready; nothing is sent before [`Watch::want`].
+    pub(super) fn new(
+        fleet: Arc<Fleet>,
+        component: &Component,
+        builds: BTreeMap<Digest, BuildRef>,
+    ) -> Result<Self, WatchError> {
+        let places = fleet.places(&component.name).to_vec();
+        let setups = GateSetup::all(component, places.len()).map_err(WatchError::Stated)?;
+        let (to, from) = feed(FEED_CAPACITY);
+        let age_of = |signal: &str| age_of(&setups, signal);
+        let mut traffic = Vec::new();
+        for stated in &component.traffic {
+            let signal = format!("traffic/{}", stated.name);
+            let plan = TrafficPlan {
+                rate_per_s: stated.rate,
+                concurrency: stated.concurrency,
+                age: age_of(&signal)?.unwrap_or(stated.timeout.0),
+                timeout: stated.timeout.0,
+                signal,
+            };
+            traffic.push(TrafficSource {
+                client: traffic_client(&fleet, stated)?,
+                handle: start(plan, &to)?,
+                stated: stated.clone(),
+            });
+        }
+        let mut probes = Vec::new();
+        for probe in &component.probes {
+            let signal = format!("probe/{}", probe.name);
+            let plan = TrafficPlan::periodic(signal, probe.period.0, probe.timeout.0, probe.timeout.0);
+            probes.push((probe.clone(), start(plan, &to)?));
+        }
+        let mut queries = Vec::new();
+        for query in &component.queries {
+            let signal = format!("query/{}", query.name);
+            let parts = WatchedQueryParts {
+                sql: query.sql.clone(),
+                database: fleet.database(&query.database)?,
+                at_most: query.at_most,
+            };
+            let shape = WatchedQuery {
+                database: parts.database.clone(),
+                sql: String::new(),
+                limit: Limit::AtMost(0.0),
+            };
+            queries.push((parts, start(shape.plan(signal, query.period.0), &to)?));
+        }
+        let probe_client = crate::signals::http::client(None, None, Connections::Fresh).map_err(|source| {
+            WatchError::Client {
+                traffic: "probes".to_owned(),
+                source,
+            }
+        })?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                nodes: places
+                    .iter()
+                    .map(|place| NodeWatch {
+                        name: place.site.name.clone(),
+                        answers: Answers::default(),
+                        windows: setups.iter().cloned().map(|s| Window::new(s, i64::MAX)).collect(),
+                        build: None,
+                    })
+                    .collect(),
+                blockers: Vec::new(),
+                blockers_at: Timestamp::UNIX_EPOCH,
+            }),
+            stirred: Notify::new(),
+            blockers_wanted: AtomicBool::new(false),
+        });
+        let mut tasks = vec![tokio::spawn(read_feed(
+            Arc::clone(&shared),
+            from,
+            component.probes.clone(),
+        ))];
+        if let Some(stated) = &component.blockers {
+            tasks.push(tokio::spawn(look_for_blockers(
+                Arc::clone(&shared),
+                Arc::clone(&fleet),
+                component.name.clone(),
+                BlockerLook::new(&fleet, stated)?,
+            )));
+        }
+        Ok(Self {
+            wanted: Mutex::new(vec![Wanted::default(); places.len()]),
+            shared,
+            fleet,
+            component: component.clone(),
+            builds,
+            feed: to,
+            traffic,
+            probes,
+            probe_client,
+            queries,
+            logs: Mutex::default(),
+            tasks,
+        })
+    }
+
+    /// Something was seen that may change a decision.
+    pub(super) async fn stirred(&self) {
+        self.shared.stirred.notified().await;
+    }
+
+    /// Follows what the status wants watched.
+    pub(super) fn want(&self, status: &UpgradeStatus, sights: &[Option<NodeSight>], now: Timestamp) {
+        let judging = matches!(
+            status.phase,
+            Phase::Baseline | Phase::Rolling | Phase::Soak | Phase::RollingBack
+        );
+        self.shared.blockers_wanted.store(judging, Ordering::Relaxed);
+        let now_us = now.as_microsecond();
+        for (i, sight) in sights.iter().enumerate() {
+            let Some(sight) = sight else { continue };
+            let node = status.nodes.get(i);
+            let running = sight
+                .running
+                .as_ref()
+                .map(|r| (r.pid, r.started_at.as_microsecond(), r.build));
+            {
+                let mut state = lock(&self.shared.state);
+                let watch = &mut state.nodes[i];
+                watch.answers.service(running.map(|(pid, at, _)| (pid, at)), now_us);
+                watch.build = running
+                    .and_then(|(_, _, build)| build)
+                    .map(|digest| (digest, self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone())));
+                let since = node
+                    .and_then(|n| n.analysed_since)
+                    .map_or(i64::MAX, Timestamp::as_microsecond);
+                for window in &mut watch.windows {
+                    if window.since_us != since && (since == i64::MAX || window.since_us < since || window.since_us == i64::MAX) {
+                        window.begin_anew(since);
+                    }
+                }
+            }
+            let wanted = Wanted {
+                running,
+                traffic: running.is_some() && gets_traffic(status, i),
+            };
+            let mut all = lock(&self.wanted);
+            if all[i] != wanted {
+                self.apply(&self.fleet.places(&self.component.name)[i], &wanted, now_us);
+                all[i] = wanted;
+            }
+        }
+    }
+
+    /// What the signals say of a node now.
+    pub(super) fn watched(&self, i: usize, now: Timestamp, evidence: &EvidencePlace, analysed: bool) -> Watched {
+        let mut state = lock(&self.shared.state);
+        let NodeWatch {
+            name,
+            answers,
+            windows,
+            build,
+        } = &mut state.nodes[i];
+        let serving = answers.serving(self.component.probes.iter().map(|p| p.name.as_str()));
+        if !analysed {
+            return Watched {
+                serving,
+                readings: Vec::new(),
+            };
+        }
+        let build = build.as_ref().map(|(digest, _)| digest.to_string()).unwrap_or_default();
+        let record = Record {
+            root: evidence.home.root(),
+            directory: evidence.home.evidence(&evidence.upgrade),
+            node: name,
+            build: &build,
+        };
+        Watched {
+            serving,
+            readings: windows
+                .iter_mut()
+                .map(|window| window.reading(now.as_microsecond(), &record))
+                .collect(),
+        }
+    }
+
+    /// Who holds what others wait for, as last seen.
+    pub(super) fn blockers(&self, now: Timestamp) -> Vec<Blocker> {
+        let state = lock(&self.shared.state);
+        if now.duration_since(state.blockers_at) > BLOCKERS_STAY {
+            return Vec::new();
+        }
+        state.blockers.clone()
+    }
+
+    /// Calls with a right answer since the last look, of all traffic.
+    pub fn take_acknowledged(&self) -> Vec<Acknowledged> {
+        self.traffic.iter().flat_map(|t| t.handle.take_acknowledged()).collect()
+    }
+
+    /// Sends nothing more and lets the calls in flight end.
+    pub async fn stop(&self, patience: Duration) {
+        for source in &self.traffic {
+            source.handle.stop(patience).await;
+        }
+    }
+
+    fn apply(&self, place: &Place, wanted: &Wanted, now_us: i64) {
+        let node = place.site.name.as_str();
+        let build = wanted
+            .running
+            .and_then(|(_, _, digest)| digest)
+            .and_then(|digest| self.builds.get(&digest));
+        let context = self
+            .fleet
+            .environment
+            .context(&self.component.name, Some(&place.site), build);
+        let target = |signal: &str, made: Option<Result<HttpCall, CallError>>| match made {
+            None => None,
+            Some(Ok(call)) => Some(Target {
+                build: build.map(|b| b.digest.to_string()).unwrap_or_default(),
+                call: Arc::new(call),
+            }),
+            Some(Err(why)) => {
+                self.trouble(signal, node, &why.to_string());
+                None
+            }
+        };
+        for (probe, handle) in &self.probes {
+            let meant = wanted.running.is_some() && build.is_none_or(|b| probe.builds.contains(&b.version));
+            let made = meant.then(|| HttpCall::probe(self.probe_client.clone(), &probe.http, &context));
+            handle.set_target(node, target(&handle.plan().signal, made));
+        }
+        for source in &self.traffic {
+            let request = build.and_then(|b| source.stated.requests.iter().find(|r| r.builds.contains(&b.version)));
+            if wanted.traffic && request.is_none() {
+                let why = match build {
+                    Some(build) => format!("traffic {} has no request for version {}", source.stated.name, build.version),
+                    None => "it runs a build that we do not know, so no request can be chosen".to_owned(),
+                };
+                self.trouble(&source.handle.plan().signal, node, &why);
+            }
+            let made = request
+                .filter(|_| wanted.traffic)
+                .map(|request| self.call(source, request, &context));
+            let made = match made {
+                Some(Err(why)) => {
+                    self.trouble(&source.handle.plan().signal, node, &why.to_string());
+                    None
+                }
+                Some(Ok(call)) => Some(call),
+                None => None,
+            };
+            source
+                .handle
+                .set_target(node, target(&source.handle.plan().signal, made));
+        }
+        for (parts, handle) in &self.queries {
+            let query = self.fleet.render_text(&parts.sql, &context).map(|sql| Target {
+                build: build.map(|b| b.digest.to_string()).unwrap_or_default(),
+                call: Arc::new(WatchedQuery {
+                    database: parts.database.clone(),
+                    sql,
+                    limit: Limit::AtMost(parts.at_most),
+                }),
+            });
+            match query {
+                Ok(target) => handle.set_target(node, Some(target)),
+                Err(why) => self.trouble(&handle.plan().signal, node, &why.to_string()),
+            }
+        }
+        self.follow_logs(place, build, now_us);
+    }
+
+    fn call(
+        &self,
+        source: &TrafficSource,
+        request: &crate::model::environment::Request,
+        context: &serde_json::Value,
+    ) -> Result<Result<HttpCall, CallError>, FleetError> {
+        let Traffic { before, effect, .. } = &source.stated;
+        let before = before
+            .as_ref()
+            .map(|b| {
+                Ok::<_, FleetError>(OnDatabase {
+                    database: self.fleet.database(&b.database)?,
+                    sql: b.sql.clone(),
+                })
+            })
+            .transpose()?;
+        let effect = effect
+            .as_ref()
+            .map(|e| {
+                Ok::<_, FleetError>(EffectCheck {
+                    query: OnDatabase {
+                        database: self.fleet.database(&e.database)?,
+                        sql: e.sql.clone(),
+                    },
+                    equals: e.equals.clone(),
+                })
+            })
+            .transpose()?;
+        Ok(HttpCall::new(source.client.clone(), request, before, effect, context))
+    }
+
+    /// Only logs that a gate reads are followed: each costs a look a second.
+    fn follow_logs(&self, place: &Place, build: Option<&BuildRef>, now_us: i64) {
+        let mut logs = lock(&self.logs);
+        for log in &self.component.logs {
+            let signal = format!("log/{}", log.name);
+            let Some(share) = self
+                .component
+                .gates
+                .iter()
+                .filter_map(|g| g.share.as_ref())
+                .find(|s| s.of == signal)
+            else {
+                continue;
+            };
+            let digest = build.map(|b| b.digest.to_string()).unwrap_or_default();
+            let key = (place.site.name.clone(), log.name.clone());
+            if let Some(running) = logs.get(&key) {
+                running.set_build(digest);
+                continue;
+            }
+            match LogPatterns::new(log) {
+                Ok(patterns) => {
+                    let plan = LogPlan {
+                        signal,
+                        node: place.site.name.clone(),
+                        build: digest,
+                        age: share.over.0,
+                        patterns,
+                    };
+                    let reader = HostLog::new(Arc::clone(&place.host), place.address.clone(), log.path.clone());
+                    logs.insert(
+                        key,
+                        LogHandle::start(reader, plan, Begin::AtEnd, READ_LOG, self.feed.clone()),
+                    );
+                }
+                Err(why) => self.feed.trouble(&signal, &place.site.name, now_us, why.to_string()),
+            }
+        }
+    }
+
+    fn trouble(&self, signal: &str, node: &str, why: &str) {
+        let at_us = Timestamp::now().as_microsecond();
+        self.feed.trouble(signal, node, at_us, why.to_owned());
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Our traffic goes where a balancer's would: to what is in service, and to what is under test.
+fn gets_traffic(status: &UpgradeStatus, i: usize) -> bool {
+    let Some(node) = status.nodes.get(i) else { return true };
+    match node.phase {
+        NodePhase::Analyse | NodePhase::Admit => true,
+        NodePhase::OutOfService => false,
+        NodePhase::Waiting
+        | NodePhase::Install
+        | NodePhase::Drain
+        | NodePhase::Activate
+        | NodePhase::Restart
+        | NodePhase::Warm
+        | NodePhase::Probe
+        | NodePhase::Done => !node.drained,
+    }
+}
+
+fn start(plan: TrafficPlan, feed: &Feed) -> Result<TrafficHandle, WatchError> {
+    TrafficHandle::start(plan, feed.clone()).map_err(|e| WatchError::Stated(e.to_string()))
+}
+
+/// The one age at which a call of this signal is late: its schedule tells it once.
+fn age_of(setups: &[GateSetup], signal: &str) -> Result<Option<Duration>, WatchError> {
+    let mut ages = setups.iter().filter(|s| s.signal == signal);
+    let Some(first) = ages.next() else { return Ok(None) };
+    match ages.find(|other| other.age != first.age) {
+        Some(other) => Err(WatchError::Stated(format!(
+            "gates {} and {} read {signal} with different ages ({} and {}); give each a traffic of its own",
+            first.name, other.name, first.age, other.age
+        ))),
+        None => Ok(Some(first.age.0)),
+    }
+}
+
+fn traffic_client(fleet: &Fleet, stated: &Traffic) -> Result<reqwest::Client, WatchError> {
+    let secret = |name: &Option<String>| -> Result<Option<Vec<u8>>, FleetError> {
+        Ok(name.as_ref().map(|name| fleet.secrets.read(name)).transpose()?)
+    };
+    let (mut ca, mut identity) = (None, None);
+    if let Some(tls) = &stated.tls {
+        ca = secret(&tls.ca)?;
+        if let (Some(certificate), Some(key)) = (secret(&tls.certificate)?, secret(&tls.key)?) {
+            identity = Some(ClientIdentity { certificate, key });
+        }
+    }
+    // As a pilot factory would: enough kept for the rate, the rest connect anew.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is bounded to a thousand by its plan"
+    )]
+    let kept = stated.rate.clamp(1.0, 1000.0).ceil() as usize * 2;
+    crate::signals::http::client(ca, identity, Connections::Kept(kept)).map_err(|source| WatchError::Client {
+        traffic: stated.name.clone(),
+        source,
+    })
+}
+
+async fn read_feed(shared: Arc<Shared>, mut from: Observations, probes: Vec<Probe>) {
+    while let Some(observed) = from.next().await {
+        let dropped = from.take_dropped();
+        let mut state = lock(&shared.state);
+        let now_us = Timestamp::now().as_microsecond();
+        if dropped > 0 {
+            // A stretch with holes that we made ourselves proves nothing: count anew.
+            tracing::warn!(dropped, "samples were dropped; every gate counts anew");
+            for window in state.nodes.iter_mut().flat_map(|n| &mut n.windows) {
+                if window.since_us <= now_us {
+                    window.begin_anew(now_us);
+                }
+            }
+        }
+        if take(&mut state, &observed, &probes, now_us) {
+            shared.stirred.notify_one();
+        }
+    }
+}
+
+/// Counts one observation. True when it may change a decision.
+fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -> bool {
+    match observed {
+        Observed::Sample(sample) => {
+            let Some(node) = state.nodes.iter_mut().find(|n| n.name == sample.node) else {
+                return false;
+            };
+            let mut changed = false;
+            if let Some(name) = sample.signal.strip_prefix("probe/")
+                && let Some(probe) = probes.iter().find(|p| p.name == name)
+            {
+                changed |= node.answers.count(probe, sample);
+            }
+            for window in node.windows.iter_mut().filter(|w| w.setup.signal == sample.signal) {
+                let before = window.read(now_us).verdict;
+                window.push(sample);
+                changed |= window.read(now_us).verdict != before;
+            }
+            changed
+        }
+        Observed::Afterwards(_) => false,
+        Observed::Trouble(trouble) => {
+            for window in state
+                .nodes
+                .iter_mut()
+                .filter(|n| n.name == trouble.node)
+                .flat_map(|n| &mut n.windows)
+                .filter(|w| w.setup.signal == trouble.signal)
+            {
+                window.trouble = Some(trouble.why.clone());
+            }
+            false
+        }
+    }
+}
+
+struct BlockerLook {
+    database: crate::signals::postgres::Database,
+    port: u16,
+    method: Option<regex::Regex>,
+}
+
+impl BlockerLook {
+    fn new(fleet: &Fleet, stated: &Blockers) -> Result<Self, WatchError> {
+        let mut config = fleet.database_config(&stated.database)?;
+        let port = config.port;
+        // Of its own: when traffic's checks have used up theirs, this look is what explains it.
+        config.connections = 1;
+        let method = stated
+            .method
+            .as_deref()
+            .map(regex::Regex::new)
+            .transpose()
+            .map_err(|e| WatchError::Stated(format!("blockers.method: {e}")))?;
+        Ok(Self {
+            database: crate::signals::postgres::Database::new(config),
+            port,
+            method,
+        })
+    }
+}
+
+async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, component: String, look: BlockerLook) {
+    let mut ticks = tokio::time::interval(LOOK_FOR_BLOCKERS);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !shared.blockers_wanted.load(Ordering::Relaxed) {
+            continue;
+        }
+        let queues = match blocking::look(&look.database).await {
+            Ok(queues) => queues,
+            Err(why) => {
+                tracing::debug!(%why, "no picture of who blocks whom");
+                continue;
+            }
+        };
+        if queues.is_empty() {
+            continue;
+        }
+        let mut attribution = Attribution {
+            nodes: lock(&shared.state)
+                .nodes
+                .iter()
+                .map(|n| {
+                    let build = n.build.as_ref().map(|(_, name)| name.clone());
+                    (n.name.clone(), build.unwrap_or_default())
+                })
+                .collect(),
+            method: look.method.clone(),
+            ..Attribution::default()
+        };
+        let places = fleet.places(&component);
+        let sockets = futures::future::join_all(places.iter().map(|place| async move {
+            let found = place.host.sockets(&place.address, look.port).await;
+            (place.site.name.clone(), found.unwrap_or_default())
+        }));
+        for (node, sockets) in sockets.await {
+            for socket in sockets {
+                attribution.clients.insert(socket.to_string(), node.clone());
+            }
+        }
+        let blockers = queues.iter().map(|queue| attribution.blocker(queue)).collect();
+        let mut state = lock(&shared.state);
+        state.blockers = blockers;
+        state.blockers_at = Timestamp::now();
+    }
+}
+
+/// What is behind these locks is changed step by step without panicking in between.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

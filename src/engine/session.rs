@@ -1,0 +1,511 @@
+//! An upgrade from the operator's word to its end: lease, refusal or resumption, drive, and what is cleared away after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::builds::Order;
+use super::drive::{DriveError, Ending, Limits, drive};
+use super::fleet::Fleet;
+use super::interrupt::Interrupt;
+use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use crate::home::Home;
+use crate::hosts::{FencingToken, Host as _, Step, Work};
+use crate::model::build::{BuildRef, BuildSpec};
+use crate::model::environment::{Component, Rollout};
+use crate::model::upgrade::{Event, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
+use crate::model::values::{Digest, Duration as Length};
+use crate::report::{self, Subject};
+use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
+use crate::store::{
+    BuildStatus, Commit, Expect, Holder, Store as _, StoreError, UpgradeRecord, WishChange, fresh_upgrade_name,
+    lease::local_liveness,
+};
+
+/// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
+pub const LEASE_TTL: Duration = Duration::from_secs(15);
+/// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
+const PROBE_DEADLINE: Length = Length::from_secs(120);
+/// Clearing away is for the next upgrade's sake; it may take this long.
+const PRUNE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why an upgrade was not begun, or not driven on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The rules say no: exit 6.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// This process cannot say who it is.
+    #[error("cannot read /proc to say who drives: {0}")]
+    Holder(std::io::Error),
+    /// The signals.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// The loop.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// A status that cannot be gone on with.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
+    /// A build that is not in the state.
+    #[error("build {0} is not known here; `stagegate build list` shows what is")]
+    UnknownBuild(String),
+}
+
+/// What the rules refuse.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody else drives.
+    #[error(
+        "environment {environment} is driven by {by} since {since}; wait for it (`stagegate status {environment} -w`), or ask them"
+    )]
+    Held {
+        /// The environment.
+        environment: String,
+        /// Who.
+        by: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Another upgrade is open.
+    #[error(
+        "environment {environment} has an unfinished upgrade to {open}, which is {phase:?}; `stagegate upgrade {environment} --build {wanted}` goes on with it, `stagegate abort {environment}` goes back"
+    )]
+    OtherUpgrade {
+        /// The environment.
+        environment: String,
+        /// The build that goes on already.
+        open: String,
+        /// How far it is.
+        phase: Phase,
+        /// The argument that goes on with it.
+        wanted: String,
+    },
+    /// The build failed here.
+    #[error(
+        "build {build} is quarantined in {environment} since {since}: {reason}\n`stagegate build release {build} --env {environment} --reason TEXT` lifts it"
+    )]
+    Quarantined {
+        /// The build.
+        build: String,
+        /// The environment.
+        environment: String,
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An environment's lease, given back when dropped.
+#[derive(Debug)]
+pub struct HeldLease {
+    home: Home,
+    environment: String,
+    token: FencingToken,
+}
+
+impl HeldLease {
+    /// Takes it, or says who has it.
+    ///
+    /// # Errors
+    /// [`Refusal::Held`], or the state cannot be written.
+    pub fn take(home: &Home, environment: &str) -> Result<Self, SessionError> {
+        let me = Holder::current().map_err(SessionError::Holder)?;
+        let store = home.store();
+        match store.acquire(environment, &me, LEASE_TTL, Timestamp::now(), &local_liveness) {
+            Ok(token) => Ok(Self {
+                home: home.clone(),
+                environment: environment.to_owned(),
+                token,
+            }),
+            Err(StoreError::Held { .. }) => {
+                let lease = store.lease(environment)?;
+                let by = lease.as_ref().and_then(|l| l.holder.as_ref());
+                Err(Refusal::Held {
+                    environment: environment.to_owned(),
+                    by: by.map_or_else(|| "somebody who just left".to_owned(), ToString::to_string),
+                    since: lease.map_or(Timestamp::UNIX_EPOCH, |l| l.acquired_at),
+                }
+                .into())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Proof of holding it.
+    pub fn token(&self) -> &FencingToken {
+        &self.token
+    }
+
+    /// Says that the holder still lives.
+    ///
+    /// # Errors
+    /// Somebody else has it by now, or the state cannot be written.
+    pub fn renew(&self) -> Result<(), StoreError> {
+        self.home.store().renew(&self.environment, &self.token, Timestamp::now())
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        // A process that is gone loses it anyway; this only spares the next one the look.
+        if let Err(why) = self.home.store().release(&self.environment, &self.token) {
+            tracing::warn!(%why, "the lease could not be given back");
+        }
+    }
+}
+
+/// A build as the state has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnownBuild {
+    /// Its locked set.
+    pub spec: BuildSpec,
+    /// Where it was proven, and where it may not go.
+    pub status: BuildStatus,
+}
+
+impl KnownBuild {
+    /// Reads it from the state.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn find(home: &Home, name: &str) -> Result<Option<Self>, StoreError> {
+        let Some(resource) = home.store().resource("Build", name)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            spec: resource.spec_as()?,
+            status: if resource.status.is_null() {
+                BuildStatus::default()
+            } else {
+                resource.status_as()?
+            },
+        }))
+    }
+
+    /// Every one, by name.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn all(home: &Home) -> Result<BTreeMap<String, Self>, StoreError> {
+        let names = home.store().resources("Build")?.into_iter().map(|r| r.name);
+        names
+            .filter_map(|name| Self::find(home, &name).transpose().map(|found| found.map(|b| (name, b))))
+            .collect()
+    }
+
+    /// Writes a build that was just found in its source.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn create(home: &Home, spec: &BuildSpec) -> Result<(), StoreError> {
+        let value = serde_json::to_value(spec).map_err(|e| StoreError::Unreadable {
+            what: format!("Build {}", spec.name()),
+            why: e.to_string(),
+        })?;
+        home.store()
+            .put_resource("Build", &spec.name(), &value, Expect::Anything, Timestamp::now())?;
+        Ok(())
+    }
+}
+
+/// What an operator asks for.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The home.
+    pub home: &'a Home,
+    /// The environment.
+    pub fleet: &'a Arc<Fleet>,
+    /// The component.
+    pub component: &'a Component,
+    /// The build, which is in the state.
+    pub build: &'a BuildRef,
+    /// Who asks.
+    pub user: &'a str,
+}
+
+impl Asked<'_> {
+    fn environment(&self) -> &str {
+        &self.fleet.environment.name
+    }
+
+    /// Begins the upgrade, or takes up the open one. Needs the lease.
+    ///
+    /// # Errors
+    /// [`Refusal`], or the state cannot be written.
+    pub fn open(&self, lease: &HeldLease) -> Result<UpgradeRecord, SessionError> {
+        let store = self.home.store();
+        if let Some(open) = store.unfinished(Some(self.environment()))?.pop() {
+            if open.spec.build != self.build.name {
+                return Err(Refusal::OtherUpgrade {
+                    environment: self.environment().to_owned(),
+                    wanted: wanted(&open.spec),
+                    open: open.spec.build,
+                    phase: open.status.phase,
+                }
+                .into());
+            }
+            return self.take_up(lease, open);
+        }
+        let build = KnownBuild::find(self.home, &self.build.name)?
+            .ok_or_else(|| SessionError::UnknownBuild(self.build.name.clone()))?;
+        if let Some(quarantine) = build.status.quarantined_in(self.environment()) {
+            return Err(Refusal::Quarantined {
+                build: self.build.name.clone(),
+                environment: self.environment().to_owned(),
+                since: quarantine.at,
+                reason: quarantine.reason.clone(),
+            }
+            .into());
+        }
+        let spec = UpgradeSpec {
+            environment: self.environment().to_owned(),
+            component: self.component.name.clone(),
+            build: self.build.name.clone(),
+            user: self.user.to_owned(),
+            wish: Wish::Proceed,
+        };
+        let now = Timestamp::now();
+        let status = UpgradeStatus::new(now);
+        loop {
+            match store.create_upgrade(&fresh_upgrade_name(&self.build.name), &spec, &status, now) {
+                Err(StoreError::Exists { .. }) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Goes on with an open upgrade: what is held is resumed, a wish to pause is over.
+    fn take_up(&self, lease: &HeldLease, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
+        let store = self.home.store();
+        if open.status.phase.is_held() && open.spec.wish != Wish::Abort {
+            let now = Timestamp::now();
+            let status = rollout::resume(&open.status, now)?;
+            let event = Event {
+                at: now,
+                reason: "Resumed".to_owned(),
+                severity: Severity::Step,
+                node: None,
+                message: format!("{} after {}", status.message, open.status.message),
+            };
+            let subject = subject(&open.spec);
+            let sinks = sinks(self.fleet);
+            let dispatch = report::dispatcher(store.home(), &subject, &sinks);
+            store.commit(&Commit {
+                upgrade: &open.name,
+                expected_version: open.resource_version,
+                token: lease.token(),
+                at: now,
+                status: &status,
+                events: &[event],
+                builds: &[],
+                wish: Some(WishChange {
+                    seen: open.wish_version,
+                    to: Wish::Proceed,
+                }),
+                dispatch: &dispatch,
+            })?;
+        } else if open.spec.wish == Wish::Pause {
+            store.set_wish(&open.name, Wish::Proceed)?;
+        }
+        store
+            .upgrade(&open.name)?
+            .ok_or_else(|| SessionError::UnknownBuild(open.spec.build))
+    }
+}
+
+/// Drives an upgrade until it is final, held or interrupted, then clears away what the nodes need no more.
+///
+/// # Errors
+/// The signals cannot be made ready, or the loop cannot go on; the upgrade is as it was last written.
+pub async fn run(
+    home: &Home,
+    fleet: &Arc<Fleet>,
+    record: &UpgradeRecord,
+    lease: &HeldLease,
+    interrupt: Interrupt,
+    on_commit: &OnCommit<'_>,
+    beside: impl AsyncFnOnce(&LiveWorld<'_>),
+) -> Result<Ending, SessionError> {
+    let known = KnownBuild::all(home)?;
+    let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
+    let target = known.get(&record.spec.build).ok_or_else(unknown)?;
+    let component = fleet
+        .environment
+        .component(&record.spec.component)
+        .ok_or_else(unknown)?;
+    let builds: BTreeMap<Digest, BuildRef> = known
+        .values()
+        .filter(|b| b.spec.component == component.name)
+        .map(|b| (b.spec.digest, b.spec.reference()))
+        .collect();
+    let plan = plan(fleet, component, &record.name, &target.spec.reference());
+    let world = LiveWorld::new(Parts {
+        home,
+        fleet: Arc::clone(fleet),
+        component,
+        token: lease.token().clone(),
+        upgrade: &record.name,
+        spec: &record.spec,
+        build: target.spec.reference(),
+        builds,
+        preparation: Order {
+            build: target.spec.reference(),
+            spec: target.spec.clone(),
+            attempt: format!("{}.{}", record.name, record.status.phase as u8),
+        },
+        sinks: sinks(fleet),
+        interrupt,
+        on_commit,
+    })?;
+    let ending = drive(&world, &plan, &Limits::default()).await?;
+    beside(&world).await;
+    if let Ending::Settled(status) = &ending
+        && status.phase.is_final()
+    {
+        prune(fleet, component, record, lease, status).await;
+    }
+    Ok(ending)
+}
+
+/// What is wanted, resolved from the environment.
+#[must_use]
+pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRef) -> Plan {
+    let nodes: Vec<String> = fleet
+        .places(&component.name)
+        .iter()
+        .map(|p| p.site.name.clone())
+        .collect();
+    let Rollout {
+        max_unavailable,
+        batch_size,
+        baseline,
+        soak,
+        failed_node_budget,
+        keep_releases: _,
+        patience,
+        min_free_mib,
+    } = &component.rollout;
+    Plan {
+        upgrade: upgrade.to_owned(),
+        component: component.name.clone(),
+        version: build.version.clone(),
+        release: build.digest,
+        gates: component
+            .gates
+            .iter()
+            .map(|gate| GatePlan {
+                name: gate.name.clone(),
+                deadline: gate.deadline,
+                age: gate.share.as_ref().map_or_else(
+                    || {
+                        let probe = component.probes.iter().find(|p| Some(&p.name) == gate.probe.as_ref());
+                        probe.map_or(Length::from_secs(5), |p| p.timeout)
+                    },
+                    |share| share.over,
+                ),
+            })
+            .collect(),
+        policy: Policy {
+            max_unavailable: max_unavailable.of(nodes.len()),
+            batch_size: batch_size.of(nodes.len()),
+            baseline: *baseline,
+            soak: *soak,
+            failed_node_budget: *failed_node_budget as usize,
+            patience: *patience,
+            probe_deadline: PROBE_DEADLINE,
+            min_free_bytes: min_free_mib << 20,
+        },
+        hooks: Hooks {
+            check: component.actions.check.is_some(),
+            drain: component.actions.drain.is_some(),
+            warm: component.actions.warm.is_some(),
+            admit: component.actions.admit.is_some(),
+        },
+        nodes,
+    }
+}
+
+/// Clears releases away that nobody goes back to. A node that cannot now is cleared by the next upgrade.
+async fn prune(
+    fleet: &Fleet,
+    component: &Component,
+    record: &UpgradeRecord,
+    lease: &HeldLease,
+    status: &UpgradeStatus,
+) {
+    let keep = component.rollout.keep_releases as usize;
+    let each = fleet.places(&component.name).iter().zip(&status.nodes).map(async |(place, node)| {
+        let sight = place.host.observe(&place.address, &[]).await?;
+        // The agent keeps what is current and what runs; of the rest, what this upgrade came from goes last.
+        let mut kept: Vec<Digest> = node.from.into_iter().chain(status.to).collect();
+        kept.extend(sight.releases.iter().copied());
+        kept.dedup();
+        kept.truncate(keep);
+        if sight.releases.len() <= keep {
+            return Ok(());
+        }
+        let step = Step {
+            id: format!("{}.{}.prune", record.name, lease.token().counter),
+            action: "prune".to_owned(),
+            work: Work::Prune { keep: kept },
+        };
+        place
+            .host
+            .run(&place.address, lease.token(), &step, PRUNE_PATIENCE)
+            .await
+            .map(|_| ())
+    });
+    for done in futures::future::join_all(each).await {
+        if let Err(why) = done {
+            tracing::warn!(%why, "old releases were not cleared away");
+        }
+    }
+}
+
+/// Names of the sinks that an environment's reports go to.
+#[must_use]
+pub fn sinks(fleet: &Fleet) -> Vec<String> {
+    fleet.environment.spec.reports.iter().map(|r| r.name.clone()).collect()
+}
+
+/// What an upgrade's events are about.
+#[must_use]
+pub fn subject(spec: &UpgradeSpec) -> Subject {
+    Subject {
+        component: spec.component.clone(),
+        build: spec.build.clone(),
+        user: spec.user.clone(),
+    }
+}
+
+/// `COMPONENT=VERSION`, as an operator writes it.
+#[must_use]
+pub fn wanted(spec: &UpgradeSpec) -> String {
+    let subject = subject(spec);
+    format!("{}={}", spec.component, subject.version())
+}
+
+/// The steps of a node's way that its component has, in order, for people.
+#[must_use]
+pub fn steps_of(component: &Component) -> Vec<&'static str> {
+    let actions = &component.actions;
+    [
+        (StepAction::Install, true),
+        (StepAction::Drain, actions.drain.is_some()),
+        (StepAction::Activate, true),
+        (StepAction::Restart, true),
+        (StepAction::Warm, actions.warm.is_some()),
+        (StepAction::Admit, actions.admit.is_some()),
+    ]
+    .into_iter()
+    .filter(|(_, there)| *there)
+    .map(|(action, _)| action.word())
+    .collect()
+}

@@ -1,0 +1,271 @@
+//! Bringing an environment up and down: component by component in their order, the nodes of one together. What is seen on
+//! a node is not done again, so a second run costs a look, and one that was killed is gone on with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use jiff::Timestamp;
+
+use super::builds::{self, BuildError, Order};
+use super::fleet::{Fleet, FleetError, Lifecycle, Place};
+use crate::home::Home;
+use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
+use crate::http::Connections;
+use crate::model::build::{BuildRef, BuildSpec};
+use crate::model::environment::Component;
+use crate::signals::http::HttpCall;
+
+/// One wait for the end of a step.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A service that was started answers within this: the slowest that we run need seconds.
+const ANSWER_LIMIT: Duration = Duration::from_mins(2);
+/// Between two questions whether it answers yet.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Why an environment could not be brought up or down.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// A step failed.
+    #[error("{node}: {action} ended with {exit}: {log}")]
+    Step {
+        /// The node.
+        node: String,
+        /// Which action.
+        action: String,
+        /// Exit status; 124 is a deadline that passed.
+        exit: i32,
+        /// Its last words.
+        log: String,
+    },
+    /// A step was cut off.
+    #[error("{node}: {action} was cut off (its process was killed, or the machine restarted); run the command again")]
+    CutOff {
+        /// The node.
+        node: String,
+        /// Which action.
+        action: String,
+    },
+    /// A service does not answer.
+    #[error("{node} was started, but probe {probe} does not pass: {why}")]
+    Mute {
+        /// The node.
+        node: String,
+        /// Which probe.
+        probe: String,
+        /// What it says.
+        why: String,
+    },
+    /// A component's build.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Scripts, secrets.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// A host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Told what begins, for people who wait.
+pub type OnStep<'a> = dyn Fn(&str) + Sync + 'a;
+
+/// A bring-up or take-down under way.
+pub struct Bringing<'a> {
+    /// The home.
+    pub home: &'a Home,
+    /// The environment.
+    pub fleet: &'a Arc<Fleet>,
+    /// Proof of holding the lease; its counter makes the ids of steps.
+    pub token: FencingToken,
+    /// Told what begins.
+    pub on_step: &'a OnStep<'a>,
+}
+
+impl Bringing<'_> {
+    /// Brings a component up: every node set up, on a build, running and answering. `build` is what a node gets that has none.
+    ///
+    /// # Errors
+    /// The first thing that did not work; what worked stays.
+    pub async fn up(&self, component: &Component, build: Option<(&BuildRef, &BuildSpec)>) -> Result<(), UpError> {
+        let places = self.fleet.places(&component.name);
+        let sights = try_join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await?;
+        if let Some((build, spec)) = build
+            && sights.iter().any(|s| s.current.is_none())
+        {
+            (self.on_step)(&format!("preparing {}", build.name));
+            let order = Order {
+                build: build.clone(),
+                spec: spec.clone(),
+                attempt: format!("up{}", self.token.counter),
+            };
+            builds::prepare(self.home, self.fleet, &order).await?;
+        }
+        let nodes = places.iter().zip(&sights);
+        try_join_all(nodes.map(|(place, sight)| self.node_up(component, place, sight, build.map(|(b, _)| b)))).await?;
+        Ok(())
+    }
+
+    async fn node_up(
+        &self,
+        component: &Component,
+        place: &Place,
+        sight: &NodeSight,
+        build: Option<&BuildRef>,
+    ) -> Result<(), UpError> {
+        let node = &place.site.name;
+        if component.actions.setup.is_some() && !sight.set_up {
+            self.script(component, place, build, Lifecycle::Setup).await?;
+        }
+        let mut running_build = None;
+        if let Some(build) = build {
+            if sight.current.is_none() {
+                let release = build.digest;
+                let artifact = self.home.artifact(&release);
+                (self.on_step)(&format!("{node}: installing {}", build.name));
+                place
+                    .host
+                    .deliver(&place.address, &self.token, &release, &artifact)
+                    .await?;
+                let script = self
+                    .fleet
+                    .script(component, Some(&place.site), Some(build), Lifecycle::Install)?;
+                self.work(place, "install", Work::Install { release, script }).await?;
+                self.work(place, "activate", Work::Activate { release }).await?;
+            }
+            running_build = Some(build);
+        }
+        if component.service.is_none() || component.actions.start.is_none() {
+            return Ok(());
+        }
+        if sight.running.is_none() {
+            (self.on_step)(&format!("{node}: starting"));
+            self.script(component, place, running_build, Lifecycle::Start).await?;
+        }
+        self.answers(component, place, running_build).await
+    }
+
+    /// Waits until every probe that is for this build has passed once.
+    async fn answers(&self, component: &Component, place: &Place, build: Option<&BuildRef>) -> Result<(), UpError> {
+        let context = self
+            .fleet
+            .environment
+            .context(&component.name, Some(&place.site), build);
+        let client = crate::signals::http::client(None, None, Connections::Fresh);
+        for probe in &component.probes {
+            if build.is_some_and(|b| !probe.builds.contains(&b.version)) {
+                continue;
+            }
+            let mute = |why: String| UpError::Mute {
+                node: place.site.name.clone(),
+                probe: probe.name.clone(),
+                why,
+            };
+            let client = client.as_ref().map_err(|e| mute(e.to_string()))?;
+            let call = HttpCall::probe(client.clone(), &probe.http, &context).map_err(|e| mute(e.to_string()))?;
+            let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
+            loop {
+                let said = call.once(probe.timeout.0).await;
+                if said.as_ref().is_ok_and(|(outcome, _)| outcome.is_ok()) {
+                    break;
+                }
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(mute(match said {
+                        Ok((outcome, _)) => format!("{outcome:?}"),
+                        Err(why) => why,
+                    }));
+                }
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops a component's services.
+    ///
+    /// # Errors
+    /// The first that could not be stopped.
+    pub async fn down(&self, component: &Component) -> Result<(), UpError> {
+        try_join_all(self.fleet.places(&component.name).iter().map(async |place| {
+            let sight = place.host.observe(&place.address, &[]).await?;
+            if sight.running.is_some() && component.actions.stop.is_some() {
+                (self.on_step)(&format!("{}: stopping", place.site.name));
+                self.script(component, place, None, Lifecycle::Stop).await?;
+            }
+            Ok::<_, UpError>(())
+        }))
+        .await?;
+        Ok(())
+    }
+
+    /// Deletes a component's node directories with everything in them.
+    ///
+    /// # Errors
+    /// The first that could not be deleted.
+    pub async fn remove(&self, component: &Component) -> Result<(), UpError> {
+        try_join_all(self.fleet.places(&component.name).iter().map(async |place| {
+            let sight = place.host.observe(&place.address, &[]).await?;
+            if component.actions.remove.is_some() && sight.set_up {
+                self.script(component, place, None, Lifecycle::Remove).await?;
+            }
+            (self.on_step)(&format!("{}: deleting its directory", place.site.name));
+            place.host.destroy(&place.address, &self.token).await?;
+            Ok::<_, UpError>(())
+        }))
+        .await?;
+        Ok(())
+    }
+
+    async fn script(
+        &self,
+        component: &Component,
+        place: &Place,
+        build: Option<&BuildRef>,
+        action: Lifecycle,
+    ) -> Result<(), UpError> {
+        if action == Lifecycle::Setup {
+            (self.on_step)(&format!("{}: setting up", place.site.name));
+        }
+        let id = self.id(action.word());
+        let step = self.fleet.script_step(component, &place.site, build, action, id)?;
+        self.finish(place, &step).await
+    }
+
+    async fn work(&self, place: &Place, action: &str, work: Work) -> Result<(), UpError> {
+        let step = Step {
+            id: self.id(action),
+            action: action.to_owned(),
+            work,
+        };
+        self.finish(place, &step).await
+    }
+
+    /// A lease's counter is never given twice, so neither is a step's id.
+    fn id(&self, action: &str) -> String {
+        format!("lease{}.{}.{action}", self.token.counter, Timestamp::now().as_microsecond())
+    }
+
+    async fn finish(&self, place: &Place, step: &Step) -> Result<(), UpError> {
+        loop {
+            let sight = place.host.run(&place.address, &self.token, step, PATIENCE).await?;
+            match sight.steps.get(&step.id) {
+                Some(StepState::Running) => {}
+                Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
+                Some(StepState::Ended(end)) => {
+                    return Err(UpError::Step {
+                        node: place.site.name.clone(),
+                        action: step.action.clone(),
+                        exit: end.exit,
+                        log: end.log_tail.clone(),
+                    });
+                }
+                Some(StepState::Died) | None => {
+                    return Err(UpError::CutOff {
+                        node: place.site.name.clone(),
+                        action: step.action.clone(),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The embedded home: one directory on this machine with everything that must survive.
+//!
+//! ```text
+//! stagegate.db              what is remembered
+//! environments/ENV/         nodes/NODE/ of this machine, secrets/, reports
+//! artifacts/DIGEST/         a prepared build, complete or not there
+//! builds/DIGEST/            where a build is being prepared
+//! cache/COMPONENT/          what preparations may keep from one build to the next
+//! evidence/UPGRADE/         the records behind verdicts
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::values::Digest;
+use crate::store::{SqliteStore, StoreError};
+
+/// An open home. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+    store: Arc<SqliteStore>,
+}
+
+impl Home {
+    /// Opens the home in this directory, making it if there is none.
+    ///
+    /// # Errors
+    /// What [`SqliteStore::open`] refuses.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Arc::new(SqliteStore::open(root)?);
+        // Scripts and node directories need a path that does not depend on where a process stands.
+        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        Ok(Self { root, store })
+    }
+
+    /// What is remembered.
+    pub fn store(&self) -> &Arc<SqliteStore> {
+        &self.store
+    }
+
+    /// The directory, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// An environment's own directory.
+    pub fn environment(&self, environment: &str) -> PathBuf {
+        self.root.join("environments").join(environment)
+    }
+
+    /// The directory of a node of this machine.
+    pub fn node(&self, environment: &str, node: &str) -> PathBuf {
+        self.environment(environment).join("nodes").join(node)
+    }
+
+    /// A prepared build: it is there when it is complete.
+    pub fn artifact(&self, build: &Digest) -> PathBuf {
+        self.root.join("artifacts").join(build.hex())
+    }
+
+    /// Where a build is being prepared.
+    pub fn preparation(&self, build: &Digest) -> PathBuf {
+        self.root.join("builds").join(build.hex())
+    }
+
+    /// What preparations of a component may keep.
+    pub fn cache(&self, component: &str) -> PathBuf {
+        self.root.join("cache").join(component)
+    }
+
+    /// The evidence of an upgrade.
+    pub fn evidence(&self, upgrade: &str) -> PathBuf {
+        self.root.join("evidence").join(upgrade)
+    }
+
+    /// Sockets of SSH connections.
+    pub fn connections(&self) -> PathBuf {
+        self.root.join("ssh")
+    }
+}
+
+/// Makes a directory and those above it, for us alone.
+///
+/// # Errors
+/// As the system says.
+pub fn make_private(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}

@@ -1,0 +1,119 @@
+//! A build: an immutable named set of artifacts, known by the digest over its full locked set.
+
+use std::fmt::Write as _;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::Digest;
+
+/// What a Build is. Made by us from its component's source; immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BuildSpec {
+    /// The component that it is a build of.
+    pub component: String,
+    /// Its version, as the source names it.
+    pub version: String,
+    /// See [`BuildSpec::digest_of`].
+    pub digest: Digest,
+    /// Everything that it consists of, each pinned by its content.
+    pub locked: Vec<LockedPackage>,
+}
+
+/// One part of a build.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LockedPackage {
+    /// Name of the package, or path of the file.
+    pub name: String,
+    /// Its version; of a file its mode.
+    pub version: String,
+    /// SHA-256 of the archives that are acceptable, hexadecimal.
+    pub sha256: Vec<String>,
+}
+
+/// A build as scripts and messages speak of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRef {
+    /// `COMPONENT-VERSION`.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// The digest.
+    pub digest: Digest,
+}
+
+impl BuildSpec {
+    /// A build of this locked set; the order in which it was found does not matter.
+    #[must_use]
+    pub fn new(component: &str, version: &str, mut locked: Vec<LockedPackage>) -> Self {
+        for package in &mut locked {
+            package.sha256.sort();
+        }
+        locked.sort();
+        Self {
+            digest: Self::digest_of(component, &locked),
+            component: component.to_owned(),
+            version: version.to_owned(),
+            locked,
+        }
+    }
+
+    /// SHA-256 over the component's name and one line a package, `NAME VERSION SHA256…`, sorted. The version that was
+    /// asked for is in it as its own package's; how it was asked for is not.
+    #[must_use]
+    pub fn digest_of(component: &str, locked: &[LockedPackage]) -> Digest {
+        let mut lines: Vec<String> = locked
+            .iter()
+            .map(|LockedPackage { name, version, sha256 }| format!("{name} {version} {}", sha256.join(" ")))
+            .collect();
+        lines.sort();
+        let mut text = format!("{component}\n");
+        for line in lines {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{line}");
+        }
+        Digest::of(text.as_bytes())
+    }
+
+    /// `COMPONENT-VERSION`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.component, self.version)
+    }
+
+    /// As scripts and messages speak of it.
+    #[must_use]
+    pub fn reference(&self) -> BuildRef {
+        BuildRef {
+            name: self.name(),
+            version: self.version.clone(),
+            digest: self.digest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, hash: &str) -> LockedPackage {
+        LockedPackage {
+            name: name.into(),
+            version: "1".into(),
+            sha256: vec![hash.into()],
+        }
+    }
+
+    #[test]
+    fn a_digest_is_of_the_set_and_of_nothing_else() {
+        let (a, b) = (package("a", "11"), package("b", "22"));
+        let one = BuildSpec::new("server", "1.0", vec![a.clone(), b.clone()]);
+        let other = BuildSpec::new("server", "1.0", vec![b.clone(), a.clone()]);
+        assert_eq!(one, other);
+        let changed = BuildSpec::new("server", "1.0", vec![a, package("b", "23")]);
+        assert_ne!(one.digest, changed.digest);
+        assert_eq!(one.name(), "server-1.0");
+    }
+}

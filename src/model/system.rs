@@ -1,0 +1,191 @@
+//! An environment that was checked: what refers to something refers to something that is there, and the nodes have their
+//! addresses and ports.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::build::BuildRef;
+use super::environment::{Component, EnvironmentSpec, HostRef, Scalar, SshRef};
+use super::text::path::Part as Step;
+
+/// Added to every port of the nodes on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortShift(pub u16);
+
+/// A checked environment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Environment {
+    /// Its name.
+    pub name: String,
+    /// What it states, with what it inherits.
+    pub spec: EnvironmentSpec,
+    /// Components by index, each after those that it needs.
+    order: Vec<usize>,
+    sites: BTreeMap<String, Vec<NodeSite>>,
+}
+
+/// A node with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSite {
+    /// Its name.
+    pub name: String,
+    /// Its component.
+    pub component: String,
+    /// From 0, in the environment's order.
+    pub index: usize,
+    /// Where its service answers.
+    pub address: String,
+    /// Its ports by name.
+    pub ports: BTreeMap<String, u16>,
+    /// Its machine; this one without.
+    pub host: Option<SshRef>,
+}
+
+/// What is wrong with an environment, and with which value: a path of keys and indices below `spec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The value.
+    pub path: Vec<Step>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Environment {
+    /// Checks an environment as a whole. Finds everything that is wrong.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn new(name: &str, spec: EnvironmentSpec, shift: PortShift) -> Result<Self, Vec<Finding>> {
+        let mut findings = super::check::findings(&spec);
+        let order = super::check::order(&spec, &mut findings);
+        let sites = sites(&spec, shift, &mut findings);
+        if findings.is_empty() {
+            Ok(Self {
+                name: name.to_owned(),
+                spec,
+                order,
+                sites,
+            })
+        } else {
+            Err(findings)
+        }
+    }
+
+    /// The components, each after those that it needs.
+    pub fn components_in_order(&self) -> impl Iterator<Item = &Component> {
+        self.order.iter().map(|&i| &self.spec.components[i])
+    }
+
+    /// One component.
+    pub fn component(&self, name: &str) -> Option<&Component> {
+        self.spec.components.iter().find(|c| c.name == name)
+    }
+
+    /// The nodes of a component, in order.
+    pub fn sites(&self, component: &str) -> &[NodeSite] {
+        self.sites.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// What templates see.
+    #[must_use]
+    pub fn context(&self, component: &str, node: Option<&NodeSite>, build: Option<&BuildRef>) -> Value {
+        let site = |site: &NodeSite| {
+            json!({"name": site.name, "address": site.address, "index": site.index, "ports": site.ports})
+        };
+        let vars: BTreeMap<&String, Value> = self
+            .spec
+            .variables
+            .iter()
+            .map(|(name, value)| {
+                let value = match value {
+                    Scalar::Bool(b) => json!(b),
+                    Scalar::Int(n) => json!(n),
+                    Scalar::Text(text) => json!(text),
+                };
+                (name, value)
+            })
+            .collect();
+        let nodes: BTreeMap<&String, Vec<Value>> = self
+            .sites
+            .iter()
+            .map(|(name, sites)| (name, sites.iter().map(site).collect()))
+            .collect();
+        let mut context = json!({"env": {"name": self.name}, "vars": vars, "nodes": nodes});
+        if !component.is_empty() {
+            context["component"] = json!({"name": component});
+        }
+        if let Some(node) = node {
+            context["node"] = site(node);
+        }
+        if let Some(BuildRef { name, version, digest }) = build {
+            context["build"] = json!({"name": name, "version": version, "digest": digest.hex()});
+        }
+        context
+    }
+}
+
+fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) -> BTreeMap<String, Vec<NodeSite>> {
+    let mut all = BTreeMap::new();
+    // Which node has a port of which machine.
+    let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
+    for (c, component) in spec.components.iter().enumerate() {
+        let mut sites = Vec::new();
+        for (index, node) in component.nodes.iter().enumerate() {
+            let path = vec![
+                Step::Key("components".to_owned()),
+                Step::Index(c),
+                Step::Key("nodes".to_owned()),
+                Step::Index(index),
+            ];
+            let ssh = node.host.as_ref().map(|HostRef::Ssh(ssh)| ssh.clone());
+            let address = node.address.clone().unwrap_or_else(|| match &ssh {
+                None => "127.0.0.1".to_owned(),
+                Some(ssh) => {
+                    let host = ssh.destination.rsplit('@').next().unwrap_or_default();
+                    host.to_owned()
+                }
+            });
+            let added = if ssh.is_none() { u32::from(shift.0) } else { 0 };
+            let mut ports = BTreeMap::new();
+            for name in component.ports.keys().chain(node.ports.keys()) {
+                let stated = node.ports.get(name).map(|p| u32::from(*p));
+                let stride = u32::from(component.port_stride) * u32::try_from(index).unwrap_or(u32::MAX);
+                let derived = component.ports.get(name).map(|p| u32::from(*p).saturating_add(stride));
+                let port = stated.or(derived).unwrap_or(0).saturating_add(added);
+                let Ok(port) = u16::try_from(port) else {
+                    findings.push(Finding {
+                        path: path.clone(),
+                        message: format!("port `{name}` of {} would be {port}, above 65535", node.name),
+                        hint: Some("lower `ports`, `portStride` or STAGEGATE_PORT_SHIFT".to_owned()),
+                    });
+                    continue;
+                };
+                ports.insert(name.clone(), port);
+            }
+            for (name, port) in &ports {
+                let machine = ssh.as_ref().map_or_else(String::new, |s| s.destination.clone());
+                let me = format!("port `{name}` of {}", node.name);
+                if let Some(other) = taken.insert((machine, *port), me.clone()) {
+                    findings.push(Finding {
+                        path: path.clone(),
+                        message: format!("{me} and {other} are both {port} on one machine"),
+                        hint: Some("give the nodes different `ports`, or the component a `portStride`".to_owned()),
+                    });
+                }
+            }
+            sites.push(NodeSite {
+                name: node.name.clone(),
+                component: component.name.clone(),
+                index,
+                address,
+                ports,
+                host: ssh,
+            });
+        }
+        all.insert(component.name.clone(), sites);
+    }
+    all
+}
