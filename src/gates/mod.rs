@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::sample::{Outcome, Sample};
 pub use crate::model::upgrade::Verdict;
-
-pub use crate::model::upgrade::Verdict;
 pub use control::{Blame, shared_degradation};
 pub use evidence::{Evidence, EvidenceError, Replay};
 pub use probe::{ProbeGate, ProbeTest};
@@ -136,9 +134,45 @@ impl Gate {
     /// Reads the gate at `now_us` from the calls intended at or after `since_us`.
     #[must_use]
     pub fn read(&self, samples: &[Sample], since_us: i64, now_us: i64) -> Reading {
+        let mut test = GateTest::new(self, since_us);
+        for sample in samples {
+            test.push(sample);
+        }
+        test.read(now_us)
+    }
+}
+
+/// Any gate at work on one node: push samples as they come, ask as often as wanted.
+#[derive(Debug, Clone)]
+pub enum GateTest {
+    /// Of a share gate.
+    Share(ShareTest),
+    /// Of a probe gate.
+    Probe(ProbeTest),
+}
+
+impl GateTest {
+    /// A test that has seen nothing. Calls intended before `since_us` will not count.
+    pub fn new(gate: &Gate, since_us: i64) -> GateTest {
+        match gate {
+            Gate::Share(gate) => GateTest::Share(ShareTest::new(gate, since_us)),
+            Gate::Probe(gate) => GateTest::Probe(ProbeTest::new(gate, since_us)),
+        }
+    }
+
+    /// Takes one sample. It counts from the first look at or after its resolution.
+    pub fn push(&mut self, sample: &Sample) {
         match self {
-            Gate::Share(gate) => gate.read(samples, since_us, now_us),
-            Gate::Probe(gate) => gate.read(samples, since_us, now_us),
+            GateTest::Share(test) => test.push(sample),
+            GateTest::Probe(test) => test.push(sample),
+        }
+    }
+
+    /// The reading at `now_us`. Time does not run backwards: an earlier moment than before reads as the latest one.
+    pub fn read(&mut self, now_us: i64) -> Reading {
+        match self {
+            GateTest::Share(test) => test.read(now_us),
+            GateTest::Probe(test) => test.read(now_us),
         }
     }
 }
