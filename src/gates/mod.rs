@@ -146,7 +146,7 @@ impl Gate {
 #[derive(Debug, Clone)]
 pub enum GateTest {
     /// Of a share gate.
-    Share(ShareTest),
+    Share(Box<ShareTest>),
     /// Of a probe gate.
     Probe(ProbeTest),
 }
@@ -155,7 +155,7 @@ impl GateTest {
     /// A test that has seen nothing. Calls intended before `since_us` will not count.
     pub fn new(gate: &Gate, since_us: i64) -> GateTest {
         match gate {
-            Gate::Share(gate) => GateTest::Share(ShareTest::new(gate, since_us)),
+            Gate::Share(gate) => GateTest::Share(Box::new(ShareTest::new(gate, since_us))),
             Gate::Probe(gate) => GateTest::Probe(ProbeTest::new(gate, since_us)),
         }
     }
