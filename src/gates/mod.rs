@@ -148,7 +148,7 @@ pub enum GateTest {
     /// Of a share gate.
     Share(Box<ShareTest>),
     /// Of a probe gate.
-    Probe(ProbeTest),
+    Probe(Box<ProbeTest>),
 }
 
 impl GateTest {
@@ -156,7 +156,7 @@ impl GateTest {
     pub fn new(gate: &Gate, since_us: i64) -> GateTest {
         match gate {
             Gate::Share(gate) => GateTest::Share(Box::new(ShareTest::new(gate, since_us))),
-            Gate::Probe(gate) => GateTest::Probe(ProbeTest::new(gate, since_us)),
+            Gate::Probe(gate) => GateTest::Probe(Box::new(ProbeTest::new(gate, since_us))),
         }
     }
 
