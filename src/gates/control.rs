@@ -53,9 +53,9 @@ mod tests {
 
     /// A node at 5 calls/s whose calls hang from call number `onset` on, until call `end`.
     fn node(onset: u64, end: u64, now_us: i64) -> Reading {
-        let mut test = ShareTest::new(ShareGate::new(0.02, AGE, 0.01, 0.05).unwrap(), 0);
+        let mut test = ShareTest::new(&ShareGate::new(0.02, AGE, 0.01, 0.05).unwrap(), 0);
         hanging_calls(onset, end, 1000, 5.0, AGE).for_each(|sample| test.push(&sample));
-        test.advance(now_us)
+        test.read(now_us)
     }
 
     /// The new node hangs from call 50 (10 s) on; it fails some seconds later.

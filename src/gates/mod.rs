@@ -5,6 +5,7 @@
 //! what was decided live can be recomputed from the recorded evidence bit for bit. docs/gates.md has the formulas, their
 //! sources and what simulation says about them.
 
+mod arrivals;
 pub mod control;
 pub mod evidence;
 mod exact;
@@ -17,11 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::sample::{Outcome, Sample};
 pub use crate::model::upgrade::Verdict;
-
 pub use control::{Blame, shared_degradation};
-pub use evidence::{Evidence, EvidenceError};
-pub use probe::ProbeGate;
-pub use share::{ShareGate, ShareTest, split_alpha};
+pub use evidence::{Evidence, EvidenceError, Replay};
+pub use probe::{ProbeGate, ProbeTest};
+pub use share::{FAIL_BLOCK, ShareGate, ShareTest, fail_block, split_alpha};
 
 /// The version of the `libm` crate whose logarithms and powers the readings use; a test holds it to Cargo.lock.
 pub const LIBM_VERSION: &str = "0.2.16";
@@ -79,7 +79,9 @@ impl Counts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reading {
-    /// The verdict. Where both tests have decided, Fail wins.
+    /// The moment that it is for (µs since the Unix epoch).
+    pub at_us: i64,
+    /// The verdict. Where both tests have decided, Fail wins, and stays.
     pub verdict: Verdict,
     /// Calls counted so far: intended at or after the start of the gate and resolved by `now`, each `seq` once.
     pub n: u64,
@@ -132,9 +134,45 @@ impl Gate {
     /// Reads the gate at `now_us` from the calls intended at or after `since_us`.
     #[must_use]
     pub fn read(&self, samples: &[Sample], since_us: i64, now_us: i64) -> Reading {
+        let mut test = GateTest::new(self, since_us);
+        for sample in samples {
+            test.push(sample);
+        }
+        test.read(now_us)
+    }
+}
+
+/// Any gate at work on one node: push samples as they come, ask as often as wanted.
+#[derive(Debug, Clone)]
+pub enum GateTest {
+    /// Of a share gate.
+    Share(Box<ShareTest>),
+    /// Of a probe gate.
+    Probe(Box<ProbeTest>),
+}
+
+impl GateTest {
+    /// A test that has seen nothing. Calls intended before `since_us` will not count.
+    pub fn new(gate: &Gate, since_us: i64) -> GateTest {
+        match gate {
+            Gate::Share(gate) => GateTest::Share(Box::new(ShareTest::new(gate, since_us))),
+            Gate::Probe(gate) => GateTest::Probe(Box::new(ProbeTest::new(gate, since_us))),
+        }
+    }
+
+    /// Takes one sample. It counts from the first look at or after its resolution.
+    pub fn push(&mut self, sample: &Sample) {
         match self {
-            Gate::Share(gate) => gate.read(samples, since_us, now_us),
-            Gate::Probe(gate) => gate.read(samples, since_us, now_us),
+            GateTest::Share(test) => test.push(sample),
+            GateTest::Probe(test) => test.push(sample),
+        }
+    }
+
+    /// The reading at `now_us`. Time does not run backwards: an earlier moment than before reads as the latest one.
+    pub fn read(&mut self, now_us: i64) -> Reading {
+        match self {
+            GateTest::Share(test) => test.read(now_us),
+            GateTest::Probe(test) => test.read(now_us),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Consecutive probes: so many bad ones in a row fail, so many good ones in a row pass.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::arrivals::{Arrivals, Call, Folded};
 use super::{Counts, Ending, Reading, Verdict};
 use crate::model::sample::Sample;
 
@@ -20,7 +20,7 @@ pub struct ProbeGate {
 }
 
 /// A row of probes with the same ending.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Run {
     length: u64,
     /// Intended time of its first probe.
@@ -42,33 +42,107 @@ impl ProbeGate {
     /// one `seq` the first to resolve counts. A Fail is final; a Pass stands until a Fail.
     #[must_use]
     pub fn read(&self, samples: &[Sample], since_us: i64, now_us: i64) -> Reading {
-        let ProbeGate {
-            failure_threshold,
-            success_threshold,
-        } = self;
-        let (failures, successes) = (u64::from(failure_threshold.get()), u64::from(success_threshold.get()));
-        let probes = probes(samples, since_us, now_us);
+        let mut test = ProbeTest::new(self, since_us);
+        for sample in samples {
+            test.push(sample);
+        }
+        test.read(now_us)
+    }
+}
 
-        let mut counts = Counts::default();
-        let (mut good, mut bad) = (Run::default(), Run::default());
-        let (mut passed_us, mut failed): (Option<i64>, Option<(i64, i64)>) = (None, None);
-        let mut last_bad_us = None;
-        for &(resolved_us, ending, intended_us) in &probes {
-            counts.add(ending);
-            if ending.is_bad() {
-                last_bad_us = last_bad_us.max(Some(intended_us));
-                (good, bad) = (Run::default(), bad.extended(intended_us));
-            } else {
-                (good, bad) = (good.extended(intended_us), Run::default());
-            }
-            if bad.length >= failures && failed.is_none() {
-                failed = Some((resolved_us, bad.since_us));
-            }
-            if good.length >= successes && passed_us.is_none() {
-                passed_us = Some(resolved_us);
+/// A probe gate at work on one node: push samples as they come, ask by [`ProbeTest::read`] as often as wanted. Like
+/// [`super::ShareTest`] it reads the same whatever the order of pushes and the number of looks.
+#[derive(Debug, Clone)]
+pub struct ProbeTest {
+    gate: ProbeGate,
+    since_us: i64,
+    arrivals: Arrivals,
+    tally: Tally,
+}
+
+/// Everything that is folded from the probes that resolved.
+#[derive(Debug, Clone, Default)]
+struct Tally {
+    counts: Counts,
+    good: Run,
+    bad: Run,
+    passed_us: Option<i64>,
+    /// When it failed, and when the row of bad probes began.
+    failed: Option<(i64, i64)>,
+    last_bad_us: Option<i64>,
+}
+
+impl ProbeTest {
+    /// A test that has seen nothing. Probes intended before `since_us` will not count.
+    pub fn new(gate: &ProbeGate, since_us: i64) -> ProbeTest {
+        ProbeTest {
+            gate: gate.clone(),
+            since_us,
+            arrivals: Arrivals::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The gate's parameters.
+    pub fn gate(&self) -> &ProbeGate {
+        &self.gate
+    }
+
+    /// Takes one probe. It counts from the first look at or after its resolution.
+    pub fn push(&mut self, sample: &Sample) {
+        if sample.intended_us < self.since_us {
+            return;
+        }
+        let call = Call {
+            intended_us: sample.intended_us,
+            resolved_us: sample.resolved_us,
+            ending: Ending::of(&sample.outcome),
+            counted: false,
+        };
+        self.arrivals.push(sample.seq, call);
+    }
+
+    /// The reading at `now_us`. Time does not run backwards: an earlier moment than before reads as the latest one.
+    pub fn read(&mut self, now_us: i64) -> Reading {
+        let (now_us, folded) = self.arrivals.advance(now_us);
+        if folded == Folded::Anew {
+            self.tally = Tally::default();
+        }
+        while let Some(seq) = self.arrivals.next() {
+            if let Some(call) = self.arrivals.calls.get(&seq) {
+                self.tally.count(&self.gate, call);
             }
         }
+        self.tally.reading(&self.gate, now_us)
+    }
+}
 
+impl Tally {
+    fn count(&mut self, gate: &ProbeGate, call: &Call) {
+        self.counts.add(call.ending);
+        if call.ending.is_bad() {
+            self.last_bad_us = self.last_bad_us.max(Some(call.intended_us));
+            (self.good, self.bad) = (Run::default(), self.bad.extended(call.intended_us));
+        } else {
+            (self.good, self.bad) = (self.good.extended(call.intended_us), Run::default());
+        }
+        if self.bad.length >= u64::from(gate.failure_threshold.get()) && self.failed.is_none() {
+            self.failed = Some((call.resolved_us, self.bad.since_us));
+        }
+        if self.good.length >= u64::from(gate.success_threshold.get()) && self.passed_us.is_none() {
+            self.passed_us = Some(call.resolved_us);
+        }
+    }
+
+    fn reading(&self, gate: &ProbeGate, at_us: i64) -> Reading {
+        let Tally {
+            counts,
+            good,
+            bad: _,
+            passed_us,
+            failed,
+            last_bad_us,
+        } = *self;
         let verdict = match (failed, passed_us) {
             (Some(_), _) => Verdict::Fail,
             (None, Some(_)) => Verdict::Pass,
@@ -76,6 +150,7 @@ impl ProbeGate {
             (None, None) => Verdict::NoData,
         };
         Reading {
+            at_us,
             verdict,
             n: counts.all(),
             bad: counts.bad(),
@@ -90,33 +165,18 @@ impl ProbeGate {
             expected_calls_to_pass: match verdict {
                 Verdict::Fail => None,
                 Verdict::Pass => Some(0),
-                Verdict::Undecided | Verdict::NoData => Some(successes - good.length),
+                Verdict::Undecided | Verdict::NoData => Some(u64::from(gate.success_threshold.get()) - good.length),
             },
         }
     }
 }
 
-/// Resolution time, ending and intended time of the probes that count, in order of resolution.
-fn probes(samples: &[Sample], since_us: i64, now_us: i64) -> Vec<(i64, Ending, i64)> {
-    let mut by_seq = BTreeMap::new();
-    for sample in samples
-        .iter()
-        .filter(|sample| sample.intended_us >= since_us && sample.resolved_us <= now_us)
-    {
-        let probe = (sample.resolved_us, Ending::of(&sample.outcome), sample.intended_us);
-        by_seq
-            .entry(sample.seq)
-            .and_modify(|known| *known = probe.min(*known))
-            .or_insert(probe);
-    }
-    let mut probes: Vec<_> = by_seq.into_iter().collect();
-    probes.sort_by_key(|&(seq, (resolved_us, _, _))| (resolved_us, seq));
-    probes.into_iter().map(|(_, probe)| probe).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::gates::share::tests::samples;
     use crate::model::sample::Outcome;
 
     const SECOND: i64 = 1_000_000;
@@ -221,5 +281,25 @@ mod tests {
             gate().read(&shuffled, 0, 100 * SECOND),
             gate().read(&samples, 0, 100 * SECOND)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_pushes_and_looks_gives_the_same_reading(
+            samples in samples(), since_us in 0..3 * SECOND,
+            looks in proptest::collection::vec((any::<prop::sample::Index>(), 0..40 * SECOND), 0..20),
+            end_us in 0..40 * SECOND,
+        ) {
+            let mut test = ProbeTest::new(&gate(), since_us);
+            for (place, sample) in samples.iter().enumerate() {
+                for (at, now_us) in &looks {
+                    if at.index(samples.len()) == place {
+                        test.read(*now_us.min(&end_us));
+                    }
+                }
+                test.push(sample);
+            }
+            prop_assert!(test.read(end_us).same_bits(&gate().read(&samples, since_us, end_us)));
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! step, and the shape of their availability notifications for what does not work.
 
 use super::Subject;
+use crate::model::upgrade::{Event, Severity};
 use crate::store::EventRecord;
 
 /// Longer texts are cut: the smallest limit of the chats in use is 2,000 characters (Discord; Mattermost takes 16,383,
@@ -20,16 +21,12 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
     };
     let (host, message) = (event.node.as_deref().unwrap_or(environment), &event.message);
     let phase = |words: &str| format!("{what} upgrade of {environment} {words}{}", because(message));
-    let notification = |info: &str| {
-        let service = &subject.component;
-        format!("Stagegate notification. Service: {service}. Host: {host}. Availability: 0. Availability info: {info}")
-    };
-    bounded(&match event.reason.as_str() {
+    let words = match event.reason.as_str() {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
         "NodeRolledBack" => format!("{what} rollback on: {host}{by}."),
-        "GateFailed" | "NodeOutOfService" => notification(message),
-        "RollbackIneffective" => notification(&format!("the rollback of {what} did not cure it{}", because(message))),
-        "Failed" => notification(&format!("{what} failed{}", because(message))),
+        "GateFailed" | "NodeOutOfService" => message.clone(),
+        "RollbackIneffective" => format!("the rollback of {what} did not cure it{}", because(message)),
+        "Failed" => format!("{what} failed{}", because(message)),
         "Quarantined" => format!("{what} is quarantined for {environment}{}", because(message)),
         "QuarantineLifted" => {
             format!(
@@ -55,7 +52,26 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
             Some(node) => format!("{what} on {node} of {environment}: {other}{}", because(message)),
             None => phase(&format!("says {other}")),
         },
+    };
+    bounded(&match availability(event) {
+        Some(availability) => format!(
+            "Stagegate notification. Service: {}. Host: {host}. Availability: {availability}. Availability info: {words}",
+            subject.component
+        ),
+        None => words,
     })
+}
+
+/// What an alert says of its service, in percent; `None` for what is no alert.
+fn availability(event: &Event) -> Option<&'static str> {
+    match (event.reason.as_str(), event.severity) {
+        ("GateFailed" | "NodeOutOfService" | "RollbackIneffective" | "Failed", _) => Some("0"),
+        // The gate that failed has passed again.
+        ("RolledBack", Severity::Alert) => Some("100"),
+        // Held or on its way: nothing shows how well the service is.
+        (_, Severity::Alert) => Some("unknown"),
+        (_, Severity::Step) => None,
+    }
 }
 
 fn because(message: &str) -> String {
@@ -82,11 +98,14 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::upgrade::{Event, Severity};
     use jiff::Timestamp;
     use std::fmt::Write as _;
 
     fn said(user: &str, reason: &str, node: Option<&str>, message: &str) -> String {
+        said_as(Severity::Step, user, reason, node, message)
+    }
+
+    fn said_as(severity: Severity, user: &str, reason: &str, node: Option<&str>, message: &str) -> String {
         let subject = Subject {
             component: "ticket-server".into(),
             build: "ticket-server-1.0.4".into(),
@@ -99,7 +118,7 @@ mod tests {
             event: Event {
                 at: Timestamp::UNIX_EPOCH,
                 reason: reason.into(),
-                severity: Severity::Step,
+                severity,
                 node: node.map(str::to_owned),
                 message: message.into(),
             },
@@ -162,6 +181,32 @@ mod tests {
         Stagegate notification. Service: ticket-server. Host: staging. Availability: 0. Availability info: ticket-server@1.0.4 failed: nothing to go back to
         ticket-server@1.0.4 on node1 of staging: SomethingNew: told all the same
         ticket-server@1.0.4 upgrade of staging says SomethingNew.
+        ");
+    }
+
+    #[test]
+    fn alerts_name_service_host_availability_and_why() {
+        let why = "update-job on node2: 31 of 33 calls over 5 s";
+        let mut all = String::new();
+        for (reason, node, message) in [
+            ("RollingBack", None, why),
+            ("RolledBack", None, "update-job passes again: cured"),
+            ("Paused", None, "SharedDependencyDegraded: the old nodes wait too"),
+            ("Inconclusive", None, "update-job undecided after 10m"),
+            ("Errored", None, "the disk is full"),
+            ("NodeOutOfService", Some("node3"), "does not answer"),
+            ("SomethingNew", Some("node1"), "told all the same"),
+        ] {
+            let _ = writeln!(all, "{}", said_as(Severity::Alert, "shifter", reason, node, message));
+        }
+        insta::assert_snapshot!(all, @r"
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging is rolling back: update-job on node2: 31 of 33 calls over 5 s
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: 100. Availability info: ticket-server@1.0.4 upgrade of staging was rolled back: update-job passes again: cured
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging is paused: SharedDependencyDegraded: the old nodes wait too
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging is inconclusive and held: update-job undecided after 10m
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging was stopped by an error of ours: the disk is full
+        Stagegate notification. Service: ticket-server. Host: node3. Availability: 0. Availability info: does not answer
+        Stagegate notification. Service: ticket-server. Host: node1. Availability: unknown. Availability info: ticket-server@1.0.4 on node1 of staging: SomethingNew: told all the same
         ");
     }
 

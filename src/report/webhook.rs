@@ -93,14 +93,21 @@ impl Sink for WebhookSink {
     }
 }
 
-/// 2xx: delivered. 4xx: this report will never be taken, but 408 (too slow) and 429 (too many) pass. All else may pass.
+/// 2xx: delivered. Answers that are about this very report will not change. All else may pass, also a wrong address or
+/// credential (401, 403, 404): somebody mends it, and no report is lost until then (I5).
 fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Result<(), SinkError> {
     if status.is_success() {
         return Ok(());
     }
     let why = format!("the server answered {status}");
-    let passes = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-    if status.is_client_error() && !passes {
+    let of_this_report = matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY
+    );
+    if of_this_report {
         return Err(SinkError::Never { why });
     }
     let after = headers
@@ -150,10 +157,13 @@ mod tests {
             (204, "delivered"),
             (301, "later"),
             (400, "never"),
-            (403, "never"),
-            (404, "never"),
+            (401, "later"),
+            (403, "later"),
+            (404, "later"),
             (408, "later"),
-            (410, "never"),
+            (410, "later"),
+            (413, "never"),
+            (422, "never"),
             (429, "later"),
             (500, "later"),
             (503, "later"),

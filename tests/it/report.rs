@@ -260,7 +260,7 @@ async fn a_server_that_never_answers_is_given_up_for_now() {
 async fn a_refused_report_becomes_a_dead_letter_and_its_thread_goes_on() {
     let (hand, store, server) = (Hand::default(), store(), MockServer::start().await);
     Mock::given(method("POST"))
-        .respond_with(ResponseTemplate::new(404))
+        .respond_with(ResponseTemplate::new(400))
         .up_to_n_times(1)
         .mount(&server)
         .await;
@@ -279,7 +279,7 @@ async fn a_refused_report_becomes_a_dead_letter_and_its_thread_goes_on() {
     assert_eq!(nodes(&got(&server).await), ["node1", "node2"]);
     let pending = store.pending(None, None).expect("read");
     assert_eq!((pending[0].waiting, pending[0].dead), (0, 1));
-    assert!(pending[0].last_error.as_deref().is_some_and(|why| why.contains("404")));
+    assert!(pending[0].last_error.as_deref().is_some_and(|why| why.contains("400")));
 }
 
 #[tokio::test]

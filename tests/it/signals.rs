@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
+use stagegate::http::{ClientIdentity, Connections};
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
 use stagegate::model::sample::{Outcome, Sample};
-use stagegate::http::{ClientIdentity, Connections};
 use stagegate::signals::http::{EffectCheck, HttpCall, OnDatabase, client};
 use stagegate::signals::log::LogHandle;
 use stagegate::signals::log::calls::{LogPatterns, LogPlan};

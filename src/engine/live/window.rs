@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::gates::{self, Gate, ShareTest, evidence};
+use crate::gates::{self, Evidence, Gate, GateTest};
 use crate::model::environment::{self, Probe};
 use crate::model::sample::Sample;
 use crate::model::upgrade::Verdict;
@@ -90,8 +90,7 @@ fn probe_gate(probe: &Probe) -> gates::ProbeGate {
 pub(super) struct Window {
     pub(super) setup: GateSetup,
     pub(super) since_us: i64,
-    /// Incremental for a share; a probe gate is a count over few samples.
-    share: Option<ShareTest>,
+    test: GateTest,
     samples: Vec<Sample>,
     /// Why the sensor saw nothing, last.
     pub(super) trouble: Option<String>,
@@ -111,14 +110,10 @@ pub(super) struct Record<'a> {
 
 impl Window {
     pub(super) fn new(setup: GateSetup, since_us: i64) -> Self {
-        let share = match &setup.gate {
-            Gate::Share(gate) => Some(ShareTest::new(gate.clone(), since_us)),
-            Gate::Probe(_) => None,
-        };
         Self {
+            test: GateTest::new(&setup.gate, since_us),
             setup,
             since_us,
-            share,
             samples: Vec::new(),
             trouble: None,
             record: None,
@@ -137,18 +132,13 @@ impl Window {
         if self.samples.len() == MOST_SAMPLES {
             self.begin_anew(sample.intended_us);
         }
-        if let Some(test) = &mut self.share {
-            test.push(sample);
-        }
+        self.test.push(sample);
         self.samples.push(sample.clone());
         self.trouble = None;
     }
 
     pub(super) fn read(&mut self, now_us: i64) -> gates::Reading {
-        match &mut self.share {
-            Some(test) => test.advance(now_us),
-            None => self.setup.gate.read(&self.samples, self.since_us, now_us),
-        }
+        self.test.read(now_us)
     }
 
     /// The reading for the decision; a verdict is on record before anybody acts on it.
@@ -158,7 +148,7 @@ impl Window {
         let mut reason = self.words(&seen);
         let mut evidence = None;
         if matches!(verdict, Verdict::Pass | Verdict::Fail) {
-            match self.recorded(verdict, now_us, record) {
+            match self.recorded(&seen, record) {
                 Ok(path) => evidence = Some(path),
                 Err(why) => {
                     // A verdict without its record is not one that anybody may act on.
@@ -176,29 +166,29 @@ impl Window {
         }
     }
 
-    fn recorded(&mut self, verdict: Verdict, now_us: i64, record: &Record<'_>) -> Result<String, String> {
+    fn recorded(&mut self, seen: &gates::Reading, record: &Record<'_>) -> Result<String, String> {
         if let Some((on_record, path)) = &self.record
-            && *on_record == verdict
+            && *on_record == seen.verdict
         {
             return Ok(path.clone());
         }
-        let taken = evidence::Evidence::take(
+        let taken = Evidence::new(
             self.setup.gate.clone(),
-            record.node.to_owned(),
-            record.build.to_owned(),
+            record.node,
+            record.build,
             self.since_us,
-            now_us,
-            self.samples.clone(),
+            &self.samples,
+            seen,
         );
-        let name = format!("{}-{}-{}.jsonl", record.node, self.setup.name, now_us / 1_000_000);
+        let name = format!("{}-{}-{}.jsonl", record.node, self.setup.name, seen.at_us / 1_000_000);
         let file = record.directory.join(&name);
-        write_whole(&file, &evidence::write(&taken)).map_err(|e| format!("{}: {e}", file.display()))?;
+        write_whole(&file, &taken.to_string()).map_err(|e| format!("{}: {e}", file.display()))?;
         let path = file
             .strip_prefix(record.root)
             .unwrap_or(&file)
             .to_string_lossy()
             .into_owned();
-        self.record = Some((verdict, path.clone()));
+        self.record = Some((seen.verdict, path.clone()));
         Ok(path)
     }
 

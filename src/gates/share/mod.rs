@@ -5,14 +5,13 @@ mod pass;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
 use self::fail::FailProcess;
 use self::pass::PassProcess;
+use super::arrivals::{Arrivals, Call, Folded};
 use super::{Counts, Ending, GateError, Reading, Verdict, exact};
 use crate::model::sample::Sample;
 
@@ -23,6 +22,14 @@ const WIDEST_JUMP: u64 = 100_000;
 /// While fewer calls than this are spanned, a call with a lower `seq` than any before still belongs to the start of the
 /// test (calls overtake each other in flight; 4096 is 40 s at 100 calls/s). Each one makes the test count anew.
 const OVERTAKING_SPAN: u64 = 4096;
+
+/// Calls that a Fail bets on at a time, unless said otherwise: 3 s at 5 calls/s, within which latencies move together
+/// ([`BLOCK_S`]). Bets on single calls would take three late calls in a row for proof; docs/gates.md has the figures.
+pub const FAIL_BLOCK: NonZeroU32 = NonZeroU32::new(15).expect("not 0");
+
+/// The time that a Fail's block should span, in seconds: with 3 s alpha holds at 0.3 of the limit even where the
+/// log-latencies of neighbouring calls correlate by 0.95 at 5 calls/s, and a hang is still seen within 20 s.
+const BLOCK_S: f64 = 3.0;
 
 /// Smallest evidence that is shown, so that its logarithm stays finite: e^−700.
 const SMALLEST_LOG: f64 = -700.0;
@@ -35,7 +42,8 @@ pub struct ShareGate {
     age_us: i64,
     alpha: f64,
     beta: f64,
-    block: NonZeroU32,
+    fail_block: NonZeroU32,
+    pass_block: NonZeroU32,
 }
 
 impl ShareGate {
@@ -62,15 +70,21 @@ impl ShareGate {
             age_us,
             alpha,
             beta,
-            block: NonZeroU32::MIN,
+            fail_block: FAIL_BLOCK,
+            pass_block: NonZeroU32::MIN,
         })
     }
 
-    /// The same gate betting on the mean of `calls` neighbouring calls at a time, for calls whose outcomes move together.
-    /// A pass then costs that many times the calls; docs/gates.md shows both effects.
+    /// The same gate betting on the mean of so many neighbouring calls at a time, for calls whose outcomes move together:
+    /// `fail` of them against the node ([`FAIL_BLOCK`] by default; [`fail_block`] for other rates), `pass` of them for it
+    /// (1 by default: a pass costs that many times the calls). docs/gates.md shows what both do.
     #[must_use]
-    pub fn with_block(self, calls: NonZeroU32) -> ShareGate {
-        ShareGate { block: calls, ..self }
+    pub fn with_blocks(self, fail: NonZeroU32, pass: NonZeroU32) -> ShareGate {
+        ShareGate {
+            fail_block: fail,
+            pass_block: pass,
+            ..self
+        }
     }
 
     /// The share of bad calls that is still good.
@@ -93,20 +107,25 @@ impl ShareGate {
         self.beta
     }
 
-    /// Calls a bet; 1 where calls are bet on one by one.
-    pub fn block(&self) -> NonZeroU32 {
-        self.block
+    /// Calls that one bet against the node takes.
+    pub fn fail_block(&self) -> NonZeroU32 {
+        self.fail_block
+    }
+
+    /// Calls that one bet for the node takes.
+    pub fn pass_block(&self) -> NonZeroU32 {
+        self.pass_block
     }
 
     /// Reads the gate at `now_us` from the calls intended at or after `since_us`. The same as pushing the samples into a
     /// [`ShareTest`] in any order.
     #[must_use]
     pub fn read(&self, samples: &[Sample], since_us: i64, now_us: i64) -> Reading {
-        let mut test = ShareTest::new(self.clone(), since_us);
+        let mut test = ShareTest::new(self, since_us);
         for sample in samples {
             test.push(sample);
         }
-        test.advance(now_us)
+        test.read(now_us)
     }
 }
 
@@ -121,15 +140,17 @@ struct ShareGateText {
     alpha: f64,
     #[serde(with = "exact")]
     beta: f64,
-    block: u32,
+    fail_block: u32,
+    pass_block: u32,
 }
 
 impl TryFrom<ShareGateText> for ShareGate {
     type Error = GateError;
 
     fn try_from(text: ShareGateText) -> Result<Self, GateError> {
-        let block = NonZeroU32::new(text.block).ok_or(GateError::Zero("block"))?;
-        Ok(ShareGate::new(text.limit, text.age_us, text.alpha, text.beta)?.with_block(block))
+        let fail = NonZeroU32::new(text.fail_block).ok_or(GateError::Zero("failBlock"))?;
+        let pass = NonZeroU32::new(text.pass_block).ok_or(GateError::Zero("passBlock"))?;
+        Ok(ShareGate::new(text.limit, text.age_us, text.alpha, text.beta)?.with_blocks(fail, pass))
     }
 }
 
@@ -140,14 +161,16 @@ impl From<ShareGate> for ShareGateText {
             age_us,
             alpha,
             beta,
-            block,
+            fail_block,
+            pass_block,
         } = gate;
         ShareGateText {
             limit,
             age_us,
             alpha,
             beta,
-            block: block.get(),
+            fail_block: fail_block.get(),
+            pass_block: pass_block.get(),
         }
     }
 }
@@ -158,31 +181,28 @@ pub fn split_alpha(alpha: f64, tests: NonZeroU32) -> f64 {
     alpha / f64::from(tests.get())
 }
 
-/// One call as the test keeps it: 32 bytes, whatever the sample said in words.
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    intended_us: i64,
-    resolved_us: i64,
-    ending: Ending,
-    /// Resolved by now and part of the sequence.
-    counted: bool,
+/// Calls that a Fail should bet on at a time where so many come in a second: those of 3 s, at least 1.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float to integer cast takes what is out of range to the nearest end, and no number to 0"
+)]
+pub fn fail_block(rate_per_s: f64) -> NonZeroU32 {
+    NonZeroU32::new(libm::round(rate_per_s * BLOCK_S) as u32).unwrap_or(NonZeroU32::MIN)
 }
 
-/// A share gate at work on one node: push samples as they come, ask by [`ShareTest::advance`].
+/// A share gate at work on one node: push samples as they come, ask by [`ShareTest::read`] as often as wanted. A look
+/// costs what came since the last one, not what came since the start.
 ///
-/// Any order of pushes and any number of advances give the same reading at the same `now`. A sample that is handed over
-/// late (it resolved before the last advance) is folded where it belongs, which counts everything anew; so drain the
-/// sensor after taking `now`, not before.
+/// Any order of pushes and any number of looks give the same reading at the same `now`, bit for bit. A sample that is
+/// handed over late (it resolved before the last look) is folded where it belongs, which counts everything anew; so drain
+/// the sensor after taking `now`, not before.
 #[derive(Debug, Clone)]
 pub struct ShareTest {
     gate: ShareGate,
     since_us: i64,
-    now_us: Option<i64>,
-    calls: BTreeMap<u64, Call>,
-    /// Resolution time and `seq` of the calls that are not counted yet.
-    waiting: BinaryHeap<Reverse<(i64, u64)>>,
-    /// A sample came that changes what was already counted.
-    stale: bool,
+    arrivals: Arrivals,
     tally: Tally,
 }
 
@@ -195,6 +215,8 @@ struct Tally {
     span: Option<(u64, u64)>,
     last_bad_us: Option<i64>,
     failing: FailProcess,
+    /// The evidence suffices for a Fail, but the start of the sequence is not certain yet.
+    awaits_start: bool,
     failed: Option<Failed>,
     passing: PassProcess,
 }
@@ -213,6 +235,7 @@ impl Tally {
             span: None,
             last_bad_us: None,
             failing: FailProcess::new(gate),
+            awaits_start: false,
             failed: None,
             passing: PassProcess::new(gate),
         }
@@ -221,16 +244,12 @@ impl Tally {
 
 impl ShareTest {
     /// A test that has seen nothing. Calls intended before `since_us` (warm-up, the build before) will not count.
-    pub fn new(gate: ShareGate, since_us: i64) -> ShareTest {
-        let tally = Tally::new(&gate);
+    pub fn new(gate: &ShareGate, since_us: i64) -> ShareTest {
         ShareTest {
-            gate,
+            gate: gate.clone(),
             since_us,
-            now_us: None,
-            calls: BTreeMap::new(),
-            waiting: BinaryHeap::new(),
-            stale: false,
-            tally,
+            arrivals: Arrivals::default(),
+            tally: Tally::new(gate),
         }
     }
 
@@ -239,7 +258,7 @@ impl ShareTest {
         &self.gate
     }
 
-    /// Takes one sample. It counts from the first advance at or after its resolution. Of several samples with one `seq` the
+    /// Takes one sample. It counts from the first look at or after its resolution. Of several samples with one `seq` the
     /// first to resolve counts. The caller sees to it that all samples are of one signal and one node.
     pub fn push(&mut self, sample: &Sample) {
         if sample.intended_us < self.since_us {
@@ -256,52 +275,34 @@ impl ShareTest {
             ending,
             counted: false,
         };
-        let rank = |call: &Call| (call.resolved_us, call.ending, call.intended_us);
-        match self.calls.get(&sample.seq) {
-            Some(known) if rank(known) <= rank(&call) => return,
-            Some(_) => self.stale = true,
-            None => self.waiting.push(Reverse((call.resolved_us, sample.seq))),
-        }
-        self.calls.insert(sample.seq, call);
-        self.stale |= self.now_us.is_some_and(|now_us| call.resolved_us <= now_us);
+        self.arrivals.push(sample.seq, call);
     }
 
     /// The reading at `now_us`. Time does not run backwards: an earlier moment than before reads as the latest one.
-    pub fn advance(&mut self, now_us: i64) -> Reading {
-        let now_us = self.now_us.map_or(now_us, |before| before.max(now_us));
-        self.now_us = Some(now_us);
-        if self.stale {
-            self.count_anew();
+    pub fn read(&mut self, now_us: i64) -> Reading {
+        let (now_us, folded) = self.arrivals.advance(now_us);
+        if folded == Folded::Anew {
+            self.tally = Tally::new(&self.gate);
         }
-        while let Some(&Reverse((resolved_us, seq))) = self.waiting.peek()
-            && resolved_us <= now_us
-        {
-            self.waiting.pop();
+        while let Some(seq) = self.arrivals.next() {
             self.count(seq);
         }
+        self.fail_once_the_start_is_certain(now_us);
         if let Some((first, _)) = self.tally.span {
             let ripe_us = now_us.saturating_sub(self.gate.age_us);
-            self.tally.passing.run(&self.calls, first, ripe_us, self.gate.age_us);
+            self.tally
+                .passing
+                .run(&self.arrivals.calls, first, ripe_us, self.gate.age_us);
         }
-        self.reading()
-    }
-
-    fn count_anew(&mut self) {
-        self.stale = false;
-        self.tally = Tally::new(&self.gate);
-        for call in self.calls.values_mut() {
-            call.counted = false;
-        }
-        self.waiting = self
-            .calls
-            .iter()
-            .map(|(&seq, call)| Reverse((call.resolved_us, seq)))
-            .collect();
+        self.reading(now_us)
     }
 
     /// Counts one call; called in order of resolution.
     fn count(&mut self, seq: u64) {
-        let Some(call) = self.calls.get_mut(&seq) else { return };
+        let Some(&call) = self.arrivals.calls.get(&seq) else {
+            return;
+        };
+        self.fail_once_the_start_is_certain(call.resolved_us.saturating_sub(1));
         let tally = &mut self.tally;
         let (first, last) = tally.span.unwrap_or((seq, seq));
         let overtaken = seq < first;
@@ -309,8 +310,7 @@ impl ShareTest {
             tally.strays += 1;
             return;
         }
-        call.counted = true;
-        let call = *call;
+        self.arrivals.calls.entry(seq).and_modify(|call| call.counted = true);
         let (first, last) = (first.min(seq), last.max(seq));
         tally.span = Some((first, last));
         tally.counts.add(call.ending);
@@ -318,7 +318,7 @@ impl ShareTest {
             tally.last_bad_us = tally.last_bad_us.max(Some(call.intended_us));
         }
         if tally.passing.has_passed_over(seq) {
-            // It was folded as missing, or the start has moved: the pass is counted anew at the end of this advance.
+            // It was folded as missing, or the start has moved: the pass is counted anew at the end of this look.
             tally.passing = PassProcess::new(&self.gate);
         }
         if tally.failed.is_some() {
@@ -326,6 +326,7 @@ impl ShareTest {
         }
         if overtaken {
             let bad = self
+                .arrivals
                 .calls
                 .range(first..=last)
                 .filter(|(_, call)| call.counted && call.ending.is_bad());
@@ -333,27 +334,57 @@ impl ShareTest {
         } else {
             tally.failing.count(seq - first, call.ending.is_bad());
         }
-        if call.ending.is_bad() && tally.failing.rejects() {
-            let spell = first + tally.failing.onset();
-            let first_bad = self
-                .calls
-                .range(spell..)
-                .find(|(_, call)| call.counted && call.ending.is_bad());
-            let onset_us = first_bad.map_or(call.intended_us, |(_, call)| call.intended_us);
-            tally.failed = Some(Failed {
-                decided_us: call.resolved_us,
-                onset_us,
-            });
+        // Good calls only lower the evidence, unless they move the start.
+        if call.ending.is_bad() || tally.awaits_start {
+            let rejects = tally.failing.rejects();
+            let certain = self.start_is_certain_at(first) <= call.resolved_us;
+            self.tally.awaits_start = rejects && !certain;
+            if rejects && certain {
+                self.fail(first, call.resolved_us);
+            }
         }
     }
 
-    fn reading(&self) -> Reading {
+    /// From when on the lowest counted `seq` is known to be the first one of all, and not only the first that resolved:
+    /// by then every call sent before it has resolved. Until then the evidence is no e-process: where bad calls resolve
+    /// first, a sequence that begins at the first one known would always begin with a bad call.
+    fn start_is_certain_at(&self, first: u64) -> i64 {
+        if first == 0 {
+            return i64::MIN;
+        }
+        let call = self.arrivals.calls.get(&first);
+        call.map_or(i64::MAX, |call| call.intended_us.saturating_add(self.gate.age_us))
+    }
+
+    fn fail_once_the_start_is_certain(&mut self, until_us: i64) {
+        let Some((first, _)) = self.tally.span.filter(|_| self.tally.awaits_start) else {
+            return;
+        };
+        let certain_us = self.start_is_certain_at(first);
+        if certain_us <= until_us {
+            self.tally.awaits_start = false;
+            self.fail(first, certain_us);
+        }
+    }
+
+    fn fail(&mut self, first: u64, decided_us: i64) {
+        let spell = first + self.tally.failing.onset();
+        let mut since = self.arrivals.calls.range(spell..).map(|(_, call)| call);
+        let first_bad = since.find(|call| call.counted && call.ending.is_bad());
+        self.tally.failed = Some(Failed {
+            decided_us,
+            onset_us: first_bad.map_or(decided_us, |call| call.intended_us),
+        });
+    }
+
+    fn reading(&self, at_us: i64) -> Reading {
         let Tally {
             counts,
             strays,
             span,
             last_bad_us,
             failing,
+            awaits_start: _,
             failed,
             passing,
         } = &self.tally;
@@ -367,6 +398,7 @@ impl ShareTest {
             Verdict::NoData
         };
         Reading {
+            at_us,
             verdict,
             n: counts.all(),
             bad: counts.bad(),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Call, ShareGate};
+use super::ShareGate;
+use crate::gates::arrivals::Call;
 
 /// Bets in the mixture; 32 midpoints are within 0.1 % of the integral for every count that matters.
 const BETS: usize = 32;
@@ -10,7 +11,7 @@ const BETS: usize = 32;
 /// Beyond this many calls a pass is out of reach, and nobody waits for it.
 const MOST_CALLS: u64 = 1 << 40;
 
-/// The mixture of Π (1 + λ (limit − x)) over λ uniform on (0, 1), taken at the midpoints λ_k = (k + ½) / 32: in terms of
+/// The mixture of Π (1 + λ (limit − x)) over λ uniform on (0, 1), taken at the midpoints `λ_k = (k + ½) / 32`: in terms of
 /// shares, alternatives uniform between limit² and the limit. It is a fair or losing bet while E[x | past] ≥ limit.
 ///
 /// Folded in send order, and only calls whose intended time lies at least one age back. Good calls resolve first; folding
@@ -38,7 +39,7 @@ impl PassProcess {
     pub(super) fn new(gate: &ShareGate) -> PassProcess {
         PassProcess {
             limit: gate.limit,
-            block: u64::from(gate.block.get()),
+            block: u64::from(gate.pass_block.get()),
             threshold: 1.0 / gate.beta,
             products: [1.0; BETS],
             next: None,
@@ -148,7 +149,7 @@ impl PassProcess {
     }
 }
 
-/// λ_k.
+/// `λ_k`.
 #[expect(clippy::cast_precision_loss, reason = "32 is exact")]
 fn fraction(k: usize) -> f64 {
     (k as f64 + 0.5) / BETS as f64

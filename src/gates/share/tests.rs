@@ -17,7 +17,8 @@ fn shipped() -> ShareGate {
 }
 
 fn in_blocks(gate: ShareGate, calls: u32) -> ShareGate {
-    gate.with_block(NonZeroU32::new(calls).unwrap())
+    let calls = NonZeroU32::new(calls).unwrap();
+    gate.with_blocks(calls, calls)
 }
 
 /// 5 calls/s, of which the calls from `onset` up to `end` hang.
@@ -72,7 +73,7 @@ fn sample(seq: u64, jitter_us: i64, took_us: i64, ending: u8) -> Sample {
 /// The evidence as docs/gates.md defines it, restart by restart, for calls of which all is known.
 fn fail_evidence_by_definition(gate: &ShareGate, bad: &[bool]) -> f64 {
     let limit = gate.limit;
-    let block = gate.block.get() as usize;
+    let block = gate.fail_block.get() as usize;
     #[expect(clippy::cast_precision_loss)]
     let means: Vec<f64> = bad
         .chunks(block)
@@ -93,7 +94,7 @@ fn fail_evidence_by_definition(gate: &ShareGate, bad: &[bool]) -> f64 {
 }
 
 fn pass_evidence_by_definition(gate: &ShareGate, bad: &[bool]) -> f64 {
-    let block = gate.block.get() as usize;
+    let block = gate.pass_block.get() as usize;
     let product = |k: u32| -> f64 {
         let bet = (f64::from(k) + 0.5) / 32.0;
         #[expect(clippy::cast_precision_loss)]
@@ -112,16 +113,16 @@ proptest! {
         end_us in 0..40 * SECOND,
     ) {
         let whole = gate.read(&samples, since_us, end_us);
-        let mut test = ShareTest::new(gate, since_us);
+        let mut test = ShareTest::new(&gate, since_us);
         for (place, sample) in samples.iter().enumerate() {
             for (at, now_us) in &advances {
                 if at.index(samples.len()) == place {
-                    test.advance(*now_us.min(&end_us));
+                    test.read(*now_us.min(&end_us));
                 }
             }
             test.push(sample);
         }
-        prop_assert!(test.advance(end_us).same_bits(&whole));
+        prop_assert!(test.read(end_us).same_bits(&whole));
     }
 
     #[test]
@@ -256,7 +257,7 @@ fn hanging_half_of_the_calls_fails_and_does_not_pass_on_the_quick_half() {
     );
     let reading = shipped().read(&samples, 0, i64::MAX);
     assert_eq!(reading.verdict, Verdict::Fail);
-    assert!(reading.decided_us < Some(8 * SECOND), "{:?}", reading.decided_us);
+    assert!(reading.decided_us < Some(15 * SECOND), "{:?}", reading.decided_us);
 }
 
 #[test]
@@ -288,13 +289,105 @@ fn first_to_resolve_of_several_outcomes_of_one_call_counts() {
 }
 
 #[test]
-#[ignore = "open: the test of strays fails"]
 fn another_numbering_is_not_millions_of_lost_calls() {
+    let mut samples = hanging(0, 0, 300);
+    samples.push(Sample {
+        seq: u64::MAX,
+        ..samples[200].clone()
+    });
+    let reading = shipped().read(&samples, 0, i64::MAX);
+    assert_eq!((reading.verdict, reading.n, reading.strays), (Verdict::Pass, 300, 1));
+}
+
+/// With the wrong one first nothing can tell which numbering is meant. It must not count as a pass.
+#[test]
+fn another_numbering_that_comes_first_is_no_pass() {
     let mut samples = hanging(0, 0, 300);
     samples.push(sample(0, 0, 0, 9));
     samples[300].seq = u64::MAX;
     let reading = shipped().read(&samples, 0, i64::MAX);
-    assert_eq!((reading.verdict, reading.n, reading.strays), (Verdict::Pass, 300, 1));
+    assert_eq!(
+        (reading.verdict, reading.n, reading.strays),
+        (Verdict::Undecided, 1, 300)
+    );
+}
+
+/// Bad calls that are known at once, while good ones take almost the whole age: the first one known says nothing about
+/// where the sequence begins.
+#[test]
+fn first_known_call_is_not_taken_for_the_first_one_sent() {
+    // Calls 100 to 139, of which 110 and 111 are refused.
+    let samples: Vec<_> = (100..140)
+        .map(|seq| {
+            if seq == 110 || seq == 111 {
+                sample(seq, 0, 0, 1)
+            } else {
+                sample(seq, 0, AGE - 1, 9)
+            }
+        })
+        .collect();
+    let gate = in_blocks(ShareGate::new(0.02, AGE, 0.02, 0.05).unwrap(), 1);
+    let refused_us = samples[11].resolved_us;
+    let alone = gate.read(&samples[10..12], 0, refused_us);
+    assert!(
+        alone.e_fail_log > libm::log(1.0 / 0.02),
+        "it would fail if the sequence began there"
+    );
+    assert_eq!(alone.verdict, Verdict::Undecided);
+    assert_eq!(gate.read(&samples, 0, i64::MAX).verdict, Verdict::Undecided);
+
+    // Nothing else ever comes: once what was sent before must have resolved, they are the first ones.
+    let certain_us = samples[10].intended_us + AGE;
+    assert_eq!(
+        gate.read(&samples[10..12], 0, certain_us - 1).verdict,
+        Verdict::Undecided
+    );
+    let later = gate.read(&samples[10..12], 0, certain_us);
+    assert_eq!((later.verdict, later.decided_us), (Verdict::Fail, Some(certain_us)));
+    assert_eq!(later.onset_us, Some(samples[10].intended_us));
+    // Whoever looks later, when a good call has come since, sees that it failed then.
+    assert!(samples[12].resolved_us > certain_us);
+    assert_eq!(gate.read(&samples[10..13], 0, i64::MAX).decided_us, Some(certain_us));
+
+    // Before call 0 there is nothing to wait for.
+    let from_zero: Vec<_> = (0..2).map(|seq| sample(seq, 0, 0, 1)).collect();
+    assert_eq!(gate.read(&from_zero, 0, SECOND).verdict, Verdict::Fail);
+}
+
+/// Where the error bounds come from: at the limit the evidence is a fair game. All outcomes of twelve calls, each with its
+/// probability.
+#[test]
+fn expectation_of_the_evidence_at_the_limit_is_one() {
+    const CALLS: u32 = 12;
+    for (limit, block) in [(0.02, 1), (0.3, 1), (0.3, 4)] {
+        let gate = in_blocks(ShareGate::new(limit, AGE, 1e-300, 1e-300).unwrap(), block);
+        let (mut fail, mut pass) = (0.0, 0.0);
+        for outcomes in 0..1u32 << CALLS {
+            let bad = outcomes.count_ones();
+            let probability = libm::pow(limit, f64::from(bad)) * libm::pow(1.0 - limit, f64::from(CALLS - bad));
+            let samples: Vec<_> = (0..CALLS)
+                .map(|call| {
+                    sample(
+                        u64::from(call),
+                        0,
+                        SECOND,
+                        if outcomes >> call & 1 == 1 { 1 } else { 9 },
+                    )
+                })
+                .collect();
+            let reading = gate.read(&samples, 0, i64::MAX);
+            fail += probability * libm::exp(reading.e_fail_log);
+            pass += probability * libm::exp(reading.e_pass_log);
+        }
+        assert!(
+            (fail - 1.0).abs() < 1e-9,
+            "against the node at {limit} in blocks of {block}: {fail}"
+        );
+        assert!(
+            (pass - 1.0).abs() < 1e-9,
+            "for the node at {limit} in blocks of {block}: {pass}"
+        );
+    }
 }
 
 #[test]
@@ -314,9 +407,14 @@ fn onset_is_the_first_bad_call_of_the_spell() {
 
 #[test]
 fn spell_in_the_middle_of_good_calls_is_not_forgotten() {
-    let reading = shipped().read(&hanging(500, 520, 3000), 0, i64::MAX);
+    let reading = shipped().read(&hanging(500, 575, 3000), 0, i64::MAX);
     assert_eq!((reading.verdict, reading.onset_us), (Verdict::Fail, Some(100 * SECOND)));
     assert_eq!(reading.expected_calls_to_pass, None);
+    // A hiccup of 4 s in ten minutes is no proof of a share above 2 %.
+    assert_eq!(
+        shipped().read(&hanging(500, 520, 3000), 0, i64::MAX).verdict,
+        Verdict::Pass
+    );
 }
 
 #[test]
@@ -342,6 +440,21 @@ fn expected_calls_to_pass_is_what_it_then_takes() {
         );
         assert_eq!(gate.read(&samples, 0, i64::MAX).verdict, Verdict::Pass);
     }
+}
+
+#[test]
+fn fail_bets_on_the_calls_of_three_seconds() {
+    for (rate_per_s, calls) in [
+        (5.0, 15),
+        (0.1, 1),
+        (100.0, 300),
+        (f64::NAN, 1),
+        (-1.0, 1),
+        (1e300, u32::MAX),
+    ] {
+        assert_eq!(fail_block(rate_per_s).get(), calls, "{rate_per_s}");
+    }
+    assert_eq!(shipped().fail_block(), fail_block(5.0));
 }
 
 #[test]
