@@ -48,6 +48,11 @@ pub(super) fn workspace() -> Workspace {
     Workspace::at(settings::workspace())
 }
 
+/// Where the state lies, without opening it.
+pub(super) fn state_directory() -> PathBuf {
+    settings::state_directory()
+}
+
 pub(super) fn home() -> anyhow::Result<Home> {
     Ok(Home::open(&settings::state_directory())?)
 }

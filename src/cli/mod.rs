@@ -1,9 +1,14 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+mod backup;
+mod build;
 mod control;
 mod down;
 mod events;
+mod gate;
+mod get;
 mod ground;
+mod lint;
 mod printer;
 mod plan;
 mod quickstart;
@@ -12,10 +17,11 @@ mod status;
 mod up;
 mod upgrade;
 mod view;
+mod why;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::ground::GroundError;
 use self::printer::Printer;
@@ -144,6 +150,23 @@ enum Command {
     Events(events::Arguments),
     /// The last upgrades
     History(events::HistoryArguments),
+    /// The first thing that keeps an upgrade from going on, and what clears it
+    Why(why::Arguments),
+    /// Resources as they are stored
+    Get(get::Arguments),
+    /// Check resource files and templates
+    Lint(lint::Arguments),
+    /// Recorded verdicts
+    Gate(gate::Arguments),
+    /// Builds that are known here
+    Build(build::Arguments),
+    /// Copy the state while it is in use
+    Backup(backup::Arguments),
+    /// Completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Run traffic, disturbances and upgrades together and compare what comes out with what must
     Rehearse(rehearse::Arguments),
 }
@@ -174,6 +197,16 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Abort(arguments) => wait_for(control::abort(arguments, printer)),
         Command::Events(arguments) => events::run(&arguments, printer),
         Command::History(arguments) => events::history(&arguments, printer),
+        Command::Why(arguments) => why::run(&arguments, printer),
+        Command::Get(arguments) => get::run(&arguments, printer),
+        Command::Lint(arguments) => lint::run(&arguments, printer),
+        Command::Gate(arguments) => gate::run(&arguments, printer),
+        Command::Build(arguments) => build::run(&arguments, printer),
+        Command::Backup(arguments) => backup::run(&arguments, printer),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
         Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
     }
 }

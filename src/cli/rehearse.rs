@@ -45,7 +45,6 @@ pub(super) enum Quarantined {
 
 /// One run's outcome.
 pub(super) struct Ran {
-    pub(super) build: String,
     pub(super) phase: String,
     pub(super) unmet: Vec<String>,
     pub(super) upgrade: Option<String>,
@@ -98,7 +97,6 @@ pub(super) async fn rehearse(
                 {
                     printer.note(&format!("refused: {refusal}"));
                     outcome.runs.push(Ran {
-                        build: run.build.clone(),
                         phase: "Refused".to_owned(),
                         unmet: Vec::new(),
                         upgrade: None,
@@ -118,7 +116,6 @@ pub(super) async fn rehearse(
         let stop = !differs.is_empty();
         upgrade::show_for_people(home, &done, printer)?;
         outcome.runs.push(Ran {
-            build: run.build.clone(),
             phase: format!("{:?}", done.record.status.phase),
             unmet: differs,
             upgrade: Some(done.record.name),

@@ -93,6 +93,7 @@ impl Draft<'_> {
         let gate = &self.plan.gates[g].name;
         let message = format!("{gate} failed on {}: {}", self.plan.nodes[i], reading.reason);
         self.note_blockers();
+        self.tell(Severity::Alert, "GateFailed", Some(i), message.clone());
         self.begin_rollback(RollbackFor::BadBuild, Some(gate.clone()), "GateFailed", message)
     }
 

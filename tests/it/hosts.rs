@@ -338,6 +338,7 @@ fn script(text: impl Into<String>) -> Script {
         text: text.into(),
         deadline: PATIENCE,
         secrets: BTreeMap::new(),
+        environment: BTreeMap::new(),
     }
 }
 

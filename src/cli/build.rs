@@ -1,0 +1,142 @@
+//! `stagegate build list | show | release`.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::ground::GroundError;
+use super::printer::Printer;
+use super::view::API_VERSION;
+use super::{Exit, ground};
+use crate::engine::session::{self, KnownBuild};
+use crate::home::Home;
+use crate::model::upgrade::{Event, Severity};
+use crate::report::{self, Subject};
+use crate::settings;
+use crate::store::build::{BuildChange, Mark};
+use crate::store::Store as _;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The builds that are known here
+    List,
+    /// One build with its locked set, where it was proven and where it is quarantined
+    Show {
+        /// Its name, COMPONENT-VERSION
+        build: String,
+    },
+    /// Lift a quarantine
+    Release {
+        /// Its name, COMPONENT-VERSION
+        build: String,
+        /// The environment where it is quarantined
+        #[arg(long)]
+        env: String,
+        /// Why it may go there again; it is reported
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let home = ground::home()?;
+    match &arguments.action {
+        Action::List => list(&home, printer)?,
+        Action::Show { build } => show(&home, build, printer)?,
+        Action::Release { build, env, reason } => release(&home, build, env, reason, printer)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn known(home: &Home, name: &str) -> anyhow::Result<KnownBuild> {
+    Ok(KnownBuild::find(home, name)?.ok_or_else(|| GroundError::UnknownBuild(name.to_owned()))?)
+}
+
+fn resource(name: &str, build: &KnownBuild) -> Value {
+    json!({"apiVersion": API_VERSION, "kind": "Build", "metadata": {"name": name}, "spec": build.spec, "status": build.status})
+}
+
+fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
+    let builds = KnownBuild::all(home)?;
+    let items: Vec<Value> = builds.iter().map(|(name, b)| resource(name, b)).collect();
+    let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "builds"}, "items": items});
+    printer.resource(&list, |p| {
+        let names = |list: Vec<&str>| if list.is_empty() { "-".to_owned() } else { list.join(",") };
+        let rows = builds
+            .iter()
+            .map(|(name, b)| {
+                vec![
+                    name.clone(),
+                    b.spec.digest.short(),
+                    b.spec.locked.len().to_string(),
+                    names(b.status.verifications.iter().map(|v| v.environment.as_str()).collect()),
+                    names(b.status.quarantines.iter().map(|q| q.environment.as_str()).collect()),
+                ]
+            })
+            .collect();
+        p.table(&["BUILD", "DIGEST", "LOCKED", "VERIFIED", "QUARANTINED"], rows)
+    })
+}
+
+fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
+    let build = known(home, name)?;
+    printer.resource(&resource(name, &build), |p| {
+        p.line(&format!("{name}  {}", build.spec.digest))?;
+        for verification in &build.status.verifications {
+            p.line(&format!("verified in {} at {}", verification.environment, verification.at))?;
+        }
+        for quarantine in &build.status.quarantines {
+            p.line(&format!(
+                "quarantined in {} since {}: {}",
+                quarantine.environment, quarantine.at, quarantine.reason
+            ))?;
+        }
+        let rows = build
+            .spec
+            .locked
+            .iter()
+            .map(|l| vec![l.name.clone(), l.version.clone(), l.sha256.join(" ")])
+            .collect();
+        p.table(&["PACKAGE", "VERSION", "SHA256"], rows)
+    })
+}
+
+fn release(home: &Home, name: &str, environment: &str, reason: &str, printer: &Printer) -> anyhow::Result<()> {
+    let build = known(home, name)?;
+    anyhow::ensure!(
+        build.status.quarantined_in(environment).is_some(),
+        "build {name} is not quarantined in {environment}; `stagegate build show {name}` says where it is"
+    );
+    anyhow::ensure!(!reason.trim().is_empty(), "a release needs a reason: --reason TEXT");
+    let fleet = ground::fleet(home, &ground::workspace(), environment)?;
+    let subject = Subject {
+        component: build.spec.component.clone(),
+        build: name.to_owned(),
+        user: settings::user(),
+    };
+    let now = Timestamp::now();
+    let event = Event {
+        at: now,
+        reason: "QuarantineLifted".to_owned(),
+        severity: Severity::Step,
+        node: None,
+        message: reason.to_owned(),
+    };
+    let sinks = session::sinks(&fleet);
+    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
+    let change = BuildChange {
+        build: name.to_owned(),
+        mark: Mark::Release {
+            environment: environment.to_owned(),
+        },
+    };
+    home.store().change_build(&change, &event, &dispatch, now)?;
+    printer.note(&format!("{name} may go onto {environment} again"));
+    Ok(())
+}
