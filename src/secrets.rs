@@ -107,7 +107,9 @@ impl Secrets {
     /// As [`Secrets::read`].
     pub fn text(&self, name: &str) -> Result<String, SecretError> {
         let bytes = self.read(name)?;
-        Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned())
+        Ok(String::from_utf8_lossy(&bytes)
+            .trim_end_matches(['\n', '\r'])
+            .to_owned())
     }
 
     /// Reads several by name.
@@ -122,7 +124,9 @@ impl Secrets {
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
     if length > MOST_BYTES {
-        return Err(io::Error::other(format!("it has {length} bytes, at most {MOST_BYTES} are read")));
+        return Err(io::Error::other(format!(
+            "it has {length} bytes, at most {MOST_BYTES} are read"
+        )));
     }
     fs::read(path)
 }
@@ -190,20 +194,41 @@ mod tests {
     fn a_missing_file_is_made_once_with_64_digits_for_us_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         let sources = BTreeMap::from([
-            ("made".to_owned(), source(r#"{"file": "secrets/made", "create": "random"}"#)),
+            (
+                "made".to_owned(),
+                source(r#"{"file": "secrets/made", "create": "random"}"#),
+            ),
             ("absent".to_owned(), source(r#"{"file": "secrets/absent"}"#)),
             ("said".to_owned(), source(r#"{"command": ["printf", "a\n"]}"#)),
             ("failing".to_owned(), source(r#"{"command": ["false"]}"#)),
         ]);
         let secrets = Secrets::new(sources, dir.path().to_owned());
         let made = secrets.text("made").expect("made");
-        assert!(made.len() == 64 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{made}");
+        assert!(
+            made.len() == 64 && made.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{made}"
+        );
         assert_eq!(secrets.text("made").expect("read"), made);
-        let mode = fs::metadata(dir.path().join("secrets/made")).expect("it").permissions().mode();
+        let mode = fs::metadata(dir.path().join("secrets/made"))
+            .expect("it")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(secrets.text("said").expect("said"), "a");
-        assert!(secrets.read("absent").is_err_and(|e| e.to_string().contains("secrets/absent")));
-        assert!(secrets.read("failing").is_err_and(|e| e.to_string().contains("false ended with")));
-        assert!(secrets.read("other").is_err_and(|e| e.to_string().contains("no secret `other`")));
+        assert!(
+            secrets
+                .read("absent")
+                .is_err_and(|e| e.to_string().contains("secrets/absent"))
+        );
+        assert!(
+            secrets
+                .read("failing")
+                .is_err_and(|e| e.to_string().contains("false ended with"))
+        );
+        assert!(
+            secrets
+                .read("other")
+                .is_err_and(|e| e.to_string().contains("no secret `other`"))
+        );
     }
 }

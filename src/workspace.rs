@@ -108,7 +108,9 @@ impl Reading {
         };
         let length = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?.len();
         if length > MOST_BYTES {
-            return Err(unreadable(format!("it has {length} bytes; a resource file has at most {MOST_BYTES}")));
+            return Err(unreadable(format!(
+                "it has {length} bytes; a resource file has at most {MOST_BYTES}"
+            )));
         }
         let bytes = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|e| unreadable(format!("it is not UTF-8: {e}")))?;
@@ -213,7 +215,10 @@ impl Workspace {
             let documents = reading.documents();
             reading.check()?;
             let label = Path::root().key("metadata").key("labels").key(QUICKSTART);
-            if documents.iter().any(|d| d.kind == "Rehearsal" && d.tree.at(&label).is_some()) {
+            if documents
+                .iter()
+                .any(|d| d.kind == "Rehearsal" && d.tree.at(&label).is_some())
+            {
                 return self.rehearsal(&path.to_string_lossy());
             }
         }
@@ -286,7 +291,10 @@ impl Workspace {
         while let Some(name) = next {
             if chain.iter().any(|d| d.name == name) || chain.len() == LONGEST_CHAIN {
                 let names: Vec<&str> = chain.iter().map(|d| d.name.as_str()).collect();
-                let message = format!("`replicaOf` goes in a circle: {} of {name}", names.join(" is a replica of "));
+                let message = format!(
+                    "`replicaOf` goes in a circle: {} of {name}",
+                    names.join(" is a replica of ")
+                );
                 let path = Path::root().key("spec").key("replicaOf");
                 if let Some(last) = chain.last() {
                     reading.problems.push(Problem::in_tree(&last.tree, &path, message));
@@ -315,14 +323,13 @@ impl Workspace {
     /// `chain` begins with the environment itself and ends with the one that copies nobody.
     fn validate(&self, chain: &[Document], shift: PortShift, reading: &mut Reading) -> Option<Environment> {
         let (first, bases) = chain.split_first()?;
-        let mut tree = bases.last().map_or_else(|| first.tree.clone(), |base| base.tree.clone());
+        let mut tree = bases
+            .last()
+            .map_or_else(|| first.tree.clone(), |base| base.tree.clone());
         for document in chain.iter().rev().skip(1) {
             tree = laid_over(&tree, &document.tree, &mut reading.problems);
         }
-        let merged = Document {
-            tree,
-            ..first.clone()
-        };
+        let merged = Document { tree, ..first.clone() };
         let resource: Resource<EnvironmentSpec> = match text::decode(&merged) {
             Ok(resource) => resource,
             Err(problems) => {
@@ -434,21 +441,32 @@ fn rehearsal(document: &Document, reading: &mut Reading) -> Option<RehearsalSpec
         let n = given.iter().filter(|g| **g).count();
         if n != 1 {
             let path = spec_path.key("disturbances").index(i);
-            let message = format!("disturbance `{}` is of {n} kinds, and must be of exactly one", disturbance.name);
+            let message = format!(
+                "disturbance `{}` is of {n} kinds, and must be of exactly one",
+                disturbance.name
+            );
             reading.problems.push(Problem::in_tree(&document.tree, &path, message));
         }
     }
     if spec.runs.is_empty() {
-        let problem = Problem::in_tree(&document.tree, &spec_path.key("runs"), "a rehearsal without runs shows nothing");
+        let problem = Problem::in_tree(
+            &document.tree,
+            &spec_path.key("runs"),
+            "a rehearsal without runs shows nothing",
+        );
         reading.problems.push(problem);
     }
     for (i, run) in spec.runs.iter().enumerate() {
         let path = spec_path.key("runs").index(i);
-        if !run.build.split_once('=').is_some_and(|(c, v)| !c.is_empty() && !v.is_empty()) {
+        if !run
+            .build
+            .split_once('=')
+            .is_some_and(|(c, v)| !c.is_empty() && !v.is_empty())
+        {
             let message = format!("`{}` does not name a build", run.build);
-            reading.problems.push(
-                Problem::in_tree(&document.tree, &path.key("build"), message).hint("write COMPONENT=VERSION"),
-            );
+            reading
+                .problems
+                .push(Problem::in_tree(&document.tree, &path.key("build"), message).hint("write COMPONENT=VERSION"));
         }
         if let Some(pattern) = &run.expect.blocker_statement
             && let Err(why) = regex::Regex::new(pattern)
@@ -530,7 +548,9 @@ fn collect_texts(
     };
     for entry in std::fs::read_dir(directory).map_err(|e| unreadable(directory, e))? {
         let path = entry.map_err(|e| unreadable(directory, e))?.path();
-        let kind = std::fs::symlink_metadata(&path).map_err(|e| unreadable(&path, e))?.file_type();
+        let kind = std::fs::symlink_metadata(&path)
+            .map_err(|e| unreadable(&path, e))?
+            .file_type();
         if kind.is_dir() {
             collect_texts(root, &path, texts)?;
         } else if kind.is_file() {

@@ -13,8 +13,8 @@ use crate::home::Home;
 use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
 use crate::settings;
-use crate::store::build::{BuildChange, Mark};
 use crate::store::Store as _;
+use crate::store::build::{BuildChange, Mark};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -67,7 +67,13 @@ fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
     let items: Vec<Value> = builds.iter().map(|(name, b)| resource(name, b)).collect();
     let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "builds"}, "items": items});
     printer.resource(&list, |p| {
-        let names = |list: Vec<&str>| if list.is_empty() { "-".to_owned() } else { list.join(",") };
+        let names = |list: Vec<&str>| {
+            if list.is_empty() {
+                "-".to_owned()
+            } else {
+                list.join(",")
+            }
+        };
         let rows = builds
             .iter()
             .map(|(name, b)| {
@@ -89,7 +95,10 @@ fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
     printer.resource(&resource(name, &build), |p| {
         p.line(&format!("{name}  {}", build.spec.digest))?;
         for verification in &build.status.verifications {
-            p.line(&format!("verified in {} at {}", verification.environment, verification.at))?;
+            p.line(&format!(
+                "verified in {} at {}",
+                verification.environment, verification.at
+            ))?;
         }
         for quarantine in &build.status.quarantines {
             p.line(&format!(

@@ -16,10 +16,11 @@ pub(super) struct Arguments {
 }
 
 fn open_upgrade(home: &Home, environment: &str) -> anyhow::Result<UpgradeRecord> {
-    home.store()
-        .unfinished(Some(environment))?
-        .pop()
-        .ok_or_else(|| anyhow::anyhow!("environment {environment} has no unfinished upgrade; `stagegate history {environment}` lists the others"))
+    home.store().unfinished(Some(environment))?.pop().ok_or_else(|| {
+        anyhow::anyhow!(
+            "environment {environment} has no unfinished upgrade; `stagegate history {environment}` lists the others"
+        )
+    })
 }
 
 /// Says so to the driver; without a driver the upgrade already stands still.

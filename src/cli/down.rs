@@ -40,7 +40,9 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     }
     if !purge {
         printer.idle();
-        printer.note(&format!("{environment} is down; `stagegate up {environment}` brings it back"));
+        printer.note(&format!(
+            "{environment} is down; `stagegate up {environment}` brings it back"
+        ));
         return Ok(Exit::Done);
     }
     for component in components.iter().rev() {

@@ -41,7 +41,10 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             match printer.output() {
                 // One a line: a list that never ends cannot be one document.
                 Output::Json => printer.line(&serde_json::to_string(record)?)?,
-                Output::Yaml => printer.line(&format!("---\n{}", crate::model::text::to_yaml(&serde_json::to_value(record)?)?.trim_end()))?,
+                Output::Yaml => printer.line(&format!(
+                    "---\n{}",
+                    crate::model::text::to_yaml(&serde_json::to_value(record)?)?.trim_end()
+                ))?,
                 Output::Name => printer.line(&format!("event/{}", record.seq))?,
                 Output::Table | Output::Wide => {
                     let event = &record.event;
@@ -77,8 +80,13 @@ pub(super) struct HistoryArguments {
 pub(super) fn history(arguments: &HistoryArguments, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::home()?;
     let names = Names::read(&home)?;
-    let upgrades = home.store().upgrades(arguments.environment.as_deref(), arguments.last)?;
-    let items = upgrades.iter().map(|u| view::upgrade(u, &names)).collect::<anyhow::Result<Vec<_>>>()?;
+    let upgrades = home
+        .store()
+        .upgrades(arguments.environment.as_deref(), arguments.last)?;
+    let items = upgrades
+        .iter()
+        .map(|u| view::upgrade(u, &names))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "history"}, "items": items});
     printer.resource(&list, |p| {
         let now = Timestamp::now();
@@ -96,7 +104,10 @@ pub(super) fn history(arguments: &HistoryArguments, printer: &Printer) -> anyhow
                 ]
             })
             .collect();
-        p.table(&["UPGRADE", "ENVIRONMENT", "BUILD", "PHASE", "REASON", "BY", "AGE"], rows)
+        p.table(
+            &["UPGRADE", "ENVIRONMENT", "BUILD", "PHASE", "REASON", "BY", "AGE"],
+            rows,
+        )
     })?;
     Ok(Exit::Done)
 }

@@ -54,7 +54,11 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         let line = |r: &crate::gates::Reading| format!("{:?}, {} of {} calls bad", r.verdict, r.bad, r.n);
         p.line(&format!("recorded:   {}", line(&replay.recorded)))?;
         p.line(&format!("recomputed: {}", line(&replay.recomputed)))?;
-        p.line(if replay.same { "the same, bit for bit" } else { "not the same" })
+        p.line(if replay.same {
+            "the same, bit for bit"
+        } else {
+            "not the same"
+        })
     })?;
     if let Some(why) = edited {
         anyhow::bail!("{why}; do not trust the recorded verdict");
@@ -68,7 +72,13 @@ fn read(path: &Path) -> anyhow::Result<String> {
     if !found.exists() && path.is_relative() {
         found = ground::state_directory().join(path);
     }
-    let length = std::fs::metadata(&found).map_err(|e| anyhow::anyhow!("cannot read {}: {e}", path.display()))?.len();
-    anyhow::ensure!(length <= MOST_BYTES, "{} has {length} bytes; no record is that long", path.display());
+    let length = std::fs::metadata(&found)
+        .map_err(|e| anyhow::anyhow!("cannot read {}: {e}", path.display()))?
+        .len();
+    anyhow::ensure!(
+        length <= MOST_BYTES,
+        "{} has {length} bytes; no record is that long",
+        path.display()
+    );
     std::fs::read_to_string(&found).map_err(|e| anyhow::anyhow!("cannot read {}: {e}", path.display()))
 }

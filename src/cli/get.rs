@@ -27,9 +27,12 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     };
     let found = find(&home, kind, arguments.name.as_deref())?;
     if let Some(name) = &arguments.name {
-        let one = found
-            .first()
-            .ok_or_else(|| anyhow::anyhow!("there is no {kind} {name}; `stagegate get {}` lists what there is", arguments.kind))?;
+        let one = found.first().ok_or_else(|| {
+            anyhow::anyhow!(
+                "there is no {kind} {name}; `stagegate get {}` lists what there is",
+                arguments.kind
+            )
+        })?;
         printer.resource(one, |p| p.line(crate::model::text::to_yaml(one)?.trim_end()))?;
         return Ok(Exit::Done);
     }

@@ -70,7 +70,10 @@ pub(super) fn fleet(home: &Home, workspace: &Workspace, environment: &str) -> an
 }
 
 /// `COMPONENT=VERSION`, with the component.
-pub(super) fn component_and_version<'a>(fleet: &'a Fleet, wanted: &str) -> Result<(&'a Component, String), GroundError> {
+pub(super) fn component_and_version<'a>(
+    fleet: &'a Fleet,
+    wanted: &str,
+) -> Result<(&'a Component, String), GroundError> {
     let (component, version) = wanted
         .split_once('=')
         .filter(|(c, v)| !c.is_empty() && !v.is_empty())
@@ -129,7 +132,10 @@ pub(super) fn courier(home: &Home, fleet: &Fleet) -> anyhow::Result<Courier> {
         if let Some(file) = file {
             let directory = home.environment(&fleet.environment.name);
             crate::home::make_private(&directory)?;
-            sinks.push(Box::new(FileSink::new(name.clone(), directory.join(PathBuf::from(&file.path)))));
+            sinks.push(Box::new(FileSink::new(
+                name.clone(),
+                directory.join(PathBuf::from(&file.path)),
+            )));
         }
         if let Some(webhook) = webhook {
             let url = fleet.secrets.text(&webhook.url)?;

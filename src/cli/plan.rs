@@ -65,9 +65,18 @@ pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Pri
             continue;
         };
         // A pass does not depend on alpha.
-        let test = ShareGate::new(share.limit.fraction(), share.over.as_micros(), 0.5, gate.beta.fraction())?.into();
+        let test = ShareGate::new(
+            share.limit.fraction(),
+            share.over.as_micros(),
+            0.5,
+            gate.beta.fraction(),
+        )?
+        .into();
         let calls = calls_to_pass(&test);
-        let traffic = component.traffic.iter().find(|t| share.of == format!("traffic/{}", t.name));
+        let traffic = component
+            .traffic
+            .iter()
+            .find(|t| share.of == format!("traffic/{}", t.name));
         let takes = traffic.and_then(|t| Some((t.rate, seconds_to_pass(&test, t.rate)?)));
         let words = match takes {
             Some((rate, seconds)) => {
@@ -109,7 +118,10 @@ pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Pri
             nodes.len(),
             plan.policy.max_unavailable
         ))?;
-        let rows = nodes.iter().map(|(n, b, w)| vec![n.clone(), b.clone(), w.clone()]).collect();
+        let rows = nodes
+            .iter()
+            .map(|(n, b, w)| vec![n.clone(), b.clone(), w.clone()])
+            .collect();
         p.table(&["NODE", "RUNS", "STEPS"], rows)?;
         for (name, words) in &gates {
             p.line(&format!("gate {name}: {words}"))?;

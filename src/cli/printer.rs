@@ -18,7 +18,11 @@ pub struct Printer {
 impl Printer {
     pub fn new(output: Output) -> Self {
         let people = std::io::stderr().is_terminal();
-        let bar = if people { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let bar = if people {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::hidden()
+        };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             bar.set_style(style);
         }

@@ -111,6 +111,9 @@ fn install_packages(
     }
     let status = child.wait()?;
     printer.idle();
-    anyhow::ensure!(status.success(), "installing the packages ended with {status}; see above");
+    anyhow::ensure!(
+        status.success(),
+        "installing the packages ended with {status}; see above"
+    );
     Ok(())
 }

@@ -25,7 +25,10 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let mut shown = None;
     loop {
         let environments = environments(&home, arguments.environment.as_deref())?;
-        let now: Vec<Value> = environments.iter().map(|e| e.resource()).collect::<anyhow::Result<_>>()?;
+        let now: Vec<Value> = environments
+            .iter()
+            .map(|e| e.resource())
+            .collect::<anyhow::Result<_>>()?;
         if shown.as_ref() != Some(&now) {
             for (environment, resource) in environments.iter().zip(&now) {
                 printer.resource(resource, |p| environment.for_people(p))?;

@@ -56,13 +56,19 @@ pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()
     }
     let spec = serde_json::to_value(&fleet.environment.spec)?;
     let now = Timestamp::now();
-    home.store().put_resource("Environment", name, &spec, Expect::Anything, now)?;
+    home.store()
+        .put_resource("Environment", name, &spec, Expect::Anything, now)?;
     let status = json!({"phase": "Up", "since": now});
-    home.store().put_status("Environment", name, &status, Expect::Anything, now)?;
+    home.store()
+        .put_status("Environment", name, &status, Expect::Anything, now)?;
     printer.idle();
     Ok(())
 }
 
 pub(super) fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {what}s")
+    }
 }

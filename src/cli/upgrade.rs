@@ -88,7 +88,10 @@ pub(super) async fn carry_out(
     drive(home, fleet, &record, &lease, timeout, interrupt, printer, beside).await
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one thing that a drive needs, and none belongs to another")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one thing that a drive needs, and none belongs to another"
+)]
 pub(super) async fn drive(
     home: &Home,
     fleet: &Arc<Fleet>,

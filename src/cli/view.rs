@@ -20,7 +20,9 @@ pub(super) struct Names(BTreeMap<Digest, String>);
 impl Names {
     pub(super) fn read(home: &Home) -> anyhow::Result<Self> {
         let builds = KnownBuild::all(home)?;
-        Ok(Self(builds.into_iter().map(|(name, b)| (b.spec.digest, name)).collect()))
+        Ok(Self(
+            builds.into_iter().map(|(name, b)| (b.spec.digest, name)).collect(),
+        ))
     }
 
     pub(super) fn of(&self, digest: Option<&Digest>) -> String {
@@ -88,7 +90,9 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         })
         .collect();
     printer.table(
-        &["NODE", "ADDRESS", "BUILD", "PHASE", "GATE", "AGE", "INSTALLS", "RESTARTS"],
+        &[
+            "NODE", "ADDRESS", "BUILD", "PHASE", "GATE", "AGE", "INSTALLS", "RESTARTS",
+        ],
         rows,
     )?;
     for blocker in blockers {

@@ -31,7 +31,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let environment = &arguments.environment;
     let last = home.store().upgrades(Some(environment), 1)?.pop();
     let Some(record) = last else {
-        anyhow::bail!("environment {environment} was never upgraded; `stagegate plan {environment} --build COMPONENT=VERSION` shows what would happen");
+        anyhow::bail!(
+            "environment {environment} was never upgraded; `stagegate plan {environment} --build COMPONENT=VERSION` shows what would happen"
+        );
     };
     let unmet = unmet(&record);
     let Unmet {
@@ -49,7 +51,10 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next},
     });
     printer.resource(&resource, |p| {
-        p.line(&format!("{} is {:?} ({})", record.name, record.status.phase, record.status.reason))?;
+        p.line(&format!(
+            "{} is {:?} ({})",
+            record.name, record.status.phase, record.status.reason
+        ))?;
         p.line(&format!("rule:   {rule}"))?;
         p.line(&format!("value:  {value}"))?;
         p.line(&format!("since:  {since} ({})", age(Timestamp::now(), *since)))?;
@@ -66,7 +71,10 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 fn unmet(record: &UpgradeRecord) -> Unmet {
     let status = &record.status;
     let environment = &record.spec.environment;
-    let again = format!("stagegate upgrade {environment} --build {}", session::wanted(&record.spec));
+    let again = format!(
+        "stagegate upgrade {environment} --build {}",
+        session::wanted(&record.spec)
+    );
     let simple = |rule: &str, clears: &str, next: String| Unmet {
         rule: rule.to_owned(),
         value: status.message.clone(),
@@ -80,14 +88,23 @@ fn unmet(record: &UpgradeRecord) -> Unmet {
             "the cause mended, then `resume`; or `abort`",
             format!("stagegate resume {environment}"),
         ),
-        Phase::Succeeded => simple("none: it is done", "nothing to clear", format!("stagegate status {environment}")),
+        Phase::Succeeded => simple(
+            "none: it is done",
+            "nothing to clear",
+            format!("stagegate status {environment}"),
+        ),
         Phase::RolledBack | Phase::RollbackIneffective | Phase::Failed => simple(
             "a build that failed here is quarantined",
             "another build, or a release with a reason",
-            format!("stagegate build release {} --env {environment} --reason TEXT", record.spec.build),
+            format!(
+                "stagegate build release {} --env {environment} --reason TEXT",
+                record.spec.build
+            ),
         ),
         Phase::Aborted | Phase::Errored => simple("it has ended", "a new upgrade", again),
-        Phase::Pending | Phase::Preflight => simple("every node checked and the build prepared", "the checks ending", again),
+        Phase::Pending | Phase::Preflight => {
+            simple("every node checked and the build prepared", "the checks ending", again)
+        }
         Phase::Baseline | Phase::Soak => simple(
             "every gate read for long enough",
             "time with clean calls",

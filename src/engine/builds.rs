@@ -168,7 +168,11 @@ async fn from_index(component: &Component, index: &PackageIndex, version: &str) 
     let report: PipReport =
         serde_json::from_slice(&output.stdout).map_err(|e| failed(format!("pip's report cannot be read: {e}")))?;
     let mut locked = Vec::new();
-    for PipInstall { metadata, download_info } in report.install {
+    for PipInstall {
+        metadata,
+        download_info,
+    } in report.install
+    {
         let hashes = download_info.archive_info.map(|a| a.hashes).unwrap_or_default();
         let sha256 = hashes.get("sha256").cloned().ok_or_else(|| {
             failed(format!(
@@ -224,7 +228,11 @@ async fn run(
         .current_dir(&scratch.0)
         .env_clear()
         .envs(kept)
-        .envs([("HOME", &scratch.0), ("TMPDIR", &scratch.0), ("VIRTUAL_ENV", &scratch.0.join("venv"))])
+        .envs([
+            ("HOME", &scratch.0),
+            ("TMPDIR", &scratch.0),
+            ("VIRTUAL_ENV", &scratch.0.join("venv")),
+        ])
         .envs(&index.environment)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -244,9 +252,7 @@ async fn run(
 /// pip's words for a version that is not there. They have stood since pip 1.5 and name what there is.
 fn explain_pip(component: &Component, index: &PackageIndex, version: &str, complaint: &str) -> Option<BuildError> {
     let missing = format!("No matching distribution found for {}", index.package);
-    let unknown = complaint
-        .to_lowercase()
-        .contains(&missing.to_lowercase());
+    let unknown = complaint.to_lowercase().contains(&missing.to_lowercase());
     if !unknown {
         return None;
     }
@@ -264,11 +270,7 @@ fn explain_pip(component: &Component, index: &PackageIndex, version: &str, compl
 }
 
 /// A directory's files as a locked set: each is a package whose version is its mode.
-fn from_directory(
-    component: &Component,
-    directory: &Path,
-    version: &str,
-) -> Result<(BuildSpec, PathBuf), BuildError> {
+fn from_directory(component: &Component, directory: &Path, version: &str) -> Result<(BuildSpec, PathBuf), BuildError> {
     let unknown = |why: String| BuildError::UnknownVersion {
         component: component.name.clone(),
         version: version.to_owned(),
@@ -455,7 +457,14 @@ async fn run_script(
 
 /// Settings of package tools and proxies, nothing else: what our own environment holds is none of a script's business.
 fn passes_to_builds(name: &str) -> bool {
-    const NAMES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CARGO_HOME"];
+    const NAMES: [&str; 6] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "CARGO_HOME",
+    ];
     name.starts_with("PIP_") || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 

@@ -98,10 +98,12 @@ impl Disturbances {
 
 fn hold_plan(fleet: &Fleet, name: &str, hold: &HoldRow) -> Result<HoldPlan, FleetError> {
     let context = fleet.environment.context("", None, None);
-    let select = fleet.render_text(&hold.sql, &context).map_err(|source| FleetError::Render {
-        component: format!("disturbance {name}"),
-        source,
-    })?;
+    let select = fleet
+        .render_text(&hold.sql, &context)
+        .map_err(|source| FleetError::Render {
+            component: format!("disturbance {name}"),
+            source,
+        })?;
     Ok(HoldPlan {
         name: format!("disturbance/{name}"),
         database: fleet.database_config(&hold.database)?,
@@ -120,8 +122,14 @@ async fn kill_node(fleet: Arc<Fleet>, name: String, kill: KillNode) -> Result<()
     if place.site.host.is_some() {
         return Err(format!("{name}: {} is not on this machine", kill.node));
     }
-    let sight = place.host.observe(&place.address, &[]).await.map_err(|e| e.to_string())?;
-    let running = sight.running.ok_or_else(|| format!("{name}: {} does not run", kill.node))?;
+    let sight = place
+        .host
+        .observe(&place.address, &[])
+        .await
+        .map_err(|e| e.to_string())?;
+    let running = sight
+        .running
+        .ok_or_else(|| format!("{name}: {} does not run", kill.node))?;
     let pid = i32::try_from(running.pid).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| format!("{name}: {} is no process", running.pid))?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).map_err(|e| format!("{name}: {e}"))

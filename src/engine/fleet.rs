@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
 use crate::home::Home;
+use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
 use crate::model::environment::{Action, Component, SshRef};
 use crate::model::render::{RenderError, Renderer, Variables};
@@ -162,10 +162,7 @@ impl Fleet {
                         node: site.name.clone(),
                         directory: match &site.host {
                             Some(ssh) => ssh.directory.clone(),
-                            None => home
-                                .node(&environment.name, &site.name)
-                                .to_string_lossy()
-                                .into_owned(),
+                            None => home.node(&environment.name, &site.name).to_string_lossy().into_owned(),
                         },
                         pid_file: pid_file.clone(),
                     },
@@ -294,7 +291,12 @@ impl Fleet {
             .trim()
             .parse()
             .map_err(|_| wrong(format!("its port is `{port}`, which is no port")))?;
-        let mut config = DatabaseConfig::new(text(&address.host)?, port, text(&address.database)?, text(&address.user)?);
+        let mut config = DatabaseConfig::new(
+            text(&address.host)?,
+            port,
+            text(&address.database)?,
+            text(&address.user)?,
+        );
         if let Some(password) = &address.password {
             config.password = Some(self.secrets.text(password)?);
         }

@@ -148,7 +148,9 @@ impl HeldLease {
     /// # Errors
     /// Somebody else has it by now, or the state cannot be written.
     pub fn renew(&self) -> Result<(), StoreError> {
-        self.home.store().renew(&self.environment, &self.token, Timestamp::now())
+        self.home
+            .store()
+            .renew(&self.environment, &self.token, Timestamp::now())
     }
 }
 
@@ -196,7 +198,11 @@ impl KnownBuild {
     pub fn all(home: &Home) -> Result<BTreeMap<String, Self>, StoreError> {
         let names = home.store().resources("Build")?.into_iter().map(|r| r.name);
         names
-            .filter_map(|name| Self::find(home, &name).transpose().map(|found| found.map(|b| (name, b))))
+            .filter_map(|name| {
+                Self::find(home, &name)
+                    .transpose()
+                    .map(|found| found.map(|b| (name, b)))
+            })
             .collect()
     }
 
@@ -441,27 +447,31 @@ async fn prune(
     status: &UpgradeStatus,
 ) {
     let keep = component.rollout.keep_releases as usize;
-    let each = fleet.places(&component.name).iter().zip(&status.nodes).map(async |(place, node)| {
-        let sight = place.host.observe(&place.address, &[]).await?;
-        // The agent keeps what is current and what runs; of the rest, what this upgrade came from goes last.
-        let mut kept: Vec<Digest> = node.from.into_iter().chain(status.to).collect();
-        kept.extend(sight.releases.iter().copied());
-        kept.dedup();
-        kept.truncate(keep);
-        if sight.releases.len() <= keep {
-            return Ok(());
-        }
-        let step = Step {
-            id: format!("{}.{}.prune", record.name, lease.token().counter),
-            action: "prune".to_owned(),
-            work: Work::Prune { keep: kept },
-        };
-        place
-            .host
-            .run(&place.address, lease.token(), &step, PRUNE_PATIENCE)
-            .await
-            .map(|_| ())
-    });
+    let each = fleet
+        .places(&component.name)
+        .iter()
+        .zip(&status.nodes)
+        .map(async |(place, node)| {
+            let sight = place.host.observe(&place.address, &[]).await?;
+            // The agent keeps what is current and what runs; of the rest, what this upgrade came from goes last.
+            let mut kept: Vec<Digest> = node.from.into_iter().chain(status.to).collect();
+            kept.extend(sight.releases.iter().copied());
+            kept.dedup();
+            kept.truncate(keep);
+            if sight.releases.len() <= keep {
+                return Ok(());
+            }
+            let step = Step {
+                id: format!("{}.{}.prune", record.name, lease.token().counter),
+                action: "prune".to_owned(),
+                work: Work::Prune { keep: kept },
+            };
+            place
+                .host
+                .run(&place.address, lease.token(), &step, PRUNE_PATIENCE)
+                .await
+                .map(|_| ())
+        });
     for done in futures::future::join_all(each).await {
         if let Err(why) = done {
             tracing::warn!(%why, "old releases were not cleared away");

@@ -242,7 +242,11 @@ impl Bringing<'_> {
 
     /// A lease's counter is never given twice, so neither is a step's id.
     fn id(&self, action: &str) -> String {
-        format!("lease{}.{}.{action}", self.token.counter, Timestamp::now().as_microsecond())
+        format!(
+            "lease{}.{}.{action}",
+            self.token.counter,
+            Timestamp::now().as_microsecond()
+        )
     }
 
     async fn finish(&self, place: &Place, step: &Step) -> Result<(), UpError> {

@@ -45,10 +45,18 @@ impl Checker<'_> {
     fn whole(&mut self) {
         let spec = self.spec;
         if spec.components.is_empty() {
-            self.say(&[key("components")], "an environment needs at least one component".to_owned(), None);
+            self.say(
+                &[key("components")],
+                "an environment needs at least one component".to_owned(),
+                None,
+            );
         }
         for (name, source) in &spec.secrets {
-            let given = [source.file.is_some(), source.environment.is_some(), source.command.is_some()];
+            let given = [
+                source.file.is_some(),
+                source.environment.is_some(),
+                source.command.is_some(),
+            ];
             let n = given.iter().filter(|g| **g).count();
             if n != 1 {
                 self.say(
@@ -74,12 +82,18 @@ impl Checker<'_> {
             if n != 1 {
                 self.say(
                     &[key("reports"), Step::Index(i)],
-                    format!("report sink `{}` is of {n} kinds, and must be of exactly one", report.name),
+                    format!(
+                        "report sink `{}` is of {n} kinds, and must be of exactly one",
+                        report.name
+                    ),
                     Some("give one of `file`, `webhook` and `stdout`".to_owned()),
                 );
             }
             if let Some(webhook) = &report.webhook {
-                self.secret(&[key("reports"), Step::Index(i), key("webhook"), key("url")], &webhook.url);
+                self.secret(
+                    &[key("reports"), Step::Index(i), key("webhook"), key("url")],
+                    &webhook.url,
+                );
             }
         }
         for (i, database) in spec.databases.iter().enumerate() {
@@ -89,13 +103,28 @@ impl Checker<'_> {
             }
         }
         let names = |list: Vec<&str>| -> Vec<String> { list.into_iter().map(str::to_owned).collect() };
-        self.unique(&[key("components")], &names(spec.components.iter().map(|c| c.name.as_str()).collect()));
-        self.unique(&[key("databases")], &names(spec.databases.iter().map(|d| d.name.as_str()).collect()));
-        self.unique(&[key("reports")], &names(spec.reports.iter().map(|r| r.name.as_str()).collect()));
+        self.unique(
+            &[key("components")],
+            &names(spec.components.iter().map(|c| c.name.as_str()).collect()),
+        );
+        self.unique(
+            &[key("databases")],
+            &names(spec.databases.iter().map(|d| d.name.as_str()).collect()),
+        );
+        self.unique(
+            &[key("reports")],
+            &names(spec.reports.iter().map(|r| r.name.as_str()).collect()),
+        );
         let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
         for (c, component) in spec.components.iter().enumerate() {
             for (n, node) in component.nodes.iter().enumerate() {
-                let path = [key("components"), Step::Index(c), key("nodes"), Step::Index(n), key("name")];
+                let path = [
+                    key("components"),
+                    Step::Index(c),
+                    key("nodes"),
+                    Step::Index(n),
+                    key("name"),
+                ];
                 if !is_dns_label(&node.name) {
                     self.say(
                         &path,
@@ -215,7 +244,11 @@ impl Checker<'_> {
                 );
             }
             if item.requests.is_empty() {
-                self.say(&below(&path, &[key("requests")]), format!("traffic `{}` has no requests", item.name), None);
+                self.say(
+                    &below(&path, &[key("requests")]),
+                    format!("traffic `{}` has no requests", item.name),
+                    None,
+                );
             }
             if let Some(tls) = &item.tls {
                 for (word, secret) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
@@ -250,7 +283,11 @@ impl Checker<'_> {
                 self.regex(&below(&path, &[key("http"), key("body")]), body, None);
             }
             if probe.period.0.is_zero() || probe.timeout.0.is_zero() {
-                self.say(&path, format!("probe `{}` needs a period and a timeout above 0", probe.name), None);
+                self.say(
+                    &path,
+                    format!("probe `{}` needs a period and a timeout above 0", probe.name),
+                    None,
+                );
             }
         }
         for (i, log) in logs.iter().enumerate() {
@@ -279,7 +316,10 @@ impl Checker<'_> {
         if rollout.keep_releases < 2 {
             self.say(
                 &below(at, &[key("rollout"), key("keepReleases")]),
-                format!("keepReleases is {}, but a rollback needs the release before", rollout.keep_releases),
+                format!(
+                    "keepReleases is {}, but a rollback needs the release before",
+                    rollout.keep_releases
+                ),
                 Some("keep at least 2".to_owned()),
             );
         }
@@ -363,7 +403,12 @@ impl Checker<'_> {
             (Err(why), _) => {
                 // The last line of the crate's message says what; the others draw it, and so does our caret.
                 let why = why.to_string();
-                let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                let last = why
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ")
+                    .to_owned();
                 self.say(path, format!("`{pattern}` is no regular expression: {last}"), None);
             }
             (Ok(regex), Some(group)) if !regex.capture_names().flatten().any(|g| g == group) => self.say(
@@ -401,7 +446,12 @@ impl Checker<'_> {
 
 /// Components by index, each after those that it needs (Kahn 1962), otherwise as they stand.
 pub(super) fn order(spec: &EnvironmentSpec, findings: &mut Vec<Finding>) -> Vec<usize> {
-    let index: BTreeMap<&str, usize> = spec.components.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
+    let index: BTreeMap<&str, usize> = spec
+        .components
+        .iter()
+        .enumerate()
+        .map(|(i, c)| (c.name.as_str(), i))
+        .collect();
     let mut needs: Vec<BTreeSet<usize>> = Vec::new();
     for (c, component) in spec.components.iter().enumerate() {
         let mut mine = BTreeSet::new();

@@ -162,7 +162,9 @@ pub fn unmet(expected: &Expected, status: &UpgradeStatus, quarantined: bool) -> 
             .collect();
         let matches = regex::Regex::new(pattern).is_ok_and(|p| statements.iter().any(|s| p.is_match(s)));
         if !matches {
-            unmet.push(format!("no blocked or blocking statement matches `{pattern}`: {statements:?}"));
+            unmet.push(format!(
+                "no blocked or blocking statement matches `{pattern}`: {statements:?}"
+            ));
         }
     }
     let failed = status

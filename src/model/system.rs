@@ -92,9 +92,7 @@ impl Environment {
     /// What templates see.
     #[must_use]
     pub fn context(&self, component: &str, node: Option<&NodeSite>, build: Option<&BuildRef>) -> Value {
-        let site = |site: &NodeSite| {
-            json!({"name": site.name, "address": site.address, "index": site.index, "ports": site.ports})
-        };
+        let site = |site: &NodeSite| json!({"name": site.name, "address": site.address, "index": site.index, "ports": site.ports});
         let vars: BTreeMap<&String, Value> = self
             .spec
             .variables

@@ -57,7 +57,11 @@ fn what_is_shipped_is_sound() {
     let state = tempfile::tempdir().expect("a directory");
     let said = stagegate(state.path(), shipped(), &["lint"]);
     assert!(said.status.success(), "{}", text(&said.stderr));
-    assert!(text(&said.stderr).contains("nothing is wrong"), "{}", text(&said.stderr));
+    assert!(
+        text(&said.stderr).contains("nothing is wrong"),
+        "{}",
+        text(&said.stderr)
+    );
 }
 
 #[test]
@@ -65,10 +69,30 @@ fn bad_input_is_exit_2_with_its_line_and_touches_nothing() {
     let rows = [
         ("pidFile: run/pid", "pidFil: run/pid", "pidFil", "one.yaml:8"),
         ("nodes: [{name: n1}]", "nodes: []", "", "one.yaml:9"),
-        ("template: a.sh}", "template: ../a.sh}", "no path below templates/", "one.yaml:11"),
-        ("template: a.sh}", "template: b.sh}", "no template `b.sh`", "one.yaml:11"),
-        ("    - name: server", "    - name: server\n      after: [server]", "goes in a circle", "one.yaml:7"),
-        ("    - name: server", "    - name: server\n      after: [databse]", "no component `databse`", "one.yaml:7"),
+        (
+            "template: a.sh}",
+            "template: ../a.sh}",
+            "no path below templates/",
+            "one.yaml:11",
+        ),
+        (
+            "template: a.sh}",
+            "template: b.sh}",
+            "no template `b.sh`",
+            "one.yaml:11",
+        ),
+        (
+            "    - name: server",
+            "    - name: server\n      after: [server]",
+            "goes in a circle",
+            "one.yaml:7",
+        ),
+        (
+            "    - name: server",
+            "    - name: server\n      after: [databse]",
+            "no component `databse`",
+            "one.yaml:7",
+        ),
         ("spec:", "spec: [", "", "one.yaml:"),
     ];
     for (from, to, expected, place) in rows {
@@ -92,7 +116,10 @@ fn an_unknown_name_says_what_is_near() {
         (&["up", "on"][..], "did you mean `one`?"),
         (&["upgrade", "one", "--build", "server=2.0"], "has no version 2.0"),
         (&["upgrade", "one", "--build", "server"], "write COMPONENT=VERSION"),
-        (&["upgrade", "one", "--build", "sever=1.0"], "has no component `sever`; it has server"),
+        (
+            &["upgrade", "one", "--build", "sever=1.0"],
+            "has no component `sever`; it has server",
+        ),
     ] {
         let said = stagegate(&state, workspace.path(), arguments);
         let words = text(&said.stderr);
@@ -106,7 +133,11 @@ fn one_home_with_a_newer_state_is_refused() {
     let workspace = workspace(SOUND);
     let state = workspace.path().join("state");
     assert!(stagegate(&state, workspace.path(), &["status"]).status.success());
-    std::fs::write(state.join("stagegate.db"), "this is no database, and long enough to be looked at").expect("written");
+    std::fs::write(
+        state.join("stagegate.db"),
+        "this is no database, and long enough to be looked at",
+    )
+    .expect("written");
     let said = stagegate(&state, workspace.path(), &["status"]);
     assert_eq!(said.status.code(), Some(1), "{}", text(&said.stderr));
     assert!(text(&said.stderr).contains("stagegate.db"), "{}", text(&said.stderr));

@@ -64,7 +64,10 @@ fn the_incident_is_caught_rolled_back_and_cured_and_a_good_build_passes() {
     assert_eq!(bad["status"]["phase"], "RolledBack", "{words}");
     assert_eq!(good["status"]["phase"], "Succeeded", "{words}");
     let blocked = bad["status"]["blockers"].to_string();
-    assert!(blocked.contains("sitedata") || blocked.contains("SITEDATA"), "{blocked}");
+    assert!(
+        blocked.contains("sitedata") || blocked.contains("SITEDATA"),
+        "{blocked}"
+    );
     for node in good["status"]["nodes"].as_array().expect("nodes") {
         assert_eq!((&node["installs"], &node["restarts"]), (&1.into(), &1.into()), "{node}");
         assert_eq!(node["build"], "panda-server-1.0.4", "{node}");
@@ -98,9 +101,17 @@ fn the_incident_is_caught_rolled_back_and_cured_and_a_good_build_passes() {
 
     let refused = replica.run(&["upgrade", "panda-staging", "--build", "panda-server=0.5.1"]);
     assert_eq!(refused.status.code(), Some(6), "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("quarantined"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("quarantined"),
+        "{}",
+        text(&refused.stderr)
+    );
 
     let second = replica.run(&["quickstart"]);
     assert!(second.status.success(), "{}", text(&second.stderr));
-    assert!(text(&second.stderr).contains("refused: build panda-server-0.5.1 is quarantined"), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("refused: build panda-server-0.5.1 is quarantined"),
+        "{}",
+        text(&second.stderr)
+    );
 }

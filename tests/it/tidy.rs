@@ -7,7 +7,11 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
     let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(below)];
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            open.extend(std::fs::read_dir(&path).expect("a directory").map(|e| e.expect("an entry").path()));
+            open.extend(
+                std::fs::read_dir(&path)
+                    .expect("a directory")
+                    .map(|e| e.expect("an entry").path()),
+            );
         } else {
             let text = std::fs::read_to_string(&path).expect("text");
             found.push((path, text));
@@ -58,7 +62,16 @@ fn pure_rooms_touch_nothing_outside() {
 fn the_engine_knows_nothing_of_the_system_that_it_upgrades() {
     let found = offences(
         &["src"],
-        &["panda", "PanDA", "jobsactive", "sitedata", "updateJob", "isAlive", "0.5.1", "0.8.1"],
+        &[
+            "panda",
+            "PanDA",
+            "jobsactive",
+            "sitedata",
+            "updateJob",
+            "isAlive",
+            "0.5.1",
+            "0.8.1",
+        ],
     );
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use self::watch::{EvidencePlace, Watch};
 pub use self::watch::WatchError;
+use self::watch::{EvidencePlace, Watch};
 use super::builds;
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;

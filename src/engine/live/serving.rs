@@ -106,7 +106,10 @@ mod tests {
         assert_eq!(serving(&answers), Serving::No, "no service");
         answers.service(Some((7, 1)), 100);
         assert_eq!(serving(&answers), Serving::Unknown);
-        assert!(!answers.count(&probe, &sample(99, Outcome::Ok)), "sent before we saw it");
+        assert!(
+            !answers.count(&probe, &sample(99, Outcome::Ok)),
+            "sent before we saw it"
+        );
         assert!(answers.count(&probe, &sample(101, Outcome::Ok)));
         assert_eq!(serving(&answers), Serving::Yes);
         answers.count(&probe, &sample(102, Outcome::Late));

@@ -18,6 +18,7 @@ use crate::engine::world::Watched;
 use crate::home::Home;
 use crate::hosts::{Host as _, NodeSight};
 use crate::http::ClientIdentity;
+use crate::http::Connections;
 use crate::model::build::BuildRef;
 use crate::model::environment::{Blockers, Component, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
@@ -30,7 +31,6 @@ use crate::signals::postgres::blocking::{self, Attribution};
 use crate::signals::sql::{Limit, WatchedQuery};
 use crate::signals::traffic::{Acknowledged, Target, TrafficHandle, TrafficPlan};
 use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
-use crate::http::Connections;
 
 /// How often the database is asked who blocks whom while that matters.
 const LOOK_FOR_BLOCKERS: Duration = Duration::from_secs(1);
@@ -167,12 +167,11 @@ impl Watch {
             };
             queries.push((parts, start(shape.plan(signal, query.period.0), &to)?));
         }
-        let probe_client = crate::signals::http::client(None, None, Connections::Fresh).map_err(|source| {
-            WatchError::Client {
+        let probe_client =
+            crate::signals::http::client(None, None, Connections::Fresh).map_err(|source| WatchError::Client {
                 traffic: "probes".to_owned(),
                 source,
-            }
-        })?;
+            })?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 nodes: places
@@ -243,14 +242,19 @@ impl Watch {
                 let mut state = lock(&self.shared.state);
                 let watch = &mut state.nodes[i];
                 watch.answers.service(running.map(|(pid, at, _)| (pid, at)), now_us);
-                watch.build = running
-                    .and_then(|(_, _, build)| build)
-                    .map(|digest| (digest, self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone())));
+                watch.build = running.and_then(|(_, _, build)| build).map(|digest| {
+                    (
+                        digest,
+                        self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone()),
+                    )
+                });
                 let since = node
                     .and_then(|n| n.analysed_since)
                     .map_or(i64::MAX, Timestamp::as_microsecond);
                 for window in &mut watch.windows {
-                    if window.since_us != since && (since == i64::MAX || window.since_us < since || window.since_us == i64::MAX) {
+                    if window.since_us != since
+                        && (since == i64::MAX || window.since_us < since || window.since_us == i64::MAX)
+                    {
                         window.begin_anew(since);
                     }
                 }
@@ -350,7 +354,10 @@ impl Watch {
             let request = build.and_then(|b| source.stated.requests.iter().find(|r| r.builds.contains(&b.version)));
             if wanted.traffic && request.is_none() {
                 let why = match build {
-                    Some(build) => format!("traffic {} has no request for version {}", source.stated.name, build.version),
+                    Some(build) => format!(
+                        "traffic {} has no request for version {}",
+                        source.stated.name, build.version
+                    ),
                     None => "it runs a build that we do not know, so no request can be chosen".to_owned(),
                 };
                 self.trouble(&source.handle.plan().signal, node, &why);
