@@ -53,7 +53,7 @@ pub(super) async fn resume(arguments: Arguments, printer: &Printer) -> anyhow::R
     };
     let record = asked.open(&lease)?;
     let interrupt = ground::interrupt()?;
-    let done = upgrade::drive(&home, &fleet, &record, &lease, None, interrupt, printer, async |_| {}).await?;
+    let done = upgrade::drive(&home, &fleet, &record, &lease, None, interrupt, printer).await?;
     upgrade::show(&home, &done, printer)?;
     Ok(done.exit)
 }
@@ -76,7 +76,7 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
     };
     let fleet = ground::fleet(&home, &ground::workspace(), &arguments.environment)?;
     let interrupt = ground::interrupt()?;
-    let done = upgrade::drive(&home, &fleet, &open, &lease, None, interrupt, printer, async |_| {}).await?;
+    let done = upgrade::drive(&home, &fleet, &open, &lease, None, interrupt, printer).await?;
     upgrade::show(&home, &done, printer)?;
     // What was asked for is what happened.
     Ok(if done.exit == Exit::Held { Exit::Done } else { done.exit })

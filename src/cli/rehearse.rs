@@ -85,7 +85,7 @@ pub(super) async fn rehearse(
     for run in &spec.runs {
         printer.note(&format!("{}: expecting {:?}", run.build, run.expect.phase));
         let disturbances = Disturbances::start(fleet, &spec.disturbances)?;
-        let driven = upgrade::carry_out(home, fleet, &run.build, None, interrupt.clone(), printer, async |_| {}).await;
+        let driven = upgrade::carry_out(home, fleet, &run.build, None, interrupt.clone(), printer).await;
         for trouble in disturbances.stop().await {
             printer.note(&format!("disturbance: {trouble}"));
         }

@@ -12,7 +12,6 @@ use super::{Exit, Output, ground};
 use crate::engine::Ending;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::live::LiveWorld;
 use crate::engine::session::{self, Asked, HeldLease, SessionError};
 use crate::home::Home;
 use crate::model::upgrade::{Event, Phase, UpgradeStatus, Wish};
@@ -52,7 +51,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         return super::plan::show(&home, &fleet, &build, printer).await;
     }
     let interrupt = ground::interrupt()?;
-    let done = carry_out(&home, &fleet, &build, timeout, interrupt, printer, async |_| {}).await?;
+    let done = carry_out(&home, &fleet, &build, timeout, interrupt, printer).await?;
     show(&home, &done, printer)?;
     Ok(done.exit)
 }
@@ -71,7 +70,6 @@ pub(super) async fn carry_out(
     timeout: Option<values::Duration>,
     interrupt: Interrupt,
     printer: &Printer,
-    beside: impl AsyncFnOnce(&LiveWorld<'_>),
 ) -> anyhow::Result<Done> {
     let (component, version) = ground::component_and_version(fleet, wanted)?;
     let (build, _) = ground::build(home, component, &version, printer).await?;
@@ -85,13 +83,9 @@ pub(super) async fn carry_out(
         user: &user,
     };
     let record = asked.open(&lease)?;
-    drive(home, fleet, &record, &lease, timeout, interrupt, printer, beside).await
+    drive(home, fleet, &record, &lease, timeout, interrupt, printer).await
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is one thing that a drive needs, and none belongs to another"
-)]
 pub(super) async fn drive(
     home: &Home,
     fleet: &Arc<Fleet>,
@@ -100,7 +94,6 @@ pub(super) async fn drive(
     timeout: Option<values::Duration>,
     interrupt: Interrupt,
     printer: &Printer,
-    beside: impl AsyncFnOnce(&LiveWorld<'_>),
 ) -> anyhow::Result<Done> {
     let courier = ground::courier(home, fleet)?;
     let told_by_sink = fleet.environment.spec.reports.iter().any(|r| r.stdout.is_some());
@@ -113,7 +106,7 @@ pub(super) async fn drive(
         }
         printer.doing(now_doing(status));
     };
-    let driving = session::run(home, fleet, record, lease, interrupt, &on_commit, beside);
+    let driving = session::run(home, fleet, record, lease, interrupt, &on_commit);
     let name = &record.name;
     let limit = async {
         match timeout {

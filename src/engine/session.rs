@@ -28,6 +28,8 @@ use crate::store::{
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
+/// Calls in flight when an upgrade ends are waited for as long: several times what a healthy one takes.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Clearing away is for the next upgrade's sake; it may take this long.
 const PRUNE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -337,7 +339,6 @@ pub async fn run(
     lease: &HeldLease,
     interrupt: Interrupt,
     on_commit: &OnCommit<'_>,
-    beside: impl AsyncFnOnce(&LiveWorld<'_>),
 ) -> Result<Ending, SessionError> {
     let known = KnownBuild::all(home)?;
     let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
@@ -371,7 +372,11 @@ pub async fn run(
         on_commit,
     })?;
     let ending = drive(&world, &plan, &Limits::default()).await?;
-    beside(&world).await;
+    let patience = match &ending {
+        Ending::Settled(_) => LAST_CALLS,
+        Ending::Interrupted(_) => Duration::ZERO,
+    };
+    world.account(patience).await.map_err(DriveError::from)?;
     if let Ending::Settled(status) = &ending
         && status.phase.is_final()
     {
