@@ -208,6 +208,18 @@ impl KnownBuild {
             .collect()
     }
 
+    /// Of one component, by digest, as nodes name them.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn by_digest(home: &Home, component: &str) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
+        Ok(Self::all(home)?
+            .into_values()
+            .filter(|b| b.spec.component == component)
+            .map(|b| (b.spec.digest, b.spec.reference()))
+            .collect())
+    }
+
     /// Writes a build that was just found in its source.
     ///
     /// # Errors
@@ -340,18 +352,13 @@ pub async fn run(
     interrupt: Interrupt,
     on_commit: &OnCommit<'_>,
 ) -> Result<Ending, SessionError> {
-    let known = KnownBuild::all(home)?;
     let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
-    let target = known.get(&record.spec.build).ok_or_else(unknown)?;
+    let target = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
     let component = fleet
         .environment
         .component(&record.spec.component)
         .ok_or_else(unknown)?;
-    let builds: BTreeMap<Digest, BuildRef> = known
-        .values()
-        .filter(|b| b.spec.component == component.name)
-        .map(|b| (b.spec.digest, b.spec.reference()))
-        .collect();
+    let builds = KnownBuild::by_digest(home, &component.name)?;
     let plan = plan(fleet, component, &record.name, &target.spec.reference());
     let world = LiveWorld::new(Parts {
         home,
