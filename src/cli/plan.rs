@@ -6,12 +6,14 @@ use serde_json::json;
 use super::printer::Printer;
 use super::view::{API_VERSION, Names};
 use super::{Exit, ground};
-use crate::engine::fleet::Fleet;
+use crate::engine::fleet::{Fleet, Place};
 use crate::engine::session::{self, Refusal};
 use crate::gates::ShareGate;
 use crate::gates::plan::{calls_to_pass, seconds_to_pass};
 use crate::home::Home;
-use crate::hosts::Host as _;
+use crate::hosts::{Host as _, HostError, NodeSight};
+use crate::model::build::BuildRef;
+use crate::model::environment::Component;
 use crate::model::values::Duration;
 
 #[derive(Debug, Args)]
@@ -37,62 +39,10 @@ pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Pri
     let names = Names::read(home)?;
     let places = fleet.places(&component.name);
     let looks = futures::future::join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await;
-    let mut nodes = Vec::new();
-    let mut changing = 0_u32;
-    for (place, look) in places.iter().zip(&looks) {
-        let (runs, what) = match look {
-            Err(why) => ("-".to_owned(), why.to_string()),
-            Ok(sight) => {
-                let current = sight.running.as_ref().and_then(|r| r.build);
-                let what = if current == Some(build.digest) {
-                    "nothing to do".to_owned()
-                } else {
-                    changing += 1;
-                    session::steps_of(component).join(", ")
-                };
-                (names.of(current.as_ref()), what)
-            }
-        };
-        nodes.push((place.site.name.clone(), runs, what));
-    }
+    let (nodes, changing) = changes(component, &build, &names, places.iter().zip(&looks));
     let batch = u32::try_from(plan.policy.batch_size).unwrap_or(u32::MAX).max(1);
     let batches = changing.div_ceil(batch);
-    let mut gates = Vec::new();
-    let mut slowest = std::time::Duration::ZERO;
-    for gate in &component.gates {
-        let Some(share) = &gate.share else {
-            gates.push((gate.name.clone(), "as soon as its probe answers".to_owned()));
-            continue;
-        };
-        // A pass does not depend on alpha.
-        let test = ShareGate::new(
-            share.limit.fraction(),
-            share.over.as_micros(),
-            0.5,
-            gate.beta.fraction(),
-        )?
-        .into();
-        let calls = calls_to_pass(&test);
-        let traffic = component
-            .traffic
-            .iter()
-            .find(|t| share.of == format!("traffic/{}", t.name));
-        let takes = traffic.and_then(|t| Some((t.rate, seconds_to_pass(&test, t.rate)?)));
-        let words = match takes {
-            Some((rate, seconds)) => {
-                let takes = std::time::Duration::from_secs_f64(seconds.min(1e9));
-                slowest = slowest.max(takes);
-                format!(
-                    "{calls} clean calls at {rate}/s a node pass {} over {}: about {} a batch",
-                    share.limit,
-                    share.over,
-                    whole_seconds(takes)
-                )
-            }
-            None => format!("{calls} clean calls pass {} over {}", share.limit, share.over),
-        };
-        gates.push((gate.name.clone(), words));
-    }
+    let (gates, slowest) = passes(component)?;
     let watched = slowest * batches + plan.policy.baseline.0 + plan.policy.soak.0;
     let quarantine = known.status.quarantined_in(&fleet.environment.name);
     let resource = json!({
@@ -146,6 +96,75 @@ pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Pri
     Ok(Exit::Done)
 }
 
+/// Each node with what it runs and the steps that it would go through; and how many change.
+fn changes<'a>(
+    component: &Component,
+    build: &BuildRef,
+    names: &Names,
+    looks: impl Iterator<Item = (&'a Place, &'a Result<NodeSight, HostError>)>,
+) -> (Vec<(String, String, String)>, u32) {
+    let mut nodes = Vec::new();
+    let mut changing = 0_u32;
+    for (place, look) in looks {
+        let (runs, what) = match look {
+            Err(why) => ("-".to_owned(), why.to_string()),
+            Ok(sight) => {
+                let current = sight.running.as_ref().and_then(|r| r.build);
+                let what = if current == Some(build.digest) {
+                    "nothing to do".to_owned()
+                } else {
+                    changing += 1;
+                    session::steps_of(component).join(", ")
+                };
+                (names.of(current.as_ref()), what)
+            }
+        };
+        nodes.push((place.site.name.clone(), runs, what));
+    }
+    (nodes, changing)
+}
+
+/// Each gate with what a pass of it takes, and the longest of them.
+fn passes(component: &Component) -> anyhow::Result<(Vec<(String, String)>, std::time::Duration)> {
+    let mut gates = Vec::new();
+    let mut slowest = std::time::Duration::ZERO;
+    for gate in &component.gates {
+        let Some(share) = &gate.share else {
+            gates.push((gate.name.clone(), "as soon as its probe answers".to_owned()));
+            continue;
+        };
+        // A pass does not depend on alpha.
+        let test = ShareGate::new(
+            share.limit.fraction(),
+            share.over.as_micros(),
+            0.5,
+            gate.beta.fraction(),
+        )?
+        .into();
+        let calls = calls_to_pass(&test);
+        let traffic = component
+            .traffic
+            .iter()
+            .find(|t| share.of == format!("traffic/{}", t.name));
+        let takes = traffic.and_then(|t| Some((t.rate, seconds_to_pass(&test, t.rate)?)));
+        let words = match takes {
+            Some((rate, seconds)) => {
+                let takes = std::time::Duration::from_secs_f64(seconds.min(1e9));
+                slowest = slowest.max(takes);
+                format!(
+                    "{calls} clean calls at {rate}/s a node pass {} over {}: about {} a batch",
+                    share.limit,
+                    share.over,
+                    whole_seconds(takes)
+                )
+            }
+            None => format!("{calls} clean calls pass {} over {}", share.limit, share.over),
+        };
+        gates.push((gate.name.clone(), words));
+    }
+    Ok((gates, slowest))
+}
+
 fn whole_seconds(length: std::time::Duration) -> Duration {
-    Duration::from_secs(length.as_secs_f64().ceil().clamp(0.0, 1e9) as u64)
+    Duration::from_secs(length.as_secs() + u64::from(length.subsec_nanos() > 0))
 }

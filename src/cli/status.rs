@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         let environments = environments(&home, arguments.environment.as_deref())?;
         let now: Vec<Value> = environments
             .iter()
-            .map(|e| e.resource())
+            .map(Shown::resource)
             .collect::<anyhow::Result<_>>()?;
         if shown.as_ref() != Some(&now) {
             for (environment, resource) in environments.iter().zip(&now) {

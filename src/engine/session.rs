@@ -29,7 +29,7 @@ pub const LEASE_TTL: Duration = Duration::from_secs(15);
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
 /// Clearing away is for the next upgrade's sake; it may take this long.
-const PRUNE_PATIENCE: Duration = Duration::from_secs(60);
+const PRUNE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why an upgrade was not begun, or not driven on.
 #[derive(Debug, thiserror::Error)]

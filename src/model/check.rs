@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::environment::{Component, EnvironmentSpec};
+use super::environment::{Actions, Component, EnvironmentSpec, Traffic};
 use super::system::Finding;
 use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
@@ -155,12 +155,12 @@ impl Checker<'_> {
             nodes,
             secrets,
             actions,
-            probes,
+            probes: _,
             traffic,
-            logs,
-            queries,
+            logs: _,
+            queries: _,
             gates,
-            blockers,
+            blockers: _,
             rollout,
         } = component;
         if !is_dns_label(name) {
@@ -185,30 +185,68 @@ impl Checker<'_> {
             );
         }
         if source.is_some() {
-            for (action, there) in [
-                ("install", actions.install.is_some()),
-                ("start", actions.start.is_some()),
-                ("stop", actions.stop.is_some()),
-            ] {
-                if !there {
-                    self.say(
-                        &below(at, &[key("actions")]),
-                        format!("component `{name}` is upgraded, but has no action `{action}`"),
-                        Some(format!("add `actions.{action}.template`")),
-                    );
-                }
-            }
-            if service.is_none() {
-                self.say(
-                    at,
-                    format!("component `{name}` is upgraded, but has no `service`"),
-                    Some("add `service.pidFile`: without it nobody can see which build runs".to_owned()),
-                );
-            }
+            self.upgradable(at, component);
         }
         for (i, secret) in secrets.iter().enumerate() {
             self.secret(&below(at, &[key("secrets"), Step::Index(i)]), secret);
         }
+        self.actions(at, actions);
+        if let Some(service) = service {
+            self.inside(
+                &below(at, &[key("service"), key("pidFile")]),
+                &service.pid_file,
+                "the node directory",
+            );
+        }
+        for (i, item) in traffic.iter().enumerate() {
+            self.traffic(&below(at, &[key("traffic"), Step::Index(i)]), item);
+        }
+        self.signals(at, component);
+        self.gates(at, component);
+        self.unique(
+            &below(at, &[key("gates")]),
+            &gates.iter().map(|g| g.name.clone()).collect::<Vec<_>>(),
+        );
+        if rollout.keep_releases < 2 {
+            self.say(
+                &below(at, &[key("rollout"), key("keepReleases")]),
+                format!(
+                    "keepReleases is {}, but a rollback needs the release before",
+                    rollout.keep_releases
+                ),
+                Some("keep at least 2".to_owned()),
+            );
+        }
+    }
+
+    /// What a component needs that is upgraded by us.
+    fn upgradable(&mut self, at: &[Step], component: &Component) {
+        let Component {
+            name, actions, service, ..
+        } = component;
+        for (action, there) in [
+            ("install", actions.install.is_some()),
+            ("start", actions.start.is_some()),
+            ("stop", actions.stop.is_some()),
+        ] {
+            if !there {
+                self.say(
+                    &below(at, &[key("actions")]),
+                    format!("component `{name}` is upgraded, but has no action `{action}`"),
+                    Some(format!("add `actions.{action}.template`")),
+                );
+            }
+        }
+        if service.is_none() {
+            self.say(
+                at,
+                format!("component `{name}` is upgraded, but has no `service`"),
+                Some("add `service.pidFile`: without it nobody can see which build runs".to_owned()),
+            );
+        }
+    }
+
+    fn actions(&mut self, at: &[Step], actions: &Actions) {
         let each = [
             ("setup", &actions.setup),
             ("check", &actions.check),
@@ -227,56 +265,59 @@ impl Checker<'_> {
                 self.inside(&path, &action.template, "templates/");
             }
         }
-        if let Some(service) = service {
-            self.inside(
-                &below(at, &[key("service"), key("pidFile")]),
-                &service.pid_file,
-                "the node directory",
+    }
+
+    fn traffic(&mut self, path: &[Step], item: &Traffic) {
+        if !(item.rate > 0.0 && item.rate <= 1000.0) {
+            self.say(
+                &below(path, &[key("rate")]),
+                format!("a rate of {} calls/s cannot be sent", item.rate),
+                Some("state one above 0 and at most 1000".to_owned()),
             );
         }
-        for (i, item) in traffic.iter().enumerate() {
-            let path = below(at, &[key("traffic"), Step::Index(i)]);
-            if !(item.rate > 0.0 && item.rate <= 1000.0) {
-                self.say(
-                    &below(&path, &[key("rate")]),
-                    format!("a rate of {} calls/s cannot be sent", item.rate),
-                    Some("state one above 0 and at most 1000".to_owned()),
-                );
+        if item.requests.is_empty() {
+            self.say(
+                &below(path, &[key("requests")]),
+                format!("traffic `{}` has no requests", item.name),
+                None,
+            );
+        }
+        if let Some(tls) = &item.tls {
+            for (word, secret) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
+                if let Some(secret) = secret {
+                    self.secret(&below(path, &[key("tls"), key(word)]), secret);
+                }
             }
-            if item.requests.is_empty() {
+            if tls.certificate.is_some() != tls.key.is_some() {
                 self.say(
-                    &below(&path, &[key("requests")]),
-                    format!("traffic `{}` has no requests", item.name),
+                    &below(path, &[key("tls")]),
+                    "a client certificate needs its key, and a key its certificate".to_owned(),
                     None,
                 );
             }
-            if let Some(tls) = &item.tls {
-                for (word, secret) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
-                    if let Some(secret) = secret {
-                        self.secret(&below(&path, &[key("tls"), key(word)]), secret);
-                    }
-                }
-                if tls.certificate.is_some() != tls.key.is_some() {
-                    self.say(
-                        &below(&path, &[key("tls")]),
-                        "a client certificate needs its key, and a key its certificate".to_owned(),
-                        None,
-                    );
-                }
-            }
-            if let Some(before) = &item.before {
-                self.database(&below(&path, &[key("before"), key("database")]), &before.database);
-            }
-            if let Some(effect) = &item.effect {
-                self.database(&below(&path, &[key("effect"), key("database")]), &effect.database);
-            }
-            for (r, request) in item.requests.iter().enumerate() {
-                if let Some(body) = &request.expect.body {
-                    let path = below(&path, &[key("requests"), Step::Index(r), key("expect"), key("body")]);
-                    self.regex(&path, body, None);
-                }
+        }
+        if let Some(before) = &item.before {
+            self.database(&below(path, &[key("before"), key("database")]), &before.database);
+        }
+        if let Some(effect) = &item.effect {
+            self.database(&below(path, &[key("effect"), key("database")]), &effect.database);
+        }
+        for (r, request) in item.requests.iter().enumerate() {
+            if let Some(body) = &request.expect.body {
+                let path = below(path, &[key("requests"), Step::Index(r), key("expect"), key("body")]);
+                self.regex(&path, body, None);
             }
         }
+    }
+
+    fn signals(&mut self, at: &[Step], component: &Component) {
+        let Component {
+            probes,
+            logs,
+            queries,
+            blockers,
+            ..
+        } = component;
         for (i, probe) in probes.iter().enumerate() {
             let path = below(at, &[key("probes"), Step::Index(i)]);
             if let Some(body) = &probe.http.body {
@@ -307,21 +348,6 @@ impl Checker<'_> {
             if let Some(method) = &blockers.method {
                 self.regex(&below(&path, &[key("method")]), method, Some("method"));
             }
-        }
-        self.gates(at, component);
-        self.unique(
-            &below(at, &[key("gates")]),
-            &gates.iter().map(|g| g.name.clone()).collect::<Vec<_>>(),
-        );
-        if rollout.keep_releases < 2 {
-            self.say(
-                &below(at, &[key("rollout"), key("keepReleases")]),
-                format!(
-                    "keepReleases is {}, but a rollback needs the release before",
-                    rollout.keep_releases
-                ),
-                Some("keep at least 2".to_owned()),
-            );
         }
     }
 
@@ -457,18 +483,15 @@ pub(super) fn order(spec: &EnvironmentSpec, findings: &mut Vec<Finding>) -> Vec<
         let mut mine = BTreeSet::new();
         for (a, name) in component.after.iter().enumerate() {
             let path = vec![key("components"), Step::Index(c), key("after"), Step::Index(a)];
-            match index.get(name.as_str()) {
-                Some(&other) => {
-                    mine.insert(other);
-                }
-                None => {
-                    let near = did_you_mean(name, index.keys().copied());
-                    findings.push(Finding {
-                        path,
-                        message: format!("there is no component `{name}`"),
-                        hint: near.map(|near| format!("did you mean `{near}`?")),
-                    });
-                }
+            if let Some(&other) = index.get(name.as_str()) {
+                mine.insert(other);
+            } else {
+                let near = did_you_mean(name, index.keys().copied());
+                findings.push(Finding {
+                    path,
+                    message: format!("there is no component `{name}`"),
+                    hint: near.map(|near| format!("did you mean `{near}`?")),
+                });
             }
         }
         needs.push(mine);
