@@ -12,6 +12,8 @@ pub const WORKSPACE: &str = "STAGEGATE_WORKSPACE";
 pub const PORT_SHIFT: &str = "STAGEGATE_PORT_SHIFT";
 /// What goes into the log on standard error, as `tracing` filters are written (`stagegate=debug`).
 pub const LOG: &str = "STAGEGATE_LOG";
+/// Where `stagegate serve` answers /healthz.
+pub const LISTEN: &str = "STAGEGATE_LISTEN";
 /// Who asks, in reports; the login name unless set.
 pub const USER: &str = "STAGEGATE_USER";
 

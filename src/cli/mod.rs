@@ -13,6 +13,7 @@ mod plan;
 mod printer;
 mod quickstart;
 mod rehearse;
+mod serve;
 mod status;
 mod up;
 mod upgrade;
@@ -114,6 +115,7 @@ pub enum Output {
         STAGEGATE_WORKSPACE   the directory with environments/ and pipelines/ (default: the working directory)\n  \
         STAGEGATE_PORT_SHIFT  added to every local port, so that two replicas live side by side\n  \
         STAGEGATE_USER        who asks, in reports\n  \
+        STAGEGATE_LISTEN      where `stagegate serve` answers /healthz\n  \
         STAGEGATE_LOG         what is logged on stderr, as `stagegate=debug`\n\n\
         Exit codes: 0 done, 1 error, 2 usage or invalid file, 3 gate failed and rolled back, 4 not cured, 5 held or aborted,\n\
         6 refused, 124 timed out (paused), 130 interrupted"
@@ -143,9 +145,15 @@ enum Command {
     /// Hold the running upgrade once its steps have ended
     Pause(control::Arguments),
     /// Go on with a held upgrade
-    Resume(control::Arguments),
+    Resume(control::StayingArguments),
     /// Take the running upgrade back to the builds before it
     Abort(control::Arguments),
+    /// Begin again what did not come through: a held upgrade goes on, an ended one is opened anew with its build
+    Retry(control::StayingArguments),
+    /// Go back to the build before the last upgrade that succeeded, as an upgrade behind the same gates
+    Undo(control::UndoArguments),
+    /// Drive what has no driver, carry every report, and answer /healthz, until SIGTERM
+    Serve(serve::Arguments),
     /// What happened
     Events(events::Arguments),
     /// The last upgrades
@@ -195,6 +203,9 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Pause(arguments) => control::pause(&arguments, printer),
         Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
         Command::Abort(arguments) => wait_for(control::abort(arguments, printer)),
+        Command::Retry(arguments) => wait_for(control::retry(arguments, printer)),
+        Command::Undo(arguments) => wait_for(control::undo(arguments, printer)),
+        Command::Serve(arguments) => wait_for(serve::run(arguments, printer)),
         Command::Events(arguments) => events::run(&arguments, printer),
         Command::History(arguments) => events::history(&arguments, printer),
         Command::Why(arguments) => why::run(&arguments, printer),

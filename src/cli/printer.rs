@@ -34,6 +34,11 @@ impl Printer {
         self.output
     }
 
+    /// Whether data is written for people.
+    pub fn is_for_people(&self) -> bool {
+        matches!(self.output, Output::Table | Output::Wide)
+    }
+
     /// One line for people who watch.
     pub fn note(&self, line: &str) {
         self.bar.suspend(|| {

@@ -9,13 +9,15 @@ use serde_json::json;
 
 use super::printer::Printer;
 use super::view::API_VERSION;
-use super::{Exit, ground, upgrade};
+use super::upgrade::{self, Carrier, Done, Patience};
+use super::{Exit, ground};
 use crate::engine::disturb::Disturbances;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::{KnownBuild, Refusal, SessionError};
+use crate::engine::session::{Asked, HeldLease, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::rehearsal::{RehearsalSpec, unmet};
+use crate::settings;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -50,6 +52,20 @@ pub(super) struct Ran {
     pub(super) upgrade: Option<String>,
 }
 
+impl Ran {
+    /// A run that a quarantine kept from taking place.
+    fn refused(refusal: &Refusal, quarantined: Quarantined) -> Self {
+        Self {
+            phase: "Refused".to_owned(),
+            unmet: match quarantined {
+                Quarantined::IsUnmet => vec![refusal.to_string()],
+                Quarantined::WasShown => Vec::new(),
+            },
+            upgrade: None,
+        }
+    }
+}
+
 /// What came out of a rehearsal.
 pub(super) struct Outcome {
     pub(super) runs: Vec<Ran>,
@@ -82,25 +98,27 @@ pub(super) async fn rehearse(
         runs: Vec::new(),
         interrupted: false,
     };
+    let carrier = Carrier {
+        home,
+        fleet,
+        printer,
+        interrupt,
+        patience: Patience::Endless,
+    };
+    ground::deliver_first(home, fleet, printer).await;
     for run in &spec.runs {
         printer.note(&format!("{}: expecting {:?}", run.build, run.expect.phase));
-        let disturbances = Disturbances::start(fleet, &spec.disturbances)?;
-        let driven = upgrade::carry_out(home, fleet, &run.build, None, interrupt.clone(), printer, async |_| {}).await;
-        for trouble in disturbances.stop().await {
-            printer.note(&format!("disturbance: {trouble}"));
-        }
-        let done = match driven {
+        let done = match one_run(&carrier, spec, &run.build).await {
             Ok(done) => done,
             Err(error) => match error.downcast_ref::<SessionError>() {
-                Some(SessionError::Refused(refusal @ Refusal::Quarantined { .. }))
-                    if quarantined == Quarantined::WasShown =>
-                {
+                Some(SessionError::Refused(refusal @ Refusal::Quarantined { .. })) => {
                     printer.note(&format!("refused: {refusal}"));
-                    outcome.runs.push(Ran {
-                        phase: "Refused".to_owned(),
-                        unmet: Vec::new(),
-                        upgrade: None,
-                    });
+                    let ran = Ran::refused(refusal, quarantined);
+                    let stop = !ran.unmet.is_empty();
+                    outcome.runs.push(ran);
+                    if stop {
+                        break;
+                    }
                     continue;
                 }
                 _ => return Err(error),
@@ -125,6 +143,38 @@ pub(super) async fn rehearse(
         }
     }
     Ok(outcome)
+}
+
+/// Drives one run with the disturbances going on. A rehearsal drives itself, also where a server runs: its disturbances act
+/// on the nodes under the same lease as the upgrade.
+async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> anyhow::Result<Done> {
+    let Carrier {
+        home, fleet, printer, ..
+    } = carrier;
+    let (component, version) = ground::component_and_version(fleet, wanted)?;
+    let (build, _) = ground::build(home, component, &version, printer).await?;
+    let lease = HeldLease::take(home, &fleet.environment.name)?;
+    let disturbances = Disturbances::start(home, fleet, lease.token(), &spec.disturbances)?;
+    let user = settings::user();
+    let asked = Asked {
+        home,
+        fleet,
+        component,
+        build: &build,
+        user: &user,
+    };
+    let done = match asked.open(&lease) {
+        Ok(record) => carrier.drive(&record, &lease).await,
+        Err(refused) => Err(refused.into()),
+    };
+    let troubles = disturbances.stop().await;
+    // Of a run that did not take place it means nothing that its disturbances did not either.
+    if done.is_ok() {
+        for trouble in troubles {
+            printer.note(&format!("disturbance: {trouble}"));
+        }
+    }
+    done
 }
 
 pub(super) fn show(name: &str, spec: &RehearsalSpec, outcome: &Outcome, printer: &Printer) -> anyhow::Result<()> {
