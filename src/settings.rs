@@ -47,6 +47,12 @@ pub fn user() -> String {
         .unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
 }
 
+/// Whether messages may be coloured: on a terminal, unless `NO_COLOR` has a value (no-color.org).
+#[must_use]
+pub fn colours_on_stderr() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && non_empty("NO_COLOR").is_none()
+}
+
 /// A number from the environment.
 ///
 /// # Errors

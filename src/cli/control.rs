@@ -51,7 +51,10 @@ fn open_upgrade(home: &Home, environment: &str) -> anyhow::Result<UpgradeRecord>
 /// The component and build that an upgrade is about, as they are known now.
 fn subject<'a>(home: &Home, fleet: &'a Fleet, record: &UpgradeRecord) -> anyhow::Result<(&'a Component, BuildRef)> {
     let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
-    let component = fleet.environment.component(&record.spec.component).ok_or_else(unknown)?;
+    let component = fleet
+        .environment
+        .component(&record.spec.component)
+        .ok_or_else(unknown)?;
     let build = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
     Ok((component, build.spec.reference()))
 }
@@ -247,4 +250,3 @@ fn show_to_programs(home: &Home, upgrade: &str, printer: &Printer) -> anyhow::Re
         None => Ok(()),
     }
 }
-

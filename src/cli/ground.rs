@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::printer::Printer;
-use crate::engine::{builds, delivery};
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::KnownBuild;
+use crate::engine::{builds, delivery};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
@@ -45,6 +45,9 @@ pub enum GroundError {
     /// A build that nobody has seen.
     #[error("there is no build {0}; `stagegate build list` shows what is known")]
     UnknownBuild(String),
+    /// Not brought up.
+    #[error("environment {0} is not up; `stagegate up {0}` brings it up")]
+    NotUp(String),
     /// Nothing is under way.
     #[error("environment {0} has no unfinished upgrade; `stagegate history {0}` lists the others")]
     NoOpenUpgrade(String),
@@ -53,6 +56,14 @@ pub enum GroundError {
         "environment {0} was never upgraded; `stagegate plan {0} --build COMPONENT=VERSION` shows what would happen"
     )]
     NeverUpgraded(String),
+    /// `init` where something is already.
+    #[error("{} has {there} already, and nothing is overwritten; choose another directory", directory.display())]
+    WouldOverwrite {
+        /// Where.
+        directory: PathBuf,
+        /// What is there.
+        there: String,
+    },
     /// `--no-wait` without a server.
     #[error(
         "--no-wait leaves the upgrade to `stagegate serve`, and none runs on this state; start one, or leave --no-wait out"

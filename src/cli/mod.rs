@@ -8,10 +8,12 @@ mod events;
 mod gate;
 mod get;
 mod ground;
+mod init;
 mod lint;
 mod plan;
 mod printer;
 mod quickstart;
+mod reference;
 mod rehearse;
 mod serve;
 mod status;
@@ -24,11 +26,16 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+pub use self::reference::reference;
+
 use self::ground::GroundError;
 use self::printer::Printer;
 use crate::engine::builds::BuildError;
+use crate::engine::disturb::DisturbError;
 use crate::engine::session::SessionError;
 use crate::model::upgrade::Phase;
+use crate::server::ServeError;
+use crate::store::BuildStatus;
 use crate::workspace::WorkspaceError;
 
 /// How a command ended, as its exit code says it.
@@ -66,6 +73,21 @@ impl Exit {
             Exit::Refused => 6,
             Exit::TimedOut => 124,
             Exit::Interrupted => 130,
+        }
+    }
+
+    /// One word for programs.
+    fn word(self) -> &'static str {
+        match self {
+            Exit::Done => "Done",
+            Exit::Errored => "Errored",
+            Exit::Usage => "Invalid",
+            Exit::GateFailed => "GateFailed",
+            Exit::NotCured => "NotCured",
+            Exit::Held => "Held",
+            Exit::Refused => "Refused",
+            Exit::TimedOut => "TimedOut",
+            Exit::Interrupted => "Interrupted",
         }
     }
 
@@ -170,6 +192,10 @@ enum Command {
     Build(build::Arguments),
     /// Copy the state while it is in use
     Backup(backup::Arguments),
+    /// Make a workspace with commented starters
+    Init(init::Arguments),
+    /// The JSON schema of every resource
+    Schema,
     /// Completions for a shell
     Completions {
         /// Which
@@ -186,8 +212,9 @@ pub fn main() -> ExitCode {
     log_to_stderr();
     let printer = Printer::new(arguments.output);
     let ended = run(arguments.command, &printer).unwrap_or_else(|error| {
-        printer.error(&error);
-        exit_of(&error)
+        let exit = exit_of(&error);
+        printer.error(&error, exit);
+        exit
     });
     ExitCode::from(ended.code())
 }
@@ -214,12 +241,23 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Gate(arguments) => gate::run(&arguments, printer),
         Command::Build(arguments) => build::run(&arguments, printer),
         Command::Backup(arguments) => backup::run(&arguments, printer),
+        Command::Init(arguments) => init::run(&arguments, printer),
+        Command::Schema => {
+            printer.line(&serde_json::to_string_pretty(&schema())?)?;
+            Ok(Exit::Done)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut std::io::stdout());
             Ok(Exit::Done)
         }
         Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
     }
+}
+
+/// The JSON schema of every resource, as `stagegate schema` prints it.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    crate::model::schema::document::<BuildStatus>()
 }
 
 /// Commands that only read need no runtime, and start faster without.
@@ -236,7 +274,10 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(SessionError::Refused(_)) = cause.downcast_ref() {
             return Exit::Refused;
         }
-        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() {
+        if let Some(ServeError::Session(SessionError::Refused(_))) = cause.downcast_ref() {
+            return Exit::Refused;
+        }
+        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
             return Exit::Usage;
         }
         if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = cause.downcast_ref() {
@@ -251,6 +292,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(crate::settings::colours_on_stderr())
         .with_target(false)
         .init();
 }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::printer::Printer;
-use super::view::API_VERSION;
 use super::upgrade::{self, Carrier, Done, Patience};
+use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::engine::disturb::Disturbances;
 use crate::engine::fleet::Fleet;
@@ -108,8 +108,8 @@ pub(super) async fn rehearse(
     ground::deliver_first(home, fleet, printer).await;
     for run in &spec.runs {
         printer.note(&format!("{}: expecting {:?}", run.build, run.expect.phase));
-        let done = match one_run(&carrier, spec, &run.build).await {
-            Ok(done) => done,
+        let (done, undone) = match one_run(&carrier, spec, &run.build).await {
+            Ok(ran) => ran,
             Err(error) => match error.downcast_ref::<SessionError>() {
                 Some(SessionError::Refused(refusal @ Refusal::Quarantined { .. })) => {
                     printer.note(&format!("refused: {refusal}"));
@@ -130,7 +130,8 @@ pub(super) async fn rehearse(
         }
         let known = KnownBuild::find(home, &done.record.spec.build)?;
         let is_quarantined = known.is_some_and(|b| b.status.quarantined_in(&spec.environment).is_some());
-        let differs = unmet(&run.expect, &done.record.status, is_quarantined);
+        let mut differs = unmet(&run.expect, &done.record.status, is_quarantined);
+        differs.extend(undone.into_iter().map(|what| format!("disturbance {what}")));
         let stop = !differs.is_empty();
         upgrade::show_for_people(home, &done, printer)?;
         outcome.runs.push(Ran {
@@ -145,9 +146,9 @@ pub(super) async fn rehearse(
     Ok(outcome)
 }
 
-/// Drives one run with the disturbances going on. A rehearsal drives itself, also where a server runs: its disturbances act
+/// Drives one run with the disturbances going on, and tells which of them did not take place. A rehearsal drives itself, also where a server runs: its disturbances act
 /// on the nodes under the same lease as the upgrade.
-async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> anyhow::Result<Done> {
+async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> anyhow::Result<(Done, Vec<String>)> {
     let Carrier {
         home, fleet, printer, ..
     } = carrier;
@@ -167,14 +168,11 @@ async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> a
         Ok(record) => carrier.drive(&record, &lease).await,
         Err(refused) => Err(refused.into()),
     };
-    let troubles = disturbances.stop().await;
-    // Of a run that did not take place it means nothing that its disturbances did not either.
-    if done.is_ok() {
-        for trouble in troubles {
-            printer.note(&format!("disturbance: {trouble}"));
-        }
+    let ended = disturbances.stop().await;
+    for trouble in &ended.troubles {
+        printer.note(&format!("disturbance: {trouble}"));
     }
-    done
+    Ok((done?, ended.undone))
 }
 
 pub(super) fn show(name: &str, spec: &RehearsalSpec, outcome: &Outcome, printer: &Printer) -> anyhow::Result<()> {

@@ -224,16 +224,16 @@ impl Carrier<'_> {
         };
         loop {
             // The upgrade before its events: what has settled it is then among them.
-            let record = store
-                .upgrade(name)?
-                .ok_or_else(|| anyhow::anyhow!("upgrade {name} is no longer in the state; its environment was purged"))?;
+            let record = store.upgrade(name)?.ok_or_else(|| {
+                anyhow::anyhow!("upgrade {name} is no longer in the state; its environment was purged")
+            })?;
             seen = self.tell_since(&record, seen)?;
             self.printer.doing(now_doing(&record.status));
             if session::is_settled(&record) {
                 return Ok(Watched::Settled(Box::new(record)));
             }
             if !*timed_out && end.is_some_and(|end| tokio::time::Instant::now() >= end) {
-                store.set_wish(name, Wish::Pause)?;
+                self.time_is_up(name)?;
                 *timed_out = true;
             }
             if crate::server::running(self.home)?.is_none() {
@@ -287,7 +287,7 @@ impl Carrier<'_> {
                 Patience::Until(limit) => tokio::time::sleep(limit).await,
                 Patience::Endless | Patience::None => std::future::pending().await,
             }
-            home.store().set_wish(name, Wish::Pause)
+            self.time_is_up(name)
         };
         let mut timed_out = false;
         let ending = {
@@ -328,6 +328,17 @@ impl Carrier<'_> {
             }
         };
         Ok(Done { record, exit })
+    }
+
+    fn time_is_up(&self, name: &str) -> anyhow::Result<()> {
+        self.home.store().set_wish(name, Wish::Pause)?;
+        if let Patience::Until(limit) = self.patience {
+            let limit = values::Duration(limit);
+            self.printer.note(&format!(
+                "not done within {limit}: it holds once its running steps have ended"
+            ));
+        }
+        Ok(())
     }
 
     fn name_pending_reports(&self) -> anyhow::Result<()> {

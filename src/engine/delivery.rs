@@ -81,10 +81,13 @@ pub fn courier(home: &Home, fleet: &Fleet) -> Result<Courier, DeliveryError> {
             })?;
             sinks.push(Box::new(FileSink::new(outbox, directory.join(&file.path))));
         } else if let Some(webhook) = webhook {
-            let url = fleet.secrets.text(&webhook.url).map_err(|source| DeliveryError::Secret {
-                sink: name.clone(),
-                source,
-            })?;
+            let url = fleet
+                .secrets
+                .text(&webhook.url)
+                .map_err(|source| DeliveryError::Secret {
+                    sink: name.clone(),
+                    source,
+                })?;
             let options = HttpOptions {
                 route: Route::EnvironmentProxy,
                 ..HttpOptions::default()

@@ -136,16 +136,25 @@ mod tests {
         let long_ago = Instant::now().checked_sub(LOOP_LIMIT + Duration::from_secs(1));
         health.pulse().last = long_ago.expect("this machine has run for longer");
         let (status, body) = health.look().await;
-        assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("failing")));
-        assert!(body["why"].as_str().expect("words").contains("has not turned"), "{body}");
+        assert_eq!(
+            (status, &body["status"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("failing"))
+        );
+        assert!(
+            body["why"].as_str().expect("words").contains("has not turned"),
+            "{body}"
+        );
     }
 
     #[tokio::test]
     async fn a_state_that_cannot_be_read_is_not_well() {
         let (directory, home) = home();
         let health = Health::new(home);
-        std::fs::write(directory.path().join("state/stagegate.db"), "no database at all, and long enough to tell")
-            .expect("written");
+        std::fs::write(
+            directory.path().join("state/stagegate.db"),
+            "no database at all, and long enough to tell",
+        )
+        .expect("written");
         let (status, body) = health.look().await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     }

@@ -230,9 +230,7 @@ impl Trouble {
     fn is_rivalry(&self) -> bool {
         matches!(
             self,
-            Trouble::Session(
-                SessionError::Refused(Refusal::Held { .. }) | SessionError::Drive(DriveError::Fenced(_))
-            )
+            Trouble::Session(SessionError::Refused(Refusal::Held { .. }) | SessionError::Drive(DriveError::Fenced(_)))
         )
     }
 }
@@ -336,9 +334,7 @@ impl<'a> Drives<'a> {
     fn note(&self, record: &UpgradeRecord, trouble: &Trouble) {
         let why = trouble.to_string();
         let mut all = self.stuck.borrow_mut();
-        let before = all
-            .get(&record.spec.environment)
-            .filter(|s| s.upgrade == record.name);
+        let before = all.get(&record.spec.environment).filter(|s| s.upgrade == record.name);
         let failures = before.map_or(0, |s| s.failures) + 1;
         if before.is_none_or(|s| s.why != why) {
             self.server.tell_of_trouble(record, &why);

@@ -89,9 +89,7 @@ pub struct Lease {
 impl Lease {
     /// Who has it now: nobody when its holder is gone, or cannot be seen and has said nothing for its time to live.
     pub fn living(&self, now: Timestamp, judge: &dyn Fn(&Holder) -> Liveness) -> Option<&Holder> {
-        self.holder
-            .as_ref()
-            .filter(|holder| !self.is_lost(now, judge(holder)))
+        self.holder.as_ref().filter(|holder| !self.is_lost(now, judge(holder)))
     }
 
     fn is_lost(&self, now: Timestamp, liveness: Liveness) -> bool {
@@ -290,7 +288,11 @@ mod tests {
             (Liveness::Unknown, late, false),
         ] {
             assert_eq!(held.living(now, &|_| liveness).is_some(), lives, "{liveness:?}");
-            assert_eq!(!takes(&evaluate(Some(&held), &holder(2), now, liveness)), lives, "{liveness:?}");
+            assert_eq!(
+                !takes(&evaluate(Some(&held), &holder(2), now, liveness)),
+                lives,
+                "{liveness:?}"
+            );
         }
     }
 

@@ -60,7 +60,11 @@ pub(super) struct Filling {
 impl Filling {
     pub(super) fn begin(directory: &Path) -> io::Result<Self> {
         let path = directory.join(format!(".filling-{}", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         std::fs::remove_file(&path)?;
         Ok(Self {
             file: Arc::new(file),

@@ -164,31 +164,41 @@ impl Disturbances {
         });
     }
 
-    /// Ends them and tells what they could not do: a rehearsal without its disturbance shows nothing.
-    pub async fn stop(mut self) -> Vec<String> {
+    /// Ends them.
+    pub async fn stop(mut self) -> Ended {
         for hold in self.holds.drain(..) {
             hold.stop().await;
         }
-        let mut troubles: Vec<String> = Vec::new();
+        let mut undone = Vec::new();
         for mut act in self.acts.drain(..) {
             let begun = act.begun.load(Ordering::SeqCst);
             if !begun {
-                troubles.push(format!("{}: the run had ended before its time came", act.name));
+                undone.push(format!("{}: the run had ended before its time came", act.name));
             } else if act.at_end == AtEnd::Finish || act.task.is_finished() {
                 match (&mut act.task).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(why)) => troubles.push(format!("{}: {why}", act.name)),
-                    Err(why) => troubles.push(format!("{}: {why}", act.name)),
+                    Ok(Err(why)) => undone.push(format!("{}: {why}", act.name)),
+                    Err(why) => undone.push(format!("{}: {why}", act.name)),
                 }
             }
         }
-        troubles.extend(self.troubles.take().into_iter().filter_map(|seen| match seen {
+        let troubles = self.troubles.take().into_iter().filter_map(|seen| match seen {
             Observed::Trouble(trouble) => Some(format!("{}: {}", trouble.signal, trouble.why)),
             Observed::Sample(_) | Observed::Afterwards(_) => None,
-        }));
+        });
+        let mut troubles: Vec<String> = troubles.collect();
         troubles.dedup();
-        troubles
+        Ended { undone, troubles }
     }
+}
+
+/// What disturbances could not do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ended {
+    /// Acts that did not take place: a rehearsal without its disturbance shows nothing.
+    pub undone: Vec<String>,
+    /// What stood in the way of one that goes on all the time, now and then.
+    pub troubles: Vec<String>,
 }
 
 fn hold_plan(fleet: &Fleet, name: &str, hold: &HoldRow) -> Result<HoldPlan, FleetError> {
@@ -252,7 +262,10 @@ fn restart_act(
     if component.service.is_none() || component.actions.start.is_none() || component.actions.stop.is_none() {
         return Err(impossible(
             name,
-            format!("component {} has no service with actions to stop and to start", component.name),
+            format!(
+                "component {} has no service with actions to stop and to start",
+                component.name
+            ),
         ));
     }
     let hands = hands.clone();
