@@ -12,6 +12,8 @@ pub const WORKSPACE: &str = "STAGEGATE_WORKSPACE";
 pub const PORT_SHIFT: &str = "STAGEGATE_PORT_SHIFT";
 /// What goes into the log on standard error, as `tracing` filters are written (`stagegate=debug`).
 pub const LOG: &str = "STAGEGATE_LOG";
+/// Where `stagegate serve` answers /healthz.
+pub const LISTEN: &str = "STAGEGATE_LISTEN";
 /// Who asks, in reports; the login name unless set.
 pub const USER: &str = "STAGEGATE_USER";
 
@@ -43,6 +45,12 @@ pub fn user() -> String {
         .into_iter()
         .find_map(non_empty)
         .unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
+}
+
+/// Whether messages may be coloured: on a terminal, unless `NO_COLOR` has a value (no-color.org).
+#[must_use]
+pub fn colours_on_stderr() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && non_empty("NO_COLOR").is_none()
 }
 
 /// A number from the environment.

@@ -129,7 +129,7 @@ impl Reading {
         if self.problems.is_empty() {
             return Ok(());
         }
-        let ink = if std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        let ink = if crate::settings::colours_on_stderr() {
             Ink::Coloured
         } else {
             Ink::Plain

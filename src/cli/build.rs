@@ -8,7 +8,8 @@ use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::API_VERSION;
 use super::{Exit, ground};
-use crate::engine::session::{self, KnownBuild};
+use crate::engine::delivery;
+use crate::engine::session::KnownBuild;
 use crate::home::Home;
 use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
@@ -137,7 +138,7 @@ fn release(home: &Home, name: &str, environment: &str, reason: &str, printer: &P
         node: None,
         message: reason.to_owned(),
     };
-    let sinks = session::sinks(&fleet);
+    let sinks = delivery::sinks(&fleet);
     let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
     let change = BuildChange {
         build: name.to_owned(),

@@ -1,13 +1,22 @@
-//! `stagegate pause | resume | abort ENV`.
+//! `stagegate pause | resume | abort | retry | undo ENV`: an operator's word to an upgrade that is there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use clap::Args;
 
+use super::ground::GroundError;
 use super::printer::Printer;
-use super::{Exit, ground, upgrade};
-use crate::engine::session::{Asked, HeldLease, KnownBuild, Refusal, SessionError};
+use super::upgrade::{self, Carrier, Patience, Staying};
+use super::{Exit, ground};
+use crate::engine::fleet::Fleet;
+use crate::engine::session::{KnownBuild, Refusal, SessionError};
 use crate::home::Home;
-use crate::model::upgrade::Wish;
-use crate::store::{Store as _, UpgradeRecord};
+use crate::model::build::BuildRef;
+use crate::model::environment::Component;
+use crate::model::upgrade::{Phase, Wish};
+use crate::model::values::Digest;
+use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -15,12 +24,39 @@ pub(super) struct Arguments {
     environment: String,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct StayingArguments {
+    /// The environment
+    environment: String,
+    #[command(flatten)]
+    staying: Staying,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UndoArguments {
+    /// The environment
+    environment: String,
+    #[command(flatten)]
+    staying: Staying,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
 fn open_upgrade(home: &Home, environment: &str) -> anyhow::Result<UpgradeRecord> {
-    home.store().unfinished(Some(environment))?.pop().ok_or_else(|| {
-        anyhow::anyhow!(
-            "environment {environment} has no unfinished upgrade; `stagegate history {environment}` lists the others"
-        )
-    })
+    let open = home.store().unfinished(Some(environment))?.pop();
+    Ok(open.ok_or_else(|| GroundError::NoOpenUpgrade(environment.to_owned()))?)
+}
+
+/// The component and build that an upgrade is about, as they are known now.
+fn subject<'a>(home: &Home, fleet: &'a Fleet, record: &UpgradeRecord) -> anyhow::Result<(&'a Component, BuildRef)> {
+    let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
+    let component = fleet
+        .environment
+        .component(&record.spec.component)
+        .ok_or_else(unknown)?;
+    let build = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
+    Ok((component, build.spec.reference()))
 }
 
 /// Says so to the driver; without a driver the upgrade already stands still.
@@ -32,52 +68,185 @@ pub(super) fn pause(arguments: &Arguments, printer: &Printer) -> anyhow::Result<
         "{} will hold once its steps have ended; `stagegate resume {}` goes on",
         open.name, arguments.environment
     ));
+    show_to_programs(&home, &open.name, printer)?;
     Ok(Exit::Done)
 }
 
-pub(super) async fn resume(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+pub(super) async fn resume(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let StayingArguments { environment, staying } = arguments;
     let home = ground::home()?;
-    let open = open_upgrade(&home, &arguments.environment)?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &arguments.environment)?;
-    let unknown = || SessionError::UnknownBuild(open.spec.build.clone());
-    let component = fleet.environment.component(&open.spec.component).ok_or_else(unknown)?;
-    let build = KnownBuild::find(&home, &open.spec.build)?.ok_or_else(unknown)?;
-    let lease = HeldLease::take(&home, &arguments.environment)?;
+    let open = open_upgrade(&home, &environment)?;
+    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    again(&home, &fleet, &open, &staying, printer).await
+}
+
+/// What is held is resumed, with its attempts anew; what has ended is begun anew with the same build.
+pub(super) async fn retry(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let StayingArguments { environment, staying } = arguments;
+    let home = ground::home()?;
+    let last = home.store().upgrades(Some(&environment), 1)?.pop();
+    let last = last.ok_or_else(|| GroundError::NeverUpgraded(environment.clone()))?;
+    if last.status.phase == Phase::Succeeded {
+        return Err(SessionError::from(Refusal::NothingToRetry {
+            environment,
+            upgrade: last.name,
+        })
+        .into());
+    }
+    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    again(&home, &fleet, &last, &staying, printer).await
+}
+
+async fn again(
+    home: &Home,
+    fleet: &Arc<Fleet>,
+    record: &UpgradeRecord,
+    staying: &Staying,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let (component, build) = subject(home, fleet, record)?;
+    let carrier = Carrier {
+        home,
+        fleet,
+        printer,
+        interrupt: ground::interrupt()?,
+        patience: staying.patience(),
+    };
+    let done = carrier.carry_out(component, &build).await?;
+    upgrade::show(home, &done, printer)?;
+    Ok(done.exit)
+}
+
+/// Goes back to the build that ran before the last upgrade that succeeded, as an upgrade like any other.
+pub(super) async fn undo(arguments: UndoArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let UndoArguments {
+        environment,
+        staying,
+        dry_run,
+    } = arguments;
+    let home = ground::home()?;
+    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let (last, digest) = before_the_last(&home, &environment)?;
+    let known = KnownBuild::all(&home)?;
+    let component = &last.spec.component;
+    let found = known
+        .values()
+        .find(|b| b.spec.component == *component && b.spec.digest == digest);
+    let build = found.ok_or_else(|| {
+        nothing_to_undo(
+            &environment,
+            format!(
+                "before {} it ran sha256:{}, which is no build that is known here",
+                last.name,
+                digest.short()
+            ),
+        )
+    })?;
     let build = build.spec.reference();
-    let asked = Asked {
+    printer.note(&format!(
+        "{} brought {environment} to {}; going back to {}",
+        last.name, last.spec.build, build.name
+    ));
+    if dry_run {
+        let wanted = format!("{component}={}", build.version);
+        return super::plan::show(&home, &fleet, &wanted, printer).await;
+    }
+    let unknown = || SessionError::UnknownBuild(build.name.clone());
+    let component = fleet.environment.component(component).ok_or_else(unknown)?;
+    let carrier = Carrier {
         home: &home,
         fleet: &fleet,
-        component,
-        build: &build,
-        user: &open.spec.user,
+        printer,
+        interrupt: ground::interrupt()?,
+        patience: staying.patience(),
     };
-    let record = asked.open(&lease)?;
-    let interrupt = ground::interrupt()?;
-    let done = upgrade::drive(&home, &fleet, &record, &lease, None, interrupt, printer).await?;
+    let done = carrier.carry_out(component, &build).await?;
     upgrade::show(&home, &done, printer)?;
     Ok(done.exit)
 }
 
+/// The last upgrade that succeeded in changing nodes, and the build that they ran before it.
+fn before_the_last(home: &Home, environment: &str) -> anyhow::Result<(UpgradeRecord, Digest)> {
+    let all = u32::try_from(KEEP_FINISHED_UPGRADES).unwrap_or(u32::MAX);
+    for record in home.store().upgrades(Some(environment), all)?.into_iter().rev() {
+        let before: BTreeSet<Option<Digest>> = record.status.nodes.iter().map(|n| n.from).collect();
+        if record.status.phase != Phase::Succeeded || before.iter().all(|from| *from == record.status.to) {
+            continue;
+        }
+        // Nodes that ran the build already do not say where the others came from.
+        let before: Vec<Option<Digest>> = before.into_iter().filter(|from| *from != record.status.to).collect();
+        return match before[..] {
+            [Some(digest)] => Ok((record, digest)),
+            [None] => Err(nothing_to_undo(
+                environment,
+                format!("its nodes ran nothing before {}", record.name),
+            )),
+            _ => Err(nothing_to_undo(
+                environment,
+                format!(
+                    "its nodes ran different builds before {}; choose one with `stagegate upgrade {environment} --build COMPONENT=VERSION`",
+                    record.name
+                ),
+            )),
+        };
+    }
+    Err(nothing_to_undo(
+        environment,
+        format!("no upgrade that succeeded here has changed a node; `stagegate history {environment}` lists them"),
+    ))
+}
+
+fn nothing_to_undo(environment: &str, why: String) -> anyhow::Error {
+    SessionError::from(Refusal::NothingToUndo {
+        environment: environment.to_owned(),
+        why,
+    })
+    .into()
+}
+
 /// Says so to the driver; without one, drives the way back itself.
 pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let Arguments { environment } = arguments;
     let home = ground::home()?;
-    let open = open_upgrade(&home, &arguments.environment)?;
+    let open = open_upgrade(&home, &environment)?;
     home.store().set_wish(&open.name, Wish::Abort)?;
-    let lease = match HeldLease::take(&home, &arguments.environment) {
-        Ok(lease) => lease,
-        Err(SessionError::Refused(Refusal::Held { by, .. })) => {
-            printer.note(&format!(
-                "{by} drives it and takes it back now; `stagegate status {}` shows how far",
-                arguments.environment
-            ));
-            return Ok(Exit::Done);
-        }
-        Err(other) => return Err(other.into()),
+    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let carrier = Carrier {
+        home: &home,
+        fleet: &fleet,
+        printer,
+        interrupt: ground::interrupt()?,
+        patience: Patience::Endless,
     };
-    let fleet = ground::fleet(&home, &ground::workspace(), &arguments.environment)?;
-    let interrupt = ground::interrupt()?;
-    let done = upgrade::drive(&home, &fleet, &open, &lease, None, interrupt, printer).await?;
+    let done = match carrier.go_on(open.clone()).await {
+        Ok(done) => done,
+        Err(other) => match other.downcast_ref() {
+            Some(SessionError::Refused(Refusal::Held { by, .. })) => {
+                printer.note(&format!(
+                    "{by} drives it and takes it back now; `stagegate status {environment}` shows how far"
+                ));
+                show_to_programs(&home, &open.name, printer)?;
+                return Ok(Exit::Done);
+            }
+            _ => return Err(other),
+        },
+    };
     upgrade::show(&home, &done, printer)?;
     // What was asked for is what happened.
-    Ok(if done.exit == Exit::Held { Exit::Done } else { done.exit })
+    Ok(if done.record.status.phase == Phase::Aborted {
+        Exit::Done
+    } else {
+        done.exit
+    })
+}
+
+/// People were told what matters; programs get the resource after any command.
+fn show_to_programs(home: &Home, upgrade: &str, printer: &Printer) -> anyhow::Result<()> {
+    if printer.is_for_people() {
+        return Ok(());
+    }
+    match home.store().upgrade(upgrade)? {
+        Some(record) => upgrade::show_record(home, &record, printer),
+        None => Ok(()),
+    }
 }

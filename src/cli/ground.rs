@@ -6,19 +6,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::printer::Printer;
-use crate::engine::builds;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::KnownBuild;
+use crate::engine::{builds, delivery};
 use crate::home::Home;
-use crate::http::{HttpOptions, Route};
 use crate::model::build::BuildRef;
-use crate::model::environment::{Component, ReportSink};
+use crate::model::environment::Component;
 use crate::model::system::PortShift;
-use crate::report::{Courier, FileSink, LineSink, Sink, WebhookSink};
+use crate::server::{self, Running, Terms};
 use crate::settings;
-use crate::store::Store;
+use crate::store::Store as _;
 use crate::workspace::Workspace;
+
+/// Earlier reports may hold a command up for this long: a chat that answers takes them in less, one that is dead must not
+/// keep an operator waiting.
+const EARLIER_REPORTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
 
 /// Arguments and settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,43 @@ pub enum GroundError {
     /// A build that nobody has seen.
     #[error("there is no build {0}; `stagegate build list` shows what is known")]
     UnknownBuild(String),
+    /// Not brought up.
+    #[error("environment {0} is not up; `stagegate up {0}` brings it up")]
+    NotUp(String),
+    /// Nothing is under way.
+    #[error("environment {0} has no unfinished upgrade; `stagegate history {0}` lists the others")]
+    NoOpenUpgrade(String),
+    /// Nothing ever was.
+    #[error(
+        "environment {0} was never upgraded; `stagegate plan {0} --build COMPONENT=VERSION` shows what would happen"
+    )]
+    NeverUpgraded(String),
+    /// `init` where something is already.
+    #[error("{} has {there} already, and nothing is overwritten; choose another directory", directory.display())]
+    WouldOverwrite {
+        /// Where.
+        directory: PathBuf,
+        /// What is there.
+        there: String,
+    },
+    /// `--no-wait` without a server.
+    #[error(
+        "--no-wait leaves the upgrade to `stagegate serve`, and none runs on this state; start one, or leave --no-wait out"
+    )]
+    NobodyDrives,
+    /// The server would drive another environment of the same name.
+    #[error(
+        "`stagegate serve` ({server}) drives from workspace {} with port shift {}, and this command reads {} with port shift {}; use the same STAGEGATE_WORKSPACE and STAGEGATE_PORT_SHIFT",
+        theirs.workspace.display(), theirs.port_shift, ours.workspace.display(), ours.port_shift
+    )]
+    OtherTerms {
+        /// Who serves.
+        server: String,
+        /// What it drives by.
+        theirs: Terms,
+        /// What this command goes by.
+        ours: Terms,
+    },
 }
 
 pub(super) fn workspace() -> Workspace {
@@ -63,10 +103,11 @@ pub(super) fn templates(workspace: &Workspace) -> anyhow::Result<crate::model::r
 
 /// Reads an environment and makes it operable.
 pub(super) fn fleet(home: &Home, workspace: &Workspace, environment: &str) -> anyhow::Result<Arc<Fleet>> {
-    let shift = settings::port_shift().map_err(GroundError::Setting)?;
-    let environment = workspace.environment(environment, PortShift(shift))?;
-    let templates = workspace.templates()?;
-    Ok(Arc::new(Fleet::new(environment, templates, home)))
+    Ok(Arc::new(Fleet::read(home, workspace, environment, port_shift()?)?))
+}
+
+pub(super) fn port_shift() -> Result<PortShift, GroundError> {
+    settings::port_shift().map(PortShift).map_err(GroundError::Setting)
 }
 
 /// `COMPONENT=VERSION`, with the component.
@@ -119,42 +160,39 @@ pub(super) async fn build(
     Ok((known.spec.reference(), known))
 }
 
-/// Delivers an environment's reports.
-pub(super) fn courier(home: &Home, fleet: &Fleet) -> anyhow::Result<Courier> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    for ReportSink {
-        name,
-        file,
-        webhook,
-        stdout,
-    } in &fleet.environment.spec.reports
-    {
-        if let Some(file) = file {
-            let directory = home.environment(&fleet.environment.name);
-            crate::home::make_private(&directory)?;
-            sinks.push(Box::new(FileSink::new(
-                name.clone(),
-                directory.join(PathBuf::from(&file.path)),
-            )));
+/// The home's server, if one runs. What a command hands over to it must mean the same there.
+pub(super) fn server(home: &Home) -> anyhow::Result<Option<Running>> {
+    let Some(running) = server::running(home)? else {
+        return Ok(None);
+    };
+    let here = Terms::here(&workspace(), port_shift()?);
+    if running.terms != here {
+        let Running { holder, terms, .. } = running;
+        return Err(GroundError::OtherTerms {
+            server: holder.to_string(),
+            theirs: terms,
+            ours: here,
         }
-        if let Some(webhook) = webhook {
-            let url = fleet.secrets.text(&webhook.url)?;
-            sinks.push(Box::new(WebhookSink::new(
-                name.clone(),
-                &url,
-                &HttpOptions {
-                    route: Route::EnvironmentProxy,
-                    ..HttpOptions::default()
-                },
-                Arc::new(Timestamp::now),
-            )?));
-        }
-        if stdout.is_some() {
-            sinks.push(Box::new(LineSink::new(name.clone(), Box::new(std::io::stderr()))));
-        }
+        .into());
     }
-    let store: Arc<dyn Store> = Arc::clone(home.store()) as Arc<dyn Store>;
-    Ok(Courier::new(store, sinks, Arc::new(Timestamp::now)))
+    Ok(Some(running))
+}
+
+/// Carries an environment's reports that still wait, before a command makes new ones; where the server runs, it does.
+pub(super) async fn deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) {
+    if let Err(why) = try_deliver_first(home, fleet).await {
+        printer.note(&format!("earlier reports still wait: {why}"));
+    }
+}
+
+async fn try_deliver_first(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+    let pending = home.store().pending(Some(&fleet.environment.name), None)?;
+    if pending.iter().all(|p| p.waiting == 0) || server::running(home)?.is_some() {
+        return Ok(());
+    }
+    let end = Timestamp::now().saturating_add(EARLIER_REPORTS)?;
+    delivery::courier(home, fleet)?.drain(end).await?;
+    Ok(())
 }
 
 /// The first SIGINT or SIGTERM asks for the end; a second one ends at once, which loses nothing either.

@@ -8,11 +8,14 @@ mod events;
 mod gate;
 mod get;
 mod ground;
+mod init;
 mod lint;
 mod plan;
 mod printer;
 mod quickstart;
+mod reference;
 mod rehearse;
+mod serve;
 mod status;
 mod up;
 mod upgrade;
@@ -23,11 +26,16 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+pub use self::reference::reference;
+
 use self::ground::GroundError;
 use self::printer::Printer;
 use crate::engine::builds::BuildError;
+use crate::engine::disturb::DisturbError;
 use crate::engine::session::SessionError;
 use crate::model::upgrade::Phase;
+use crate::server::ServeError;
+use crate::store::BuildStatus;
 use crate::workspace::WorkspaceError;
 
 /// How a command ended, as its exit code says it.
@@ -65,6 +73,21 @@ impl Exit {
             Exit::Refused => 6,
             Exit::TimedOut => 124,
             Exit::Interrupted => 130,
+        }
+    }
+
+    /// One word for programs.
+    fn word(self) -> &'static str {
+        match self {
+            Exit::Done => "Done",
+            Exit::Errored => "Errored",
+            Exit::Usage => "Invalid",
+            Exit::GateFailed => "GateFailed",
+            Exit::NotCured => "NotCured",
+            Exit::Held => "Held",
+            Exit::Refused => "Refused",
+            Exit::TimedOut => "TimedOut",
+            Exit::Interrupted => "Interrupted",
         }
     }
 
@@ -114,6 +137,7 @@ pub enum Output {
         STAGEGATE_WORKSPACE   the directory with environments/ and pipelines/ (default: the working directory)\n  \
         STAGEGATE_PORT_SHIFT  added to every local port, so that two replicas live side by side\n  \
         STAGEGATE_USER        who asks, in reports\n  \
+        STAGEGATE_LISTEN      where `stagegate serve` answers /healthz\n  \
         STAGEGATE_LOG         what is logged on stderr, as `stagegate=debug`\n\n\
         Exit codes: 0 done, 1 error, 2 usage or invalid file, 3 gate failed and rolled back, 4 not cured, 5 held or aborted,\n\
         6 refused, 124 timed out (paused), 130 interrupted"
@@ -143,9 +167,15 @@ enum Command {
     /// Hold the running upgrade once its steps have ended
     Pause(control::Arguments),
     /// Go on with a held upgrade
-    Resume(control::Arguments),
+    Resume(control::StayingArguments),
     /// Take the running upgrade back to the builds before it
     Abort(control::Arguments),
+    /// Begin again what did not come through: a held upgrade goes on, an ended one is opened anew with its build
+    Retry(control::StayingArguments),
+    /// Go back to the build before the last upgrade that succeeded, as an upgrade behind the same gates
+    Undo(control::UndoArguments),
+    /// Drive what has no driver, carry every report, and answer /healthz, until SIGTERM
+    Serve(serve::Arguments),
     /// What happened
     Events(events::Arguments),
     /// The last upgrades
@@ -162,6 +192,10 @@ enum Command {
     Build(build::Arguments),
     /// Copy the state while it is in use
     Backup(backup::Arguments),
+    /// Make a workspace with commented starters
+    Init(init::Arguments),
+    /// The JSON schema of every resource
+    Schema,
     /// Completions for a shell
     Completions {
         /// Which
@@ -178,8 +212,9 @@ pub fn main() -> ExitCode {
     log_to_stderr();
     let printer = Printer::new(arguments.output);
     let ended = run(arguments.command, &printer).unwrap_or_else(|error| {
-        printer.error(&error);
-        exit_of(&error)
+        let exit = exit_of(&error);
+        printer.error(&error, exit);
+        exit
     });
     ExitCode::from(ended.code())
 }
@@ -195,6 +230,9 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Pause(arguments) => control::pause(&arguments, printer),
         Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
         Command::Abort(arguments) => wait_for(control::abort(arguments, printer)),
+        Command::Retry(arguments) => wait_for(control::retry(arguments, printer)),
+        Command::Undo(arguments) => wait_for(control::undo(arguments, printer)),
+        Command::Serve(arguments) => wait_for(serve::run(arguments, printer)),
         Command::Events(arguments) => events::run(&arguments, printer),
         Command::History(arguments) => events::history(&arguments, printer),
         Command::Why(arguments) => why::run(&arguments, printer),
@@ -203,12 +241,23 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Gate(arguments) => gate::run(&arguments, printer),
         Command::Build(arguments) => build::run(&arguments, printer),
         Command::Backup(arguments) => backup::run(&arguments, printer),
+        Command::Init(arguments) => init::run(&arguments, printer),
+        Command::Schema => {
+            printer.line(&serde_json::to_string_pretty(&schema())?)?;
+            Ok(Exit::Done)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut std::io::stdout());
             Ok(Exit::Done)
         }
         Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
     }
+}
+
+/// The JSON schema of every resource, as `stagegate schema` prints it.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    crate::model::schema::document::<BuildStatus>()
 }
 
 /// Commands that only read need no runtime, and start faster without.
@@ -225,7 +274,10 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(SessionError::Refused(_)) = cause.downcast_ref() {
             return Exit::Refused;
         }
-        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() {
+        if let Some(ServeError::Session(SessionError::Refused(_))) = cause.downcast_ref() {
+            return Exit::Refused;
+        }
+        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
             return Exit::Usage;
         }
         if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = cause.downcast_ref() {
@@ -240,6 +292,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(crate::settings::colours_on_stderr())
         .with_target(false)
         .init();
 }

@@ -1,18 +1,22 @@
 //! The one owner of stdout and stderr.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::Output;
+use super::view::API_VERSION;
+use super::{Exit, Output};
 
 /// Writes data to stdout as asked for, and everything else to stderr.
 pub struct Printer {
     output: Output,
     bar: ProgressBar,
+    /// A resource was written, so that a program has what it reads.
+    wrote: AtomicBool,
 }
 
 impl Printer {
@@ -26,12 +30,21 @@ impl Printer {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             bar.set_style(style);
         }
-        Self { output, bar }
+        Self {
+            output,
+            bar,
+            wrote: AtomicBool::new(false),
+        }
     }
 
     /// How data is asked for.
     pub fn output(&self) -> Output {
         self.output
+    }
+
+    /// Whether data is written for people.
+    pub fn is_for_people(&self) -> bool {
+        matches!(self.output, Output::Table | Output::Wide)
     }
 
     /// One line for people who watch.
@@ -53,8 +66,8 @@ impl Printer {
         self.bar.finish_and_clear();
     }
 
-    /// Why the command failed.
-    pub fn error(&self, error: &anyhow::Error) {
+    /// Why the command failed. A program that asked for a resource and got none gets this as one.
+    pub fn error(&self, error: &anyhow::Error, exit: Exit) {
         self.idle();
         let mut text = error.to_string();
         for cause in error.chain().skip(1) {
@@ -63,7 +76,23 @@ impl Printer {
                 text = format!("{text}: {cause}");
             }
         }
-        self.note(&format!("error: {text}"));
+        // What is wrong with a file says so itself, once for each place.
+        if text.starts_with("error: ") {
+            self.note(&text);
+        } else {
+            self.note(&format!("error: {text}"));
+        }
+        if !self.is_for_people() && !self.wrote.load(Ordering::Relaxed) {
+            let status = json!({
+                "apiVersion": API_VERSION,
+                "kind": "Status",
+                "metadata": {"name": exit.word()},
+                "spec": {},
+                "status": {"phase": "Failed", "reason": exit.word(), "message": text, "exitCode": exit.code()},
+            });
+            // Nobody is there to be told that nobody reads.
+            let _ = self.resource(&status, |_| Ok(()));
+        }
     }
 
     /// A line of data.
@@ -88,6 +117,7 @@ impl Printer {
 
     /// A resource, as asked for; `people` writes it for people.
     pub fn resource(&self, resource: &Value, people: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.wrote.store(true, Ordering::Relaxed);
         match self.output {
             Output::Table | Output::Wide => people(self),
             Output::Json => self.line(&serde_json::to_string_pretty(resource)?),

@@ -8,14 +8,16 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::printer::Printer;
+use super::upgrade::{self, Carrier, Done, Patience};
 use super::view::API_VERSION;
-use super::{Exit, ground, upgrade};
+use super::{Exit, ground};
 use crate::engine::disturb::Disturbances;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::{KnownBuild, Refusal, SessionError};
+use crate::engine::session::{Asked, HeldLease, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::rehearsal::{RehearsalSpec, unmet};
+use crate::settings;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -50,6 +52,20 @@ pub(super) struct Ran {
     pub(super) upgrade: Option<String>,
 }
 
+impl Ran {
+    /// A run that a quarantine kept from taking place.
+    fn refused(refusal: &Refusal, quarantined: Quarantined) -> Self {
+        Self {
+            phase: "Refused".to_owned(),
+            unmet: match quarantined {
+                Quarantined::IsUnmet => vec![refusal.to_string()],
+                Quarantined::WasShown => Vec::new(),
+            },
+            upgrade: None,
+        }
+    }
+}
+
 /// What came out of a rehearsal.
 pub(super) struct Outcome {
     pub(super) runs: Vec<Ran>,
@@ -82,25 +98,27 @@ pub(super) async fn rehearse(
         runs: Vec::new(),
         interrupted: false,
     };
+    let carrier = Carrier {
+        home,
+        fleet,
+        printer,
+        interrupt,
+        patience: Patience::Endless,
+    };
+    ground::deliver_first(home, fleet, printer).await;
     for run in &spec.runs {
         printer.note(&format!("{}: expecting {:?}", run.build, run.expect.phase));
-        let disturbances = Disturbances::start(fleet, &spec.disturbances)?;
-        let driven = upgrade::carry_out(home, fleet, &run.build, None, interrupt.clone(), printer).await;
-        for trouble in disturbances.stop().await {
-            printer.note(&format!("disturbance: {trouble}"));
-        }
-        let done = match driven {
-            Ok(done) => done,
+        let (done, undone) = match one_run(&carrier, spec, &run.build).await {
+            Ok(ran) => ran,
             Err(error) => match error.downcast_ref::<SessionError>() {
-                Some(SessionError::Refused(refusal @ Refusal::Quarantined { .. }))
-                    if quarantined == Quarantined::WasShown =>
-                {
+                Some(SessionError::Refused(refusal @ Refusal::Quarantined { .. })) => {
                     printer.note(&format!("refused: {refusal}"));
-                    outcome.runs.push(Ran {
-                        phase: "Refused".to_owned(),
-                        unmet: Vec::new(),
-                        upgrade: None,
-                    });
+                    let ran = Ran::refused(refusal, quarantined);
+                    let stop = !ran.unmet.is_empty();
+                    outcome.runs.push(ran);
+                    if stop {
+                        break;
+                    }
                     continue;
                 }
                 _ => return Err(error),
@@ -112,7 +130,8 @@ pub(super) async fn rehearse(
         }
         let known = KnownBuild::find(home, &done.record.spec.build)?;
         let is_quarantined = known.is_some_and(|b| b.status.quarantined_in(&spec.environment).is_some());
-        let differs = unmet(&run.expect, &done.record.status, is_quarantined);
+        let mut differs = unmet(&run.expect, &done.record.status, is_quarantined);
+        differs.extend(undone.into_iter().map(|what| format!("disturbance {what}")));
         let stop = !differs.is_empty();
         upgrade::show_for_people(home, &done, printer)?;
         outcome.runs.push(Ran {
@@ -125,6 +144,35 @@ pub(super) async fn rehearse(
         }
     }
     Ok(outcome)
+}
+
+/// Drives one run with the disturbances going on, and tells which of them did not take place. A rehearsal drives itself, also where a server runs: its disturbances act
+/// on the nodes under the same lease as the upgrade.
+async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> anyhow::Result<(Done, Vec<String>)> {
+    let Carrier {
+        home, fleet, printer, ..
+    } = carrier;
+    let (component, version) = ground::component_and_version(fleet, wanted)?;
+    let (build, _) = ground::build(home, component, &version, printer).await?;
+    let lease = HeldLease::take(home, &fleet.environment.name)?;
+    let disturbances = Disturbances::start(home, fleet, lease.token(), &spec.disturbances)?;
+    let user = settings::user();
+    let asked = Asked {
+        home,
+        fleet,
+        component,
+        build: &build,
+        user: &user,
+    };
+    let done = match asked.open(&lease) {
+        Ok(record) => carrier.drive(&record, &lease).await,
+        Err(refused) => Err(refused.into()),
+    };
+    let ended = disturbances.stop().await;
+    for trouble in &ended.troubles {
+        printer.note(&format!("disturbance: {trouble}"));
+    }
+    Ok((done?, ended.undone))
 }
 
 pub(super) fn show(name: &str, spec: &RehearsalSpec, outcome: &Outcome, printer: &Printer) -> anyhow::Result<()> {

@@ -4,10 +4,11 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
-use super::{Exit, Output, ground};
+use super::{Exit, ground};
 use crate::home::Home;
 use crate::store::{Resource, Store as _, UpgradeRecord};
 
@@ -30,12 +31,17 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             .map(Shown::resource)
             .collect::<anyhow::Result<_>>()?;
         if shown.as_ref() != Some(&now) {
-            for (environment, resource) in environments.iter().zip(&now) {
-                printer.resource(resource, |p| environment.for_people(p))?;
-            }
-            if environments.is_empty() && matches!(printer.output(), Output::Table | Output::Wide) {
-                printer.note("nothing is up; `stagegate up ENV` brings an environment up");
-            }
+            let list =
+                json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "environments"}, "items": now});
+            let asked_for = arguments.environment.as_ref().and(now.first());
+            printer.resource(asked_for.unwrap_or(&list), |p| {
+                if environments.is_empty() {
+                    p.note("nothing is up; `stagegate up ENV` brings an environment up");
+                }
+                environments
+                    .iter()
+                    .try_for_each(|environment| environment.for_people(p))
+            })?;
             shown = Some(now);
         }
         if !arguments.watch {
@@ -58,7 +64,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
         None => store.resources("Environment")?,
     };
     if let (Some(name), true) = (wanted, resources.is_empty()) {
-        anyhow::bail!("environment {name} is not up; `stagegate up {name}` brings it up");
+        return Err(GroundError::NotUp(name.to_owned()).into());
     }
     resources
         .into_iter()

@@ -1,4 +1,5 @@
-//! `stagegate upgrade ENV --build COMPONENT=VERSION`.
+//! `stagegate upgrade ENV --build COMPONENT=VERSION`, and what other commands share of carrying an upgrade out: driving it
+//! here, or watching the home's server drive it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,43 +7,84 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::{self, Names};
 use super::{Exit, Output, ground};
-use crate::engine::Ending;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::{self, Asked, HeldLease, SessionError};
+use crate::engine::{Ending, delivery};
 use crate::home::Home;
+use crate::model::build::BuildRef;
+use crate::model::environment::Component;
 use crate::model::upgrade::{Event, Phase, UpgradeStatus, Wish};
 use crate::model::values;
-use crate::report;
+use crate::server::Running;
 use crate::settings;
-use crate::store::{EventRecord, Store as _, UpgradeRecord};
+use crate::store::{EventQuery, Store as _, Take, UpgradeRecord};
 
 /// After the end reports that a sink has not taken are tried for this long; what is left is named.
 const LAST_REPORTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+/// Events read at once; an upgrade of a dozen nodes writes some 150 in all.
+const EVENTS_AT_ONCE: u32 = 1_000;
+/// How long a command that only watches waits between two looks.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// How long a command stays with its upgrade.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Staying {
+    /// Pause the upgrade when it is not done by then, as 30m (exit 124)
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<values::Duration>,
+    /// Stay until the upgrade is done or held (the default)
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Leave the upgrade to `stagegate serve` and return at once
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
+}
+
+impl Staying {
+    pub(super) fn patience(&self) -> Patience {
+        if self.no_wait {
+            Patience::None
+        } else {
+            self.timeout.map_or(Patience::Endless, |limit| Patience::Until(limit.0))
+        }
+    }
+}
+
+/// How long somebody stays with an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until it is done or held.
+    Endless,
+    /// The same, and after this time it is paused.
+    Until(Duration),
+    /// Not at all: the server has it.
+    None,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The environment
-    pub(super) environment: String,
+    environment: String,
     /// What goes on, as COMPONENT=VERSION
-    #[arg(long)]
-    pub(super) build: String,
-    /// Pause the upgrade when it is not done by then (exit 124)
-    #[arg(long)]
-    pub(super) timeout: Option<values::Duration>,
+    #[arg(long, value_name = "COMPONENT=VERSION")]
+    build: String,
+    #[command(flatten)]
+    staying: Staying,
     /// Say what would happen and change nothing
     #[arg(long)]
-    pub(super) dry_run: bool,
+    dry_run: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments {
         environment,
         build,
-        timeout,
+        staying,
         dry_run,
     } = arguments;
     let home = ground::home()?;
@@ -50,124 +92,286 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     if dry_run {
         return super::plan::show(&home, &fleet, &build, printer).await;
     }
-    let interrupt = ground::interrupt()?;
-    let done = carry_out(&home, &fleet, &build, timeout, interrupt, printer).await?;
+    let carrier = Carrier {
+        home: &home,
+        fleet: &fleet,
+        printer,
+        interrupt: ground::interrupt()?,
+        patience: staying.patience(),
+    };
+    let (component, version) = ground::component_and_version(&fleet, &build)?;
+    let (build, _) = ground::build(&home, component, &version, printer).await?;
+    let done = carrier.carry_out(component, &build).await?;
     show(&home, &done, printer)?;
     Ok(done.exit)
 }
 
-/// An upgrade that was driven as far as it goes.
+/// An upgrade that was brought as far as it goes.
 pub(super) struct Done {
     pub(super) record: UpgradeRecord,
     pub(super) exit: Exit,
 }
 
-/// Opens or takes up the upgrade, drives it, and sends its reports.
-pub(super) async fn carry_out(
-    home: &Home,
-    fleet: &Arc<Fleet>,
-    wanted: &str,
-    timeout: Option<values::Duration>,
-    interrupt: Interrupt,
-    printer: &Printer,
-) -> anyhow::Result<Done> {
-    let (component, version) = ground::component_and_version(fleet, wanted)?;
-    let (build, _) = ground::build(home, component, &version, printer).await?;
-    let lease = HeldLease::take(home, &fleet.environment.name)?;
-    let user = settings::user();
-    let asked = Asked {
-        home,
-        fleet,
-        component,
-        build: &build,
-        user: &user,
-    };
-    let record = asked.open(&lease)?;
-    drive(home, fleet, &record, &lease, timeout, interrupt, printer).await
+/// Carries upgrades of one environment out.
+pub(super) struct Carrier<'a> {
+    pub(super) home: &'a Home,
+    pub(super) fleet: &'a Arc<Fleet>,
+    pub(super) printer: &'a Printer,
+    pub(super) interrupt: Interrupt,
+    pub(super) patience: Patience,
 }
 
-pub(super) async fn drive(
-    home: &Home,
-    fleet: &Arc<Fleet>,
-    record: &UpgradeRecord,
-    lease: &HeldLease,
-    timeout: Option<values::Duration>,
-    interrupt: Interrupt,
-    printer: &Printer,
-) -> anyhow::Result<Done> {
-    let courier = ground::courier(home, fleet)?;
-    let told_by_sink = fleet.environment.spec.reports.iter().any(|r| r.stdout.is_some());
-    let subject = session::subject(&record.spec);
-    let on_commit = |status: &UpgradeStatus, events: &[Event]| {
-        if !told_by_sink {
-            for event in events {
-                printer.note(&event_line(&subject, record, event));
+/// How watching ended.
+enum Watched {
+    /// It is done or held.
+    Settled(Box<UpgradeRecord>),
+    /// The one who watched was asked to end.
+    Stopped(Box<UpgradeRecord>),
+    /// The server is gone.
+    Orphaned(Box<UpgradeRecord>),
+}
+
+impl Carrier<'_> {
+    /// Opens an upgrade or takes up the open one, and stays with it until it settles: where the home's server runs by
+    /// watching it, else by driving it here.
+    pub(super) async fn carry_out(&self, component: &Component, build: &BuildRef) -> anyhow::Result<Done> {
+        let user = settings::user();
+        let asked = Asked {
+            home: self.home,
+            fleet: self.fleet,
+            component,
+            build,
+            user: &user,
+        };
+        if let Some(server) = ground::server(self.home)? {
+            let seen = self.last_event()?;
+            let record = asked.hand_over(&server.holder).await?;
+            return self.stay(record, &server, seen).await;
+        }
+        if self.patience == Patience::None {
+            return Err(GroundError::NobodyDrives.into());
+        }
+        ground::deliver_first(self.home, self.fleet, self.printer).await;
+        let lease = HeldLease::take(self.home, &self.fleet.environment.name)?;
+        let record = asked.open(&lease)?;
+        self.drive(&record, &lease).await
+    }
+
+    /// Stays with an unfinished upgrade that needs no word to go on.
+    pub(super) async fn go_on(&self, record: UpgradeRecord) -> anyhow::Result<Done> {
+        if let Some(server) = ground::server(self.home)? {
+            let seen = self.last_event()?;
+            return self.stay(record, &server, seen).await;
+        }
+        let lease = HeldLease::take(self.home, &self.fleet.environment.name)?;
+        self.drive(&record, &lease).await
+    }
+
+    /// The number of the home's last event: what comes later is news.
+    fn last_event(&self) -> anyhow::Result<u64> {
+        let last = self.home.store().events(&EventQuery {
+            environment: None,
+            upgrade: None,
+            after: 0,
+            take: Take::Last(1),
+        })?;
+        Ok(last.last().map_or(0, |record| record.seq))
+    }
+
+    async fn stay(&self, record: UpgradeRecord, server: &Running, seen: u64) -> anyhow::Result<Done> {
+        let Running { holder, .. } = server;
+        let environment = &self.fleet.environment.name;
+        self.printer
+            .note(&format!("`stagegate serve` ({holder}) drives {}", record.name));
+        if self.patience == Patience::None {
+            return Ok(Done {
+                record,
+                exit: Exit::Done,
+            });
+        }
+        let mut timed_out = false;
+        let watched = self.watch(&record.name, seen, &mut timed_out).await;
+        self.printer.idle();
+        match watched? {
+            Watched::Settled(record) => Ok(Done {
+                exit: exit_of(&record.status, timed_out),
+                record: *record,
+            }),
+            Watched::Stopped(record) => {
+                self.printer.note(&format!(
+                    "stopped watching; the upgrade goes on. `stagegate status {environment} -w` shows it, `stagegate pause {environment}` holds it"
+                ));
+                Ok(Done {
+                    record: *record,
+                    exit: Exit::Interrupted,
+                })
             }
-        }
-        printer.doing(now_doing(status));
-    };
-    let driving = session::run(home, fleet, record, lease, interrupt, &on_commit);
-    let name = &record.name;
-    let limit = async {
-        match timeout {
-            Some(limit) => tokio::time::sleep(limit.0).await,
-            None => std::future::pending().await,
-        }
-        home.store().set_wish(name, Wish::Pause)
-    };
-    let mut timed_out = false;
-    let ending = {
-        tokio::pin!(driving);
-        tokio::pin!(limit);
-        let deliver = courier.run();
-        tokio::pin!(deliver);
-        loop {
-            tokio::select! {
-                ended = &mut driving => break ended,
-                set = &mut limit, if !timed_out => {
-                    set?;
-                    timed_out = true;
-                }
-                () = &mut deliver => {}
+            Watched::Orphaned(record) => {
+                self.printer
+                    .note("`stagegate serve` is gone; the upgrade is driven from here now");
+                let lease = HeldLease::take(self.home, environment)?;
+                self.drive(&record, &lease).await
             }
-        }
-    };
-    printer.idle();
-    let last = Timestamp::now().saturating_add(LAST_REPORTS)?;
-    courier.drain(last).await?;
-    for pending in home.store().pending(Some(&record.spec.environment), None)? {
-        if pending.waiting > 0 {
-            let why = pending.last_error.unwrap_or_else(|| "it was not tried yet".to_owned());
-            printer.note(&format!(
-                "{} for {} still wait: {why}; the next command or `stagegate serve` delivers them",
-                super::up::count(usize::try_from(pending.waiting).unwrap_or(usize::MAX), "report"),
-                pending.sink
-            ));
         }
     }
-    let record = home
-        .store()
-        .upgrade(name)?
-        .ok_or_else(|| SessionError::UnknownBuild(name.clone()))?;
-    let exit = match ending? {
-        Ending::Settled(status) if timed_out && status.phase == Phase::Paused => Exit::TimedOut,
-        Ending::Settled(status) => Exit::of(status.phase),
-        Ending::Interrupted(_) => {
-            printer.note(&format!(
-                "interrupted; `stagegate upgrade {} --build {}` goes on with it",
-                record.spec.environment,
-                session::wanted(&record.spec)
-            ));
-            Exit::Interrupted
+
+    /// Says what happens to an upgrade until it settles.
+    async fn watch(&self, name: &str, mut seen: u64, timed_out: &mut bool) -> anyhow::Result<Watched> {
+        let store = self.home.store();
+        let end = match self.patience {
+            Patience::Until(limit) => Some(tokio::time::Instant::now() + limit),
+            Patience::Endless | Patience::None => None,
+        };
+        loop {
+            // The upgrade before its events: what has settled it is then among them.
+            let record = store.upgrade(name)?.ok_or_else(|| {
+                anyhow::anyhow!("upgrade {name} is no longer in the state; its environment was purged")
+            })?;
+            seen = self.tell_since(&record, seen)?;
+            self.printer.doing(now_doing(&record.status));
+            if session::is_settled(&record) {
+                return Ok(Watched::Settled(Box::new(record)));
+            }
+            if !*timed_out && end.is_some_and(|end| tokio::time::Instant::now() >= end) {
+                self.time_is_up(name)?;
+                *timed_out = true;
+            }
+            if crate::server::running(self.home)?.is_none() {
+                return Ok(Watched::Orphaned(Box::new(record)));
+            }
+            tokio::select! {
+                () = self.interrupt.wait() => return Ok(Watched::Stopped(Box::new(record))),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
-    };
-    Ok(Done { record, exit })
+    }
+
+    fn tell_since(&self, record: &UpgradeRecord, mut seen: u64) -> anyhow::Result<u64> {
+        loop {
+            let events = self.home.store().events(&EventQuery {
+                environment: None,
+                upgrade: Some(&record.name),
+                after: seen,
+                take: Take::First(EVENTS_AT_ONCE),
+            })?;
+            let Some(last) = events.last() else {
+                return Ok(seen);
+            };
+            seen = last.seq;
+            for told in &events {
+                self.printer.note(&delivery::line(record, &told.event));
+            }
+        }
+    }
+
+    /// Drives an upgrade from this process, and sends its reports.
+    pub(super) async fn drive(&self, record: &UpgradeRecord, lease: &HeldLease) -> anyhow::Result<Done> {
+        let Self {
+            home, fleet, printer, ..
+        } = self;
+        let courier = delivery::courier(home, fleet)?;
+        let told_by_sink = delivery::tells_stderr(fleet);
+        let on_commit = |status: &UpgradeStatus, events: &[Event]| {
+            if !told_by_sink {
+                for event in events {
+                    printer.note(&delivery::line(record, event));
+                }
+            }
+            printer.doing(now_doing(status));
+        };
+        let interrupt = self.interrupt.clone();
+        let driving = session::run(home, fleet, record, lease, interrupt, &on_commit);
+        let name = &record.name;
+        let limit = async {
+            match self.patience {
+                Patience::Until(limit) => tokio::time::sleep(limit).await,
+                Patience::Endless | Patience::None => std::future::pending().await,
+            }
+            self.time_is_up(name)
+        };
+        let mut timed_out = false;
+        let ending = {
+            tokio::pin!(driving);
+            tokio::pin!(limit);
+            let deliver = courier.run();
+            tokio::pin!(deliver);
+            loop {
+                tokio::select! {
+                    ended = &mut driving => break ended,
+                    set = &mut limit, if !timed_out => {
+                        set?;
+                        timed_out = true;
+                    }
+                    () = &mut deliver => {}
+                }
+            }
+        };
+        printer.idle();
+        session::prune_home(home);
+        let last = Timestamp::now().saturating_add(LAST_REPORTS)?;
+        courier.drain(last).await?;
+        self.name_pending_reports()?;
+        let ending = ending?;
+        let record = home
+            .store()
+            .upgrade(name)?
+            .ok_or_else(|| SessionError::UnknownBuild(name.clone()))?;
+        let exit = match ending {
+            Ending::Settled(status) => exit_of(&status, timed_out),
+            Ending::Interrupted(_) => {
+                printer.note(&format!(
+                    "interrupted; `stagegate upgrade {} --build {}` goes on with it",
+                    record.spec.environment,
+                    session::wanted(&record.spec)
+                ));
+                Exit::Interrupted
+            }
+        };
+        Ok(Done { record, exit })
+    }
+
+    fn time_is_up(&self, name: &str) -> anyhow::Result<()> {
+        self.home.store().set_wish(name, Wish::Pause)?;
+        if let Patience::Until(limit) = self.patience {
+            let limit = values::Duration(limit);
+            self.printer.note(&format!(
+                "not done within {limit}: it holds once its running steps have ended"
+            ));
+        }
+        Ok(())
+    }
+
+    fn name_pending_reports(&self) -> anyhow::Result<()> {
+        for pending in self.home.store().pending(Some(&self.fleet.environment.name), None)? {
+            if pending.waiting > 0 {
+                let why = pending.last_error.unwrap_or_else(|| "it was not tried yet".to_owned());
+                self.printer.note(&format!(
+                    "{} for {} still wait: {why}; the next command or `stagegate serve` delivers them",
+                    super::up::count(usize::try_from(pending.waiting).unwrap_or(usize::MAX), "report"),
+                    pending.sink
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exit_of(status: &UpgradeStatus, timed_out: bool) -> Exit {
+    if timed_out && status.phase == Phase::Paused {
+        Exit::TimedOut
+    } else {
+        Exit::of(status.phase)
+    }
 }
 
 pub(super) fn show(home: &Home, done: &Done, printer: &Printer) -> anyhow::Result<()> {
+    show_record(home, &done.record, printer)
+}
+
+pub(super) fn show_record(home: &Home, record: &UpgradeRecord, printer: &Printer) -> anyhow::Result<()> {
     let names = Names::read(home)?;
-    let resource = view::upgrade(&done.record, &names)?;
-    printer.resource(&resource, |p| view::upgrade_for_people(p, &done.record, &names))
+    let resource = view::upgrade(record, &names)?;
+    printer.resource(&resource, |p| view::upgrade_for_people(p, record, &names))
 }
 
 /// The same for people whatever the output is, beside a resource of another kind.
@@ -176,18 +380,6 @@ pub(super) fn show_for_people(home: &Home, done: &Done, printer: &Printer) -> an
         view::upgrade_for_people(printer, &done.record, &Names::read(home)?)?;
     }
     Ok(())
-}
-
-fn event_line(subject: &report::Subject, record: &UpgradeRecord, event: &Event) -> String {
-    report::text(
-        subject,
-        &EventRecord {
-            seq: 0,
-            environment: record.spec.environment.clone(),
-            upgrade: Some(record.name.clone()),
-            event: event.clone(),
-        },
-    )
 }
 
 /// One line for who watches a terminal.
@@ -199,6 +391,3 @@ fn now_doing(status: &UpgradeStatus) -> String {
         .map_or_else(String::new, |g| format!(" ({}: {})", g.name, g.reason));
     format!("{:?}{node}{gate}", status.phase)
 }
-
-/// How long a command that only watches waits between two looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(300);

@@ -4,6 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::{self, API_VERSION, age};
 use super::{Exit, ground};
@@ -31,9 +32,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let environment = &arguments.environment;
     let last = home.store().upgrades(Some(environment), 1)?.pop();
     let Some(record) = last else {
-        anyhow::bail!(
-            "environment {environment} was never upgraded; `stagegate plan {environment} --build COMPONENT=VERSION` shows what would happen"
-        );
+        return Err(GroundError::NeverUpgraded(environment.clone()).into());
     };
     let unmet = unmet(&record);
     let Unmet {

@@ -11,10 +11,11 @@ use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, 
 use crate::model::build::BuildRef;
 use crate::model::environment::{Action, Component, SshRef};
 use crate::model::render::{RenderError, Renderer, Variables};
-use crate::model::system::{Environment, NodeSite};
+use crate::model::system::{Environment, NodeSite, PortShift};
 use crate::secrets::{SecretError, Secrets};
 use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
+use crate::workspace::{Workspace, WorkspaceError};
 
 /// Why something could not be asked of a node.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,15 @@ impl Lifecycle {
 }
 
 impl Fleet {
+    /// Reads an environment from the workspace's files and makes it operable.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files.
+    pub fn read(home: &Home, workspace: &Workspace, name: &str, shift: PortShift) -> Result<Self, WorkspaceError> {
+        let environment = workspace.environment(name, shift)?;
+        Ok(Self::new(environment, workspace.templates()?, home))
+    }
+
     /// Makes an environment operable. Speaks to nobody yet.
     #[must_use]
     pub fn new(environment: Environment, renderer: Renderer, home: &Home) -> Self {

@@ -2,6 +2,7 @@
 //! next driver reads the status, looks at the nodes, and goes on.
 
 pub mod builds;
+pub mod delivery;
 pub mod disturb;
 mod drive;
 pub mod fleet;

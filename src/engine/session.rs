@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::builds::Order;
+use super::delivery::sinks;
 use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
@@ -26,6 +27,8 @@ use crate::store::{
 
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
+/// A driver whose upgrade has just settled gives its lease back within this: it only clears old releases away.
+pub const HANDING_BACK: Duration = Duration::from_secs(5);
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
 /// Calls in flight when an upgrade ends are waited for as long: several times what a healthy one takes.
@@ -102,6 +105,34 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// A server runs on this home.
+    #[error(
+        "`stagegate serve` of this state runs already: {by} since {since}; one drives all its environments, and `kill {pid}` ends it once its running steps have ended"
+    )]
+    Serving {
+        /// Who.
+        by: String,
+        /// Its process id, on its machine.
+        pid: u32,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// There is nothing to begin again.
+    #[error("there is nothing to retry in {environment}: its last upgrade, {upgrade}, succeeded")]
+    NothingToRetry {
+        /// The environment.
+        environment: String,
+        /// Its last upgrade.
+        upgrade: String,
+    },
+    /// There is nothing to go back to.
+    #[error("there is nothing to undo in {environment}: {why}")]
+    NothingToUndo {
+        /// The environment.
+        environment: String,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// An environment's lease, given back when dropped.
@@ -113,6 +144,37 @@ pub struct HeldLease {
 }
 
 impl HeldLease {
+    /// Who has an environment's lease now, and since when.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn holder(home: &Home, environment: &str) -> Result<Option<(Holder, Timestamp)>, StoreError> {
+        let lease = home.store().lease(environment)?;
+        Ok(lease.and_then(|lease| {
+            let holder = lease.living(Timestamp::now(), &local_liveness)?;
+            Some((holder.clone(), lease.acquired_at))
+        }))
+    }
+
+    /// Takes it as soon as this holder gives it back, which it is about to.
+    ///
+    /// # Errors
+    /// As [`HeldLease::take`], also when that takes longer than [`HANDING_BACK`].
+    pub async fn take_from(home: &Home, environment: &str, about_to_leave: &Holder) -> Result<Self, SessionError> {
+        let end = tokio::time::Instant::now() + HANDING_BACK;
+        loop {
+            let refused = match Self::take(home, environment) {
+                Err(SessionError::Refused(refused @ Refusal::Held { .. })) => refused,
+                other => return other,
+            };
+            let who = Self::holder(home, environment)?;
+            if who.is_some_and(|(holder, _)| holder != *about_to_leave) || tokio::time::Instant::now() >= end {
+                return Err(refused.into());
+            }
+            tokio::time::sleep(HANDING_BACK / 50).await;
+        }
+    }
+
     /// Takes it, or says who has it.
     ///
     /// # Errors
@@ -260,19 +322,54 @@ impl Asked<'_> {
     /// # Errors
     /// [`Refusal`], or the state cannot be written.
     pub fn open(&self, lease: &HeldLease) -> Result<UpgradeRecord, SessionError> {
-        let store = self.home.store();
-        if let Some(open) = store.unfinished(Some(self.environment()))?.pop() {
-            if open.spec.build != self.build.name {
-                return Err(Refusal::OtherUpgrade {
-                    environment: self.environment().to_owned(),
-                    wanted: wanted(&open.spec),
-                    open: open.spec.build,
-                    phase: open.status.phase,
-                }
-                .into());
-            }
-            return self.take_up(lease, open);
+        match self.unfinished()? {
+            Some(open) if awaits_resume(&open) => self.resume(lease, open),
+            Some(open) => self.proceed(open),
+            None => self.begin(),
         }
+    }
+
+    /// The same for a home whose server drives: begins the upgrade, or takes up the open one, and leaves it to the server.
+    ///
+    /// # Errors
+    /// [`Refusal`], also when somebody else than the server drives; or the state cannot be written.
+    pub async fn hand_over(&self, server: &Holder) -> Result<UpgradeRecord, SessionError> {
+        if let Some((holder, since)) = HeldLease::holder(self.home, self.environment())?
+            && holder != *server
+        {
+            return Err(Refusal::Held {
+                environment: self.environment().to_owned(),
+                by: holder.to_string(),
+                since,
+            }
+            .into());
+        }
+        match self.unfinished()? {
+            Some(open) if awaits_resume(&open) => {
+                let lease = HeldLease::take_from(self.home, self.environment(), server).await?;
+                self.resume(&lease, open)
+            }
+            Some(open) => self.proceed(open),
+            None => self.begin(),
+        }
+    }
+
+    /// The open upgrade, if there is one; to another build it is in the way.
+    fn unfinished(&self) -> Result<Option<UpgradeRecord>, SessionError> {
+        match self.home.store().unfinished(Some(self.environment()))?.pop() {
+            Some(open) if open.spec.build != self.build.name => Err(Refusal::OtherUpgrade {
+                environment: self.environment().to_owned(),
+                wanted: wanted(&open.spec),
+                open: open.spec.build,
+                phase: open.status.phase,
+            }
+            .into()),
+            other => Ok(other),
+        }
+    }
+
+    fn begin(&self) -> Result<UpgradeRecord, SessionError> {
+        let store = self.home.store();
         let build = KnownBuild::find(self.home, &self.build.name)?
             .ok_or_else(|| SessionError::UnknownBuild(self.build.name.clone()))?;
         if let Some(quarantine) = build.status.quarantined_in(self.environment()) {
@@ -301,43 +398,63 @@ impl Asked<'_> {
         }
     }
 
-    /// Goes on with an open upgrade: what is held is resumed, a wish to pause is over.
-    fn take_up(&self, lease: &HeldLease, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
+    /// Goes on with a held upgrade.
+    fn resume(&self, lease: &HeldLease, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
         let store = self.home.store();
-        if open.status.phase.is_held() && open.spec.wish != Wish::Abort {
-            let now = Timestamp::now();
-            let status = rollout::resume(&open.status, now)?;
-            let event = Event {
-                at: now,
-                reason: "Resumed".to_owned(),
-                severity: Severity::Step,
-                node: None,
-                message: format!("{} after {}", status.message, open.status.message),
-            };
-            let subject = subject(&open.spec);
-            let sinks = sinks(self.fleet);
-            let dispatch = report::dispatcher(store.home(), &subject, &sinks);
-            store.commit(&Commit {
-                upgrade: &open.name,
-                expected_version: open.resource_version,
-                token: lease.token(),
-                at: now,
-                status: &status,
-                events: &[event],
-                builds: &[],
-                wish: Some(WishChange {
-                    seen: open.wish_version,
-                    to: Wish::Proceed,
-                }),
-                dispatch: &dispatch,
-            })?;
-        } else if open.spec.wish == Wish::Pause {
-            store.set_wish(&open.name, Wish::Proceed)?;
-        }
-        store
-            .upgrade(&open.name)?
-            .ok_or_else(|| SessionError::UnknownBuild(open.spec.build))
+        let now = Timestamp::now();
+        let status = rollout::resume(&open.status, now)?;
+        let event = Event {
+            at: now,
+            reason: "Resumed".to_owned(),
+            severity: Severity::Step,
+            node: None,
+            message: format!("{} after {}", status.message, open.status.message),
+        };
+        let subject = subject(&open.spec);
+        let sinks = sinks(self.fleet);
+        let dispatch = report::dispatcher(store.home(), &subject, &sinks);
+        store.commit(&Commit {
+            upgrade: &open.name,
+            expected_version: open.resource_version,
+            token: lease.token(),
+            at: now,
+            status: &status,
+            events: &[event],
+            builds: &[],
+            wish: Some(WishChange {
+                seen: open.wish_version,
+                to: Wish::Proceed,
+            }),
+            dispatch: &dispatch,
+        })?;
+        self.again(open)
     }
+
+    /// Goes on with an upgrade that is under way: a wish to pause is over.
+    fn proceed(&self, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
+        if open.spec.wish != Wish::Pause {
+            return Ok(open);
+        }
+        self.home.store().set_wish(&open.name, Wish::Proceed)?;
+        self.again(open)
+    }
+
+    fn again(&self, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
+        let found = self.home.store().upgrade(&open.name)?;
+        found.ok_or_else(|| SessionError::UnknownBuild(open.spec.build))
+    }
+}
+
+/// Held until a person says otherwise; one that is to be aborted goes on by itself.
+#[must_use]
+pub fn awaits_resume(record: &UpgradeRecord) -> bool {
+    record.status.phase.is_held() && record.spec.wish != Wish::Abort
+}
+
+/// Whether there is nothing to do for a driver: it has ended, or waits for a person.
+#[must_use]
+pub fn is_settled(record: &UpgradeRecord) -> bool {
+    record.status.phase.is_final() || awaits_resume(record)
 }
 
 /// Drives an upgrade until it is final, held or interrupted, then clears away what the nodes need no more.
@@ -450,6 +567,25 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
     }
 }
 
+/// Keeps the home within its bounds, with the evidence of the upgrades that go.
+pub fn prune_home(home: &Home) {
+    let pruned = match home.store().prune() {
+        Ok(pruned) => pruned,
+        Err(why) => {
+            tracing::warn!(%why, "old records were not cleared away");
+            return;
+        }
+    };
+    for upgrade in pruned.upgrades {
+        let evidence = home.evidence(&upgrade);
+        if let Err(why) = std::fs::remove_dir_all(&evidence)
+            && why.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%why, evidence = %evidence.display(), "old evidence was not cleared away");
+        }
+    }
+}
+
 /// Clears releases away that nobody goes back to. A node that cannot now is cleared by the next upgrade.
 async fn prune(
     fleet: &Fleet,
@@ -489,12 +625,6 @@ async fn prune(
             tracing::warn!(%why, "old releases were not cleared away");
         }
     }
-}
-
-/// Names of the sinks that an environment's reports go to.
-#[must_use]
-pub fn sinks(fleet: &Fleet) -> Vec<String> {
-    fleet.environment.spec.reports.iter().map(|r| r.name.clone()).collect()
 }
 
 /// What an upgrade's events are about.

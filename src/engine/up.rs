@@ -125,22 +125,22 @@ impl Bringing<'_> {
         let known = KnownBuild::by_digest(self.home, &component.name)?;
         // What a node runs is what was last activated there, which an upgrade may have changed since the file was written.
         let mut running_build = sight.current.as_ref().and_then(|current| known.get(current));
-        if let Some(build) = build {
-            if sight.current.is_none() {
-                let release = build.digest;
-                let artifact = self.home.artifact(&release);
-                (self.on_step)(&format!("{node}: installing {}", build.name));
-                place
-                    .host
-                    .deliver(&place.address, &self.token, &release, &artifact)
-                    .await?;
-                let script = self
-                    .fleet
-                    .script(component, Some(&place.site), Some(build), Lifecycle::Install)?;
-                self.work(place, "install", Work::Install { release, script }).await?;
-                self.work(place, "activate", Work::Activate { release }).await?;
-                running_build = Some(build);
-            }
+        if let Some(build) = build
+            && sight.current.is_none()
+        {
+            let release = build.digest;
+            let artifact = self.home.artifact(&release);
+            (self.on_step)(&format!("{node}: installing {}", build.name));
+            place
+                .host
+                .deliver(&place.address, &self.token, &release, &artifact)
+                .await?;
+            let script = self
+                .fleet
+                .script(component, Some(&place.site), Some(build), Lifecycle::Install)?;
+            self.work(place, "install", Work::Install { release, script }).await?;
+            self.work(place, "activate", Work::Activate { release }).await?;
+            running_build = Some(build);
         }
         if component.service.is_none() || component.actions.start.is_none() {
             return Ok(());

@@ -6,6 +6,7 @@ pub mod environment;
 pub mod rehearsal;
 pub mod render;
 pub mod sample;
+pub mod schema;
 pub mod system;
 pub mod text;
 pub mod upgrade;

@@ -80,7 +80,7 @@ pub struct KillNode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FillDisk {
-    /// Which; a node of this machine whose directory is a file system of its own or has a quota.
+    /// Which; a node of this machine whose directory is a file system of its own.
     pub node: String,
     /// After the run's beginning.
     pub after: Duration,

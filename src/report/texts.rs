@@ -48,6 +48,7 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         "Inconclusive" => phase("is inconclusive and held"),
         "Aborted" => phase("was aborted"),
         "Errored" => phase("was stopped by an error of ours"),
+        "NotDriven" => phase("stands still, since it cannot be driven"),
         // A word of a newer engine, or of a hand: it is told as it is rather than not at all.
         other => match &event.node {
             Some(node) => format!("{what} on {node} of {environment}: {other}{}", because(message)),

@@ -86,6 +86,24 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
+impl Lease {
+    /// Who has it now: nobody when its holder is gone, or cannot be seen and has said nothing for its time to live.
+    pub fn living(&self, now: Timestamp, judge: &dyn Fn(&Holder) -> Liveness) -> Option<&Holder> {
+        self.holder.as_ref().filter(|holder| !self.is_lost(now, judge(holder)))
+    }
+
+    fn is_lost(&self, now: Timestamp, liveness: Liveness) -> bool {
+        match liveness {
+            Liveness::Alive => false,
+            Liveness::Dead => true,
+            Liveness::Unknown => {
+                let ttl = SignedDuration::try_from(self.ttl).unwrap_or(SignedDuration::MAX);
+                now.duration_since(self.renewed_at) > ttl
+            }
+        }
+    }
+}
+
 /// What becomes of a wish to have the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseDecision {
@@ -118,16 +136,7 @@ pub fn evaluate(current: Option<&Lease>, me: &Holder, now: Timestamp, liveness: 
     let Some(holder) = &lease.holder else {
         return take;
     };
-    let lost = holder == me
-        || match liveness {
-            Liveness::Alive => false,
-            Liveness::Dead => true,
-            Liveness::Unknown => {
-                let ttl = SignedDuration::try_from(lease.ttl).unwrap_or(SignedDuration::MAX);
-                now.duration_since(lease.renewed_at) > ttl
-            }
-        };
-    if lost {
+    if holder == me || lease.is_lost(now, liveness) {
         take
     } else {
         LeaseDecision::Held {
@@ -266,6 +275,24 @@ mod tests {
                     prop_assert_eq!(by, holder(1));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_lease_has_a_holder_for_as_long_as_another_could_not_take_it() {
+        let (held, late) = (lease(5, 0, 10), Timestamp::from_second(11).expect("in range"));
+        for (liveness, now, lives) in [
+            (Liveness::Alive, late, true),
+            (Liveness::Dead, Timestamp::UNIX_EPOCH, false),
+            (Liveness::Unknown, Timestamp::UNIX_EPOCH, true),
+            (Liveness::Unknown, late, false),
+        ] {
+            assert_eq!(held.living(now, &|_| liveness).is_some(), lives, "{liveness:?}");
+            assert_eq!(
+                !takes(&evaluate(Some(&held), &holder(2), now, liveness)),
+                lives,
+                "{liveness:?}"
+            );
         }
     }
 

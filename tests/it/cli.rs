@@ -98,7 +98,7 @@ fn bad_input_is_exit_2_with_its_line_and_touches_nothing() {
     for (from, to, expected, place) in rows {
         let workspace = workspace(&SOUND.replacen(from, to, 1));
         let state = workspace.path().join("state");
-        for command in [&["lint", "environments"][..], &["up", "one"]] {
+        for command in [&["lint"][..], &["up", "one"]] {
             let said = stagegate(&state, workspace.path(), command);
             let words = text(&said.stderr);
             assert_eq!(said.status.code(), Some(2), "{to}: {words}");

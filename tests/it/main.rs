@@ -3,8 +3,12 @@
 mod cli;
 mod hosts;
 mod incident;
+mod operators;
+mod reference;
 mod report;
+mod serve;
 mod signals;
 mod simulation;
 mod store;
 mod tidy;
+mod trivial;

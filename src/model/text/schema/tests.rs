@@ -289,19 +289,19 @@ fn a_wrong_type_says_what_it_should_mean() {
 
 #[test]
 fn values_out_of_bounds_are_problems() {
-    insta::assert_snapshot!(shown("name: Panda server nr 1\nmaxUnavailable: -1\nafter: [a, b, a]\nports: {a: 1, b: 2, c: 70000}\nshare: 1.0\npair: [1]\n"), @"
+    insta::assert_snapshot!(shown("name: Green server nr 1\nmaxUnavailable: -1\nafter: [a, b, a]\nports: {a: 1, b: 2, c: 70000}\nshare: 1.0\npair: [1]\n"), @"
     error: has 17 characters, at most 12 allowed
      --> c.yaml:1:7
       |
-    1 | name: Panda server nr 1
+    1 | name: Green server nr 1
       |       ^^^^^^^^^^^^^^^^^ name
       |
       = help: `name`: How other components refer to it
 
-    error: `Panda server nr 1` does not match the pattern ^[a-z0-9-]+$
+    error: `Green server nr 1` does not match the pattern ^[a-z0-9-]+$
      --> c.yaml:1:7
       |
-    1 | name: Panda server nr 1
+    1 | name: Green server nr 1
       |       ^^^^^^^^^^^^^^^^^ name
       |
       = help: `name`: How other components refer to it

@@ -1,0 +1,124 @@
+//! Where an environment's reports go, and who carries them there. The outbox is the home's: a sink has its environment
+//! before its name there, since two environments may both call theirs `chat`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::fleet::Fleet;
+use super::session;
+use crate::home::{Home, make_private};
+use crate::http::{HttpOptions, Route};
+use crate::model::environment::ReportSink;
+use crate::model::upgrade::Event;
+use crate::report::{self, Courier, FileSink, LineSink, Sink, WebhookError, WebhookSink};
+use crate::secrets::SecretError;
+use crate::store::{EventRecord, Store, UpgradeRecord};
+
+/// Why an environment's reports cannot be carried.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The address of a webhook is a secret.
+    #[error("report sink {sink}: {source}")]
+    Secret {
+        /// Which sink.
+        sink: String,
+        /// What is wrong.
+        source: SecretError,
+    },
+    /// The address cannot be used.
+    #[error("report sink {sink}: {source}")]
+    Webhook {
+        /// Which sink.
+        sink: String,
+        /// What is wrong.
+        source: WebhookError,
+    },
+    /// The directory of a file cannot be made.
+    #[error("report sink {sink}: cannot make {directory}: {source}")]
+    Directory {
+        /// Which sink.
+        sink: String,
+        /// The directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Names of the sinks that an environment's reports go to, as the outbox has them.
+#[must_use]
+pub fn sinks(fleet: &Fleet) -> Vec<String> {
+    let stated = fleet.environment.spec.reports.iter();
+    stated.map(|sink| outbox_name(fleet, sink)).collect()
+}
+
+fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
+    format!("{}/{}", fleet.environment.name, sink.name)
+}
+
+/// Whoever drains an environment's outbox.
+///
+/// # Errors
+/// A sink that cannot be made ready.
+pub fn courier(home: &Home, fleet: &Fleet) -> Result<Courier, DeliveryError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    for stated in &fleet.environment.spec.reports {
+        let ReportSink {
+            name,
+            file,
+            webhook,
+            stdout,
+        } = stated;
+        let outbox = outbox_name(fleet, stated);
+        if let Some(file) = file {
+            let directory = home.environment(&fleet.environment.name);
+            make_private(&directory).map_err(|source| DeliveryError::Directory {
+                sink: name.clone(),
+                directory: directory.clone(),
+                source,
+            })?;
+            sinks.push(Box::new(FileSink::new(outbox, directory.join(&file.path))));
+        } else if let Some(webhook) = webhook {
+            let url = fleet
+                .secrets
+                .text(&webhook.url)
+                .map_err(|source| DeliveryError::Secret {
+                    sink: name.clone(),
+                    source,
+                })?;
+            let options = HttpOptions {
+                route: Route::EnvironmentProxy,
+                ..HttpOptions::default()
+            };
+            let sink = WebhookSink::new(outbox, &url, &options, Arc::new(Timestamp::now));
+            sinks.push(Box::new(sink.map_err(|source| DeliveryError::Webhook {
+                sink: name.clone(),
+                source,
+            })?));
+        } else if stdout.is_some() {
+            sinks.push(Box::new(LineSink::new(outbox, Box::new(std::io::stderr()))));
+        }
+    }
+    let store: Arc<dyn Store> = Arc::clone(home.store()) as Arc<dyn Store>;
+    Ok(Courier::new(store, sinks, Arc::new(Timestamp::now)))
+}
+
+/// Whether events reach standard error as reports already, so that whoever drives must not say them too.
+#[must_use]
+pub fn tells_stderr(fleet: &Fleet) -> bool {
+    fleet.environment.spec.reports.iter().any(|r| r.stdout.is_some())
+}
+
+/// An event of an upgrade, as a report says it.
+#[must_use]
+pub fn line(upgrade: &UpgradeRecord, event: &Event) -> String {
+    let record = EventRecord {
+        seq: 0,
+        environment: upgrade.spec.environment.clone(),
+        upgrade: Some(upgrade.name.clone()),
+        event: event.clone(),
+    };
+    report::text(&session::subject(&upgrade.spec), &record)
+}

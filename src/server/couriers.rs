@@ -1,0 +1,125 @@
+//! One courier an environment, for ever; begun anew when the environment's file names other sinks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinHandle;
+
+use crate::engine::delivery;
+use crate::engine::fleet::Fleet;
+use crate::home::Home;
+use crate::model::environment::ReportSink;
+use crate::model::system::PortShift;
+use crate::report::Courier;
+use crate::store::{Store as _, StoreError};
+use crate::workspace::Workspace;
+
+/// A courier on its way.
+struct OnTheWay {
+    stated: Vec<ReportSink>,
+    courier: Arc<Courier>,
+    task: JoinHandle<()>,
+}
+
+/// The couriers of a home.
+pub(super) struct Couriers<'a> {
+    home: &'a Home,
+    workspace: &'a Workspace,
+    shift: PortShift,
+    by_environment: BTreeMap<String, OnTheWay>,
+    /// What was said of an environment whose reports cannot be carried, so that it is said once.
+    complaints: BTreeMap<String, String>,
+}
+
+impl<'a> Couriers<'a> {
+    pub(super) fn new(home: &'a Home, workspace: &'a Workspace, shift: PortShift) -> Self {
+        Self {
+            home,
+            workspace,
+            shift,
+            by_environment: BTreeMap::new(),
+            complaints: BTreeMap::new(),
+        }
+    }
+
+    /// Sees to it that every environment that is up, or still has something to tell, has its courier.
+    pub(super) fn reread(&mut self) {
+        match self.environments() {
+            Ok(names) => names.iter().for_each(|name| self.reread_one(name)),
+            Err(why) => tracing::warn!(%why, "cannot look for environments"),
+        }
+    }
+
+    /// Makes sure that an environment has a courier, without looking at its file when it has one.
+    pub(super) fn serve(&mut self, environment: &str) {
+        if !self.by_environment.contains_key(environment) && !self.complaints.contains_key(environment) {
+            self.reread_one(environment);
+        }
+    }
+
+    fn environments(&self) -> Result<BTreeSet<String>, StoreError> {
+        let store = self.home.store();
+        let mut names: BTreeSet<String> = store.resources("Environment")?.into_iter().map(|r| r.name).collect();
+        // The last reports of one that was purged may still wait.
+        let pending = store.pending(None, None)?.into_iter().filter(|p| p.waiting > 0);
+        names.extend(pending.filter_map(|p| p.sink.split_once('/').map(|(environment, _)| environment.to_owned())));
+        Ok(names)
+    }
+
+    fn reread_one(&mut self, environment: &str) {
+        if let Err(why) = self.try_reread(environment) {
+            let said = self.complaints.insert(environment.to_owned(), why.clone());
+            if said.as_ref() != Some(&why) {
+                tracing::warn!(environment, %why, "its reports wait");
+            }
+        } else {
+            self.complaints.remove(environment);
+        }
+    }
+
+    fn try_reread(&mut self, environment: &str) -> Result<(), String> {
+        let fleet = Fleet::read(self.home, self.workspace, environment, self.shift).map_err(|e| e.to_string())?;
+        let stated = &fleet.environment.spec.reports;
+        if self
+            .by_environment
+            .get(environment)
+            .is_some_and(|on_the_way| on_the_way.stated == *stated)
+        {
+            return Ok(());
+        }
+        let courier = Arc::new(delivery::courier(self.home, &fleet).map_err(|e| e.to_string())?);
+        let task = tokio::spawn({
+            let courier = Arc::clone(&courier);
+            async move { courier.run().await }
+        });
+        let new = OnTheWay {
+            stated: stated.clone(),
+            courier,
+            task,
+        };
+        if let Some(old) = self.by_environment.insert(environment.to_owned(), new) {
+            // What it was carrying is carried again by the new one, with the same key.
+            old.task.abort();
+        }
+        Ok(())
+    }
+
+    /// Carries what waits for at most this long, then ends.
+    pub(super) async fn finish(self, patience: Duration) {
+        let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::ZERO);
+        let end = Timestamp::now().saturating_add(patience).unwrap_or(Timestamp::MAX);
+        // Beside the running ones, which have claimed what they are carrying.
+        join_all(self.by_environment.values().map(async |on_the_way| {
+            if let Err(why) = on_the_way.courier.drain(end).await {
+                tracing::warn!(%why, "reports wait");
+            }
+        }))
+        .await;
+        for on_the_way in self.by_environment.values() {
+            on_the_way.task.abort();
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `/healthz`: whether the loop lives and the state can be read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::home::Home;
+use crate::store::Store as _;
+
+/// The loop turns every second; a turn that waits for a locked state file takes some seconds. After this it hangs.
+const LOOP_LIMIT: Duration = Duration::from_secs(30);
+/// Reading the state takes microseconds, unless the disk hangs.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the loop says of itself.
+pub(super) struct Health {
+    home: Home,
+    started_at: Timestamp,
+    pulse: Mutex<Pulse>,
+}
+
+struct Pulse {
+    last: Instant,
+    driving: BTreeMap<String, String>,
+    troubles: BTreeMap<String, String>,
+}
+
+impl Health {
+    pub(super) fn new(home: Home) -> Self {
+        Self {
+            home,
+            started_at: Timestamp::now(),
+            pulse: Mutex::new(Pulse {
+                last: Instant::now(),
+                driving: BTreeMap::new(),
+                troubles: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// The loop has turned, with these upgrades under way, by environment.
+    pub(super) fn beat(&self, driving: BTreeMap<String, String>) {
+        let mut pulse = self.pulse();
+        pulse.last = Instant::now();
+        pulse.driving = driving;
+    }
+
+    /// Environments whose upgrade cannot be driven, and why.
+    pub(super) fn troubles(&self, troubles: BTreeMap<String, String>) {
+        self.pulse().troubles = troubles;
+    }
+
+    fn pulse(&self) -> std::sync::MutexGuard<'_, Pulse> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(&self) -> (StatusCode, Value) {
+        let home = self.home.clone();
+        // Off the runtime's threads: a disk that hangs would hang the answer too.
+        let read = tokio::task::spawn_blocking(move || home.store().unfinished(None).map(|open| open.len()));
+        let read = match tokio::time::timeout(READ_LIMIT, read).await {
+            Err(_) => Err(format!("the state could not be read within {} s", READ_LIMIT.as_secs())),
+            Ok(Err(why)) => Err(why.to_string()),
+            Ok(Ok(Err(why))) => Err(why.to_string()),
+            Ok(Ok(Ok(open))) => Ok(open),
+        };
+        let pulse = self.pulse();
+        let silent = pulse.last.elapsed();
+        let mut body = json!({
+            "status": "ok",
+            "version": env!("CARGO_PKG_VERSION"),
+            "startedAt": self.started_at,
+            "driving": pulse.driving,
+            "troubles": pulse.troubles,
+        });
+        let why = match read {
+            Err(why) => why,
+            Ok(_) if silent > LOOP_LIMIT => format!("the loop has not turned for {} s", silent.as_secs()),
+            Ok(open) => {
+                body["unfinished"] = json!(open);
+                return (StatusCode::OK, body);
+            }
+        };
+        body["status"] = json!("failing");
+        body["why"] = json!(why);
+        (StatusCode::SERVICE_UNAVAILABLE, body)
+    }
+}
+
+/// Answers until the server ends.
+pub(super) async fn answer(listener: TcpListener, health: Arc<Health>, end: impl Future<Output = ()> + Send + 'static) {
+    let router = Router::new().route("/healthz", get(healthz)).with_state(health);
+    if let Err(why) = axum::serve(listener, router).with_graceful_shutdown(end).await {
+        tracing::warn!(%why, "nobody answers /healthz any more");
+    }
+}
+
+async fn healthz(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
+    let (status, body) = health.look().await;
+    (status, Json(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let home = Home::open(&directory.path().join("state")).expect("a home");
+        (directory, home)
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_turns_is_well_and_names_what_it_drives() {
+        let (_directory, home) = home();
+        let health = Health::new(home);
+        health.beat(BTreeMap::from([("staging".to_owned(), "server-2-abcd".to_owned())]));
+        let (status, body) = health.look().await;
+        assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("ok")));
+        assert_eq!(body["driving"]["staging"], "server-2-abcd");
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_hangs_is_not_well() {
+        let (_directory, home) = home();
+        let health = Health::new(home);
+        let long_ago = Instant::now().checked_sub(LOOP_LIMIT + Duration::from_secs(1));
+        health.pulse().last = long_ago.expect("this machine has run for longer");
+        let (status, body) = health.look().await;
+        assert_eq!(
+            (status, &body["status"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("failing"))
+        );
+        assert!(
+            body["why"].as_str().expect("words").contains("has not turned"),
+            "{body}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_state_that_cannot_be_read_is_not_well() {
+        let (directory, home) = home();
+        let health = Health::new(home);
+        std::fs::write(
+            directory.path().join("state/stagegate.db"),
+            "no database at all, and long enough to tell",
+        )
+        .expect("written");
+        let (status, body) = health.look().await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    }
+}

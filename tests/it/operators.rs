@@ -1,0 +1,174 @@
+//! Commands of an operator without a server: undo, retry, rehearsals, and what programs get from all of them.
+
+use std::process::Command;
+
+use crate::trivial::{ENVIRONMENT, Trivial};
+
+#[test]
+fn undo_returns_to_the_build_before_and_refuses_where_there_is_none() {
+    let small = Trivial::up();
+    let never = small.run(&["retry", ENVIRONMENT]);
+    assert_eq!(never.code, Some(2), "{never:?}");
+    let nothing = small.run(&["undo", ENVIRONMENT, "-o", "json"]);
+    assert_eq!(nothing.code, Some(6), "{nothing:?}");
+    assert!(nothing.err.contains("there is nothing to undo in small"), "{nothing:?}");
+    assert_eq!(nothing.json()["kind"], "Status", "{nothing:?}");
+
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]).code, Some(0));
+    let succeeded = small.run(&["retry", ENVIRONMENT]);
+    assert_eq!(succeeded.code, Some(6), "{succeeded:?}");
+    // What changed nothing and what was rolled back is not what undo goes back over.
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]).code, Some(0));
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=bad"]).code, Some(3));
+
+    let plan = small.run(&["undo", ENVIRONMENT, "--dry-run", "-o", "json"]);
+    assert_eq!(
+        (plan.code, &plan.json()["metadata"]["name"]),
+        (Some(0), &"web-1".into()),
+        "{plan:?}"
+    );
+    let undone = small.run(&["undo", ENVIRONMENT, "-o", "json"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    let upgrade = undone.json();
+    assert_eq!(upgrade["spec"]["build"], "web-1");
+    for node in upgrade["status"]["nodes"].as_array().expect("nodes") {
+        assert_eq!(node["build"], "web-1", "{node}");
+    }
+}
+
+#[test]
+fn programs_get_one_resource_whatever_the_exit_code() {
+    let small = Trivial::up();
+    for (arguments, code, kind) in [
+        (&["why", ENVIRONMENT][..], 2, "Status"),
+        (&["upgrade", ENVIRONMENT, "--build", "web=9"], 2, "Status"),
+        (&["upgrade", ENVIRONMENT, "--build", "web=2"], 0, "Upgrade"),
+        (&["upgrade", ENVIRONMENT, "--build", "web=bad"], 3, "Upgrade"),
+        (&["upgrade", ENVIRONMENT, "--build", "web=bad"], 6, "Status"),
+        (&["plan", ENVIRONMENT, "--build", "web=bad"], 6, "Plan"),
+        (&["why", ENVIRONMENT], 0, "Why"),
+        (&["status", ENVIRONMENT], 0, "Environment"),
+        (&["status"], 0, "List"),
+        (&["status", "other"], 2, "Status"),
+        (&["pause", ENVIRONMENT], 2, "Status"),
+    ] {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["-o", "json"]);
+        let said = small.run(&arguments);
+        assert_eq!(said.code, Some(code), "{arguments:?}: {said:?}");
+        // One document and nothing else, or this panics.
+        let resource = said.json();
+        assert_eq!(resource["kind"], kind, "{arguments:?}: {said:?}");
+        for key in ["apiVersion", "metadata"] {
+            assert!(!resource[key].is_null(), "{arguments:?} has no {key}: {said:?}");
+        }
+        if kind == "Status" {
+            assert_eq!(resource["status"]["exitCode"], code, "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rehearsal_restarts_a_component_under_the_upgrades_own_lease() {
+    let small = Trivial::up();
+    small.write(
+        "workspace/pipelines/restart.yaml",
+        &rehearsal("restartComponent: {component: web, after: 100ms}"),
+    );
+    let said = small.run(&["rehearse", "restart", "-o", "json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let upgrade = small.upgrade();
+    let name = upgrade["metadata"]["name"].as_str().expect("a name");
+    assert_eq!(said.json()["status"]["runs"][0]["upgrade"], name, "{said:?}");
+    // The upgrade's own restarts, and one more on each node, which it did not ask for.
+    assert_eq!(small.completed(name, "restart"), 2);
+    assert_eq!(small.completed("disturb2", "restart"), 2);
+
+    // Afterwards the build runs already, so the run ends before the disturbance: that shows nothing.
+    small.write(
+        "workspace/pipelines/late.yaml",
+        &rehearsal("restartComponent: {component: web, after: 1h}"),
+    );
+    let said = small.run(&["rehearse", "late", "-o", "json"]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    let unmet = said.json()["status"]["runs"][0]["unmet"].to_string();
+    assert!(unmet.contains("ended before its time came"), "{unmet}");
+}
+
+#[test]
+fn a_disk_that_others_use_is_never_filled() {
+    let small = Trivial::up();
+    small.write(
+        "workspace/pipelines/fill.yaml",
+        &rehearsal("fillDisk: {node: n1, after: 0s, hold: 1s}"),
+    );
+    let said = small.run(&["rehearse", "fill"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("no file system of its own"), "{said:?}");
+    let history = small.run(&["history", ENVIRONMENT, "-o", "json"]).json();
+    assert_eq!(history["items"], serde_json::json!([]), "nothing was begun");
+}
+
+/// The space is taken while the rehearsal goes on, so that the install fails there, and is free again afterwards.
+#[test]
+fn a_nodes_own_disk_is_filled_for_a_while() {
+    let small = Trivial::new();
+    let disk = SmallDisk::mount(&small.path("state/environments/small/nodes/n1"));
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
+    let before = disk.free();
+    small.write(
+        "workspace/builds/large/answer",
+        &format!("yes{}\n", " and more".repeat(100_000)),
+    );
+    let text = rehearsal("fillDisk: {node: n1, after: 0s, hold: 1h, leaveMib: 0}")
+        .replace("web=2", "web=large")
+        .replace("phase: Succeeded", "phase: Paused");
+    small.write("workspace/pipelines/fill.yaml", &text);
+    let said = small.run(&["rehearse", "fill", "-o", "json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(disk.free() + 200_000 > before, "{} of {before}", disk.free());
+    // With space again the held upgrade goes through.
+    let retried = small.run(&["retry", ENVIRONMENT]);
+    assert_eq!(retried.code, Some(0), "{retried:?}");
+    drop(small);
+    drop(disk);
+}
+
+fn rehearsal(disturbance: &str) -> String {
+    format!(
+        "apiVersion: stagegate.dev/v1alpha1\nkind: Rehearsal\nmetadata: {{name: some}}\nspec:\n  environment: {ENVIRONMENT}\n  \
+         disturbances:\n    - name: one\n      {disturbance}\n  runs:\n    - build: web=2\n      expect:\n        phase: Succeeded\n"
+    )
+}
+
+/// A file system of 8 MiB.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path) -> Self {
+        std::fs::create_dir_all(at).expect("made");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let state = at.ancestors().nth(4).expect("the state directory");
+        std::fs::set_permissions(state, mode).expect("ours");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "small"])
+            .arg(at)
+            .status();
+        assert!(
+            done.expect("mount runs").success(),
+            "this test mounts a small disk: run it as root, as tests/run does"
+        );
+        Self(at.to_owned())
+    }
+
+    fn free(&self) -> u64 {
+        let seen = rustix::fs::statvfs(&self.0).expect("mounted");
+        seen.f_bfree * seen.f_frsize
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
