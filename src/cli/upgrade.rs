@@ -280,7 +280,7 @@ impl Carrier<'_> {
             printer.doing(now_doing(status));
         };
         let interrupt = self.interrupt.clone();
-        let driving = session::run(home, fleet, record, lease, interrupt, &on_commit, async |_| {});
+        let driving = session::run(home, fleet, record, lease, interrupt, &on_commit);
         let name = &record.name;
         let limit = async {
             match self.patience {

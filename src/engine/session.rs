@@ -31,6 +31,8 @@ pub const LEASE_TTL: Duration = Duration::from_secs(15);
 pub const HANDING_BACK: Duration = Duration::from_secs(5);
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
+/// Calls in flight when an upgrade ends are waited for as long: several times what a healthy one takes.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Clearing away is for the next upgrade's sake; it may take this long.
 const PRUNE_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -268,6 +270,18 @@ impl KnownBuild {
             .collect()
     }
 
+    /// Of one component, by digest, as nodes name them.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn by_digest(home: &Home, component: &str) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
+        Ok(Self::all(home)?
+            .into_values()
+            .filter(|b| b.spec.component == component)
+            .map(|b| (b.spec.digest, b.spec.reference()))
+            .collect())
+    }
+
     /// Writes a build that was just found in its source.
     ///
     /// # Errors
@@ -454,20 +468,14 @@ pub async fn run(
     lease: &HeldLease,
     interrupt: Interrupt,
     on_commit: &OnCommit<'_>,
-    beside: impl AsyncFnOnce(&LiveWorld<'_>),
 ) -> Result<Ending, SessionError> {
-    let known = KnownBuild::all(home)?;
     let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
-    let target = known.get(&record.spec.build).ok_or_else(unknown)?;
+    let target = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
     let component = fleet
         .environment
         .component(&record.spec.component)
         .ok_or_else(unknown)?;
-    let builds: BTreeMap<Digest, BuildRef> = known
-        .values()
-        .filter(|b| b.spec.component == component.name)
-        .map(|b| (b.spec.digest, b.spec.reference()))
-        .collect();
+    let builds = KnownBuild::by_digest(home, &component.name)?;
     let plan = plan(fleet, component, &record.name, &target.spec.reference());
     let world = LiveWorld::new(Parts {
         home,
@@ -488,7 +496,11 @@ pub async fn run(
         on_commit,
     })?;
     let ending = drive(&world, &plan, &Limits::default()).await?;
-    beside(&world).await;
+    let patience = match &ending {
+        Ending::Settled(_) => LAST_CALLS,
+        Ending::Interrupted(_) => Duration::ZERO,
+    };
+    world.account(patience).await.map_err(DriveError::from)?;
     if let Ending::Settled(status) = &ending
         && status.phase.is_final()
     {

@@ -9,12 +9,14 @@ use jiff::Timestamp;
 
 use super::builds::{self, BuildError, Order};
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
+use super::session::KnownBuild;
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
 use crate::http::Connections;
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::Component;
 use crate::signals::http::HttpCall;
+use crate::store::StoreError;
 
 /// One wait for the end of a step.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,6 +67,9 @@ pub enum UpError {
     /// A host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Told what begins, for people who wait.
@@ -117,22 +122,24 @@ impl Bringing<'_> {
         if component.actions.setup.is_some() && !sight.set_up {
             self.script(component, place, build, Lifecycle::Setup).await?;
         }
-        let mut running_build = None;
-        if let Some(build) = build {
-            if sight.current.is_none() {
-                let release = build.digest;
-                let artifact = self.home.artifact(&release);
-                (self.on_step)(&format!("{node}: installing {}", build.name));
-                place
-                    .host
-                    .deliver(&place.address, &self.token, &release, &artifact)
-                    .await?;
-                let script = self
-                    .fleet
-                    .script(component, Some(&place.site), Some(build), Lifecycle::Install)?;
-                self.work(place, "install", Work::Install { release, script }).await?;
-                self.work(place, "activate", Work::Activate { release }).await?;
-            }
+        let known = KnownBuild::by_digest(self.home, &component.name)?;
+        // What a node runs is what was last activated there, which an upgrade may have changed since the file was written.
+        let mut running_build = sight.current.as_ref().and_then(|current| known.get(current));
+        if let Some(build) = build
+            && sight.current.is_none()
+        {
+            let release = build.digest;
+            let artifact = self.home.artifact(&release);
+            (self.on_step)(&format!("{node}: installing {}", build.name));
+            place
+                .host
+                .deliver(&place.address, &self.token, &release, &artifact)
+                .await?;
+            let script = self
+                .fleet
+                .script(component, Some(&place.site), Some(build), Lifecycle::Install)?;
+            self.work(place, "install", Work::Install { release, script }).await?;
+            self.work(place, "activate", Work::Activate { release }).await?;
             running_build = Some(build);
         }
         if component.service.is_none() || component.actions.start.is_none() {
@@ -153,7 +160,8 @@ impl Bringing<'_> {
             .context(&component.name, Some(&place.site), build);
         let client = crate::signals::http::client(None, None, Connections::Fresh);
         for probe in &component.probes {
-            if build.is_some_and(|b| !probe.builds.contains(&b.version)) {
+            // Of a build that we do not know only what is asked of every build can be asked.
+            if !probe.builds.contains(build.map_or("", |b| &b.version)) {
                 continue;
             }
             let mute = |why: String| UpError::Mute {

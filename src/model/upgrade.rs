@@ -161,6 +161,9 @@ pub struct UpgradeStatus {
     /// The proof of the cure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cure: Option<Cure>,
+    /// What became of the updates of our own traffic; absent where it has no effect to look for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Updates>,
     /// How a rollback is to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_for: Option<RollbackFor>,
@@ -188,6 +191,7 @@ impl UpgradeStatus {
             blockers: Vec::new(),
             failed_gate: None,
             cure: None,
+            updates: None,
             rollback_for: None,
             started_at: None,
             finished_at: None,
@@ -213,6 +217,30 @@ pub struct Cure {
     /// How it came out, once it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Timestamp>,
+}
+
+/// Updates of our own traffic that the service acknowledged, looked for again when a driver ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Updates {
+    /// Acknowledged while a driver watched.
+    pub acknowledged: u64,
+    /// Of these, not there any more.
+    pub lost: u64,
+    /// Of these, neither found nor missed: the look failed.
+    pub unchecked: u64,
+}
+
+impl std::ops::Add for Updates {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged + other.acknowledged,
+            lost: self.lost + other.lost,
+            unchecked: self.unchecked + other.unchecked,
+        }
+    }
 }
 
 /// One node of an upgrade.

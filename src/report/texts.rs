@@ -25,6 +25,7 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
         "NodeRolledBack" => format!("{what} rollback on: {host}{by}."),
         "GateFailed" | "NodeOutOfService" => message.clone(),
+        "UpdatesKept" | "UpdatesLost" => format!("{what} upgrade of {environment}: {message}"),
         "RollbackIneffective" => format!("the rollback of {what} did not cure it{}", because(message)),
         "Failed" => format!("{what} failed{}", because(message)),
         "Quarantined" => format!("{what} is quarantined for {environment}{}", because(message)),
@@ -66,7 +67,7 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
 /// What an alert says of its service, in percent; `None` for what is no alert.
 fn availability(event: &Event) -> Option<&'static str> {
     match (event.reason.as_str(), event.severity) {
-        ("GateFailed" | "NodeOutOfService" | "RollbackIneffective" | "Failed", _) => Some("0"),
+        ("GateFailed" | "NodeOutOfService" | "RollbackIneffective" | "Failed" | "UpdatesLost", _) => Some("0"),
         // The gate that failed has passed again.
         ("RolledBack", Severity::Alert) => Some("100"),
         // Held or on its way: nothing shows how well the service is.

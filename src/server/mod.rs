@@ -176,7 +176,7 @@ impl Server<'_> {
             }
         };
         let interrupt = self.interrupt.clone();
-        session::run(self.home, &fleet, record, lease, interrupt, &on_commit, async |_| {}).await?;
+        session::run(self.home, &fleet, record, lease, interrupt, &on_commit).await?;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The live world behind the loop: the store, the hosts and the signals of one upgrade.
 
+mod kept;
 mod log_reader;
 mod serving;
 mod watch;
@@ -23,7 +24,7 @@ use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, Work};
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::upgrade::{Blocker, Event, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
+use crate::model::upgrade::{Blocker, Event, Severity, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
 use crate::model::values::Digest;
 use crate::report::{self, Subject};
 use crate::rollout::{Decision, Prepared};
@@ -142,9 +143,66 @@ impl<'a> LiveWorld<'a> {
         })
     }
 
-    /// The signals, for what looks at them beside the decision.
-    pub fn watch(&self) -> &Watch {
-        &self.watch
+    /// Ends the traffic and writes down what became of the updates that it saw acknowledged.
+    pub(super) async fn account(&self, patience: Duration) -> Result<(), CommitError> {
+        let Some(kept) = self.watch.look_again(patience).await else {
+            return Ok(());
+        };
+        if kept.updates.acknowledged == 0 {
+            return Ok(());
+        }
+        let Loaded {
+            mut status,
+            wish: _,
+            version,
+        } = self.load().await?;
+        status.updates = Some(status.updates.unwrap_or_default() + kept.updates);
+        let sound = kept.updates.lost == 0 && kept.updates.unchecked == 0;
+        let event = Event {
+            at: Timestamp::now(),
+            reason: if kept.updates.lost == 0 {
+                "UpdatesKept"
+            } else {
+                "UpdatesLost"
+            }
+            .to_owned(),
+            severity: if sound { Severity::Step } else { Severity::Alert },
+            node: None,
+            message: kept.words(),
+        };
+        self.write(version, &status, &[event], &[]).map(|_| ())
+    }
+
+    /// One write: status, events, reports and what builds have earned.
+    fn write(
+        &self,
+        version: u64,
+        status: &UpgradeStatus,
+        events: &[Event],
+        builds: &[BuildChange],
+    ) -> Result<u64, CommitError> {
+        let store = self.home.store();
+        let subject = Subject {
+            component: self.spec.component.clone(),
+            build: self.spec.build.clone(),
+            user: self.spec.user.clone(),
+        };
+        let dispatch = report::dispatcher(store.home(), &subject, &self.sinks);
+        let committed = store
+            .commit(&Commit {
+                upgrade: &self.upgrade,
+                expected_version: version,
+                token: &self.token,
+                at: Timestamp::now(),
+                status,
+                events,
+                builds,
+                wish: None,
+                dispatch: &dispatch,
+            })
+            .map_err(|e| told(&e))?;
+        (self.on_commit)(status, events);
+        Ok(committed.resource_version)
     }
 
     fn place(&self, node: usize) -> &Place {
@@ -237,32 +295,11 @@ impl World for LiveWorld<'_> {
     }
 
     async fn commit(&self, version: u64, decision: &Decision) -> Result<u64, CommitError> {
-        let store = self.home.store();
-        let subject = Subject {
-            component: self.spec.component.clone(),
-            build: self.spec.build.clone(),
-            user: self.spec.user.clone(),
-        };
-        let dispatch = report::dispatcher(store.home(), &subject, &self.sinks);
         let mut status = decision.status.clone();
         for (node, place) in status.nodes.iter_mut().zip(self.fleet.places(&self.component.name)) {
             node.address.clone_from(&place.site.address);
         }
-        let committed = store
-            .commit(&Commit {
-                upgrade: &self.upgrade,
-                expected_version: version,
-                token: &self.token,
-                at: Timestamp::now(),
-                status: &status,
-                events: &decision.events,
-                builds: &self.marks(decision),
-                wish: None,
-                dispatch: &dispatch,
-            })
-            .map_err(|e| told(&e))?;
-        (self.on_commit)(&status, &decision.events);
-        Ok(committed.resource_version)
+        self.write(version, &status, &decision.events, &self.marks(decision))
     }
 
     async fn renew(&self) -> Result<(), CommitError> {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::kept::{self, Kept};
 use super::log_reader::HostLog;
 use super::serving::Answers;
 use super::window::{GateSetup, Record, Window};
@@ -29,7 +30,7 @@ use crate::signals::log::calls::{LogPatterns, LogPlan};
 use crate::signals::log::follow::Begin;
 use crate::signals::postgres::blocking::{self, Attribution};
 use crate::signals::sql::{Limit, WatchedQuery};
-use crate::signals::traffic::{Acknowledged, Target, TrafficHandle, TrafficPlan};
+use crate::signals::traffic::{Target, TrafficHandle, TrafficPlan};
 use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
 
 /// How often the database is asked who blocks whom while that matters.
@@ -312,16 +313,14 @@ impl Watch {
         state.blockers.clone()
     }
 
-    /// Calls with a right answer since the last look, of all traffic.
-    pub fn take_acknowledged(&self) -> Vec<Acknowledged> {
-        self.traffic.iter().flat_map(|t| t.handle.take_acknowledged()).collect()
-    }
-
-    /// Sends nothing more and lets the calls in flight end.
-    pub async fn stop(&self, patience: Duration) {
-        for source in &self.traffic {
-            source.handle.stop(patience).await;
-        }
+    /// Sends nothing more, lets the calls in flight end, and looks again for what each acknowledged one was to change.
+    /// `None` when no traffic has an effect to look for.
+    pub(super) async fn look_again(&self, patience: Duration) -> Option<Kept> {
+        let with_effect = || self.traffic.iter().filter(|t| t.stated.effect.is_some());
+        with_effect().next()?;
+        futures::future::join_all(self.traffic.iter().map(|source| source.handle.stop(patience))).await;
+        let acknowledged = with_effect().flat_map(|t| t.handle.take_acknowledged()).collect();
+        Some(kept::look_again(acknowledged).await)
     }
 
     fn apply(&self, place: &Place, wanted: &Wanted, now_us: i64) {

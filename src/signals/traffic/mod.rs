@@ -172,12 +172,23 @@ impl std::fmt::Debug for Target {
 }
 
 /// A call with a right answer, in time or late: what it asked for must be found afterwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Acknowledged {
     /// Its number.
     pub id: CallId,
     /// The node that answered.
     pub node: String,
+    /// What was called: knows what must be found.
+    pub call: Arc<dyn Call>,
+}
+
+impl std::fmt::Debug for Acknowledged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acknowledged")
+            .field("id", &self.id)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a source ended.
@@ -423,7 +434,7 @@ impl Node {
         }
     }
 
-    fn acknowledge(&self, id: CallId) {
+    fn acknowledge(&self, id: CallId, call: &Arc<dyn Call>) {
         let mut acknowledged = lock(&self.acknowledged);
         if acknowledged.len() == MAX_ACKNOWLEDGED {
             acknowledged.pop_front();
@@ -431,6 +442,7 @@ impl Node {
         acknowledged.push_back(Acknowledged {
             id,
             node: self.name.clone(),
+            call: Arc::clone(call),
         });
     }
 }
@@ -521,7 +533,7 @@ impl OneCall {
         if answer != Answer::Right {
             return self.sample(intended, answered_at, meaning(answer));
         }
-        self.node.acknowledge(id);
+        self.node.acknowledge(id, &self.target.call);
         match self.target.call.effect(id).await {
             Ok(Effect::Seen) => self.sample(intended, answered_at, Outcome::Ok),
             Ok(Effect::Missing { why }) => {
@@ -545,7 +557,7 @@ impl OneCall {
 
     fn afterwards(&self, id: CallId, intended: Instant, answer: Option<Answer>) {
         if answer == Some(Answer::Right) {
-            self.node.acknowledge(id);
+            self.node.acknowledge(id, &self.target.call);
         }
         self.node.feed.put(Observed::Afterwards(Afterwards {
             signal: self.node.plan.signal.clone(),
