@@ -108,7 +108,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
     }
     printer.table(&header, rows)?;
     for blocker in blockers {
-        printer.line(&blocker_for_people(blocker))?;
+        printer.line(&blocker.to_string())?;
     }
     Ok(())
 }
@@ -136,28 +136,6 @@ fn node_phase(phase: Phase, node: NodePhase) -> &'static str {
         NodePhase::Done => "Done",
         NodePhase::OutOfService => "OutOfService",
     }
-}
-
-pub(super) fn blocker_for_people(blocker: &crate::model::upgrade::Blocker) -> String {
-    let holder = &blocker.holder;
-    let who = match (&holder.node, &holder.build) {
-        (Some(node), Some(build)) => format!("{node} ({build})"),
-        (Some(node), None) => node.clone(),
-        (None, _) => format!("{} (no node of ours)", holder.client),
-    };
-    let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
-    for session in &blocker.waiting {
-        let node = session.node.clone().unwrap_or_else(|| session.client.clone());
-        let method = session.method.as_deref().unwrap_or("a statement");
-        *waiting.entry(format!("{method} on {node}")).or_default() += 1;
-    }
-    let waiting: Vec<_> = waiting.into_iter().map(|(what, n)| format!("{n}x {what}")).collect();
-    format!(
-        "blocked: {} behind {who}, open for {:.0} s: {}",
-        waiting.join(", "),
-        holder.age_seconds,
-        holder.statement
-    )
 }
 
 /// `5s`, `3m`, `2h`, `4d`, as Kubernetes' tables have ages.
