@@ -12,7 +12,8 @@ use crate::store::Store as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
     /// Delete its nodes, its secrets and what is remembered of it
     #[arg(long)]
@@ -23,6 +24,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let Arguments { environment, purge } = arguments;
     let home = ground::home()?;
     let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, &environment)?;
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));

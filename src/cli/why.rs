@@ -14,7 +14,8 @@ use crate::store::{Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
 }
 

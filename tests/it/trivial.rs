@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Nothing here takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Its environment's name.
 pub const ENVIRONMENT: &str = "small";
@@ -35,7 +35,8 @@ impl Said {
 }
 
 impl Trivial {
-    /// Version 1, 2 and 3 are good, `slow` waits for [`Trivial::let_go`], `bad` never answers.
+    /// Version 1, 2 and 3 are good, `slow` waits for [`Trivial::let_go`], `bad` lives but answers
+    /// wrongly.
     pub fn new() -> Self {
         let this = Self {
             directory: tempfile::tempdir().expect("a directory"),
@@ -66,8 +67,16 @@ spec:
           http: {{url: "http://{{{{ node.address }}}}:{{{{ node.ports.http }}}}/answer", body: "^yes"}}
           period: 100ms
           failureThreshold: 20
+      traffic:
+        - name: page
+          rate: 40
+          timeout: 5s
+          requests:
+            - {{url: "http://{{{{ node.address }}}}:{{{{ node.ports.http }}}}/page", expect: {{body: "^fine"}}}}
       gates:
         - {{name: alive, probe: alive}}
+        # Generous, so that it decides within seconds.
+        - {{name: pages, share: {{of: traffic/page, over: 1s, limit: 20%}}, beta: 20%}}
       rollout: {{baseline: 1s, soak: 1s, minFreeMib: 1}}
   reports:
     - {{name: journal, file: {{path: reports.jsonl}}}}
