@@ -268,6 +268,14 @@ enum Command {
     },
 }
 
+/// Whether these words, the program's name first, are a command line that the program understands.
+///
+/// # Errors
+/// What is wrong with them, as the program would say it.
+pub fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    Arguments::try_parse_from(words).map(|_| ()).map_err(|e| e.to_string())
+}
+
 /// Parses the arguments, runs the command, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -1,5 +1,5 @@
 //! The main job on the real server, as one story on one replica: the shipped files, the shipped rehearsal, then a holder
-//! that Stagegate knows nothing of, and a driver that is killed on the way.
+//! that Stagegate knows nothing of, a driver that is killed on the way, and the same server on nodes over SSH.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::Value;
+
+use crate::sshd::Sshd;
 
 /// Beside what a developer may have running from the shipped files.
 const PORT_SHIFT: u16 = 1700;
@@ -278,6 +280,9 @@ fn the_incident_is_caught_cured_and_survived_on_the_real_server() {
     a_good_build_passes_though_its_driver_is_killed(&replica);
     a_holder_that_nobody_told_us_of_is_named(&replica);
     drop(psql);
+    let down = replica.run(&["down", "panda-staging"]);
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    the_same_server_goes_over_ssh(&replica);
 }
 
 /// `quickstart` catches 0.5.1 and passes 1.0.4; the second time it is quick, since 0.5.1 is quarantined.
@@ -384,4 +389,86 @@ fn a_holder_that_nobody_told_us_of_is_named(replica: &Replica) {
             .any(|l| l.contains("update-job failed on server1") && l.contains("psql")),
         "an alert names the holder: {reports}"
     );
+}
+
+/// An environment over SSH in a workspace of its own; its nodes end with it.
+struct OverSsh<'a> {
+    replica: &'a Replica,
+    files: tempfile::TempDir,
+    _sshd: Sshd,
+}
+
+impl<'a> OverSsh<'a> {
+    fn new(replica: &'a Replica) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let files = tempfile::tempdir().expect("a directory");
+        let sshd = Sshd::start(files.path());
+        let environments = files.path().join("environments");
+        std::fs::create_dir(&environments).expect("made");
+        std::os::unix::fs::symlink(root.join("templates"), files.path().join("templates")).expect("linked");
+        std::fs::copy(
+            root.join("environments/panda-production.yaml"),
+            environments.join("panda-production.yaml"),
+        )
+        .expect("copied");
+        let node = |name: &str| {
+            format!(
+                "        - name: {name}\n          address: 127.0.0.1\n          host: {{ssh: {{destination: {}, config: {}, directory: {}}}}}\n",
+                Sshd::HOST,
+                sshd.config().display(),
+                files.path().join(name).display()
+            )
+        };
+        let environment = format!(
+            "apiVersion: stagegate.dev/v1alpha1\nkind: Environment\nmetadata: {{name: panda-ssh}}\nspec:\n  \
+             replicaOf: panda-production\n  components:\n    - name: database\n      ports: {{postgres: 25732}}\n    \
+             - name: panda-server\n      ports: {{http: 25380, https: 25743}}\n      nodes:\n{}{}",
+            node("server1"),
+            node("server2")
+        );
+        std::fs::write(environments.join("panda-ssh.yaml"), environment).expect("written");
+        Self {
+            replica,
+            files,
+            _sshd: sshd,
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.replica.command(arguments);
+        command.env("STAGEGATE_WORKSPACE", self.files.path());
+        command.output().expect("the program runs")
+    }
+}
+
+impl Drop for OverSsh<'_> {
+    fn drop(&mut self) {
+        let gone = self.run(&["down", "panda-ssh", "--purge"]);
+        if !gone.status.success() {
+            eprintln!("{}", text(&gone.stderr));
+        }
+    }
+}
+
+/// Builds that are prepared already go to servers over SSH: brought up on 0.8.1, upgraded to 1.0.4, each step once.
+fn the_same_server_goes_over_ssh(replica: &Replica) {
+    let over_ssh = OverSsh::new(replica);
+    let up = over_ssh.run(&["up", "panda-ssh"]);
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let said = over_ssh.run(&["upgrade", "panda-ssh", "--build", "panda-server=1.0.4", "-o", "json"]);
+    let done: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&said.stderr)));
+    assert_eq!((said.status.code(), &done["status"]["phase"]), (Some(0), &"Succeeded".into()), "{done:#}");
+    let upgrade = done["metadata"]["name"].as_str().expect("a name");
+    for node in done["status"]["nodes"].as_array().expect("nodes") {
+        assert_eq!(node["build"], "panda-server-1.0.4", "{node:#}");
+        let name = node["name"].as_str().expect("a name");
+        let journal = std::fs::read_to_string(over_ssh.files.path().join(name).join("journal")).expect("a journal");
+        for action in ["install", "restart"] {
+            let ended = journal.lines().filter(|l| {
+                l.contains(&format!("{upgrade}.")) && l.contains(&format!(" {action} ")) && l.ends_with("end rc=0")
+            });
+            assert_eq!(ended.count(), 1, "{name} {action}:\n{journal}");
+        }
+    }
+    assert_no_update_lost(&done);
 }

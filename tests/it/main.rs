@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module a subject.
 
 mod cli;
+mod docs;
 mod hosts;
 mod incident;
 mod operators;
