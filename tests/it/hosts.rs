@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use stagegate::hosts::{
     StepState, TailFrom, Work,
 };
 use stagegate::model::values::Digest;
+
+use crate::sshd::{Sshd, kill};
 
 /// Longer than anything here takes: a row that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -166,137 +168,6 @@ impl Drop for Bench {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-    }
-}
-
-/// An sshd of the test's own, with its own keys, on a free port of loopback.
-struct Sshd {
-    daemon: Child,
-    config: PathBuf,
-    control: PathBuf,
-}
-
-impl Sshd {
-    fn start(root: &Path) -> Self {
-        const PROGRAM: &str = "/usr/sbin/sshd";
-        assert!(
-            Path::new(PROGRAM).exists(),
-            "these tests need sshd: apt-get install openssh-server (tests/run does it without starting the system's own)"
-        );
-        // Where it wants an empty directory when root runs it; the system's init makes it otherwise.
-        let _ = fs::create_dir_all("/run/sshd");
-        for key in ["host_key", "user_key"] {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(root.join(key))
-                .status();
-            assert!(made.expect("ssh-keygen runs").success());
-        }
-        fs::copy(root.join("user_key.pub"), root.join("authorized_keys")).expect("copied");
-        // Somebody else may take the port between our asking for a free one and sshd's binding it: again, then.
-        for _ in 0..10 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")
-                .and_then(|free| free.local_addr())
-                .expect("a free port")
-                .port();
-            if let Some(sshd) = Self::listen(PROGRAM, root, port) {
-                return sshd;
-            }
-        }
-        panic!("sshd did not listen: {:?}", fs::read_to_string(root.join("sshd.log")));
-    }
-
-    fn listen(program: &str, root: &Path, port: u16) -> Option<Self> {
-        let at = root.display();
-        fs::write(
-            root.join("sshd_config"),
-            format!(
-                "ListenAddress 127.0.0.1\nPort {port}\nHostKey {at}/host_key\nAuthorizedKeysFile {at}/authorized_keys\n\
-                 StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\n"
-            ),
-        )
-        .expect("written");
-        let key = fs::read_to_string(root.join("host_key.pub")).expect("made above");
-        fs::write(root.join("known_hosts"), format!("[127.0.0.1]:{port} {key}")).expect("written");
-        let config = root.join("ssh_config");
-        fs::write(
-            &config,
-            format!(
-                "Host tested-node\n HostName 127.0.0.1\n Port {port}\n IdentityFile {at}/user_key\n IdentitiesOnly yes\n \
-                 UserKnownHostsFile {at}/known_hosts\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n"
-            ),
-        )
-        .expect("written");
-        let mut daemon = Command::new(program)
-            .arg("-D")
-            .arg("-f")
-            .arg(root.join("sshd_config"))
-            .arg("-E")
-            .arg(root.join("sshd.log"))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("sshd runs");
-        // Its first words tell that it listens; a port that answers might be somebody else's.
-        for _ in 0..500 {
-            let said = fs::read_to_string(root.join("sshd.log")).unwrap_or_default();
-            if said.contains("Server listening on") {
-                return Some(Self {
-                    daemon,
-                    config,
-                    control: root.join("c"),
-                });
-            }
-            if daemon.try_wait().expect("our child").is_some() {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = daemon.kill();
-        let _ = daemon.wait();
-        None
-    }
-
-    fn host(&self) -> SshHost {
-        SshHost::new("tested-node", &self.control).with_config(&self.config)
-    }
-
-    /// Kills the server's side of every connection.
-    fn cut(&self) {
-        for session in children(self.daemon.id()) {
-            for inner in children(session) {
-                // The half that runs as the user; on some systems there is only one process.
-                if comm(inner).starts_with("sshd") {
-                    kill(inner);
-                }
-            }
-            kill(session);
-        }
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        self.cut();
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
-
-fn children(of: u32) -> Vec<u32> {
-    fs::read_to_string(format!("/proc/{of}/task/{of}/children"))
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
-}
-
-fn comm(of: u32) -> String {
-    fs::read_to_string(format!("/proc/{of}/comm")).unwrap_or_default()
-}
-
-fn kill(process: u32) {
-    if let Some(pid) = pid(&process.to_string()) {
-        let _ = kill_process(pid, Signal::KILL);
     }
 }
 

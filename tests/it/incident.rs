@@ -457,7 +457,11 @@ fn the_same_server_goes_over_ssh(replica: &Replica) {
     assert!(up.status.success(), "{}", text(&up.stderr));
     let said = over_ssh.run(&["upgrade", "panda-ssh", "--build", "panda-server=1.0.4", "-o", "json"]);
     let done: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&said.stderr)));
-    assert_eq!((said.status.code(), &done["status"]["phase"]), (Some(0), &"Succeeded".into()), "{done:#}");
+    assert_eq!(
+        (said.status.code(), &done["status"]["phase"]),
+        (Some(0), &"Succeeded".into()),
+        "{done:#}"
+    );
     let upgrade = done["metadata"]["name"].as_str().expect("a name");
     for node in done["status"]["nodes"].as_array().expect("nodes") {
         assert_eq!(node["build"], "panda-server-1.0.4", "{node:#}");

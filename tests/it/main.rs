@@ -10,6 +10,7 @@ mod report;
 mod serve;
 mod signals;
 mod simulation;
+mod sshd;
 mod store;
 mod tidy;
 mod trivial;
