@@ -174,7 +174,10 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     if stored.resource_version != expected_version {
         return Err(conflict(expected_version, stored.resource_version).into());
     }
-    refuse_finished(&stored)?;
+    // What has ended stays as it ended; what is found out afterwards (what became of the last calls) may be added.
+    if status.phase != stored.status.phase || wish.is_some() {
+        refuse_finished(&stored)?;
+    }
     if let Some(change) = wish {
         if stored.wish_version != change.seen {
             return Err(conflict(change.seen, stored.wish_version).into());

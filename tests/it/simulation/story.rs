@@ -97,22 +97,7 @@ fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
             admit: dice.percent(50),
         },
     };
-    let status = UpgradeStatus {
-        phase: Phase::Pending,
-        reason: String::new(),
-        message: String::new(),
-        since: start,
-        resume_to: None,
-        to: None,
-        nodes: Vec::new(),
-        gates: Vec::new(),
-        blockers: Vec::new(),
-        failed_gate: None,
-        cure: None,
-        rollback_for: None,
-        started_at: None,
-        finished_at: None,
-    };
+    let status = UpgradeStatus::new(start);
     let universe = Universe {
         dice,
         guard,
