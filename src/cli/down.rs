@@ -7,6 +7,7 @@ use super::ground;
 use super::printer::Printer;
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
+use crate::server::seat;
 use crate::store::Store as _;
 
 #[derive(Debug, Args)]
@@ -62,14 +63,11 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             std::fs::remove_dir_all(&evidence)?;
         }
     }
-    // Builds belong to no environment; when none is left, nobody needs what was prepared of them.
-    if home.store().resources("Environment")?.is_empty() {
-        for directory in ["artifacts", "builds", "cache", "ssh"] {
-            let directory = home.root().join(directory);
-            if directory.exists() {
-                std::fs::remove_dir_all(&directory)?;
-            }
-        }
+    let nobody_needs_it = home.store().resources("Environment")?.is_empty() && seat::running(&home)?.is_none();
+    drop(lease);
+    if nobody_needs_it {
+        // Builds belong to no environment; when none is left, nobody needs what is known and was prepared of them.
+        home.delete()?;
     }
     printer.idle();
     printer.note(&format!("{environment} is gone"));

@@ -6,7 +6,7 @@
 
 mod couriers;
 mod health;
-mod seat;
+pub mod seat;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
