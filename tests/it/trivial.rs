@@ -103,14 +103,13 @@ spec:
             "workspace/templates/stop.sh",
             "set -eu\npid=$(cat run/pid)\nkill \"$pid\"\nwhile kill -0 \"$pid\" 2>/dev/null; do sleep 0.02; done\n",
         );
-        for version in ["1", "2", "3", "slow"] {
-            this.write(
-                &format!("workspace/builds/{version}/answer"),
-                &format!("yes {version}\n"),
-            );
+        for version in ["1", "2", "3", "slow", "bad"] {
+            let build = format!("workspace/builds/{version}");
+            this.write(&format!("{build}/answer"), &format!("yes {version}\n"));
+            this.write(&format!("{build}/page"), "fine\n");
         }
         this.write("workspace/builds/slow/slow", "");
-        this.write("workspace/builds/bad/other", "no answer here\n");
+        this.write("workspace/builds/bad/page", "not what was asked for\n");
         this
     }
 
