@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::phases::{IllegalTransition, transition};
-use super::plan::{NodeView, Observed, Plan, Seen, Serving};
+use super::plan::{NodeView, Observed, Plan, Reading, Seen, Serving};
 use crate::model::upgrade::{
     Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
     Verdict, Wish,
@@ -389,6 +389,31 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The status has a line for each reading of this look and no other: most looks find it so.
+    fn gates_stand_in_order(&self) -> bool {
+        let written = self.status.gates.iter().map(|g| (g.node.as_str(), g.name.as_str()));
+        written.eq(readings(self.plan, self.seen).map(|(node, gate, _)| (node, gate)))
+    }
+
+    fn note_gates_in_place(&mut self) {
+        for (gate, (_, _, reading)) in self.status.gates.iter_mut().zip(readings(self.plan, self.seen)) {
+            let Reading {
+                verdict,
+                reason,
+                bad: _,
+                last_bad_at: _,
+                onset_at,
+                decided_at,
+                evidence,
+            } = reading;
+            gate.verdict = *verdict;
+            gate.reason.clone_from(reason);
+            gate.onset_at = *onset_at;
+            gate.decided_at = *decided_at;
+            gate.evidence.clone_from(evidence);
+        }
+    }
+
     pub(super) fn note_blockers(&mut self) {
         self.status.blockers.clone_from(&self.seen.blockers);
     }
@@ -400,6 +425,9 @@ impl<'a> Draft<'a> {
         }
         // A failure that began a rollback stays in the record while the cure is proven beside it.
         let keep_failures = self.status.rollback_for.is_some();
+        if !keep_failures && self.gates_stand_in_order() {
+            return self.note_gates_in_place();
+        }
         let kept: Vec<GateStatus> = if keep_failures {
             self.status
                 .gates
@@ -433,6 +461,19 @@ impl<'a> Draft<'a> {
             self.status.gates = gates;
         }
     }
+}
+
+/// Every reading of an observation: node, gate, reading.
+fn readings<'a>(plan: &'a Plan, seen: &'a Observed) -> impl Iterator<Item = (&'a str, &'a str, &'a Reading)> {
+    let nodes = plan.nodes.iter().zip(&seen.nodes);
+    nodes.flat_map(|(node, view)| {
+        let read = match view {
+            NodeView::Seen(s) => s.readings.as_slice(),
+            NodeView::NotYet | NodeView::Unreachable { .. } => &[],
+        };
+        let gates = plan.gates.iter().zip(read);
+        gates.map(|(gate, reading)| (node.as_str(), gate.name.as_str(), reading))
+    })
 }
 
 fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {

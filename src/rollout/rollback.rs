@@ -154,9 +154,9 @@ impl Draft<'_> {
             None,
             match self.left_behind() {
                 None => "every node is back; the gates read samples from now on to prove the cure".to_owned(),
-                Some(names) => format!(
-                    "every node but {names} is back; the gates read samples from now on to prove the cure"
-                ),
+                Some(names) => {
+                    format!("every node but {names} is back; the gates read samples from now on to prove the cure")
+                }
             },
         );
         // Readings in this look are of the old windows: the next look has the new ones.

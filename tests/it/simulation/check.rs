@@ -19,7 +19,9 @@ fn admit(u: &mut Universe, next: &UpgradeStatus) {
         let analysed = before.phase == NodePhase::Analyse
             && matches!(next.nodes[i].phase, NodePhase::Admit | NodePhase::Done)
             && next.phase == Phase::Rolling;
-        let Some(since) = before.analysed_since.filter(|_| analysed) else { continue };
+        let Some(since) = before.analysed_since.filter(|_| analysed) else {
+            continue;
+        };
         u.settle(i);
         let reading = u.reading(i, since);
         if reading.onset_at.is_none() && reading.verdict != Verdict::Pass {

@@ -111,10 +111,23 @@ fn wherever_the_driver_dies(nature: BuildNature) {
     assert_eq!(whole.broken, Vec::<String>::new());
     for call in 1..=whole.calls {
         let cut = play_calm(nature, Some(call));
-        assert_eq!(cut.broken, Vec::<String>::new(), "killed at call {call}:\n{}", cut.log.join("\n"));
-        assert_eq!(cut.outcome, whole.outcome, "killed at call {call}:\n{}", cut.log.join("\n"));
+        assert_eq!(
+            cut.broken,
+            Vec::<String>::new(),
+            "killed at call {call}:\n{}",
+            cut.log.join("\n")
+        );
+        assert_eq!(
+            cut.outcome,
+            whole.outcome,
+            "killed at call {call}:\n{}",
+            cut.log.join("\n")
+        );
     }
-    println!("{nature:?}: killed at each of {} calls, always:\n{}", whole.calls, whole.outcome);
+    println!(
+        "{nature:?}: killed at each of {} calls, always:\n{}",
+        whole.calls, whole.outcome
+    );
 }
 
 #[test]

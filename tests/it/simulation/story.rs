@@ -174,7 +174,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
 async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
     let universe = Rc::new(RefCell::new(universe));
     let limits = Limits {
-        look_every: Duration::from_secs([2, 5, 10][usize::try_from(seed % 3).expect("small")]),
+        look_every: Duration::from_secs([2, 8, 16][usize::try_from(seed % 3).expect("small")]),
         ..Limits::default()
     };
     let mut drivers = FuturesUnordered::new();
@@ -183,7 +183,11 @@ async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
     let mut wanted = true;
     let late = {
         let mut u = universe.borrow_mut();
-        if u.dice.percent(10) { u.dice.millis(5_000, 120_000) } else { Duration::ZERO }
+        if u.dice.percent(10) {
+            u.dice.millis(5_000, 120_000)
+        } else {
+            Duration::ZERO
+        }
     };
     // Asked for, and driven by nobody yet.
     meanwhile(&mut weather, late).await;
@@ -223,7 +227,8 @@ async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
                 match ending {
                     Ok(Ending::Settled(status)) if status.phase.is_held() => {
                         holds += 1;
-                        meanwhile(&mut weather, Duration::from_secs(60)).await;
+                        let later = universe.borrow_mut().dice.millis(30_000, 300_000);
+                        meanwhile(&mut weather, later).await;
                         operate(&universe, holds);
                     }
                     Ok(Ending::Settled(_) | Ending::Interrupted(_)) | Err(DriveError::Fenced(_) | DriveError::Store(_)) => {}
@@ -242,7 +247,11 @@ async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
     let mut u = universe.borrow_mut();
     check::ending(&mut u);
     Story {
-        outcome: if u.telling == Telling::Aloud { outcome(&u) } else { String::new() },
+        outcome: if u.telling == Telling::Aloud {
+            outcome(&u)
+        } else {
+            String::new()
+        },
         calls: u.calls,
         seed,
         ending: u.status.phase,
@@ -385,15 +394,15 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
                 let gone = u.dice.millis(2_000, 400_000);
                 u.nodes[i].unreachable_until = now + gone;
             }
-            2 if u.dice.percent(30) => {
+            2 if u.dice.percent(60) => {
                 u.fault(Fault::OperatorPauses);
                 u.wish = Wish::Pause;
             }
-            3 if u.dice.percent(20) => {
+            3 if u.dice.percent(40) => {
                 u.fault(Fault::OperatorAborts);
                 u.wish = Wish::Abort;
             }
-            4 if u.dice.percent(30) => {
+            4 if u.dice.percent(60) => {
                 u.fault(Fault::SharedTrouble);
                 let length = u.dice.millis(10_000, 60_000);
                 u.shared_trouble = Some((now, now + length));
@@ -413,7 +422,7 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
                 let full = u.dice.millis(10_000, 400_000);
                 u.nodes[i].full_until = now + full;
             }
-            8 if u.dice.percent(50) => {
+            8 => {
                 u.fault(Fault::SensorSilent);
                 let length = u.dice.millis(10_000, 500_000);
                 u.silence = Some((now, now + length));

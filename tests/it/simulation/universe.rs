@@ -9,9 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use stagegate::engine::{CommitError, Loaded, Watched, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
-use stagegate::model::upgrade::{
-    Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish,
-};
+use stagegate::model::upgrade::{Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish};
 use stagegate::model::values::Digest;
 use stagegate::rollout::{Decision, Prepared, Reading, Serving};
 
@@ -611,7 +609,9 @@ impl World for SimWorld {
         self.call(2, 60).await;
         self.reach(node)?;
         self.begin(node, step)?;
-        let ends = self.universe.borrow().nodes[node].step(&step.id).map_or(self.now(), |s| s.ends);
+        let ends = self.universe.borrow().nodes[node]
+            .step(&step.id)
+            .map_or(self.now(), |s| s.ends);
         let left = Duration::try_from(ends.duration_since(self.now())).unwrap_or_default();
         tokio::time::sleep(left.min(patience) + Duration::from_millis(1)).await;
         self.call(2, 60).await;
@@ -660,7 +660,7 @@ impl World for SimWorld {
     }
 
     async fn stirred(&self) {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
     }
 
     async fn interrupted(&self) {
