@@ -34,6 +34,43 @@ impl Home {
         Ok(Self { root, store })
     }
 
+    /// Deletes everything that a home is made of, and its directory if nothing else lies in it.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn delete(self) -> std::io::Result<()> {
+        let Self { root, store } = self;
+        drop(store);
+        for entry in [
+            "environments",
+            "artifacts",
+            "builds",
+            "cache",
+            "evidence",
+            "ssh",
+            // The write-ahead log goes before what it belongs to.
+            "stagegate.db-shm",
+            "stagegate.db-wal",
+            "stagegate.db",
+        ] {
+            let entry = root.join(entry);
+            let gone = if entry.is_dir() {
+                std::fs::remove_dir_all(&entry)
+            } else {
+                std::fs::remove_file(&entry)
+            };
+            match gone {
+                Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        match std::fs::remove_dir(&root) {
+            // Somebody else's files are not ours to delete.
+            Err(why) if why.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(why),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// What is remembered.
     pub fn store(&self) -> &Arc<SqliteStore> {
         &self.store

@@ -209,11 +209,11 @@ mod tests {
             "{made}"
         );
         assert_eq!(secrets.text("made").expect("read"), made);
-        let mode = fs::metadata(dir.path().join("secrets/made"))
+        let permissions = fs::metadata(dir.path().join("secrets/made"))
             .expect("it")
             .permissions()
             .mode();
-        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(permissions & 0o777, 0o600);
         assert_eq!(secrets.text("said").expect("said"), "a");
         assert!(
             secrets

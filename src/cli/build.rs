@@ -9,6 +9,7 @@ use super::printer::Printer;
 use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::engine::delivery;
+use crate::engine::fleet::Fleet;
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
 use crate::model::upgrade::{Event, Severity};
@@ -50,7 +51,14 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     match &arguments.action {
         Action::List => list(&home, printer)?,
         Action::Show { build } => show(&home, build, printer)?,
-        Action::Release { build, env, reason } => release(&home, build, env, reason, printer)?,
+        Action::Release { build, env, reason } => {
+            let fleet = ground::fleet(&home, &ground::workspace(), env)?;
+            release(&home, &fleet, build, reason, printer)?;
+            return super::wait_for(async {
+                ground::deliver_first(&home, &fleet, printer).await;
+                Ok(Exit::Done)
+            });
+        }
     }
     Ok(Exit::Done)
 }
@@ -117,14 +125,14 @@ fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
     })
 }
 
-fn release(home: &Home, name: &str, environment: &str, reason: &str, printer: &Printer) -> anyhow::Result<()> {
+fn release(home: &Home, fleet: &Fleet, name: &str, reason: &str, printer: &Printer) -> anyhow::Result<()> {
+    let environment = &fleet.environment.name;
     let build = known(home, name)?;
     anyhow::ensure!(
         build.status.quarantined_in(environment).is_some(),
         "build {name} is not quarantined in {environment}; `stagegate build show {name}` says where it is"
     );
     anyhow::ensure!(!reason.trim().is_empty(), "a release needs a reason: --reason TEXT");
-    let fleet = ground::fleet(home, &ground::workspace(), environment)?;
     let subject = Subject {
         component: build.spec.component.clone(),
         build: name.to_owned(),
@@ -138,12 +146,12 @@ fn release(home: &Home, name: &str, environment: &str, reason: &str, printer: &P
         node: None,
         message: reason.to_owned(),
     };
-    let sinks = delivery::sinks(&fleet);
+    let sinks = delivery::sinks(fleet);
     let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
     let change = BuildChange {
         build: name.to_owned(),
         mark: Mark::Release {
-            environment: environment.to_owned(),
+            environment: environment.clone(),
         },
     };
     home.store().change_build(&change, &event, &dispatch, now)?;

@@ -20,13 +20,15 @@ use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StayingArguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
     #[command(flatten)]
     staying: Staying,
@@ -34,7 +36,8 @@ pub(super) struct StayingArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct UndoArguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
     #[command(flatten)]
     staying: Staying,

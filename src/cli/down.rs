@@ -7,11 +7,13 @@ use super::ground;
 use super::printer::Printer;
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
+use crate::server::seat;
 use crate::store::Store as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
     /// Delete its nodes, its secrets and what is remembered of it
     #[arg(long)]
@@ -22,6 +24,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let Arguments { environment, purge } = arguments;
     let home = ground::home()?;
     let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, &environment)?;
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));
@@ -60,14 +63,11 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             std::fs::remove_dir_all(&evidence)?;
         }
     }
-    // Builds belong to no environment; when none is left, nobody needs what was prepared of them.
-    if home.store().resources("Environment")?.is_empty() {
-        for directory in ["artifacts", "builds", "cache", "ssh"] {
-            let directory = home.root().join(directory);
-            if directory.exists() {
-                std::fs::remove_dir_all(&directory)?;
-            }
-        }
+    let nobody_needs_it = home.store().resources("Environment")?.is_empty() && seat::running(&home)?.is_none();
+    drop(lease);
+    if nobody_needs_it {
+        // Builds belong to no environment; when none is left, nobody needs what is known and was prepared of them.
+        home.delete()?;
     }
     printer.idle();
     printer.note(&format!("{environment} is gone"));

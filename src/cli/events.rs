@@ -13,6 +13,7 @@ use crate::store::{EventQuery, Store as _, Take};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The environment; every one without
+    #[arg(value_name = "ENV")]
     environment: Option<String>,
     /// Of this upgrade alone
     #[arg(long)]
@@ -71,6 +72,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 #[derive(Debug, Args)]
 pub(super) struct HistoryArguments {
     /// The environment; every one without
+    #[arg(value_name = "ENV")]
     environment: Option<String>,
     /// How many of the last ones
     #[arg(long, default_value_t = 20)]

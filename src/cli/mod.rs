@@ -126,25 +126,60 @@ pub enum Output {
     Name,
 }
 
+/// Below the list of commands. Lines are short enough for 80 columns.
+const AFTER_HELP: &str = "\
+To begin: `stagegate init DIR` makes a workspace with a system that works, and says
+how to go on. ENV is the name of a file in the workspace's environments/.
+
+Environment variables:
+  STAGEGATE_WORKSPACE   directory with environments/, pipelines/ and templates/
+                        (default: the working directory)
+  STAGEGATE_STATE       directory where everything is kept that must survive
+                        (default: /var/lib/stagegate for root,
+                        ~/.local/state/stagegate for others)
+  STAGEGATE_PORT_SHIFT  added to every local port, so that two replicas live side
+                        by side
+  STAGEGATE_USER        who asks, in reports (default: the login name)
+  STAGEGATE_LISTEN      where `stagegate serve` answers /healthz
+  STAGEGATE_LOG         what is logged on stderr, as `stagegate=debug`
+  NO_COLOR              with any value: messages without colours
+
+Exit codes:
+  0    done
+  1    an error of ours (Errored)
+  2    usage, or a file that is not valid
+  3    a gate failed and the nodes are back (RolledBack); a rehearsal came out
+       otherwise than expected
+  4    not cured (RollbackIneffective, Failed)
+  5    held or ended by an operator (Paused, Inconclusive, Aborted)
+  6    refused: another driver, another upgrade, a quarantine
+  124  not done within --timeout; the upgrade is paused
+  130  interrupted; the same command goes on with it
+
+Data goes to stdout, everything else to stderr. With -o json the last thing on
+stdout is one resource (apiVersion, kind, metadata, spec, status), whatever the
+exit code; a command that has none prints a Status with the error.";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "stagegate",
     version,
     about = "Keeps a staging replica of a system of server nodes, upgrades it batch by batch behind health gates, \
              rolls a bad build back and proves the cure.",
-    after_help = "Environment variables:\n  \
-        STAGEGATE_STATE       where everything is kept (root: /var/lib/stagegate, else ~/.local/state/stagegate)\n  \
-        STAGEGATE_WORKSPACE   the directory with environments/ and pipelines/ (default: the working directory)\n  \
-        STAGEGATE_PORT_SHIFT  added to every local port, so that two replicas live side by side\n  \
-        STAGEGATE_USER        who asks, in reports\n  \
-        STAGEGATE_LISTEN      where `stagegate serve` answers /healthz\n  \
-        STAGEGATE_LOG         what is logged on stderr, as `stagegate=debug`\n\n\
-        Exit codes: 0 done, 1 error, 2 usage or invalid file, 3 gate failed and rolled back, 4 not cured, 5 held or aborted,\n\
-        6 refused, 124 timed out (paused), 130 interrupted"
+    after_help = AFTER_HELP,
+    max_term_width = 100
 )]
 struct Arguments {
-    /// How data is written
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    /// How data is written: table, wide, json, yaml or name
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT",
+        hide_possible_values = true
+    )]
     output: Output,
     #[command(subcommand)]
     command: Command,
@@ -153,56 +188,92 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The main job, from nothing: bring the shipped replica up, catch a bad build, pass a good one
+    ///
+    /// Looks for missing Debian packages first, and changes nothing when it may not install them. The replica runs on
+    /// afterwards; `stagegate down ENV --purge` removes it.
     Quickstart(quickstart::Arguments),
+    /// Make a workspace with commented starters
+    ///
+    /// Makes environments/, pipelines/, templates/, hooks/ and builds/ with a small web server on two local nodes. What is
+    /// there is never overwritten.
+    Init(init::Arguments),
+    /// Check resource files and templates
+    ///
+    /// Shows everything that is wrong at once, each with file, line and what to do, and exits 2; touches nothing.
+    Lint(lint::Arguments),
     /// Bring an environment up: every node set up, running and answering
+    ///
+    /// What is there already is not done again, so the same command brings back what was stopped or cut off.
     Up(up::Arguments),
     /// Stop an environment's services; with --purge delete everything of it
     Down(down::Arguments),
     /// What runs where, and what goes on
     Status(status::Arguments),
-    /// Put a build onto an environment, batch by batch behind its gates
-    Upgrade(upgrade::Arguments),
     /// What an upgrade would change, on which nodes, in which batches, and how long it takes
     Plan(plan::Arguments),
+    /// Put a build onto an environment, batch by batch behind its gates
+    ///
+    /// Drives the upgrade from this process; where `stagegate serve` runs on the same state it hands over and watches. The
+    /// same command again goes on with an upgrade that was interrupted, killed or held. A build that fails a gate is rolled
+    /// back and quarantined for this environment. The first SIGINT ends after the running steps (of a watcher: ends the
+    /// watching only).
+    #[command(after_help = "Example:\n  stagegate upgrade demo --build web=2.0 --timeout 30m")]
+    Upgrade(upgrade::Arguments),
     /// Hold the running upgrade once its steps have ended
     Pause(control::Arguments),
     /// Go on with a held upgrade
     Resume(control::StayingArguments),
     /// Take the running upgrade back to the builds before it
     Abort(control::Arguments),
-    /// Begin again what did not come through: a held upgrade goes on, an ended one is opened anew with its build
+    /// Begin again what did not come through
+    ///
+    /// A held upgrade goes on with its attempts anew; one that has ended is opened anew with the same build, which is
+    /// refused while that build is quarantined.
     Retry(control::StayingArguments),
-    /// Go back to the build before the last upgrade that succeeded, as an upgrade behind the same gates
+    /// Go back to the build before the last upgrade that succeeded
+    ///
+    /// An upgrade like any other, behind the same gates. Undone twice, the newer build is back.
     Undo(control::UndoArguments),
-    /// Drive what has no driver, carry every report, and answer /healthz, until SIGTERM
-    Serve(serve::Arguments),
+    /// The first thing that keeps an upgrade from going on, and what clears it
+    Why(why::Arguments),
     /// What happened
     Events(events::Arguments),
     /// The last upgrades
     History(events::HistoryArguments),
-    /// The first thing that keeps an upgrade from going on, and what clears it
-    Why(why::Arguments),
-    /// Resources as they are stored
-    Get(get::Arguments),
-    /// Check resource files and templates
-    Lint(lint::Arguments),
-    /// Recorded verdicts
-    Gate(gate::Arguments),
+    /// Run disturbances and upgrades together, and compare what comes out with what must
+    ///
+    /// Exits 0 when every expectation held, else 3. Drives from this process, also where `stagegate serve` runs.
+    Rehearse(rehearse::Arguments),
     /// Builds that are known here
     Build(build::Arguments),
+    /// Recorded verdicts
+    Gate(gate::Arguments),
+    /// Resources as they are stored
+    Get(get::Arguments),
+    /// Drive what has no driver, carry every report, and answer /healthz, until SIGTERM
+    ///
+    /// One process for all environments of the state directory. It takes up upgrades that a dead driver has left and those
+    /// that `stagegate upgrade` hands over, leaves alone what an operator has paused, and delivers reports for ever. It reads
+    /// the workspace anew for each upgrade. SIGTERM or SIGINT ends it once the running steps have ended.
+    Serve(serve::Arguments),
     /// Copy the state while it is in use
     Backup(backup::Arguments),
-    /// Make a workspace with commented starters
-    Init(init::Arguments),
     /// The JSON schema of every resource
     Schema,
     /// Completions for a shell
+    #[command(after_help = "Example:\n  stagegate completions bash >/etc/bash_completion.d/stagegate")]
     Completions {
         /// Which
         shell: clap_complete::Shell,
     },
-    /// Run traffic, disturbances and upgrades together and compare what comes out with what must
-    Rehearse(rehearse::Arguments),
+}
+
+/// Whether these words, the program's name first, are a command line that the program understands.
+///
+/// # Errors
+/// What is wrong with them, as the program would say it.
+pub fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    Arguments::try_parse_from(words).map(|_| ()).map_err(|e| e.to_string())
 }
 
 /// Parses the arguments, runs the command, and says how it ended.

@@ -18,10 +18,11 @@ use crate::model::values::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
-    /// What would go on, as COMPONENT=VERSION
-    #[arg(long)]
+    /// What would go on
+    #[arg(long, value_name = "COMPONENT=VERSION")]
     build: String,
 }
 

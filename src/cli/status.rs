@@ -15,6 +15,7 @@ use crate::store::{Resource, Store as _, UpgradeRecord};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The environment; every one without
+    #[arg(value_name = "ENV")]
     environment: Option<String>,
     /// Show it again whenever it changes
     #[arg(short, long)]
@@ -49,6 +50,14 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Shows one environment.
+pub(super) fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
+    for environment in environments(home, Some(name))? {
+        printer.resource(&environment.resource()?, |p| environment.for_people(p))?;
+    }
+    Ok(())
 }
 
 struct Shown {

@@ -7,18 +7,24 @@ use serde_json::json;
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::status;
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
 use crate::store::{Expect, Store as _};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     bring_up(&arguments.environment, printer).await?;
+    // People were told of each step; programs get what there is now.
+    if !printer.is_for_people() {
+        status::show(&ground::home()?, &arguments.environment, printer)?;
+    }
     Ok(Exit::Done)
 }
 
@@ -27,6 +33,7 @@ pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()
     let home = ground::home()?;
     let workspace = ground::workspace();
     let fleet = ground::fleet(&home, &workspace, name)?;
+    ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, name)?;
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));

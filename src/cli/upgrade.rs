@@ -22,7 +22,7 @@ use crate::model::upgrade::{Event, Phase, UpgradeStatus, Wish};
 use crate::model::values;
 use crate::server::Running;
 use crate::settings;
-use crate::store::{EventQuery, Store as _, Take, UpgradeRecord};
+use crate::store::{EventQuery, Holder, Store as _, Take, UpgradeRecord};
 
 /// After the end reports that a sink has not taken are tried for this long; what is left is named.
 const LAST_REPORTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
@@ -68,9 +68,10 @@ pub(super) enum Patience {
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
-    /// What goes on, as COMPONENT=VERSION
+    /// What goes on
     #[arg(long, value_name = "COMPONENT=VERSION")]
     build: String,
     #[command(flatten)]
@@ -163,6 +164,7 @@ impl Carrier<'_> {
             let seen = self.last_event()?;
             return self.stay(record, &server, seen).await;
         }
+        ground::deliver_first(self.home, self.fleet, self.printer).await;
         let lease = HeldLease::take(self.home, &self.fleet.environment.name)?;
         self.drive(&record, &lease).await
     }
@@ -190,7 +192,7 @@ impl Carrier<'_> {
             });
         }
         let mut timed_out = false;
-        let watched = self.watch(&record.name, seen, &mut timed_out).await;
+        let watched = self.watch(&record.name, holder, seen, &mut timed_out).await;
         self.printer.idle();
         match watched? {
             Watched::Settled(record) => Ok(Done {
@@ -216,8 +218,11 @@ impl Carrier<'_> {
     }
 
     /// Says what happens to an upgrade until it settles.
-    async fn watch(&self, name: &str, mut seen: u64, timed_out: &mut bool) -> anyhow::Result<Watched> {
+    async fn watch(&self, name: &str, server: &Holder, mut seen: u64, timed_out: &mut bool) -> anyhow::Result<Watched> {
         let store = self.home.store();
+        // The server's lease as it was when the upgrade settled: until it is given back there may be news still, as what
+        // became of the last calls.
+        let mut last_words = None;
         let end = match self.patience {
             Patience::Until(limit) => Some(tokio::time::Instant::now() + limit),
             Patience::Endless | Patience::None => None,
@@ -230,13 +235,20 @@ impl Carrier<'_> {
             seen = self.tell_since(&record, seen)?;
             self.printer.doing(now_doing(&record.status));
             if session::is_settled(&record) {
-                return Ok(Watched::Settled(Box::new(record)));
+                let lease = HeldLease::holder(self.home, &record.spec.environment)?;
+                let lease = lease.filter(|(holder, _)| holder == server);
+                if lease.is_none() || last_words.get_or_insert_with(|| lease.clone()) != &lease {
+                    // Once more, for what was written between the two looks.
+                    let record = store.upgrade(name)?.unwrap_or(record);
+                    self.tell_since(&record, seen)?;
+                    return Ok(Watched::Settled(Box::new(record)));
+                }
             }
             if !*timed_out && end.is_some_and(|end| tokio::time::Instant::now() >= end) {
                 self.time_is_up(name)?;
                 *timed_out = true;
             }
-            if crate::server::running(self.home)?.is_none() {
+            if !session::is_settled(&record) && crate::server::running(self.home)?.is_none() {
                 return Ok(Watched::Orphaned(Box::new(record)));
             }
             tokio::select! {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::Output;
 use super::printer::Printer;
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
@@ -68,6 +69,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
     } = &record.status;
     printer.line(&format!("{} {phase:?} ({reason}): {message}", record.name))?;
     let now = Timestamp::now();
+    let wide = printer.output() == Output::Wide;
     let rows = nodes
         .iter()
         .map(|node| {
@@ -77,7 +79,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
                 .map(|g| format!("{} {:?}", g.name, g.verdict))
                 .collect::<Vec<_>>()
                 .join(", ");
-            vec![
+            let mut row = vec![
                 node.name.clone(),
                 node.address.clone(),
                 names.of(node.build.as_ref()),
@@ -86,19 +88,34 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
                 age(now, node.since),
                 node.installs.to_string(),
                 node.restarts.to_string(),
-            ]
+            ];
+            if wide {
+                row.extend([
+                    names.of(node.from.as_ref()),
+                    format!("{}+{}", node.rollback_installs, node.rollback_restarts),
+                    node.step.as_ref().map_or_else(|| "-".to_owned(), |s| s.id.clone()),
+                    first_line(node.trouble.as_deref().unwrap_or("-")),
+                ]);
+            }
+            row
         })
         .collect();
-    printer.table(
-        &[
-            "NODE", "ADDRESS", "BUILD", "PHASE", "GATE", "AGE", "INSTALLS", "RESTARTS",
-        ],
-        rows,
-    )?;
+    let mut header = vec![
+        "NODE", "ADDRESS", "BUILD", "PHASE", "GATE", "AGE", "INSTALLS", "RESTARTS",
+    ];
+    if wide {
+        header.extend(["FROM", "BACK", "STEP", "TROUBLE"]);
+    }
+    printer.table(&header, rows)?;
     for blocker in blockers {
-        printer.line(&blocker_for_people(blocker))?;
+        printer.line(&blocker.to_string())?;
     }
     Ok(())
+}
+
+/// What stands in a table: a script's last words may be many lines.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// `Admit` during preflight marks a node as checked; people need not know.
@@ -119,28 +136,6 @@ fn node_phase(phase: Phase, node: NodePhase) -> &'static str {
         NodePhase::Done => "Done",
         NodePhase::OutOfService => "OutOfService",
     }
-}
-
-pub(super) fn blocker_for_people(blocker: &crate::model::upgrade::Blocker) -> String {
-    let holder = &blocker.holder;
-    let who = match (&holder.node, &holder.build) {
-        (Some(node), Some(build)) => format!("{node} ({build})"),
-        (Some(node), None) => node.clone(),
-        (None, _) => format!("{} (no node of ours)", holder.client),
-    };
-    let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
-    for session in &blocker.waiting {
-        let node = session.node.clone().unwrap_or_else(|| session.client.clone());
-        let method = session.method.as_deref().unwrap_or("a statement");
-        *waiting.entry(format!("{method} on {node}")).or_default() += 1;
-    }
-    let waiting: Vec<_> = waiting.into_iter().map(|(what, n)| format!("{n}x {what}")).collect();
-    format!(
-        "blocked: {} behind {who}, open for {:.0} s: {}",
-        waiting.join(", "),
-        holder.age_seconds,
-        holder.statement
-    )
 }
 
 /// `5s`, `3m`, `2h`, `4d`, as Kubernetes' tables have ages.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::ground::GroundError;
 use super::printer::Printer;
-use super::view::{self, API_VERSION, age};
+use super::view::{API_VERSION, age};
 use super::{Exit, ground};
 use crate::engine::session;
 use crate::model::upgrade::{NodePhase, Phase, Verdict};
@@ -14,7 +14,8 @@ use crate::store::{Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The environment
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
     environment: String,
 }
 
@@ -60,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         p.line(&format!("clears: {clears}"))?;
         p.line(&format!("next:   {next}"))?;
         for blocker in &record.status.blockers {
-            p.line(&view::blocker_for_people(blocker))?;
+            p.line(&blocker.to_string())?;
         }
         Ok(())
     })?;

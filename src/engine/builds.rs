@@ -151,6 +151,21 @@ async fn from_index(component: &Component, index: &PackageIndex, version: &str) 
         return Err(failed(format!("{} -m venv: {}", index.python, why.trim())));
     }
     let program = environment.join("bin/pip");
+    // The pip that comes with Python 3.11 tries versions of a conflicting package one by one, for minutes; its resolver
+    // has learnt since. Where no newer one can be had, the old one finds the same set.
+    let newer = run(&scratch, index, &program, |c| {
+        c.args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--upgrade",
+            "pip",
+        ]);
+    });
+    if let Err(why) = newer.await {
+        tracing::debug!(%why, "the resolver stays as old as its Python");
+    }
     let pip = run(&scratch, index, &program, |c| {
         c.args(["install", "--dry-run", "--ignore-installed", "--quiet"])
             .args(["--disable-pip-version-check", "--no-input", "--report", "-"])

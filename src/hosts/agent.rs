@@ -33,6 +33,8 @@ const SHORTEST_DEADLINE: Duration = Duration::from_millis(10);
 const MAX_PIECE: usize = 1 << 20;
 /// The largest answer: a piece, or the sight of a node with hundreds of steps asked about at 4 KiB of log each.
 const MAX_ANSWER: u64 = 4 << 20;
+/// The lines of a step's log that are shown: a screen full. The agent answers with its last 4 KiB.
+const LOG_LINES: usize = 40;
 /// What is kept of a shell's own complaints.
 const MAX_COMPLAINT: u64 = 4096;
 
@@ -532,7 +534,18 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
             _ => return Err(who.not_understood(line)),
         }
     }
+    for step in sight.steps.values_mut() {
+        if let StepState::Ended(end) = step {
+            keep_last_lines(&mut end.log_tail);
+        }
+    }
     Ok(sight)
+}
+
+fn keep_last_lines(log: &mut String) {
+    let before = log.lines().count().saturating_sub(LOG_LINES);
+    let cut: usize = log.split_inclusive('\n').take(before).map(str::len).sum();
+    log.drain(..cut);
 }
 
 /// The function `payload`, which writes a step's files: its request, its scripts, their secrets.
@@ -554,6 +567,7 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
     line("pid_file", node.pid_file.as_deref().unwrap_or_default());
     line("grace", &seconds(KILL_GRACE));
     let mut files = String::new();
+    let mut roles = Vec::new();
     for (role, script) in scripts {
         let deadline = script.deadline.max(SHORTEST_DEADLINE);
         line(&format!("deadline_{role}"), &seconds(deadline));
@@ -569,14 +583,16 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         } else {
             format!("#!/bin/sh\n{}", script.text)
         };
-        let _ = write!(files, " &&\n\tput_script {role} '{}'", octal(text.as_bytes()));
+        roles.push(role);
+        let _ = write!(files, " &&\n\tput {role} '{}'", octal(text.as_bytes()));
         for (name, content) in &script.secrets {
             ask.check("name of a secret", name, is_word)?;
             let _ = write!(files, " &&\n\tput 'secrets/{role}/{name}' '{}'", octal(content));
         }
     }
     Ok(format!(
-        "payload() {{\n\tput request '{}'{files}\n}}\n",
+        "roles='{}'\npayload() {{\n\tput request '{}'{files}\n}}\n",
+        roles.join(" "),
         octal(request.as_bytes())
     ))
 }
@@ -722,6 +738,18 @@ mod tests {
             })
         );
         assert_eq!(sight.free_bytes, 8192);
+    }
+
+    #[test]
+    fn a_log_is_shown_by_its_last_lines() {
+        let lines: String = (0..100).map(|n| format!("log {n}\n")).collect();
+        let read = read_sight(&format!("step s ended 0\n{lines}free 2 4096\n"), &who());
+        let sight = read.expect("understood");
+        let StepState::Ended(end) = &sight.steps["s"] else {
+            panic!("{sight:?}")
+        };
+        assert!(end.log_tail.starts_with("60\n") && end.log_tail.ends_with("\n99\n"));
+        assert_eq!(end.log_tail.lines().count(), 40);
     }
 
     #[test]

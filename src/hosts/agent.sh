@@ -215,29 +215,40 @@ reap() {
 		kill -s KILL -- "-$one" 2>/dev/null
 		# Killed is not yet gone, and who asks next must not find it.
 		tries=0
-		while orphan_lives "$1" && [ $tries -lt 100 ]; do
-			sleep 0.02
-			tries=$((tries + 1))
-		done
+		while orphan_lives "$1" && [ $tries -lt 60 ]; do nap; done
 	fi
 	mark=''
 	{ read -r mark <"$1/mark"; } 2>/dev/null
-	[ -z "$mark" ] || sweep "$mark"
-	rm -rf -- "$1/secrets" "$1/agent" "$1/reserve" "$1/out"
+	[ -z "$mark" ] || sweep "$mark" || note_survivors
+	rm -rf -- "$1/secrets" "$1/agent" "$1/reserve" "$1"/out.*
 }
 
-# sweep MARK: kills every process that carries this step's mark in its environment, wherever it has forked to. A few
-# rounds, since one that forks while we look leaves a child.
+# sweep MARK: kills every process that carries this step's mark in its environment, wherever it has forked to, and waits
+# until none is left: one that forks while we look leaves a child, and a killed one ends when it is next scheduled. False
+# when some live on, named by $strays.
 sweep() {
-	for round in 1 2 3 4 5; do
+	tries=0
+	while :; do
 		strays=$(grep -lszFx -- "STAGEGATE_STEP=$1" /proc/[0-9]*/environ)
 		[ -n "$strays" ] || return 0
+		# Seconds; a process that outlives KILL so long is stuck in the kernel (a dead disk, a dead NFS server).
+		[ $tries -lt 60 ] || return 1
 		for stray in $strays; do
 			stray=${stray#/proc/}
 			kill -s KILL "${stray%/environ}" 2>/dev/null
 		done
-		[ "$round" -eq 1 ] || sleep 0.02
+		nap
 	done
+}
+
+# Sleeps for look number $tries and counts it: most things end within milliseconds, and each look costs a fork.
+nap() {
+	case $tries in
+	?) sleep 0.01 ;;
+	[1-3]?) sleep 0.05 ;;
+	*) sleep 0.2 ;;
+	esac
+	tries=$((tries + 1))
 }
 
 # ---------------------------------------------------------------------------------------------------------- looking
@@ -371,7 +382,9 @@ call_run() {
 	exec 9>&-
 	if [ ! -e "steps/$step/rc" ] && [ "$patience" != 0 ]; then
 		# The step's process holds this lock for as long as it lives.
-		flock -s -w "$patience" "steps/$step/lock" true
+		exec 8<"steps/$step/lock"
+		flock -s -w "$patience" 8
+		exec 8<&-
 	fi
 	asked=$step
 	sight
@@ -382,12 +395,19 @@ call_run() {
 begin_step() {
 	at=steps/$step
 	umask 077
-	rm -rf -- "$at"
-	mkdir -p -- "$at/secrets/script" "$at/secrets/stop" "$at/secrets/start" 2>/dev/null || {
+	[ ! -e "$at" ] || rm -rf -- "$at"
+	directories=$at scripts=''
+	for role in $roles; do directories="$directories $at/secrets/$role" scripts="$scripts $at/$role"; done
+	# shellcheck disable=SC2086 # plain words
+	mkdir -p -- $directories 2>/dev/null || {
 		rm -rf -- "$at"
 		fail_write "the step's directory"
 	}
-	{ payload && printf '%s' "$agent_text" >"$at/agent" && printf '' >"$at/lock"; } 2>/dev/null || {
+	# shellcheck disable=SC2086 # plain words
+	{
+		payload && { [ -z "$scripts" ] || chmod 700 -- $scripts; } &&
+			printf '%s' "$agent_text" >"$at/agent" && printf '' >"$at/lock"
+	} 2>/dev/null || {
 		rm -rf -- "$at"
 		fail_write "the step's files"
 	}
@@ -403,9 +423,8 @@ begin_step() {
 	umask 022
 }
 
-# put FILE TEXT, put_script ROLE TEXT: what `payload` is made of. TEXT is in printf's %b notation, which carries any byte.
+# put FILE TEXT: what `payload` is made of. TEXT is in printf's %b notation, which carries any byte.
 put() { printf '%b' "$2" >"steps/$step/$1"; }
-put_script() { put "$1" "$2" && chmod 700 "steps/$step/$1"; }
 
 call_adopt() {
 	open_node
@@ -495,9 +514,16 @@ call_destroy() {
 
 note() { printf 'stagegate: %s\n' "$*" >>"$at/log"; }
 
-# journal WORDS…: one line, stamped. The clock's text is left in $now.
+note_survivors() {
+	# shellcheck disable=SC2086 # a list of words
+	note 'still alive after being killed:' $strays
+}
+
+# journal WORDS…: one line, stamped. The stamp is left in $now, as seconds in $stamp_s, and since boot in $stamp_uptime.
 journal() {
-	now=$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)
+	now=$(date -u '+%s %Y-%m-%dT%H:%M:%S.%3NZ')
+	look_uptime
+	stamp_s=${now% *} stamp_uptime=$uptime now=${now#* }
 	printf '%s %s\n' "$now" "$*" >>journal
 }
 
@@ -530,22 +556,23 @@ step_main() {
 	elif reserve && printf '%s\n' "$id" >.busy && journal "$id $action $release start"; then
 		printf '%s\n' "$now" >"$at/started"
 		"do_$work" || rc=$?
-		rm -f "$at/reserve"
+		give_reserve_back
 		journal "$id $action $release end rc=$rc"
 		printf '%s\n' "$now" >"$at/finished"
 	else
 		rc=1
-		rm -f "$at/reserve"
+		give_reserve_back
 		note 'not begun: no space to record it (the disk is full or read-only)'
 	fi
-	rm -rf -- "$at/secrets" "$at/agent" "$at/out" "$at/out.done"
+	rm -rf -- "$at/secrets" "$at/agent" "$at/reserve" "$at/log.end" "$at"/out.*
 	{
 		printf '%s\n' "$rc"
-		tail -c 4096 "$at/log" | tail -n 40
+		[ ! -s "$at/log" ] || tail -c 4096 "$at/log"
 	} >"$at/rc.new" && sync "$at/rc.new" journal && mv -f "$at/rc.new" "$at/rc"
 }
 
 reserve() { { printf "%${reserve_bytes}s" '' >"$at/reserve"; } 2>/dev/null; }
+give_reserve_back() { printf '' >"$at/reserve"; }
 
 # Is there nothing left to do? Such a step is not counted as run.
 is_done() {
@@ -622,32 +649,26 @@ do_prune() {
 run_script() {
 	role=$1
 	eval "deadline=\$deadline_$role deadline_cs=\$deadline_cs_$role"
-	carried=$mark
 	look_current
 	case $work in
 	install) place=$node/releases/$release ;;
 	*) place=${current:+$node/releases/$current} ;;
 	esac
-	# A service must not carry the mark by which strays are killed.
-	if [ "$role" = start ]; then
-		carried=
-		printf '' >"$at/mark"
-	else
-		printf '%s\n' "$mark" >"$at/mark"
-	fi
-	rm -f "$at/out" "$at/out.done"
-	mkfifo "$at/out" || return 1
+	printf '%s\n' "$mark" >"$at/mark"
+	# A step's second script finds what the first one left of it; stopped is no place to give up for want of space.
+	[ -s "$at/reserve" ] || reserve
+	log_before=0
+	[ ! -s "$at/log" ] || log_before=$(stat -c %s "$at/log")
+	mkfifo "$at/out.$role" || return 1
 	# Open for both, so that no side can wait for the other to come.
-	exec 6<>"$at/out"
+	exec 6<>"$at/out.$role"
 	# In full from the start (the limit makes tee's further writes fail, which it survives) and, held in memory, the end.
 	{
-		{
-			ulimit -f $((log_bytes / 512))
-			trap '' XFSZ
-			exec tee -a "$at/log" 2>/dev/null
-		} <"$at/out" | tail -c $log_bytes >"$at/log.end"
-		printf '' >"$at/out.done"
-	} 6>&- 7>&- 8<&- &
+		ulimit -f $((log_bytes / 512))
+		trap '' XFSZ
+		exec tee -a "$at/log" 2>/dev/null
+	} <"$at/out.$role" 6>&- 7>&- 8<&- | tail -c $log_bytes >"$at/log.end" 6>&- 7>&- 8<&- &
+	reader=$!
 	look_uptime
 	passes=$((uptime + deadline_cs))
 	(
@@ -657,45 +678,64 @@ run_script() {
 		printf '%s %s %s\n' "$me" "$started" "$boot" >"$at/group"
 		umask 022
 		set -- PATH="$PATH" HOME="${HOME-/}" LANG=C.UTF-8 TZ=UTC STAGEGATE_NODE_DIR="$node" \
-			STAGEGATE_RELEASE_DIR="$place" STAGEGATE_SECRETS_DIR="$node/$at/secrets/$role" STAGEGATE_DEADLINE_S="$deadline"
+			STAGEGATE_RELEASE_DIR="$place" STAGEGATE_SECRETS_DIR="$node/$at/secrets/$role" \
+			STAGEGATE_DEADLINE_S="$deadline" STAGEGATE_STEP="$mark"
 		[ "$work" != install ] || set -- "$@" STAGEGATE_ARTIFACT="$node/artifacts/$release"
-		[ -z "$carried" ] || set -- "$@" STAGEGATE_STEP="$carried"
 		# Quoted words, as the caller wrote them.
 		eval "more=\$environment_$role"
 		eval "set -- \"\$@\" $more"
-		exec setsid env -i "$@" timeout -k "$grace" "$deadline" "./$at/$role" </dev/null >"$at/out" 2>&1 6>&-
+		# `timeout` leads a process group of its own, with what it runs in it.
+		exec env -i "$@" timeout -k "$grace" "$deadline" "./$at/$role" </dev/null >"$at/out.$role" 2>&1 6>&-
 	)
-	ended=$?
-	exec 6>&-
+	ended=$? survive=0
 	look_uptime
 	# `timeout` answers 137 where it had to use KILL.
 	[ $ended -ne 137 ] || [ "$uptime" -lt "$passes" ] || ended=124
-	if [ "$role" != start ] || [ $ended -ne 0 ]; then
+	# Room for the end of its output, where it has filled the disk.
+	give_reserve_back
+	if [ "$role" = start ] && [ $ended -eq 0 ]; then
+		exec 6>&-
+	else
 		read -r run_group _ <"$at/group"
 		kill -s KILL -- "-$run_group" 2>/dev/null
-		[ -z "$carried" ] || sweep "$carried"
+		exec 6>&-
+		sweep "$mark"
+		survive=$?
 	fi
-	rm -f "$at/group"
-	rm -rf -- "$at/secrets/$role"
+	printf '' >"$at/group"
+	for secret in "$at/secrets/$role"/* "$at/secrets/$role"/.[!.]*; do
+		[ ! -e "$secret" ] || {
+			rm -rf -- "$at/secrets/$role"
+			break
+		}
+	done
 	# All output is in when its last writer is gone; a service that kept the script's output open never closes it.
 	tries=0
-	while [ ! -e "$at/out.done" ] && [ $tries -lt 25 ]; do
-		sleep 0.02
-		tries=$((tries + 1))
-	done
-	if [ "$(stat -c %s "$at/log")" -ge $log_bytes ]; then
-		printf '\n' >>"$at/log"
-		note "a long output; its last $log_bytes bytes follow"
-		cat "$at/log.end" >>"$at/log"
-		printf '\n' >>"$at/log"
-	fi
-	rm -f "$at/out" "$at/log.end"
+	while look_process "$reader" && [ $tries -lt 18 ]; do nap; done
+	complete_log
+	[ $survive -eq 0 ] || note_survivors
 	if [ $ended -eq 124 ]; then
 		note "$action: the deadline of $deadline s passed; its process group was killed"
 	elif [ $ended -ne 0 ]; then
 		note "$action: the $role script ended with $ended"
 	fi
 	return $ended
+}
+
+# Puts into the log what it could not take while the script ran: it was at its bound, or the disk was full.
+complete_log() {
+	[ -s "$at/log.end" ] || return 0
+	# shellcheck disable=SC2046 # two numbers
+	set -- $(stat -c %s "$at/log" "$at/log.end")
+	if [ "$2" -ge $log_bytes ]; then
+		printf '\n' >>"$at/log"
+		note "a long output; its last $log_bytes bytes follow"
+		cat "$at/log.end" >>"$at/log"
+		printf '\n' >>"$at/log"
+	elif [ $(($1 - log_before)) -ne "$2" ]; then
+		truncate -s "$log_before" "$at/log"
+		cat "$at/log.end" >>"$at/log"
+	fi
 }
 
 start_service() {
@@ -705,14 +745,41 @@ start_service() {
 		note 'nothing is activated: current points to no release'
 		return 1
 	}
+	await_burial
 	run_script start || return
-	[ -n "$pid_file" ] || return 0
-	look_service || {
-		note "start ended with 0, but $pid_file names no living process"
+	why=''
+	if [ -z "$pid_file" ]; then
+		:
+	elif ! look_service; then
+		why="start ended with 0, but $pid_file names no living process"
+	elif ! record_service; then
+		why='the service could not be recorded (the disk is full or read-only)'
+	fi
+	if [ -n "$why" ]; then
+		note "$why"
+		sweep "$mark" || note_survivors
 		return 1
-	}
-	printf '%s %s %s %s %s\n' "${current:--}" "$service_pid" "$service_ticks" "$boot" "$(date +%s)" >running.new &&
-		mv -f running.new running
+	fi
+	# A service that is wanted is no stray, whatever becomes of this step.
+	printf '' >"$at/mark"
+}
+
+record_service() {
+	look_uptime
+	printf '%s %s %s %s %s\n' "${current:--}" "$service_pid" "$service_ticks" "$boot" \
+		$((stamp_s + (uptime - stamp_uptime) / 100)) >running.new && mv -f running.new running
+}
+
+# Waits until a dead process that the pid file still names is out of the process table. Until its parent has taken note of its
+# end `kill -0` finds it there, and a start script that asks so (PostgreSQL itself does) would take it for a running service.
+# Mostly no wait at all; where init is slow or never does it (some containers), a few seconds.
+await_burial() {
+	[ -n "$pid_file" ] && [ -s "$pid_file" ] || return 0
+	found=''
+	{ read -r found _ <"$pid_file"; } 2>/dev/null
+	case $found in '' | *[!0-9]*) return 0 ;; esac
+	tries=0
+	while ! look_process "$found" && [ -n "$stat_text" ] && [ $tries -lt 60 ]; do nap; done
 }
 
 # Stops the service gracefully; what still lives when the stop script's deadline has passed is killed.
@@ -737,10 +804,11 @@ stop_service() {
 	stopped=$?
 	# A stop script that ended badly does not become better by waiting.
 	[ $stopped -eq 0 ] || give_up=0
+	tries=0
 	while living_members; do
 		look_uptime
 		[ "$uptime" -lt "$give_up" ] || break
-		sleep 0.1
+		nap
 	done
 	living_members || return 0
 	note "still alive after the stop script (exit $stopped) and its deadline of $deadline_stop s; killed:$living"
@@ -751,12 +819,11 @@ stop_service() {
 	case " $living " in *" ${main% *} "*) kill -s KILL -- "-$main_group" 2>/dev/null ;; esac
 	tries=0
 	while living_members; do
-		[ $tries -lt 50 ] || {
+		[ $tries -lt 60 ] || {
 			note "still alive after being killed:$living"
 			return 1
 		}
-		sleep 0.1
-		tries=$((tries + 1))
+		nap
 	done
 }
 

@@ -1,5 +1,7 @@
 //! An upgrade: one build going onto one environment. Its spec says what is wanted, its status how far it is.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -391,6 +393,32 @@ pub struct Blocker {
     /// The sessions behind it, nearest first.
     #[serde(default)]
     pub waiting: Vec<Session>,
+}
+
+/// Characters of a statement in a sentence for people: enough for its tables and its condition.
+const LONGEST_STATEMENT: usize = 200;
+
+impl std::fmt::Display for Blocker {
+    /// One line for people: who waits, behind whom, since when, for which statement.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { holder, waiting } = self;
+        let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+        for session in waiting {
+            let node = session.node.as_deref().unwrap_or(&session.client);
+            let method = session.method.as_deref().unwrap_or("a statement");
+            *counted.entry(format!("{method} on {node}")).or_default() += 1;
+        }
+        let counted: Vec<_> = counted.into_iter().map(|(what, n)| format!("{n}x {what}")).collect();
+        write!(f, "blocked: {} behind ", counted.join(", "))?;
+        match (&holder.node, &holder.build) {
+            (Some(node), Some(build)) => write!(f, "{node} ({build})")?,
+            (Some(node), None) => write!(f, "{node}")?,
+            (None, _) => write!(f, "{} (no node of ours)", holder.client)?,
+        }
+        // What is left out stands in the status.
+        let statement: String = holder.statement.chars().take(LONGEST_STATEMENT).collect();
+        write!(f, ", open for {:.0} s: {statement}", holder.age_seconds)
+    }
 }
 
 /// A database session that holds or waits.

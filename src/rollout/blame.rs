@@ -76,8 +76,8 @@ impl Draft<'_> {
                             "{} fails on {} ({}), and on {} too, which still runs the old build ({}): not this build alone",
                             gate.name, self.plan.nodes[i], reading.reason, self.plan.nodes[j], other.reason
                         );
-                        self.note_blockers();
-                        self.hold(Phase::Paused, "SharedDependencyDegraded", message)?;
+                        let blocked = self.note_blockers();
+                        self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
                         return Ok(Judged::Turn);
                     }
                     Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
@@ -101,8 +101,8 @@ impl Draft<'_> {
 
     pub(super) fn blame_build(&mut self, i: usize, g: usize, reading: &Reading) -> Result<(), RolloutError> {
         let gate = &self.plan.gates[g].name;
-        let message = format!("{gate} failed on {}: {}", self.plan.nodes[i], reading.reason);
-        self.note_blockers();
+        let blocked = self.note_blockers();
+        let message = format!("{gate} failed on {}: {}{blocked}", self.plan.nodes[i], reading.reason);
         self.tell(Severity::Alert, "GateFailed", Some(i), message.clone());
         self.begin_rollback(RollbackFor::BadBuild, Some(gate.clone()), "GateFailed", message)
     }

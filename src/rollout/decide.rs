@@ -414,8 +414,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn note_blockers(&mut self) {
+    /// Keeps who blocks whom as evidence, and says of the longest queue what to look at first.
+    pub(super) fn note_blockers(&mut self) -> String {
         self.status.blockers.clone_from(&self.seen.blockers);
+        let longest = self.status.blockers.iter().max_by_key(|b| b.waiting.len());
+        longest.map_or_else(String::new, |blocker| format!("; {blocker}"))
     }
 
     /// Writes the readings into the status, for people; what they led to has been decided already.

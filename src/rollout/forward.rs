@@ -96,8 +96,8 @@ impl Draft<'_> {
                             "{} already fails on {} with the build it runs: {}; `resume` goes on all the same",
                             gate.name, self.plan.nodes[i], reading.reason
                         );
-                        self.note_blockers();
-                        self.hold(Phase::Paused, "SharedDependencyDegraded", message)?;
+                        let blocked = self.note_blockers();
+                        self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
                         // An upgrade may be the cure: going on after this hold is an operator's decision.
                         self.status.resume_to = Some(Phase::Rolling);
                         return Ok(());

@@ -225,8 +225,8 @@ impl Draft<'_> {
                             "{} still fails on {} after the rollback: {}",
                             self.plan.gates[g].name, self.plan.nodes[i], r.reason
                         );
-                        self.note_blockers();
-                        return self.enter(Phase::RollbackIneffective, "StillFailing", message);
+                        let blocked = self.note_blockers();
+                        return self.enter(Phase::RollbackIneffective, "StillFailing", message + &blocked);
                     }
                     Some(_) | None => open = open.or(Some((i, g))),
                 }
@@ -239,8 +239,8 @@ impl Draft<'_> {
                     "{} did not pass on {} within {deadline} of the rollback: the cure is not proven",
                     self.plan.gates[g].name, self.plan.nodes[i]
                 );
-                self.note_blockers();
-                return self.enter(Phase::RollbackIneffective, "CureNotProven", message);
+                let blocked = self.note_blockers();
+                return self.enter(Phase::RollbackIneffective, "CureNotProven", message + &blocked);
             }
             return Ok(());
         }

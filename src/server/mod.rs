@@ -6,7 +6,7 @@
 
 mod couriers;
 mod health;
-mod seat;
+pub mod seat;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -138,7 +138,7 @@ impl Server<'_> {
                 Ok(open) => {
                     for record in open.into_iter().filter(|r| !session::is_settled(r)) {
                         couriers.serve(&record.spec.environment);
-                        drives.take(record);
+                        drives.take(&record);
                     }
                     health.beat(drives.under_way());
                 }
@@ -273,7 +273,7 @@ impl<'a> Drives<'a> {
     }
 
     /// Begins to drive an upgrade, unless it is driven already or its last trouble is too fresh.
-    fn take(&mut self, record: UpgradeRecord) {
+    fn take(&mut self, record: &UpgradeRecord) {
         let (server, environment) = (self.server, record.spec.environment.clone());
         // Our own lease would be given to us once more, and would fence what we do already.
         if self.under_way.contains_key(&environment) || self.is_too_soon(&environment, &record.name) {
@@ -283,7 +283,7 @@ impl<'a> Drives<'a> {
             Ok(lease) => lease,
             Err(SessionError::Refused(_)) => return,
             Err(other) => {
-                self.note(&record, &other.into());
+                self.note(record, &other.into());
                 return;
             }
         };
@@ -311,7 +311,8 @@ impl<'a> Drives<'a> {
     /// Waits until one of them has gone as far as it goes; for ever when there is none.
     async fn next(&mut self) {
         let Some((record, ended)) = self.flights.next().await else {
-            return std::future::pending().await;
+            std::future::pending::<()>().await;
+            return;
         };
         self.under_way.remove(&record.spec.environment);
         match ended {

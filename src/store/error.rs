@@ -167,7 +167,7 @@ pub enum StoreError {
         /// The unfinished upgrade.
         upgrade: String,
     },
-    /// Nothing changes in a finished upgrade.
+    /// What came of a finished upgrade stays.
     #[error("upgrade {upgrade} is finished; begin another one")]
     Finished {
         /// The upgrade.

@@ -338,7 +338,8 @@ pub trait Store: Send + Sync {
     /// process sees it at its next reading, and never loses a commit to it. Returns the `wish_version`.
     fn set_wish(&self, upgrade: &str, wish: Wish) -> Result<u64, StoreError>;
     /// Writes a step of an upgrade: all of it, or nothing. Refused when the token does not hold the lease
-    /// ([`StoreError::Fenced`]), the upgrade has changed ([`StoreError::Conflict`]) or has finished.
+    /// ([`StoreError::Fenced`]), the upgrade has changed ([`StoreError::Conflict`]), or it has finished and the step would
+    /// change its phase, a build or the wish ([`StoreError::Finished`]).
     fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError>;
 
     /// Takes an environment's lease, asking `judge` whether its holder lives ([`lease::evaluate`]).

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module a subject.
 
 mod cli;
+mod docs;
 mod hosts;
 mod incident;
 mod operators;
@@ -9,6 +10,7 @@ mod report;
 mod serve;
 mod signals;
 mod simulation;
+mod sshd;
 mod store;
 mod tidy;
 mod trivial;

@@ -116,9 +116,10 @@ fn a_nodes_own_disk_is_filled_for_a_while() {
     let disk = SmallDisk::mount(&small.path("state/environments/small/nodes/n1"));
     assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
     let before = disk.free();
+    small.write("workspace/builds/large/answer", "yes\n");
     small.write(
-        "workspace/builds/large/answer",
-        &format!("yes{}\n", " and more".repeat(100_000)),
+        "workspace/builds/large/page",
+        &format!("fine{}\n", " and more".repeat(100_000)),
     );
     let text = rehearsal("fillDisk: {node: n1, after: 0s, hold: 1h, leaveMib: 0}")
         .replace("web=2", "web=large")

@@ -393,6 +393,14 @@ fn an_environment_has_one_unfinished_upgrade() {
     let committed = store
         .commit(&step(&token, up.resource_version, &done, &[]))
         .expect("finished");
+    let committed = store
+        .commit(&step(
+            &token,
+            committed.resource_version,
+            &status(Phase::Succeeded, "and more"),
+            &[],
+        ))
+        .expect("what is found out afterwards is added");
     let after = store.commit(&step(&token, committed.resource_version, &pending, &[]));
     assert!(
         matches!(after, Err(StoreError::Finished { .. })),

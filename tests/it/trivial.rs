@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Nothing here takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Its environment's name.
 pub const ENVIRONMENT: &str = "small";
@@ -35,7 +35,8 @@ impl Said {
 }
 
 impl Trivial {
-    /// Version 1, 2 and 3 are good, `slow` waits for [`Trivial::let_go`], `bad` never answers.
+    /// Version 1, 2 and 3 are good, `slow` waits for [`Trivial::let_go`], `bad` lives but answers
+    /// wrongly.
     pub fn new() -> Self {
         let this = Self {
             directory: tempfile::tempdir().expect("a directory"),
@@ -66,8 +67,16 @@ spec:
           http: {{url: "http://{{{{ node.address }}}}:{{{{ node.ports.http }}}}/answer", body: "^yes"}}
           period: 100ms
           failureThreshold: 20
+      traffic:
+        - name: page
+          rate: 40
+          timeout: 5s
+          requests:
+            - {{url: "http://{{{{ node.address }}}}:{{{{ node.ports.http }}}}/page", expect: {{body: "^fine"}}}}
       gates:
         - {{name: alive, probe: alive}}
+        # Generous, so that it decides within seconds.
+        - {{name: pages, share: {{of: traffic/page, over: 1s, limit: 20%}}, beta: 20%}}
       rollout: {{baseline: 1s, soak: 1s, minFreeMib: 1}}
   reports:
     - {{name: journal, file: {{path: reports.jsonl}}}}
@@ -94,14 +103,13 @@ spec:
             "workspace/templates/stop.sh",
             "set -eu\npid=$(cat run/pid)\nkill \"$pid\"\nwhile kill -0 \"$pid\" 2>/dev/null; do sleep 0.02; done\n",
         );
-        for version in ["1", "2", "3", "slow"] {
-            this.write(
-                &format!("workspace/builds/{version}/answer"),
-                &format!("yes {version}\n"),
-            );
+        for version in ["1", "2", "3", "slow", "bad"] {
+            let build = format!("workspace/builds/{version}");
+            this.write(&format!("{build}/answer"), &format!("yes {version}\n"));
+            this.write(&format!("{build}/page"), "fine\n");
         }
         this.write("workspace/builds/slow/slow", "");
-        this.write("workspace/builds/bad/other", "no answer here\n");
+        this.write("workspace/builds/bad/page", "not what was asked for\n");
         this
     }
 

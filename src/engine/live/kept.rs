@@ -129,26 +129,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_lost_or_cannot_be_looked_for_is_never_counted_as_kept() {
-        let rows: [(&[CallId], (u64, u64, u64), &str); 4] = [
-            (&[1, 2, 3], (3, 0, 0), "all 3 acknowledged updates are in the database"),
+        let rows = [
             (
-                &[1, 5],
+                vec![1, 2, 3],
+                (3, 0, 0),
+                "all 3 acknowledged updates are in the database",
+            ),
+            (
+                vec![1, 5],
                 (2, 1, 0),
                 "1 of 2 acknowledged updates are not in the database: call 5 is gone",
             ),
             (
-                &[7],
+                vec![7],
                 (1, 0, 1),
                 "1 of 1 acknowledged updates could not be looked for again: call 7: no database",
             ),
             (
-                &[1, 99],
+                vec![1, 99],
                 (2, 0, 1),
                 "1 of 2 acknowledged updates could not be looked for again: 1 were not looked at within 60 s",
             ),
         ];
         for (ids, (acknowledged_, lost, unchecked), words) in rows {
-            let kept = look_again(acknowledged(ids)).await;
+            let kept = look_again(acknowledged(&ids)).await;
             let counts = (kept.updates.acknowledged, kept.updates.lost, kept.updates.unchecked);
             assert_eq!(
                 (counts, kept.words().as_str()),

@@ -218,10 +218,10 @@ mod tests {
             sources.add(*name, *text);
         }
         match load(&sources, KINDS).into_result() {
-            Ok(documents) => documents
-                .iter()
-                .map(|found| format!("{}/{} ", found.kind, found.name))
-                .collect(),
+            Ok(documents) => {
+                let names: Vec<String> = documents.iter().map(|d| format!("{}/{} ", d.kind, d.name)).collect();
+                names.concat()
+            }
             Err(problems) => problems.render(&sources, Ink::Plain),
         }
     }

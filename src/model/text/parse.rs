@@ -595,7 +595,7 @@ mod tests {
         let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-            laughs += &format!("a{level}: &a{level} [{aliases}]\n");
+            laughs = format!("{laughs}a{level}: &a{level} [{aliases}]\n");
         }
         insta::assert_snapshot!(problems(&laughs), @"
         error: anchors and aliases copy more than 10000 values

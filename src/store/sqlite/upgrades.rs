@@ -174,7 +174,11 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     if stored.resource_version != expected_version {
         return Err(conflict(expected_version, stored.resource_version).into());
     }
-    refuse_finished(&stored)?;
+    // What is learnt of a finished upgrade afterwards is added to it; what came of it stays.
+    let only_adds = status.phase == stored.status.phase && builds.is_empty() && wish.is_none();
+    if !only_adds {
+        refuse_finished(&stored)?;
+    }
     if let Some(change) = wish {
         if stored.wish_version != change.seen {
             return Err(conflict(change.seen, stored.wish_version).into());

@@ -19,20 +19,24 @@ if [ -z "$missing" ]; then
     exit 0
 fi
 
-# Read by pg_createcluster's defaults (include_dir in createcluster.conf), also when written before the package comes.
+# Read by pg_createcluster's defaults (include_dir in createcluster.conf), also when written before the package comes; of
+# no use once it is installed.
 drop_in=/etc/postgresql-common/createcluster.d/stagegate.conf
+ours=
+trap 'rm -f $ours' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 if [ ! -e "$drop_in" ]; then
     echo "writing $drop_in: installing postgresql makes no cluster of its own"
     mkdir -p "${drop_in%/*}"
+    ours="$ours $drop_in"
     echo 'create_main_cluster = false' >"$drop_in"
 fi
 
 # The one switch for "start no service" that every Debian package asks. A switch that is there already is somebody's; it stays.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    ours="$ours $policy"
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi

@@ -1,0 +1,107 @@
+//! What the documents show is true: their YAML is read, their commands are commands.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open = vec![root.join("README.md"), root.join("docs")];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                std::fs::read_dir(&path)
+                    .expect("a directory")
+                    .map(|e| e.expect("an entry").path()),
+            );
+        } else if path.extension().is_some_and(|e| e == "md") {
+            let text = std::fs::read_to_string(&path).expect("text");
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+/// Fenced blocks of one language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let begins = text.split(&fence).skip(1);
+    begins
+        .filter_map(|rest| rest.split("\n```").next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn every_yaml_in_the_documents_is_accepted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for (path, text) in documents() {
+        for yaml in blocks(&text, "yaml") {
+            let workspace = tempfile::tempdir().expect("a directory");
+            std::os::unix::fs::symlink(root.join("templates"), workspace.path().join("templates")).expect("linked");
+            let environments = workspace.path().join("environments");
+            std::fs::create_dir(&environments).expect("made");
+            for file in ["panda-production.yaml", "panda-staging.yaml"] {
+                std::fs::copy(root.join("environments").join(file), environments.join(file)).expect("copied");
+            }
+            std::fs::write(environments.join("shown.yaml"), &yaml).expect("written");
+            let said = Command::new(env!("CARGO_BIN_EXE_stagegate"))
+                .arg("lint")
+                .arg(&environments)
+                .env("STAGEGATE_WORKSPACE", workspace.path())
+                .output()
+                .expect("the program runs");
+            assert!(
+                said.status.success(),
+                "{}: {}",
+                path.display(),
+                String::from_utf8_lossy(&said.stderr)
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no document shows any YAML");
+}
+
+#[test]
+fn every_command_in_the_documents_is_a_command() {
+    let mut seen = 0;
+    for (path, text) in documents() {
+        let lines = blocks(&text, "sh");
+        for line in lines
+            .iter()
+            .flat_map(|b| b.lines())
+            .filter(|l| l.starts_with("stagegate "))
+        {
+            // The shell that a reader would use takes quotes and comments away.
+            let split = Command::new("sh")
+                .args(["-c", &format!("set -- {line}\nprintf '%s\\n' \"$@\"")])
+                .output()
+                .expect("sh runs");
+            let words = String::from_utf8(split.stdout).expect("text");
+            let understood = stagegate::cli::understood(words.lines());
+            assert!(
+                understood.is_ok(),
+                "{}: {line}: {}",
+                path.display(),
+                understood.unwrap_err()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "only {seen} commands are shown");
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    for (path, text) in documents() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let file = target.split('#').next().unwrap_or_default();
+            let place = path.parent().expect("a directory").join(file);
+            assert!(place.exists(), "{}: {target}", path.display());
+        }
+    }
+}
