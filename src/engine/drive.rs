@@ -1,8 +1,10 @@
 //! The loop.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::world::{CommitError, Loaded, World};
@@ -83,7 +85,8 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
     let mut stopping = false;
     let mut conflicts = 0;
     loop {
-        if tokio::time::Instant::now() >= renew_at {
+        // A node that serves a newer token has heard of another driver: the lease says whether we may go on at all.
+        if nodes.take_fenced() || tokio::time::Instant::now() >= renew_at {
             world.renew().await?;
             renew_at = tokio::time::Instant::now() + limits.renew_every;
         }
@@ -91,11 +94,11 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
         world.watch(status, &nodes.sights);
         let decision = decide(plan, status, &nodes.observed(world, *wish, status))?;
         let material = is_material(status, &decision);
-        if material || (decision.status != *status && tokio::time::Instant::now() >= notes_at) {
+        if material || (decision.status != **status && tokio::time::Instant::now() >= notes_at) {
             match world.commit(*version, &decision).await {
                 Ok(version) => {
                     loaded = Loaded {
-                        status: decision.status.clone(),
+                        status: Arc::new(decision.status),
                         wish: *wish,
                         version,
                     };
@@ -113,7 +116,7 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
         let settled = loaded.status.phase.is_final() || loaded.status.phase.is_held();
         if settled && nodes.idle() {
             world.watch(&loaded.status, &nodes.sights);
-            return Ok(Ending::Settled(Box::new(loaded.status)));
+            return Ok(Ending::Settled(Box::new(Arc::unwrap_or_clone(loaded.status))));
         }
         // Only what is durable may be done: the effects are those of the status just written, or written before.
         if !stopping {
@@ -122,7 +125,7 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             }
         }
         if stopping && nodes.idle() {
-            return Ok(Ending::Interrupted(Box::new(loaded.status)));
+            return Ok(Ending::Interrupted(Box::new(Arc::unwrap_or_clone(loaded.status))));
         }
         if !settled && !stopping {
             nodes.look_at_the_stale(&loaded.status);
@@ -143,6 +146,8 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             () = world.stirred() => {}
             () = tokio::time::sleep_until(wake) => {}
         }
+        // What has come in by now is decided on together.
+        while nodes.next().now_or_never() == Some(true) {}
         // The operator's wish is looked for at every turn; reading it is far cheaper than acting a turn late.
         let Loaded { wish, version, status } = world.load().await?;
         if version == loaded.version {
@@ -187,6 +192,8 @@ struct Nodes<'a, W: World> {
     flights: FuturesUnordered<Flight<'a>>,
     /// Which node is asked what: its own step, or a look.
     in_flight: BTreeMap<usize, Option<String>>,
+    /// A node has refused us for an older token since this was last asked.
+    fenced: bool,
 }
 
 type Flight<'a> = std::pin::Pin<Box<dyn Future<Output = Landed> + 'a>>;
@@ -210,6 +217,7 @@ impl<'a, W: World> Nodes<'a, W> {
             looked_at: vec![None; n],
             flights: FuturesUnordered::new(),
             in_flight: BTreeMap::new(),
+            fenced: false,
         }
     }
 
@@ -265,6 +273,10 @@ impl<'a, W: World> Nodes<'a, W> {
             .min()
     }
 
+    fn take_fenced(&mut self) -> bool {
+        std::mem::take(&mut self.fenced)
+    }
+
     /// Waits for one answer and takes note of it.
     async fn next(&mut self) -> bool {
         let Some(Landed { node, step, answer }) = self.flights.next().await else {
@@ -281,7 +293,10 @@ impl<'a, W: World> Nodes<'a, W> {
                 self.sights[node] = Some(sight);
                 self.troubles[node] = None;
             }
-            Err(e) => self.troubles[node] = Some(e.to_string()),
+            Err(e) => {
+                self.fenced |= matches!(e, HostError::Fenced { .. });
+                self.troubles[node] = Some(e.to_string());
+            }
         }
         true
     }

@@ -1,6 +1,7 @@
 //! What the loop needs of the world. Two real things stand behind it: the live one (store, hosts, signals) and the
 //! simulator's, in which every call may be slow, lost or the last.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,8 +13,8 @@ use crate::rollout::{Decision, Prepared, Reading, Serving};
 /// An upgrade as it is written down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// How far it is.
-    pub status: UpgradeStatus,
+    /// How far it is; shared, because every turn of the loop reads it and few change it.
+    pub status: Arc<UpgradeStatus>,
     /// What the operator wants.
     pub wish: Wish,
     /// Rises with every write of the status; a commit names the one that it was decided from.

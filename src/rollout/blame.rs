@@ -4,6 +4,15 @@ use super::decide::{Draft, RolloutError};
 use super::plan::Reading;
 use crate::model::upgrade::{NodePhase, Phase, RollbackFor, Severity, Verdict};
 
+/// What a failure leaves to do in this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// It changed something, or must be waited on: nothing else is decided now.
+    Turn,
+    /// The batch goes on.
+    GoOn,
+}
+
 impl Draft<'_> {
     /// Looks at the gates of the nodes on the new build. True when a failure changed the phase or must be waited on.
     pub(super) fn judge_gates(&mut self) -> Result<bool, RolloutError> {
@@ -13,8 +22,8 @@ impl Draft<'_> {
             }
             let Some(seen) = self.seen(i) else { continue };
             for (g, reading) in seen.readings.iter().enumerate() {
-                if reading.verdict == Verdict::Fail {
-                    return self.gate_failed(i, g, reading).map(|()| true);
+                if reading.verdict == Verdict::Fail && self.gate_failed(i, g, reading)? == Judged::Turn {
+                    return Ok(true);
                 }
             }
         }
@@ -41,7 +50,7 @@ impl Draft<'_> {
     }
 
     /// A gate failed on a node of the new build: whose fault is it?
-    pub(super) fn gate_failed(&mut self, i: usize, g: usize, reading: &Reading) -> Result<(), RolloutError> {
+    fn gate_failed(&mut self, i: usize, g: usize, reading: &Reading) -> Result<Judged, RolloutError> {
         let gate = &self.plan.gates[g];
         let decided = reading.decided_at.unwrap_or(self.now());
         let onset = reading.onset_at.unwrap_or(decided);
@@ -55,7 +64,7 @@ impl Draft<'_> {
             if self.under_test(j) {
                 match other.verdict {
                     // Two nodes of the same build fail: the build.
-                    Verdict::Fail => return self.blame_build(i, g, reading),
+                    Verdict::Fail => return self.blame_build(i, g, reading).map(|()| Judged::Turn),
                     Verdict::Pass if !troubled => peer_passes = true,
                     Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
                     Verdict::NoData => {}
@@ -68,7 +77,8 @@ impl Draft<'_> {
                             gate.name, self.plan.nodes[i], reading.reason, self.plan.nodes[j], other.reason
                         );
                         let blocked = self.note_blockers();
-                        return self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked);
+                        self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
+                        return Ok(Judged::Turn);
                     }
                     Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
                     Verdict::NoData => {}
@@ -77,7 +87,7 @@ impl Draft<'_> {
         }
         // A neighbour that shows the same trouble gets one age to fail too before anybody is blamed.
         if suspects_undecided && !self.passed(decided, gate.age) {
-            return Ok(());
+            return Ok(Judged::Turn);
         }
         if peer_passes {
             let why = format!(
@@ -86,7 +96,7 @@ impl Draft<'_> {
             );
             return self.condemn(i, why);
         }
-        self.blame_build(i, g, reading)
+        self.blame_build(i, g, reading).map(|()| Judged::Turn)
     }
 
     pub(super) fn blame_build(&mut self, i: usize, g: usize, reading: &Reading) -> Result<(), RolloutError> {
@@ -98,7 +108,22 @@ impl Draft<'_> {
     }
 
     /// A node failed while its peers pass: it goes out, the build is not blamed, within a budget.
-    pub(super) fn condemn(&mut self, i: usize, why: String) -> Result<(), RolloutError> {
+    fn condemn(&mut self, i: usize, why: String) -> Result<Judged, RolloutError> {
+        if self.budget_is_spent() {
+            let message = format!(
+                "{}: {why}; {} nodes failed before, the budget is {}",
+                self.plan.nodes[i],
+                self.given_up(),
+                self.plan.policy.failed_node_budget
+            );
+            self.begin_rollback(RollbackFor::BadBuild, None, "FailedNodeBudget", message)?;
+            return Ok(Judged::Turn);
+        }
+        // I1 asks of a node that fails, too, as long as it serves: it gets the place of the batch that is under way.
+        if !self.may_take_out(i) {
+            self.place_owed = true;
+            return Ok(Judged::GoOn);
+        }
         self.take_out(i);
         let now = self.now();
         let node = self.node_mut(i);
@@ -106,21 +131,17 @@ impl Draft<'_> {
         node.in_batch = false;
         node.trouble = Some(why.clone());
         node.since = now;
-        let condemned = self
-            .status
-            .nodes
-            .iter()
-            .filter(|n| n.phase == NodePhase::OutOfService)
-            .count();
-        if condemned > self.plan.policy.failed_node_budget {
-            let message = format!(
-                "{}: {why}; {condemned} nodes failed, the budget is {}",
-                self.plan.nodes[i], self.plan.policy.failed_node_budget
-            );
-            return self.begin_rollback(RollbackFor::BadBuild, None, "FailedNodeBudget", message);
-        }
         self.tell(Severity::Alert, "NodeOutOfService", Some(i), why);
-        Ok(())
+        Ok(Judged::Turn)
+    }
+
+    fn given_up(&self) -> usize {
+        let nodes = self.status.nodes.iter();
+        nodes.filter(|n| n.phase == NodePhase::OutOfService).count()
+    }
+
+    fn budget_is_spent(&self) -> bool {
+        self.given_up() >= self.plan.policy.failed_node_budget
     }
 
     /// A node failed to come up on the new build.
@@ -137,8 +158,9 @@ impl Draft<'_> {
         );
         let reachable = self.seen(i).is_some();
         self.node_mut(i).trouble = Some(why.clone());
-        if changed && peers_pass {
-            return self.condemn(i, why);
+        // Hosts that vanish are no build's fault, however many.
+        if changed && peers_pass && (reachable || !self.budget_is_spent()) {
+            return self.condemn(i, why).map(|_| ());
         }
         let message = format!("{}: {why}", self.plan.nodes[i]);
         if changed && reachable {

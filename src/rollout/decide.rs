@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 use super::phases::{IllegalTransition, transition};
-use super::plan::{NodeView, Observed, Plan, Seen, Serving};
+use super::plan::{NodeView, Observed, Plan, Reading, Seen, Serving};
 use crate::model::upgrade::{
     Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
     Verdict, Wish,
 };
-use crate::model::values::Duration;
+use crate::model::values::{Digest, Duration};
 
 /// What to write down and then to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +88,16 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
         return Err(RolloutError::NotHeld(status.phase));
     }
     let mut next = status.clone();
-    next.phase = transition(status.phase, status.resume_to.unwrap_or(Phase::Preflight))?;
+    let goes_on = status.resume_to.unwrap_or(Phase::Preflight);
+    let retried = try_again(&mut next, goes_on);
+    next.phase = transition(
+        status.phase,
+        match goes_on {
+            // A soak only watches; what is tried again must first change.
+            Phase::Soak if retried => Phase::Rolling,
+            other => other,
+        },
+    )?;
     next.since = now;
     next.resume_to = None;
     "Resumed".clone_into(&mut next.reason);
@@ -103,21 +112,34 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
     if let Some(cure) = &mut next.cure {
         cure.since = now;
     }
-    if next.phase == Phase::RollingBack {
-        retry_left_behind(&mut next);
-    }
     Ok(next)
 }
 
-/// Going on with a rollback tries the nodes again that could not be brought back before.
-fn retry_left_behind(status: &mut UpgradeStatus) {
+/// Going on after a hold tries the nodes again that were given up before: who goes on has mended them. True if there
+/// were any.
+fn try_again(status: &mut UpgradeStatus, goes_on: Phase) -> bool {
+    let changes_nodes = matches!(goes_on, Phase::Rolling | Phase::Soak | Phase::RollingBack);
+    let mut any = false;
     for node in &mut status.nodes {
-        if node.phase == NodePhase::OutOfService {
+        if changes_nodes && node.phase == NodePhase::OutOfService {
             node.phase = NodePhase::Waiting;
             node.trouble = None;
             node.attempts = 0;
+            any = true;
         }
     }
+    if any {
+        // The cure is to be proven of these, too.
+        status.cure = None;
+    }
+    any
+}
+
+/// A step that ended, and how.
+pub(super) struct Ended {
+    pub(super) action: StepAction,
+    pub(super) release: Digest,
+    pub(super) result: Result<(), String>,
 }
 
 /// A status being rewritten.
@@ -127,8 +149,10 @@ pub(super) struct Draft<'a> {
     pub(super) status: UpgradeStatus,
     pub(super) events: Vec<Event>,
     pub(super) effects: Vec<StepEffect>,
-    /// How the step that ended in this look came out, a node.
-    pub(super) ended: Vec<Option<(StepAction, Result<(), String>)>>,
+    /// The step that ended in this look, a node.
+    pub(super) ended: Vec<Option<Ended>>,
+    /// A node that serves must go out and has no place yet: it gets the next one, before any batch.
+    pub(super) place_owed: bool,
     /// Nodes out of service, for whatever reason; kept in step with the draft.
     pub(super) out: usize,
     pub(super) quarantine: Option<String>,
@@ -144,7 +168,8 @@ impl<'a> Draft<'a> {
             status,
             events: Vec::new(),
             effects: Vec::new(),
-            ended: vec![None; plan.nodes.len()],
+            ended: plan.nodes.iter().map(|_| None).collect(),
+            place_owed: false,
             out: 0,
             quarantine: None,
             verified: false,
@@ -308,6 +333,8 @@ impl<'a> Draft<'a> {
             Wish::Proceed => {}
             Wish::Abort if phase == Phase::RollingBack => {}
             Wish::Abort if phase.is_held() && self.status.resume_to == Some(Phase::RollingBack) => {
+                try_again(&mut self.status, Phase::RollingBack);
+                self.status.resume_to = None;
                 return self.enter(
                     Phase::RollingBack,
                     "AbortedByUser",
@@ -324,7 +351,7 @@ impl<'a> Draft<'a> {
             }
             Wish::Pause if phase.is_held() => return Ok(()),
             Wish::Pause => {
-                if self.steps_outstanding() {
+                if self.steps_awaited() {
                     self.keep_steps();
                     return Ok(());
                 }
@@ -362,6 +389,31 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The status has a line for each reading of this look and no other: most looks find it so.
+    fn gates_stand_in_order(&self) -> bool {
+        let written = self.status.gates.iter().map(|g| (g.node.as_str(), g.name.as_str()));
+        written.eq(readings(self.plan, self.seen).map(|(node, gate, _)| (node, gate)))
+    }
+
+    fn note_gates_in_place(&mut self) {
+        for (gate, (_, _, reading)) in self.status.gates.iter_mut().zip(readings(self.plan, self.seen)) {
+            let Reading {
+                verdict,
+                reason,
+                bad: _,
+                last_bad_at: _,
+                onset_at,
+                decided_at,
+                evidence,
+            } = reading;
+            gate.verdict = *verdict;
+            gate.reason.clone_from(reason);
+            gate.onset_at = *onset_at;
+            gate.decided_at = *decided_at;
+            gate.evidence.clone_from(evidence);
+        }
+    }
+
     /// Keeps who blocks whom as evidence, and says of the longest queue what to look at first.
     pub(super) fn note_blockers(&mut self) -> String {
         self.status.blockers.clone_from(&self.seen.blockers);
@@ -376,6 +428,9 @@ impl<'a> Draft<'a> {
         }
         // A failure that began a rollback stays in the record while the cure is proven beside it.
         let keep_failures = self.status.rollback_for.is_some();
+        if !keep_failures && self.gates_stand_in_order() {
+            return self.note_gates_in_place();
+        }
         let kept: Vec<GateStatus> = if keep_failures {
             self.status
                 .gates
@@ -409,6 +464,19 @@ impl<'a> Draft<'a> {
             self.status.gates = gates;
         }
     }
+}
+
+/// Every reading of an observation: node, gate, reading.
+fn readings<'a>(plan: &'a Plan, seen: &'a Observed) -> impl Iterator<Item = (&'a str, &'a str, &'a Reading)> {
+    let nodes = plan.nodes.iter().zip(&seen.nodes);
+    nodes.flat_map(|(node, view)| {
+        let read = match view {
+            NodeView::Seen(s) => s.readings.as_slice(),
+            NodeView::NotYet | NodeView::Unreachable { .. } => &[],
+        };
+        let gates = plan.gates.iter().zip(read);
+        gates.map(|(gate, reading)| (node.as_str(), gate.name.as_str(), reading))
+    })
 }
 
 fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {

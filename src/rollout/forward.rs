@@ -171,7 +171,8 @@ impl Draft<'_> {
             .map(|i| self.plan.nodes[i].as_str())
             .collect();
         let message = format!(
-            "{} out of service and maxUnavailable is {}: no further node may be taken out",
+            "{} out of service and maxUnavailable is {}: no further node may be taken out; mend what is out, then \
+             `resume` goes on and tries it again",
             out.join(", "),
             self.plan.policy.max_unavailable
         );
@@ -232,6 +233,20 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// A node that was given up, the build it is on, and why.
+    fn left_out(&self, i: usize) -> String {
+        let node = self.node(i);
+        let runs = match (self.seen(i), node.build) {
+            (None, _) => "not seen now",
+            (_, Some(build)) if build == self.plan.release => "on the new build",
+            (_, Some(build)) if Some(build) == node.from => "on the build it ran before",
+            (_, Some(_)) => "on another build",
+            (_, None) => "not running",
+        };
+        let trouble = node.trouble.as_deref().unwrap_or("given up");
+        format!("{} ({runs}: {trouble})", self.plan.nodes[i])
+    }
+
     pub(super) fn undecided(&self, i: usize) -> String {
         let open: Vec<String> = match self.seen(i) {
             None => vec!["the gates".to_owned()],
@@ -254,12 +269,9 @@ impl Draft<'_> {
         if !self.passed(self.status.since, self.plan.policy.soak) {
             return Ok(());
         }
-        let left_out: Vec<_> = self
-            .status
-            .nodes
-            .iter()
-            .filter(|n| n.phase == NodePhase::OutOfService)
-            .map(|n| n.name.clone())
+        let left_out: Vec<_> = (0..self.plan.nodes.len())
+            .filter(|&i| self.node(i).phase == NodePhase::OutOfService)
+            .map(|i| self.left_out(i))
             .collect();
         // Watching is the point of a soak: a gate that went blind in it proves nothing (I7).
         for i in 0..self.plan.nodes.len() {
@@ -296,10 +308,10 @@ impl Draft<'_> {
             (
                 "NodesLeftOut",
                 format!(
-                    "{}@{} passed, but {} is out of service",
+                    "{}@{} passed, but left out: {}",
                     self.plan.component,
                     self.plan.version,
-                    left_out.join(", ")
+                    left_out.join("; ")
                 ),
             )
         };

@@ -1,6 +1,6 @@
 //! What one node needs next, forward and back: whatever can be seen on the node is not done again.
 
-use super::decide::{Draft, StepEffect};
+use super::decide::{Draft, Ended, StepEffect};
 use super::plan::{NodeView, Seen, Serving, StepView};
 use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, StepIntent, Verdict};
 use crate::model::values::Digest;
@@ -69,13 +69,20 @@ impl Draft<'_> {
                 Err(_) if repeatable && self.node(i).attempts < ATTEMPTS => continue,
                 other => other,
             };
-            self.ended[i] = Some((intent.action, result));
+            self.ended[i] = Some(Ended {
+                action: intent.action,
+                release: intent.release,
+                result,
+            });
         }
     }
 
-    /// Whether a step of any node has been asked for and not been seen to end.
-    pub(super) fn steps_outstanding(&self) -> bool {
-        self.status.nodes.iter().any(|n| n.step.is_some())
+    /// Whether a step has been asked for, has not been seen to end, and can be: a host that is gone says nothing, and
+    /// its step is found again when it comes back.
+    pub(super) fn steps_awaited(&self) -> bool {
+        let gone = |view: &NodeView| matches!(view, NodeView::Unreachable { .. });
+        let mut nodes = self.status.nodes.iter().zip(&self.seen.nodes);
+        nodes.any(|(node, view)| node.step.is_some() && !gone(view))
     }
 
     /// Goes on waiting for the steps that were asked for; starts nothing new.
@@ -87,19 +94,25 @@ impl Draft<'_> {
         }
     }
 
-    /// Puts the next nodes into a batch: the sick first, then in the environment's order.
+    /// Puts the next nodes into a batch: the sick first, then in the environment's order, then those that cannot be
+    /// reached now.
     pub(super) fn choose_batch(&mut self) {
+        if self.place_owed {
+            return;
+        }
         let mut waiting: Vec<usize> = (0..self.plan.nodes.len())
             .filter(|&i| self.node(i).phase == NodePhase::Waiting)
             .collect();
-        waiting.sort_by_key(|&i| !self.is_known_out(i));
+        waiting.sort_by_key(|&i| {
+            let gone = matches!(self.seen.nodes[i], NodeView::Unreachable { .. });
+            (gone, !self.is_known_out(i))
+        });
         let mut places = self.plan.policy.max_unavailable.saturating_sub(self.out);
         let mut chosen = 0;
         for i in waiting {
             if chosen == self.plan.policy.batch_size {
                 break;
             }
-            // A node that cannot be reached cannot be changed; it is waited for only when nobody else is left.
             if matches!(self.seen.nodes[i], NodeView::NotYet) {
                 continue;
             }
@@ -150,10 +163,11 @@ impl Draft<'_> {
 
     /// Makes sure of a step, or tells how it ended.
     fn step(&mut self, i: usize, action: StepAction, release: &Digest) -> Progress {
-        if let Some((ended, result)) = self.ended[i].take()
-            && ended == action
+        if let Some(ended) = self.ended[i].take()
+            && ended.action == action
+            && ended.release == *release
         {
-            return match result {
+            return match ended.result {
                 Ok(()) => Progress::Done,
                 Err(why) => Progress::Failed(why),
             };

@@ -3,7 +3,7 @@
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::NodeView;
-use crate::model::upgrade::{Cure, NodePhase, Phase, RollbackFor, Severity, Verdict};
+use crate::model::upgrade::{Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
 
 impl Draft<'_> {
     pub(super) fn begin_rollback(
@@ -33,22 +33,18 @@ impl Draft<'_> {
                     Some(Phase::Pending | Phase::Preflight | Phase::Baseline)
                 );
         let all_untouched = (0..self.plan.nodes.len()).all(|i| untouched(self, i));
-        if why == RollbackFor::Abort
-            && (early || all_untouched && self.status.phase != Phase::Soak)
-            && !self.steps_outstanding()
-        {
+        // A check that still runs changes nothing, and ends by its own deadline.
+        if early || why == RollbackFor::Abort && all_untouched && self.status.phase != Phase::Soak {
             return self.enter(Phase::Aborted, reason, format!("{message}; no node had changed"));
-        }
-        if early {
-            // A step of preflight still runs; it changes nothing, and is waited for.
-            self.keep_steps();
-            return Ok(());
         }
         if why == RollbackFor::BadBuild {
             self.quarantine = Some(message.clone());
         }
-        let homeless = (0..self.plan.nodes.len()).find(|&i| self.node(i).from.is_none() && !untouched(self, i));
-        if let Some(i) = homeless {
+        let mut touched = (0..self.plan.nodes.len()).filter(|&i| !untouched(self, i));
+        let homeless = touched.clone().find(|&i| self.node(i).from.is_none());
+        if let Some(i) = homeless
+            && touched.all(|i| self.node(i).from.is_none())
+        {
             let message = format!(
                 "{message}; {} ran no build before, so there is nothing to go back to",
                 self.plan.nodes[i]
@@ -83,6 +79,11 @@ impl Draft<'_> {
                     .is_some_and(|s| s.current != self.node(i).from || s.running != self.node(i).from);
             if self.node(i).phase == NodePhase::Done && strayed {
                 self.enter_phase(i, NodePhase::Waiting);
+            }
+        }
+        for i in 0..n {
+            if self.node(i).phase == NodePhase::Waiting && self.node(i).from.is_none() {
+                self.leave_behind(i, "it ran no build before, so there is nothing to go back to");
             }
         }
         // The sick first, all of them: acting on a node that is already out costs nothing.
@@ -123,7 +124,9 @@ impl Draft<'_> {
             .iter()
             .any(|n| n.phase == NodePhase::Waiting || n.in_batch);
         if open {
-            if !self.status.nodes.iter().any(|n| n.in_batch) {
+            // One that recovered by itself asks for a place like any other.
+            let waits = |n: &NodeStatus| n.phase == NodePhase::Drain && !n.drained;
+            if self.status.nodes.iter().all(|n| !n.in_batch || waits(n)) {
                 return self.no_place();
             }
             return Ok(());
@@ -149,15 +152,20 @@ impl Draft<'_> {
             Severity::Step,
             "ProvingCure",
             None,
-            "every node is back; the gates read samples from now on to prove the cure".to_owned(),
+            match self.left_behind() {
+                None => "every node is back; the gates read samples from now on to prove the cure".to_owned(),
+                Some(names) => {
+                    format!("every node but {names} is back; the gates read samples from now on to prove the cure")
+                }
+            },
         );
         // Readings in this look are of the old windows: the next look has the new ones.
         self.wake_by(now);
         Ok(())
     }
 
-    pub(super) fn leave_behind(&mut self, i: usize, why: &str) {
-        self.take_out(i);
+    /// Gives a node up for now. One that was not taken out yet stays as it is: it may serve, and I1 was not asked.
+    fn leave_behind(&mut self, i: usize, why: &str) {
         let now = self.now();
         let node = self.node_mut(i);
         node.phase = NodePhase::OutOfService;

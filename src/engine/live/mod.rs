@@ -152,10 +152,11 @@ impl<'a> LiveWorld<'a> {
             return Ok(());
         }
         let Loaded {
-            mut status,
+            status,
             wish: _,
             version,
         } = self.load().await?;
+        let mut status = Arc::unwrap_or_clone(status);
         status.updates = Some(status.updates.unwrap_or_default() + kept.updates);
         let sound = kept.updates.lost == 0 && kept.updates.unchecked == 0;
         let event = Event {
@@ -283,7 +284,7 @@ impl World for LiveWorld<'_> {
         }
         let record = store.upgrade(&self.upgrade).map_err(|e| told(&e))?.ok_or_else(gone)?;
         let loaded = Loaded {
-            status: record.status,
+            status: Arc::new(record.status),
             wish: record.spec.wish,
             version: record.resource_version,
         };

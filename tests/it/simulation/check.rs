@@ -2,12 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use stagegate::model::upgrade::{NodePhase, Phase, UpgradeStatus};
+use stagegate::model::upgrade::{NodePhase, Phase, UpgradeStatus, Verdict};
 
-use super::universe::{BuildNature, Universe, known_out};
+use super::universe::{BuildNature, Telling, Universe, known_out, note};
+
+/// What must hold of a status at the moment when it is written.
+pub fn commit(u: &mut Universe, next: &UpgradeStatus) {
+    take_out(u, next);
+    admit(u, next);
+}
+
+/// I7: a node is admitted on what its gate has shown. That it shows worse by now is another matter.
+fn admit(u: &mut Universe, next: &UpgradeStatus) {
+    for i in 0..next.nodes.len() {
+        let Some(before) = u.status.nodes.get(i) else { continue };
+        let analysed = before.phase == NodePhase::Analyse
+            && matches!(next.nodes[i].phase, NodePhase::Admit | NodePhase::Done)
+            && next.phase == Phase::Rolling;
+        let Some(since) = before.analysed_since.filter(|_| analysed) else {
+            continue;
+        };
+        u.settle(i);
+        let reading = u.reading(i, since);
+        if reading.onset_at.is_none() && reading.verdict != Verdict::Pass {
+            let text = format!("I7: node{i} admitted on {:?}", reading.verdict);
+            note!(u, "{text}");
+            u.broken.push(text);
+        }
+    }
+}
 
 /// I1, at the moment when a node is taken out.
-pub fn take_out(u: &mut Universe, next: &UpgradeStatus) {
+fn take_out(u: &mut Universe, next: &UpgradeStatus) {
     for i in 0..next.nodes.len() {
         let before = u.status.nodes.get(i).is_some_and(|n| n.drained);
         if !next.nodes[i].drained || before {
@@ -23,7 +49,7 @@ pub fn take_out(u: &mut Universe, next: &UpgradeStatus) {
             .count();
         if out > u.max_unavailable {
             let text = format!("I1: node{i} taken out as number {out} of at most {}", u.max_unavailable);
-            u.note(text.clone());
+            note!(u, "{text}");
             u.broken.push(text);
         }
     }
@@ -36,8 +62,7 @@ pub fn ending(u: &mut Universe) {
     }
     let phase = u.status.phase;
     let mut broken = Vec::new();
-    // A hold that no operator's act in the story could end is counted apart, see `STORIES_LEFT_HELD`.
-    if !phase.is_final() && !phase.is_held() {
+    if !phase.is_final() {
         broken.push(format!("I3: the story ended in {phase:?} ({})", u.status.message));
     }
     for (i, node) in u.nodes.iter().enumerate() {
@@ -47,9 +72,9 @@ pub fn ending(u: &mut Universe) {
             }
         }
         for (release, times) in &node.restarts {
-            // Each reboot takes the service down once, which is a reason to start it again; and a resumed upgrade may
+            // Each death takes the service down once, which is a reason to start it again; and a resumed upgrade may
             // pass a node twice, forward and back.
-            if *times > 1 + node.reboots {
+            if *times > 1 + node.deaths {
                 broken.push(format!("I3: node{i} restarted into {} {times} times", release.short()));
             }
         }
@@ -60,7 +85,7 @@ pub fn ending(u: &mut Universe) {
             _ => continue,
         };
         let runs = node.running.map(|(build, _)| build);
-        if written.phase == NodePhase::Done && node.reboots == 0 && (runs != Some(goal) || node.current != goal) {
+        if written.phase == NodePhase::Done && node.deaths == 0 && (runs != Some(goal) || node.current != goal) {
             broken.push(format!("I3: {phase:?}, but node{i} does not run what it should"));
         }
         if written.phase == NodePhase::Done && written.drained {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,7 +15,7 @@ use stagegate::model::values::{Digest, Duration as Span};
 use stagegate::rollout::{GatePlan, Hooks, Plan, Policy, resume};
 
 use super::check;
-use super::universe::{BuildNature, Dice, Fault, Guard, START, SimNode, SimStepState, SimWorld, Universe};
+use super::universe::{BuildNature, Dice, Fault, Guard, START, SimNode, SimWorld, Telling, Universe, note};
 
 pub struct Story {
     pub seed: u64,
@@ -22,24 +23,64 @@ pub struct Story {
     pub faults: Vec<(Phase, Fault)>,
     pub broken: Vec<String>,
     pub log: Vec<String>,
+    /// How everything came to stand, for comparison with another telling.
+    pub outcome: String,
+    /// Calls that drivers made.
+    pub calls: u64,
 }
 
 /// A story that goes on longer than this in virtual time has lost its way.
 const LONGEST: Duration = Duration::from_secs(3 * 3600);
 
+/// Mostly only the dead are followed: a driver that says nothing, and is not known to be dead, keeps its place as long.
+const LEASE_OF_THE_SILENT: Duration = Duration::from_secs(1200);
+
 /// Then the trouble ends, and every story must come to its end.
 const FOUL_WEATHER: Duration = Duration::from_secs(3600);
 
-pub fn play(seed: u64, guard: Guard) -> Story {
+/// A story that a seed makes up.
+pub fn play(seed: u64, guard: Guard, telling: Telling) -> Story {
+    in_virtual_time(async {
+        let (universe, plan) = make(seed, guard, telling);
+        tell(seed, universe, plan).await
+    })
+}
+
+/// A story in which nothing goes wrong but the build, or that the first driver is killed at one of its calls.
+pub fn play_calm(nature: BuildNature, first_dies_at: Option<u64>) -> Story {
+    in_virtual_time(async {
+        let (mut universe, mut plan) = make(0, Guard::AllInPlace, Telling::Aloud);
+        universe.trouble = 0;
+        universe.nature = nature;
+        universe.first_dies_at = first_dies_at;
+        universe.nodes.truncate(3);
+        for node in &mut universe.nodes {
+            node.cursed = false;
+        }
+        universe.max_unavailable = 1;
+        plan.nodes.truncate(3);
+        plan.policy.max_unavailable = 1;
+        plan.policy.batch_size = 1;
+        plan.hooks = Hooks {
+            check: true,
+            drain: true,
+            warm: true,
+            admit: true,
+        };
+        tell(0, universe, plan).await
+    })
+}
+
+fn in_virtual_time(story: impl Future<Output = Story>) -> Story {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O can be built");
-    runtime.block_on(tell(seed, guard))
+    runtime.block_on(story)
 }
 
-fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
+fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
     let mut dice = Dice(seed);
     let n = 2 + usize::try_from(dice.below(11)).expect("small");
     let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
@@ -57,13 +98,15 @@ fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
             releases: BTreeSet::from([old]),
             current: old,
             running: Some((old, start)),
-            steps: BTreeMap::new(),
+            steps: Vec::new(),
+            settled: 0,
             fence: 0,
             unreachable_until: start,
             busy_until: start,
             down_since: None,
             cursed: cursed == Some(i as u64),
-            reboots: 0,
+            full_until: start,
+            deaths: 0,
             installs: BTreeMap::new(),
             restarts: BTreeMap::new(),
         })
@@ -97,7 +140,6 @@ fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
             admit: dice.percent(50),
         },
     };
-    let status = UpgradeStatus::new(start);
     let universe = Universe {
         dice,
         guard,
@@ -105,8 +147,9 @@ fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
         new,
         nature,
         trouble,
+        telling,
         nodes,
-        status,
+        status: Arc::new(UpgradeStatus::new(start)),
         version: 1,
         wish: Wish::Proceed,
         events: Vec::new(),
@@ -114,25 +157,40 @@ fn make(seed: u64, guard: Guard) -> (Universe, Plan) {
         quarantined: None,
         lease: 0,
         shared_trouble: None,
+        silence: None,
         max_unavailable,
         faults: Vec::new(),
         broken: Vec::new(),
         log: Vec::new(),
         epoch: tokio::time::Instant::now(),
         kill_after: BTreeMap::new(),
+        first_dies_at: None,
+        calls: 0,
         started: tokio::time::Instant::now(),
     };
     (universe, plan)
 }
 
-async fn tell(seed: u64, guard: Guard) -> Story {
-    let (universe, plan) = make(seed, guard);
+async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
     let universe = Rc::new(RefCell::new(universe));
-    let limits = Limits::default();
+    let limits = Limits {
+        look_every: Duration::from_secs([2, 8, 16][usize::try_from(seed % 3).expect("small")]),
+        ..Limits::default()
+    };
     let mut drivers = FuturesUnordered::new();
     let mut weather = Box::pin(weather(universe.clone()));
     let mut holds = 0_u32;
     let mut wanted = true;
+    let late = {
+        let mut u = universe.borrow_mut();
+        if u.dice.percent(10) {
+            u.dice.millis(5_000, 120_000)
+        } else {
+            Duration::ZERO
+        }
+    };
+    // Asked for, and driven by nobody yet.
+    meanwhile(&mut weather, late).await;
     loop {
         let over = {
             let u = universe.borrow();
@@ -157,19 +215,21 @@ async fn tell(seed: u64, guard: Guard) -> Story {
             if u.dice.below(1000) < u.trouble {
                 u.dice.millis(5_000, 60_000)
             } else {
-                Duration::from_secs(1200)
+                LEASE_OF_THE_SILENT
             }
         };
         tokio::select! {
             biased;
             Some((token, ending)) = drivers.next() => {
-                universe.borrow_mut().note(format!("driver {token} ends: {}", brief(&ending)));
+                note!(universe.borrow_mut(), "driver {token} ends: {}", brief(&ending));
                 // One that was followed ends without leaving a gap.
                 wanted = token == universe.borrow().lease;
                 match ending {
                     Ok(Ending::Settled(status)) if status.phase.is_held() => {
                         holds += 1;
-                        operate(&universe, holds).await;
+                        let later = universe.borrow_mut().dice.millis(30_000, 300_000);
+                        meanwhile(&mut weather, later).await;
+                        operate(&universe, holds);
                     }
                     Ok(Ending::Settled(_) | Ending::Interrupted(_)) | Err(DriveError::Fenced(_) | DriveError::Store(_)) => {}
                     Err(e @ DriveError::Rollout(_)) => universe.borrow_mut().broken.push(format!("rules: {e}")),
@@ -177,17 +237,61 @@ async fn tell(seed: u64, guard: Guard) -> Story {
             }
             () = &mut weather => {}
             () = died(&universe) => {}
-            () = tokio::time::sleep(patience) => {}
+            () = tokio::time::sleep(patience) => {
+                if patience < LEASE_OF_THE_SILENT {
+                    universe.borrow_mut().fault(Fault::SecondDriver);
+                }
+            }
         }
     }
     let mut u = universe.borrow_mut();
     check::ending(&mut u);
     Story {
+        outcome: if u.telling == Telling::Aloud {
+            outcome(&u)
+        } else {
+            String::new()
+        },
+        calls: u.calls,
         seed,
         ending: u.status.phase,
         faults: std::mem::take(&mut u.faults),
         broken: std::mem::take(&mut u.broken),
         log: std::mem::take(&mut u.log),
+    }
+}
+
+/// Everything that must not depend on when a driver died.
+fn outcome(u: &Universe) -> String {
+    let mut lines = vec![format!("{:?} {} {:?}", u.status.phase, u.status.reason, u.quarantined)];
+    for (i, (written, node)) in u.status.nodes.iter().zip(&u.nodes).enumerate() {
+        lines.push(format!(
+            "node{i} {:?} drained {} in batch {} installs {} {} restarts {} {} runs {:?} current {} installed {:?} restarted {:?}",
+            written.phase,
+            written.drained,
+            written.in_batch,
+            written.installs,
+            written.rollback_installs,
+            written.restarts,
+            written.rollback_restarts,
+            node.running.map(|(build, _)| build.short()),
+            node.current.short(),
+            node.installs.iter().map(|(build, n)| (build.short(), n)).collect::<Vec<_>>(),
+            node.restarts.iter().map(|(build, n)| (build.short(), n)).collect::<Vec<_>>(),
+        ));
+    }
+    for event in &u.events {
+        lines.push(format!("{} {:?}", event.reason, event.node));
+    }
+    lines.join("\n")
+}
+
+/// Lets time pass without a driver.
+async fn meanwhile(weather: &mut (impl Future<Output = ()> + Unpin), length: Duration) {
+    tokio::select! {
+        biased;
+        () = weather => {}
+        () = tokio::time::sleep(length) => {}
     }
 }
 
@@ -204,9 +308,14 @@ fn hire(universe: &Rc<RefCell<Universe>>, plan: &Plan) -> SimWorld {
     u.lease += 1;
     let token = u.lease;
     let mortal = u.dice.below(150) < u.trouble;
-    let calls = if mortal { 1 + u.dice.below(400) } else { u64::MAX };
+    let about = 1 << (3 + u.dice.below(10));
+    let calls = match u.first_dies_at {
+        Some(call) if token == 1 => call,
+        _ if mortal => 1 + u.dice.below(about),
+        _ => u64::MAX,
+    };
     u.kill_after.insert(token, calls);
-    u.note(format!("driver {token} begins"));
+    note!(u, "driver {token} begins");
     let now = u.now();
     drop(u);
     SimWorld {
@@ -220,28 +329,20 @@ fn hire(universe: &Rc<RefCell<Universe>>, plan: &Plan) -> SimWorld {
 /// Resolves soon after the present driver was killed.
 async fn died(universe: &Rc<RefCell<Universe>>) {
     let token = universe.borrow().lease;
-    let was_mortal = universe.borrow().kill_after.get(&token).is_some_and(|n| *n != u64::MAX);
-    loop {
+    while universe.borrow().kill_after.get(&token) != Some(&0) {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        if was_mortal && universe.borrow().kill_after.get(&token) == Some(&u64::MAX) {
-            return;
-        }
     }
 }
 
-/// An operator looks at what is held, after a while: mostly goes on, sometimes gives up.
-async fn operate(universe: &Rc<RefCell<Universe>>, holds: u32) {
-    tokio::time::sleep(Duration::from_secs(60)).await;
+/// An operator looks at what is held: mends what can be mended, mostly goes on, sometimes gives up.
+fn operate(universe: &Rc<RefCell<Universe>>, holds: u32) {
     let mut u = universe.borrow_mut();
     let now = u.now();
     // Who looks also starts what a reboot took down: no upgrade does that for nodes that it need not touch.
-    for i in 0..u.nodes.len() {
-        u.settle(i);
-        let node = &mut u.nodes[i];
-        if node.running.is_none() {
-            node.running = Some((node.current, now));
-            node.down_since = None;
-        }
+    u.start_what_is_down();
+    if u.wish == Wish::Abort {
+        // It goes on by itself.
+        return;
     }
     if holds > 6 || u.dice.percent(20) {
         u.fault(Fault::OperatorAborts);
@@ -251,9 +352,9 @@ async fn operate(universe: &Rc<RefCell<Universe>>, holds: u32) {
     u.wish = Wish::Proceed;
     match resume(&u.status, now) {
         Ok(status) => {
-            u.status = status;
+            u.status = Arc::new(status);
             u.version += 1;
-            u.note("operator resumes".to_owned());
+            note!(u, "operator resumes");
         }
         Err(e) => u.broken.push(format!("rules: {e}")),
     }
@@ -266,6 +367,7 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
         tokio::time::sleep(pause).await;
         let mut u = universe.borrow_mut();
         if u.started.elapsed() > FOUL_WEATHER {
+            u.trouble = 0;
             drop(u);
             std::future::pending::<()>().await;
             return;
@@ -274,39 +376,56 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
         if !u.dice.percent(trouble / 4) {
             continue;
         }
-        let i = usize::try_from(u.dice.below(n)).expect("small");
-        match u.dice.below(5) {
+        let mut i = usize::try_from(u.dice.below(n)).expect("small");
+        // Trouble is where the work is, half of the time.
+        if let Some(batch) = u.status.nodes.iter().position(|n| n.in_batch)
+            && u.dice.percent(50)
+        {
+            i = batch;
+        }
+        match u.dice.below(9) {
             0 => {
                 u.fault(Fault::HostReboots);
-                u.settle(i);
-                let node = &mut u.nodes[i];
-                node.reboots += 1;
-                node.running = None;
-                node.down_since.get_or_insert(now);
-                node.busy_until = now;
-                for step in node.steps.values_mut() {
-                    if matches!(step.state, SimStepState::Begun | SimStepState::Queued) {
-                        step.state = SimStepState::Died;
-                    }
-                }
+                u.cut_off(i);
+                u.take_down(i);
             }
             1 => {
                 u.fault(Fault::HostUnreachable);
                 let gone = u.dice.millis(2_000, 400_000);
                 u.nodes[i].unreachable_until = now + gone;
             }
-            2 if u.dice.percent(30) => {
+            2 if u.dice.percent(60) => {
                 u.fault(Fault::OperatorPauses);
                 u.wish = Wish::Pause;
             }
-            3 if u.dice.percent(20) => {
+            3 if u.dice.percent(40) => {
                 u.fault(Fault::OperatorAborts);
                 u.wish = Wish::Abort;
             }
-            4 if u.dice.percent(30) => {
+            4 if u.dice.percent(60) => {
                 u.fault(Fault::SharedTrouble);
                 let length = u.dice.millis(10_000, 60_000);
                 u.shared_trouble = Some((now, now + length));
+            }
+            5 => {
+                if let Some(i) = (0..u.nodes.len()).find(|&i| u.cut_off(i)) {
+                    u.fault(Fault::AgentKilled);
+                    note!(u, "node{i}: its step is cut off");
+                }
+            }
+            6 => {
+                u.fault(Fault::ServiceDies);
+                u.take_down(i);
+            }
+            7 => {
+                u.fault(Fault::DiskFull);
+                let full = u.dice.millis(10_000, 400_000);
+                u.nodes[i].full_until = now + full;
+            }
+            8 => {
+                u.fault(Fault::SensorSilent);
+                let length = u.dice.millis(10_000, 500_000);
+                u.silence = Some((now, now + length));
             }
             _ => {}
         }
