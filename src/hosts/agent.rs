@@ -742,7 +742,7 @@ mod tests {
 
     #[test]
     fn a_log_is_shown_by_its_last_lines() {
-        let lines: String = (0..100).map(|n| format!("log {n}\n")).collect();
+        let lines: String = (0..100).fold(String::new(), |all, n| format!("{all}log {n}\n"));
         let read = read_sight(&format!("step s ended 0\n{lines}free 2 4096\n"), &who());
         let sight = read.expect("understood");
         let StepState::Ended(end) = &sight.steps["s"] else {

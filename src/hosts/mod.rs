@@ -8,7 +8,8 @@
 //!   highest and refuses a lower one (I2).
 //! - **One step at a time.** Steps of a node run in the order of asking; a second one waits for the first.
 //! - **A step leaves nothing behind** but what it was to leave: its process group is killed at its end, and so is whatever
-//!   left that group with its environment. Only a start that succeeded leaves a service.
+//!   left that group with its environment. Only a start that succeeded leaves a service: its script ended with 0, and the pid
+//!   file, where the component has one, names a living process then.
 //! - **One round trip a call**, and one more to bring a build that is not there yet.
 //! - **Secrets travel by stdin**, lie in 0600 files while their script runs, and are in no argument list, log or journal (I8).
 //!
@@ -109,7 +110,9 @@ pub enum Work {
         /// The release to point at.
         release: Digest,
     },
-    /// Stops the service gracefully (killing it hard after the stop script's deadline), then starts it from `current`.
+    /// Stops the service gracefully (killing it hard after the stop script's deadline), then starts it from `current`. A stop
+    /// script only has to ask: the host waits for the end of every process of the service. One that waits itself by `kill -0`
+    /// waits longer, since that also finds a dead process which init has not buried yet.
     Restart {
         /// The component's stop action.
         stop: Script,

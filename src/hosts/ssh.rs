@@ -1,5 +1,8 @@
 //! A server over SSH, by the system's own `ssh`: whatever its configuration says of keys, agents, jump hosts and known hosts
 //! holds here too. One master connection a host carries all calls; a lost one is made anew by the next call.
+//!
+//! `ssh` itself runs once a connection. Calls speak its multiplexing protocol over the master's socket: starting a client for each
+//! would cost more than the call (6 ms of CPU).
 
 use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -104,7 +107,7 @@ impl SshHost {
             builder.config_file(file);
         }
         builder
-            .connect(&self.destination)
+            .connect_mux(&self.destination)
             .await
             .map_err(|e| self.unreachable(in_full(&e)))
     }

@@ -30,13 +30,13 @@ pub struct Story {
 }
 
 /// A story that goes on longer than this in virtual time has lost its way.
-const LONGEST: Duration = Duration::from_secs(3 * 3600);
+const LONGEST: Duration = Duration::from_hours(3);
 
 /// Mostly only the dead are followed: a driver that says nothing, and is not known to be dead, keeps its place as long.
-const LEASE_OF_THE_SILENT: Duration = Duration::from_secs(1200);
+const LEASE_OF_THE_SILENT: Duration = Duration::from_mins(20);
 
 /// Then the trouble ends, and every story must come to its end.
-const FOUL_WEATHER: Duration = Duration::from_secs(3600);
+const FOUL_WEATHER: Duration = Duration::from_hours(1);
 
 /// A story that a seed makes up.
 pub fn play(seed: u64, guard: Guard, telling: Telling) -> Story {
@@ -365,13 +365,11 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
     loop {
         let pause = universe.borrow_mut().dice.millis(5_000, 60_000);
         tokio::time::sleep(pause).await;
-        let mut u = universe.borrow_mut();
-        if u.started.elapsed() > FOUL_WEATHER {
-            u.trouble = 0;
-            drop(u);
-            std::future::pending::<()>().await;
-            return;
+        if universe.borrow().started.elapsed() > FOUL_WEATHER {
+            universe.borrow_mut().trouble = 0;
+            return std::future::pending().await;
         }
+        let mut u = universe.borrow_mut();
         let (trouble, n, now) = (u.trouble, u.nodes.len() as u64, u.now());
         if !u.dice.percent(trouble / 4) {
             continue;
