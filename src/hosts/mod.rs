@@ -157,6 +157,7 @@ impl std::fmt::Debug for Script {
             .field("text", &format_args!("{} bytes", self.text.len()))
             .field("deadline", &self.deadline)
             .field("secrets", &self.secrets.keys().collect::<Vec<_>>())
+            .field("environment", &self.environment)
             .finish()
     }
 }

@@ -17,7 +17,7 @@ use stagegate::hosts::{
 use stagegate::model::values::Digest;
 
 /// Longer than anything here takes: a row that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 macro_rules! on_both_hosts {
     ($($row:ident)*) => {
