@@ -742,8 +742,9 @@ mod tests {
 
     #[test]
     fn a_log_is_shown_by_its_last_lines() {
-        let lines: String = (0..100).fold(String::new(), |all, n| format!("{all}log {n}\n"));
-        let read = read_sight(&format!("step s ended 0\n{lines}free 2 4096\n"), &who());
+        let lines: Vec<String> = (0..100).map(|n| format!("log {n}")).collect();
+        let lines = lines.join("\n");
+        let read = read_sight(&format!("step s ended 0\n{lines}\nfree 2 4096\n"), &who());
         let sight = read.expect("understood");
         let StepState::Ended(end) = &sight.steps["s"] else {
             panic!("{sight:?}")

@@ -503,7 +503,11 @@ call_destroy() {
 		open_node
 		check_fence
 		! look_service || fail 'delete the node directory' "its service still runs (pid $service_pid); stop it first"
-		{ [ ! -e .busy ] || flock -n .busy true; } || fail 'delete the node directory' 'a step still runs'
+		# A step that has ended holds its lock a moment longer than its end is on record.
+		busy='' moment=0
+		{ read -r busy <.busy; } 2>/dev/null
+		[ -n "$busy" ] && [ ! -e "steps/$busy/rc" ] || moment=5
+		{ [ ! -e .busy ] || flock -w $moment .busy true; } || fail 'delete the node directory' 'a step still runs'
 		cd / || exit 1
 		rm -rf -- "$node" 2>/dev/null || fail 'delete the node directory' "rm -r $node failed"
 	fi
