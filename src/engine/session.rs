@@ -20,6 +20,7 @@ use crate::model::upgrade::{Event, Phase, Severity, StepAction, UpgradeSpec, Upg
 use crate::model::values::{Digest, Duration as Length};
 use crate::report::{self, Subject};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
+use crate::settings;
 use crate::store::{
     BuildStatus, Commit, Expect, Holder, Store as _, StoreError, UpgradeRecord, WishChange, fresh_upgrade_name,
     lease::local_liveness,
@@ -180,7 +181,7 @@ impl HeldLease {
     /// # Errors
     /// [`Refusal::Held`], or the state cannot be written.
     pub fn take(home: &Home, environment: &str) -> Result<Self, SessionError> {
-        let me = Holder::current().map_err(SessionError::Holder)?;
+        let me = Holder::current(settings::user()).map_err(SessionError::Holder)?;
         let store = home.store();
         match store.acquire(environment, &me, LEASE_TTL, Timestamp::now(), &local_liveness) {
             Ok(token) => Ok(Self {

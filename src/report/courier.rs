@@ -171,11 +171,45 @@ impl Courier {
             Patience::Empty(end) => DELIVERY_LIMIT.min(from_to(now, end)),
             Patience::Due | Patience::Endless => DELIVERY_LIMIT,
         };
+        let mut claim = Claim {
+            courier: self,
+            entry,
+            settled: false,
+        };
         let outcome = attempt(sink, entry, limit).await;
         let now = (self.clock)();
         let (how, tally) = settlement(entry, outcome, now);
-        self.store.settle(entry.id, &self.claimant, &how, now)?;
+        claim.settle(&how, now)?;
         Ok(tally)
+    }
+}
+
+/// A report in hand. When its courier is dropped in the middle of the delivery, the next one need not wait until the
+/// claim has run out.
+struct Claim<'a> {
+    courier: &'a Courier,
+    entry: &'a OutboxEntry,
+    settled: bool,
+}
+
+impl Claim<'_> {
+    fn settle(&mut self, how: &Settlement, now: Timestamp) -> Result<(), StoreError> {
+        self.settled = true;
+        let Courier { store, claimant, .. } = self.courier;
+        store.settle(self.entry.id, claimant, how, now)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let now = (self.courier.clock)();
+        let why = "cut off: its command ended".to_owned();
+        if let Err(e) = self.settle(&Settlement::Retry { at: now, why }, now) {
+            tracing::warn!("a report waits until its claim runs out: {e}");
+        }
     }
 }
 

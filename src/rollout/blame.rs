@@ -54,40 +54,49 @@ impl Draft<'_> {
         let gate = &self.plan.gates[g];
         let decided = reading.decided_at.unwrap_or(self.now());
         let onset = reading.onset_at.unwrap_or(decided);
-        let mut suspects_undecided = false;
-        let mut peer_passes = false;
-        for j in (0..self.plan.nodes.len()).filter(|&j| j != i) {
-            let Some(other) = self.seen(j).and_then(|s| s.readings.get(g)) else {
+        let troubled = |r: &Reading| r.bad > 0 && r.last_bad_at.is_some_and(|t| t >= onset);
+        let mut old_troubled = false;
+        // Nodes that never got this build are asked first: where they fail too, more nodes of the build that fail prove
+        // nothing against it.
+        for j in 0..self.plan.nodes.len() {
+            let old = matches!(self.node(j).phase, NodePhase::Waiting | NodePhase::Install);
+            let Some(other) = self.seen(j).and_then(|s| s.readings.get(g)).filter(|_| old) else {
                 continue;
             };
-            let troubled = other.bad > 0 && other.last_bad_at.is_some_and(|t| t >= onset);
-            if self.under_test(j) {
-                match other.verdict {
-                    // Two nodes of the same build fail: the build.
-                    Verdict::Fail => return self.blame_build(i, g, reading).map(|()| Judged::Turn),
-                    Verdict::Pass if !troubled => peer_passes = true,
-                    Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
-                    Verdict::NoData => {}
+            match other.verdict {
+                Verdict::Fail => {
+                    let message = format!(
+                        "{} fails on {} ({}), and on {} too, which still runs the old build ({}): not this build alone",
+                        gate.name, self.plan.nodes[i], reading.reason, self.plan.nodes[j], other.reason
+                    );
+                    let blocked = self.note_blockers();
+                    self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
+                    return Ok(Judged::Turn);
                 }
-            } else if matches!(self.node(j).phase, NodePhase::Waiting | NodePhase::Install) {
-                match other.verdict {
-                    Verdict::Fail => {
-                        let message = format!(
-                            "{} fails on {} ({}), and on {} too, which still runs the old build ({}): not this build alone",
-                            gate.name, self.plan.nodes[i], reading.reason, self.plan.nodes[j], other.reason
-                        );
-                        let blocked = self.note_blockers();
-                        self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
-                        return Ok(Judged::Turn);
-                    }
-                    Verdict::Pass | Verdict::Undecided => suspects_undecided |= troubled,
-                    Verdict::NoData => {}
-                }
+                Verdict::Pass | Verdict::Undecided => old_troubled |= troubled(other),
+                Verdict::NoData => {}
             }
         }
-        // A neighbour that shows the same trouble gets one age to fail too before anybody is blamed.
-        if suspects_undecided && !self.passed(decided, gate.age) {
+        let (mut peer_fails, mut peer_passes, mut peer_troubled) = (false, false, false);
+        for j in (0..self.plan.nodes.len()).filter(|&j| j != i && self.under_test(j)) {
+            let Some(peer) = self.seen(j).and_then(|s| s.readings.get(g)) else {
+                continue;
+            };
+            match peer.verdict {
+                Verdict::Fail => peer_fails = true,
+                Verdict::Pass if !troubled(peer) => peer_passes = true,
+                Verdict::Pass | Verdict::Undecided => peer_troubled |= troubled(peer),
+                Verdict::NoData => {}
+            }
+        }
+        // A neighbour that shows the same trouble gets one age to fail too before anybody is blamed; two nodes of the same
+        // build that fail leave only the old ones to wait for.
+        let suspected = old_troubled || peer_troubled && !peer_fails;
+        if suspected && !self.passed(decided, gate.age) {
             return Ok(Judged::Turn);
+        }
+        if peer_fails {
+            return self.blame_build(i, g, reading).map(|()| Judged::Turn);
         }
         if peer_passes {
             let why = format!(

@@ -259,6 +259,33 @@ fn nodes_that_fail_beyond_the_budget_are_the_builds_fault() {
 }
 
 #[test]
+fn old_nodes_that_fail_too_clear_the_build_however_many_of_its_nodes_fail() {
+    use Verdict::{Fail, Undecided};
+    let plan = plan(3, 1);
+    let mut before = status(Phase::Rolling, &plan);
+    done(&mut before.nodes[0]);
+    in_batch(&mut before.nodes[1], NodePhase::Analyse);
+    let node = |build, verdict| {
+        let mut node = up(build, verdict);
+        node.readings[0].bad = 9;
+        node.readings[0].last_bad_at = Some(at(1));
+        seen(node)
+    };
+    for (verdicts, late_s, phase) in [
+        ([Fail, Fail, Fail], 1, Phase::Paused),
+        ([Undecided, Fail, Fail], 1, Phase::Paused),
+        ([Fail, Fail, Undecided], 1, Phase::Rolling),
+        ([Fail, Fail, Undecided], 5, Phase::RollingBack),
+        ([Undecided, Fail, Undecided], 1, Phase::Rolling),
+    ] {
+        let nodes = [new(), new(), old()].into_iter().zip(verdicts);
+        let after = decide(&plan, &before, &look(late_s, nodes.map(|(b, v)| node(b, v)).collect())).expect("legal");
+        assert_eq!(after.status.phase, phase, "{verdicts:?} after {late_s} s");
+        assert_eq!(after.quarantine.is_some(), phase == Phase::RollingBack, "{verdicts:?}");
+    }
+}
+
+#[test]
 fn an_abort_does_not_wait_for_a_check_that_changes_nothing() {
     let plan = plan(2, 1);
     for (phase, resume_to) in [(Phase::Preflight, None), (Phase::Paused, Some(Phase::Preflight))] {

@@ -34,16 +34,12 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// This process. Errors when /proc cannot be read.
-    pub fn current() -> std::io::Result<Self> {
+    /// This process, started by this user. Errors when /proc cannot be read.
+    pub fn current(user: String) -> std::io::Result<Self> {
         let here = Here::look()?;
         let pid = std::process::id();
         let start_ticks = start_ticks(pid)
             .ok_or_else(|| std::io::Error::other(format!("/proc/{pid}/stat does not name our start time")))?;
-        let user = ["USER", "LOGNAME"]
-            .into_iter()
-            .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-            .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
         let Here {
             host,
             boot_id,
@@ -356,7 +352,7 @@ mod tests {
 
     #[test]
     fn this_process_lives_and_a_collected_child_does_not() {
-        let me = Holder::current().expect("/proc");
+        let me = Holder::current("tester".to_owned()).expect("/proc");
         assert_eq!(local_liveness(&me), Liveness::Alive);
 
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");

@@ -2,6 +2,7 @@
 
 mod cli;
 mod docs;
+mod fleet;
 mod hosts;
 mod incident;
 mod operators;

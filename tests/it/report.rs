@@ -546,3 +546,25 @@ async fn a_terminal_gets_the_text_alone() {
         "ticket-server@1.0.4 upgrade on: node2 by shifter.\n"
     );
 }
+
+/// A command ends when its work is done, not when a chat has answered: what it was delivering is the next one's at once.
+#[tokio::test]
+async fn a_delivery_that_is_cut_off_is_not_waited_for_by_the_next_courier() {
+    let (hand, store) = (Hand::default(), store());
+    happen(&*store, &["chat"], "up", "node2");
+    let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/", hung.local_addr().expect("bound"));
+    let courier = Courier::new(store.clone(), vec![webhook("chat", &url, hand.clock())], hand.clock());
+    tokio::select! {
+        () = courier.run() => {}
+        _ = tokio::task::spawn_blocking(move || hung.accept()) => {}
+    }
+    let server = MockServer::start().await;
+    answers(&server, 204).await;
+    let next = Courier::new(
+        store.clone(),
+        vec![webhook("chat", &server.uri(), hand.clock())],
+        hand.clock(),
+    );
+    assert_eq!(next.pass().await.expect("passed"), tally(1, 0, 0));
+}

@@ -29,6 +29,12 @@ pub struct Said {
 }
 
 impl Said {
+    /// Itself, if the command ended with this.
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
@@ -219,7 +225,7 @@ pub struct Running {
 }
 
 impl Running {
-    fn new(mut command: Command, arguments: &[&str]) -> Self {
+    pub fn new(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -261,6 +267,20 @@ impl Running {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said so far on its standard error.
+    pub fn words(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("ours").is_some()
     }
 
     /// Its end, and all that it said.

@@ -1,0 +1,105 @@
+//! Who drives, and what an operator says to them.
+
+use rustix::process::Signal;
+
+use super::system::{ENVIRONMENT, Fleet, NODES, Settings, of_node, phase};
+
+#[test]
+fn a_second_driver_of_the_same_environment_is_refused_by_name_and_another_environment_is_free() {
+    let mut fleet = Fleet::new(&Settings::default());
+    fleet.environment("other", &Settings::default());
+    for environment in [ENVIRONMENT, "other"] {
+        fleet.run(&["up", environment]).expect_code(0);
+    }
+    let mut first = fleet.begin("2.0");
+    let upgrade = fleet.wait(&mut first, "it drives", |u| {
+        phase(u).0 == "Baseline" || phase(u).0 == "Rolling"
+    });
+    let beside = fleet.start(&["upgrade", "other", "--build", "web=2.1", "-o", "json"]);
+    for version in ["2.0", "2.1"] {
+        let refused = fleet.upgrade(version).expect_code(6);
+        assert!(refused.err.contains("fleet is driven by tester@"), "{refused:?}");
+        assert!(refused.err.contains(&format!("(pid {})", first.pid())), "{refused:?}");
+        // The day is enough to see that it says when.
+        let since = upgrade["metadata"]["creationTimestamp"].as_str().expect("a time");
+        assert!(refused.err.contains(&format!("since {}", &since[..10])), "{refused:?}");
+    }
+    let done = first.end().expect_code(0).json();
+    assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
+    let done = beside.end().expect_code(0).json();
+    assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
+    assert_eq!(fleet.history().len(), 1);
+}
+
+#[test]
+fn an_interrupted_driver_ends_its_step_and_the_same_command_goes_on() {
+    let fleet = Fleet::up();
+    let mut driver = fleet.begin("2.0");
+    fleet.wait_node(&mut driver, "n1", &["Install", "Drain", "Activate", "Restart"]);
+    driver.signal(Signal::INT);
+    let said = driver.end().expect_code(130);
+    assert!(said.err.contains("stagegate upgrade fleet --build web=2.0"), "{said:?}");
+    let left = said.json();
+    assert!(["Baseline", "Rolling"].contains(&phase(&left).0), "{left:#}");
+    fleet.assert_no_step_open();
+    fleet.assert_free();
+
+    let done = fleet.upgrade("2.0").expect_code(0).json();
+    assert_eq!(done["metadata"]["name"], left["metadata"]["name"]);
+    fleet.assert_changed_once(&done, "2.0");
+    assert_eq!(fleet.history().len(), 1);
+}
+
+#[test]
+fn an_upgrade_that_takes_too_long_is_paused_and_not_lost() {
+    let fleet = Fleet::up();
+    let wanted = [
+        "upgrade",
+        ENVIRONMENT,
+        "--build",
+        "web=2.0",
+        "--timeout",
+        "1s",
+        "-o",
+        "json",
+    ];
+    let held = fleet.run(&wanted).expect_code(124).json();
+    assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
+    fleet.assert_no_step_open();
+    fleet.assert_free();
+    let done = fleet.upgrade("2.0").expect_code(0).json();
+    assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
+    assert_eq!(done["metadata"]["name"], held["metadata"]["name"]);
+    fleet.assert_changed_once(&done, "2.0");
+}
+
+#[test]
+fn pause_resume_and_abort_reach_a_driver_from_another_process() {
+    let fleet = Fleet::up();
+    let mut driver = fleet.begin("2.0");
+    fleet.wait_node(&mut driver, "n1", &["Analyse"]);
+    fleet.run(&["pause", ENVIRONMENT]).expect_code(0);
+    let held = driver.end().expect_code(5).json();
+    assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
+    fleet.assert_no_step_open();
+    let other = fleet.upgrade("2.1").expect_code(6);
+    assert!(
+        other.err.contains("web-2.0") && other.err.contains("Paused"),
+        "{other:?}"
+    );
+
+    let mut driver = fleet.start(&["resume", ENVIRONMENT, "-o", "json"]);
+    fleet.wait(&mut driver, "n1 is done", |u| of_node(u, "n1")["phase"] == "Done");
+    fleet.run(&["abort", ENVIRONMENT]).expect_code(0);
+    let aborted = driver.end().expect_code(5).json();
+    assert_eq!(phase(&aborted), ("Aborted", "AbortedByUser"), "{aborted:#}");
+    fleet.assert_serves("1.0");
+    fleet.assert_no_step_open();
+    for node in NODES {
+        assert_eq!(of_node(&aborted, node)["build"], "web-1.0", "{aborted:#}");
+    }
+    // An operator's change of mind is not the build's fault.
+    let done = fleet.upgrade("2.0").expect_code(0).json();
+    assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
+    fleet.assert_serves("2.0");
+}
