@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-SLOW_S = 1.5
+SLOW_S = 3
 
 release = pathlib.Path(__file__).parent
 node = pathlib.Path(os.environ["STAGEGATE_NODE_DIR"])
