@@ -38,13 +38,24 @@ pub fn workspace() -> PathBuf {
     non_empty(WORKSPACE).map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
-/// Who asks.
+/// Who asks: as [`USER`] says, else the login name; of who became root by sudo, their own.
 #[must_use]
 pub fn user() -> String {
+    let uid = rustix::process::getuid().as_raw();
     [USER, "SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .find_map(non_empty)
-        .unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
+        .or_else(|| login_name(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), uid))
+        .unwrap_or_else(|| format!("uid-{uid}"))
+}
+
+/// Services and containers start without the variables that a login sets (passwd(5): name, password, uid, …).
+fn login_name(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 /// Whether messages may be coloured: on a terminal, unless `NO_COLOR` has a value (no-color.org).
@@ -68,4 +79,16 @@ pub fn port_shift() -> Result<u16, String> {
 
 fn non_empty(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::login_name;
+
+    #[test]
+    fn a_user_without_variables_is_named_by_the_machine() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nshift:x:1001:1001::/home/shift:/bin/sh\n";
+        assert_eq!(login_name(passwd, 1001).as_deref(), Some("shift"));
+        assert_eq!(login_name(passwd, 7), None);
+    }
 }

@@ -14,7 +14,7 @@ use stagegate::store::{SqliteStore, Store as _};
 use crate::trivial::{Running, Said};
 
 /// Nothing here takes longer unless it hangs, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// Between two looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
