@@ -128,6 +128,7 @@ impl Fleet {
         let text = include_str!("system/environment.yaml")
             .replace("NAME", name)
             .replace("TEST", &self.path("").display().to_string())
+            .replace("RUNNER", &std::process::id().to_string())
             .replace("PORT", &port.to_string())
             .replace("START_TIMEOUT", start_timeout)
             .replace("PATIENCE", patience)
