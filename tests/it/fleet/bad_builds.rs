@@ -39,7 +39,7 @@ fn a_slow_build_is_rolled_back_cured_quarantined_and_its_verdict_can_be_replayed
     assert_only_n1_was_touched(&fleet, &upgrade);
     let gate = failed_gate(&upgrade);
     assert_eq!((&gate["node"], &gate["name"]), (&"n1".into(), &"work".into()), "{gate}");
-    assert!(gate["reason"].to_string().contains("later than 1s"), "{gate}");
+    assert!(gate["reason"].to_string().contains("later than 2s"), "{gate}");
 
     let evidence = gate["evidence"].as_str().expect("a record");
     let replayed = fleet

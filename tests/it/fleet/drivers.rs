@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::system::{ENVIRONMENT, Fleet, NODES, Settings, of_node, phase};
+use super::system::{ENVIRONMENT, Fleet, NODES, Settings, completed, of_node, phase, until};
 
 #[test]
 fn a_second_driver_of_the_same_environment_is_refused_by_name_and_another_environment_is_free() {
@@ -34,13 +34,25 @@ fn a_second_driver_of_the_same_environment_is_refused_by_name_and_another_enviro
 #[test]
 fn an_interrupted_driver_ends_its_step_and_the_same_command_goes_on() {
     let fleet = Fleet::up();
-    let mut driver = fleet.begin("2.0");
-    fleet.wait_node(&mut driver, "n1", &["Install", "Drain", "Activate", "Restart"]);
+    fleet.hold_installs();
+    let driver = fleet.begin("2.0");
+    until("the install runs", || {
+        let journal = fleet.journal("n1");
+        journal
+            .iter()
+            .any(|e| e.id.starts_with("web-2.0") && e.action == "install")
+            .then_some(())
+    });
     driver.signal(Signal::INT);
+    fleet.let_installs_go();
     let said = driver.end().expect_code(130);
     assert!(said.err.contains("stagegate upgrade fleet --build web=2.0"), "{said:?}");
     let left = said.json();
-    assert!(["Baseline", "Rolling"].contains(&phase(&left).0), "{left:#}");
+    assert_eq!(phase(&left).0, "Rolling", "{left:#}");
+    let name = left["metadata"]["name"].as_str().expect("a name");
+    let journal = fleet.journal("n1");
+    assert_eq!(completed(&journal, name, "install").len(), 1, "{journal:#?}");
+    assert_eq!(completed(&journal, name, "restart").len(), 0, "{journal:#?}");
     fleet.assert_no_step_open();
     fleet.assert_free();
 

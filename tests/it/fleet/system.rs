@@ -77,7 +77,7 @@ impl Fleet {
         for version in ["1.0", "2.0", "2.1", "2.2"] {
             this.build(version, &[]);
         }
-        this.build("3.0", &[("delay_s", "1.5")]);
+        this.build("3.0", &[("delay_s", "3")]);
         this.build("4.0", &[("answer", "lost it")]);
         this.build("5.0", &[("start", "#!/bin/sh\necho 'no such database' >&2\nexit 1\n")]);
         this.build(
@@ -127,7 +127,8 @@ impl Fleet {
         let port = free_ports();
         let text = include_str!("system/environment.yaml")
             .replace("NAME", name)
-            .replace("SHARED", &self.path("shared-is-slow").display().to_string())
+            .replace("TEST", &self.path("").display().to_string())
+            .replace("RUNNER", &std::process::id().to_string())
             .replace("PORT", &port.to_string())
             .replace("START_TIMEOUT", start_timeout)
             .replace("PATIENCE", patience)
@@ -269,6 +270,16 @@ impl Fleet {
         self.write("shared-is-slow", "");
     }
 
+    /// Lets every install wait from now on.
+    pub fn hold_installs(&self) {
+        self.write("hold-installs", "");
+    }
+
+    pub fn let_installs_go(&self) {
+        // Also when none was held.
+        let _ = std::fs::remove_file(self.path("hold-installs"));
+    }
+
     pub fn make_all_quick(&self) {
         std::fs::remove_file(self.path("shared-is-slow")).expect("was there");
     }
@@ -345,6 +356,7 @@ impl Fleet {
 impl Drop for Fleet {
     /// Also after a failure: nothing may run on.
     fn drop(&mut self) {
+        self.let_installs_go();
         for (name, _) in &self.environments {
             let gone = self.run(&["down", name, "--purge"]);
             if gone.code != Some(0) {

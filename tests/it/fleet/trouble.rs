@@ -33,7 +33,13 @@ fn a_changed_node_that_dies_holds_the_rest_until_it_is_back() {
     });
     let mut driver = fleet.begin("2.0");
     fleet.wait_node(&mut driver, "n2", &["Analyse"]);
+    fleet.hold_installs();
+    fleet.wait_node(&mut driver, "n3", &["Install"]);
     fleet.kill_service("n1");
+    fleet.wait(&mut driver, "the death of n1 is seen", |u| {
+        of_node(u, "n1")["build"].is_null()
+    });
+    fleet.let_installs_go();
     let held = driver.end().expect_code(5).json();
     assert_eq!(phase(&held), ("Paused", "MaxUnavailable"), "{held:#}");
     let message = held["status"]["message"].to_string();

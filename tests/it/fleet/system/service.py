@@ -1,7 +1,8 @@
 """The service of a trivial system: answers /alive at once, and /work as its build says.
 
-Usage: service.py PORT SHARED. Its build's directory may hold `delay_s` (every answer takes as long) and `answer` (what it
+Usage: service.py PORT SHARED RUNNER. Its build's directory may hold `delay_s` (every answer takes as long) and `answer` (what it
 says instead of being right). A file `slow` in its node's directory makes this node slow, the file SHARED every node.
+It ends by itself when the process RUNNER is gone: a run of tests that is killed takes nothing down.
 """
 
 import http.server
@@ -13,11 +14,11 @@ import sys
 import threading
 import time
 
-SLOW_S = 1.5
+SLOW_S = 3
 
 release = pathlib.Path(__file__).parent
 node = pathlib.Path(os.environ["STAGEGATE_NODE_DIR"])
-port, shared = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+port, shared, runner = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 
 
 def stated(name, otherwise):
@@ -57,8 +58,15 @@ class Service(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
 
+def end_with_runner():
+    while os.path.exists(f"/proc/{runner}"):
+        time.sleep(1)
+    os._exit(0)
+
+
 service = Service(("127.0.0.1", port), Call)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=service.shutdown).start())
+threading.Thread(target=end_with_runner, daemon=True).start()
 with open(node / "log/starts", "a") as starts:
     starts.write(f"{time.time():.3f} {os.getpid()} {version}\n")
 mine = node / "run/pid.new"

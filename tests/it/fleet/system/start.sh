@@ -1,2 +1,2 @@
 set -eu
-exec "$STAGEGATE_RELEASE_DIR/start" {{ node.ports.http }} {{ vars.shared }}
+exec "$STAGEGATE_RELEASE_DIR/start" {{ node.ports.http }} "{{ vars.test }}/shared-is-slow" {{ vars.runner }}
