@@ -107,22 +107,27 @@ impl Draft<'_> {
             let gone = matches!(self.seen.nodes[i], NodeView::Unreachable { .. });
             (gone, !self.is_known_out(i))
         });
-        let mut places = self.plan.policy.max_unavailable.saturating_sub(self.out);
+        // Taken out by this batch, beside those that are out already.
+        let mut more = 0;
         let mut chosen = 0;
         for i in waiting {
             if chosen == self.plan.policy.batch_size {
                 break;
             }
             if matches!(self.seen.nodes[i], NodeView::NotYet) {
+                if self.node(i).drained {
+                    // It goes first, and a look at it is under way: another one would only wait for its place.
+                    break;
+                }
                 continue;
             }
             if !self.is_known_out(i) {
-                // Its own place is free when it is counted as out for want of a probe's word.
+                // One that is counted as out for want of a probe's word does not stand in its own way.
                 let own = usize::from(self.is_out(i));
-                if places + own == 0 {
+                if self.out - own + more >= self.plan.policy.max_unavailable {
                     break;
                 }
-                places = (places + own).saturating_sub(1);
+                more += 1 - own;
             }
             self.start_node(i);
             chosen += 1;

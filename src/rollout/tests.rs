@@ -286,6 +286,36 @@ fn old_nodes_that_fail_too_clear_the_build_however_many_of_its_nodes_fail() {
 }
 
 #[test]
+fn what_is_out_goes_first_though_it_was_not_seen_yet() {
+    let plan = plan(3, 1);
+    let mut before = status(Phase::Rolling, &plan);
+    done(&mut before.nodes[0]);
+    before.nodes[1].drained = true;
+    let unheard = |build| {
+        seen(Seen {
+            serving: Serving::Unknown,
+            ..up(build, Verdict::Pass)
+        })
+    };
+    // A driver that has just begun has looked at some nodes, and no probe has spoken.
+    for (second, chosen) in [
+        (NodeView::NotYet, None),
+        (unheard(new()), Some(1)),
+        // What cannot be reached is not waited for, but its place is used up.
+        (gone(), None),
+    ] {
+        let decision = decide(
+            &plan,
+            &before,
+            &look(1, vec![unheard(new()), second.clone(), unheard(old())]),
+        )
+        .expect("legal");
+        let batch = decision.status.nodes.iter().position(|n| n.in_batch);
+        assert_eq!(batch, chosen, "{second:?}");
+    }
+}
+
+#[test]
 fn an_abort_does_not_wait_for_a_check_that_changes_nothing() {
     let plan = plan(2, 1);
     for (phase, resume_to) in [(Phase::Preflight, None), (Phase::Paused, Some(Phase::Preflight))] {
