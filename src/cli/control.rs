@@ -108,16 +108,8 @@ async fn again(
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
     let (component, build) = subject(home, fleet, record)?;
-    let carrier = Carrier {
-        home,
-        fleet,
-        printer,
-        interrupt: ground::interrupt()?,
-        patience: staying.patience(),
-    };
-    let done = carrier.carry_out(component, &build).await?;
-    upgrade::show(home, &done, printer)?;
-    Ok(done.exit)
+    let carrier = Carrier::new(home, fleet, printer, staying.patience())?;
+    carrier.carry_out_and_show(component, &build).await
 }
 
 /// Goes back to the build that ran before the last upgrade that succeeded, as an upgrade like any other.
@@ -156,16 +148,8 @@ pub(super) async fn undo(arguments: UndoArguments, printer: &Printer) -> anyhow:
     }
     let unknown = || SessionError::UnknownBuild(build.name.clone());
     let component = fleet.environment.component(component).ok_or_else(unknown)?;
-    let carrier = Carrier {
-        home: &home,
-        fleet: &fleet,
-        printer,
-        interrupt: ground::interrupt()?,
-        patience: staying.patience(),
-    };
-    let done = carrier.carry_out(component, &build).await?;
-    upgrade::show(&home, &done, printer)?;
-    Ok(done.exit)
+    let carrier = Carrier::new(&home, &fleet, printer, staying.patience())?;
+    carrier.carry_out_and_show(component, &build).await
 }
 
 /// The last upgrade that succeeded in changing nodes, and the build that they ran before it.
@@ -214,13 +198,7 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
     let open = open_upgrade(&home, &environment)?;
     home.store().set_wish(&open.name, Wish::Abort)?;
     let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
-    let carrier = Carrier {
-        home: &home,
-        fleet: &fleet,
-        printer,
-        interrupt: ground::interrupt()?,
-        patience: Patience::Endless,
-    };
+    let carrier = Carrier::new(&home, &fleet, printer, Patience::Endless)?;
     let done = match carrier.go_on(open.clone()).await {
         Ok(done) => done,
         Err(other) => match other.downcast_ref() {

@@ -93,18 +93,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     if dry_run {
         return super::plan::show(&home, &fleet, &build, printer).await;
     }
-    let carrier = Carrier {
-        home: &home,
-        fleet: &fleet,
-        printer,
-        interrupt: ground::interrupt()?,
-        patience: staying.patience(),
-    };
+    let carrier = Carrier::new(&home, &fleet, printer, staying.patience())?;
     let (component, version) = ground::component_and_version(&fleet, &build)?;
     let (build, _) = ground::build(&home, component, &version, printer).await?;
-    let done = carrier.carry_out(component, &build).await?;
-    show(&home, &done, printer)?;
-    Ok(done.exit)
+    carrier.carry_out_and_show(component, &build).await
 }
 
 /// An upgrade that was brought as far as it goes.
@@ -130,6 +122,31 @@ enum Watched {
     Stopped(Box<UpgradeRecord>),
     /// The server is gone.
     Orphaned(Box<UpgradeRecord>),
+}
+
+impl<'a> Carrier<'a> {
+    /// With the first SIGINT or SIGTERM from now on as the interruption.
+    pub(super) fn new(
+        home: &'a Home,
+        fleet: &'a Arc<Fleet>,
+        printer: &'a Printer,
+        patience: Patience,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            home,
+            fleet,
+            printer,
+            interrupt: ground::interrupt()?,
+            patience,
+        })
+    }
+
+    /// As [`Carrier::carry_out`]; what came of it is the command's output.
+    pub(super) async fn carry_out_and_show(&self, component: &Component, build: &BuildRef) -> anyhow::Result<Exit> {
+        let done = self.carry_out(component, build).await?;
+        show(self.home, &done, self.printer)?;
+        Ok(done.exit)
+    }
 }
 
 impl Carrier<'_> {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::upgrade::{NodeStatus, Phase, UpgradeStatus};
+use super::upgrade::{Phase, UpgradeStatus};
 use super::values::Duration;
 
 /// What is rehearsed.
@@ -194,10 +194,4 @@ pub fn unmet(expected: &Expected, status: &UpgradeStatus, quarantined: bool) -> 
         }
     }
     unmet
-}
-
-/// Installs and restarts over all nodes on the way forward, for reports.
-#[must_use]
-pub fn work_done(nodes: &[NodeStatus]) -> (u32, u32) {
-    nodes.iter().fold((0, 0), |(i, r), n| (i + n.installs, r + n.restarts))
 }

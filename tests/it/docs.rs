@@ -3,22 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::tree::files;
+
 fn documents() -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut open = vec![root.join("README.md"), root.join("docs")];
-    let mut found = Vec::new();
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(
-                std::fs::read_dir(&path)
-                    .expect("a directory")
-                    .map(|e| e.expect("an entry").path()),
-            );
-        } else if path.extension().is_some_and(|e| e == "md") {
-            let text = std::fs::read_to_string(&path).expect("text");
-            found.push((path, text));
-        }
-    }
+    let mut found = files(&["README.md", "docs"]);
+    found.retain(|(path, _)| path.extension().is_some_and(|e| e == "md"));
     found
 }
 
@@ -103,5 +92,19 @@ fn every_link_between_documents_leads_somewhere() {
             let place = path.parent().expect("a directory").join(file);
             assert!(place.exists(), "{}: {target}", path.display());
         }
+    }
+}
+
+/// A test that is named as the guard of an invariant is there.
+#[test]
+fn every_test_that_the_architecture_names_exists() {
+    let (_, map) = files(&["docs/ARCHITECTURE.md"]).remove(0);
+    let code: Vec<(PathBuf, String)> = files(&["tests/it", "src"]);
+    let pattern = regex::Regex::new(r"`(?:[a-z_*]+::)+([a-z_]{20,})`").expect("a pattern");
+    let names: Vec<&str> = pattern.captures_iter(&map).map(|c| c.extract::<1>().1[0]).collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        let there = code.iter().any(|(_, text)| text.contains(&format!("fn {name}(")));
+        assert!(there, "ARCHITECTURE.md names {name}, which is no test");
     }
 }

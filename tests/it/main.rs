@@ -14,4 +14,5 @@ mod simulation;
 mod sshd;
 mod store;
 mod tidy;
+mod tree;
 mod trivial;

@@ -1,29 +1,10 @@
 //! What must not stand in the source.
 
-use std::path::{Path, PathBuf};
-
-fn sources(below: &str) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(below)];
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(
-                std::fs::read_dir(&path)
-                    .expect("a directory")
-                    .map(|e| e.expect("an entry").path()),
-            );
-        } else {
-            let text = std::fs::read_to_string(&path).expect("text");
-            found.push((path, text));
-        }
-    }
-    assert!(!found.is_empty(), "{below} has no files");
-    found
-}
+use crate::tree::files;
 
 fn offences(rooms: &[&str], words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    for (path, text) in rooms.iter().flat_map(|room| sources(room)) {
+    for (path, text) in files(rooms) {
         for (number, line) in text.lines().enumerate() {
             // Documentation may speak of what code must not use.
             if line.trim_start().starts_with("//") {
