@@ -3,6 +3,7 @@
 //! before it is delivered, and only the oldest of a thread can be claimed.
 
 use std::ops::AddAssign;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,9 +105,9 @@ impl Courier {
         self.work(Patience::Empty(until)).await
     }
 
-    /// Delivers for as long as the process lives; drop the future to stop. Trouble with the store is logged, and tried
-    /// again.
-    pub async fn run(&self) {
+    /// Delivers for as long as the process lives, also where there is no sink; drop the future to stop. Trouble with the
+    /// store is logged, and tried again.
+    pub async fn run(&self) -> Infallible {
         join_all(self.sinks.iter().map(|sink| async {
             loop {
                 if let Err(e) = self.work_for(sink.as_ref(), Patience::Endless).await {
@@ -116,6 +117,7 @@ impl Courier {
             }
         }))
         .await;
+        std::future::pending().await
     }
 
     async fn work(&self, patience: Patience) -> Result<Tally, StoreError> {

@@ -20,6 +20,11 @@ impl Sshd {
     pub(crate) const HOST: &str = "tested-node";
 
     pub(crate) fn start(root: &Path) -> Self {
+        Self::named(Self::HOST, root)
+    }
+
+    /// Under a name of its own, for more than one.
+    pub(crate) fn named(name: &str, root: &Path) -> Self {
         const PROGRAM: &str = "/usr/sbin/sshd";
         assert!(
             Path::new(PROGRAM).exists(),
@@ -42,7 +47,7 @@ impl Sshd {
                 .and_then(|free| free.local_addr())
                 .expect("a free port")
                 .port();
-            match Self::listen(PROGRAM, root, port) {
+            match Self::listen(PROGRAM, name, root, port) {
                 Ok(sshd) => return sshd,
                 Err(why) => said = why,
             }
@@ -51,7 +56,7 @@ impl Sshd {
     }
 
     /// Or what it said instead.
-    fn listen(program: &str, root: &Path, port: u16) -> Result<Self, String> {
+    fn listen(program: &str, name: &str, root: &Path, port: u16) -> Result<Self, String> {
         let at = root.display();
         // A home of its own, since what the user's login shell reads at home may be slow or talkative.
         fs::write(
@@ -70,10 +75,9 @@ impl Sshd {
         fs::write(
             &config,
             format!(
-                "Host {}\n HostName 127.0.0.1\n Port {port}\n IdentityFile {at}/user_key\n IdentitiesOnly yes\n \
+                "Host {name}\n HostName 127.0.0.1\n Port {port}\n IdentityFile {at}/user_key\n IdentitiesOnly yes\n \
                  UserKnownHostsFile {at}/known_hosts\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n \
-                 KexAlgorithms curve25519-sha256\n",
-                Self::HOST
+                 KexAlgorithms curve25519-sha256\n"
             ),
         )
         .expect("written");
