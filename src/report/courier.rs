@@ -2,8 +2,8 @@
 //! waiting and nobody else's. Two couriers on one home (a command and `serve`) share the work: each report is claimed
 //! before it is delivered, and only the oldest of a thread can be claimed.
 
-use std::ops::AddAssign;
 use std::convert::Infallible;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
