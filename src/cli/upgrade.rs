@@ -331,7 +331,7 @@ impl Carrier<'_> {
                         set?;
                         timed_out = true;
                     }
-                    () = &mut deliver => {}
+                    never = &mut deliver => match never {},
                 }
             }
         };

@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 struct OnTheWay {
     stated: Vec<ReportSink>,
     courier: Arc<Courier>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Infallible>,
 }
 
 /// The couriers of a home.
