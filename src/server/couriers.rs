@@ -1,6 +1,7 @@
 //! One courier an environment, for ever; begun anew when the environment's file names other sinks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
