@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use super::{
     FencingToken, FilePosition, Host, HostError, NodeAddress, NodeSight, Piece, RunningService, Script, Step, StepEnd,
-    StepState, TailFrom, Work,
+    StepState, Tail, TailFrom, Work,
 };
 use crate::model::values::Digest;
 
@@ -255,13 +255,7 @@ impl<S: Shell> Host for S {
             .await
     }
 
-    async fn tail(
-        &self,
-        node: &NodeAddress,
-        file: &str,
-        from: TailFrom,
-        at_most: usize,
-    ) -> Result<Option<Piece>, HostError> {
+    async fn tail(&self, node: &NodeAddress, file: &str, from: TailFrom, at_most: usize) -> Result<Tail, HostError> {
         let tried = format!("read {file}");
         let (inode, offset) = match from {
             TailFrom::Start => ("start".to_owned(), 0),
@@ -278,19 +272,24 @@ impl<S: Shell> Host for S {
         let head = String::from_utf8_lossy(parts.next().unwrap_or_default());
         let bytes = parts.next().unwrap_or_default();
         let words: Vec<&str> = head.split(' ').collect();
+        let number = |text| ask.number::<u64>(text);
+        let current = |text| (text != "-").then(|| number(text)).transpose();
         match words[..] {
-            ["absent"] => Ok(None),
-            ["tail", inode, size, offset] => {
-                let number = |text| ask.number::<u64>(text);
-                Ok(Some(Piece {
+            ["gone", now] => Ok(Tail {
+                current: current(now)?,
+                piece: None,
+            }),
+            ["tail", inode, size, offset, now] => Ok(Tail {
+                current: current(now)?,
+                piece: Some(Piece {
                     from: FilePosition {
                         inode: number(inode)?,
                         offset: number(offset)?,
                     },
                     size: number(size)?,
                     bytes: bytes.to_vec(),
-                }))
-            }
+                }),
+            }),
             _ => Err(ask.not_understood(&head)),
         }
     }

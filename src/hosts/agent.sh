@@ -303,40 +303,52 @@ call_observe() {
 	fi
 }
 
-# Prints a piece of a file: a line `tail INODE SIZE OFFSET`, then the bytes.
+# Prints a piece of a followed file, whatever it is called by now: a line `tail INODE SIZE OFFSET CURRENT`, then the bytes.
+# CURRENT is the inode that the path names now, `-` when there is no such file; `gone CURRENT` says that the file that was
+# followed is nowhere beside it. Log rotation renames a file to a longer name, and its writer goes on with it for a while.
 call_tail() {
 	cd -P -- "$dir" 2>/dev/null || fail 'enter the node directory' "cannot enter $dir"
 	case $file in -*) file=./$file ;; esac
+	current='-'
 	# shellcheck disable=SC2046 # two numbers
 	set -- $(stat -L -c '%i %s' -- "$file" 2>/dev/null)
-	if [ $# -ne 2 ]; then
-		[ ! -e "$file" ] || fail 'read the file' "cannot look at $file"
-		printf 'absent\n'
+	if [ $# -eq 2 ]; then
+		current=$1
+	elif [ -e "$file" ]; then
+		fail 'read the file' "cannot look at $file"
+	fi
+	case $inode in
+	start) inode=$current offset=0 ;;
+	end) inode=$current offset=${2-0} ;;
+	esac
+	name=$file
+	if [ "$inode" != "$current" ]; then
+		name=''
+		while read -r found beside; do
+			[ "$found" != "$inode" ] || name=$beside
+		done <<-LIST
+			$(stat -c '%i %n' -- "$file"?* 2>/dev/null)
+		LIST
+	fi
+	if [ -z "$name" ] || [ "$inode" = - ]; then
+		printf 'gone %s\n' "$current"
 		return 0
 	fi
-	[ -r "$file" ] || fail 'read the file' "no permission to read $file"
-	if [ "$inode" = start ]; then
-		inode=$1 offset=0
-	elif [ "$inode" = end ]; then
-		inode=$1 offset=$2
-	elif [ "$inode" != "$1" ]; then
-		# Rotated: the rest of the file that was followed comes first, if it still lies beside under another name.
-		while read -r old old_size name; do
-			if [ "$old" = "$inode" ] && [ "$old_size" -gt "$offset" ] && [ -n "$name" ]; then
-				file=$name
-				set -- "$old" "$old_size"
-				break
-			fi
-		done <<-LIST
-			$(stat -c '%i %s %n' -- "$file"?* 2>/dev/null)
-		LIST
-		[ "$inode" = "$1" ] || inode=$1 offset=0
-	elif [ "$2" -lt "$offset" ]; then
-		# Cut back in place.
-		offset=0
-	fi
-	printf 'tail %s %s %s\n' "$1" "$2" "$offset"
-	[ "$2" -eq "$offset" ] || tail -c "+$((offset + 1))" -- "$file" | head -c "$at_most"
+	[ -f "$name" ] || fail 'read the file' "$name is not a file"
+	[ -r "$name" ] || fail 'read the file' "no permission to read $name"
+	# Opened before it is looked at: its name may go to another file in between.
+	piece 4<"$name" || fail 'read the file' "$name was renamed meanwhile"
+}
+
+# Prints the piece of the file on descriptor 4. False when that is another file than the one that is followed.
+piece() {
+	# shellcheck disable=SC2046 # two numbers
+	set -- $(stat -L -c '%i %s' /proc/self/fd/4)
+	[ "${1-}" = "$inode" ] || return 1
+	# Cut back in place: from its beginning.
+	[ "$2" -ge "$offset" ] || offset=0
+	printf 'tail %s %s %s %s\n' "$inode" "$2" "$offset" "$current"
+	[ "$2" -eq "$offset" ] || tail -c "+$((offset + 1))" <&4 | head -c "$at_most"
 }
 
 # Prints the established connections of the service's processes to $port: one line `socket ADDRESS:PORT` each, both in the

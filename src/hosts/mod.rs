@@ -261,17 +261,17 @@ pub trait Host: Send + Sync {
     fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Reads on in a file, for following a log: at most `at_most` bytes (and never more than 1 MiB). `file` is relative to
-    /// the node directory or absolute. `None` when there is no such file.
+    /// the node directory or absolute.
     ///
-    /// A file that was rotated away is read to its end first, if it lies beside the new one under a longer name; one that
-    /// was cut back is read from its beginning.
+    /// A file is told by its inode: one that was renamed is read on under its new name, as long as that lies beside the old
+    /// one and begins with it (`server.log.1`). One that was cut back is read from its beginning.
     fn tail(
         &self,
         node: &NodeAddress,
         file: &str,
         from: TailFrom,
         at_most: usize,
-    ) -> impl Future<Output = Result<Option<Piece>, HostError>> + Send;
+    ) -> impl Future<Output = Result<Tail, HostError>> + Send;
 
     /// The local ends of the service's established TCP connections (of its process and all below it) to a remote port:
     /// tells whose session a database client is.
@@ -300,6 +300,15 @@ pub struct FilePosition {
     pub inode: u64,
     /// Bytes from its beginning.
     pub offset: u64,
+}
+
+/// What a look at a followed file found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// Inode of the file that the path names now; `None` when there is none.
+    pub current: Option<u64>,
+    /// What is at the position; `None` when that file is not to be found.
+    pub piece: Option<Piece>,
 }
 
 /// What was read of a file.

@@ -11,13 +11,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
+use stagegate::engine::fleet::Fleet;
+use stagegate::home::Home;
+use stagegate::hosts::{AnyHost, LocalHost, NodeAddress};
 use stagegate::http::{ClientIdentity, Connections};
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
 use stagegate::model::sample::{Outcome, Sample};
 use stagegate::signals::http::{EffectCheck, HttpCall, OnDatabase, client};
 use stagegate::signals::log::LogHandle;
 use stagegate::signals::log::calls::{LogPatterns, LogPlan};
-use stagegate::signals::log::follow::{Begin, LocalFile};
+use stagegate::signals::log::follow::{Begin, HostLog};
 use stagegate::signals::postgres::blocking::{self, Attribution, Queue};
 use stagegate::signals::postgres::hold::{self, HoldHandle, HoldPlan, Holding};
 use stagegate::signals::postgres::{Database, DatabaseConfig, DatabaseError};
@@ -653,7 +656,12 @@ async fn a_row_is_held_again_and_again_over_a_restart_and_let_go_in_the_end() {
 
 #[tokio::test]
 async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/entry.log");
+    let node = NodeAddress {
+        node: "node1".to_owned(),
+        directory: env!("CARGO_MANIFEST_DIR").to_owned(),
+        pid_file: None,
+    };
+    let here = Arc::new(AnyHost::Local(LocalHost::new()));
     let log = LogFile {
         name: "requests".to_owned(),
         path: String::new(),
@@ -669,7 +677,7 @@ async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
     };
     let (to, mut observations) = feed(FEED_CAPACITY);
     let _handle = LogHandle::start(
-        LocalFile::new(path),
+        HostLog::new(here, node, "tests/it/data/entry.log".to_owned()),
         plan,
         Begin::AtBeginning,
         Duration::from_secs(1),

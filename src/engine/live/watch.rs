@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::kept::{self, Kept};
-use super::log_reader::HostLog;
 use super::serving::Answers;
 use super::window::{GateSetup, Record, Window};
 use crate::engine::fleet::{Fleet, FleetError, Place};
@@ -27,7 +26,7 @@ use crate::model::values::Digest;
 use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
 use crate::signals::log::LogHandle;
 use crate::signals::log::calls::{LogPatterns, LogPlan};
-use crate::signals::log::follow::Begin;
+use crate::signals::log::follow::{Begin, HostLog};
 use crate::signals::postgres::blocking::{self, Attribution};
 use crate::signals::sql::{Limit, WatchedQuery};
 use crate::signals::traffic::{Target, TrafficHandle, TrafficPlan};
