@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Amount, BuildRange, Duration, Share};
+use super::values::{Amount, BuildRange, Duration, NamePattern, Share};
 
 /// A named full system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -554,6 +554,10 @@ pub struct Blockers {
     /// A regular expression whose group `method` finds the service's method in a statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// How services name their sessions (`application_name`). It tells a node where its sockets do not: behind a pooler or
+    /// an address translation, and while the node cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<NamePattern>,
 }
 
 /// How an upgrade goes over the nodes.

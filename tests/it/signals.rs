@@ -17,6 +17,8 @@ use stagegate::hosts::{AnyHost, LocalHost, NodeAddress};
 use stagegate::http::{ClientIdentity, Connections};
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
 use stagegate::model::sample::{Outcome, Sample};
+use stagegate::model::system::{Environment, PortShift};
+use stagegate::model::upgrade::SessionOf;
 use stagegate::signals::http::{EffectCheck, HttpCall, OnDatabase, client};
 use stagegate::signals::log::LogHandle;
 use stagegate::signals::log::calls::{LogPatterns, LogPlan};
@@ -523,10 +525,11 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
     .await;
     let attribution = Attribution {
         nodes: BTreeMap::from([
-            ("node1".to_owned(), "service-1".to_owned()),
-            ("node2".to_owned(), "service-2".to_owned()),
+            ("node1".to_owned(), Some("service-1".to_owned())),
+            ("node2".to_owned(), Some("service-2".to_owned())),
         ]),
         clients: BTreeMap::new(),
+        unseen: BTreeMap::new(),
         application_name: Some("COMPONENT/NODE/VERSION".parse().expect("a pattern")),
         method: Some(regex::Regex::new(r"/\* (?<method>\w+) \*/").expect("a pattern")),
     };
@@ -538,7 +541,7 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
         blocker.holder.statement,
         "BEGIN; SELECT name FROM site WHERE name = 'a' FOR UPDATE"
     );
-    assert_eq!(blocker.holder.node, None, "nobody's node");
+    assert_eq!(blocker.holder.of, SessionOf::Outsider {}, "nobody's node");
     assert!(
         blocker.holder.client.starts_with("127.0.0.1:"),
         "{}",
@@ -552,12 +555,12 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
     assert!(blocker.holder.age_seconds > 0.0);
     for waiter in &blocker.waiting {
         assert_eq!(waiter.method.as_deref(), Some("touchSite"));
-        assert_eq!(waiter.build.as_deref(), Some("service-2"));
+        assert_eq!(waiter.of.build(), Some("service-2"));
     }
     assert!(fan.waiting.iter().all(|waiter| waiter.wait_event.starts_with("Lock/")));
     let blocker = attribution.blocker(chain);
-    assert_eq!(blocker.holder.node.as_deref(), Some("node1"));
-    let nodes: Vec<Option<&str>> = blocker.waiting.iter().map(|s| s.node.as_deref()).collect();
+    assert_eq!(blocker.holder.of.node(), Some("node1"));
+    let nodes: Vec<Option<&str>> = blocker.waiting.iter().map(|s| s.of.node()).collect();
     assert_eq!(nodes, [None, Some("node2")], "nearest first; node9 is no node of ours");
     // The client's socket tells more than its name.
     let by_socket = Attribution {
@@ -567,7 +570,7 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
         )]),
         ..attribution
     };
-    assert_eq!(by_socket.blocker(fan).holder.build.as_deref(), Some("service-1"));
+    assert_eq!(by_socket.blocker(fan).holder.of.build(), Some("service-1"));
     outsider.batch_execute("ROLLBACK").await.expect("released");
     look_until(&database, "the fan is gone", |queues| queues.len() == 1).await;
 }

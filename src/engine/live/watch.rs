@@ -22,7 +22,7 @@ use crate::http::Connections;
 use crate::model::build::BuildRef;
 use crate::model::environment::{Blockers, Component, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
-use crate::model::values::Digest;
+use crate::model::values::{Digest, NamePattern};
 use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
 use crate::signals::log::LogHandle;
 use crate::signals::log::calls::{LogPatterns, LogPlan};
@@ -36,6 +36,10 @@ use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
 const LOOK_FOR_BLOCKERS: Duration = Duration::from_secs(1);
 /// A picture of who blocks whom is shown for as long: a row that is held in turns is free when a gate decides.
 const BLOCKERS_STAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// A node that lists the service's connections takes milliseconds; one that does not answer must not keep the picture back.
+const LIST_SOCKETS: Duration = Duration::from_secs(3);
+/// A probe is bad at its timeout, and given up at this many of them: in between it shows whether it was slow or hangs.
+const PROBE_GIVEN_UP: u32 = 2;
 /// How often a followed log is read.
 const READ_LOG: Duration = Duration::from_secs(1);
 
@@ -595,6 +599,7 @@ struct BlockerLook {
     database: crate::signals::postgres::Database,
     port: u16,
     method: Option<regex::Regex>,
+    application_name: Option<NamePattern>,
 }
 
 impl BlockerLook {
@@ -613,11 +618,12 @@ impl BlockerLook {
             database: crate::signals::postgres::Database::new(config),
             port,
             method,
+            application_name: stated.application_name.clone(),
         })
     }
 }
 
-async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, component: String, look: BlockerLook) {
+async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, look: BlockerLook) {
     let mut ticks = tokio::time::interval(LOOK_FOR_BLOCKERS);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -635,33 +641,51 @@ async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, component: St
         if queues.is_empty() {
             continue;
         }
-        let mut attribution = Attribution {
-            nodes: lock(&shared.state)
-                .nodes
-                .iter()
-                .map(|n| {
-                    let build = n.build.as_ref().map(|(_, name)| name.clone());
-                    (n.name.clone(), build.unwrap_or_default())
-                })
-                .collect(),
-            method: look.method.clone(),
-            ..Attribution::default()
-        };
-        let places = fleet.places(&component);
-        let sockets = futures::future::join_all(places.iter().map(|place| async move {
-            let found = place.host.sockets(&place.address, look.port).await;
-            (place.site.name.clone(), found.unwrap_or_default())
-        }));
-        for (node, sockets) in sockets.await {
-            for socket in sockets {
-                attribution.clients.insert(socket.to_string(), node.clone());
-            }
-        }
+        let builds = lock(&shared.state)
+            .nodes
+            .iter()
+            .map(|n| (n.name.clone(), n.build.as_ref().map(|(_, name)| name.clone())))
+            .collect();
+        let attribution = attribution(&fleet, &look, builds).await;
         let blockers = queues.iter().map(|queue| attribution.blocker(queue)).collect();
         let mut state = lock(&shared.state);
         state.blockers = blockers;
         state.blockers_at = Timestamp::now();
     }
+}
+
+/// Whose the sessions are, over every node of the environment: another component's may hold what this one waits for.
+async fn attribution(fleet: &Fleet, look: &BlockerLook, builds: BTreeMap<String, Option<String>>) -> Attribution {
+    let mut attribution = Attribution {
+        nodes: builds,
+        clients: BTreeMap::new(),
+        unseen: BTreeMap::new(),
+        application_name: look.application_name.clone(),
+        method: look.method.clone(),
+    };
+    let lists = fleet.all_places().filter(|place| place.address.pid_file.is_some());
+    let lists = lists.map(async |place| {
+        let list = tokio::time::timeout(LIST_SOCKETS, place.host.sockets(&place.address, look.port)).await;
+        let list = match list {
+            Ok(Ok(sockets)) => Ok(sockets),
+            Ok(Err(why)) => Err(why.to_string()),
+            Err(_) => Err(format!("no answer within {} s", LIST_SOCKETS.as_secs())),
+        };
+        (place.site.name.clone(), list)
+    });
+    for (node, list) in futures::future::join_all(lists).await {
+        attribution.nodes.entry(node.clone()).or_default();
+        match list {
+            Ok(sockets) => {
+                let ours = sockets.into_iter().map(|socket| (socket.to_string(), node.clone()));
+                attribution.clients.extend(ours);
+            }
+            Err(why) => {
+                attribution.unseen.insert(node, why);
+            }
+        }
+    }
+    attribution
 }
 
 /// What is behind these locks is changed step by step without panicking in between.
