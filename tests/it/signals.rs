@@ -16,6 +16,7 @@ use stagegate::home::Home;
 use stagegate::hosts::{AnyHost, LocalHost, NodeAddress};
 use stagegate::http::{ClientIdentity, Connections};
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
+use stagegate::model::render::Renderer;
 use stagegate::model::sample::{Outcome, Sample};
 use stagegate::model::system::{Environment, PortShift};
 use stagegate::model::upgrade::SessionOf;
@@ -447,6 +448,59 @@ async fn connections_are_bounded_reused_and_made_anew_and_errors_say_what_is_wro
 }
 
 /// A session of its own that runs statements as a client of the name would.
+/// However many nodes are watched: a slow database must not be shut to its own service by those who look at it.
+#[tokio::test]
+async fn all_who_ask_an_environments_database_share_its_few_connections() {
+    let cluster = Cluster::start().await;
+    let spec = json!({
+        "databases": [{"name": "main", "postgres": {
+            "host": "127.0.0.1", "port": cluster.port.to_string(), "database": "postgres", "user": "postgres",
+        }}],
+        "components": [{"name": "service", "nodes": [{"name": "node1"}]}],
+    });
+    let spec = serde_json::from_value(spec).expect("an environment");
+    let environment = Environment::new("one", spec, PortShift::default()).expect("sound");
+    let state = tempfile::tempdir().expect("a directory");
+    let home = Home::open(state.path()).expect("a home");
+    let templates = Renderer::new(&BTreeMap::new()).expect("no templates");
+    let fleet = Fleet::new(environment, templates, &home);
+    // Each statement waits until it is let go, so all that may run together do.
+    let gate = session(&cluster, "gate").await;
+    gate.batch_execute("SELECT pg_advisory_lock(7)").await.expect("locked");
+    let asked: Vec<_> = (0..24)
+        .map(|_| {
+            let database = fleet.database("main").expect("known");
+            tokio::spawn(async move { database.query("SELECT pg_advisory_lock_shared(7)").await })
+        })
+        .collect();
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stagegate' AND wait_event = 'advisory'";
+    let most = cluster.config().connections.to_string();
+    let looks = async || {
+        let row = gate.simple_query(ours).await.expect("a count");
+        row.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    };
+    while looks()
+        .await
+        .is_none_or(|n| n.parse::<usize>().ok() < most.parse().ok())
+    {}
+    gate.batch_execute("SELECT pg_advisory_unlock(7)")
+        .await
+        .expect("let go");
+    for one in asked {
+        one.await.expect("no panic").expect("answered");
+    }
+    let all = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stagegate'";
+    let open = gate.simple_query(all).await.expect("a count");
+    let open = open.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    assert_eq!(open, Some(most));
+}
+
 async fn session(cluster: &Cluster, name: &str) -> tokio_postgres::Client {
     let text = format!(
         "host=127.0.0.1 port={} user=postgres dbname=postgres application_name={name}",
