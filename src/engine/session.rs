@@ -12,6 +12,7 @@ use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use crate::gates::stated;
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
@@ -539,13 +540,7 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             .map(|gate| GatePlan {
                 name: gate.name.clone(),
                 deadline: gate.deadline,
-                age: gate.share.as_ref().map_or_else(
-                    || {
-                        let probe = component.probes.iter().find(|p| Some(&p.name) == gate.probe.as_ref());
-                        probe.map_or(Length::from_secs(5), |p| p.timeout)
-                    },
-                    |share| share.over,
-                ),
+                age: stated::age(component, gate),
             })
             .collect(),
         policy: Policy {

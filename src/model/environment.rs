@@ -477,6 +477,13 @@ pub struct LogFile {
     pub start: Option<String>,
     /// A request's end: a regular expression with the group `exec_time_s`, or `id` to match a start.
     pub end: String,
+    /// Requests a second that one node logs, about: a gate bets on those of 3 s together, within which they move together.
+    #[serde(default = "five_a_second")]
+    pub rate: f64,
+}
+
+fn five_a_second() -> f64 {
+    5.0
 }
 
 /// A query that is watched.

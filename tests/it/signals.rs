@@ -724,6 +724,7 @@ async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
         path: String::new(),
         start: None,
         end: r"^(?<at>\S+ \S+) .* method=(?<method>updatejob) .*exec_time=(?<exec_time_s>[0-9.]+) sec".to_owned(),
+        rate: 5.0,
     };
     let plan = LogPlan {
         signal: "log/requests".to_owned(),

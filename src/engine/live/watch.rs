@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::kept::{self, Kept};
 use super::serving::Answers;
-use super::window::{GateSetup, Record, Window};
+use super::window::{Record, Window};
 use crate::engine::fleet::{Fleet, FleetError, Place};
 use crate::engine::world::Watched;
+use crate::gates::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{Host as _, NodeSight};
 use crate::http::ClientIdentity;
@@ -49,6 +50,9 @@ pub enum WatchError {
     /// Secrets, databases.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// A gate.
+    #[error(transparent)]
+    Gate(#[from] StatedError),
     /// A certificate that is none.
     #[error("traffic {traffic}: {source}")]
     Client {
@@ -68,6 +72,7 @@ pub struct Watch {
     fleet: Arc<Fleet>,
     component: Component,
     builds: BTreeMap<Digest, BuildRef>,
+    gates: Vec<StatedGate>,
     feed: Feed,
     traffic: Vec<TrafficSource>,
     probes: Vec<(Probe, TrafficHandle)>,
@@ -131,16 +136,15 @@ impl Watch {
         builds: BTreeMap<Digest, BuildRef>,
     ) -> Result<Self, WatchError> {
         let places = fleet.places(&component.name).to_vec();
-        let setups = GateSetup::all(component, places.len()).map_err(WatchError::Stated)?;
+        let gates = StatedGate::all(component, places.len())?;
         let (to, from) = feed(FEED_CAPACITY);
-        let age_of = |signal: &str| age_of(&setups, signal);
         let mut traffic = Vec::new();
         for stated in &component.traffic {
             let signal = format!("traffic/{}", stated.name);
             let plan = TrafficPlan {
                 rate_per_s: stated.rate,
                 concurrency: stated.concurrency,
-                age: age_of(&signal)?.unwrap_or(stated.timeout.0),
+                age: age_of(&gates, &signal)?.unwrap_or(stated.timeout.0),
                 timeout: stated.timeout.0,
                 signal,
             };
@@ -183,7 +187,7 @@ impl Watch {
                     .map(|place| NodeWatch {
                         name: place.site.name.clone(),
                         answers: Answers::default(),
-                        windows: setups.iter().cloned().map(|s| Window::new(s, i64::MAX)).collect(),
+                        windows: gates.iter().cloned().map(|g| Window::new(g, i64::MAX)).collect(),
                         build: None,
                     })
                     .collect(),
@@ -212,6 +216,7 @@ impl Watch {
             fleet,
             component: component.clone(),
             builds,
+            gates,
             feed: to,
             traffic,
             probes,
@@ -432,13 +437,7 @@ impl Watch {
         let mut logs = lock(&self.logs);
         for log in &self.component.logs {
             let signal = format!("log/{}", log.name);
-            let Some(share) = self
-                .component
-                .gates
-                .iter()
-                .filter_map(|g| g.share.as_ref())
-                .find(|s| s.of == signal)
-            else {
+            let Some(gate) = self.gates.iter().find(|g| g.signal == signal) else {
                 continue;
             };
             let digest = build.map(|b| b.digest.to_string()).unwrap_or_default();
@@ -453,7 +452,7 @@ impl Watch {
                         signal,
                         node: place.site.name.clone(),
                         build: digest,
-                        age: share.over.0,
+                        age: gate.age.0,
                         patterns,
                     };
                     let reader = HostLog::new(Arc::clone(&place.host), place.address.clone(), log.path.clone());
@@ -503,8 +502,8 @@ fn start(plan: TrafficPlan, feed: &Feed) -> Result<TrafficHandle, WatchError> {
 }
 
 /// The one age at which a call of this signal is late: its schedule tells it once.
-fn age_of(setups: &[GateSetup], signal: &str) -> Result<Option<Duration>, WatchError> {
-    let mut ages = setups.iter().filter(|s| s.signal == signal);
+fn age_of(gates: &[StatedGate], signal: &str) -> Result<Option<Duration>, WatchError> {
+    let mut ages = gates.iter().filter(|g| g.signal == signal);
     let Some(first) = ages.next() else { return Ok(None) };
     match ages.find(|other| other.age != first.age) {
         Some(other) => Err(WatchError::Stated(format!(
