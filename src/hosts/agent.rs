@@ -571,12 +571,6 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         let deadline = script.deadline.max(SHORTEST_DEADLINE);
         line(&format!("deadline_{role}"), &seconds(deadline));
         line(&format!("deadline_cs_{role}"), &(deadline.as_millis() / 10).to_string());
-        let mut more = Vec::new();
-        for (name, value) in &script.environment {
-            ask.check("name of a variable", name, is_word)?;
-            more.push(quoted(&format!("{name}={value}")));
-        }
-        line(&format!("environment_{role}"), &more.join(" "));
         let text = if script.text.starts_with("#!") {
             script.text.clone()
         } else {
@@ -584,6 +578,18 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         };
         roles.push(role);
         let _ = write!(files, " &&\n\tput {role} '{}'", octal(text.as_bytes()));
+        let mut exports = String::new();
+        for (name, value) in &script.environment {
+            ask.check("name of a variable", name, is_variable)?;
+            let _ = writeln!(exports, "export {name}={}", quoted(value));
+        }
+        if !exports.is_empty() {
+            let _ = write!(
+                files,
+                " &&\n\tput 'secrets/{role}.environment' '{}'",
+                octal(exports.as_bytes())
+            );
+        }
         for (name, content) in &script.secrets {
             ask.check("name of a secret", name, is_word)?;
             let _ = write!(files, " &&\n\tput 'secrets/{role}/{name}' '{}'", octal(content));
@@ -635,6 +641,13 @@ fn is_word(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// What a shell can export.
+fn is_variable(text: &str) -> bool {
+    is_word(text)
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Seconds as `timeout` and `flock` take them.

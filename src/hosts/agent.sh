@@ -697,9 +697,10 @@ run_script() {
 			STAGEGATE_RELEASE_DIR="$place" STAGEGATE_SECRETS_DIR="$node/$at/secrets/$role" \
 			STAGEGATE_DEADLINE_S="$deadline" STAGEGATE_STEP="$mark"
 		[ "$work" != install ] || set -- "$@" STAGEGATE_ARTIFACT="$node/artifacts/$release"
-		# Quoted words, as the caller wrote them.
-		eval "more=\$environment_$role"
-		eval "set -- \"\$@\" $more"
+		# Read by the shell that becomes the script: an argument would stand in the process list.
+		more=./$at/secrets/$role.environment
+		# shellcheck disable=SC2016 # expanded by the shell that is started
+		[ ! -e "$more" ] || set -- "$@" sh -c '. "$1" && shift && exec "$@"' sh "$more"
 		# `timeout` leads a process group of its own, with what it runs in it.
 		exec env -i "$@" timeout -k "$grace" "$deadline" "./$at/$role" </dev/null >"$at/out.$role" 2>&1 6>&-
 	)
@@ -719,9 +720,9 @@ run_script() {
 		survive=$?
 	fi
 	printf '' >"$at/group"
-	for secret in "$at/secrets/$role"/* "$at/secrets/$role"/.[!.]*; do
+	for secret in "$at/secrets/$role"/* "$at/secrets/$role"/.[!.]* "$at/secrets/$role.environment"; do
 		[ ! -e "$secret" ] || {
-			rm -rf -- "$at/secrets/$role"
+			rm -rf -- "$at/secrets/$role" "$at/secrets/$role.environment"
 			break
 		}
 	done

@@ -146,18 +146,19 @@ pub struct Script {
     pub deadline: Duration,
     /// Name and content of each secret, given as 0600 files for as long as the step runs.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Environment variables beside those that every step gets. No secrets: they stand in the process list.
+    /// Environment variables beside those that every step gets. They may hold secrets (the password of a package index), so
+    /// they travel and lie as secrets do; only the script's own environment shows them.
     pub environment: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Script {
-    /// Names the secrets and hides their content (I8).
+    /// Names the secrets and variables and hides their content (I8).
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Script")
             .field("text", &format_args!("{} bytes", self.text.len()))
             .field("deadline", &self.deadline)
             .field("secrets", &self.secrets.keys().collect::<Vec<_>>())
-            .field("environment", &self.environment)
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .finish()
     }
 }

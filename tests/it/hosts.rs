@@ -55,6 +55,8 @@ on_both_hosts! {
     a_service_goes_through_its_life
     a_step_whose_watcher_was_killed_has_died_and_leaves_nothing
     secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else
+    variables_of_a_script_lie_as_secrets_do_and_reach_it_whole
+    releases_are_told_by_the_order_of_their_completion
     a_full_disk_is_a_clear_failure_and_corrupts_nothing
     a_build_is_delivered_whole_and_once
     a_followed_file_is_read_on_across_its_rotation
@@ -118,6 +120,19 @@ impl Bench {
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// The node's files that hold this text.
+    fn holding(&self, text: &str) -> Vec<PathBuf> {
+        let said = Command::new("grep")
+            .args(["-rlF", text])
+            .arg(&self.node.directory)
+            .output()
+            .expect("grep runs");
+        let list = String::from_utf8(said.stdout).expect("text");
+        let mut found: Vec<PathBuf> = list.lines().map(PathBuf::from).collect();
+        found.sort_by_key(|path| std::cmp::Reverse(path.clone()));
+        found
     }
 
     /// A FIFO beside the node directory, to meet a script at.
@@ -832,12 +847,63 @@ async fn secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else(bench: 
     assert_eq!(end.exit, 0, "{}", end.log_tail);
     assert_eq!(fs::read(bench.path("copy")).expect("copied"), bytes);
     fs::remove_file(bench.path("copy")).expect("removed");
-    let said = Command::new("grep")
-        .args(["-rl", "correct-horse"])
-        .arg(&bench.node.directory)
-        .output()
-        .expect("grep runs");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "");
+    assert_eq!(bench.holding("correct-horse"), [""; 0].map(PathBuf::from));
+}
+
+/// The password of a package index, say.
+async fn variables_of_a_script_lie_as_secrets_do_and_reach_it_whole(bench: Bench) {
+    let (arrived, go) = (bench.meeting_point("arrived"), bench.meeting_point("go"));
+    let value = "https://user:correct-horse@index.example/it's $HOME\n\"simple\"";
+    let mut script = script(format!(
+        "printf '%s' \"$PIP_INDEX_URL\" >copy\n{}",
+        meeting(&arrived, &go)
+    ));
+    script.environment.insert("PIP_INDEX_URL".into(), value.into());
+    assert!(!format!("{script:?}").contains("correct-horse"), "{script:?}");
+    let run = tokio::spawn({
+        let (host, node, step) = (
+            Arc::clone(&bench.host),
+            bench.node.clone(),
+            step("s1", Work::Script(script)),
+        );
+        async move { host.run(&node, &token("home-a", 1), &step, PATIENCE).await }
+    });
+    met_at(&arrived).await;
+    let file = bench.path("steps/s1/secrets/script.environment");
+    let mode = fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(bench.holding("correct-horse"), [file, bench.path("copy")]);
+    for process in fs::read_dir("/proc").expect("/proc") {
+        let path = process.expect("an entry").path().join("cmdline");
+        let text = fs::read(&path).unwrap_or_default();
+        assert!(!text.windows(13).any(|w| w == b"correct-horse"), "{}", path.display());
+    }
+    let_go(&go).await;
+    let end = ended(&run.await.expect("no panic").expect("run"), "s1");
+    assert_eq!(end.exit, 0, "{}", end.log_tail);
+    assert_eq!(bench.read("copy"), value);
+    assert_eq!(
+        bench.holding("correct-horse"),
+        [bench.path("copy")],
+        "gone with the script"
+    );
+    let mut odd = self::script("true");
+    odd.environment.insert("a;b".into(), "x".into());
+    let refused = bench.ask("s2", Work::Script(odd), PATIENCE).await;
+    assert!(matches!(refused, Err(HostError::Failed { .. })), "{refused:?}");
+}
+
+async fn releases_are_told_by_the_order_of_their_completion(bench: Bench) {
+    let releases: Vec<Digest> = (0..4_u8).map(|n| Digest::of(&[n])).collect();
+    for (n, release) in releases.iter().enumerate() {
+        bench.succeed(&format!("i{n}"), install(release)).await;
+        let marker = bench.path(&format!("releases/{}/.complete", release.hex()));
+        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + n as u64);
+        let file = fs::File::options().append(true).open(marker);
+        file.expect("opened").set_modified(at).expect("set");
+    }
+    let newest_first: Vec<Digest> = releases.into_iter().rev().collect();
+    assert_eq!(bench.observe().await.releases, newest_first);
 }
 
 async fn a_full_disk_is_a_clear_failure_and_corrupts_nothing(mut bench: Bench) {
