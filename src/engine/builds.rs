@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,12 +13,13 @@ use crate::home::{Home, make_private};
 use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, Step, StepState, Work};
 use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
 use crate::model::environment::{BuildSource, Component, PackageIndex};
+use crate::process::{self, Bounds, Said};
 use crate::store::Store as _;
 
 /// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
 const RESOLVE_LIMIT: Duration = Duration::from_mins(10);
-/// One wait for the end of a preparation.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// pip's report of some dozens of packages takes about 2 MB: it holds their descriptions.
+const RESOLVE_OUTPUT: usize = 32 << 20;
 
 /// Why there is no build.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +235,7 @@ async fn run(
     index: &PackageIndex,
     program: &Path,
     arguments: impl FnOnce(&mut Command),
-) -> Result<std::process::Output, String> {
+) -> Result<Said, String> {
     let mut command = Command::new(program);
     arguments(&mut command);
     let kept = std::env::vars().filter(|(name, _)| name == "PATH" || passes_to_builds(name));
@@ -248,20 +248,15 @@ async fn run(
             ("TMPDIR", &scratch.0),
             ("VIRTUAL_ENV", &scratch.0.join("venv")),
         ])
-        .envs(&index.environment)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .envs(&index.environment);
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
-    let cannot = |e: std::io::Error| format!("cannot run {}: {e}", program.display());
-    let child = command.spawn().map_err(cannot)?;
-    tokio::time::timeout(RESOLVE_LIMIT, child.wait_with_output())
-        .await
-        .map_err(|_| format!("{} did not end within {RESOLVE_LIMIT:?}", program.display()))?
-        .map_err(cannot)
+    let bounds = Bounds {
+        deadline: RESOLVE_LIMIT,
+        output_bytes: RESOLVE_OUTPUT,
+    };
+    process::run(command, bounds).await.map_err(|e| e.to_string())
 }
 
 /// pip's words for a version that is not there. They have stood since pip 1.5 and name what there is.

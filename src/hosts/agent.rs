@@ -65,6 +65,15 @@ pub(crate) struct Feed<'a> {
 }
 
 impl Feed<'_> {
+    /// A script alone.
+    #[cfg(test)]
+    pub(crate) fn of(script: &str) -> Self {
+        Self {
+            script: script.to_owned(),
+            body: None,
+        }
+    }
+
     /// The arguments of `sh`. With a body, the script is taken from stdin first, to the byte: a shell that reads its script
     /// from stdin by itself reads ahead.
     pub(crate) fn arguments(&self) -> Vec<String> {
