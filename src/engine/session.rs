@@ -14,7 +14,7 @@ use super::interrupt::Interrupt;
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
 use crate::gates::stated;
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, Step, Work};
+use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, Rollout};
 use crate::model::upgrade::{Event, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
@@ -597,18 +597,15 @@ async fn prune(
         .zip(&status.nodes)
         .map(async |(place, node)| {
             let sight = place.host.observe(&place.address, &[]).await?;
-            // The agent keeps what is current and what runs; of the rest, what this upgrade came from goes last.
-            let mut kept: Vec<Digest> = node.from.into_iter().chain(status.to).collect();
-            kept.extend(sight.releases.iter().copied());
-            kept.dedup();
-            kept.truncate(keep);
             if sight.releases.len() <= keep {
                 return Ok(());
             }
             let step = Step {
                 id: format!("{}.{}.prune", record.name, lease.token().counter),
                 action: "prune".to_owned(),
-                work: Work::Prune { keep: kept },
+                work: Work::Prune {
+                    keep: kept(&sight, node.from, keep),
+                },
             };
             place
                 .host
@@ -621,6 +618,19 @@ async fn prune(
             tracing::warn!(%why, "old releases were not cleared away");
         }
     }
+}
+
+/// The releases that a node keeps, so many: what is current and what runs, then what this upgrade came from, then the newest.
+fn kept(sight: &NodeSight, from: Option<Digest>, keep: usize) -> Vec<Digest> {
+    let running = sight.running.as_ref().and_then(|r| r.build);
+    let wanted = sight.current.into_iter().chain(running).chain(from);
+    let mut kept = Vec::new();
+    for release in wanted.chain(sight.releases.iter().copied()) {
+        if kept.len() < keep && !kept.contains(&release) {
+            kept.push(release);
+        }
+    }
+    kept
 }
 
 /// What an upgrade's events are about.
@@ -656,4 +666,37 @@ pub fn steps_of(component: &Component) -> Vec<&'static str> {
     .filter(|(_, there)| *there)
     .map(|(action, _)| action.word())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_so_many_releases_and_of_those_that_nobody_needs_the_newest() {
+        let d = |n: u8| Digest::of(&[n]);
+        let sight = |newest_first: &[u8], current: u8| NodeSight {
+            current: Some(d(current)),
+            releases: newest_first.iter().map(|n| d(*n)).collect(),
+            ..NodeSight::default()
+        };
+        type Row = (&'static [u8], u8, Option<u8>, usize, &'static [u8]);
+        let rows: [Row; 5] = [
+            // 5 is on, the upgrade came from 4, and 3 is the newest of the others.
+            (&[5, 4, 3, 2, 1], 5, Some(4), 3, &[5, 4, 3]),
+            // Back on 4, from which it came; 5 failed and is the newest.
+            (&[5, 4, 3, 2, 1], 4, Some(4), 3, &[4, 5, 3]),
+            (&[5, 4, 3, 2, 1], 1, None, 2, &[1, 5]),
+            (&[5, 4, 3, 2, 1], 2, Some(5), 1, &[2]),
+            (&[2, 1], 2, Some(1), 3, &[2, 1]),
+        ];
+        for (releases, current, from, keep, expected) in rows {
+            let expected: Vec<Digest> = expected.iter().map(|n| d(*n)).collect();
+            assert_eq!(
+                kept(&sight(releases, current), from.map(d), keep),
+                expected,
+                "{releases:?} {current}"
+            );
+        }
+    }
 }

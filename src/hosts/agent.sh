@@ -176,6 +176,26 @@ look_current() {
 	fi
 }
 
+# Sets $newest_first to the complete releases, the one completed last first.
+look_releases() {
+	newest_first=''
+	for complete in releases/*/.complete; do
+		[ -e "$complete" ] || continue
+		complete=${complete#releases/}
+		complete=${complete%/.complete}
+		is_digest "$complete" || continue
+		sorted='' next=$complete
+		for other in $newest_first; do
+			# shellcheck disable=SC3013 # -nt is in dash, bash, busybox and the POSIX of 2024
+			if [ -n "$next" ] && [ "releases/$next/.complete" -nt "releases/$other/.complete" ]; then
+				sorted="$sorted $next" next=''
+			fi
+			sorted="$sorted $other"
+		done
+		newest_first="$sorted $next"
+	done
+}
+
 # look_step ID: sets $state to running, died, ended, or empty for a step that never began.
 look_step() {
 	state='' at=steps/$1
@@ -258,12 +278,11 @@ sight() {
 	[ ! -e .set-up ] || printf 'setup\n'
 	look_current
 	[ -z "$current" ] || printf 'current %s\n' "$current"
-	for complete in releases/*/.complete; do
-		[ -e "$complete" ] || continue
-		complete=${complete#releases/}
-		complete=${complete%/.complete}
-		! is_digest "$complete" || printf 'release %s\n' "$complete"
-	done
+	look_releases
+	for complete in $newest_first; do printf 'release %s\n' "$complete"; done
+	if [ -s fence ]; then
+		read -r seen_home seen <fence && printf 'fence %s %s\n' "$seen_home" "$seen"
+	fi
 	! look_service || printf 'running %s %s %s\n' "$service_release" "$service_pid" "$service_since"
 	for id in $asked; do
 		look_step "$id"

@@ -46,7 +46,7 @@ pub struct FencingToken {
 pub struct NodeSight {
     /// The release that `current` points to.
     pub current: Option<Digest>,
-    /// Releases whose completion marker exists.
+    /// Releases whose completion marker exists, the one completed last first.
     pub releases: Vec<Digest>,
     /// The service process, if it lives.
     pub running: Option<RunningService>,
