@@ -209,6 +209,15 @@ impl HeldLease {
         &self.token
     }
 
+    /// Raises its counter above one that a node has seen: a restored state remembers less than its nodes.
+    ///
+    /// # Errors
+    /// Somebody else has it by now, or the state cannot be written.
+    pub fn raise(&mut self, above: u64) -> Result<(), StoreError> {
+        self.token = self.home.store().raise(&self.environment, &self.token, above)?;
+        Ok(())
+    }
+
     /// Says that the holder still lives.
     ///
     /// # Errors

@@ -512,6 +512,12 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
             ["setup"] => sight.set_up = true,
             ["current", hex] => sight.current = Some(who.digest(hex)?),
             ["release", hex] => sight.releases.push(who.digest(hex)?),
+            ["fence", home, counter] => {
+                sight.fence = Some(FencingToken {
+                    home: home.to_owned(),
+                    counter: who.number(counter)?,
+                });
+            }
             ["running", build, pid, since] => {
                 sight.running = Some(RunningService {
                     build: match build {

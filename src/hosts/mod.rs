@@ -56,6 +56,8 @@ pub struct NodeSight {
     pub free_bytes: u64,
     /// Whether the component's `setup` was completed here.
     pub set_up: bool,
+    /// The highest token that it has seen; `None` before the first.
+    pub fence: Option<FencingToken>,
 }
 
 /// A living service process.
@@ -197,7 +199,9 @@ pub enum HostError {
         why: String,
     },
     /// The node has seen a newer token: another driver has taken over.
-    #[error("node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over")]
+    #[error(
+        "node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over. Where this state was restored from a backup, `stagegate adopt ENVIRONMENT` catches up"
+    )]
     Fenced {
         /// The node.
         node: String,
@@ -207,7 +211,7 @@ pub enum HostError {
         ours: String,
     },
     /// The node belongs to another home.
-    #[error("node {node} serves another home ({seen}); adopt it first")]
+    #[error("node {node} serves another home ({seen}); `stagegate adopt ENVIRONMENT` takes its nodes over")]
     ForeignHome {
         /// The node.
         node: String,
@@ -254,7 +258,8 @@ pub trait Host: Send + Sync {
         artifact: &std::path::Path,
     ) -> impl Future<Output = Result<(), HostError>> + Send;
 
-    /// Makes the node serve this token's home from now on, whichever it served before.
+    /// Makes the node serve this token's home from now on, whichever it served before. Of its own home it has seen no higher
+    /// token than this one, or it refuses as ever.
     fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Deletes the node directory with everything in it, running nothing. Refuses while its service or a step runs;

@@ -391,6 +391,12 @@ async fn an_older_token_and_a_foreign_home_are_refused(bench: Bench) {
     assert_eq!(refused.map(|()| NodeSight::default()), foreign);
     assert!(bench.host.destroy(&bench.node, &token("home-a", 8)).await.is_err());
     assert_eq!(bench.read("fence"), "home-a 9\n");
+    assert_eq!(bench.observe().await.fence, Some(token("home-a", 9)));
+    let older = bench.host.adopt(&bench.node, &token("home-a", 8)).await;
+    assert!(
+        matches!(older, Err(HostError::Fenced { .. })),
+        "adopting lets no older driver in"
+    );
 
     let adopted = bench.host.adopt(&bench.node, &token("home-b", 1)).await;
     adopted.expect("adopted, though its counter is lower");
