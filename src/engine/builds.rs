@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::fleet::{Fleet, FleetError, Lifecycle};
 use crate::home::{Home, make_private};
-use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, Step, StepState, Work};
+use crate::hosts::{FencingToken, Finished, Host as _, HostError, LocalHost, NodeAddress, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
 use crate::model::environment::{BuildSource, Component, PackageIndex};
 use crate::process::{self, Bounds, Said};
@@ -442,26 +442,20 @@ async fn run_script(
         home: home.store().home().to_owned(),
         counter: 1,
     };
-    let id = format!("prepare.{}", order.attempt);
     let step = Step {
-        id: id.clone(),
+        id: format!("prepare.{}", order.attempt),
         action: Lifecycle::Prepare.word().to_owned(),
         work: Work::Script(script),
     };
-    loop {
-        let sight = host.run(&node, &token, &step, PATIENCE).await?;
-        match sight.steps.get(&id) {
-            Some(StepState::Running) => {}
-            Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
-            Some(StepState::Ended(end)) => {
-                return Err(BuildError::Prepare {
-                    build: order.build.name.clone(),
-                    exit: end.exit,
-                    log: end.log_tail.clone(),
-                });
-            }
-            Some(StepState::Died) | None => return Err(BuildError::CutOff(order.build.name.clone())),
-        }
+    let build = order.build.name.clone();
+    match host.finish(&node, &token, &step).await? {
+        Finished::Ended(end) if end.exit == 0 => Ok(()),
+        Finished::Ended(end) => Err(BuildError::Prepare {
+            build,
+            exit: end.exit,
+            log: end.log_tail,
+        }),
+        Finished::CutOff => Err(BuildError::CutOff(build)),
     }
 }
 

@@ -92,6 +92,18 @@ pub struct StepEnd {
     pub log_tail: String,
 }
 
+/// How a step that was waited for came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// It ended and wrote its exit status.
+    Ended(StepEnd),
+    /// Its process was killed, or the machine restarted.
+    CutOff,
+}
+
+/// One wait for the end of a step: short enough for a connection that is lost in between to be noticed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a step does on a node. All are idempotent, each in a step directory of its own. The node's journal has a line
 /// `start` and a line `end rc=N` for each that ran, and a line `skip` for one that found nothing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,6 +260,25 @@ pub trait Host: Send + Sync {
         step: &Step,
         patience: Duration,
     ) -> impl Future<Output = Result<NodeSight, HostError>> + Send;
+
+    /// Runs a step and waits for its end, which comes by the deadlines of its scripts at the latest.
+    fn finish(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        step: &Step,
+    ) -> impl Future<Output = Result<Finished, HostError>> + Send {
+        async move {
+            loop {
+                let mut sight = self.run(node, token, step, PATIENCE).await?;
+                match sight.steps.remove(&step.id) {
+                    Some(StepState::Running) => {}
+                    Some(StepState::Ended(end)) => return Ok(Finished::Ended(end)),
+                    Some(StepState::Died) | None => return Ok(Finished::CutOff),
+                }
+            }
+        }
+    }
 
     /// Brings a prepared build to the node, complete or not at all; costs one look when it is already there.
     fn deliver(

@@ -27,7 +27,7 @@ use stagegate::signals::log::follow::{Begin, HostLog};
 use stagegate::signals::postgres::blocking::{self, Attribution, Queue};
 use stagegate::signals::postgres::hold::{self, HoldHandle, HoldPlan, Holding};
 use stagegate::signals::postgres::{Database, DatabaseConfig, DatabaseError};
-use stagegate::signals::sql::{Limit, WatchedQuery};
+use stagegate::signals::sql::WatchedQuery;
 use stagegate::signals::traffic::{Call, Stopped, Target, TrafficHandle, TrafficPlan};
 use stagegate::signals::{FEED_CAPACITY, Observations, Observed, feed};
 use tokio_postgres::NoTls;
@@ -371,7 +371,7 @@ async fn a_watched_query_is_a_sample_a_period_and_blind_without_its_database() {
     let query = WatchedQuery {
         database: database.clone(),
         sql: "SELECT n FROM depth".to_owned(),
-        limit: Limit::AtMost(5.0),
+        at_most: 5.0,
     };
     let (to, mut observations) = feed(FEED_CAPACITY);
     let plan = query.plan("query/depth".to_owned(), Duration::from_millis(20));

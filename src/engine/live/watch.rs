@@ -29,7 +29,7 @@ use crate::signals::log::LogHandle;
 use crate::signals::log::calls::{LogPatterns, LogPlan};
 use crate::signals::log::follow::{Begin, HostLog};
 use crate::signals::postgres::blocking::{self, Attribution};
-use crate::signals::sql::{Limit, WatchedQuery};
+use crate::signals::sql::WatchedQuery;
 use crate::signals::traffic::{Target, TrafficHandle, TrafficPlan};
 use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
 
@@ -157,7 +157,8 @@ impl Watch {
         let mut probes = Vec::new();
         for probe in &component.probes {
             let signal = format!("probe/{}", probe.name);
-            let plan = TrafficPlan::periodic(signal, probe.period.0, probe.timeout.0, probe.timeout.0);
+            let give_up = probe.timeout.0 * PROBE_GIVEN_UP;
+            let plan = TrafficPlan::periodic(signal, probe.period.0, probe.timeout.0, give_up);
             probes.push((probe.clone(), start(plan, &to)?));
         }
         let mut queries = Vec::new();
@@ -171,7 +172,7 @@ impl Watch {
             let shape = WatchedQuery {
                 database: parts.database.clone(),
                 sql: String::new(),
-                limit: Limit::AtMost(0.0),
+                at_most: 0.0,
             };
             queries.push((parts, start(shape.plan(signal, query.period.0), &to)?));
         }
@@ -206,7 +207,6 @@ impl Watch {
             tasks.push(tokio::spawn(look_for_blockers(
                 Arc::clone(&shared),
                 Arc::clone(&fleet),
-                component.name.clone(),
                 BlockerLook::new(&fleet, stated)?,
             )));
         }
@@ -390,7 +390,7 @@ impl Watch {
                 call: Arc::new(WatchedQuery {
                     database: parts.database.clone(),
                     sql,
-                    limit: Limit::AtMost(parts.at_most),
+                    at_most: parts.at_most,
                 }),
             });
             match query {
@@ -578,19 +578,29 @@ fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -
             }
             changed
         }
-        Observed::Afterwards(_) => false,
+        Observed::Afterwards(afterwards) => {
+            for window in state.windows(&afterwards.node, &afterwards.signal) {
+                window.afterwards(afterwards);
+            }
+            false
+        }
         Observed::Trouble(trouble) => {
-            for window in state
-                .nodes
-                .iter_mut()
-                .filter(|n| n.name == trouble.node)
-                .flat_map(|n| &mut n.windows)
-                .filter(|w| w.setup.signal == trouble.signal)
-            {
+            for window in state.windows(&trouble.node, &trouble.signal) {
                 window.trouble = Some(trouble.why.clone());
             }
             false
         }
+    }
+}
+
+impl State {
+    /// The windows on a node that read this signal.
+    fn windows<'a>(&'a mut self, node: &'a str, signal: &'a str) -> impl Iterator<Item = &'a mut Window> {
+        self.nodes
+            .iter_mut()
+            .filter(move |n| n.name == node)
+            .flat_map(|n| &mut n.windows)
+            .filter(move |w| w.setup.signal == signal)
     }
 }
 
