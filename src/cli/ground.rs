@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::printer::Printer;
+use super::standing;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::KnownBuild;
@@ -45,6 +46,31 @@ pub enum GroundError {
     /// A build that nobody has seen.
     #[error("there is no build {0}; `stagegate build list` shows what is known")]
     UnknownBuild(String),
+    /// Its nodes listen elsewhere.
+    #[error(
+        "environment {environment} was brought up with port shift {theirs}, and this command has {ours}; set \
+         STAGEGATE_PORT_SHIFT={theirs}"
+    )]
+    OtherShift {
+        /// The environment.
+        environment: String,
+        /// What its nodes were started with.
+        theirs: u16,
+        /// What this command goes by.
+        ours: u16,
+    },
+    /// Nodes that nobody would stop.
+    #[error(
+        "environment {environment} was brought up with nodes that its file no longer has: {}; put them back, take it down, then \
+         change the list",
+        nodes.join(", ")
+    )]
+    NodesMissing {
+        /// The environment.
+        environment: String,
+        /// The nodes.
+        nodes: Vec<String>,
+    },
     /// Not brought up.
     #[error("environment {0} is not up; `stagegate up {0}` brings it up")]
     NotUp(String),
@@ -103,7 +129,9 @@ pub(super) fn templates(workspace: &Workspace) -> anyhow::Result<crate::model::r
 
 /// Reads an environment and makes it operable.
 pub(super) fn fleet(home: &Home, workspace: &Workspace, environment: &str) -> anyhow::Result<Arc<Fleet>> {
-    Ok(Arc::new(Fleet::read(home, workspace, environment, port_shift()?)?))
+    let fleet = Fleet::read(home, workspace, environment, port_shift()?)?;
+    standing::refuse_other_ports(home, &fleet)?;
+    Ok(Arc::new(fleet))
 }
 
 pub(super) fn port_shift() -> Result<PortShift, GroundError> {
@@ -150,6 +178,11 @@ pub(super) async fn build(
     }
     printer.doing(format!("finding {name} in its source"));
     let spec = builds::resolve(component, version, &settings::workspace()).await?;
+    // A version may be written in more than one way.
+    let name = spec.name();
+    if let Some(known) = KnownBuild::find(home, &name)? {
+        return Ok((known.spec.reference(), known));
+    }
     KnownBuild::create(home, &spec)?;
     let known = KnownBuild::find(home, &name)?.ok_or_else(|| GroundError::UnknownBuild(name.clone()))?;
     printer.note(&format!(
@@ -191,8 +224,12 @@ async fn try_deliver_first(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
         return Ok(());
     }
     let end = Timestamp::now().saturating_add(EARLIER_REPORTS)?;
-    delivery::courier(home, fleet)?.drain(end).await?;
-    Ok(())
+    let (courier, troubles) = delivery::courier(home, fleet);
+    courier.drain(end).await?;
+    match troubles.into_iter().next() {
+        Some(trouble) => Err(trouble.into()),
+        None => Ok(()),
+    }
 }
 
 /// The first SIGINT or SIGTERM asks for the end; a second one ends at once, which loses nothing either.

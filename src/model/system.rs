@@ -20,6 +20,7 @@ pub struct Environment {
     pub name: String,
     /// What it states, with what it inherits.
     pub spec: EnvironmentSpec,
+    shift: PortShift,
     /// Components by index, each after those that it needs.
     order: Vec<usize>,
     sites: BTreeMap<String, Vec<NodeSite>>,
@@ -66,12 +67,19 @@ impl Environment {
             Ok(Self {
                 name: name.to_owned(),
                 spec,
+                shift,
                 order,
                 sites,
             })
         } else {
             Err(findings)
         }
+    }
+
+    /// How far its ports are shifted from what its file says.
+    #[must_use]
+    pub fn shift(&self) -> PortShift {
+        self.shift
     }
 
     /// The components, each after those that it needs.
