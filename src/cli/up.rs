@@ -8,6 +8,7 @@ use super::Exit;
 use super::ground;
 use super::printer::Printer;
 use super::status;
+use crate::engine::interrupt::Interrupt;
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
 use crate::store::{Expect, Store as _};
@@ -20,7 +21,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    bring_up(&arguments.environment, printer).await?;
+    bring_up(&arguments.environment, &ground::interrupt()?, printer).await?;
     // People were told of each step; programs get what there is now.
     if !printer.is_for_people() {
         status::show(&ground::home()?, &arguments.environment, printer)?;
@@ -29,10 +30,8 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 }
 
 /// Brings an environment up and writes down that it is.
-pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()> {
-    let home = ground::home()?;
-    let workspace = ground::workspace();
-    let fleet = ground::fleet(&home, &workspace, name)?;
+pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
+    let (home, fleet) = ground::operable(name, ground::home)?;
     ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, name)?;
     let on_step = |what: &str| {
@@ -44,6 +43,7 @@ pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()
         fleet: &fleet,
         token: lease.token().clone(),
         on_step: &on_step,
+        interrupt: interrupt.clone(),
     };
     for component in fleet.environment.components_in_order() {
         printer.doing(format!("{}: looking", component.name));

@@ -12,7 +12,7 @@ use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
 use crate::model::environment::ReportSink;
 use crate::model::upgrade::Event;
-use crate::report::{self, Courier, FileSink, LineSink, Sink, WebhookError, WebhookSink};
+use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, WebhookError, WebhookSink};
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, UpgradeRecord};
 
@@ -58,11 +58,11 @@ fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
     format!("{}/{}", fleet.environment.name, sink.name)
 }
 
-/// Whoever drains an environment's outbox.
+/// Whoever drains an environment's outbox; `lines` is what the sink `stdout` writes to.
 ///
 /// # Errors
 /// A sink that cannot be made ready.
-pub fn courier(home: &Home, fleet: &Fleet) -> Result<Courier, DeliveryError> {
+pub fn courier(home: &Home, fleet: &Fleet, lines: Arc<dyn Lines>) -> Result<Courier, DeliveryError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     for stated in &fleet.environment.spec.reports {
         let ReportSink {
@@ -98,7 +98,7 @@ pub fn courier(home: &Home, fleet: &Fleet) -> Result<Courier, DeliveryError> {
                 source,
             })?));
         } else if stdout.is_some() {
-            sinks.push(Box::new(LineSink::new(outbox, Box::new(std::io::stderr()))));
+            sinks.push(Box::new(LineSink::new(outbox, Arc::clone(&lines))));
         }
     }
     let store: Arc<dyn Store> = Arc::clone(home.store()) as Arc<dyn Store>;
