@@ -2,6 +2,7 @@
 //! table of docs/benchmarks.md. Twenty sshd of its own on loopback; ansible-core comes from the package index into a
 //! virtual environment; wants root, for process namespaces.
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod field;
 #[path = "../tests/it/sshd.rs"]
 #[allow(dead_code)]

@@ -86,6 +86,18 @@ impl Home {
         }
     }
 
+    /// Whether no environment has anything here.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn has_no_environment(&self) -> std::io::Result<bool> {
+        match std::fs::read_dir(self.root.join("environments")) {
+            Ok(mut list) => Ok(list.next().is_none()),
+            Err(none) if none.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(other) => Err(other),
+        }
+    }
+
     /// What is remembered.
     pub fn store(&self) -> &Arc<SqliteStore> {
         &self.store

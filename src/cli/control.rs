@@ -14,7 +14,7 @@ use crate::engine::session::{KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::upgrade::{Phase, Wish};
+use crate::model::upgrade::{NodePhase, Phase, Wish};
 use crate::model::values::Digest;
 use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, UpgradeRecord};
 
@@ -211,8 +211,14 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
         },
     };
     upgrade::show(&home, &done, printer)?;
-    // What was asked for is what happened.
-    Ok(if done.record.status.phase == Phase::Aborted {
+    // What was asked for is what happened, unless a node could not be brought back.
+    let left_out = done
+        .record
+        .status
+        .nodes
+        .iter()
+        .any(|n| n.phase == NodePhase::OutOfService);
+    Ok(if done.record.status.phase == Phase::Aborted && !left_out {
         Exit::Done
     } else {
         done.exit

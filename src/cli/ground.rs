@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::printer::Printer;
+use super::standing;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::KnownBuild;
@@ -82,6 +83,31 @@ pub enum GroundError {
         "these Debian packages are missing: {0}; install them, or state a `packagesScript` in the environment that does"
     )]
     NoPackagesScript(String),
+    /// Its nodes listen elsewhere.
+    #[error(
+        "environment {environment} was brought up with port shift {theirs}, and this command has {ours}; set \
+         STAGEGATE_PORT_SHIFT={theirs}"
+    )]
+    OtherShift {
+        /// The environment.
+        environment: String,
+        /// What its nodes were started with.
+        theirs: u16,
+        /// What this command goes by.
+        ours: u16,
+    },
+    /// Nodes that nobody would stop.
+    #[error(
+        "environment {environment} was brought up with nodes that its file no longer has: {}; put them back, take it down, then \
+         change the list",
+        nodes.join(", ")
+    )]
+    NodesMissing {
+        /// The environment.
+        environment: String,
+        /// The nodes.
+        nodes: Vec<String>,
+    },
     /// Not brought up.
     #[error("environment {0} is not up; `stagegate up {0}` brings it up")]
     NotUp(String),
@@ -145,8 +171,9 @@ pub(super) fn look() -> anyhow::Result<Home> {
 pub(super) fn operable(environment: &str, open: fn() -> anyhow::Result<Home>) -> anyhow::Result<(Home, Arc<Fleet>)> {
     let (environment, templates) = workspace().environment(environment, port_shift()?)?;
     let home = open()?;
-    let fleet = Arc::new(Fleet::new(environment, templates, &home));
-    Ok((home, fleet))
+    let fleet = Fleet::new(environment, templates, &home);
+    standing::refuse_other_ports(&home, &fleet)?;
+    Ok((home, Arc::new(fleet)))
 }
 
 pub(super) fn port_shift() -> Result<PortShift, GroundError> {
@@ -193,6 +220,10 @@ pub(super) async fn find_build(
     }
     printer.doing(format!("finding {name} in its source"));
     let spec = builds::resolve(component, version, &settings::workspace()).await?;
+    // A version may be written in more than one way.
+    if let Some(known) = KnownBuild::find(home, &spec.name())? {
+        return Ok((known.spec.reference(), known));
+    }
     printer.note(&format!(
         "{name} is sha256:{} ({} packages locked)",
         spec.digest.short(),
@@ -250,8 +281,12 @@ async fn try_deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) -> any
         return Ok(());
     }
     let end = Timestamp::now().saturating_add(EARLIER_REPORTS)?;
-    delivery::courier(home, fleet, printer.lines())?.drain(end).await?;
-    Ok(())
+    let (courier, troubles) = delivery::courier(home, fleet, &printer.lines());
+    courier.drain(end).await?;
+    match troubles.into_iter().next() {
+        Some(trouble) => Err(trouble.into()),
+        None => Ok(()),
+    }
 }
 
 /// The first SIGINT or SIGTERM asks for the end; a second one ends at once, which loses nothing either.

@@ -16,6 +16,7 @@ mod quickstart;
 mod reference;
 mod rehearse;
 mod serve;
+mod standing;
 mod status;
 mod up;
 mod upgrade;

@@ -14,10 +14,13 @@ use crate::home::{Home, make_private};
 use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, Step, StepState, Work};
 use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
 use crate::model::environment::{BuildSource, Component, PackageIndex};
+use crate::model::values::Digest;
 use crate::store::Store as _;
 
 /// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
 const RESOLVE_LIMIT: Duration = Duration::from_mins(10);
+/// Copying a build's files from the workspace to the state, on one machine.
+const COPY_LIMIT: Duration = Duration::from_mins(10);
 /// One wait for the end of a preparation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -58,8 +61,23 @@ pub enum BuildError {
         log: String,
     },
     /// The preparation was cut off.
-    #[error("preparing {0} was cut off (its process was killed, or the machine restarted); `retry` begins it anew")]
+    #[error("preparing {0} was cut off (its process was killed, or the machine restarted); `resume` begins it anew")]
     CutOff(String),
+    /// The source is not what it was when the build was found in it.
+    #[error(
+        "{build} is {expected} and its source {path} holds {found} now: a build never changes; put the files back, or give what \
+         is there now a version of its own"
+    )]
+    Changed {
+        /// The build.
+        build: String,
+        /// Where its files lie.
+        path: PathBuf,
+        /// Its digest.
+        expected: Digest,
+        /// Of what is there.
+        found: Digest,
+    },
     /// Files.
     #[error("cannot {tried} {path}: {source}")]
     File {
@@ -78,15 +96,13 @@ pub enum BuildError {
     Host(#[from] HostError),
 }
 
-/// What is to be made ready, and under which name: the same name joins a preparation that runs.
+/// What is to be made ready.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The build.
     pub build: BuildRef,
     /// Its locked set.
     pub spec: BuildSpec,
-    /// Who orders it: an upgrade's name; an attempt that failed is repeated by another.
-    pub attempt: String,
 }
 
 /// Finds a version of a component in its source.
@@ -201,7 +217,11 @@ async fn from_index(component: &Component, index: &PackageIndex, version: &str) 
             sha256: vec![sha256],
         });
     }
-    Ok(BuildSpec::new(&component.name, version, locked))
+    // `1.0`, `1.0.0` and `==1.*` may all mean one release: a build is named by what it is.
+    let canonical = |name: &str| name.to_lowercase().replace(['_', '.'], "-");
+    let itself = locked.iter().find(|p| canonical(&p.name) == canonical(&index.package));
+    let version = itself.map_or(version, |p| p.version.as_str()).to_owned();
+    Ok(BuildSpec::new(&component.name, &version, locked))
 }
 
 /// Whom code of packages runs as when we are root: the user that owns nothing, 65534 on every Linux.
@@ -334,14 +354,14 @@ fn list_files(root: &Path, directory: &Path, locked: &mut Vec<LockedPackage>) ->
         locked.push(LockedPackage {
             name: path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned(),
             version: format!("{:o}", seen.mode()),
-            sha256: vec![crate::model::values::Digest::of(&bytes).hex()],
+            sha256: vec![Digest::of(&bytes).hex()],
         });
     }
     Ok(())
 }
 
 /// Makes a build ready, once for all nodes; one that is ready costs a look. A preparation that a dead driver left running
-/// is found and waited for.
+/// is found and waited for; one that ended badly is begun anew by the next call.
 ///
 /// # Errors
 /// Its script failed or was cut off.
@@ -360,11 +380,21 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
         .ok_or_else(|| BuildError::NoSource(order.spec.component.clone()))?;
     let place = home.preparation(&order.build.digest);
     make_private(&place).map_err(failed("make", &place))?;
-    let artifact = place.join(format!("artifact-{}", order.attempt));
-    if component.actions.prepare.is_some() {
-        run_script(home, fleet, component, order, &place, &artifact).await?;
+    let attempt = Attempt::read(&place)?;
+    let artifact = place.join(format!("artifact-{}", attempt.number));
+    let made = if component.actions.prepare.is_some() {
+        run_script(home, fleet, component, order, &place, &artifact, attempt.number).await
     } else {
-        copy_source(component, order, &artifact)?;
+        copy_source(component, order, &artifact).await
+    };
+    match made {
+        Ok(()) => {}
+        // Another environment's driver was quicker, and has cleared the place.
+        Err(_) if ready.exists() => return Ok(ready),
+        Err(why) => {
+            attempt.has_failed()?;
+            return Err(why);
+        }
     }
     if let Some(parent) = ready.parent() {
         make_private(parent).map_err(failed("make", parent))?;
@@ -373,14 +403,64 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
         Err(_) if ready.exists() => {}
         other => other.map_err(failed("name", &ready))?,
     }
-    // What is left of the preparation is scratch; the next one would begin it anew.
-    if let Err(why) = std::fs::remove_dir_all(&place) {
-        tracing::warn!(%why, "cannot clear {}", place.display());
+    // What is left of the preparation is scratch, unless another environment's driver is at it, too.
+    let node = preparation_node(order, &place);
+    if let Err(why) = LocalHost::new().destroy(&node, &preparation_token(home)).await {
+        tracing::debug!(%why, "{} stays", place.display());
     }
     Ok(ready)
 }
 
-fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
+/// Which attempt at a preparation is the present one: a step runs once, so one that failed is repeated under another number.
+struct Attempt {
+    number: u32,
+    file: PathBuf,
+}
+
+impl Attempt {
+    fn read(place: &Path) -> Result<Self, BuildError> {
+        let file = place.join("failed-attempts");
+        let number = match std::fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(none) if none.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(source) => {
+                return Err(BuildError::File {
+                    tried: "read",
+                    path: file,
+                    source,
+                });
+            }
+        };
+        Ok(Self { number, file })
+    }
+
+    fn has_failed(self) -> Result<(), BuildError> {
+        let next = format!("{}\n", self.number + 1);
+        std::fs::write(&self.file, next).map_err(|source| BuildError::File {
+            tried: "write",
+            path: self.file,
+            source,
+        })
+    }
+}
+
+fn preparation_node(order: &Order, place: &Path) -> NodeAddress {
+    NodeAddress {
+        node: order.build.name.clone(),
+        directory: place.to_string_lossy().into_owned(),
+        pid_file: None,
+    }
+}
+
+/// No lease is over a preparation: whoever needs the build makes it, and the place's lock lets them in one by one.
+fn preparation_token(home: &Home) -> FencingToken {
+    FencingToken {
+        home: home.store().home().to_owned(),
+        counter: 1,
+    }
+}
+
+async fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
     let Some(BuildSource::Directory(directory)) = &component.source else {
         return Err(BuildError::NoSource(component.name.clone()));
     };
@@ -390,19 +470,38 @@ fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<
         path: from.clone(),
         source,
     };
-    let done = std::process::Command::new("cp")
+    // What a killed driver left would be copied into, not over.
+    if artifact.exists() {
+        std::fs::remove_dir_all(artifact).map_err(failed)?;
+    }
+    let copy = Command::new("cp")
         .args(["-a", "--"])
         .arg(&from)
         .arg(artifact)
-        .output()
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let done = tokio::time::timeout(COPY_LIMIT, copy)
+        .await
+        .map_err(|_| failed(std::io::Error::other(format!("it took longer than {COPY_LIMIT:?}"))))?
         .map_err(failed)?;
-    if done.status.success() {
-        Ok(())
-    } else {
-        Err(failed(std::io::Error::other(
-            String::from_utf8_lossy(&done.stderr).into_owned(),
-        )))
+    if !done.status.success() {
+        let why = String::from_utf8_lossy(&done.stderr).into_owned();
+        return Err(failed(std::io::Error::other(why)));
     }
+    // Of the copy, not of the source: what is checked is what nodes get.
+    let mut locked = Vec::new();
+    list_files(artifact, artifact, &mut locked)?;
+    let found = BuildSpec::new(&component.name, &order.spec.version, locked).digest;
+    if found == order.spec.digest {
+        return Ok(());
+    }
+    Err(BuildError::Changed {
+        build: order.build.name.clone(),
+        path: from,
+        expected: order.spec.digest,
+        found,
+    })
 }
 
 async fn run_script(
@@ -412,6 +511,7 @@ async fn run_script(
     order: &Order,
     place: &Path,
     artifact: &Path,
+    attempt: u32,
 ) -> Result<(), BuildError> {
     let failed = |tried, path: &Path| {
         let path = path.to_owned();
@@ -438,16 +538,8 @@ async fn run_script(
         script.environment.insert(name, value);
     }
     let host = LocalHost::new();
-    let node = NodeAddress {
-        node: order.build.name.clone(),
-        directory: place.to_string_lossy().into_owned(),
-        pid_file: None,
-    };
-    let token = FencingToken {
-        home: home.store().home().to_owned(),
-        counter: 1,
-    };
-    let id = format!("prepare.{}", order.attempt);
+    let (node, token) = (preparation_node(order, place), preparation_token(home));
+    let id = format!("prepare.{attempt}");
     let step = Step {
         id: id.clone(),
         action: Lifecycle::Prepare.word().to_owned(),

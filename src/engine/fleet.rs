@@ -1,7 +1,7 @@
 //! An environment made operable: its nodes with their hosts, its scripts with what they need. Everything that acts on a
 //! node goes through here, whether it brings an environment up or moves an upgrade on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::model::environment::{Component, SshRef};
 pub use crate::model::lifecycle::Lifecycle;
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
+use crate::model::values::Digest;
 use crate::secrets::{SecretError, Secrets};
 use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
@@ -121,6 +122,24 @@ impl Fleet {
     /// The nodes of a component, in the environment's order.
     pub fn places(&self, component: &str) -> &[Place] {
         self.places.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// Identifies what is said of a component and how it is done: its part of the environment with the templates of the
+    /// folders that its actions come from. Its nodes and its first build have rules of their own.
+    #[must_use]
+    pub fn rules(&self, component: &Component) -> Digest {
+        let mut said = component.clone();
+        said.build = None;
+        said.nodes.clear();
+        let folder = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        let stated = component.actions.each().into_iter().filter_map(|(_, action)| action);
+        let folders: BTreeSet<String> = stated.map(|action| folder(&action.template)).collect();
+        let templates: Vec<_> = self
+            .renderer
+            .sources()
+            .filter(|(name, _)| folders.contains(&folder(name)))
+            .collect();
+        Digest::of(format!("{said:?}{templates:?}").as_bytes())
     }
 
     /// Every node of every component.

@@ -13,4 +13,4 @@ pub mod up;
 mod world;
 
 pub use drive::{DriveError, Ending, Limits, drive};
-pub use world::{CommitError, Loaded, Watched, World};
+pub use world::{CommitError, Loaded, World};

@@ -1,6 +1,6 @@
 //! An upgrade from the operator's word to its end: lease, refusal or resumption, drive, and what is cleared away after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, Rollout};
-use crate::model::upgrade::{Event, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
+use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
 use crate::report::{self, Subject};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
@@ -371,17 +371,10 @@ impl Asked<'_> {
 
     fn begin(&self) -> Result<UpgradeRecord, SessionError> {
         let store = self.home.store();
-        let build = KnownBuild::find(self.home, &self.build.name)?
-            .ok_or_else(|| SessionError::UnknownBuild(self.build.name.clone()))?;
-        if let Some(quarantine) = build.status.quarantined_in(self.environment()) {
-            return Err(Refusal::Quarantined {
-                build: self.build.name.clone(),
-                environment: self.environment().to_owned(),
-                since: quarantine.at,
-                reason: quarantine.reason.clone(),
-            }
-            .into());
+        if KnownBuild::find(self.home, &self.build.name)?.is_none() {
+            return Err(SessionError::UnknownBuild(self.build.name.clone()));
         }
+        refuse_quarantined(self.home, self.build, self.environment())?;
         let spec = UpgradeSpec {
             environment: self.environment().to_owned(),
             component: self.component.name.clone(),
@@ -446,6 +439,27 @@ impl Asked<'_> {
     }
 }
 
+/// Refuses what failed in an environment: these very bytes, under whichever name they come.
+///
+/// # Errors
+/// [`Refusal::Quarantined`], or the state cannot be read.
+pub fn refuse_quarantined(home: &Home, build: &BuildRef, environment: &str) -> Result<(), SessionError> {
+    for (name, known) in KnownBuild::all(home)? {
+        if known.spec.digest == build.digest
+            && let Some(quarantine) = known.status.quarantined_in(environment)
+        {
+            return Err(Refusal::Quarantined {
+                build: name,
+                environment: environment.to_owned(),
+                since: quarantine.at,
+                reason: quarantine.reason.clone(),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// Held until a person says otherwise; one that is to be aborted goes on by itself.
 #[must_use]
 pub fn awaits_resume(record: &UpgradeRecord) -> bool {
@@ -477,7 +491,8 @@ pub async fn run(
         .component(&record.spec.component)
         .ok_or_else(unknown)?;
     let builds = KnownBuild::by_digest(home, &component.name)?;
-    let plan = plan(fleet, component, &record.name, &target.spec.reference());
+    let mut plan = plan(fleet, component, &record.name, &target.spec.reference());
+    plan.left_out = left_out_before(home, record)?;
     let world = LiveWorld::new(Parts {
         home,
         fleet: Arc::clone(fleet),
@@ -490,7 +505,6 @@ pub async fn run(
         preparation: Order {
             build: target.spec.reference(),
             spec: target.spec.clone(),
-            attempt: format!("{}.{}", record.name, record.status.phase as u8),
         },
         sinks: sinks(fleet),
         interrupt,
@@ -508,6 +522,20 @@ pub async fn run(
         prune(fleet, component, record, lease, status).await;
     }
     Ok(ending)
+}
+
+/// Nodes that the component's last upgrade before this one did not put back into service.
+fn left_out_before(home: &Home, record: &UpgradeRecord) -> Result<BTreeSet<String>, StoreError> {
+    let before = home.store().upgrades(Some(&record.spec.environment), u32::MAX)?;
+    let last = before
+        .into_iter()
+        .rfind(|u| u.name != record.name && u.spec.component == record.spec.component && u.status.phase.is_final());
+    let nodes = last.map(|u| u.status.nodes).unwrap_or_default();
+    Ok(nodes
+        .into_iter()
+        .filter(|n| n.drained || n.phase == NodePhase::OutOfService)
+        .map(|n| n.name)
+        .collect())
 }
 
 /// What is wanted, resolved from the environment.
@@ -533,6 +561,8 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
         component: component.name.clone(),
         version: build.version.clone(),
         release: build.digest,
+        rules: fleet.rules(component),
+        left_out: BTreeSet::new(),
         gates: component
             .gates
             .iter()

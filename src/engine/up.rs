@@ -109,7 +109,6 @@ impl Bringing<'_> {
             let order = Order {
                 build: build.clone(),
                 spec: spec.clone(),
-                attempt: format!("up{}", self.token.counter),
             };
             builds::prepare(self.home, self.fleet, &order).await?;
         }
@@ -165,11 +164,7 @@ impl Bringing<'_> {
             .environment
             .context(&component.name, Some(&place.site), build);
         let client = crate::signals::http::client(None, None, Connections::Fresh);
-        for probe in &component.probes {
-            // Of a build that we do not know only what is asked of every build can be asked.
-            if !probe.builds.contains(build.map_or("", |b| &b.version)) {
-                continue;
-            }
+        for probe in component.probes_for(build.map(|b| b.version.as_str())) {
             let mute = |why: String| UpError::Mute {
                 node: place.site.name.clone(),
                 probe: probe.name.clone(),

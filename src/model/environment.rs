@@ -311,6 +311,21 @@ pub struct Probe {
     pub success_threshold: u32,
 }
 
+impl Component {
+    /// The probes that are asked of a build.
+    pub fn probes_for<'a>(&'a self, version: Option<&'a str>) -> impl Iterator<Item = &'a Probe> {
+        self.probes.iter().filter(move |probe| probe.is_for(version))
+    }
+}
+
+impl Probe {
+    /// Whether it is asked of this build; of one that is not known only what is asked of every build.
+    #[must_use]
+    pub fn is_for(&self, version: Option<&str>) -> bool {
+        self.builds.contains(version.unwrap_or_default())
+    }
+}
+
 fn one_second() -> Duration {
     Duration::from_secs(1)
 }

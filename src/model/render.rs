@@ -150,6 +150,11 @@ impl Renderer {
             .map_err(|error| explain(&error, &self.sources, None))
     }
 
+    /// The texts that were parsed, by name.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.sources.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
     /// Parses and renders a text, which may include the parsed templates.
     ///
     /// # Errors

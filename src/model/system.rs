@@ -20,6 +20,7 @@ pub struct Environment {
     pub name: String,
     /// What it states, with what it inherits.
     pub spec: EnvironmentSpec,
+    shift: PortShift,
     /// Components by index, each after those that it needs.
     order: Vec<usize>,
     sites: BTreeMap<String, Vec<NodeSite>>,
@@ -64,10 +65,17 @@ impl Environment {
         let environment = Self {
             name: name.to_owned(),
             spec,
+            shift,
             order,
             sites,
         };
         (environment, findings)
+    }
+
+    /// How far its ports are shifted from what its file says.
+    #[must_use]
+    pub fn shift(&self) -> PortShift {
+        self.shift
     }
 
     /// The components, each after those that it needs.

@@ -106,6 +106,8 @@ pub enum NodePhase {
     /// Its batch has not come.
     #[default]
     Waiting,
+    /// Its preflight check has passed; the others' have not yet.
+    Checked,
     /// The release is put beside the one that serves.
     Install,
     /// Out of traffic.
@@ -124,6 +126,8 @@ pub enum NodePhase {
     Admit,
     /// On the wanted build and in service.
     Done,
+    /// Being taken out for good: the balancer hears of it.
+    Removing,
     /// Taken out: it failed while its peers on the same build pass.
     OutOfService,
 }
@@ -169,6 +173,13 @@ pub struct UpgradeStatus {
     /// How a rollback is to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_for: Option<RollbackFor>,
+    /// Gates that failed on the old system already: an operator went on all the same, and their failing proves nothing
+    /// against the build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baseline_failed: Vec<String>,
+    /// Identifies the rules that it was begun under, or went on under last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Digest>,
     /// When the first phase after Pending began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -195,6 +206,8 @@ impl UpgradeStatus {
             cure: None,
             updates: None,
             rollback_for: None,
+            baseline_failed: Vec::new(),
+            rules: None,
             started_at: None,
             finished_at: None,
         }
@@ -216,9 +229,12 @@ pub enum RollbackFor {
 pub struct Cure {
     /// Samples count from here.
     pub since: Timestamp,
-    /// How it came out, once it did.
+    /// When it was proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Timestamp>,
+    /// The readings that prove it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
 }
 
 /// Updates of our own traffic that the service acknowledged, looked for again when a driver ended.
@@ -273,6 +289,9 @@ pub struct NodeStatus {
     /// In this batch.
     #[serde(default)]
     pub in_batch: bool,
+    /// Since when it does not serve though it is under test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sick_since: Option<Timestamp>,
     /// Samples of its gates count from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysed_since: Option<Timestamp>,

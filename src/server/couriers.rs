@@ -89,12 +89,12 @@ impl<'a> Couriers<'a> {
         if self
             .by_environment
             .get(environment)
-            .is_some_and(|on_the_way| on_the_way.stated == *stated)
+            .is_some_and(|on_the_way| on_the_way.stated == *stated && !self.complaints.contains_key(environment))
         {
             return Ok(());
         }
-        let courier =
-            Arc::new(delivery::courier(self.home, &fleet, Arc::clone(&self.lines)).map_err(|e| e.to_string())?);
+        let (courier, troubles) = delivery::courier(self.home, &fleet, &self.lines);
+        let courier = Arc::new(courier);
         let task = tokio::spawn({
             let courier = Arc::clone(&courier);
             async move { courier.run().await }
@@ -108,7 +108,12 @@ impl<'a> Couriers<'a> {
             // What it was carrying is carried again by the new one, with the same key.
             old.task.abort();
         }
-        Ok(())
+        let troubles: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+        if troubles.is_empty() {
+            Ok(())
+        } else {
+            Err(troubles.join("; "))
+        }
     }
 
     /// Carries what waits for at most this long, then ends.

@@ -138,6 +138,7 @@ impl Server<'_> {
             }
             match self.home.store().unfinished(None) {
                 Ok(open) => {
+                    drives.forget_all_but(&open);
                     for record in open.into_iter().filter(|r| !session::is_settled(r)) {
                         couriers.serve(&record.spec.environment);
                         drives.take(&record);
@@ -304,6 +305,21 @@ impl<'a> Drives<'a> {
         self.flights.push(flight.boxed_local());
     }
 
+    /// Troubles with upgrades that have ended meanwhile, by whoever's hand, are over.
+    fn forget_all_but(&self, open: &[UpgradeRecord]) {
+        let mut stuck = self.stuck.borrow_mut();
+        let before = stuck.len();
+        stuck.retain(|_, stuck| open.iter().any(|record| record.name == stuck.upgrade));
+        if stuck.len() != before {
+            self.tell_health(&stuck);
+        }
+    }
+
+    fn tell_health(&self, stuck: &BTreeMap<String, Stuck>) {
+        let troubles = stuck.iter().map(|(e, s)| (e.clone(), s.why.clone()));
+        self.health.troubles(troubles.collect());
+    }
+
     fn is_too_soon(&self, environment: &str, upgrade: &str) -> bool {
         let stuck = self.stuck.borrow();
         let stuck = stuck.get(environment).filter(|s| s.upgrade == upgrade);
@@ -324,13 +340,7 @@ impl<'a> Drives<'a> {
             Err(trouble) if trouble.is_rivalry() => {}
             Err(trouble) => self.note(&record, &trouble),
         }
-        self.health.troubles(
-            self.stuck
-                .borrow()
-                .iter()
-                .map(|(e, s)| (e.clone(), s.why.clone()))
-                .collect(),
-        );
+        self.tell_health(&self.stuck.borrow());
     }
 
     /// Remembers that an upgrade cannot be driven, and says so once for each reason.

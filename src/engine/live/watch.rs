@@ -15,7 +15,6 @@ use super::log_reader::HostLog;
 use super::serving::Answers;
 use super::window::{GateSetup, Record, Window};
 use crate::engine::fleet::{Fleet, FleetError, Place};
-use crate::engine::world::Watched;
 use crate::home::Home;
 use crate::hosts::{Host as _, NodeSight};
 use crate::http::ClientIdentity;
@@ -24,6 +23,7 @@ use crate::model::build::BuildRef;
 use crate::model::environment::{Blockers, Component, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
 use crate::model::values::Digest;
+use crate::rollout::Signals;
 use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
 use crate::signals::log::LogHandle;
 use crate::signals::log::calls::{LogPatterns, LogPlan};
@@ -103,14 +103,19 @@ struct NodeWatch {
     name: String,
     answers: Answers,
     windows: Vec<Window>,
-    /// Digest and name of the build that it runs.
+    /// Digest and name of the build that it runs, or ran last.
     build: Option<(Digest, String)>,
+    /// The end of each call may be what its upgrade waits for.
+    draining: bool,
 }
 
 /// What the sources do about a node; changed only when it differs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Wanted {
-    running: Option<(u32, i64, Option<Digest>)>,
+    /// The build that its calls are made for. A service that has ended is called on: a refusal is a sample.
+    build: Option<Digest>,
+    /// The service that answers: a new one is called anew.
+    service: Option<(u32, i64)>,
     traffic: bool,
 }
 
@@ -182,6 +187,7 @@ impl Watch {
                         answers: Answers::default(),
                         windows: setups.iter().cloned().map(|s| Window::new(s, i64::MAX)).collect(),
                         build: None,
+                        draining: false,
                     })
                     .collect(),
                 blockers: Vec::new(),
@@ -235,19 +241,21 @@ impl Watch {
         for (i, sight) in sights.iter().enumerate() {
             let Some(sight) = sight else { continue };
             let node = status.nodes.get(i);
-            let running = sight
-                .running
-                .as_ref()
-                .map(|r| (r.pid, r.started_at.as_microsecond(), r.build));
-            {
+            let service = sight.running.as_ref().map(|r| (r.pid, r.started_at.as_microsecond()));
+            let build = {
                 let mut state = lock(&self.shared.state);
                 let watch = &mut state.nodes[i];
-                watch.answers.service(running.map(|(pid, at, _)| (pid, at)), now_us);
-                watch.build = running.and_then(|(_, _, build)| build).map(|digest| {
-                    (
-                        digest,
-                        self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone()),
-                    )
+                watch.answers.service(service, now_us);
+                watch.draining = node.is_some_and(|n| n.phase == NodePhase::Drain);
+                // One that somebody started by hand is taken for what `current` says, until an upgrade restarts it.
+                let before = watch.build.as_ref().map(|(digest, _)| *digest);
+                let build = match &sight.running {
+                    Some(running) => running.build.or(sight.current),
+                    None => before.or(sight.current),
+                };
+                watch.build = build.map(|digest| {
+                    let name = self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone());
+                    (digest, name)
                 });
                 let since = node
                     .and_then(|n| n.analysed_since)
@@ -259,10 +267,12 @@ impl Watch {
                         window.begin_anew(since);
                     }
                 }
-            }
+                build
+            };
             let wanted = Wanted {
-                running,
-                traffic: running.is_some() && gets_traffic(status, i),
+                build,
+                service,
+                traffic: gets_traffic(status, i),
             };
             let mut all = lock(&self.wanted);
             if all[i] != wanted {
@@ -273,18 +283,23 @@ impl Watch {
     }
 
     /// What the signals say of a node now.
-    pub(super) fn watched(&self, i: usize, now: Timestamp, evidence: &EvidencePlace, analysed: bool) -> Watched {
+    pub(super) fn signals(&self, i: usize, now: Timestamp, evidence: &EvidencePlace, analysed: bool) -> Signals {
         let mut state = lock(&self.shared.state);
         let NodeWatch {
             name,
             answers,
             windows,
             build,
+            draining: _,
         } = &mut state.nodes[i];
-        let serving = answers.serving(self.component.probes.iter().map(|p| p.name.as_str()));
+        let version = build.as_ref().and_then(|(digest, _)| self.builds.get(digest));
+        let meant = self.component.probes_for(version.map(|b| b.version.as_str()));
+        let serving = answers.serving(meant.map(|p| p.name.as_str()));
+        let in_flight = self.traffic.iter().map(|source| source.handle.in_flight(name)).sum();
         if !analysed {
-            return Watched {
+            return Signals {
                 serving,
+                in_flight,
                 readings: Vec::new(),
             };
         }
@@ -295,8 +310,9 @@ impl Watch {
             node: name,
             build: &build,
         };
-        Watched {
+        Signals {
             serving,
+            in_flight,
             readings: windows
                 .iter_mut()
                 .map(|window| window.reading(now.as_microsecond(), &record))
@@ -325,10 +341,7 @@ impl Watch {
 
     fn apply(&self, place: &Place, wanted: &Wanted, now_us: i64) {
         let node = place.site.name.as_str();
-        let build = wanted
-            .running
-            .and_then(|(_, _, digest)| digest)
-            .and_then(|digest| self.builds.get(&digest));
+        let build = wanted.build.and_then(|digest| self.builds.get(&digest));
         let context = self
             .fleet
             .environment
@@ -345,7 +358,7 @@ impl Watch {
             }
         };
         for (probe, handle) in &self.probes {
-            let meant = wanted.running.is_some() && build.is_none_or(|b| probe.builds.contains(&b.version));
+            let meant = wanted.build.is_some() && probe.is_for(build.map(|b| b.version.as_str()));
             let made = meant.then(|| HttpCall::probe(self.probe_client.clone(), &probe.http, &context));
             handle.set_target(node, target(&handle.plan().signal, made));
         }
@@ -483,8 +496,9 @@ fn gets_traffic(status: &UpgradeStatus, i: usize) -> bool {
     let Some(node) = status.nodes.get(i) else { return true };
     match node.phase {
         NodePhase::Analyse | NodePhase::Admit => true,
-        NodePhase::OutOfService => false,
+        NodePhase::Removing | NodePhase::OutOfService => false,
         NodePhase::Waiting
+        | NodePhase::Checked
         | NodePhase::Install
         | NodePhase::Drain
         | NodePhase::Activate
@@ -563,7 +577,7 @@ fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -
             let Some(node) = state.nodes.iter_mut().find(|n| n.name == sample.node) else {
                 return false;
             };
-            let mut changed = false;
+            let mut changed = node.draining;
             if let Some(name) = sample.signal.strip_prefix("probe/")
                 && let Some(probe) = probes.iter().find(|p| p.name == name)
             {

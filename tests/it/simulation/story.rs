@@ -117,6 +117,8 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         component: "web".to_owned(),
         version: "2".to_owned(),
         release: new,
+        rules: old,
+        left_out: BTreeSet::new(),
         nodes: (0..n).map(|i| format!("node{i}")).collect(),
         gates: vec![GatePlan {
             name: "calls".to_owned(),
@@ -140,6 +142,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
             admit: dice.percent(50),
         },
     };
+    let dead_are_silent = dice.percent(50);
     let universe = Universe {
         dice,
         guard,
@@ -165,6 +168,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         epoch: tokio::time::Instant::now(),
         kill_after: BTreeMap::new(),
         first_dies_at: None,
+        dead_are_silent,
         calls: 0,
         started: tokio::time::Instant::now(),
     };
@@ -236,7 +240,19 @@ async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
                 }
             }
             () = &mut weather => {}
-            () = died(&universe) => {}
+            () = died(&universe) => {
+                let away = {
+                    let mut u = universe.borrow_mut();
+                    let away = u.dice.percent(20).then(|| u.dice.millis(60_000, 1_800_000));
+                    if away.is_some() {
+                        u.fault(Fault::NobodyDrives);
+                    }
+                    away
+                };
+                if let Some(away) = away {
+                    meanwhile(&mut weather, away).await;
+                }
+            }
             () = tokio::time::sleep(patience) => {
                 if patience < LEASE_OF_THE_SILENT {
                     universe.borrow_mut().fault(Fault::SecondDriver);
