@@ -383,41 +383,75 @@ fn wait_for(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
-    for cause in error.chain() {
-        if let Some(SessionError::Refused(_))
-        | Some(SessionError::Store(StoreError::Held { .. } | StoreError::Unfinished { .. })) = cause.downcast_ref()
-        {
-            return Exit::Refused;
-        }
-        if let Some(ServeError::Session(SessionError::Refused(_))) = cause.downcast_ref() {
-            return Exit::Refused;
-        }
-        if let Some(UpError::Interrupted) = cause.downcast_ref() {
-            return Exit::Interrupted;
-        }
-        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
-            return Exit::Usage;
-        }
-        if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = cause.downcast_ref() {
-            return Exit::Usage;
-        }
-        // A text that holds for some versions only may still have a hole; the files are what is to be mended.
-        if let Some(FleetError::Render { .. }) | Some(FleetError::Database { .. }) = cause.downcast_ref() {
-            return Exit::Usage;
-        }
-        if let Some(UpError::Fleet(FleetError::Render { .. })) = cause.downcast_ref() {
-            return Exit::Usage;
-        }
+    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Errored)
+}
+
+/// An error that is another one's only content has no cause of its own, so both are looked for.
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
+        return Some(Exit::Usage);
     }
-    Exit::Errored
+    let session = match cause.downcast_ref() {
+        Some(ServeError::Session(session)) => Some(session),
+        _ => cause.downcast_ref::<SessionError>(),
+    };
+    let store = match session {
+        Some(SessionError::Refused(_)) => return Some(Exit::Refused),
+        Some(SessionError::Store(store)) => Some(store),
+        _ => cause.downcast_ref(),
+    };
+    // Two who hand over at once are both let in to ask, and the store says who was first.
+    if let Some(StoreError::Held { .. } | StoreError::Unfinished { .. }) = store {
+        return Some(Exit::Refused);
+    }
+    let up = cause.downcast_ref::<UpError>();
+    if let Some(UpError::Interrupted) = up {
+        return Some(Exit::Interrupted);
+    }
+    let build = match up {
+        Some(UpError::Build(build)) => Some(build),
+        _ => cause.downcast_ref(),
+    };
+    if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = build {
+        return Some(Exit::Usage);
+    }
+    let fleet = match up {
+        Some(UpError::Fleet(fleet)) => Some(fleet),
+        _ => cause.downcast_ref(),
+    };
+    // A text that holds for some builds only may still have a hole; the files are what is to be mended.
+    if let Some(FleetError::Render { .. } | FleetError::Database { .. }) = fleet {
+        return Some(Exit::Usage);
+    }
+    None
 }
 
 fn log_to_stderr() {
-    let filter = std::env::var(crate::settings::LOG).unwrap_or_else(|_| "stagegate=warn".to_owned());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(crate::settings::log_filter())
         .with_writer(std::io::stderr)
         .with_ansi(crate::settings::colours_on_stderr())
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_second_is_refused_wherever_it_shows() {
+        let unfinished = || StoreError::Unfinished {
+            environment: "one".to_owned(),
+            upgrade: "web-2".to_owned(),
+        };
+        let errors = [
+            SessionError::from(unfinished()).into(),
+            ServeError::from(SessionError::from(unfinished())).into(),
+            unfinished().into(),
+        ];
+        for error in errors {
+            assert_eq!(exit_of(&error), Exit::Refused, "{error:?}");
+        }
+    }
 }

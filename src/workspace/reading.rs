@@ -93,8 +93,7 @@ pub(super) fn words_of(error: &RenderError) -> (String, Option<String>) {
             format!("`{name}` is not defined ({detail})"),
             Some("define it, or give it a default with `| default(value=...)`".to_owned()),
         ),
-        RenderError::Broken { why, .. } => (why.clone(), None),
-        RenderError::Other(why) => (why.clone(), None),
+        RenderError::Broken { why, .. } | RenderError::Other(why) => (why.clone(), None),
         RenderError::NotAnObject => (error.to_string(), None),
     }
 }

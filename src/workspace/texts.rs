@@ -116,9 +116,10 @@ impl<'a> Trial<'a> {
             let path = at.key("actions").key(lifecycle.word()).key("template");
             let build = build.as_ref().filter(|_| lifecycle.is_told_build(component));
             // A build is prepared once, before any node is chosen.
-            let places: Vec<Option<&NodeSite>> = match lifecycle {
-                Lifecycle::Prepare => vec![None],
-                _ => sites.iter().map(Some).collect(),
+            let places: Vec<Option<&NodeSite>> = if lifecycle == Lifecycle::Prepare {
+                vec![None]
+            } else {
+                sites.iter().map(Some).collect()
             };
             for site in places {
                 let context = self.environment.context(&component.name, site, build);
