@@ -3,7 +3,7 @@
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::{Look, Prepared, Seen, Serving};
-use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, Verdict};
+use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Severity, StepAction, Verdict};
 use crate::model::values::Duration;
 
 impl Draft<'_> {
@@ -143,7 +143,9 @@ impl Draft<'_> {
         }
         self.remove_the_condemned();
         let n = self.plan.nodes.len();
-        if !self.status.nodes.iter().any(|n| n.in_batch) {
+        if self.status.nodes.iter().any(|n| n.in_batch) {
+            self.join_those_that_wait();
+        } else {
             self.choose_batch();
         }
         for i in 0..n {
@@ -165,6 +167,19 @@ impl Draft<'_> {
             return self.enter(Phase::Soak, "AllNodesChanged", message);
         }
         self.stuck()
+    }
+
+    /// Where the whole batch waits for its place, what is out already goes on beside it: the place may be its own.
+    fn join_those_that_wait(&mut self) {
+        let waits = |n: &NodeStatus| n.phase == NodePhase::Drain && !n.drained;
+        if !self.status.nodes.iter().filter(|n| n.in_batch).all(waits) {
+            return;
+        }
+        for i in 0..self.plan.nodes.len() {
+            if self.node(i).phase == NodePhase::Waiting && self.is_known_out(i) && self.seen(i).is_some() {
+                self.start_node(i);
+            }
+        }
     }
 
     /// Tells the balancer of nodes that were given up. True while that goes on.

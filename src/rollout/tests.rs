@@ -797,6 +797,23 @@ fn an_abort_that_loses_a_node_wants_somebody() {
     assert_eq!(decision.events[0].severity, Severity::Alert);
 }
 
+#[test]
+fn a_mended_node_goes_on_beside_a_batch_that_waits_for_its_place() {
+    let plan = plan(3, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    status.nodes[0].drained = true;
+    done(&mut status.nodes[1]);
+    in_batch(&mut status.nodes[2], NodePhase::Drain);
+    status.nodes[2].drained = false;
+    let world = vec![
+        up(new(), Verdict::Pass),
+        up(new(), Verdict::Pass),
+        up(old(), Verdict::Pass),
+    ];
+    let after = decided(&plan, &status, &look(1, world)).status;
+    assert!(after.nodes[0].in_batch && !after.nodes[2].drained, "{after:?}");
+}
+
 const PHASES: [Phase; 14] = [
     Phase::Pending,
     Phase::Preflight,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::story::Death;
 use jiff::Timestamp;
 use stagegate::engine::{CommitError, Loaded, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
@@ -226,8 +227,8 @@ pub struct Universe {
     pub kill_after: BTreeMap<u64, u64>,
     /// No sample comes of a service that has ended, as where nothing but its look tells of it.
     pub dead_are_silent: bool,
-    /// The first driver is killed at this call of its own.
-    pub first_dies_at: Option<u64>,
+    /// How the first driver is killed, where that is not left to chance.
+    pub first: Option<Death>,
     /// Calls that drivers made.
     pub calls: u64,
     pub started: tokio::time::Instant,
