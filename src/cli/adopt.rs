@@ -19,8 +19,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment } = arguments;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let (home, fleet) = ground::operable(&environment, ground::home)?;
     let mut lease = HeldLease::take(&home, &environment)?;
     let nodes = adopt::adopt(&fleet, &mut lease).await?;
     let now = lease.token();

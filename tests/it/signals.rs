@@ -447,7 +447,6 @@ async fn connections_are_bounded_reused_and_made_anew_and_errors_say_what_is_wro
     assert!(Database::new(socket).query("SELECT 1").await.is_ok(), "by Unix socket");
 }
 
-/// A session of its own that runs statements as a client of the name would.
 /// However many nodes are watched: a slow database must not be shut to its own service by those who look at it.
 #[tokio::test]
 async fn all_who_ask_an_environments_database_share_its_few_connections() {
@@ -459,7 +458,8 @@ async fn all_who_ask_an_environments_database_share_its_few_connections() {
         "components": [{"name": "service", "nodes": [{"name": "node1"}]}],
     });
     let spec = serde_json::from_value(spec).expect("an environment");
-    let environment = Environment::new("one", spec, PortShift::default()).expect("sound");
+    let (environment, findings) = Environment::check("one", spec, PortShift::default());
+    assert_eq!(findings, []);
     let state = tempfile::tempdir().expect("a directory");
     let home = Home::open(state.path()).expect("a home");
     let templates = Renderer::new(&BTreeMap::new()).expect("no templates");
@@ -501,6 +501,7 @@ async fn all_who_ask_an_environments_database_share_its_few_connections() {
     assert_eq!(open, Some(most));
 }
 
+/// A session of its own that runs statements as a client of the name would.
 async fn session(cluster: &Cluster, name: &str) -> tokio_postgres::Client {
     let text = format!(
         "host=127.0.0.1 port={} user=postgres dbname=postgres application_name={name}",
