@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
-use crate::model::environment::{Action, Component, SshRef};
+use crate::model::environment::{Component, SshRef};
+pub use crate::model::lifecycle::Lifecycle;
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
 use crate::model::values::Digest;
@@ -75,101 +75,14 @@ pub struct Fleet {
     places: BTreeMap<String, Vec<Place>>,
 }
 
-/// How long an action may take unless the environment says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// Once, before the first start: a database cluster, certificates.
-    Setup,
-    /// Preflight.
-    Check,
-    /// Once a build: compilers run.
-    Prepare,
-    /// Unpacks a build.
-    Install,
-    /// Until the service is started.
-    Start,
-    /// Until the requests in flight have ended.
-    Stop,
-    /// A balancer's answer.
-    Drain,
-    /// A balancer's answer.
-    Admit,
-    /// First requests.
-    Warm,
-    /// Before the directory is deleted.
-    Remove,
-}
-
-/// All of them.
-const LIFECYCLE: [Lifecycle; 10] = [
-    Lifecycle::Setup,
-    Lifecycle::Check,
-    Lifecycle::Prepare,
-    Lifecycle::Install,
-    Lifecycle::Start,
-    Lifecycle::Stop,
-    Lifecycle::Drain,
-    Lifecycle::Admit,
-    Lifecycle::Warm,
-    Lifecycle::Remove,
-];
-
-impl Lifecycle {
-    /// The key under `actions`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Lifecycle::Setup => "setup",
-            Lifecycle::Check => "check",
-            Lifecycle::Prepare => "prepare",
-            Lifecycle::Install => "install",
-            Lifecycle::Start => "start",
-            Lifecycle::Stop => "stop",
-            Lifecycle::Drain => "drain",
-            Lifecycle::Admit => "admit",
-            Lifecycle::Warm => "warm",
-            Lifecycle::Remove => "remove",
-        }
-    }
-
-    /// Long enough for what such an action does on a slow machine, short enough to be noticed on the same day.
-    #[must_use]
-    pub fn default_timeout(self) -> Duration {
-        match self {
-            Lifecycle::Prepare => Duration::from_mins(30),
-            Lifecycle::Setup | Lifecycle::Install => Duration::from_mins(10),
-            Lifecycle::Start | Lifecycle::Warm | Lifecycle::Stop | Lifecycle::Remove => Duration::from_mins(2),
-            Lifecycle::Check | Lifecycle::Drain | Lifecycle::Admit => Duration::from_mins(1),
-        }
-    }
-
-    /// The component's action, if it has one.
-    #[must_use]
-    pub fn of(self, component: &Component) -> Option<&Action> {
-        let actions = &component.actions;
-        match self {
-            Lifecycle::Setup => actions.setup.as_ref(),
-            Lifecycle::Check => actions.check.as_ref(),
-            Lifecycle::Prepare => actions.prepare.as_ref(),
-            Lifecycle::Install => actions.install.as_ref(),
-            Lifecycle::Start => actions.start.as_ref(),
-            Lifecycle::Stop => actions.stop.as_ref(),
-            Lifecycle::Drain => actions.drain.as_ref(),
-            Lifecycle::Admit => actions.admit.as_ref(),
-            Lifecycle::Warm => actions.warm.as_ref(),
-            Lifecycle::Remove => actions.remove.as_ref(),
-        }
-    }
-}
-
 impl Fleet {
     /// Reads an environment from the workspace's files and makes it operable.
     ///
     /// # Errors
     /// Everything that is wrong with the files.
     pub fn read(home: &Home, workspace: &Workspace, name: &str, shift: PortShift) -> Result<Self, WorkspaceError> {
-        let environment = workspace.environment(name, shift)?;
-        Ok(Self::new(environment, workspace.templates()?, home))
+        let (environment, templates) = workspace.environment(name, shift)?;
+        Ok(Self::new(environment, templates, home))
     }
 
     /// Makes an environment operable. Speaks to nobody yet.
@@ -219,11 +132,8 @@ impl Fleet {
         said.build = None;
         said.nodes.clear();
         let folder = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
-        let folders: BTreeSet<String> = LIFECYCLE
-            .iter()
-            .filter_map(|action| action.of(component))
-            .map(|action| folder(&action.template))
-            .collect();
+        let stated = component.actions.each().into_iter().filter_map(|(_, action)| action);
+        let folders: BTreeSet<String> = stated.map(|action| folder(&action.template)).collect();
         let templates: Vec<_> = self
             .renderer
             .sources()
