@@ -22,7 +22,8 @@ pub struct EnvironmentSpec {
     /// Debian packages that a local node needs.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Template of the script that installs them.
+    /// The script in templates/ that installs those given as its arguments, as root. It is run as it stands: it has no
+    /// variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages_script: Option<String>,
     /// Values that templates see as `vars.NAME`.

@@ -329,6 +329,13 @@ impl BuildRange {
     pub fn contains(&self, version: &str) -> bool {
         self.0.is_empty() || Version::from_str(version).is_ok_and(|v| self.0.contains(&v))
     }
+
+    /// Whether some version lies in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let ranges = |range: &Self| pep440_rs::release_specifiers_to_ranges(range.0.clone());
+        !ranges(self).is_disjoint(&ranges(other))
+    }
 }
 
 impl FromStr for BuildRange {
