@@ -15,6 +15,7 @@ use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, S
 use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
 use crate::model::environment::{BuildSource, Component, PackageIndex};
 use crate::model::values::Digest;
+use crate::settings;
 use crate::store::Store as _;
 
 /// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
@@ -258,11 +259,11 @@ async fn run(
 ) -> Result<std::process::Output, String> {
     let mut command = Command::new(program);
     arguments(&mut command);
-    let kept = std::env::vars().filter(|(name, _)| name == "PATH" || passes_to_builds(name));
     command
         .current_dir(&scratch.0)
         .env_clear()
-        .envs(kept)
+        .envs(settings::path().map(|path| ("PATH", path)))
+        .envs(settings::package_tools())
         .envs([
             ("HOME", &scratch.0),
             ("TMPDIR", &scratch.0),
@@ -534,9 +535,7 @@ async fn run_script(
             .insert(name.to_owned(), path.to_string_lossy().into_owned());
     }
     // How the package index is reached is this machine's matter: pip reads it from these.
-    for (name, value) in std::env::vars().filter(|(name, _)| passes_to_builds(name)) {
-        script.environment.insert(name, value);
-    }
+    script.environment.extend(settings::package_tools());
     let host = LocalHost::new();
     let (node, token) = (preparation_node(order, place), preparation_token(home));
     let id = format!("prepare.{attempt}");
@@ -560,19 +559,6 @@ async fn run_script(
             Some(StepState::Died) | None => return Err(BuildError::CutOff(order.build.name.clone())),
         }
     }
-}
-
-/// Settings of package tools and proxies, nothing else: what our own environment holds is none of a script's business.
-fn passes_to_builds(name: &str) -> bool {
-    const NAMES: [&str; 6] = [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "SSL_CERT_FILE",
-        "REQUESTS_CA_BUNDLE",
-        "CARGO_HOME",
-    ];
-    name.starts_with("PIP_") || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// The locked set as pip's requirements with hashes.

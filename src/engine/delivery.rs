@@ -12,7 +12,7 @@ use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
 use crate::model::environment::ReportSink;
 use crate::model::upgrade::Event;
-use crate::report::{self, Courier, FileSink, LineSink, Sink, WebhookError, WebhookSink};
+use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, WebhookError, WebhookSink};
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, UpgradeRecord};
 
@@ -59,11 +59,12 @@ fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
 }
 
 /// Whoever drains an environment's outbox, and the sinks that cannot be made ready: their reports wait, and hold nothing up.
+/// `lines` is what the sink `stdout` writes to.
 #[must_use]
-pub fn courier(home: &Home, fleet: &Fleet) -> (Courier, Vec<DeliveryError>) {
+pub fn courier(home: &Home, fleet: &Fleet, lines: &Arc<dyn Lines>) -> (Courier, Vec<DeliveryError>) {
     let stated = fleet.environment.spec.reports.iter();
     let (mut sinks, mut troubles) = (Vec::new(), Vec::new());
-    for made in stated.filter_map(|stated| sink(home, fleet, stated).transpose()) {
+    for made in stated.filter_map(|stated| sink(home, fleet, stated, lines).transpose()) {
         match made {
             Ok(sink) => sinks.push(sink),
             Err(why) => troubles.push(why),
@@ -73,7 +74,12 @@ pub fn courier(home: &Home, fleet: &Fleet) -> (Courier, Vec<DeliveryError>) {
     (Courier::new(store, sinks, Arc::new(Timestamp::now)), troubles)
 }
 
-fn sink(home: &Home, fleet: &Fleet, stated: &ReportSink) -> Result<Option<Box<dyn Sink>>, DeliveryError> {
+fn sink(
+    home: &Home,
+    fleet: &Fleet,
+    stated: &ReportSink,
+    lines: &Arc<dyn Lines>,
+) -> Result<Option<Box<dyn Sink>>, DeliveryError> {
     let ReportSink {
         name,
         file,
@@ -108,7 +114,7 @@ fn sink(home: &Home, fleet: &Fleet, stated: &ReportSink) -> Result<Option<Box<dy
             source,
         })?)));
     }
-    let lines = || LineSink::new(outbox, Box::new(std::io::stderr()));
+    let lines = || LineSink::new(outbox, Arc::clone(lines));
     Ok(stdout.as_ref().map(|_| Box::new(lines()) as Box<dyn Sink>))
 }
 

@@ -22,8 +22,8 @@ use crate::report::{self, Subject};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
 use crate::store::{
-    BuildStatus, Commit, Expect, Holder, Store as _, StoreError, UpgradeRecord, WishChange, fresh_upgrade_name,
-    lease::local_liveness,
+    BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
+    fresh_upgrade_name, lease::local_liveness,
 };
 
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
@@ -243,17 +243,19 @@ impl KnownBuild {
     /// # Errors
     /// The state cannot be read.
     pub fn find(home: &Home, name: &str) -> Result<Option<Self>, StoreError> {
-        let Some(resource) = home.store().resource("Build", name)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
+        let resource = home.store().resource("Build", name)?;
+        resource.as_ref().map(Self::from_resource).transpose()
+    }
+
+    fn from_resource(resource: &Resource) -> Result<Self, StoreError> {
+        Ok(Self {
             spec: resource.spec_as()?,
             status: if resource.status.is_null() {
                 BuildStatus::default()
             } else {
                 resource.status_as()?
             },
-        }))
+        })
     }
 
     /// Every one, by name.
@@ -261,14 +263,9 @@ impl KnownBuild {
     /// # Errors
     /// The state cannot be read.
     pub fn all(home: &Home) -> Result<BTreeMap<String, Self>, StoreError> {
-        let names = home.store().resources("Build")?.into_iter().map(|r| r.name);
-        names
-            .filter_map(|name| {
-                Self::find(home, &name)
-                    .transpose()
-                    .map(|found| found.map(|b| (name, b)))
-            })
-            .collect()
+        let resources = home.store().resources("Build")?;
+        let builds = resources.iter().map(|r| Ok((r.name.clone(), Self::from_resource(r)?)));
+        builds.collect()
     }
 
     /// Of one component, by digest, as nodes name them.

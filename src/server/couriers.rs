@@ -14,7 +14,7 @@ use crate::engine::fleet::Fleet;
 use crate::home::Home;
 use crate::model::environment::ReportSink;
 use crate::model::system::PortShift;
-use crate::report::Courier;
+use crate::report::{Courier, Lines};
 use crate::store::{Store as _, StoreError};
 use crate::workspace::Workspace;
 
@@ -30,17 +30,19 @@ pub(super) struct Couriers<'a> {
     home: &'a Home,
     workspace: &'a Workspace,
     shift: PortShift,
+    lines: Arc<dyn Lines>,
     by_environment: BTreeMap<String, OnTheWay>,
     /// What was said of an environment whose reports cannot be carried, so that it is said once.
     complaints: BTreeMap<String, String>,
 }
 
 impl<'a> Couriers<'a> {
-    pub(super) fn new(home: &'a Home, workspace: &'a Workspace, shift: PortShift) -> Self {
+    pub(super) fn new(home: &'a Home, workspace: &'a Workspace, shift: PortShift, lines: &Arc<dyn Lines>) -> Self {
         Self {
             home,
             workspace,
             shift,
+            lines: Arc::clone(lines),
             by_environment: BTreeMap::new(),
             complaints: BTreeMap::new(),
         }
@@ -91,7 +93,7 @@ impl<'a> Couriers<'a> {
         {
             return Ok(());
         }
-        let (courier, troubles) = delivery::courier(self.home, &fleet);
+        let (courier, troubles) = delivery::courier(self.home, &fleet, &self.lines);
         let courier = Arc::new(courier);
         let task = tokio::spawn({
             let courier = Arc::clone(&courier);

@@ -31,7 +31,7 @@ use crate::engine::{DriveError, delivery};
 use crate::home::Home;
 use crate::model::system::PortShift;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
-use crate::report;
+use crate::report::{self, Lines};
 use crate::store::{Store as _, StoreError, UpgradeRecord};
 use crate::workspace::{Workspace, WorkspaceError};
 
@@ -81,6 +81,8 @@ pub struct Server<'a> {
     pub interrupt: Interrupt,
     /// Told what happens, a line each.
     pub tell: &'a dyn Fn(&str),
+    /// Where the sink `stdout` of environments writes.
+    pub lines: Arc<dyn Lines>,
 }
 
 impl Server<'_> {
@@ -118,7 +120,7 @@ impl Server<'_> {
 
     async fn work(&self, seat: &Seat, health: &Health) -> Result<(), ServeError> {
         let mut drives = Drives::new(self, health);
-        let mut couriers = Couriers::new(self.home, self.workspace, self.shift);
+        let mut couriers = Couriers::new(self.home, self.workspace, self.shift, &self.lines);
         let (mut renew_at, mut reread_at, mut prune_at) = (Instant::now(), Instant::now(), Instant::now());
         while !self.interrupt.is_set() {
             let now = Instant::now();
