@@ -23,8 +23,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment, purge } = arguments;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let (home, fleet) = ground::operable(&environment, ground::home)?;
+    let interrupt = ground::interrupt()?;
     standing::refuse_missing_nodes(&home, &fleet)?;
     ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, &environment)?;
@@ -37,6 +37,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         fleet: &fleet,
         token: lease.token().clone(),
         on_step: &on_step,
+        interrupt: interrupt.clone(),
     };
     let components: Vec<_> = fleet.environment.components_in_order().collect();
     for component in components.iter().rev() {

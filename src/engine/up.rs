@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 
 use super::builds::{self, BuildError, Order};
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
+use super::interrupt::Interrupt;
 use super::session::KnownBuild;
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
@@ -58,6 +59,9 @@ pub enum UpError {
         /// What it says.
         why: String,
     },
+    /// Asked to end.
+    #[error("interrupted once the running steps had ended; the same command again goes on with it")]
+    Interrupted,
     /// A component's build.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -85,6 +89,8 @@ pub struct Bringing<'a> {
     pub token: FencingToken,
     /// Told what begins.
     pub on_step: &'a OnStep<'a>,
+    /// Lets the running steps end and begins no other.
+    pub interrupt: Interrupt,
 }
 
 impl Bringing<'_> {
@@ -98,6 +104,7 @@ impl Bringing<'_> {
         if let Some((build, spec)) = build
             && sights.iter().any(|s| s.current.is_none())
         {
+            self.may_begin()?;
             (self.on_step)(&format!("preparing {}", build.name));
             let order = Order {
                 build: build.clone(),
@@ -106,8 +113,7 @@ impl Bringing<'_> {
             builds::prepare(self.home, self.fleet, &order).await?;
         }
         let nodes = places.iter().zip(&sights);
-        try_join_all(nodes.map(|(place, sight)| self.node_up(component, place, sight, build.map(|(b, _)| b)))).await?;
-        Ok(())
+        all(nodes.map(|(place, sight)| self.node_up(component, place, sight, build.map(|(b, _)| b)))).await
     }
 
     async fn node_up(
@@ -178,7 +184,10 @@ impl Bringing<'_> {
                         Err(why) => why,
                     }));
                 }
-                tokio::time::sleep(ASK_EVERY).await;
+                tokio::select! {
+                    () = self.interrupt.wait() => return Err(UpError::Interrupted),
+                    () = tokio::time::sleep(ASK_EVERY) => {}
+                }
             }
         }
         Ok(())
@@ -189,7 +198,7 @@ impl Bringing<'_> {
     /// # Errors
     /// The first that could not be stopped.
     pub async fn down(&self, component: &Component) -> Result<(), UpError> {
-        try_join_all(self.fleet.places(&component.name).iter().map(async |place| {
+        all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
             if sight.running.is_some() && component.actions.stop.is_some() {
                 (self.on_step)(&format!("{}: stopping", place.site.name));
@@ -197,8 +206,7 @@ impl Bringing<'_> {
             }
             Ok::<_, UpError>(())
         }))
-        .await?;
-        Ok(())
+        .await
     }
 
     /// Deletes a component's node directories with everything in them.
@@ -206,7 +214,7 @@ impl Bringing<'_> {
     /// # Errors
     /// The first that could not be deleted.
     pub async fn remove(&self, component: &Component) -> Result<(), UpError> {
-        try_join_all(self.fleet.places(&component.name).iter().map(async |place| {
+        all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
             if component.actions.remove.is_some() && sight.set_up {
                 self.script(component, place, None, Lifecycle::Remove).await?;
@@ -215,8 +223,7 @@ impl Bringing<'_> {
             place.host.destroy(&place.address, &self.token).await?;
             Ok::<_, UpError>(())
         }))
-        .await?;
-        Ok(())
+        .await
     }
 
     async fn script(
@@ -252,7 +259,16 @@ impl Bringing<'_> {
         )
     }
 
+    fn may_begin(&self) -> Result<(), UpError> {
+        if self.interrupt.is_set() {
+            Err(UpError::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+
     async fn finish(&self, place: &Place, step: &Step) -> Result<(), UpError> {
+        self.may_begin()?;
         loop {
             let sight = place.host.run(&place.address, &self.token, step, PATIENCE).await?;
             match sight.steps.get(&step.id) {
@@ -275,4 +291,9 @@ impl Bringing<'_> {
             }
         }
     }
+}
+
+/// Waits for every node, whatever becomes of one: what goes on there would go on unseen.
+async fn all(nodes: impl Iterator<Item = impl Future<Output = Result<(), UpError>>>) -> Result<(), UpError> {
+    join_all(nodes).await.into_iter().collect()
 }
