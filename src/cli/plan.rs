@@ -27,14 +27,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &arguments.environment)?;
-    show(&home, &fleet, &arguments.build, printer).await
+    plan(&arguments.environment, &arguments.build, printer).await
 }
 
-pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
+/// Changes nothing, so it may be cut off anywhere.
+pub(super) async fn plan(environment: &str, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
+    let interrupt = ground::interrupt()?;
+    let (home, fleet) = ground::operable(environment, ground::look)?;
+    tokio::select! {
+        () = interrupt.wait() => Ok(Exit::Interrupted),
+        shown = show(&home, &fleet, wanted, printer) => shown,
+    }
+}
+
+async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
     let (component, version) = ground::component_and_version(fleet, wanted)?;
-    let (build, known) = ground::build(home, component, &version, printer).await?;
+    let (build, known) = ground::find_build(home, component, &version, printer).await?;
     printer.idle();
     let plan = session::plan(fleet, component, "plan", &build);
     let names = Names::read(home)?;

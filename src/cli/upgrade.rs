@@ -88,11 +88,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         staying,
         dry_run,
     } = arguments;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
     if dry_run {
-        return super::plan::show(&home, &fleet, &build, printer).await;
+        return super::plan::plan(&environment, &build, printer).await;
     }
+    let (home, fleet) = ground::operable(&environment, ground::home)?;
     let carrier = Carrier::new(&home, &fleet, printer, staying.patience())?;
     let (component, version) = ground::component_and_version(&fleet, &build)?;
     let (build, _) = ground::build(&home, component, &version, printer).await?;
@@ -298,7 +297,7 @@ impl Carrier<'_> {
         let Self {
             home, fleet, printer, ..
         } = self;
-        let (courier, troubles) = delivery::courier(home, fleet);
+        let (courier, troubles) = delivery::courier(home, fleet, &printer.lines());
         for trouble in troubles {
             printer.note(&format!("its reports wait: {trouble}"));
         }
