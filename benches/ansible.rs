@@ -105,7 +105,7 @@ impl Ansible {
                 .output();
             succeeded(pip.expect("pip runs"));
         }
-        let hosts: String = (0..NODES)
+        let hosts: Vec<String> = (0..NODES)
             .map(|i| {
                 format!(
                     "server{i} node={0}/server{i}/ansible port={1}\n",
@@ -114,6 +114,7 @@ impl Ansible {
                 )
             })
             .collect();
+        let hosts = hosts.concat();
         let python = Command::new("python3")
             .args(["-c", "import sys; print(sys.executable)"])
             .output();

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+mod adopt;
 mod backup;
 mod build;
 mod control;
@@ -260,7 +261,14 @@ enum Command {
     /// the workspace anew for each upgrade. SIGTERM or SIGINT ends it once the running steps have ended.
     Serve(serve::Arguments),
     /// Copy the state while it is in use
+    ///
+    /// A state that is put back from a copy remembers less than its nodes have seen: they refuse it until `stagegate adopt`.
     Backup(backup::Arguments),
+    /// Take an environment's nodes over from another home, or from a later state of this one
+    ///
+    /// A node serves one home, and of it the newest driver. After the state was lost, or put back from a backup, this makes
+    /// the nodes serve the one that is here, and refuse whatever still drives from the other. Prints whom each has served.
+    Adopt(adopt::Arguments),
     /// The JSON schema of every resource
     Schema,
     /// Completions for a shell
@@ -352,6 +360,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Gate(arguments) => gate::run(&arguments, printer),
         Command::Build(arguments) => build::run(&arguments, printer),
         Command::Backup(arguments) => backup::run(&arguments, printer),
+        Command::Adopt(arguments) => wait_for(adopt::run(arguments, printer)),
         Command::Init(arguments) => init::run(&arguments, printer),
         Command::Schema => {
             printer.line(&serde_json::to_string_pretty(&schema())?)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,19 +10,23 @@ use tokio::process::Command;
 
 use super::fleet::{Fleet, FleetError, Lifecycle};
 use crate::home::{Home, make_private};
-use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, Step, StepState, Work};
+use crate::hosts::{FencingToken, Finished, Host as _, HostError, LocalHost, NodeAddress, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
 use crate::model::environment::{BuildSource, Component, PackageIndex};
 use crate::model::values::Digest;
+use crate::process::{self, Bounds, Said};
 use crate::settings;
 use crate::store::Store as _;
 
 /// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
 const RESOLVE_LIMIT: Duration = Duration::from_mins(10);
-/// Copying a build's files from the workspace to the state, on one machine.
-const COPY_LIMIT: Duration = Duration::from_mins(10);
-/// One wait for the end of a preparation.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// pip's report of some dozens of packages takes about 2 MB: it holds their descriptions.
+const RESOLVE_OUTPUT: usize = 32 << 20;
+/// Copying a build's files from the workspace to the state, on one machine; `cp` only ever complains.
+const COPY: Bounds = Bounds {
+    deadline: Duration::from_mins(10),
+    output_bytes: 1 << 20,
+};
 
 /// Why there is no build.
 #[derive(Debug, thiserror::Error)]
@@ -256,7 +259,7 @@ async fn run(
     index: &PackageIndex,
     program: &Path,
     arguments: impl FnOnce(&mut Command),
-) -> Result<std::process::Output, String> {
+) -> Result<Said, String> {
     let mut command = Command::new(program);
     arguments(&mut command);
     command
@@ -269,20 +272,15 @@ async fn run(
             ("TMPDIR", &scratch.0),
             ("VIRTUAL_ENV", &scratch.0.join("venv")),
         ])
-        .envs(&index.environment)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .envs(&index.environment);
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
-    let cannot = |e: std::io::Error| format!("cannot run {}: {e}", program.display());
-    let child = command.spawn().map_err(cannot)?;
-    tokio::time::timeout(RESOLVE_LIMIT, child.wait_with_output())
-        .await
-        .map_err(|_| format!("{} did not end within {RESOLVE_LIMIT:?}", program.display()))?
-        .map_err(cannot)
+    let bounds = Bounds {
+        deadline: RESOLVE_LIMIT,
+        output_bytes: RESOLVE_OUTPUT,
+    };
+    process::run(command, bounds).await.map_err(|e| e.to_string())
 }
 
 /// pip's words for a version that is not there. They have stood since pip 1.5 and name what there is.
@@ -475,17 +473,11 @@ async fn copy_source(component: &Component, order: &Order, artifact: &Path) -> R
     if artifact.exists() {
         std::fs::remove_dir_all(artifact).map_err(failed)?;
     }
-    let copy = Command::new("cp")
-        .args(["-a", "--"])
-        .arg(&from)
-        .arg(artifact)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let done = tokio::time::timeout(COPY_LIMIT, copy)
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--"]).arg(&from).arg(artifact);
+    let done = process::run(copy, COPY)
         .await
-        .map_err(|_| failed(std::io::Error::other(format!("it took longer than {COPY_LIMIT:?}"))))?
-        .map_err(failed)?;
+        .map_err(|e| failed(std::io::Error::other(e.to_string())))?;
     if !done.status.success() {
         let why = String::from_utf8_lossy(&done.stderr).into_owned();
         return Err(failed(std::io::Error::other(why)));
@@ -538,26 +530,20 @@ async fn run_script(
     script.environment.extend(settings::package_tools());
     let host = LocalHost::new();
     let (node, token) = (preparation_node(order, place), preparation_token(home));
-    let id = format!("prepare.{attempt}");
     let step = Step {
-        id: id.clone(),
+        id: format!("prepare.{attempt}"),
         action: Lifecycle::Prepare.word().to_owned(),
         work: Work::Script(script),
     };
-    loop {
-        let sight = host.run(&node, &token, &step, PATIENCE).await?;
-        match sight.steps.get(&id) {
-            Some(StepState::Running) => {}
-            Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
-            Some(StepState::Ended(end)) => {
-                return Err(BuildError::Prepare {
-                    build: order.build.name.clone(),
-                    exit: end.exit,
-                    log: end.log_tail.clone(),
-                });
-            }
-            Some(StepState::Died) | None => return Err(BuildError::CutOff(order.build.name.clone())),
-        }
+    let build = order.build.name.clone();
+    match host.finish(&node, &token, &step).await? {
+        Finished::Ended(end) if end.exit == 0 => Ok(()),
+        Finished::Ended(end) => Err(BuildError::Prepare {
+            build,
+            exit: end.exit,
+            log: end.log_tail,
+        }),
+        Finished::CutOff => Err(BuildError::CutOff(build)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
@@ -73,6 +73,8 @@ pub struct Fleet {
     pub secrets: Secrets,
     renderer: Renderer,
     places: BTreeMap<String, Vec<Place>>,
+    /// One a name, for all that ask it: its connections are bounded, however many nodes are watched.
+    databases: Mutex<BTreeMap<String, Database>>,
 }
 
 impl Fleet {
@@ -116,6 +118,7 @@ impl Fleet {
             secrets,
             renderer,
             places,
+            databases: Mutex::default(),
         }
     }
 
@@ -212,12 +215,19 @@ impl Fleet {
         })
     }
 
-    /// How a database of the environment is reached. Does not connect.
+    /// A database of the environment: the same one, with the same few connections, to all who ask. Does not connect.
     ///
     /// # Errors
     /// No such database, an address that does not render, a password that cannot be read.
     pub fn database(&self, name: &str) -> Result<Database, FleetError> {
-        Ok(Database::new(self.database_config(name)?))
+        // Each entry is made and put in by one call, so a panic elsewhere has left nothing half done.
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = databases.get(name) {
+            return Ok(database.clone());
+        }
+        let database = Database::new(self.database_config(name)?);
+        databases.insert(name.to_owned(), database.clone());
+        Ok(database)
     }
 
     /// As [`Fleet::database`], for those who open a session of their own.

@@ -12,8 +12,9 @@ use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use crate::gates::stated;
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, Step, Work};
+use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
@@ -206,6 +207,15 @@ impl HeldLease {
     /// Proof of holding it.
     pub fn token(&self) -> &FencingToken {
         &self.token
+    }
+
+    /// Raises its counter above one that a node has seen: a restored state remembers less than its nodes.
+    ///
+    /// # Errors
+    /// Somebody else has it by now, or the state cannot be written.
+    pub fn raise(&mut self, above: u64) -> Result<(), StoreError> {
+        self.token = self.home.store().raise(&self.environment, &self.token, above)?;
+        Ok(())
     }
 
     /// Says that the holder still lives.
@@ -566,13 +576,7 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             .map(|gate| GatePlan {
                 name: gate.name.clone(),
                 deadline: gate.deadline,
-                age: gate.share.as_ref().map_or_else(
-                    || {
-                        let probe = component.probes.iter().find(|p| Some(&p.name) == gate.probe.as_ref());
-                        probe.map_or(Length::from_secs(5), |p| p.timeout)
-                    },
-                    |share| share.over,
-                ),
+                age: stated::age(component, gate),
             })
             .collect(),
         policy: Policy {
@@ -629,18 +633,15 @@ async fn prune(
         .zip(&status.nodes)
         .map(async |(place, node)| {
             let sight = place.host.observe(&place.address, &[]).await?;
-            // The agent keeps what is current and what runs; of the rest, what this upgrade came from goes last.
-            let mut kept: Vec<Digest> = node.from.into_iter().chain(status.to).collect();
-            kept.extend(sight.releases.iter().copied());
-            kept.dedup();
-            kept.truncate(keep);
             if sight.releases.len() <= keep {
                 return Ok(());
             }
             let step = Step {
                 id: format!("{}.{}.prune", record.name, lease.token().counter),
                 action: "prune".to_owned(),
-                work: Work::Prune { keep: kept },
+                work: Work::Prune {
+                    keep: kept(&sight, node.from, keep),
+                },
             };
             place
                 .host
@@ -653,6 +654,19 @@ async fn prune(
             tracing::warn!(%why, "old releases were not cleared away");
         }
     }
+}
+
+/// The releases that a node keeps, so many: what is current and what runs, then what this upgrade came from, then the newest.
+fn kept(sight: &NodeSight, from: Option<Digest>, keep: usize) -> Vec<Digest> {
+    let running = sight.running.as_ref().and_then(|r| r.build);
+    let wanted = sight.current.into_iter().chain(running).chain(from);
+    let mut kept = Vec::new();
+    for release in wanted.chain(sight.releases.iter().copied()) {
+        if kept.len() < keep && !kept.contains(&release) {
+            kept.push(release);
+        }
+    }
+    kept
 }
 
 /// What an upgrade's events are about.
@@ -688,4 +702,37 @@ pub fn steps_of(component: &Component) -> Vec<&'static str> {
     .filter(|(_, there)| *there)
     .map(|(action, _)| action.word())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_so_many_releases_and_of_those_that_nobody_needs_the_newest() {
+        type Row = (&'static [u8], u8, Option<u8>, usize, &'static [u8]);
+        let d = |n: u8| Digest::of(&[n]);
+        let sight = |newest_first: &[u8], current: u8| NodeSight {
+            current: Some(d(current)),
+            releases: newest_first.iter().map(|n| d(*n)).collect(),
+            ..NodeSight::default()
+        };
+        let rows: [Row; 5] = [
+            // 5 is on, the upgrade came from 4, and 3 is the newest of the others.
+            (&[5, 4, 3, 2, 1], 5, Some(4), 3, &[5, 4, 3]),
+            // Back on 4, from which it came; 5 failed and is the newest.
+            (&[5, 4, 3, 2, 1], 4, Some(4), 3, &[4, 5, 3]),
+            (&[5, 4, 3, 2, 1], 1, None, 2, &[1, 5]),
+            (&[5, 4, 3, 2, 1], 2, Some(5), 1, &[2]),
+            (&[2, 1], 2, Some(1), 3, &[2, 1]),
+        ];
+        for (releases, current, from, keep, expected) in rows {
+            let expected: Vec<Digest> = expected.iter().map(|n| d(*n)).collect();
+            assert_eq!(
+                kept(&sight(releases, current), from.map(d), keep),
+                expected,
+                "{releases:?} {current}"
+            );
+        }
+    }
 }

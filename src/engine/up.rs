@@ -12,15 +12,13 @@ use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;
 use super::session::KnownBuild;
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
+use crate::hosts::{FencingToken, Finished, Host as _, HostError, NodeSight, Step, Work};
 use crate::http::Connections;
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::Component;
 use crate::signals::http::HttpCall;
 use crate::store::StoreError;
 
-/// One wait for the end of a step.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// A service that was started answers within this: the slowest that we run need seconds.
 const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 /// Between two questions whether it answers yet.
@@ -269,26 +267,16 @@ impl Bringing<'_> {
 
     async fn finish(&self, place: &Place, step: &Step) -> Result<(), UpError> {
         self.may_begin()?;
-        loop {
-            let sight = place.host.run(&place.address, &self.token, step, PATIENCE).await?;
-            match sight.steps.get(&step.id) {
-                Some(StepState::Running) => {}
-                Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
-                Some(StepState::Ended(end)) => {
-                    return Err(UpError::Step {
-                        node: place.site.name.clone(),
-                        action: step.action.clone(),
-                        exit: end.exit,
-                        log: end.log_tail.clone(),
-                    });
-                }
-                Some(StepState::Died) | None => {
-                    return Err(UpError::CutOff {
-                        node: place.site.name.clone(),
-                        action: step.action.clone(),
-                    });
-                }
-            }
+        let (node, action) = (place.site.name.clone(), step.action.clone());
+        match place.host.finish(&place.address, &self.token, step).await? {
+            Finished::Ended(end) if end.exit == 0 => Ok(()),
+            Finished::Ended(end) => Err(UpError::Step {
+                node,
+                action,
+                exit: end.exit,
+                log: end.log_tail,
+            }),
+            Finished::CutOff => Err(UpError::CutOff { node, action }),
         }
     }
 }

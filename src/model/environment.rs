@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Amount, BuildRange, Duration, Share};
+use super::values::{Amount, BuildRange, Duration, NamePattern, Share};
 
 /// A named full system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -493,6 +493,13 @@ pub struct LogFile {
     pub start: Option<String>,
     /// A request's end: a regular expression with the group `exec_time_s`, or `id` to match a start.
     pub end: String,
+    /// Requests a second that one node logs, about: a gate bets on those of 3 s together, within which they move together.
+    #[serde(default = "five_a_second")]
+    pub rate: f64,
+}
+
+fn five_a_second() -> f64 {
+    5.0
 }
 
 /// A query that is watched.
@@ -570,6 +577,10 @@ pub struct Blockers {
     /// A regular expression whose group `method` finds the service's method in a statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// How services name their sessions (`application_name`). It tells a node where its sockets do not: behind a pooler or
+    /// an address translation, and while the node cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<NamePattern>,
 }
 
 /// How an upgrade goes over the nodes.

@@ -423,16 +423,20 @@ impl std::fmt::Display for Blocker {
         let Self { holder, waiting } = self;
         let mut counted: BTreeMap<String, usize> = BTreeMap::new();
         for session in waiting {
-            let node = session.node.as_deref().unwrap_or(&session.client);
+            let node = session.of.node().unwrap_or(&session.client);
             let method = session.method.as_deref().unwrap_or("a statement");
             *counted.entry(format!("{method} on {node}")).or_default() += 1;
         }
         let counted: Vec<_> = counted.into_iter().map(|(what, n)| format!("{n}x {what}")).collect();
         write!(f, "blocked: {} behind ", counted.join(", "))?;
-        match (&holder.node, &holder.build) {
-            (Some(node), Some(build)) => write!(f, "{node} ({build})")?,
-            (Some(node), None) => write!(f, "{node}")?,
-            (None, _) => write!(f, "{} (no node of ours)", holder.client)?,
+        match &holder.of {
+            SessionOf::Node {
+                node,
+                build: Some(build),
+            } => write!(f, "{node} ({build})")?,
+            SessionOf::Node { node, build: None } => write!(f, "{node}")?,
+            SessionOf::Unknown { unknown } => write!(f, "{} (whose it is, is unknown: {unknown})", holder.client)?,
+            SessionOf::Outsider {} => write!(f, "{} (no node of ours)", holder.client)?,
         }
         // What is left out stands in the status.
         let statement: String = holder.statement.chars().take(LONGEST_STATEMENT).collect();
@@ -449,17 +453,55 @@ pub struct Session {
     /// The method of the service that sent it, where the statement says so in a comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The node whose session it is; `None` for an outsider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The build that node runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub build: Option<String>,
+    /// Whose session it is.
+    #[serde(flatten)]
+    pub of: SessionOf,
     /// Its client as the database names it.
     #[serde(default)]
     pub client: String,
     /// Age of its transaction, seconds.
     pub age_seconds: f64,
+}
+
+/// Whose a database session is. An outsider is somebody whom we looked for on every node and did not find.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SessionOf {
+    /// A node's.
+    Node {
+        /// Which.
+        node: String,
+        /// The build that it runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        build: Option<String>,
+    },
+    /// It could not be told.
+    Unknown {
+        /// Why not.
+        unknown: String,
+    },
+    /// No node's.
+    Outsider {},
+}
+
+impl SessionOf {
+    /// The node, when it is one's.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            SessionOf::Node { node, build: _ } => Some(node),
+            SessionOf::Unknown { .. } | SessionOf::Outsider {} => None,
+        }
+    }
+
+    /// The build of that node.
+    #[must_use]
+    pub fn build(&self) -> Option<&str> {
+        match self {
+            SessionOf::Node { node: _, build } => build.as_deref(),
+            SessionOf::Unknown { .. } | SessionOf::Outsider {} => None,
+        }
+    }
 }
 
 /// Something that happened, to be told at least once, in order.

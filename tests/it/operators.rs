@@ -272,3 +272,60 @@ impl Drop for SmallDisk {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+/// A state that is put back remembers less than its nodes have seen, and a new one is a stranger to them.
+#[test]
+fn a_restored_and_a_lost_state_adopt_their_nodes() {
+    let small = Trivial::up();
+    let copy = small.path("copy.db");
+    assert_eq!(small.run(&["backup", copy.to_str().expect("text")]).code, Some(0));
+    for version in ["web=2", "web=3"] {
+        assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", version]).code, Some(0));
+    }
+    let forget = || {
+        for name in ["stagegate.db", "stagegate.db-wal", "stagegate.db-shm"] {
+            let _ = std::fs::remove_file(small.path("state").join(name));
+        }
+    };
+    forget();
+    std::fs::copy(&copy, small.path("state/stagegate.db")).expect("restored");
+    // Something to do on a node.
+    let kill_one = || {
+        let pid = small.path(&format!("state/environments/{ENVIRONMENT}/nodes/n1/run/pid"));
+        let pid = std::fs::read_to_string(pid).expect("it runs");
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("ours");
+    };
+    let refused = || {
+        kill_one();
+        let refused = small.run(&["up", ENVIRONMENT]).expect_code(1);
+        assert!(refused.err.contains("`stagegate adopt"), "{refused:?}");
+    };
+    refused();
+
+    let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
+        let nodes = adopted["status"]["nodes"].as_array().expect("nodes");
+        nodes
+            .iter()
+            .map(|n| n["outcome"].as_str().expect("a word").to_owned())
+            .collect()
+    };
+    let counter = |token: &serde_json::Value| token["counter"].as_u64().expect("a number");
+    let adopted = adopt();
+    assert_eq!(outcomes(&adopted), ["Adopted", "Adopted"], "{adopted:#}");
+    for node in adopted["status"]["nodes"].as_array().expect("nodes") {
+        assert!(
+            counter(&adopted["status"]["token"]) > counter(&node["served"]),
+            "{adopted:#}"
+        );
+    }
+    assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
+
+    forget();
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");
+    refused();
+    assert_eq!(outcomes(&adopt()), ["Adopted", "Adopted"]);
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
+}

@@ -1,7 +1,6 @@
 //! The live world behind the loop: the store, the hosts and the signals of one upgrade.
 
 mod kept;
-mod log_reader;
 mod serving;
 mod watch;
 mod window;

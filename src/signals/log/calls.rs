@@ -240,6 +240,7 @@ mod tests {
             path: "log".to_owned(),
             start: start.map(str::to_owned),
             end: end.to_owned(),
+            rate: 5.0,
         };
         CallsInLog::new(LogPlan {
             signal: "log/requests".to_owned(),
@@ -351,6 +352,7 @@ mod tests {
             path: String::new(),
             start: start.map(str::to_owned),
             end: end.to_owned(),
+            rate: 5.0,
         };
         for (start, end, which) in [
             (None, "end", "end"),

@@ -410,6 +410,7 @@ impl Universe {
             steps,
             free_bytes: if self.now() < node.full_until { 0 } else { 1 << 40 },
             set_up: true,
+            fence: None,
         }
     }
 }
