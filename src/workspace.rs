@@ -7,6 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::commits::policy;
 use crate::model::environment::EnvironmentSpec;
 use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::{RenderError, Renderer};
@@ -22,7 +23,7 @@ const LONGEST_CHAIN: usize = 8;
 /// The label of the rehearsal that `quickstart` runs.
 pub const QUICKSTART: &str = "stagegate.dev/quickstart";
 /// What a workspace's files may state.
-const KINDS: [&str; 2] = ["Environment", "Rehearsal"];
+const KINDS: [&str; 3] = ["Environment", "Rehearsal", policy::KIND];
 
 /// Why something of the workspace cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -263,6 +264,10 @@ impl Workspace {
         for document in &documents {
             if document.kind == "Rehearsal" {
                 rehearsal(document, &mut reading);
+            } else if document.kind == policy::KIND {
+                if let Err(problems) = policy::Policy::of_document(document) {
+                    reading.problems.extend(problems);
+                }
             } else {
                 // A base may lie in another file than those that are asked about.
                 let mut chain = vec![document.clone()];

@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             after = record.seq;
             match printer.output() {
                 // One a line: a list that never ends cannot be one document.
-                Output::Json => printer.line(&serde_json::to_string(record)?)?,
+                Output::Json | Output::Sarif => printer.line(&serde_json::to_string(record)?)?,
                 Output::Yaml => printer.line(&format!(
                     "---\n{}",
                     crate::model::text::to_yaml(&serde_json::to_value(record)?)?.trim_end()
