@@ -2,6 +2,7 @@
 //! table of docs/benchmarks.md. Twenty sshd of its own on loopback; ansible-core comes from the package index into a
 //! virtual environment; wants root, for process namespaces.
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod field;
 #[path = "../tests/it/sshd.rs"]
 #[allow(dead_code)]
@@ -104,7 +105,7 @@ impl Ansible {
                 .output();
             succeeded(pip.expect("pip runs"));
         }
-        let hosts: String = (0..NODES)
+        let hosts: Vec<String> = (0..NODES)
             .map(|i| {
                 format!(
                     "server{i} node={0}/server{i}/ansible port={1}\n",
@@ -113,6 +114,7 @@ impl Ansible {
                 )
             })
             .collect();
+        let hosts = hosts.concat();
         let python = Command::new("python3")
             .args(["-c", "import sys; print(sys.executable)"])
             .output();

@@ -1,6 +1,7 @@
 //! How long the decision itself takes, and how much memory: `cargo bench --bench engine` prints the table of
 //! docs/benchmarks.md.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::{Duration as Wall, Instant};
 
@@ -9,7 +10,8 @@ use jiff::Timestamp;
 use stagegate::model::upgrade::{Phase, StepAction, UpgradeStatus, Verdict, Wish};
 use stagegate::model::values::{Digest, Duration};
 use stagegate::rollout::{
-    Decision, GatePlan, Hooks, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, StepView, decide,
+    Decision, GatePlan, Hooks, Look, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, Signals,
+    StepView, decide,
 };
 
 const START_S: i64 = 1_700_000_000;
@@ -33,7 +35,10 @@ impl World {
             running: Some(old),
             step: None,
             free_bytes: 1 << 40,
+        };
+        let signals = Signals {
             serving: Serving::Yes,
+            in_flight: 0,
             readings: vec![Reading {
                 verdict: Verdict::Pass,
                 reason: "0 of 300 calls over 5 s".to_owned(),
@@ -49,6 +54,8 @@ impl World {
             component: "web".to_owned(),
             version: "2".to_owned(),
             release: Digest::of(b"new"),
+            rules: old,
+            left_out: BTreeSet::new(),
             nodes: (0..nodes).map(|i| format!("node{i}")).collect(),
             gates: vec![GatePlan {
                 name: "calls".to_owned(),
@@ -72,9 +79,16 @@ impl World {
             status: UpgradeStatus::new(start),
             observed: Observed {
                 now: start,
+                watching_since: start,
                 wish: Wish::Proceed,
                 prepared: Prepared::Ready,
-                nodes: vec![NodeView::Seen(seen); nodes],
+                nodes: vec![
+                    NodeView {
+                        look: Look::Seen(seen),
+                        signals,
+                    };
+                    nodes
+                ],
                 blockers: Vec::new(),
             },
             decisions: 0,
@@ -100,7 +114,7 @@ impl World {
                 soon
             };
             for effect in effects {
-                let NodeView::Seen(seen) = &mut self.observed.nodes[effect.node] else {
+                let Look::Seen(seen) = &mut self.observed.nodes[effect.node].look else {
                     continue;
                 };
                 match effect.intent.action {

@@ -1,6 +1,7 @@
 //! What the program itself costs: `cargo bench --bench program` prints the figures of docs/benchmarks.md. Nothing else should
 //! run on the machine meanwhile.
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod field;
 
 use std::process::{Child, Stdio};

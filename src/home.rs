@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::values::Digest;
+use crate::store::sqlite::FILE_NAME;
 use crate::store::{SqliteStore, StoreError};
 
 /// An open home. Cheap to clone.
@@ -32,6 +33,20 @@ impl Home {
         // Scripts and node directories need a path that does not depend on where a process stands.
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         Ok(Self { root, store })
+    }
+
+    /// The home in this directory, for who only reads. Where there is none it is an empty one in memory, and nothing is made.
+    ///
+    /// # Errors
+    /// What [`SqliteStore::open`] refuses.
+    pub fn look(root: &Path) -> Result<Self, StoreError> {
+        if root.join(FILE_NAME).exists() {
+            return Self::open(root);
+        }
+        Ok(Self {
+            root: std::path::absolute(root).unwrap_or_else(|_| root.to_owned()),
+            store: Arc::new(SqliteStore::in_memory("nothing is kept here")?),
+        })
     }
 
     /// Deletes everything that a home is made of, and its directory if nothing else lies in it.
@@ -68,6 +83,18 @@ impl Home {
             // Somebody else's files are not ours to delete.
             Err(why) if why.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(why),
             Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether no environment has anything here.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn has_no_environment(&self) -> std::io::Result<bool> {
+        match std::fs::read_dir(self.root.join("environments")) {
+            Ok(mut list) => Ok(list.next().is_none()),
+            Err(none) if none.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(other) => Err(other),
         }
     }
 

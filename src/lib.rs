@@ -8,6 +8,7 @@ pub mod home;
 pub mod hosts;
 pub mod http;
 pub mod model;
+pub mod process;
 pub mod report;
 pub mod rollout;
 pub mod secrets;

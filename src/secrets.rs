@@ -5,12 +5,21 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::model::environment::{CreateSecret, SecretSource};
+use crate::process::{self, Bounds};
 
 /// A longer secret is a mistake: the longest in use are certificate bundles of some 100 kB.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: u32 = 1 << 20;
+/// A password store answers within seconds, and one that asks a person has nobody to ask here.
+const COMMAND: Bounds = Bounds {
+    deadline: Duration::from_secs(30),
+    output_bytes: MOST_BYTES as usize,
+};
 
 /// Why a secret cannot be had. The words never hold the secret.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +46,11 @@ pub enum SecretError {
         variable: String,
     },
     /// Its command failed.
-    #[error("secret `{name}`: {program} {why}")]
+    #[error("secret `{name}`: {why}")]
     Command {
         /// The secret.
         name: String,
-        /// The program, without its arguments.
-        program: String,
-        /// What happened.
+        /// What happened to which program.
         why: String,
     },
 }
@@ -123,7 +130,7 @@ impl Secrets {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
-    if length > MOST_BYTES {
+    if length > u64::from(MOST_BYTES) {
         return Err(io::Error::other(format!(
             "it has {length} bytes, at most {MOST_BYTES} are read"
         )));
@@ -161,25 +168,32 @@ fn run(name: &str, command: &[String]) -> Result<Vec<u8>, SecretError> {
     let [program, arguments @ ..] = command else {
         return Err(SecretError::Unknown(name.to_owned()));
     };
-    let failed = |why: String| SecretError::Command {
+    let mut asked = Command::new(program);
+    asked.args(arguments);
+    // Whoever needs a secret waits for it, and the other tasks of the runtime must not.
+    let output = off_the_runtime(|| process::run_blocking(asked, COMMAND)).map_err(|why| SecretError::Command {
         name: name.to_owned(),
-        program: program.clone(),
-        why,
-    };
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| failed(format!("cannot be run: {e}")))?;
+        why: why.to_string(),
+    })?;
     if !output.status.success() {
-        return Err(failed(format!("ended with {}", output.status)));
+        return Err(SecretError::Command {
+            name: name.to_owned(),
+            why: format!("{program} ended with {}", output.status),
+        });
     }
     let mut value = output.stdout;
     if value.last() == Some(&b'\n') {
         value.pop();
     }
     Ok(value)
+}
+
+/// A runtime of one thread has nowhere else to go; those are of tests.
+fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 #[cfg(test)]

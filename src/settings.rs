@@ -1,4 +1,5 @@
-//! Every environment variable that Stagegate reads, in one place.
+//! Every environment variable that Stagegate reads, in one place; but for those that an environment's file names as a
+//! secret's source, and what a script on this machine finds of ours (`hosts::local`).
 
 use std::env;
 use std::path::PathBuf;
@@ -75,6 +76,33 @@ pub fn port_shift() -> Result<u16, String> {
             .parse()
             .map_err(|_| format!("{PORT_SHIFT} is `{text}`; it must be a number of ports from 0 to 65535, as 1000")),
     }
+}
+
+/// Settings of package tools and proxies, which say how this machine reaches its package index: what preparing a build is
+/// told of our own environment, and nothing else is.
+pub fn package_tools() -> impl Iterator<Item = (String, String)> {
+    const NAMES: [&str; 6] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "CARGO_HOME",
+    ];
+    env::vars()
+        .filter(|(name, _)| name.starts_with("PIP_") || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name)))
+}
+
+/// The program search path, which package tools need too.
+#[must_use]
+pub fn path() -> Option<std::ffi::OsString> {
+    env::var_os("PATH")
+}
+
+/// What is logged: as [`LOG`] says, else warnings of ours.
+#[must_use]
+pub fn log_filter() -> String {
+    non_empty(LOG).unwrap_or_else(|| "stagegate=warn".to_owned())
 }
 
 fn non_empty(name: &str) -> Option<String> {

@@ -46,7 +46,7 @@ impl Field {
             directory: tempfile::Builder::new().prefix("sg").tempdir().expect("a directory"),
         };
         let first = free_ports(nodes);
-        let nodes: String = (0..nodes)
+        let nodes: Vec<String> = (0..nodes)
             .map(|i| {
                 format!(
                     "        - {{name: n{i}, address: 127.0.0.1, {}ports: {{http: {}}}}}\n",
@@ -55,6 +55,7 @@ impl Field {
                 )
             })
             .collect();
+        let nodes = nodes.concat();
         this.write(
             "workspace/environments/field.yaml",
             &format!(
@@ -170,7 +171,7 @@ pub fn take(command: &Command) -> Took {
     let output = succeeded(inside.output().expect("unshare of util-linux runs"));
     Took {
         wall: began.elapsed(),
-        cpu: used() - before,
+        cpu: used().saturating_sub(before),
         output,
     }
 }

@@ -16,6 +16,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::home()?;
     home.store().backup(&arguments.file)?;
-    printer.note(&format!("copied the state to {}", arguments.file.display()));
+    printer.done(&format!("copied the state to {}", arguments.file.display()));
     Ok(Exit::Done)
 }

@@ -41,23 +41,33 @@ enum Action {
         #[arg(long)]
         env: String,
         /// Why it may go there again; it is reported
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
     },
 }
 
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a release needs a reason".to_owned()),
+        said => Ok(said.to_owned()),
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
     match &arguments.action {
-        Action::List => list(&home, printer)?,
-        Action::Show { build } => show(&home, build, printer)?,
+        Action::List => list(&ground::look()?, printer)?,
+        Action::Show { build } => show(&ground::look()?, build, printer)?,
         Action::Release { build, env, reason } => {
-            let fleet = ground::fleet(&home, &ground::workspace(), env)?;
+            let (home, fleet) = ground::operable(env, ground::look)?;
             release(&home, &fleet, build, reason, printer)?;
-            return super::wait_for(async {
+            super::wait_for(async {
                 ground::deliver_first(&home, &fleet, printer).await;
                 Ok(Exit::Done)
-            });
+            })?;
+            // People were told; programs get the build as it is now.
+            if !printer.is_for_people() {
+                show(&home, build, printer)?;
+            }
         }
     }
     Ok(Exit::Done)
@@ -128,11 +138,13 @@ fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
 fn release(home: &Home, fleet: &Fleet, name: &str, reason: &str, printer: &Printer) -> anyhow::Result<()> {
     let environment = &fleet.environment.name;
     let build = known(home, name)?;
-    anyhow::ensure!(
-        build.status.quarantined_in(environment).is_some(),
-        "build {name} is not quarantined in {environment}; `stagegate build show {name}` says where it is"
-    );
-    anyhow::ensure!(!reason.trim().is_empty(), "a release needs a reason: --reason TEXT");
+    if build.status.quarantined_in(environment).is_none() {
+        return Err(GroundError::NotQuarantined {
+            build: name.to_owned(),
+            environment: environment.clone(),
+        }
+        .into());
+    }
     let subject = Subject {
         component: build.spec.component.clone(),
         build: name.to_owned(),

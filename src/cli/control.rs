@@ -14,7 +14,7 @@ use crate::engine::session::{KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::upgrade::{Phase, Wish};
+use crate::model::upgrade::{NodePhase, Phase, Wish};
 use crate::model::values::Digest;
 use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, UpgradeRecord};
 
@@ -64,7 +64,7 @@ fn subject<'a>(home: &Home, fleet: &'a Fleet, record: &UpgradeRecord) -> anyhow:
 
 /// Says so to the driver; without a driver the upgrade already stands still.
 pub(super) fn pause(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
+    let home = ground::look()?;
     let open = open_upgrade(&home, &arguments.environment)?;
     home.store().set_wish(&open.name, Wish::Pause)?;
     printer.note(&format!(
@@ -77,16 +77,15 @@ pub(super) fn pause(arguments: &Arguments, printer: &Printer) -> anyhow::Result<
 
 pub(super) async fn resume(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {
     let StayingArguments { environment, staying } = arguments;
-    let home = ground::home()?;
+    let (home, fleet) = ground::operable(&environment, ground::look)?;
     let open = open_upgrade(&home, &environment)?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
     again(&home, &fleet, &open, &staying, printer).await
 }
 
 /// What is held is resumed, with its attempts anew; what has ended is begun anew with the same build.
 pub(super) async fn retry(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {
     let StayingArguments { environment, staying } = arguments;
-    let home = ground::home()?;
+    let (home, fleet) = ground::operable(&environment, ground::look)?;
     let last = home.store().upgrades(Some(&environment), 1)?.pop();
     let last = last.ok_or_else(|| GroundError::NeverUpgraded(environment.clone()))?;
     if last.status.phase == Phase::Succeeded {
@@ -96,7 +95,6 @@ pub(super) async fn retry(arguments: StayingArguments, printer: &Printer) -> any
         })
         .into());
     }
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
     again(&home, &fleet, &last, &staying, printer).await
 }
 
@@ -119,8 +117,7 @@ pub(super) async fn undo(arguments: UndoArguments, printer: &Printer) -> anyhow:
         staying,
         dry_run,
     } = arguments;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let (home, fleet) = ground::operable(&environment, ground::look)?;
     let (last, digest) = before_the_last(&home, &environment)?;
     let known = KnownBuild::all(&home)?;
     let component = &last.spec.component;
@@ -144,7 +141,7 @@ pub(super) async fn undo(arguments: UndoArguments, printer: &Printer) -> anyhow:
     ));
     if dry_run {
         let wanted = format!("{component}={}", build.version);
-        return super::plan::show(&home, &fleet, &wanted, printer).await;
+        return super::plan::plan(&environment, &wanted, printer).await;
     }
     let unknown = || SessionError::UnknownBuild(build.name.clone());
     let component = fleet.environment.component(component).ok_or_else(unknown)?;
@@ -194,10 +191,11 @@ fn nothing_to_undo(environment: &str, why: String) -> anyhow::Error {
 /// Says so to the driver; without one, drives the way back itself.
 pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment } = arguments;
-    let home = ground::home()?;
+    let home = ground::look()?;
     let open = open_upgrade(&home, &environment)?;
+    // Before the files are read: a living driver hears it also when they are wrong by now.
     home.store().set_wish(&open.name, Wish::Abort)?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let (home, fleet) = ground::operable(&environment, ground::look)?;
     let carrier = Carrier::new(&home, &fleet, printer, Patience::Endless)?;
     let done = match carrier.go_on(open.clone()).await {
         Ok(done) => done,
@@ -213,8 +211,14 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
         },
     };
     upgrade::show(&home, &done, printer)?;
-    // What was asked for is what happened.
-    Ok(if done.record.status.phase == Phase::Aborted {
+    // What was asked for is what happened, unless a node could not be brought back.
+    let left_out = done
+        .record
+        .status
+        .nodes
+        .iter()
+        .any(|n| n.phase == NodePhase::OutOfService);
+    Ok(if done.record.status.phase == Phase::Aborted && !left_out {
         Exit::Done
     } else {
         done.exit

@@ -5,6 +5,7 @@ use clap::Args;
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::standing::{self, Standing};
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
 use crate::server::seat;
@@ -22,8 +23,9 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment, purge } = arguments;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
+    let (home, fleet) = ground::operable(&environment, ground::home)?;
+    let interrupt = ground::interrupt()?;
+    standing::refuse_missing_nodes(&home, &fleet)?;
     ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, &environment)?;
     let on_step = |what: &str| {
@@ -35,6 +37,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         fleet: &fleet,
         token: lease.token().clone(),
         on_step: &on_step,
+        interrupt: interrupt.clone(),
     };
     let components: Vec<_> = fleet.environment.components_in_order().collect();
     for component in components.iter().rev() {
@@ -42,6 +45,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         lease.renew()?;
     }
     if !purge {
+        standing::write(&home, &fleet, Standing::Down)?;
         printer.idle();
         printer.note(&format!(
             "{environment} is down; `stagegate up {environment}` brings it back"
@@ -63,7 +67,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             std::fs::remove_dir_all(&evidence)?;
         }
     }
-    let nobody_needs_it = home.store().resources("Environment")?.is_empty() && seat::running(&home)?.is_none();
+    // One whose files are gone is listed all the same, and one that is just coming up has a directory before it is listed.
+    let nobody_needs_it = home.store().resources("Environment")?.is_empty()
+        && home.has_no_environment()?
+        && seat::running(&home)?.is_none();
     drop(lease);
     if nobody_needs_it {
         // Builds belong to no environment; when none is left, nobody needs what is known and was prepared of them.

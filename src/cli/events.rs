@@ -2,13 +2,13 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::printer::Printer;
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, Output, ground};
-use crate::store::{EventQuery, Store as _, Take};
+use crate::store::{EventQuery, EventRecord, Store as _, Take};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -27,46 +27,67 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
-    let mut after = 0;
-    let mut take = Take::Last(arguments.last);
-    loop {
-        let events = home.store().events(&EventQuery {
-            environment: arguments.environment.as_deref(),
-            upgrade: arguments.upgrade.as_deref(),
-            after,
-            take,
-        })?;
-        for record in &events {
-            after = record.seq;
-            match printer.output() {
-                // One a line: a list that never ends cannot be one document.
-                Output::Json | Output::Sarif => printer.line(&serde_json::to_string(record)?)?,
-                Output::Yaml => printer.line(&format!(
-                    "---\n{}",
-                    crate::model::text::to_yaml(&serde_json::to_value(record)?)?.trim_end()
-                ))?,
-                Output::Name => printer.line(&format!("event/{}", record.seq))?,
-                Output::Table | Output::Wide => {
-                    let event = &record.event;
-                    printer.line(&format!(
-                        "{}  {:<8} {:<14} {:<22} {:<12} {}",
-                        event.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                        format!("{:?}", event.severity),
-                        record.environment,
-                        event.reason,
-                        event.node.as_deref().unwrap_or("-"),
-                        event.message
-                    ))?;
-                }
-            }
-        }
-        if !arguments.watch {
-            return Ok(Exit::Done);
-        }
-        take = Take::First(1000);
-        std::thread::sleep(LOOK_EVERY);
+    let home = ground::look()?;
+    let of = |after, take| EventQuery {
+        environment: arguments.environment.as_deref(),
+        upgrade: arguments.upgrade.as_deref(),
+        after,
+        take,
+    };
+    let mut events = home.store().events(&of(0, Take::Last(arguments.last)))?;
+    if !arguments.watch {
+        let items = events.iter().map(resource).collect::<Result<Vec<_>, _>>()?;
+        let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "events"}, "items": items});
+        printer.resource(&list, |p| events.iter().try_for_each(|event| for_people(p, event)))?;
+        return Ok(Exit::Done);
     }
+    let mut after = 0;
+    while !printer.is_unread() {
+        for event in &events {
+            after = event.seq;
+            one(printer, event)?;
+        }
+        std::thread::sleep(LOOK_EVERY);
+        events = home.store().events(&of(after, Take::First(1000)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn resource(event: &EventRecord) -> serde_json::Result<Value> {
+    let mut resource = json!({
+        "apiVersion": API_VERSION,
+        "kind": "Event",
+        "metadata": {"name": format!("event-{}", event.seq)},
+    });
+    if let (Some(resource), Value::Object(fields)) = (resource.as_object_mut(), serde_json::to_value(event)?) {
+        resource.extend(fields);
+    }
+    Ok(resource)
+}
+
+/// A list that never ends cannot be one document: each event is one.
+fn one(printer: &Printer, event: &EventRecord) -> anyhow::Result<()> {
+    match printer.output() {
+        Output::Json | Output::Sarif => printer.line(&serde_json::to_string(&resource(event)?)?),
+        Output::Yaml => {
+            let text = crate::model::text::to_yaml(&resource(event)?)?;
+            printer.line(&format!("---\n{}", text.trim_end()))
+        }
+        Output::Name | Output::Table | Output::Wide => printer.resource(&resource(event)?, |p| for_people(p, event)),
+    }
+}
+
+fn for_people(printer: &Printer, record: &EventRecord) -> anyhow::Result<()> {
+    let event = &record.event;
+    printer.line(&format!(
+        "{}  {:<8} {:<14} {:<22} {:<12} {}",
+        event.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        format!("{:?}", event.severity),
+        record.environment,
+        event.reason,
+        event.node.as_deref().unwrap_or("-"),
+        event.message
+    ))
 }
 
 #[derive(Debug, Args)]
@@ -80,7 +101,7 @@ pub(super) struct HistoryArguments {
 }
 
 pub(super) fn history(arguments: &HistoryArguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
+    let home = ground::look()?;
     let names = Names::read(&home)?;
     let upgrades = home
         .store()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::API_VERSION;
 use super::{Exit, ground};
@@ -41,7 +42,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             let why = format!("this record was edited: it states SHA-256 {stated}, and its lines have {computed}");
             (*evidence, Some(why))
         }
-        Err(other) => return Err(other.into()),
+        Err(other) => return Err(unusable(evidence, other).into()),
     };
     let replay = record.replay()?;
     let resource = json!({
@@ -67,18 +68,21 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+fn unusable(path: &Path, why: impl std::fmt::Display) -> GroundError {
+    GroundError::Evidence {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn read(path: &Path) -> Result<String, GroundError> {
     let mut found = path.to_owned();
     if !found.exists() && path.is_relative() {
         found = ground::state_directory().join(path);
     }
-    let length = std::fs::metadata(&found)
-        .map_err(|e| anyhow::anyhow!("cannot read {}: {e}", path.display()))?
-        .len();
-    anyhow::ensure!(
-        length <= MOST_BYTES,
-        "{} has {length} bytes; no record is that long",
-        path.display()
-    );
-    std::fs::read_to_string(&found).map_err(|e| anyhow::anyhow!("cannot read {}: {e}", path.display()))
+    let length = std::fs::metadata(&found).map_err(|e| unusable(path, e))?.len();
+    if length > MOST_BYTES {
+        return Err(unusable(path, format!("it has {length} bytes; no record is that long")));
+    }
+    std::fs::read_to_string(&found).map_err(|e| unusable(path, e))
 }

@@ -1,8 +1,9 @@
 //! `stagegate get KIND [NAME]`.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, ground};
@@ -12,30 +13,45 @@ use crate::store::{Resource, Store as _};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// environment, build or upgrade
-    kind: String,
+    #[arg(value_enum, ignore_case = true, hide_possible_values = true)]
+    kind: Kind,
     /// Its name; all without
     name: Option<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    #[value(aliases = ["environments", "env", "envs"])]
+    Environment,
+    #[value(alias = "builds")]
+    Build,
+    #[value(alias = "upgrades")]
+    Upgrade,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Environment => "Environment",
+            Kind::Build => "Build",
+            Kind::Upgrade => "Upgrade",
+        }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
-    let kind = match arguments.kind.to_lowercase().trim_end_matches('s') {
-        "environment" | "env" => "Environment",
-        "build" => "Build",
-        "upgrade" => "Upgrade",
-        other => anyhow::bail!("there is no kind `{other}`; there are environment, build and upgrade"),
-    };
-    let found = find(&home, kind, arguments.name.as_deref())?;
-    if let Some(name) = &arguments.name {
-        let one = found.first().ok_or_else(|| {
-            anyhow::anyhow!(
-                "there is no {kind} {name}; `stagegate get {}` lists what there is",
-                arguments.kind
-            )
+    let home = ground::look()?;
+    let Arguments { kind, name } = arguments;
+    let found = find(&home, *kind, name.as_deref())?;
+    if let Some(name) = name {
+        let one = found.first().ok_or_else(|| GroundError::UnknownResource {
+            kind: kind.word(),
+            name: name.clone(),
         })?;
         printer.resource(one, |p| p.line(crate::model::text::to_yaml(one)?.trim_end()))?;
         return Ok(Exit::Done);
     }
+    let kind = kind.word();
     let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": kind}, "items": found});
     printer.resource(&list, |p| {
         let rows = found
@@ -50,9 +66,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-fn find(home: &Home, kind: &str, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
+fn find(home: &Home, kind: Kind, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let store = home.store();
-    if kind == "Upgrade" {
+    if kind == Kind::Upgrade {
         let names = Names::read(home)?;
         let records = match name {
             Some(name) => store.upgrade(name)?.into_iter().collect(),
@@ -61,8 +77,8 @@ fn find(home: &Home, kind: &str, name: Option<&str>) -> anyhow::Result<Vec<Value
         return records.iter().map(|r| view::upgrade(r, &names)).collect();
     }
     let resources: Vec<Resource> = match name {
-        Some(name) => store.resource(kind, name)?.into_iter().collect(),
-        None => store.resources(kind)?,
+        Some(name) => store.resource(kind.word(), name)?.into_iter().collect(),
+        None => store.resources(kind.word())?,
     };
     Ok(resources
         .into_iter()

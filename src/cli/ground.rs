@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::printer::Printer;
+use super::standing;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::KnownBuild;
@@ -16,7 +17,7 @@ use crate::model::environment::Component;
 use crate::model::system::PortShift;
 use crate::server::{self, Running, Terms};
 use crate::settings;
-use crate::store::Store as _;
+use crate::store::{BuildStatus, Store as _};
 use crate::workspace::Workspace;
 
 /// Earlier reports may hold a command up for this long: a chat that answers takes them in less, one that is dead must not
@@ -30,7 +31,7 @@ pub enum GroundError {
     #[error("{0}")]
     Setting(String),
     /// `--build`.
-    #[error("`{0}` does not name a build; write COMPONENT=VERSION, as server=1.0.4")]
+    #[error("`{0}` does not name a build; write COMPONENT=VERSION, as web=2.0")]
     Build(String),
     /// No such component.
     #[error("environment {environment} has no component `{component}`; it has {there}")]
@@ -45,6 +46,68 @@ pub enum GroundError {
     /// A build that nobody has seen.
     #[error("there is no build {0}; `stagegate build list` shows what is known")]
     UnknownBuild(String),
+    /// A resource that is not there.
+    #[error("there is no {kind} {name}; `stagegate get {kind}` lists what there is")]
+    UnknownResource {
+        /// Its kind.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+    /// A record that cannot be read, or is none.
+    #[error("{path} is no evidence that can be replayed: {why}", path = path.display())]
+    Evidence {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `build release` without a quarantine.
+    #[error("build {build} is not quarantined in {environment}; `stagegate build show {build}` says where it is")]
+    NotQuarantined {
+        /// The build.
+        build: String,
+        /// The environment.
+        environment: String,
+    },
+    /// `quickstart` as somebody who may not install.
+    #[error("these Debian packages are missing: {packages}; run this line, then the same command again:\n{line}")]
+    PackagesMissing {
+        /// Which.
+        packages: String,
+        /// What installs them.
+        line: String,
+    },
+    /// Nobody said how.
+    #[error(
+        "these Debian packages are missing: {0}; install them, or state a `packagesScript` in the environment that does"
+    )]
+    NoPackagesScript(String),
+    /// Its nodes listen elsewhere.
+    #[error(
+        "environment {environment} was brought up with port shift {theirs}, and this command has {ours}; set \
+         STAGEGATE_PORT_SHIFT={theirs}"
+    )]
+    OtherShift {
+        /// The environment.
+        environment: String,
+        /// What its nodes were started with.
+        theirs: u16,
+        /// What this command goes by.
+        ours: u16,
+    },
+    /// Nodes that nobody would stop.
+    #[error(
+        "environment {environment} was brought up with nodes that its file no longer has: {}; put them back, take it down, then \
+         change the list",
+        nodes.join(", ")
+    )]
+    NodesMissing {
+        /// The environment.
+        environment: String,
+        /// The nodes.
+        nodes: Vec<String>,
+    },
     /// Not brought up.
     #[error("environment {0} is not up; `stagegate up {0}` brings it up")]
     NotUp(String),
@@ -93,17 +156,24 @@ pub(super) fn state_directory() -> PathBuf {
     settings::state_directory()
 }
 
+/// The home, made if there is none.
 pub(super) fn home() -> anyhow::Result<Home> {
     Ok(Home::open(&settings::state_directory())?)
 }
 
-pub(super) fn templates(workspace: &Workspace) -> anyhow::Result<crate::model::render::Renderer> {
-    Ok(workspace.templates()?)
+/// The home, for commands that only read: they make none.
+pub(super) fn look() -> anyhow::Result<Home> {
+    Ok(Home::look(&settings::state_directory())?)
 }
 
-/// Reads an environment and makes it operable.
-pub(super) fn fleet(home: &Home, workspace: &Workspace, environment: &str) -> anyhow::Result<Arc<Fleet>> {
-    Ok(Arc::new(Fleet::read(home, workspace, environment, port_shift()?)?))
+/// Reads an environment and makes it operable, on the home that `open` gives. The files come first: a name that is mistyped
+/// makes no home.
+pub(super) fn operable(environment: &str, open: fn() -> anyhow::Result<Home>) -> anyhow::Result<(Home, Arc<Fleet>)> {
+    let (environment, templates) = workspace().environment(environment, port_shift()?)?;
+    let home = open()?;
+    let fleet = Fleet::new(environment, templates, &home);
+    standing::refuse_other_ports(&home, &fleet)?;
+    Ok((home, Arc::new(fleet)))
 }
 
 pub(super) fn port_shift() -> Result<PortShift, GroundError> {
@@ -137,8 +207,8 @@ pub(super) fn component_and_version<'a>(
     Ok((found, version.to_owned()))
 }
 
-/// A build by component and version: as the state has it, else from its source, and then into the state.
-pub(super) async fn build(
+/// A build by component and version: as the state has it, else from its source. Writes nothing.
+pub(super) async fn find_build(
     home: &Home,
     component: &Component,
     version: &str,
@@ -150,14 +220,34 @@ pub(super) async fn build(
     }
     printer.doing(format!("finding {name} in its source"));
     let spec = builds::resolve(component, version, &settings::workspace()).await?;
-    KnownBuild::create(home, &spec)?;
-    let known = KnownBuild::find(home, &name)?.ok_or_else(|| GroundError::UnknownBuild(name.clone()))?;
+    // A version may be written in more than one way.
+    if let Some(known) = KnownBuild::find(home, &spec.name())? {
+        return Ok((known.spec.reference(), known));
+    }
     printer.note(&format!(
         "{name} is sha256:{} ({} packages locked)",
         spec.digest.short(),
         spec.locked.len()
     ));
-    Ok((known.spec.reference(), known))
+    let status = BuildStatus::default();
+    Ok((spec.reference(), KnownBuild { spec, status }))
+}
+
+/// The same, and then it is in the state.
+pub(super) async fn build(
+    home: &Home,
+    component: &Component,
+    version: &str,
+    printer: &Printer,
+) -> anyhow::Result<(BuildRef, KnownBuild)> {
+    let (reference, found) = find_build(home, component, version, printer).await?;
+    match KnownBuild::find(home, &reference.name)? {
+        Some(known) => Ok((known.spec.reference(), known)),
+        None => {
+            KnownBuild::create(home, &found.spec)?;
+            Ok((reference, found))
+        }
+    }
 }
 
 /// The home's server, if one runs. What a command hands over to it must mean the same there.
@@ -180,19 +270,23 @@ pub(super) fn server(home: &Home) -> anyhow::Result<Option<Running>> {
 
 /// Carries an environment's reports that still wait, before a command makes new ones; where the server runs, it does.
 pub(super) async fn deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) {
-    if let Err(why) = try_deliver_first(home, fleet).await {
+    if let Err(why) = try_deliver_first(home, fleet, printer).await {
         printer.note(&format!("earlier reports still wait: {why}"));
     }
 }
 
-async fn try_deliver_first(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+async fn try_deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) -> anyhow::Result<()> {
     let pending = home.store().pending(Some(&fleet.environment.name), None)?;
     if pending.iter().all(|p| p.waiting == 0) || server::running(home)?.is_some() {
         return Ok(());
     }
     let end = Timestamp::now().saturating_add(EARLIER_REPORTS)?;
-    delivery::courier(home, fleet)?.drain(end).await?;
-    Ok(())
+    let (courier, troubles) = delivery::courier(home, fleet, &printer.lines());
+    courier.drain(end).await?;
+    match troubles.into_iter().next() {
+        Some(trouble) => Err(trouble.into()),
+        None => Ok(()),
+    }
 }
 
 /// The first SIGINT or SIGTERM asks for the end; a second one ends at once, which loses nothing either.

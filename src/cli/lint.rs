@@ -1,52 +1,57 @@
 //! `stagegate lint FILE|DIR`.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::printer::Printer;
 use super::up::count;
 use super::{Exit, ground};
-use crate::workspace::Workspace;
+use crate::workspace::{Linted, Reading, Workspace};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Files, or directories that are looked through; the workspace's environments/ and pipelines/ without
+    /// Files, or directories that are looked through: of one that has environments/ those and its pipelines/. The
+    /// workspace without
     paths: Vec<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let workspace = ground::workspace();
-    let (mut files, mut resources) = (0, 0);
-    for path in paths(&workspace, &arguments.paths) {
-        let linted = workspace.lint(&path)?;
-        files += linted.files;
-        resources += linted.resources;
+    let mut reading = Reading::default();
+    let mut all = Linted::default();
+    for (workspace, paths) in by_workspace(&arguments.paths) {
+        let Linted { files, resources } = workspace.lint(&paths, &mut reading);
+        all.files += files;
+        all.resources += resources;
     }
-    printer.note(&format!(
+    reading.into_result()?;
+    printer.done(&format!(
         "{} in {}: nothing is wrong",
-        count(resources, "resource"),
-        count(files, "file")
+        count(all.resources, "resource"),
+        count(all.files, "file")
     ));
     Ok(Exit::Done)
 }
 
 /// A path that is given means what the shell means by it, as with any program; only what is not there is looked for in
-/// the workspace. Without one it is the workspace's own files, wherever the command stands.
-fn paths(workspace: &Workspace, given: &[PathBuf]) -> Vec<PathBuf> {
-    let in_workspace = |path: &Path| workspace.root().join(path);
+/// the workspace. It is checked with the templates and environments that lie around it.
+fn by_workspace(given: &[PathBuf]) -> BTreeMap<Workspace, Vec<PathBuf>> {
+    let ours = ground::workspace();
     if given.is_empty() {
-        let pipelines = in_workspace(Path::new("pipelines"));
-        let mut all = vec![in_workspace(Path::new("environments"))];
-        all.extend(pipelines.is_dir().then_some(pipelines));
-        return all;
+        return BTreeMap::from([(ours.clone(), ours.places())]);
     }
-    let place = |path: &PathBuf| {
-        if path.exists() {
+    let mut all: BTreeMap<Workspace, Vec<PathBuf>> = BTreeMap::new();
+    for path in given {
+        let path = if path.exists() {
             path.clone()
         } else {
-            in_workspace(path)
-        }
-    };
-    given.iter().map(place).collect()
+            ours.root().join(path)
+        };
+        let workspace = Workspace::around(&path).unwrap_or_else(|| ours.clone());
+        let is_whole = path.is_dir() && path.join("environments").is_dir();
+        let paths = if is_whole { workspace.places() } else { vec![path] };
+        all.entry(workspace).or_default().extend(paths);
+    }
+    all
 }

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+mod adopt;
 mod backup;
 mod build;
 mod check;
@@ -19,6 +20,7 @@ mod quickstart;
 mod reference;
 mod rehearse;
 mod serve;
+mod standing;
 mod status;
 mod up;
 mod upgrade;
@@ -38,10 +40,12 @@ use crate::commits::policy::CommitPolicySpec;
 use crate::commits::repository::RepositoryError;
 use crate::engine::builds::BuildError;
 use crate::engine::disturb::DisturbError;
+use crate::engine::fleet::FleetError;
 use crate::engine::session::SessionError;
+use crate::engine::up::UpError;
 use crate::model::upgrade::Phase;
 use crate::server::ServeError;
-use crate::store::BuildStatus;
+use crate::store::{BuildStatus, StoreError};
 use crate::workspace::WorkspaceError;
 
 /// How a command ended, as its exit code says it.
@@ -166,7 +170,7 @@ Exit codes:
 
 Data goes to stdout, everything else to stderr. With -o json the last thing on
 stdout is one resource (apiVersion, kind, metadata, spec, status), whatever the
-exit code; a command that has none prints a Status with the error.";
+exit code; a command that has none prints a Status with what came of it.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -265,7 +269,14 @@ enum Command {
     /// the workspace anew for each upgrade. SIGTERM or SIGINT ends it once the running steps have ended.
     Serve(serve::Arguments),
     /// Copy the state while it is in use
+    ///
+    /// A state that is put back from a copy remembers less than its nodes have seen: they refuse it until `stagegate adopt`.
     Backup(backup::Arguments),
+    /// Take an environment's nodes over from another home, or from a later state of this one
+    ///
+    /// A node serves one home, and of it the newest driver. After the state was lost, or put back from a backup, this makes
+    /// the nodes serve the one that is here, and refuse whatever still drives from the other. Prints whom each has served.
+    Adopt(adopt::Arguments),
     /// Check what is staged, or commits, or every file, by the commit policy
     ///
     /// The policy is hooks/policy.yaml of the protected branch as the remote last had it. One line for each finding:
@@ -305,19 +316,56 @@ pub fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String
 /// Parses the arguments, runs the command, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    log_to_stderr();
-    if arguments.output == Output::Sarif && !matches!(arguments.command, Command::Check(_)) {
-        let error = Arguments::command().error(clap::error::ErrorKind::InvalidValue, "only `check` writes sarif");
-        error.exit();
-    }
-    let printer = Printer::new(arguments.output);
-    let ended = run(arguments.command, &printer).unwrap_or_else(|error| {
-        let exit = exit_of(&error);
-        printer.error(&error, exit);
-        exit
-    });
+    let ended = match Arguments::try_parse() {
+        Ok(Arguments { output, command }) if output == Output::Sarif && !matches!(command, Command::Check(_)) => {
+            let error = clap::error::ErrorKind::InvalidValue;
+            not_understood(&Arguments::command().error(error, "only `check` writes sarif"))
+        }
+        Ok(Arguments { output, command }) => {
+            log_to_stderr();
+            let printer = Printer::new(output);
+            match run(command, &printer) {
+                Ok(exit) => {
+                    printer.end(exit);
+                    exit
+                }
+                Err(error) => {
+                    let exit = exit_of(&error);
+                    printer.error(&error, exit);
+                    exit
+                }
+            }
+        }
+        Err(error) => not_understood(&error),
+    };
     ExitCode::from(ended.code())
+}
+
+/// Help is asked for as an error too, in clap's eyes.
+fn not_understood(error: &clap::Error) -> Exit {
+    let printer = Printer::new(output_asked_for(std::env::args()));
+    if error.use_stderr() && !printer.is_for_people() {
+        printer.error(
+            &anyhow::Error::msg(error.to_string().trim_end().to_owned()),
+            Exit::Usage,
+        );
+    } else {
+        // Nobody is there to be told that nobody reads.
+        let _ = error.print();
+    }
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+/// What `-o` says on a command line that is not understood as a whole.
+fn output_asked_for(words: impl Iterator<Item = String>) -> Output {
+    let words: Vec<String> = words.collect();
+    let stated = words.iter().enumerate().find_map(|(i, word)| match word.as_str() {
+        "-o" | "--output" => words.get(i + 1).map(String::as_str),
+        word => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
+    });
+    stated
+        .and_then(|format| Output::from_str(format.trim_start_matches('='), true).ok())
+        .unwrap_or(Output::Table)
 }
 
 fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
@@ -342,6 +390,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Gate(arguments) => gate::run(&arguments, printer),
         Command::Build(arguments) => build::run(&arguments, printer),
         Command::Backup(arguments) => backup::run(&arguments, printer),
+        Command::Adopt(arguments) => wait_for(adopt::run(arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),
         Command::Hooks(arguments) => hooks::run(&arguments, printer),
         Command::PreReceive(arguments) => pre_receive::run(&arguments, printer),
@@ -351,7 +400,9 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut script);
+            printer.line(String::from_utf8(script)?.trim_end())?;
             Ok(Exit::Done)
         }
         Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
@@ -374,35 +425,81 @@ fn wait_for(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
-    for cause in error.chain() {
-        if let Some(SessionError::Refused(_)) = cause.downcast_ref() {
-            return Exit::Refused;
-        }
-        if let Some(ServeError::Session(SessionError::Refused(_))) = cause.downcast_ref() {
-            return Exit::Refused;
-        }
-        if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
-            return Exit::Usage;
-        }
-        if let Some(RepositoryError::NoRepository | RepositoryError::Range(_)) = cause.downcast_ref() {
-            return Exit::Usage;
-        }
-        if let Some(BaseError::Invalid { .. } | BaseError::Unreadable { .. }) = cause.downcast_ref() {
-            return Exit::Usage;
-        }
-        if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = cause.downcast_ref() {
-            return Exit::Usage;
-        }
+    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Errored)
+}
+
+/// An error that is another one's only content has no cause of its own, so both are looked for.
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
+        return Some(Exit::Usage);
     }
-    Exit::Errored
+    if let Some(RepositoryError::NoRepository | RepositoryError::Range(_)) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    if let Some(BaseError::Invalid { .. } | BaseError::Unreadable { .. }) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    let session = match cause.downcast_ref() {
+        Some(ServeError::Session(session)) => Some(session),
+        _ => cause.downcast_ref::<SessionError>(),
+    };
+    let store = match session {
+        Some(SessionError::Refused(_)) => return Some(Exit::Refused),
+        Some(SessionError::Store(store)) => Some(store),
+        _ => cause.downcast_ref(),
+    };
+    // Two who hand over at once are both let in to ask, and the store says who was first.
+    if let Some(StoreError::Held { .. } | StoreError::Unfinished { .. }) = store {
+        return Some(Exit::Refused);
+    }
+    let up = cause.downcast_ref::<UpError>();
+    if let Some(UpError::Interrupted) = up {
+        return Some(Exit::Interrupted);
+    }
+    let build = match up {
+        Some(UpError::Build(build)) => Some(build),
+        _ => cause.downcast_ref(),
+    };
+    if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = build {
+        return Some(Exit::Usage);
+    }
+    let fleet = match up {
+        Some(UpError::Fleet(fleet)) => Some(fleet),
+        _ => cause.downcast_ref(),
+    };
+    // A text that holds for some builds only may still have a hole; the files are what is to be mended.
+    if let Some(FleetError::Render { .. } | FleetError::Database { .. }) = fleet {
+        return Some(Exit::Usage);
+    }
+    None
 }
 
 fn log_to_stderr() {
-    let filter = std::env::var(crate::settings::LOG).unwrap_or_else(|_| "stagegate=warn".to_owned());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(crate::settings::log_filter())
         .with_writer(std::io::stderr)
         .with_ansi(crate::settings::colours_on_stderr())
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_second_is_refused_wherever_it_shows() {
+        let unfinished = || StoreError::Unfinished {
+            environment: "one".to_owned(),
+            upgrade: "web-2".to_owned(),
+        };
+        let errors = [
+            SessionError::from(unfinished()).into(),
+            ServeError::from(SessionError::from(unfinished())).into(),
+            unfinished().into(),
+        ];
+        for error in errors {
+            assert_eq!(exit_of(&error), Exit::Refused, "{error:?}");
+        }
+    }
 }

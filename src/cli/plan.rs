@@ -1,5 +1,7 @@
 //! `stagegate plan ENV --build COMPONENT=VERSION`: what would change, on which nodes, in which order, and how long it takes.
 
+use std::num::NonZeroU32;
+
 use clap::Args;
 use serde_json::json;
 
@@ -8,7 +10,7 @@ use super::view::{API_VERSION, Names};
 use super::{Exit, ground};
 use crate::engine::fleet::{Fleet, Place};
 use crate::engine::session::{self, Refusal};
-use crate::gates::ShareGate;
+use crate::gates::StatedGate;
 use crate::gates::plan::{calls_to_pass, seconds_to_pass};
 use crate::home::Home;
 use crate::hosts::{Host as _, HostError, NodeSight};
@@ -27,14 +29,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &arguments.environment)?;
-    show(&home, &fleet, &arguments.build, printer).await
+    plan(&arguments.environment, &arguments.build, printer).await
 }
 
-pub(super) async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
+/// Changes nothing, so it may be cut off anywhere.
+pub(super) async fn plan(environment: &str, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
+    let interrupt = ground::interrupt()?;
+    let (home, fleet) = ground::operable(environment, ground::look)?;
+    tokio::select! {
+        () = interrupt.wait() => Ok(Exit::Interrupted),
+        shown = show(&home, &fleet, wanted, printer) => shown,
+    }
+}
+
+async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
     let (component, version) = ground::component_and_version(fleet, wanted)?;
-    let (build, known) = ground::build(home, component, &version, printer).await?;
+    let (build, known) = ground::find_build(home, component, &version, printer).await?;
     printer.idle();
     let plan = session::plan(fleet, component, "plan", &build);
     let names = Names::read(home)?;
@@ -130,36 +140,24 @@ fn passes(component: &Component) -> anyhow::Result<(Vec<(String, String)>, std::
     let mut gates = Vec::new();
     let mut slowest = std::time::Duration::ZERO;
     for gate in &component.gates {
-        let Some(share) = &gate.share else {
+        // A pass does not depend on alpha, so neither on how many tests share it.
+        let stated = StatedGate::new(component, gate, NonZeroU32::MIN)?;
+        let Some(rate) = stated.rate_per_s else {
             gates.push((gate.name.clone(), "as soon as its probe answers".to_owned()));
             continue;
         };
-        // A pass does not depend on alpha.
-        let test = ShareGate::new(
-            share.limit.fraction(),
-            share.over.as_micros(),
-            0.5,
-            gate.beta.fraction(),
-        )?
-        .into();
-        let calls = calls_to_pass(&test);
-        let traffic = component
-            .traffic
-            .iter()
-            .find(|t| share.of == format!("traffic/{}", t.name));
-        let takes = traffic.and_then(|t| Some((t.rate, seconds_to_pass(&test, t.rate)?)));
-        let words = match takes {
-            Some((rate, seconds)) => {
+        let calls = calls_to_pass(&stated.gate);
+        let words = match seconds_to_pass(&stated.gate, rate) {
+            Some(seconds) => {
                 let takes = std::time::Duration::from_secs_f64(seconds.min(1e9));
                 slowest = slowest.max(takes);
                 format!(
-                    "{calls} clean calls at {rate}/s a node pass {} over {}: about {} a batch",
-                    share.limit,
-                    share.over,
+                    "{calls} clean calls at {rate}/s a node pass {}: about {} a batch",
+                    stated.limit,
                     whole_seconds(takes)
                 )
             }
-            None => format!("{calls} clean calls pass {} over {}", share.limit, share.over),
+            None => format!("{calls} clean calls pass {}", stated.limit),
         };
         gates.push((gate.name.clone(), words));
     }

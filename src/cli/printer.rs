@@ -1,22 +1,40 @@
 //! The one owner of stdout and stderr.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::view::API_VERSION;
 use super::{Exit, Output};
+use crate::model::text::Ink;
+use crate::report::Lines;
+use crate::workspace::{Invalid, WorkspaceError};
 
 /// Writes data to stdout as asked for, and everything else to stderr.
 pub struct Printer {
     output: Output,
     bar: ProgressBar,
-    /// A resource was written, so that a program has what it reads.
+    /// Data was written, so that a program has what it reads.
     wrote: AtomicBool,
+    /// The reader of stdout has gone.
+    unread: AtomicBool,
+    /// What came of the command, in words, where it has no resource to show.
+    outcome: Mutex<String>,
+}
+
+/// Standard error, beside the progress line.
+struct BesideProgress(ProgressBar);
+
+impl Lines for BesideProgress {
+    fn line(&self, line: &str) -> std::io::Result<()> {
+        self.0.suspend(|| writeln!(std::io::stderr(), "{line}"))
+    }
 }
 
 impl Printer {
@@ -34,6 +52,8 @@ impl Printer {
             output,
             bar,
             wrote: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            outcome: Mutex::default(),
         }
     }
 
@@ -49,10 +69,19 @@ impl Printer {
 
     /// One line for people who watch.
     pub fn note(&self, line: &str) {
-        self.bar.suspend(|| {
-            // Nobody is there to be told that nobody reads.
-            let _ = writeln!(std::io::stderr(), "{line}");
-        });
+        // Nobody is there to be told that nobody reads.
+        let _ = BesideProgress(self.bar.clone()).line(line);
+    }
+
+    /// The same for others who write lines for people.
+    pub fn lines(&self) -> Arc<dyn Lines> {
+        Arc::new(BesideProgress(self.bar.clone()))
+    }
+
+    /// What came of a command that has no resource to show.
+    pub fn done(&self, line: &str) {
+        self.note(line);
+        line.clone_into(&mut self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What goes on now; shown on a terminal only, and replaced by the next.
@@ -76,28 +105,57 @@ impl Printer {
                 text = format!("{text}: {cause}");
             }
         }
-        // What is wrong with a file says so itself, once for each place.
-        if text.starts_with("error: ") {
-            self.note(&text);
-        } else {
-            self.note(&format!("error: {text}"));
+        let invalid: Option<&Invalid> = error.chain().find_map(|cause| match cause.downcast_ref() {
+            Some(WorkspaceError::Invalid(invalid)) => Some(invalid),
+            _ => None,
+        });
+        match invalid {
+            Some(invalid) if crate::settings::colours_on_stderr() => self.note(&invalid.render(Ink::Coloured)),
+            // What is wrong with a file says so itself, once for each place; so does a command line.
+            _ if text.starts_with("error: ") => self.note(&text),
+            _ => self.note(&format!("error: {text}")),
         }
-        if !self.is_for_people() && !self.wrote.load(Ordering::Relaxed) {
-            let status = json!({
-                "apiVersion": API_VERSION,
-                "kind": "Status",
-                "metadata": {"name": exit.word()},
-                "spec": {},
-                "status": {"phase": "Failed", "reason": exit.word(), "message": text, "exitCode": exit.code()},
-            });
-            // Nobody is there to be told that nobody reads.
-            let _ = self.resource(&status, |_| Ok(()));
-        }
+        self.status("Failed", exit, &text, invalid.map(Invalid::to_json));
     }
 
-    /// A line of data.
+    /// How a command ended, for a program that asked for a resource and got none.
+    pub fn end(&self, exit: Exit) {
+        self.idle();
+        let phase = if exit == Exit::Done { "Succeeded" } else { "Failed" };
+        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.status(phase, exit, &outcome, None);
+    }
+
+    fn status(&self, phase: &str, exit: Exit, message: &str, details: Option<Value>) {
+        if self.is_for_people() || self.wrote.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut status = json!({
+            "apiVersion": API_VERSION,
+            "kind": "Status",
+            "metadata": {"name": exit.word()},
+            "spec": {},
+            "status": {"phase": phase, "reason": exit.word(), "message": message, "exitCode": exit.code()},
+        });
+        if let Some(details) = details {
+            status["status"]["details"] = details;
+        }
+        // Nobody is there to be told that stdout cannot be written.
+        let _ = self.resource(&status, |_| Ok(()));
+    }
+
+    /// Whether the reader of stdout has gone, as `head` does: who would write for ever ends then.
+    pub fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// A line of data. That nobody reads it is no error: the exit code says what came of the command, not of its reader.
     pub fn line(&self, line: &str) -> anyhow::Result<()> {
-        self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"))?;
+        self.wrote.store(true, Ordering::Relaxed);
+        match self.bar.suspend(|| writeln!(std::io::stdout(), "{line}")) {
+            Err(why) if why.kind() == ErrorKind::BrokenPipe => self.unread.store(true, Ordering::Relaxed),
+            written => written.context("cannot write to standard output")?,
+        }
         Ok(())
     }
 
@@ -117,7 +175,6 @@ impl Printer {
 
     /// A resource, as asked for; `people` writes it for people.
     pub fn resource(&self, resource: &Value, people: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        self.wrote.store(true, Ordering::Relaxed);
         match self.output {
             Output::Table | Output::Wide => people(self),
             Output::Json | Output::Sarif => self.line(&serde_json::to_string_pretty(resource)?),

@@ -1,19 +1,31 @@
 //! `stagegate quickstart`: the main job, from nothing.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::rehearse::{self, Quarantined};
 use super::{Exit, ground, up};
 use crate::engine::fleet::Fleet;
+use crate::process::{self, Bounds};
+use crate::workspace::Workspace;
+
+/// The package database answers within a second, with a line a package.
+const QUERY: Bounds = Bounds {
+    deadline: Duration::from_secs(20),
+    output_bytes: 1 << 20,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A rehearsal's name in pipelines/, or a file; the one that is labelled for it without
     rehearsal: Option<String>,
-    /// Install the Debian packages that are missing, also where that is not this user's usual business
+    /// Install the Debian packages that are missing, as who is not root by sudo
     #[arg(long)]
     install: bool,
 }
@@ -21,31 +33,26 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { rehearsal, install } = arguments;
     let workspace = ground::workspace();
+    let shift = ground::port_shift()?;
     let (name, spec) = match rehearsal {
-        Some(name) => workspace.rehearsal(&name)?,
-        None => workspace.quickstart()?,
+        Some(name) => workspace.rehearsal(&name, shift)?,
+        None => workspace.quickstart(shift)?,
     };
     // Looked at before anything is made, the state directory included: without the packages nothing changes.
-    let shift = crate::model::system::PortShift(crate::settings::port_shift().map_err(anyhow::Error::msg)?);
-    let environment = workspace.environment(&spec.environment, shift)?;
+    let (environment, _) = workspace.environment(&spec.environment, shift)?;
     let missing = missing_packages(&environment.spec.packages)?;
     if !missing.is_empty() {
+        let script = environment.spec.packages_script.as_ref();
+        let script = script.ok_or_else(|| GroundError::NoPackagesScript(missing.join(" ")))?;
+        let installation = Installation::new(&workspace, script, missing);
         if !(install || rustix::process::geteuid().is_root()) {
-            printer.note("these Debian packages are missing; run this line, then quickstart again:");
-            printer.line(&format!(
-                "sudo apt-get install --yes --no-install-recommends {}",
-                missing.join(" ")
-            ))?;
-            return Ok(Exit::Usage);
+            return Err(installation.left_to_operator().into());
         }
-        printer.note(&format!("installing {}", missing.join(" ")));
-        printer.doing(format!("installing {} Debian packages", missing.len()));
-        install_packages(&ground::templates(&workspace)?, &environment, printer)?;
+        installation.run(printer)?;
     }
-    up::bring_up(&spec.environment, printer).await?;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &workspace, &spec.environment)?;
     let interrupt = ground::interrupt()?;
+    up::bring_up(&spec.environment, &interrupt, printer).await?;
+    let (home, fleet) = ground::operable(&spec.environment, ground::home)?;
     let outcome = rehearse::rehearse(&home, &fleet, &spec, interrupt, printer, Quarantined::WasShown).await?;
     printer.idle();
     rehearse::show(&name, &spec, &outcome, printer)?;
@@ -69,12 +76,10 @@ fn missing_packages(packages: &[String]) -> anyhow::Result<Vec<String>> {
     if packages.is_empty() {
         return Ok(Vec::new());
     }
-    let seen = Command::new("dpkg-query")
-        .args(["-W", "-f=${Package} ${db:Status-Status}\n"])
-        .args(packages)
-        .stderr(Stdio::null())
-        .output()
-        .map_err(|e| anyhow::anyhow!("cannot run dpkg-query to see which packages are there: {e}"))?;
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f=${Package} ${db:Status-Status}\n"]).args(packages);
+    // It fails when one of them was never heard of, and answers for the others all the same.
+    let seen = process::run_blocking(query, QUERY).context("cannot see which Debian packages are there")?;
     let there: Vec<&str> = std::str::from_utf8(&seen.stdout)?
         .lines()
         .filter_map(|line| line.strip_suffix(" installed"))
@@ -86,34 +91,73 @@ fn missing_packages(packages: &[String]) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// By the environment's own script, which knows what must not happen (Debian starts a database cluster unless told not to).
-fn install_packages(
-    templates: &crate::model::render::Renderer,
-    environment: &crate::model::system::Environment,
-    printer: &Printer,
-) -> anyhow::Result<()> {
-    let script = environment
-        .spec
-        .packages_script
-        .as_ref()
-        .ok_or_else(|| anyhow::anyhow!("packages are missing, and the environment states no `packagesScript`"))?;
-    let context = environment.context("", None, None);
-    let variables = crate::model::render::Variables::new(&context)?;
-    let text = templates.render(script, &variables)?;
-    let mut child = Command::new("sh")
-        .args(["-s", "--"])
-        .args(&environment.spec.packages)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        std::io::Write::write_all(&mut stdin, text.as_bytes())?;
+/// The environment's own script for its packages, which knows what must not happen (Debian starts a database cluster unless
+/// told not to). It runs as it stands in the workspace, so that who runs it as root can read it first.
+struct Installation {
+    script: PathBuf,
+    packages: Vec<String>,
+}
+
+impl Installation {
+    fn new(workspace: &Workspace, script: &str, packages: Vec<String>) -> Self {
+        let script = workspace.root().join("templates").join(script);
+        Self {
+            script: script.canonicalize().unwrap_or(script),
+            packages,
+        }
     }
-    let status = child.wait()?;
-    printer.idle();
-    anyhow::ensure!(
-        status.success(),
-        "installing the packages ended with {status}; see above"
-    );
-    Ok(())
+
+    /// Who is not root becomes it by sudo.
+    fn command(&self) -> Command {
+        let mut command = if rustix::process::geteuid().is_root() {
+            Command::new("sh")
+        } else {
+            let mut sudo = Command::new("sudo");
+            sudo.arg("sh");
+            sudo
+        };
+        command.arg(&self.script).args(&self.packages);
+        command
+    }
+
+    fn left_to_operator(&self) -> GroundError {
+        let script = self.script.display().to_string();
+        GroundError::PackagesMissing {
+            packages: self.packages.join(" "),
+            line: format!("sudo sh {} {}", quoted(&script), self.packages.join(" ")),
+        }
+    }
+
+    /// In the foreground, since sudo may ask for a password.
+    fn run(&self, printer: &Printer) -> anyhow::Result<()> {
+        printer.note(&format!("installing {}", self.packages.join(" ")));
+        let status = self.command().stdout(Stdio::null()).status();
+        let status = status.context("cannot run the script that installs packages")?;
+        anyhow::ensure!(
+            status.success(),
+            "installing the packages ended with {status}; see above"
+        );
+        Ok(())
+    }
+}
+
+/// As a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(quoted("/srv/x-1/a.sh"), "/srv/x-1/a.sh");
+        assert_eq!(quoted("/it's here/a.sh"), r"'/it'\''s here/a.sh'");
+    }
 }

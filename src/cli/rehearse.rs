@@ -27,9 +27,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let workspace = ground::workspace();
-    let (name, spec) = workspace.rehearsal(&arguments.rehearsal)?;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &workspace, &spec.environment)?;
+    let (name, spec) = workspace.rehearsal(&arguments.rehearsal, ground::port_shift()?)?;
+    let (home, fleet) = ground::operable(&spec.environment, ground::home)?;
     let interrupt = ground::interrupt()?;
     let outcome = rehearse(&home, &fleet, &spec, interrupt, printer, Quarantined::IsUnmet).await?;
     show(&name, &spec, &outcome, printer)?;

@@ -10,8 +10,17 @@ use crate::settings;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Where /healthz is answered, as ADDRESS:PORT; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", env = settings::LISTEN, default_value = "127.0.0.1:8787")]
+    #[arg(long, value_name = "ADDR", env = settings::LISTEN, default_value = "127.0.0.1:8787", value_parser = address)]
     listen: String,
+}
+
+/// The host may be a name, which only the system can tell.
+fn address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        Some(Err(_)) | None => Err("write ADDRESS:PORT, as 127.0.0.1:8787".to_owned()),
+    }
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
@@ -23,6 +32,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         shift: ground::port_shift()?,
         interrupt: ground::interrupt()?,
         tell: &|line| printer.note(line),
+        lines: printer.lines(),
     };
     server.run(&arguments.listen).await?;
     // To be ended is how a server's life is meant to go.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ground::GroundError;
@@ -10,6 +11,7 @@ use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, ground};
 use crate::home::Home;
+use crate::model::environment::EnvironmentSpec;
 use crate::store::{Resource, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
@@ -23,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
+    let home = ground::look()?;
     let mut shown = None;
     loop {
         let environments = environments(&home, arguments.environment.as_deref())?;
@@ -45,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             })?;
             shown = Some(now);
         }
-        if !arguments.watch {
+        if !arguments.watch || printer.is_unread() {
             return Ok(Exit::Done);
         }
         std::thread::sleep(LOOK_EVERY);
@@ -58,6 +60,14 @@ pub(super) fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result
         printer.resource(&environment.resource()?, |p| environment.for_people(p))?;
     }
     Ok(())
+}
+
+/// A node, what it is of, and the build that it has.
+#[derive(Serialize)]
+struct NodeLine {
+    name: String,
+    component: String,
+    build: Option<String>,
 }
 
 struct Shown {
@@ -95,8 +105,42 @@ impl Shown {
             "kind": "Environment",
             "metadata": {"name": self.resource.name, "generation": self.resource.generation},
             "spec": self.resource.spec,
-            "status": {"environment": self.resource.status, "upgrade": upgrade},
+            "status": {"environment": self.resource.status, "nodes": self.nodes(), "upgrade": upgrade},
         }))
+    }
+
+    /// What every node has: of an upgraded component as its last upgrade left it, of the others what `up` installs.
+    fn nodes(&self) -> Vec<NodeLine> {
+        let Ok(spec) = self.resource.spec_as::<EnvironmentSpec>() else {
+            // Written by another version, whose keys these need not be.
+            return Vec::new();
+        };
+        let upgraded = |node: &str| {
+            let status = self.last.as_ref().map(|upgrade| &upgrade.status)?;
+            status.nodes.iter().find(|n| n.name == node)
+        };
+        let lines = spec.components.iter().flat_map(|component| {
+            component.nodes.iter().map(move |node| NodeLine {
+                name: node.name.clone(),
+                component: component.name.clone(),
+                build: match upgraded(&node.name) {
+                    Some(now) => now.build.as_ref().map(|build| self.names.of(Some(build))),
+                    None => component.source.as_ref().and_then(|_| {
+                        let version = component.build.as_ref()?;
+                        Some(format!("{}-{version}", component.name))
+                    }),
+                },
+            })
+        });
+        lines.collect()
+    }
+
+    fn nodes_for_people(&self, printer: &Printer) -> anyhow::Result<()> {
+        let rows = self
+            .nodes()
+            .into_iter()
+            .map(|NodeLine { name, component, build }| vec![name, component, build.unwrap_or_else(|| "-".to_owned())]);
+        printer.table(&["NODE", "COMPONENT", "BUILD"], rows.collect())
     }
 
     fn for_people(&self, printer: &Printer) -> anyhow::Result<()> {
@@ -110,11 +154,14 @@ impl Shown {
                 printer.line(&format!("{} {up}; its last upgrade:", self.resource.name))?;
                 view::upgrade_for_people(printer, upgrade, &self.names)
             }
-            None => printer.line(&format!(
-                "{} {up} since {}; never upgraded",
-                self.resource.name,
-                view::age(Timestamp::now(), self.resource.updated_at)
-            )),
+            None => {
+                printer.line(&format!(
+                    "{} {up} since {}; never upgraded",
+                    self.resource.name,
+                    view::age(Timestamp::now(), self.resource.updated_at)
+                ))?;
+                self.nodes_for_people(printer)
+            }
         }
     }
 }

@@ -1,16 +1,15 @@
 //! `stagegate up ENV`.
 
 use clap::Args;
-use jiff::Timestamp;
-use serde_json::json;
 
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::standing::{self, Standing};
 use super::status;
+use crate::engine::interrupt::Interrupt;
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
-use crate::store::{Expect, Store as _};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -20,7 +19,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    bring_up(&arguments.environment, printer).await?;
+    bring_up(&arguments.environment, &ground::interrupt()?, printer).await?;
     // People were told of each step; programs get what there is now.
     if !printer.is_for_people() {
         status::show(&ground::home()?, &arguments.environment, printer)?;
@@ -29,12 +28,13 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 }
 
 /// Brings an environment up and writes down that it is.
-pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()> {
-    let home = ground::home()?;
-    let workspace = ground::workspace();
-    let fleet = ground::fleet(&home, &workspace, name)?;
+pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
+    let (home, fleet) = ground::operable(name, ground::home)?;
     ground::deliver_first(&home, &fleet, printer).await;
     let lease = HeldLease::take(&home, name)?;
+    standing::refuse_missing_nodes(&home, &fleet)?;
+    // Before the first step: whoever clears up must know that something may be there.
+    standing::write(&home, &fleet, Standing::ComingUp)?;
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));
         printer.doing(what.to_owned());
@@ -44,6 +44,7 @@ pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()
         fleet: &fleet,
         token: lease.token().clone(),
         on_step: &on_step,
+        interrupt: interrupt.clone(),
     };
     for component in fleet.environment.components_in_order() {
         printer.doing(format!("{}: looking", component.name));
@@ -61,13 +62,7 @@ pub(super) async fn bring_up(name: &str, printer: &Printer) -> anyhow::Result<()
             count(fleet.places(&component.name).len(), "node")
         ));
     }
-    let spec = serde_json::to_value(&fleet.environment.spec)?;
-    let now = Timestamp::now();
-    home.store()
-        .put_resource("Environment", name, &spec, Expect::Anything, now)?;
-    let status = json!({"phase": "Up", "since": now});
-    home.store()
-        .put_status("Environment", name, &status, Expect::Anything, now)?;
+    standing::write(&home, &fleet, Standing::Up)?;
     printer.idle();
     Ok(())
 }

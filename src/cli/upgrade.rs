@@ -22,7 +22,7 @@ use crate::model::upgrade::{Event, Phase, UpgradeStatus, Wish};
 use crate::model::values;
 use crate::server::Running;
 use crate::settings;
-use crate::store::{EventQuery, Holder, Store as _, Take, UpgradeRecord};
+use crate::store::{EventQuery, Holder, Store as _, StoreError, Take, UpgradeRecord};
 
 /// After the end reports that a sink has not taken are tried for this long; what is left is named.
 const LAST_REPORTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
@@ -88,11 +88,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         staying,
         dry_run,
     } = arguments;
-    let home = ground::home()?;
-    let fleet = ground::fleet(&home, &ground::workspace(), &environment)?;
     if dry_run {
-        return super::plan::show(&home, &fleet, &build, printer).await;
+        return super::plan::plan(&environment, &build, printer).await;
     }
+    let (home, fleet) = ground::operable(&environment, ground::home)?;
     let carrier = Carrier::new(&home, &fleet, printer, staying.patience())?;
     let (component, version) = ground::component_and_version(&fleet, &build)?;
     let (build, _) = ground::build(&home, component, &version, printer).await?;
@@ -298,7 +297,10 @@ impl Carrier<'_> {
         let Self {
             home, fleet, printer, ..
         } = self;
-        let courier = delivery::courier(home, fleet)?;
+        let (courier, troubles) = delivery::courier(home, fleet, &printer.lines());
+        for trouble in troubles {
+            printer.note(&format!("its reports wait: {trouble}"));
+        }
         let told_by_sink = delivery::tells_stderr(fleet);
         let on_commit = |status: &UpgradeStatus, events: &[Event]| {
             if !told_by_sink {
@@ -359,25 +361,47 @@ impl Carrier<'_> {
         Ok(Done { record, exit })
     }
 
+    /// Asks an upgrade to hold. A way back goes on: holding it would leave nodes on a build that was just found bad.
     fn time_is_up(&self, name: &str) -> anyhow::Result<()> {
-        self.home.store().set_wish(name, Wish::Pause)?;
-        if let Patience::Until(limit) = self.patience {
-            let limit = values::Duration(limit);
+        let Patience::Until(limit) = self.patience else {
+            return Ok(());
+        };
+        let (store, limit) = (self.home.store(), values::Duration(limit));
+        let goes_back = store
+            .upgrade(name)?
+            .is_some_and(|u| u.status.phase == Phase::RollingBack);
+        if goes_back {
             self.printer.note(&format!(
-                "not done within {limit}: it holds once its running steps have ended"
+                "not done within {limit}: it is on its way back, which ends first"
             ));
+            return Ok(());
         }
+        match store.set_wish(name, Wish::Pause) {
+            // It was just in time.
+            Err(StoreError::Finished { .. }) => return Ok(()),
+            other => other?,
+        };
+        self.printer.note(&format!(
+            "not done within {limit}: it holds once its running steps have ended"
+        ));
         Ok(())
     }
 
     fn name_pending_reports(&self) -> anyhow::Result<()> {
+        let stated = delivery::sinks(self.fleet);
         for pending in self.home.store().pending(Some(&self.fleet.environment.name), None)? {
             if pending.waiting > 0 {
+                let reports = super::up::count(usize::try_from(pending.waiting).unwrap_or(usize::MAX), "report");
+                let sink = &pending.sink;
+                if !stated.contains(sink) {
+                    self.printer.note(&format!(
+                        "{reports} for {sink} wait for a sink that the environment's file no longer has"
+                    ));
+                    continue;
+                }
                 let why = pending.last_error.unwrap_or_else(|| "it was not tried yet".to_owned());
                 self.printer.note(&format!(
-                    "{} for {} still wait: {why}; the next command or `stagegate serve` delivers them",
-                    super::up::count(usize::try_from(pending.waiting).unwrap_or(usize::MAX), "report"),
-                    pending.sink
+                    "{reports} for {sink} still wait: {why}; the next command or `stagegate serve` delivers them"
                 ));
             }
         }

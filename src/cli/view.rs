@@ -9,7 +9,7 @@ use super::Output;
 use super::printer::Printer;
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
-use crate::model::upgrade::{NodePhase, Phase, UpgradeStatus};
+use crate::model::upgrade::UpgradeStatus;
 use crate::model::values::Digest;
 use crate::store::UpgradeRecord;
 
@@ -83,7 +83,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
                 node.name.clone(),
                 node.address.clone(),
                 names.of(node.build.as_ref()),
-                node_phase(*phase, node.phase).to_owned(),
+                format!("{:?}", node.phase),
                 gate,
                 age(now, node.since),
                 node.installs.to_string(),
@@ -116,26 +116,6 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
 /// What stands in a table: a script's last words may be many lines.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
-}
-
-/// `Admit` during preflight marks a node as checked; people need not know.
-fn node_phase(phase: Phase, node: NodePhase) -> &'static str {
-    if matches!(phase, Phase::Pending | Phase::Preflight | Phase::Baseline) {
-        return "Waiting";
-    }
-    match node {
-        NodePhase::Waiting => "Waiting",
-        NodePhase::Install => "Install",
-        NodePhase::Drain => "Drain",
-        NodePhase::Activate => "Activate",
-        NodePhase::Restart => "Restart",
-        NodePhase::Warm => "Warm",
-        NodePhase::Probe => "Probe",
-        NodePhase::Analyse => "Analyse",
-        NodePhase::Admit => "Admit",
-        NodePhase::Done => "Done",
-        NodePhase::OutOfService => "OutOfService",
-    }
 }
 
 /// `5s`, `3m`, `2h`, `4d`, as Kubernetes' tables have ages.

@@ -8,9 +8,11 @@ use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::{API_VERSION, age};
 use super::{Exit, ground};
-use crate::engine::session;
-use crate::model::upgrade::{NodePhase, Phase, Verdict};
-use crate::store::{Store as _, UpgradeRecord};
+use crate::engine::session::{self, HeldLease, KnownBuild};
+use crate::home::Home;
+use crate::model::upgrade::{NodePhase, Phase, Verdict, Wish};
+use crate::server;
+use crate::store::{Store as _, StoreError, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -29,13 +31,14 @@ struct Unmet {
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
+    let home = ground::look()?;
     let environment = &arguments.environment;
     let last = home.store().upgrades(Some(environment), 1)?.pop();
     let Some(record) = last else {
         return Err(GroundError::NeverUpgraded(environment.clone()).into());
     };
-    let unmet = unmet(&record);
+    let facts = Facts::look(&home, &record)?;
+    let unmet = unmet(&record, &facts);
     let Unmet {
         rule,
         value,
@@ -48,7 +51,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         "kind": "Why",
         "metadata": {"name": record.name},
         "spec": {"environment": environment, "upgrade": record.name},
-        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next},
+        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver},
     });
     printer.resource(&resource, |p| {
         p.line(&format!(
@@ -68,13 +71,38 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-fn unmet(record: &UpgradeRecord) -> Unmet {
+/// What an upgrade's own status does not say.
+struct Facts {
+    /// Who drives it: the holder of the environment's lease, or the home's server.
+    driver: Option<String>,
+    quarantined: bool,
+}
+
+impl Facts {
+    fn look(home: &Home, record: &UpgradeRecord) -> anyhow::Result<Self> {
+        let environment = &record.spec.environment;
+        let holder = HeldLease::holder(home, environment)?.map(|(holder, _)| holder);
+        let serves = || Ok::<_, StoreError>(server::running(home)?.map(|server| server.holder));
+        let driver = match holder {
+            Some(holder) => Some(holder),
+            None => serves()?,
+        };
+        let build = KnownBuild::find(home, &record.spec.build)?;
+        Ok(Self {
+            driver: driver.map(|holder| holder.to_string()),
+            quarantined: build.is_some_and(|b| b.status.quarantined_in(environment).is_some()),
+        })
+    }
+}
+
+fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
     let status = &record.status;
     let environment = &record.spec.environment;
     let again = format!(
         "stagegate upgrade {environment} --build {}",
         session::wanted(&record.spec)
     );
+    let watch = format!("stagegate status {environment} -w");
     let simple = |rule: &str, clears: &str, next: String| Unmet {
         rule: rule.to_owned(),
         value: status.message.clone(),
@@ -82,18 +110,32 @@ fn unmet(record: &UpgradeRecord) -> Unmet {
         clears: clears.to_owned(),
         next,
     };
+    // Without a driver no other condition can be met, whatever the phase says.
+    if !session::is_settled(record) && facts.driver.is_none() {
+        return Unmet {
+            rule: "somebody drives the upgrade".to_owned(),
+            value: format!("nobody does: its driver is gone, and it stands in {:?}", status.phase),
+            since: status.since,
+            clears: "the same command again, or `stagegate serve`".to_owned(),
+            next: match record.spec.wish {
+                Wish::Abort => format!("stagegate abort {environment}"),
+                Wish::Proceed | Wish::Pause => again,
+            },
+        };
+    }
     match status.phase {
-        Phase::Paused | Phase::Inconclusive => simple(
+        Phase::Paused | Phase::Inconclusive if session::is_settled(record) => simple(
             &format!("the upgrade is held: {}", status.reason),
             "the cause mended, then `resume`; or `abort`",
             format!("stagegate resume {environment}"),
         ),
+        Phase::Paused | Phase::Inconclusive => simple("the upgrade is taken back", "its driver taking it back", watch),
         Phase::Succeeded => simple(
             "none: it is done",
             "nothing to clear",
             format!("stagegate status {environment}"),
         ),
-        Phase::RolledBack | Phase::RollbackIneffective | Phase::Failed => simple(
+        Phase::RolledBack | Phase::RollbackIneffective | Phase::Failed if facts.quarantined => simple(
             "a build that failed here is quarantined",
             "another build, or a release with a reason",
             format!(
@@ -101,15 +143,16 @@ fn unmet(record: &UpgradeRecord) -> Unmet {
                 record.spec.build
             ),
         ),
+        Phase::RolledBack | Phase::RollbackIneffective | Phase::Failed => simple(
+            "none: it has ended, and its build may go there again",
+            "a new upgrade",
+            again,
+        ),
         Phase::Aborted | Phase::Errored => simple("it has ended", "a new upgrade", again),
         Phase::Pending | Phase::Preflight => {
-            simple("every node checked and the build prepared", "the checks ending", again)
+            simple("every node checked and the build prepared", "the checks ending", watch)
         }
-        Phase::Baseline | Phase::Soak => simple(
-            "every gate read for long enough",
-            "time with clean calls",
-            format!("stagegate status {environment} -w"),
-        ),
+        Phase::Baseline | Phase::Soak => simple("every gate read for long enough", "time with clean calls", watch),
         Phase::Rolling | Phase::RollingBack => rolling(record),
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,15 +10,23 @@ use tokio::process::Command;
 
 use super::fleet::{Fleet, FleetError, Lifecycle};
 use crate::home::{Home, make_private};
-use crate::hosts::{FencingToken, Host as _, HostError, LocalHost, NodeAddress, Step, StepState, Work};
+use crate::hosts::{FencingToken, Finished, Host as _, HostError, LocalHost, NodeAddress, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
 use crate::model::environment::{BuildSource, Component, PackageIndex};
+use crate::model::values::Digest;
+use crate::process::{self, Bounds, Said};
+use crate::settings;
 use crate::store::Store as _;
 
 /// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
 const RESOLVE_LIMIT: Duration = Duration::from_mins(10);
-/// One wait for the end of a preparation.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// pip's report of some dozens of packages takes about 2 MB: it holds their descriptions.
+const RESOLVE_OUTPUT: usize = 32 << 20;
+/// Copying a build's files from the workspace to the state, on one machine; `cp` only ever complains.
+const COPY: Bounds = Bounds {
+    deadline: Duration::from_mins(10),
+    output_bytes: 1 << 20,
+};
 
 /// Why there is no build.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +65,23 @@ pub enum BuildError {
         log: String,
     },
     /// The preparation was cut off.
-    #[error("preparing {0} was cut off (its process was killed, or the machine restarted); `retry` begins it anew")]
+    #[error("preparing {0} was cut off (its process was killed, or the machine restarted); `resume` begins it anew")]
     CutOff(String),
+    /// The source is not what it was when the build was found in it.
+    #[error(
+        "{build} is {expected} and its source {path} holds {found} now: a build never changes; put the files back, or give what \
+         is there now a version of its own"
+    )]
+    Changed {
+        /// The build.
+        build: String,
+        /// Where its files lie.
+        path: PathBuf,
+        /// Its digest.
+        expected: Digest,
+        /// Of what is there.
+        found: Digest,
+    },
     /// Files.
     #[error("cannot {tried} {path}: {source}")]
     File {
@@ -78,15 +100,13 @@ pub enum BuildError {
     Host(#[from] HostError),
 }
 
-/// What is to be made ready, and under which name: the same name joins a preparation that runs.
+/// What is to be made ready.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The build.
     pub build: BuildRef,
     /// Its locked set.
     pub spec: BuildSpec,
-    /// Who orders it: an upgrade's name; an attempt that failed is repeated by another.
-    pub attempt: String,
 }
 
 /// Finds a version of a component in its source.
@@ -201,7 +221,11 @@ async fn from_index(component: &Component, index: &PackageIndex, version: &str) 
             sha256: vec![sha256],
         });
     }
-    Ok(BuildSpec::new(&component.name, version, locked))
+    // `1.0`, `1.0.0` and `==1.*` may all mean one release: a build is named by what it is.
+    let canonical = |name: &str| name.to_lowercase().replace(['_', '.'], "-");
+    let itself = locked.iter().find(|p| canonical(&p.name) == canonical(&index.package));
+    let version = itself.map_or(version, |p| p.version.as_str()).to_owned();
+    Ok(BuildSpec::new(&component.name, &version, locked))
 }
 
 /// Whom code of packages runs as when we are root: the user that owns nothing, 65534 on every Linux.
@@ -235,33 +259,28 @@ async fn run(
     index: &PackageIndex,
     program: &Path,
     arguments: impl FnOnce(&mut Command),
-) -> Result<std::process::Output, String> {
+) -> Result<Said, String> {
     let mut command = Command::new(program);
     arguments(&mut command);
-    let kept = std::env::vars().filter(|(name, _)| name == "PATH" || passes_to_builds(name));
     command
         .current_dir(&scratch.0)
         .env_clear()
-        .envs(kept)
+        .envs(settings::path().map(|path| ("PATH", path)))
+        .envs(settings::package_tools())
         .envs([
             ("HOME", &scratch.0),
             ("TMPDIR", &scratch.0),
             ("VIRTUAL_ENV", &scratch.0.join("venv")),
         ])
-        .envs(&index.environment)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .envs(&index.environment);
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
-    let cannot = |e: std::io::Error| format!("cannot run {}: {e}", program.display());
-    let child = command.spawn().map_err(cannot)?;
-    tokio::time::timeout(RESOLVE_LIMIT, child.wait_with_output())
-        .await
-        .map_err(|_| format!("{} did not end within {RESOLVE_LIMIT:?}", program.display()))?
-        .map_err(cannot)
+    let bounds = Bounds {
+        deadline: RESOLVE_LIMIT,
+        output_bytes: RESOLVE_OUTPUT,
+    };
+    process::run(command, bounds).await.map_err(|e| e.to_string())
 }
 
 /// pip's words for a version that is not there. They have stood since pip 1.5 and name what there is.
@@ -334,14 +353,14 @@ fn list_files(root: &Path, directory: &Path, locked: &mut Vec<LockedPackage>) ->
         locked.push(LockedPackage {
             name: path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned(),
             version: format!("{:o}", seen.mode()),
-            sha256: vec![crate::model::values::Digest::of(&bytes).hex()],
+            sha256: vec![Digest::of(&bytes).hex()],
         });
     }
     Ok(())
 }
 
 /// Makes a build ready, once for all nodes; one that is ready costs a look. A preparation that a dead driver left running
-/// is found and waited for.
+/// is found and waited for; one that ended badly is begun anew by the next call.
 ///
 /// # Errors
 /// Its script failed or was cut off.
@@ -360,11 +379,21 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
         .ok_or_else(|| BuildError::NoSource(order.spec.component.clone()))?;
     let place = home.preparation(&order.build.digest);
     make_private(&place).map_err(failed("make", &place))?;
-    let artifact = place.join(format!("artifact-{}", order.attempt));
-    if component.actions.prepare.is_some() {
-        run_script(home, fleet, component, order, &place, &artifact).await?;
+    let attempt = Attempt::read(&place)?;
+    let artifact = place.join(format!("artifact-{}", attempt.number));
+    let made = if component.actions.prepare.is_some() {
+        run_script(home, fleet, component, order, &place, &artifact, attempt.number).await
     } else {
-        copy_source(component, order, &artifact)?;
+        copy_source(component, order, &artifact).await
+    };
+    match made {
+        Ok(()) => {}
+        // Another environment's driver was quicker, and has cleared the place.
+        Err(_) if ready.exists() => return Ok(ready),
+        Err(why) => {
+            attempt.has_failed()?;
+            return Err(why);
+        }
     }
     if let Some(parent) = ready.parent() {
         make_private(parent).map_err(failed("make", parent))?;
@@ -373,14 +402,64 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
         Err(_) if ready.exists() => {}
         other => other.map_err(failed("name", &ready))?,
     }
-    // What is left of the preparation is scratch; the next one would begin it anew.
-    if let Err(why) = std::fs::remove_dir_all(&place) {
-        tracing::warn!(%why, "cannot clear {}", place.display());
+    // What is left of the preparation is scratch, unless another environment's driver is at it, too.
+    let node = preparation_node(order, &place);
+    if let Err(why) = LocalHost::new().destroy(&node, &preparation_token(home)).await {
+        tracing::debug!(%why, "{} stays", place.display());
     }
     Ok(ready)
 }
 
-fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
+/// Which attempt at a preparation is the present one: a step runs once, so one that failed is repeated under another number.
+struct Attempt {
+    number: u32,
+    file: PathBuf,
+}
+
+impl Attempt {
+    fn read(place: &Path) -> Result<Self, BuildError> {
+        let file = place.join("failed-attempts");
+        let number = match std::fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(none) if none.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(source) => {
+                return Err(BuildError::File {
+                    tried: "read",
+                    path: file,
+                    source,
+                });
+            }
+        };
+        Ok(Self { number, file })
+    }
+
+    fn has_failed(self) -> Result<(), BuildError> {
+        let next = format!("{}\n", self.number + 1);
+        std::fs::write(&self.file, next).map_err(|source| BuildError::File {
+            tried: "write",
+            path: self.file,
+            source,
+        })
+    }
+}
+
+fn preparation_node(order: &Order, place: &Path) -> NodeAddress {
+    NodeAddress {
+        node: order.build.name.clone(),
+        directory: place.to_string_lossy().into_owned(),
+        pid_file: None,
+    }
+}
+
+/// No lease is over a preparation: whoever needs the build makes it, and the place's lock lets them in one by one.
+fn preparation_token(home: &Home) -> FencingToken {
+    FencingToken {
+        home: home.store().home().to_owned(),
+        counter: 1,
+    }
+}
+
+async fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
     let Some(BuildSource::Directory(directory)) = &component.source else {
         return Err(BuildError::NoSource(component.name.clone()));
     };
@@ -390,19 +469,32 @@ fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<
         path: from.clone(),
         source,
     };
-    let done = std::process::Command::new("cp")
-        .args(["-a", "--"])
-        .arg(&from)
-        .arg(artifact)
-        .output()
-        .map_err(failed)?;
-    if done.status.success() {
-        Ok(())
-    } else {
-        Err(failed(std::io::Error::other(
-            String::from_utf8_lossy(&done.stderr).into_owned(),
-        )))
+    // What a killed driver left would be copied into, not over.
+    if artifact.exists() {
+        std::fs::remove_dir_all(artifact).map_err(failed)?;
     }
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--"]).arg(&from).arg(artifact);
+    let done = process::run(copy, COPY)
+        .await
+        .map_err(|e| failed(std::io::Error::other(e.to_string())))?;
+    if !done.status.success() {
+        let why = String::from_utf8_lossy(&done.stderr).into_owned();
+        return Err(failed(std::io::Error::other(why)));
+    }
+    // Of the copy, not of the source: what is checked is what nodes get.
+    let mut locked = Vec::new();
+    list_files(artifact, artifact, &mut locked)?;
+    let found = BuildSpec::new(&component.name, &order.spec.version, locked).digest;
+    if found == order.spec.digest {
+        return Ok(());
+    }
+    Err(BuildError::Changed {
+        build: order.build.name.clone(),
+        path: from,
+        expected: order.spec.digest,
+        found,
+    })
 }
 
 async fn run_script(
@@ -412,6 +504,7 @@ async fn run_script(
     order: &Order,
     place: &Path,
     artifact: &Path,
+    attempt: u32,
 ) -> Result<(), BuildError> {
     let failed = |tried, path: &Path| {
         let path = path.to_owned();
@@ -434,53 +527,24 @@ async fn run_script(
             .insert(name.to_owned(), path.to_string_lossy().into_owned());
     }
     // How the package index is reached is this machine's matter: pip reads it from these.
-    for (name, value) in std::env::vars().filter(|(name, _)| passes_to_builds(name)) {
-        script.environment.insert(name, value);
-    }
+    script.environment.extend(settings::package_tools());
     let host = LocalHost::new();
-    let node = NodeAddress {
-        node: order.build.name.clone(),
-        directory: place.to_string_lossy().into_owned(),
-        pid_file: None,
-    };
-    let token = FencingToken {
-        home: home.store().home().to_owned(),
-        counter: 1,
-    };
-    let id = format!("prepare.{}", order.attempt);
+    let (node, token) = (preparation_node(order, place), preparation_token(home));
     let step = Step {
-        id: id.clone(),
+        id: format!("prepare.{attempt}"),
         action: Lifecycle::Prepare.word().to_owned(),
         work: Work::Script(script),
     };
-    loop {
-        let sight = host.run(&node, &token, &step, PATIENCE).await?;
-        match sight.steps.get(&id) {
-            Some(StepState::Running) => {}
-            Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
-            Some(StepState::Ended(end)) => {
-                return Err(BuildError::Prepare {
-                    build: order.build.name.clone(),
-                    exit: end.exit,
-                    log: end.log_tail.clone(),
-                });
-            }
-            Some(StepState::Died) | None => return Err(BuildError::CutOff(order.build.name.clone())),
-        }
+    let build = order.build.name.clone();
+    match host.finish(&node, &token, &step).await? {
+        Finished::Ended(end) if end.exit == 0 => Ok(()),
+        Finished::Ended(end) => Err(BuildError::Prepare {
+            build,
+            exit: end.exit,
+            log: end.log_tail,
+        }),
+        Finished::CutOff => Err(BuildError::CutOff(build)),
     }
-}
-
-/// Settings of package tools and proxies, nothing else: what our own environment holds is none of a script's business.
-fn passes_to_builds(name: &str) -> bool {
-    const NAMES: [&str; 6] = [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "SSL_CERT_FILE",
-        "REQUESTS_CA_BUNDLE",
-        "CARGO_HOME",
-    ];
-    name.starts_with("PIP_") || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// The locked set as pip's requirements with hashes.

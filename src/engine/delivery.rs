@@ -12,7 +12,7 @@ use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
 use crate::model::environment::ReportSink;
 use crate::model::upgrade::Event;
-use crate::report::{self, Courier, FileSink, LineSink, Sink, WebhookError, WebhookSink};
+use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, WebhookError, WebhookSink};
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, UpgradeRecord};
 
@@ -58,51 +58,64 @@ fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
     format!("{}/{}", fleet.environment.name, sink.name)
 }
 
-/// Whoever drains an environment's outbox.
-///
-/// # Errors
-/// A sink that cannot be made ready.
-pub fn courier(home: &Home, fleet: &Fleet) -> Result<Courier, DeliveryError> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    for stated in &fleet.environment.spec.reports {
-        let ReportSink {
-            name,
-            file,
-            webhook,
-            stdout,
-        } = stated;
-        let outbox = outbox_name(fleet, stated);
-        if let Some(file) = file {
-            let directory = home.environment(&fleet.environment.name);
-            make_private(&directory).map_err(|source| DeliveryError::Directory {
-                sink: name.clone(),
-                directory: directory.clone(),
-                source,
-            })?;
-            sinks.push(Box::new(FileSink::new(outbox, directory.join(&file.path))));
-        } else if let Some(webhook) = webhook {
-            let url = fleet
-                .secrets
-                .text(&webhook.url)
-                .map_err(|source| DeliveryError::Secret {
-                    sink: name.clone(),
-                    source,
-                })?;
-            let options = HttpOptions {
-                route: Route::EnvironmentProxy,
-                ..HttpOptions::default()
-            };
-            let sink = WebhookSink::new(outbox, &url, &options, Arc::new(Timestamp::now));
-            sinks.push(Box::new(sink.map_err(|source| DeliveryError::Webhook {
-                sink: name.clone(),
-                source,
-            })?));
-        } else if stdout.is_some() {
-            sinks.push(Box::new(LineSink::new(outbox, Box::new(std::io::stderr()))));
+/// Whoever drains an environment's outbox, and the sinks that cannot be made ready: their reports wait, and hold nothing up.
+/// `lines` is what the sink `stdout` writes to.
+#[must_use]
+pub fn courier(home: &Home, fleet: &Fleet, lines: &Arc<dyn Lines>) -> (Courier, Vec<DeliveryError>) {
+    let stated = fleet.environment.spec.reports.iter();
+    let (mut sinks, mut troubles) = (Vec::new(), Vec::new());
+    for made in stated.filter_map(|stated| sink(home, fleet, stated, lines).transpose()) {
+        match made {
+            Ok(sink) => sinks.push(sink),
+            Err(why) => troubles.push(why),
         }
     }
     let store: Arc<dyn Store> = Arc::clone(home.store()) as Arc<dyn Store>;
-    Ok(Courier::new(store, sinks, Arc::new(Timestamp::now)))
+    (Courier::new(store, sinks, Arc::new(Timestamp::now)), troubles)
+}
+
+fn sink(
+    home: &Home,
+    fleet: &Fleet,
+    stated: &ReportSink,
+    lines: &Arc<dyn Lines>,
+) -> Result<Option<Box<dyn Sink>>, DeliveryError> {
+    let ReportSink {
+        name,
+        file,
+        webhook,
+        stdout,
+    } = stated;
+    let outbox = outbox_name(fleet, stated);
+    if let Some(file) = file {
+        let directory = home.environment(&fleet.environment.name);
+        make_private(&directory).map_err(|source| DeliveryError::Directory {
+            sink: name.clone(),
+            directory: directory.clone(),
+            source,
+        })?;
+        return Ok(Some(Box::new(FileSink::new(outbox, directory.join(&file.path)))));
+    }
+    if let Some(webhook) = webhook {
+        let url = fleet
+            .secrets
+            .text(&webhook.url)
+            .map_err(|source| DeliveryError::Secret {
+                sink: name.clone(),
+                source,
+            })?;
+        let options = HttpOptions {
+            route: Route::EnvironmentProxy,
+            ..HttpOptions::default()
+        };
+        let sink = WebhookSink::new(outbox, &url, &options, Arc::new(Timestamp::now));
+        return Ok(Some(Box::new(sink.map_err(|source| DeliveryError::Webhook {
+            sink: name.clone(),
+            source,
+        })?)));
+    }
+    let lines = || LineSink::new(outbox, Arc::clone(lines));
+    Ok(stdout.as_ref().map(|_| Box::new(lines()) as Box<dyn Sink>))
 }
 
 /// Whether events reach standard error as reports already, so that whoever drives must not say them too.

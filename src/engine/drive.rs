@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 
 use super::world::{CommitError, Loaded, World};
 use crate::hosts::{HostError, NodeSight, StepState};
-use crate::model::upgrade::{Phase, StepIntent, UpgradeStatus};
-use crate::rollout::{Decision, NodeView, Observed, Plan, RolloutError, Seen, StepView, decide};
+use crate::model::upgrade::{Phase, StepIntent, UpgradeStatus, Wish};
+use crate::rollout::{Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide};
 
 /// Bounds of the loop's waiting.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Limits {
     pub notes_every: Duration,
     /// Nodes looked at together; each costs a process or a channel.
     pub looks_at_once: usize,
+    /// A turn that comes later than this was held up from outside (a stopped process, a sleeping machine): nobody watched.
+    pub longest_turn: Duration,
 }
 
 impl Default for Limits {
@@ -36,6 +39,7 @@ impl Default for Limits {
             renew_every: Duration::from_secs(5),
             notes_every: Duration::from_secs(2),
             looks_at_once: 32,
+            longest_turn: Duration::from_secs(30),
         }
     }
 }
@@ -84,7 +88,14 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
     let mut renew_at = tokio::time::Instant::now() + limits.renew_every;
     let mut stopping = false;
     let mut conflicts = 0;
+    let mut watching_since = world.now();
+    let mut last_turn = watching_since;
     loop {
+        let now = world.now();
+        if now.duration_since(last_turn).unsigned_abs() > limits.longest_turn {
+            watching_since = now;
+        }
+        last_turn = now;
         // A node that serves a newer token has heard of another driver: the lease says whether we may go on at all.
         if nodes.take_fenced() || tokio::time::Instant::now() >= renew_at {
             world.renew().await?;
@@ -92,11 +103,13 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
         }
         let Loaded { status, wish, version } = &loaded;
         world.watch(status, &nodes.sights);
-        let decision = decide(plan, status, &nodes.observed(world, *wish, status))?;
+        let decision = decide(plan, status, &nodes.observed(world, watching_since, *wish, status))?;
         let material = is_material(status, &decision);
         if material || (decision.status != **status && tokio::time::Instant::now() >= notes_at) {
             match world.commit(*version, &decision).await {
                 Ok(version) => {
+                    // Traffic leaves a node that was just taken out before anything is asked of it.
+                    world.watch(&decision.status, &nodes.sights);
                     loaded = Loaded {
                         status: Arc::new(decision.status),
                         wish: *wish,
@@ -118,9 +131,10 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             world.watch(&loaded.status, &nodes.sights);
             return Ok(Ending::Settled(Box::new(Arc::unwrap_or_clone(loaded.status))));
         }
-        // Only what is durable may be done: the effects are those of the status just written, or written before.
-        if !stopping {
-            for effect in &decision.effects {
+        // Only what is durable may be done: the effects are those of the status just written, or written before. A driver that
+        // ends begins no step, and waits for those that run.
+        for effect in &decision.effects {
+            if !stopping || nodes.runs(effect.node, &effect.intent) {
                 nodes.ensure(effect.node, &effect.intent);
             }
         }
@@ -189,6 +203,8 @@ struct Nodes<'a, W: World> {
     sights: Vec<Option<NodeSight>>,
     troubles: Vec<Option<String>>,
     looked_at: Vec<Option<tokio::time::Instant>>,
+    /// A node that could not do what it was asked is not asked again before.
+    ask_again_at: Vec<Option<tokio::time::Instant>>,
     flights: FuturesUnordered<Flight<'a>>,
     /// Which node is asked what: its own step, or a look.
     in_flight: BTreeMap<usize, Option<String>>,
@@ -215,6 +231,7 @@ impl<'a, W: World> Nodes<'a, W> {
             sights: vec![None; n],
             troubles: vec![None; n],
             looked_at: vec![None; n],
+            ask_again_at: vec![None; n],
             flights: FuturesUnordered::new(),
             in_flight: BTreeMap::new(),
             fenced: false,
@@ -231,6 +248,9 @@ impl<'a, W: World> Nodes<'a, W> {
         if let Some(Some(_)) = self.in_flight.get(&node) {
             return;
         }
+        if self.ask_again_at[node].is_some_and(|at| tokio::time::Instant::now() < at) {
+            return;
+        }
         self.in_flight.insert(node, Some(intent.id.clone()));
         let (world, intent, patience) = (self.world, intent.clone(), self.limits.step_patience);
         self.flights.push(Box::pin(async move {
@@ -241,6 +261,12 @@ impl<'a, W: World> Nodes<'a, W> {
                 answer,
             }
         }));
+    }
+
+    /// The node was seen to be at this step.
+    fn runs(&self, node: usize, intent: &StepIntent) -> bool {
+        let sight = self.sights[node].as_ref().filter(|_| self.troubles[node].is_none());
+        sight.and_then(|s| s.steps.get(&intent.id)) == Some(&StepState::Running)
     }
 
     fn look_at_the_stale(&mut self, status: &UpgradeStatus) {
@@ -292,8 +318,10 @@ impl<'a, W: World> Nodes<'a, W> {
             Ok(sight) => {
                 self.sights[node] = Some(sight);
                 self.troubles[node] = None;
+                self.ask_again_at[node] = None;
             }
             Err(e) => {
+                self.ask_again_at[node] = Some(tokio::time::Instant::now() + self.limits.look_every);
                 self.fenced |= matches!(e, HostError::Fenced { .. });
                 self.troubles[node] = Some(e.to_string());
             }
@@ -301,44 +329,48 @@ impl<'a, W: World> Nodes<'a, W> {
         true
     }
 
-    fn observed(&self, world: &W, wish: crate::model::upgrade::Wish, status: &UpgradeStatus) -> Observed {
-        let now = world.now();
+    fn observed(&self, world: &W, watching_since: Timestamp, wish: Wish, status: &UpgradeStatus) -> Observed {
         let nodes = (0..self.plan.nodes.len())
-            .map(|i| match (&self.troubles[i], &self.sights[i]) {
-                (Some(why), _) => NodeView::Unreachable { why: why.clone() },
-                (None, None) => NodeView::NotYet,
-                (None, Some(sight)) => NodeView::Seen(self.seen(i, sight, status)),
+            .map(|i| NodeView {
+                look: match (&self.troubles[i], &self.sights[i]) {
+                    (Some(why), _) => Look::Unreachable { why: why.clone() },
+                    (None, None) => Look::NotYet,
+                    (None, Some(sight)) => Look::Seen(seen(i, sight, status)),
+                },
+                signals: world.signals(i),
             })
             .collect();
         Observed {
-            now,
+            now: world.now(),
+            watching_since,
             wish,
-            prepared: world.prepared(),
+            // Whoever goes back, or has passed that point, needs no build made ready.
+            prepared: match status.phase {
+                Phase::Pending | Phase::Preflight if wish == Wish::Proceed => world.prepared(),
+                _ => Prepared::Pending,
+            },
             nodes,
             blockers: blockers_if_needed(world, status),
         }
     }
+}
 
-    fn seen(&self, i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
-        let watched = self.world.watched(i);
-        let intent = status.nodes.get(i).and_then(|n| n.step.as_ref());
-        let step = intent.and_then(|s| sight.steps.get(&s.id)).map(|s| match s {
-            StepState::Running => StepView::Running,
-            StepState::Died => StepView::Died,
-            StepState::Ended(end) => StepView::Ended {
-                exit: end.exit,
-                log_tail: end.log_tail.clone(),
-            },
-        });
-        Seen {
-            current: sight.current,
-            releases: sight.releases.clone(),
-            running: sight.running.as_ref().and_then(|r| r.build),
-            step,
-            free_bytes: sight.free_bytes,
-            serving: watched.serving,
-            readings: watched.readings,
-        }
+fn seen(i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
+    let intent = status.nodes.get(i).and_then(|n| n.step.as_ref());
+    let step = intent.and_then(|s| sight.steps.get(&s.id)).map(|s| match s {
+        StepState::Running => StepView::Running,
+        StepState::Died => StepView::Died,
+        StepState::Ended(end) => StepView::Ended {
+            exit: end.exit,
+            log_tail: end.log_tail.clone(),
+        },
+    });
+    Seen {
+        current: sight.current,
+        releases: sight.releases.clone(),
+        running: sight.running.as_ref().and_then(|r| r.build),
+        step,
+        free_bytes: sight.free_bytes,
     }
 }
 

@@ -1,17 +1,18 @@
 //! An environment made operable: its nodes with their hosts, its scripts with what they need. Everything that acts on a
 //! node goes through here, whether it brings an environment up or moves an upgrade on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
-use crate::model::environment::{Action, Component, SshRef};
+use crate::model::environment::{Component, SshRef};
+pub use crate::model::lifecycle::Lifecycle;
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
+use crate::model::values::Digest;
 use crate::secrets::{SecretError, Secrets};
 use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
@@ -72,79 +73,8 @@ pub struct Fleet {
     pub secrets: Secrets,
     renderer: Renderer,
     places: BTreeMap<String, Vec<Place>>,
-}
-
-/// How long an action may take unless the environment says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// Once, before the first start: a database cluster, certificates.
-    Setup,
-    /// Preflight.
-    Check,
-    /// Once a build: compilers run.
-    Prepare,
-    /// Unpacks a build.
-    Install,
-    /// Until the service is started.
-    Start,
-    /// Until the requests in flight have ended.
-    Stop,
-    /// A balancer's answer.
-    Drain,
-    /// A balancer's answer.
-    Admit,
-    /// First requests.
-    Warm,
-    /// Before the directory is deleted.
-    Remove,
-}
-
-impl Lifecycle {
-    /// The key under `actions`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Lifecycle::Setup => "setup",
-            Lifecycle::Check => "check",
-            Lifecycle::Prepare => "prepare",
-            Lifecycle::Install => "install",
-            Lifecycle::Start => "start",
-            Lifecycle::Stop => "stop",
-            Lifecycle::Drain => "drain",
-            Lifecycle::Admit => "admit",
-            Lifecycle::Warm => "warm",
-            Lifecycle::Remove => "remove",
-        }
-    }
-
-    /// Long enough for what such an action does on a slow machine, short enough to be noticed on the same day.
-    #[must_use]
-    pub fn default_timeout(self) -> Duration {
-        match self {
-            Lifecycle::Prepare => Duration::from_mins(30),
-            Lifecycle::Setup | Lifecycle::Install => Duration::from_mins(10),
-            Lifecycle::Start | Lifecycle::Warm | Lifecycle::Stop | Lifecycle::Remove => Duration::from_mins(2),
-            Lifecycle::Check | Lifecycle::Drain | Lifecycle::Admit => Duration::from_mins(1),
-        }
-    }
-
-    /// The component's action, if it has one.
-    #[must_use]
-    pub fn of(self, component: &Component) -> Option<&Action> {
-        let actions = &component.actions;
-        match self {
-            Lifecycle::Setup => actions.setup.as_ref(),
-            Lifecycle::Check => actions.check.as_ref(),
-            Lifecycle::Prepare => actions.prepare.as_ref(),
-            Lifecycle::Install => actions.install.as_ref(),
-            Lifecycle::Start => actions.start.as_ref(),
-            Lifecycle::Stop => actions.stop.as_ref(),
-            Lifecycle::Drain => actions.drain.as_ref(),
-            Lifecycle::Admit => actions.admit.as_ref(),
-            Lifecycle::Warm => actions.warm.as_ref(),
-            Lifecycle::Remove => actions.remove.as_ref(),
-        }
-    }
+    /// One a name, for all that ask it: its connections are bounded, however many nodes are watched.
+    databases: Mutex<BTreeMap<String, Database>>,
 }
 
 impl Fleet {
@@ -153,8 +83,8 @@ impl Fleet {
     /// # Errors
     /// Everything that is wrong with the files.
     pub fn read(home: &Home, workspace: &Workspace, name: &str, shift: PortShift) -> Result<Self, WorkspaceError> {
-        let environment = workspace.environment(name, shift)?;
-        Ok(Self::new(environment, workspace.templates()?, home))
+        let (environment, templates) = workspace.environment(name, shift)?;
+        Ok(Self::new(environment, templates, home))
     }
 
     /// Makes an environment operable. Speaks to nobody yet.
@@ -188,12 +118,31 @@ impl Fleet {
             secrets,
             renderer,
             places,
+            databases: Mutex::default(),
         }
     }
 
     /// The nodes of a component, in the environment's order.
     pub fn places(&self, component: &str) -> &[Place] {
         self.places.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// Identifies what is said of a component and how it is done: its part of the environment with the templates of the
+    /// folders that its actions come from. Its nodes and its first build have rules of their own.
+    #[must_use]
+    pub fn rules(&self, component: &Component) -> Digest {
+        let mut said = component.clone();
+        said.build = None;
+        said.nodes.clear();
+        let folder = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        let stated = component.actions.each().into_iter().filter_map(|(_, action)| action);
+        let folders: BTreeSet<String> = stated.map(|action| folder(&action.template)).collect();
+        let templates: Vec<_> = self
+            .renderer
+            .sources()
+            .filter(|(name, _)| folders.contains(&folder(name)))
+            .collect();
+        Digest::of(format!("{said:?}{templates:?}").as_bytes())
     }
 
     /// Every node of every component.
@@ -266,12 +215,19 @@ impl Fleet {
         })
     }
 
-    /// How a database of the environment is reached. Does not connect.
+    /// A database of the environment: the same one, with the same few connections, to all who ask. Does not connect.
     ///
     /// # Errors
     /// No such database, an address that does not render, a password that cannot be read.
     pub fn database(&self, name: &str) -> Result<Database, FleetError> {
-        Ok(Database::new(self.database_config(name)?))
+        // Each entry is made and put in by one call, so a panic elsewhere has left nothing half done.
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = databases.get(name) {
+            return Ok(database.clone());
+        }
+        let database = Database::new(self.database_config(name)?);
+        databases.insert(name.to_owned(), database.clone());
+        Ok(database)
     }
 
     /// As [`Fleet::database`], for those who open a session of their own.

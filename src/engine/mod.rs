@@ -1,6 +1,7 @@
 //! The loop around the decision: observe, decide, commit, act. It holds no state that matters: killed anywhere, the
 //! next driver reads the status, looks at the nodes, and goes on.
 
+pub mod adopt;
 pub mod builds;
 pub mod delivery;
 pub mod disturb;
@@ -13,4 +14,4 @@ pub mod up;
 mod world;
 
 pub use drive::{DriveError, Ending, Limits, drive};
-pub use world::{CommitError, Loaded, Watched, World};
+pub use world::{CommitError, Loaded, World};

@@ -1,6 +1,6 @@
 //! An upgrade from the operator's word to its end: lease, refusal or resumption, drive, and what is cleared away after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +12,19 @@ use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use crate::gates::stated;
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, Step, Work};
+use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, Rollout};
-use crate::model::upgrade::{Event, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
+use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
 use crate::report::{self, Subject};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
 use crate::store::{
-    BuildStatus, Commit, Expect, Holder, Store as _, StoreError, UpgradeRecord, WishChange, fresh_upgrade_name,
-    lease::local_liveness,
+    BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
+    fresh_upgrade_name, lease::local_liveness,
 };
 
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
@@ -208,6 +209,15 @@ impl HeldLease {
         &self.token
     }
 
+    /// Raises its counter above one that a node has seen: a restored state remembers less than its nodes.
+    ///
+    /// # Errors
+    /// Somebody else has it by now, or the state cannot be written.
+    pub fn raise(&mut self, above: u64) -> Result<(), StoreError> {
+        self.token = self.home.store().raise(&self.environment, &self.token, above)?;
+        Ok(())
+    }
+
     /// Says that the holder still lives.
     ///
     /// # Errors
@@ -243,17 +253,19 @@ impl KnownBuild {
     /// # Errors
     /// The state cannot be read.
     pub fn find(home: &Home, name: &str) -> Result<Option<Self>, StoreError> {
-        let Some(resource) = home.store().resource("Build", name)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
+        let resource = home.store().resource("Build", name)?;
+        resource.as_ref().map(Self::from_resource).transpose()
+    }
+
+    fn from_resource(resource: &Resource) -> Result<Self, StoreError> {
+        Ok(Self {
             spec: resource.spec_as()?,
             status: if resource.status.is_null() {
                 BuildStatus::default()
             } else {
                 resource.status_as()?
             },
-        }))
+        })
     }
 
     /// Every one, by name.
@@ -261,14 +273,9 @@ impl KnownBuild {
     /// # Errors
     /// The state cannot be read.
     pub fn all(home: &Home) -> Result<BTreeMap<String, Self>, StoreError> {
-        let names = home.store().resources("Build")?.into_iter().map(|r| r.name);
-        names
-            .filter_map(|name| {
-                Self::find(home, &name)
-                    .transpose()
-                    .map(|found| found.map(|b| (name, b)))
-            })
-            .collect()
+        let resources = home.store().resources("Build")?;
+        let builds = resources.iter().map(|r| Ok((r.name.clone(), Self::from_resource(r)?)));
+        builds.collect()
     }
 
     /// Of one component, by digest, as nodes name them.
@@ -371,17 +378,10 @@ impl Asked<'_> {
 
     fn begin(&self) -> Result<UpgradeRecord, SessionError> {
         let store = self.home.store();
-        let build = KnownBuild::find(self.home, &self.build.name)?
-            .ok_or_else(|| SessionError::UnknownBuild(self.build.name.clone()))?;
-        if let Some(quarantine) = build.status.quarantined_in(self.environment()) {
-            return Err(Refusal::Quarantined {
-                build: self.build.name.clone(),
-                environment: self.environment().to_owned(),
-                since: quarantine.at,
-                reason: quarantine.reason.clone(),
-            }
-            .into());
+        if KnownBuild::find(self.home, &self.build.name)?.is_none() {
+            return Err(SessionError::UnknownBuild(self.build.name.clone()));
         }
+        refuse_quarantined(self.home, self.build, self.environment())?;
         let spec = UpgradeSpec {
             environment: self.environment().to_owned(),
             component: self.component.name.clone(),
@@ -446,6 +446,27 @@ impl Asked<'_> {
     }
 }
 
+/// Refuses what failed in an environment: these very bytes, under whichever name they come.
+///
+/// # Errors
+/// [`Refusal::Quarantined`], or the state cannot be read.
+pub fn refuse_quarantined(home: &Home, build: &BuildRef, environment: &str) -> Result<(), SessionError> {
+    for (name, known) in KnownBuild::all(home)? {
+        if known.spec.digest == build.digest
+            && let Some(quarantine) = known.status.quarantined_in(environment)
+        {
+            return Err(Refusal::Quarantined {
+                build: name,
+                environment: environment.to_owned(),
+                since: quarantine.at,
+                reason: quarantine.reason.clone(),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// Held until a person says otherwise; one that is to be aborted goes on by itself.
 #[must_use]
 pub fn awaits_resume(record: &UpgradeRecord) -> bool {
@@ -477,7 +498,8 @@ pub async fn run(
         .component(&record.spec.component)
         .ok_or_else(unknown)?;
     let builds = KnownBuild::by_digest(home, &component.name)?;
-    let plan = plan(fleet, component, &record.name, &target.spec.reference());
+    let mut plan = plan(fleet, component, &record.name, &target.spec.reference());
+    plan.left_out = left_out_before(home, record)?;
     let world = LiveWorld::new(Parts {
         home,
         fleet: Arc::clone(fleet),
@@ -490,7 +512,6 @@ pub async fn run(
         preparation: Order {
             build: target.spec.reference(),
             spec: target.spec.clone(),
-            attempt: format!("{}.{}", record.name, record.status.phase as u8),
         },
         sinks: sinks(fleet),
         interrupt,
@@ -508,6 +529,20 @@ pub async fn run(
         prune(fleet, component, record, lease, status).await;
     }
     Ok(ending)
+}
+
+/// Nodes that the component's last upgrade before this one did not put back into service.
+fn left_out_before(home: &Home, record: &UpgradeRecord) -> Result<BTreeSet<String>, StoreError> {
+    let before = home.store().upgrades(Some(&record.spec.environment), u32::MAX)?;
+    let last = before
+        .into_iter()
+        .rfind(|u| u.name != record.name && u.spec.component == record.spec.component && u.status.phase.is_final());
+    let nodes = last.map(|u| u.status.nodes).unwrap_or_default();
+    Ok(nodes
+        .into_iter()
+        .filter(|n| n.drained || n.phase == NodePhase::OutOfService)
+        .map(|n| n.name)
+        .collect())
 }
 
 /// What is wanted, resolved from the environment.
@@ -533,19 +568,15 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
         component: component.name.clone(),
         version: build.version.clone(),
         release: build.digest,
+        rules: fleet.rules(component),
+        left_out: BTreeSet::new(),
         gates: component
             .gates
             .iter()
             .map(|gate| GatePlan {
                 name: gate.name.clone(),
                 deadline: gate.deadline,
-                age: gate.share.as_ref().map_or_else(
-                    || {
-                        let probe = component.probes.iter().find(|p| Some(&p.name) == gate.probe.as_ref());
-                        probe.map_or(Length::from_secs(5), |p| p.timeout)
-                    },
-                    |share| share.over,
-                ),
+                age: stated::age(component, gate),
             })
             .collect(),
         policy: Policy {
@@ -602,18 +633,15 @@ async fn prune(
         .zip(&status.nodes)
         .map(async |(place, node)| {
             let sight = place.host.observe(&place.address, &[]).await?;
-            // The agent keeps what is current and what runs; of the rest, what this upgrade came from goes last.
-            let mut kept: Vec<Digest> = node.from.into_iter().chain(status.to).collect();
-            kept.extend(sight.releases.iter().copied());
-            kept.dedup();
-            kept.truncate(keep);
             if sight.releases.len() <= keep {
                 return Ok(());
             }
             let step = Step {
                 id: format!("{}.{}.prune", record.name, lease.token().counter),
                 action: "prune".to_owned(),
-                work: Work::Prune { keep: kept },
+                work: Work::Prune {
+                    keep: kept(&sight, node.from, keep),
+                },
             };
             place
                 .host
@@ -626,6 +654,19 @@ async fn prune(
             tracing::warn!(%why, "old releases were not cleared away");
         }
     }
+}
+
+/// The releases that a node keeps, so many: what is current and what runs, then what this upgrade came from, then the newest.
+fn kept(sight: &NodeSight, from: Option<Digest>, keep: usize) -> Vec<Digest> {
+    let running = sight.running.as_ref().and_then(|r| r.build);
+    let wanted = sight.current.into_iter().chain(running).chain(from);
+    let mut kept = Vec::new();
+    for release in wanted.chain(sight.releases.iter().copied()) {
+        if kept.len() < keep && !kept.contains(&release) {
+            kept.push(release);
+        }
+    }
+    kept
 }
 
 /// What an upgrade's events are about.
@@ -661,4 +702,37 @@ pub fn steps_of(component: &Component) -> Vec<&'static str> {
     .filter(|(_, there)| *there)
     .map(|(action, _)| action.word())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_so_many_releases_and_of_those_that_nobody_needs_the_newest() {
+        type Row = (&'static [u8], u8, Option<u8>, usize, &'static [u8]);
+        let d = |n: u8| Digest::of(&[n]);
+        let sight = |newest_first: &[u8], current: u8| NodeSight {
+            current: Some(d(current)),
+            releases: newest_first.iter().map(|n| d(*n)).collect(),
+            ..NodeSight::default()
+        };
+        let rows: [Row; 5] = [
+            // 5 is on, the upgrade came from 4, and 3 is the newest of the others.
+            (&[5, 4, 3, 2, 1], 5, Some(4), 3, &[5, 4, 3]),
+            // Back on 4, from which it came; 5 failed and is the newest.
+            (&[5, 4, 3, 2, 1], 4, Some(4), 3, &[4, 5, 3]),
+            (&[5, 4, 3, 2, 1], 1, None, 2, &[1, 5]),
+            (&[5, 4, 3, 2, 1], 2, Some(5), 1, &[2]),
+            (&[2, 1], 2, Some(1), 3, &[2, 1]),
+        ];
+        for (releases, current, from, keep, expected) in rows {
+            let expected: Vec<Digest> = expected.iter().map(|n| d(*n)).collect();
+            assert_eq!(
+                kept(&sight(releases, current), from.map(d), keep),
+                expected,
+                "{releases:?} {current}"
+            );
+        }
+    }
 }

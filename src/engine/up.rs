@@ -4,22 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 
 use super::builds::{self, BuildError, Order};
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
+use super::interrupt::Interrupt;
 use super::session::KnownBuild;
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
+use crate::hosts::{FencingToken, Finished, Host as _, HostError, NodeSight, Step, Work};
 use crate::http::Connections;
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::Component;
 use crate::signals::http::HttpCall;
 use crate::store::StoreError;
 
-/// One wait for the end of a step.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// A service that was started answers within this: the slowest that we run need seconds.
 const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 /// Between two questions whether it answers yet.
@@ -58,6 +57,9 @@ pub enum UpError {
         /// What it says.
         why: String,
     },
+    /// Asked to end.
+    #[error("interrupted once the running steps had ended; the same command again goes on with it")]
+    Interrupted,
     /// A component's build.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -85,6 +87,8 @@ pub struct Bringing<'a> {
     pub token: FencingToken,
     /// Told what begins.
     pub on_step: &'a OnStep<'a>,
+    /// Lets the running steps end and begins no other.
+    pub interrupt: Interrupt,
 }
 
 impl Bringing<'_> {
@@ -98,17 +102,16 @@ impl Bringing<'_> {
         if let Some((build, spec)) = build
             && sights.iter().any(|s| s.current.is_none())
         {
+            self.may_begin()?;
             (self.on_step)(&format!("preparing {}", build.name));
             let order = Order {
                 build: build.clone(),
                 spec: spec.clone(),
-                attempt: format!("up{}", self.token.counter),
             };
             builds::prepare(self.home, self.fleet, &order).await?;
         }
         let nodes = places.iter().zip(&sights);
-        try_join_all(nodes.map(|(place, sight)| self.node_up(component, place, sight, build.map(|(b, _)| b)))).await?;
-        Ok(())
+        all(nodes.map(|(place, sight)| self.node_up(component, place, sight, build.map(|(b, _)| b)))).await
     }
 
     async fn node_up(
@@ -159,11 +162,7 @@ impl Bringing<'_> {
             .environment
             .context(&component.name, Some(&place.site), build);
         let client = crate::signals::http::client(None, None, Connections::Fresh);
-        for probe in &component.probes {
-            // Of a build that we do not know only what is asked of every build can be asked.
-            if !probe.builds.contains(build.map_or("", |b| &b.version)) {
-                continue;
-            }
+        for probe in component.probes_for(build.map(|b| b.version.as_str())) {
             let mute = |why: String| UpError::Mute {
                 node: place.site.name.clone(),
                 probe: probe.name.clone(),
@@ -183,7 +182,10 @@ impl Bringing<'_> {
                         Err(why) => why,
                     }));
                 }
-                tokio::time::sleep(ASK_EVERY).await;
+                tokio::select! {
+                    () = self.interrupt.wait() => return Err(UpError::Interrupted),
+                    () = tokio::time::sleep(ASK_EVERY) => {}
+                }
             }
         }
         Ok(())
@@ -194,7 +196,7 @@ impl Bringing<'_> {
     /// # Errors
     /// The first that could not be stopped.
     pub async fn down(&self, component: &Component) -> Result<(), UpError> {
-        try_join_all(self.fleet.places(&component.name).iter().map(async |place| {
+        all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
             if sight.running.is_some() && component.actions.stop.is_some() {
                 (self.on_step)(&format!("{}: stopping", place.site.name));
@@ -202,8 +204,7 @@ impl Bringing<'_> {
             }
             Ok::<_, UpError>(())
         }))
-        .await?;
-        Ok(())
+        .await
     }
 
     /// Deletes a component's node directories with everything in them.
@@ -211,7 +212,7 @@ impl Bringing<'_> {
     /// # Errors
     /// The first that could not be deleted.
     pub async fn remove(&self, component: &Component) -> Result<(), UpError> {
-        try_join_all(self.fleet.places(&component.name).iter().map(async |place| {
+        all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
             if component.actions.remove.is_some() && sight.set_up {
                 self.script(component, place, None, Lifecycle::Remove).await?;
@@ -220,8 +221,7 @@ impl Bringing<'_> {
             place.host.destroy(&place.address, &self.token).await?;
             Ok::<_, UpError>(())
         }))
-        .await?;
-        Ok(())
+        .await
     }
 
     async fn script(
@@ -257,27 +257,31 @@ impl Bringing<'_> {
         )
     }
 
-    async fn finish(&self, place: &Place, step: &Step) -> Result<(), UpError> {
-        loop {
-            let sight = place.host.run(&place.address, &self.token, step, PATIENCE).await?;
-            match sight.steps.get(&step.id) {
-                Some(StepState::Running) => {}
-                Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
-                Some(StepState::Ended(end)) => {
-                    return Err(UpError::Step {
-                        node: place.site.name.clone(),
-                        action: step.action.clone(),
-                        exit: end.exit,
-                        log: end.log_tail.clone(),
-                    });
-                }
-                Some(StepState::Died) | None => {
-                    return Err(UpError::CutOff {
-                        node: place.site.name.clone(),
-                        action: step.action.clone(),
-                    });
-                }
-            }
+    fn may_begin(&self) -> Result<(), UpError> {
+        if self.interrupt.is_set() {
+            Err(UpError::Interrupted)
+        } else {
+            Ok(())
         }
     }
+
+    async fn finish(&self, place: &Place, step: &Step) -> Result<(), UpError> {
+        self.may_begin()?;
+        let (node, action) = (place.site.name.clone(), step.action.clone());
+        match place.host.finish(&place.address, &self.token, step).await? {
+            Finished::Ended(end) if end.exit == 0 => Ok(()),
+            Finished::Ended(end) => Err(UpError::Step {
+                node,
+                action,
+                exit: end.exit,
+                log: end.log_tail,
+            }),
+            Finished::CutOff => Err(UpError::CutOff { node, action }),
+        }
+    }
+}
+
+/// Waits for every node, whatever becomes of one: what goes on there would go on unseen.
+async fn all(nodes: impl Iterator<Item = impl Future<Output = Result<(), UpError>>>) -> Result<(), UpError> {
+    join_all(nodes).await.into_iter().collect()
 }

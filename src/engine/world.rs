@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::hosts::{HostError, NodeSight};
 use crate::model::upgrade::{Blocker, StepIntent, UpgradeStatus, Wish};
-use crate::rollout::{Decision, Prepared, Reading, Serving};
+use crate::rollout::{Decision, Prepared, Signals};
 
 /// An upgrade as it is written down.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,15 +19,6 @@ pub struct Loaded {
     pub wish: Wish,
     /// Rises with every write of the status; a commit names the one that it was decided from.
     pub version: u64,
-}
-
-/// What the signals say of one node.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Watched {
-    /// Its probes, since its service started.
-    pub serving: Serving,
-    /// Its gates, over the window that the status names; empty while there is none.
-    pub readings: Vec<Reading>,
 }
 
 /// Why a commit did not happen. In every case nothing of it is visible.
@@ -74,7 +65,7 @@ pub trait World {
     fn watch(&self, status: &UpgradeStatus, sights: &[Option<NodeSight>]);
 
     /// What the signals say of a node now.
-    fn watched(&self, node: usize) -> Watched;
+    fn signals(&self, node: usize) -> Signals;
 
     /// Whether the build's artifact is there; the first call begins its preparation.
     fn prepared(&self) -> Prepared;

@@ -6,22 +6,22 @@
 //! sources and what simulation says about them.
 
 mod arrivals;
-pub mod control;
 pub mod evidence;
 mod exact;
 pub mod plan;
 pub mod probe;
 pub mod share;
 pub mod simulation;
+pub mod stated;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::sample::{Outcome, Sample};
 pub use crate::model::upgrade::Verdict;
-pub use control::{Blame, shared_degradation};
 pub use evidence::{Evidence, EvidenceError, Replay};
 pub use probe::{ProbeGate, ProbeTest};
 pub use share::{FAIL_BLOCK, ShareGate, ShareTest, fail_block, split_alpha};
+pub use stated::{StatedError, StatedGate};
 
 /// The version of the `libm` crate whose logarithms and powers the readings use; a test holds it to Cargo.lock.
 pub const LIBM_VERSION: &str = "0.2.16";

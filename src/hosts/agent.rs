@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use super::{
     FencingToken, FilePosition, Host, HostError, NodeAddress, NodeSight, Piece, RunningService, Script, Step, StepEnd,
-    StepState, TailFrom, Work,
+    StepState, Tail, TailFrom, Work,
 };
 use crate::model::values::Digest;
 
@@ -65,6 +65,15 @@ pub(crate) struct Feed<'a> {
 }
 
 impl Feed<'_> {
+    /// A script alone.
+    #[cfg(test)]
+    pub(crate) fn of(script: &str) -> Self {
+        Self {
+            script: script.to_owned(),
+            body: None,
+        }
+    }
+
     /// The arguments of `sh`. With a body, the script is taken from stdin first, to the byte: a shell that reads its script
     /// from stdin by itself reads ahead.
     pub(crate) fn arguments(&self) -> Vec<String> {
@@ -255,13 +264,7 @@ impl<S: Shell> Host for S {
             .await
     }
 
-    async fn tail(
-        &self,
-        node: &NodeAddress,
-        file: &str,
-        from: TailFrom,
-        at_most: usize,
-    ) -> Result<Option<Piece>, HostError> {
+    async fn tail(&self, node: &NodeAddress, file: &str, from: TailFrom, at_most: usize) -> Result<Tail, HostError> {
         let tried = format!("read {file}");
         let (inode, offset) = match from {
             TailFrom::Start => ("start".to_owned(), 0),
@@ -278,19 +281,24 @@ impl<S: Shell> Host for S {
         let head = String::from_utf8_lossy(parts.next().unwrap_or_default());
         let bytes = parts.next().unwrap_or_default();
         let words: Vec<&str> = head.split(' ').collect();
+        let number = |text| ask.number::<u64>(text);
+        let current = |text| (text != "-").then(|| number(text)).transpose();
         match words[..] {
-            ["absent"] => Ok(None),
-            ["tail", inode, size, offset] => {
-                let number = |text| ask.number::<u64>(text);
-                Ok(Some(Piece {
+            ["gone", now] => Ok(Tail {
+                current: current(now)?,
+                piece: None,
+            }),
+            ["tail", inode, size, offset, now] => Ok(Tail {
+                current: current(now)?,
+                piece: Some(Piece {
                     from: FilePosition {
                         inode: number(inode)?,
                         offset: number(offset)?,
                     },
                     size: number(size)?,
                     bytes: bytes.to_vec(),
-                }))
-            }
+                }),
+            }),
             _ => Err(ask.not_understood(&head)),
         }
     }
@@ -504,6 +512,12 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
             ["setup"] => sight.set_up = true,
             ["current", hex] => sight.current = Some(who.digest(hex)?),
             ["release", hex] => sight.releases.push(who.digest(hex)?),
+            ["fence", home, counter] => {
+                sight.fence = Some(FencingToken {
+                    home: home.to_owned(),
+                    counter: who.number(counter)?,
+                });
+            }
             ["running", build, pid, since] => {
                 sight.running = Some(RunningService {
                     build: match build {
@@ -572,12 +586,6 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         let deadline = script.deadline.max(SHORTEST_DEADLINE);
         line(&format!("deadline_{role}"), &seconds(deadline));
         line(&format!("deadline_cs_{role}"), &(deadline.as_millis() / 10).to_string());
-        let mut more = Vec::new();
-        for (name, value) in &script.environment {
-            ask.check("name of a variable", name, is_word)?;
-            more.push(quoted(&format!("{name}={value}")));
-        }
-        line(&format!("environment_{role}"), &more.join(" "));
         let text = if script.text.starts_with("#!") {
             script.text.clone()
         } else {
@@ -585,6 +593,18 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         };
         roles.push(role);
         let _ = write!(files, " &&\n\tput {role} '{}'", octal(text.as_bytes()));
+        let mut exports = String::new();
+        for (name, value) in &script.environment {
+            ask.check("name of a variable", name, is_variable)?;
+            let _ = writeln!(exports, "export {name}={}", quoted(value));
+        }
+        if !exports.is_empty() {
+            let _ = write!(
+                files,
+                " &&\n\tput 'secrets/{role}.environment' '{}'",
+                octal(exports.as_bytes())
+            );
+        }
         for (name, content) in &script.secrets {
             ask.check("name of a secret", name, is_word)?;
             let _ = write!(files, " &&\n\tput 'secrets/{role}/{name}' '{}'", octal(content));
@@ -636,6 +656,13 @@ fn is_word(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// What a shell can export.
+fn is_variable(text: &str) -> bool {
+    is_word(text)
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Seconds as `timeout` and `flock` take them.

@@ -176,6 +176,26 @@ look_current() {
 	fi
 }
 
+# Sets $newest_first to the complete releases, the one completed last first.
+look_releases() {
+	newest_first=''
+	for complete in releases/*/.complete; do
+		[ -e "$complete" ] || continue
+		complete=${complete#releases/}
+		complete=${complete%/.complete}
+		is_digest "$complete" || continue
+		sorted='' next=$complete
+		for other in $newest_first; do
+			# shellcheck disable=SC3013 # -nt is in dash, bash, busybox and the POSIX of 2024
+			if [ -n "$next" ] && [ "releases/$next/.complete" -nt "releases/$other/.complete" ]; then
+				sorted="$sorted $next" next=''
+			fi
+			sorted="$sorted $other"
+		done
+		newest_first="$sorted $next"
+	done
+}
+
 # look_step ID: sets $state to running, died, ended, or empty for a step that never began.
 look_step() {
 	state='' at=steps/$1
@@ -258,12 +278,11 @@ sight() {
 	[ ! -e .set-up ] || printf 'setup\n'
 	look_current
 	[ -z "$current" ] || printf 'current %s\n' "$current"
-	for complete in releases/*/.complete; do
-		[ -e "$complete" ] || continue
-		complete=${complete#releases/}
-		complete=${complete%/.complete}
-		! is_digest "$complete" || printf 'release %s\n' "$complete"
-	done
+	look_releases
+	for complete in $newest_first; do printf 'release %s\n' "$complete"; done
+	if [ -s fence ]; then
+		read -r seen_home seen <fence && printf 'fence %s %s\n' "$seen_home" "$seen"
+	fi
 	! look_service || printf 'running %s %s %s\n' "$service_release" "$service_pid" "$service_since"
 	for id in $asked; do
 		look_step "$id"
@@ -303,40 +322,52 @@ call_observe() {
 	fi
 }
 
-# Prints a piece of a file: a line `tail INODE SIZE OFFSET`, then the bytes.
+# Prints a piece of a followed file, whatever it is called by now: a line `tail INODE SIZE OFFSET CURRENT`, then the bytes.
+# CURRENT is the inode that the path names now, `-` when there is no such file; `gone CURRENT` says that the file that was
+# followed is nowhere beside it. Log rotation renames a file to a longer name, and its writer goes on with it for a while.
 call_tail() {
 	cd -P -- "$dir" 2>/dev/null || fail 'enter the node directory' "cannot enter $dir"
 	case $file in -*) file=./$file ;; esac
+	current='-'
 	# shellcheck disable=SC2046 # two numbers
 	set -- $(stat -L -c '%i %s' -- "$file" 2>/dev/null)
-	if [ $# -ne 2 ]; then
-		[ ! -e "$file" ] || fail 'read the file' "cannot look at $file"
-		printf 'absent\n'
+	if [ $# -eq 2 ]; then
+		current=$1
+	elif [ -e "$file" ]; then
+		fail 'read the file' "cannot look at $file"
+	fi
+	case $inode in
+	start) inode=$current offset=0 ;;
+	end) inode=$current offset=${2-0} ;;
+	esac
+	name=$file
+	if [ "$inode" != "$current" ]; then
+		name=''
+		while read -r found beside; do
+			[ "$found" != "$inode" ] || name=$beside
+		done <<-LIST
+			$(stat -c '%i %n' -- "$file"?* 2>/dev/null)
+		LIST
+	fi
+	if [ -z "$name" ] || [ "$inode" = - ]; then
+		printf 'gone %s\n' "$current"
 		return 0
 	fi
-	[ -r "$file" ] || fail 'read the file' "no permission to read $file"
-	if [ "$inode" = start ]; then
-		inode=$1 offset=0
-	elif [ "$inode" = end ]; then
-		inode=$1 offset=$2
-	elif [ "$inode" != "$1" ]; then
-		# Rotated: the rest of the file that was followed comes first, if it still lies beside under another name.
-		while read -r old old_size name; do
-			if [ "$old" = "$inode" ] && [ "$old_size" -gt "$offset" ] && [ -n "$name" ]; then
-				file=$name
-				set -- "$old" "$old_size"
-				break
-			fi
-		done <<-LIST
-			$(stat -c '%i %s %n' -- "$file"?* 2>/dev/null)
-		LIST
-		[ "$inode" = "$1" ] || inode=$1 offset=0
-	elif [ "$2" -lt "$offset" ]; then
-		# Cut back in place.
-		offset=0
-	fi
-	printf 'tail %s %s %s\n' "$1" "$2" "$offset"
-	[ "$2" -eq "$offset" ] || tail -c "+$((offset + 1))" -- "$file" | head -c "$at_most"
+	[ -f "$name" ] || fail 'read the file' "$name is not a file"
+	[ -r "$name" ] || fail 'read the file' "no permission to read $name"
+	# Opened before it is looked at: its name may go to another file in between.
+	piece 4<"$name" || fail 'read the file' "$name was renamed meanwhile"
+}
+
+# Prints the piece of the file on descriptor 4. False when that is another file than the one that is followed.
+piece() {
+	# shellcheck disable=SC2046 # two numbers
+	set -- $(stat -L -c '%i %s' /proc/self/fd/4)
+	[ "${1-}" = "$inode" ] || return 1
+	# Cut back in place: from its beginning.
+	[ "$2" -ge "$offset" ] || offset=0
+	printf 'tail %s %s %s %s\n' "$inode" "$2" "$offset" "$current"
+	[ "$2" -eq "$offset" ] || tail -c "+$((offset + 1))" <&4 | head -c "$at_most"
 }
 
 # Prints the established connections of the service's processes to $port: one line `socket ADDRESS:PORT` each, both in the
@@ -685,9 +716,10 @@ run_script() {
 			STAGEGATE_RELEASE_DIR="$place" STAGEGATE_SECRETS_DIR="$node/$at/secrets/$role" \
 			STAGEGATE_DEADLINE_S="$deadline" STAGEGATE_STEP="$mark"
 		[ "$work" != install ] || set -- "$@" STAGEGATE_ARTIFACT="$node/artifacts/$release"
-		# Quoted words, as the caller wrote them.
-		eval "more=\$environment_$role"
-		eval "set -- \"\$@\" $more"
+		# Read by the shell that becomes the script: an argument would stand in the process list.
+		more=./$at/secrets/$role.environment
+		# shellcheck disable=SC2016 # expanded by the shell that is started
+		[ ! -e "$more" ] || set -- "$@" sh -c '. "$1" && shift && exec "$@"' sh "$more"
 		# `timeout` leads a process group of its own, with what it runs in it.
 		exec env -i "$@" timeout -k "$grace" "$deadline" "./$at/$role" </dev/null >"$at/out.$role" 2>&1 6>&-
 	)
@@ -707,9 +739,9 @@ run_script() {
 		survive=$?
 	fi
 	printf '' >"$at/group"
-	for secret in "$at/secrets/$role"/* "$at/secrets/$role"/.[!.]*; do
+	for secret in "$at/secrets/$role"/* "$at/secrets/$role"/.[!.]* "$at/secrets/$role.environment"; do
 		[ ! -e "$secret" ] || {
-			rm -rf -- "$at/secrets/$role"
+			rm -rf -- "$at/secrets/$role" "$at/secrets/$role.environment"
 			break
 		}
 	done

@@ -46,7 +46,7 @@ pub struct FencingToken {
 pub struct NodeSight {
     /// The release that `current` points to.
     pub current: Option<Digest>,
-    /// Releases whose completion marker exists.
+    /// Releases whose completion marker exists, the one completed last first.
     pub releases: Vec<Digest>,
     /// The service process, if it lives.
     pub running: Option<RunningService>,
@@ -56,6 +56,8 @@ pub struct NodeSight {
     pub free_bytes: u64,
     /// Whether the component's `setup` was completed here.
     pub set_up: bool,
+    /// The highest token that it has seen; `None` before the first.
+    pub fence: Option<FencingToken>,
 }
 
 /// A living service process.
@@ -89,6 +91,18 @@ pub struct StepEnd {
     /// The last lines of its output, bounded and stripped of control characters.
     pub log_tail: String,
 }
+
+/// How a step that was waited for came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// It ended and wrote its exit status.
+    Ended(StepEnd),
+    /// Its process was killed, or the machine restarted.
+    CutOff,
+}
+
+/// One wait for the end of a step: short enough for a connection that is lost in between to be noticed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a step does on a node. All are idempotent, each in a step directory of its own. The node's journal has a line
 /// `start` and a line `end rc=N` for each that ran, and a line `skip` for one that found nothing to do.
@@ -146,18 +160,19 @@ pub struct Script {
     pub deadline: Duration,
     /// Name and content of each secret, given as 0600 files for as long as the step runs.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Environment variables beside those that every step gets. No secrets: they stand in the process list.
+    /// Environment variables beside those that every step gets. They may hold secrets (the password of a package index), so
+    /// they travel and lie as secrets do; only the script's own environment shows them.
     pub environment: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Script {
-    /// Names the secrets and hides their content (I8).
+    /// Names the secrets and variables and hides their content (I8).
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Script")
             .field("text", &format_args!("{} bytes", self.text.len()))
             .field("deadline", &self.deadline)
             .field("secrets", &self.secrets.keys().collect::<Vec<_>>())
-            .field("environment", &self.environment)
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .finish()
     }
 }
@@ -196,7 +211,9 @@ pub enum HostError {
         why: String,
     },
     /// The node has seen a newer token: another driver has taken over.
-    #[error("node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over")]
+    #[error(
+        "node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over. Where this state was restored from a backup, `stagegate adopt ENVIRONMENT` catches up"
+    )]
     Fenced {
         /// The node.
         node: String,
@@ -206,7 +223,7 @@ pub enum HostError {
         ours: String,
     },
     /// The node belongs to another home.
-    #[error("node {node} serves another home ({seen}); adopt it first")]
+    #[error("node {node} serves another home ({seen}); `stagegate adopt ENVIRONMENT` takes its nodes over")]
     ForeignHome {
         /// The node.
         node: String,
@@ -244,6 +261,25 @@ pub trait Host: Send + Sync {
         patience: Duration,
     ) -> impl Future<Output = Result<NodeSight, HostError>> + Send;
 
+    /// Runs a step and waits for its end, which comes by the deadlines of its scripts at the latest.
+    fn finish(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        step: &Step,
+    ) -> impl Future<Output = Result<Finished, HostError>> + Send {
+        async move {
+            loop {
+                let mut sight = self.run(node, token, step, PATIENCE).await?;
+                match sight.steps.remove(&step.id) {
+                    Some(StepState::Running) => {}
+                    Some(StepState::Ended(end)) => return Ok(Finished::Ended(end)),
+                    Some(StepState::Died) | None => return Ok(Finished::CutOff),
+                }
+            }
+        }
+    }
+
     /// Brings a prepared build to the node, complete or not at all; costs one look when it is already there.
     fn deliver(
         &self,
@@ -253,7 +289,8 @@ pub trait Host: Send + Sync {
         artifact: &std::path::Path,
     ) -> impl Future<Output = Result<(), HostError>> + Send;
 
-    /// Makes the node serve this token's home from now on, whichever it served before.
+    /// Makes the node serve this token's home from now on, whichever it served before. Of its own home it has seen no higher
+    /// token than this one, or it refuses as ever.
     fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Deletes the node directory with everything in it, running nothing. Refuses while its service or a step runs;
@@ -261,17 +298,17 @@ pub trait Host: Send + Sync {
     fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Reads on in a file, for following a log: at most `at_most` bytes (and never more than 1 MiB). `file` is relative to
-    /// the node directory or absolute. `None` when there is no such file.
+    /// the node directory or absolute.
     ///
-    /// A file that was rotated away is read to its end first, if it lies beside the new one under a longer name; one that
-    /// was cut back is read from its beginning.
+    /// A file is told by its inode: one that was renamed is read on under its new name, as long as that lies beside the old
+    /// one and begins with it (`server.log.1`). One that was cut back is read from its beginning.
     fn tail(
         &self,
         node: &NodeAddress,
         file: &str,
         from: TailFrom,
         at_most: usize,
-    ) -> impl Future<Output = Result<Option<Piece>, HostError>> + Send;
+    ) -> impl Future<Output = Result<Tail, HostError>> + Send;
 
     /// The local ends of the service's established TCP connections (of its process and all below it) to a remote port:
     /// tells whose session a database client is.
@@ -300,6 +337,15 @@ pub struct FilePosition {
     pub inode: u64,
     /// Bytes from its beginning.
     pub offset: u64,
+}
+
+/// What a look at a followed file found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// Inode of the file that the path names now; `None` when there is none.
+    pub current: Option<u64>,
+    /// What is at the position; `None` when that file is not to be found.
+    pub piece: Option<Piece>,
 }
 
 /// What was read of a file.

@@ -20,6 +20,8 @@ use super::agent::{Answer, Carriage, Feed, Shell, converse};
 
 /// A host that answers no SYN in this time is down or behind a wall that drops packets.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Reading the configuration, connecting and logging in: seconds over slow jump hosts, so one that takes this long hangs.
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
 /// Three of these without a sign of life (`ServerAliveCountMax` is 3 unless configured) end a connection: 15 s.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A driver that was killed leaves its master connection behind; unused, it ends by itself after ten minutes.
@@ -85,7 +87,11 @@ impl SshHost {
             return Ok(Arc::clone(master));
         }
         retire(kept.take());
-        let master = Arc::new(self.connect().await?);
+        // Bounded by itself too: the other nodes of this host wait for it, and a call may have minutes.
+        let master = match tokio::time::timeout(LOGIN_LIMIT, self.connect()).await {
+            Ok(session) => Arc::new(session?),
+            Err(_) => return Err(self.unreachable(format!("no login within {} s", LOGIN_LIMIT.as_secs()))),
+        };
         *kept = Some(Arc::clone(&master));
         Ok(master)
     }
@@ -134,10 +140,12 @@ impl SshHost {
         Ok(unknown_keys(&String::from_utf8_lossy(&said.stdout)))
     }
 
-    /// Lets a master go that failed a call, unless another call has replaced it already.
-    async fn give_up(&self, master: &Arc<Session>) {
-        let mut kept = self.master.lock().await;
-        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, master)) {
+    /// Lets a master go that failed a call, unless another call has replaced it already, or is about to: then it holds the
+    /// lock, for as long as a login takes.
+    fn give_up(&self, master: &Arc<Session>) {
+        if let Ok(mut kept) = self.master.try_lock()
+            && kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, master))
+        {
             retire(kept.take());
         }
     }
@@ -180,15 +188,19 @@ impl Shell for SshHost {
     }
 
     async fn sh(&self, feed: Feed<'_>, limit: Duration) -> Result<Answer, HostError> {
-        // Never closed, so this cannot fail.
-        let _call = self.calls.acquire().await;
-        let master = self.master().await?;
-        let said = match tokio::time::timeout(limit, self.talk(&master, feed)).await {
+        let mut used = None;
+        let said = tokio::time::timeout(limit, async {
+            // Never closed, so this cannot fail.
+            let _call = self.calls.acquire().await;
+            let master = self.master().await?;
+            self.talk(used.insert(master), feed).await
+        });
+        let said = match said.await {
             Ok(said) => said,
             Err(_) => Err(self.unreachable(format!("no answer within {} s", limit.as_secs()))),
         };
-        if matches!(said, Err(HostError::Unreachable { .. })) {
-            self.give_up(&master).await;
+        if let (Err(HostError::Unreachable { .. }), Some(master)) = (&said, &used) {
+            self.give_up(master);
         }
         said
     }
@@ -261,6 +273,34 @@ mod tests {
         let host = SshHost::new("-oProxyCommand=false", "c");
         let said = host.connect().await;
         assert!(matches!(said, Err(HostError::Failed { .. })), "{said:?}");
+    }
+
+    /// Nor may one node's hanging login keep the calls of the others on its host.
+    #[tokio::test]
+    async fn a_login_that_hangs_takes_no_longer_than_the_call_may() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (config, go) = (dir.path().join("config"), dir.path().join("go"));
+        let made = std::process::Command::new("mkfifo").arg(&go).status();
+        assert!(made.expect("mkfifo runs").success());
+        // What `ssh` itself runs before it connects, and waits for.
+        let text = format!("Match exec \"read -r _ <{}\"\n User nobody\n", go.display());
+        std::fs::write(&config, text).expect("written");
+        let host = SshHost::new("nowhere.invalid", dir.path().join("c")).with_config(&config);
+        let limit = Duration::from_millis(300);
+        let calls = async { tokio::join!(host.sh(Feed::of("exit"), limit), host.sh(Feed::of("exit"), limit)) };
+        // Longer than any of this takes; only a test that fails waits for it.
+        let said = tokio::time::timeout(Duration::from_secs(20), calls).await;
+        let (one, two) = said.expect("both within their limits");
+        for said in [one, two] {
+            let why = said.err().map(|e| e.to_string()).unwrap_or_default();
+            assert_eq!(why, "cannot reach nowhere.invalid: no answer within 0 s");
+        }
+        // Lets the one that waits there end.
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&go)
+            .expect("opened");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Amount, BuildRange, Duration, Share};
+use super::values::{Amount, BuildRange, Duration, NamePattern, Share};
 
 /// A named full system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +22,8 @@ pub struct EnvironmentSpec {
     /// Debian packages that a local node needs.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Template of the script that installs them.
+    /// The script in templates/ that installs those given as its arguments, as root. It is run as it stands: it has no
+    /// variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages_script: Option<String>,
     /// Values that templates see as `vars.NAME`.
@@ -311,6 +312,21 @@ pub struct Probe {
     pub success_threshold: u32,
 }
 
+impl Component {
+    /// The probes that are asked of a build.
+    pub fn probes_for<'a>(&'a self, version: Option<&'a str>) -> impl Iterator<Item = &'a Probe> {
+        self.probes.iter().filter(move |probe| probe.is_for(version))
+    }
+}
+
+impl Probe {
+    /// Whether it is asked of this build; of one that is not known only what is asked of every build.
+    #[must_use]
+    pub fn is_for(&self, version: Option<&str>) -> bool {
+        self.builds.contains(version.unwrap_or_default())
+    }
+}
+
 fn one_second() -> Duration {
     Duration::from_secs(1)
 }
@@ -477,6 +493,13 @@ pub struct LogFile {
     pub start: Option<String>,
     /// A request's end: a regular expression with the group `exec_time_s`, or `id` to match a start.
     pub end: String,
+    /// Requests a second that one node logs, about: a gate bets on those of 3 s together, within which they move together.
+    #[serde(default = "five_a_second")]
+    pub rate: f64,
+}
+
+fn five_a_second() -> f64 {
+    5.0
 }
 
 /// A query that is watched.
@@ -554,6 +577,10 @@ pub struct Blockers {
     /// A regular expression whose group `method` finds the service's method in a statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// How services name their sessions (`application_name`). It tells a node where its sockets do not: behind a pooler or
+    /// an address translation, and while the node cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<NamePattern>,
 }
 
 /// How an upgrade goes over the nodes.

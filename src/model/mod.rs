@@ -3,6 +3,8 @@
 pub mod build;
 mod check;
 pub mod environment;
+pub mod lifecycle;
+pub mod log;
 pub mod rehearsal;
 pub mod render;
 pub mod sample;

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::environment::EnvironmentSpec;
+use super::system::Finding;
 use super::upgrade::{Phase, UpgradeStatus};
 use super::values::Duration;
 
@@ -20,6 +22,14 @@ pub struct RehearsalSpec {
     pub disturbances: Vec<Disturbance>,
     /// The upgrades, one after the other.
     pub runs: Vec<Run>,
+}
+
+impl RehearsalSpec {
+    /// Everything that is wrong with it by itself and, where that is known, on its environment.
+    #[must_use]
+    pub fn findings(&self, environment: Option<&EnvironmentSpec>) -> Vec<Finding> {
+        super::check::rehearsal::findings(self, environment)
+    }
 }
 
 /// Something that goes wrong on purpose: exactly one kind is given.

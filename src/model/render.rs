@@ -15,7 +15,7 @@ const INLINE: &str = "inline text";
 const TERA_INLINE: &str = "__tera_one_off";
 
 /// Parsed templates, ready to be rendered any number of times.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Renderer {
     tera: Tera,
     sources: BTreeMap<String, String>,
@@ -93,7 +93,35 @@ pub enum RenderError {
     NotAnObject,
 }
 
+impl RenderError {
+    /// The template that it is about, if it is about one.
+    #[must_use]
+    pub fn template(&self) -> Option<&str> {
+        match self {
+            RenderError::Undefined { template, .. } | RenderError::Broken { template, .. } => Some(template),
+            RenderError::Other(_) | RenderError::NotAnObject => None,
+        }
+    }
+
+    /// Line and column there, from 1.
+    #[must_use]
+    pub fn place(&self) -> Option<(usize, usize)> {
+        match self {
+            RenderError::Undefined { line, column, .. } | RenderError::Broken { line, column, .. } => {
+                Some((*line, *column))
+            }
+            RenderError::Other(_) | RenderError::NotAnObject => None,
+        }
+    }
+}
+
 impl Renderer {
+    /// Whether there is a template of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.sources.contains_key(name)
+    }
+
     /// Parses templates by name; they may include one another.
     ///
     /// # Errors
@@ -120,6 +148,11 @@ impl Renderer {
         self.tera
             .render(name, &variables.0)
             .map_err(|error| explain(&error, &self.sources, None))
+    }
+
+    /// The texts that were parsed, by name.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.sources.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
     /// Parses and renders a text, which may include the parsed templates.

@@ -1,8 +1,10 @@
 //! The JSON Schema of every resource, from the types: docs/reference/schema.json is this, for editors and other programs.
 
+use std::collections::BTreeMap;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::build::BuildSpec;
 use super::environment::EnvironmentSpec;
@@ -15,12 +17,13 @@ use super::upgrade::{UpgradeSpec, UpgradeStatus};
 #[must_use]
 pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let environment = reference::<EnvironmentSpec>(&mut generator);
+    let replica = json!({"$ref": format!("#/$defs/{REPLICA}EnvironmentSpec")});
     let kinds = [
         (
             "Environment",
-            "A named full system. One with `replicaOf` states only what differs from its base, so what is required here may \
-             come from there.",
-            reference::<EnvironmentSpec>(&mut generator),
+            "A named full system. One with `replicaOf` states only what differs from its base.",
+            json!({"anyOf": [replica, environment]}),
             None,
         ),
         (
@@ -49,6 +52,7 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
         ),
     ];
     let mut definitions = generator.take_definitions(true);
+    add_replica(&mut definitions);
     for (kind, description, spec, status) in &kinds {
         let mut properties = json!({
             "apiVersion": {"const": API_VERSION},
@@ -78,6 +82,71 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
         "oneOf": any,
         "$defs": definitions,
     })
+}
+
+/// What the definitions begin with that describe what a replica states.
+const REPLICA: &str = "Replica";
+
+/// A replica states any part of an environment: nothing is required of it but names and whose replica it is, `null` takes
+/// away, and so does `$patch: delete` in a list.
+fn add_replica(definitions: &mut Map<String, Value>) {
+    let mut open = vec!["EnvironmentSpec".to_owned()];
+    let mut partial: BTreeMap<String, Value> = BTreeMap::new();
+    while let Some(name) = open.pop() {
+        let Some(whole) = definitions.get(&name).filter(|_| !partial.contains_key(&name)) else {
+            continue;
+        };
+        let mut part = whole.clone();
+        relax(&mut part, definitions, &mut open);
+        partial.insert(name, part);
+    }
+    if let Some(root) = partial.get_mut("EnvironmentSpec") {
+        root["required"] = json!(["replicaOf"]);
+        root["properties"]["replicaOf"] = json!({"type": "string"});
+    }
+    definitions.extend(
+        partial
+            .into_iter()
+            .map(|(name, part)| (format!("{REPLICA}{name}"), part)),
+    );
+}
+
+fn relax(schema: &mut Value, definitions: &Map<String, Value>, open: &mut Vec<String>) {
+    let Value::Object(keywords) = schema else { return };
+    if let Some(Value::String(reference)) = keywords.get_mut("$ref") {
+        let name = reference.trim_start_matches("#/$defs/").to_owned();
+        // A value that is no map is stated whole or not at all.
+        if definitions.get(&name).is_some_and(|d| d.get("properties").is_some()) {
+            *reference = format!("#/$defs/{REPLICA}{name}");
+            open.push(name);
+        }
+    }
+    if let Some(Value::Object(properties)) = keywords.get_mut("properties") {
+        for (name, property) in properties.iter_mut() {
+            relax(property, definitions, open);
+            if name != "name" {
+                *property = json!({"anyOf": [property.take(), {"type": "null"}]});
+            }
+        }
+        let is_named = properties.contains_key("name");
+        if is_named {
+            properties.insert("$patch".to_owned(), json!({"const": "delete"}));
+        }
+        keywords.insert(
+            "required".to_owned(),
+            if is_named { json!(["name"]) } else { json!([]) },
+        );
+    }
+    for keyword in ["items", "additionalProperties"] {
+        if let Some(inner) = keywords.get_mut(keyword) {
+            relax(inner, definitions, open);
+        }
+    }
+    if let Some(Value::Array(choices)) = keywords.get_mut("anyOf") {
+        for choice in choices {
+            relax(choice, definitions, open);
+        }
+    }
 }
 
 fn reference<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {

@@ -20,6 +20,7 @@ pub struct Environment {
     pub name: String,
     /// What it states, with what it inherits.
     pub spec: EnvironmentSpec,
+    shift: PortShift,
     /// Components by index, each after those that it needs.
     order: Vec<usize>,
     sites: BTreeMap<String, Vec<NodeSite>>,
@@ -54,24 +55,27 @@ pub struct Finding {
 }
 
 impl Environment {
-    /// Checks an environment as a whole. Finds everything that is wrong.
-    ///
-    /// # Errors
-    /// Everything that is wrong.
-    pub fn new(name: &str, spec: EnvironmentSpec, shift: PortShift) -> Result<Self, Vec<Finding>> {
+    /// Checks an environment as a whole. Finds everything that is wrong; only one with which nothing is wrong may be used
+    /// for anything but further checks.
+    #[must_use]
+    pub fn check(name: &str, spec: EnvironmentSpec, shift: PortShift) -> (Self, Vec<Finding>) {
         let mut findings = super::check::findings(&spec);
         let order = super::check::order(&spec, &mut findings);
         let sites = sites(&spec, shift, &mut findings);
-        if findings.is_empty() {
-            Ok(Self {
-                name: name.to_owned(),
-                spec,
-                order,
-                sites,
-            })
-        } else {
-            Err(findings)
-        }
+        let environment = Self {
+            name: name.to_owned(),
+            spec,
+            shift,
+            order,
+            sites,
+        };
+        (environment, findings)
+    }
+
+    /// How far its ports are shifted from what its file says.
+    #[must_use]
+    pub fn shift(&self) -> PortShift {
+        self.shift
     }
 
     /// The components, each after those that it needs.

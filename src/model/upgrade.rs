@@ -106,6 +106,8 @@ pub enum NodePhase {
     /// Its batch has not come.
     #[default]
     Waiting,
+    /// Its preflight check has passed; the others' have not yet.
+    Checked,
     /// The release is put beside the one that serves.
     Install,
     /// Out of traffic.
@@ -124,6 +126,8 @@ pub enum NodePhase {
     Admit,
     /// On the wanted build and in service.
     Done,
+    /// Being taken out for good: the balancer hears of it.
+    Removing,
     /// Taken out: it failed while its peers on the same build pass.
     OutOfService,
 }
@@ -169,6 +173,13 @@ pub struct UpgradeStatus {
     /// How a rollback is to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_for: Option<RollbackFor>,
+    /// Gates that failed on the old system already: an operator went on all the same, and their failing proves nothing
+    /// against the build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baseline_failed: Vec<String>,
+    /// Identifies the rules that it was begun under, or went on under last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Digest>,
     /// When the first phase after Pending began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -195,6 +206,8 @@ impl UpgradeStatus {
             cure: None,
             updates: None,
             rollback_for: None,
+            baseline_failed: Vec::new(),
+            rules: None,
             started_at: None,
             finished_at: None,
         }
@@ -216,9 +229,12 @@ pub enum RollbackFor {
 pub struct Cure {
     /// Samples count from here.
     pub since: Timestamp,
-    /// How it came out, once it did.
+    /// When it was proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Timestamp>,
+    /// The readings that prove it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
 }
 
 /// Updates of our own traffic that the service acknowledged, looked for again when a driver ended.
@@ -273,6 +289,9 @@ pub struct NodeStatus {
     /// In this batch.
     #[serde(default)]
     pub in_batch: bool,
+    /// Since when it does not serve though it is under test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sick_since: Option<Timestamp>,
     /// Samples of its gates count from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysed_since: Option<Timestamp>,
@@ -404,16 +423,20 @@ impl std::fmt::Display for Blocker {
         let Self { holder, waiting } = self;
         let mut counted: BTreeMap<String, usize> = BTreeMap::new();
         for session in waiting {
-            let node = session.node.as_deref().unwrap_or(&session.client);
+            let node = session.of.node().unwrap_or(&session.client);
             let method = session.method.as_deref().unwrap_or("a statement");
             *counted.entry(format!("{method} on {node}")).or_default() += 1;
         }
         let counted: Vec<_> = counted.into_iter().map(|(what, n)| format!("{n}x {what}")).collect();
         write!(f, "blocked: {} behind ", counted.join(", "))?;
-        match (&holder.node, &holder.build) {
-            (Some(node), Some(build)) => write!(f, "{node} ({build})")?,
-            (Some(node), None) => write!(f, "{node}")?,
-            (None, _) => write!(f, "{} (no node of ours)", holder.client)?,
+        match &holder.of {
+            SessionOf::Node {
+                node,
+                build: Some(build),
+            } => write!(f, "{node} ({build})")?,
+            SessionOf::Node { node, build: None } => write!(f, "{node}")?,
+            SessionOf::Unknown { unknown } => write!(f, "{} (whose it is, is unknown: {unknown})", holder.client)?,
+            SessionOf::Outsider {} => write!(f, "{} (no node of ours)", holder.client)?,
         }
         // What is left out stands in the status.
         let statement: String = holder.statement.chars().take(LONGEST_STATEMENT).collect();
@@ -430,17 +453,55 @@ pub struct Session {
     /// The method of the service that sent it, where the statement says so in a comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The node whose session it is; `None` for an outsider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The build that node runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub build: Option<String>,
+    /// Whose session it is.
+    #[serde(flatten)]
+    pub of: SessionOf,
     /// Its client as the database names it.
     #[serde(default)]
     pub client: String,
     /// Age of its transaction, seconds.
     pub age_seconds: f64,
+}
+
+/// Whose a database session is. An outsider is somebody whom we looked for on every node and did not find.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SessionOf {
+    /// A node's.
+    Node {
+        /// Which.
+        node: String,
+        /// The build that it runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        build: Option<String>,
+    },
+    /// It could not be told.
+    Unknown {
+        /// Why not.
+        unknown: String,
+    },
+    /// No node's.
+    Outsider {},
+}
+
+impl SessionOf {
+    /// The node, when it is one's.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            SessionOf::Node { node, build: _ } => Some(node),
+            SessionOf::Unknown { .. } | SessionOf::Outsider {} => None,
+        }
+    }
+
+    /// The build of that node.
+    #[must_use]
+    pub fn build(&self) -> Option<&str> {
+        match self {
+            SessionOf::Node { node: _, build } => build.as_deref(),
+            SessionOf::Unknown { .. } | SessionOf::Outsider {} => None,
+        }
+    }
 }
 
 /// Something that happened, to be told at least once, in order.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
+use regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -25,6 +26,11 @@ pub enum ValueError {
     /// Not a range of builds.
     #[error("`{0}` is not a range of versions; write it as `>=1.0,<2` ({1})")]
     Range(String, String),
+    /// Not a pattern of names.
+    #[error(
+        "`{0}` does not name NODE once, and COMPONENT and VERSION at most once; write it as COMPONENT/NODE/VERSION"
+    )]
+    NamePattern(String),
 }
 
 macro_rules! text_value {
@@ -329,6 +335,13 @@ impl BuildRange {
     pub fn contains(&self, version: &str) -> bool {
         self.0.is_empty() || Version::from_str(version).is_ok_and(|v| self.0.contains(&v))
     }
+
+    /// Whether some version lies in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let ranges = |range: &Self| pep440_rs::release_specifiers_to_ranges(range.0.clone());
+        !ranges(self).is_disjoint(&ranges(other))
+    }
 }
 
 impl FromStr for BuildRange {
@@ -352,9 +365,83 @@ text_value!(
     "A range of versions, as <1.0 or >=1.0,<2"
 );
 
+/// How a service names its sessions, such as `COMPONENT/NODE/VERSION`: words in capitals stand for what is there, everything
+/// else for itself.
+#[derive(Debug, Clone)]
+pub struct NamePattern {
+    text: String,
+    regex: Regex,
+}
+
+impl NamePattern {
+    /// The node that a name says it is of; `None` when the name is none of these.
+    #[must_use]
+    pub fn node_in<'a>(&self, name: &'a str) -> Option<&'a str> {
+        Some(self.regex.captures(name)?.name("node")?.as_str())
+    }
+}
+
+impl PartialEq for NamePattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let refuse = || ValueError::NamePattern(text.to_owned());
+        let mut pattern = regex::escape(text);
+        for (word, group) in [
+            ("COMPONENT", "(?<component>.+?)"),
+            ("NODE", "(?<node>.+?)"),
+            ("VERSION", "(?<version>.+?)"),
+        ] {
+            let times = pattern.matches(word).count();
+            if times > 1 || (word == "NODE" && times == 0) {
+                return Err(refuse());
+            }
+            pattern = pattern.replace(word, group);
+        }
+        let regex = Regex::new(&format!("^{pattern}$")).map_err(|_| refuse())?;
+        Ok(Self {
+            text: text.to_owned(),
+            regex,
+        })
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+text_value!(
+    NamePattern,
+    "NamePattern",
+    "NODE",
+    "How a service names its sessions, as COMPONENT/NODE/VERSION: the words in capitals stand for what is there"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_pattern_finds_the_node_and_must_name_it() {
+        let pattern: NamePattern = "COMPONENT/NODE/VERSION".parse().expect("a pattern");
+        for (name, node) in [
+            ("service/node2/1.0", Some("node2")),
+            ("service/node2", None),
+            ("psql", None),
+        ] {
+            assert_eq!(pattern.node_in(name), node, "{name}");
+        }
+        for bad in ["COMPONENT", "NODE/NODE", ""] {
+            assert!(bad.parse::<NamePattern>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 pub use courier::{Clock, Courier, Tally, backoff};
-pub use sinks::{FileSink, LineSink};
+pub use sinks::{FileSink, LineSink, Lines};
 pub use texts::text;
 pub use webhook::{LONGEST_RETRY_AFTER, WEBHOOK_TIMEOUT, WebhookError, WebhookSink};
 

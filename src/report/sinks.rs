@@ -4,24 +4,30 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 
 use super::{Report, Sink, SinkError};
 
+/// Where lines for people go: whoever owns standard error, so that a report does not run into a progress line.
+pub trait Lines: Send + Sync {
+    /// Writes one.
+    fn line(&self, line: &str) -> io::Result<()>;
+}
+
 /// Writes each report's text as a line: the sink `stdout`, over whatever the command's printer writes to.
 pub struct LineSink {
     name: String,
-    writer: Arc<Mutex<Box<dyn Write + Send>>>,
+    lines: Arc<dyn Lines>,
 }
 
 impl LineSink {
-    /// A sink of this name over this writer.
-    pub fn new(name: impl Into<String>, writer: Box<dyn Write + Send>) -> Self {
+    /// A sink of this name.
+    pub fn new(name: impl Into<String>, lines: Arc<dyn Lines>) -> Self {
         Self {
             name: name.into(),
-            writer: Arc::new(Mutex::new(writer)),
+            lines,
         }
     }
 }
@@ -32,15 +38,9 @@ impl Sink for LineSink {
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
-        let writer = Arc::clone(&self.writer);
-        let line = format!("{}\n", report.text);
+        let (lines, text) = (Arc::clone(&self.lines), report.text.clone());
         // A reader that stopped reading (a pager, a suspended terminal) must not stop the other sinks.
-        let write = move || {
-            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            writer.write_all(line.as_bytes())?;
-            writer.flush()
-        };
-        async move { blocking(write, "write a line").await }.boxed()
+        async move { blocking(move || lines.line(&text), "write a line").await }.boxed()
     }
 }
 

@@ -110,7 +110,7 @@ mod tests {
     fn said_as(severity: Severity, user: &str, reason: &str, node: Option<&str>, message: &str) -> String {
         let subject = Subject {
             component: "ticket-server".into(),
-            build: "ticket-server-1.0.4".into(),
+            build: "ticket-server-2.0.4".into(),
             user: user.into(),
         };
         let record = EventRecord {
@@ -160,29 +160,29 @@ mod tests {
             let _ = writeln!(all, "{}", said("shifter", reason, node, message));
         }
         insta::assert_snapshot!(all, @r"
-        ticket-server@1.0.4 upgrade of staging begun by shifter: 3 nodes in 3 batches
-        ticket-server@1.0.4 upgrade of staging reads its baseline: reading the gates on the old system for 30s
-        ticket-server@1.0.4 upgrade of staging is rolling: batch 1 of 3
-        ticket-server@1.0.4 upgrade on: node2 by shifter.
+        ticket-server@2.0.4 upgrade of staging begun by shifter: 3 nodes in 3 batches
+        ticket-server@2.0.4 upgrade of staging reads its baseline: reading the gates on the old system for 30s
+        ticket-server@2.0.4 upgrade of staging is rolling: batch 1 of 3
+        ticket-server@2.0.4 upgrade on: node2 by shifter.
         Stagegate notification. Service: ticket-server. Host: node2. Availability: 0. Availability info: update-job: 31 of 33 calls over 5 s, limit 2%
         Stagegate notification. Service: ticket-server. Host: node3. Availability: 0. Availability info: does not answer
-        ticket-server@1.0.4 upgrade of staging is rolling back: update-job: 31 of 33 calls over 5 s, limit 2%
-        ticket-server@1.0.4 rollback on: node2 by shifter.
-        ticket-server@1.0.4 upgrade of staging is proving the cure: every node is back
-        ticket-server@1.0.4 upgrade of staging was rolled back: update-job passes again: cured
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: 0. Availability info: the rollback of ticket-server@1.0.4 did not cure it: update-job: 31 of 33 calls over 5 s, limit 2%
-        ticket-server@1.0.4 is quarantined for staging: update-job: 31 of 33 calls over 5 s, limit 2%
-        ticket-server@1.0.4 may go onto staging again, released by shifter: the row is gone
-        ticket-server@1.0.4 upgrade of staging is soaking: all nodes changed
-        ticket-server@1.0.4 upgrade of staging succeeded: every gate passed
-        ticket-server@1.0.4 upgrade of staging is paused: an operator asked for it
-        ticket-server@1.0.4 upgrade of staging goes on as asked by shifter.
-        ticket-server@1.0.4 upgrade of staging is inconclusive and held: update-job undecided after 10m
-        ticket-server@1.0.4 upgrade of staging was aborted: an operator asked for it
-        ticket-server@1.0.4 upgrade of staging was stopped by an error of ours: the disk is full
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: 0. Availability info: ticket-server@1.0.4 failed: nothing to go back to
-        ticket-server@1.0.4 on node1 of staging: SomethingNew: told all the same
-        ticket-server@1.0.4 upgrade of staging says SomethingNew.
+        ticket-server@2.0.4 upgrade of staging is rolling back: update-job: 31 of 33 calls over 5 s, limit 2%
+        ticket-server@2.0.4 rollback on: node2 by shifter.
+        ticket-server@2.0.4 upgrade of staging is proving the cure: every node is back
+        ticket-server@2.0.4 upgrade of staging was rolled back: update-job passes again: cured
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: 0. Availability info: the rollback of ticket-server@2.0.4 did not cure it: update-job: 31 of 33 calls over 5 s, limit 2%
+        ticket-server@2.0.4 is quarantined for staging: update-job: 31 of 33 calls over 5 s, limit 2%
+        ticket-server@2.0.4 may go onto staging again, released by shifter: the row is gone
+        ticket-server@2.0.4 upgrade of staging is soaking: all nodes changed
+        ticket-server@2.0.4 upgrade of staging succeeded: every gate passed
+        ticket-server@2.0.4 upgrade of staging is paused: an operator asked for it
+        ticket-server@2.0.4 upgrade of staging goes on as asked by shifter.
+        ticket-server@2.0.4 upgrade of staging is inconclusive and held: update-job undecided after 10m
+        ticket-server@2.0.4 upgrade of staging was aborted: an operator asked for it
+        ticket-server@2.0.4 upgrade of staging was stopped by an error of ours: the disk is full
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: 0. Availability info: ticket-server@2.0.4 failed: nothing to go back to
+        ticket-server@2.0.4 on node1 of staging: SomethingNew: told all the same
+        ticket-server@2.0.4 upgrade of staging says SomethingNew.
         ");
     }
 
@@ -202,13 +202,13 @@ mod tests {
             let _ = writeln!(all, "{}", said_as(Severity::Alert, "shifter", reason, node, message));
         }
         insta::assert_snapshot!(all, @r"
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging is rolling back: update-job on node2: 31 of 33 calls over 5 s
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: 100. Availability info: ticket-server@1.0.4 upgrade of staging was rolled back: update-job passes again: cured
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging is paused: SharedDependencyDegraded: the old nodes wait too
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging is inconclusive and held: update-job undecided after 10m
-        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@1.0.4 upgrade of staging was stopped by an error of ours: the disk is full
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@2.0.4 upgrade of staging is rolling back: update-job on node2: 31 of 33 calls over 5 s
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: 100. Availability info: ticket-server@2.0.4 upgrade of staging was rolled back: update-job passes again: cured
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@2.0.4 upgrade of staging is paused: SharedDependencyDegraded: the old nodes wait too
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@2.0.4 upgrade of staging is inconclusive and held: update-job undecided after 10m
+        Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@2.0.4 upgrade of staging was stopped by an error of ours: the disk is full
         Stagegate notification. Service: ticket-server. Host: node3. Availability: 0. Availability info: does not answer
-        Stagegate notification. Service: ticket-server. Host: node1. Availability: unknown. Availability info: ticket-server@1.0.4 on node1 of staging: SomethingNew: told all the same
+        Stagegate notification. Service: ticket-server. Host: node1. Availability: unknown. Availability info: ticket-server@2.0.4 on node1 of staging: SomethingNew: told all the same
         ");
     }
 
@@ -216,7 +216,7 @@ mod tests {
     fn nobody_is_named_when_nobody_is_known() {
         assert_eq!(
             said("", "NodeUpgraded", Some("node2"), ""),
-            "ticket-server@1.0.4 upgrade on: node2."
+            "ticket-server@2.0.4 upgrade on: node2."
         );
     }
 

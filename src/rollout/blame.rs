@@ -1,8 +1,12 @@
 //! A gate or a node failed: the build's fault, the node's, or that of something all of them share?
 
 use super::decide::{Draft, RolloutError};
-use super::plan::Reading;
+use super::plan::{Look, Reading, Serving};
 use crate::model::upgrade::{NodePhase, Phase, RollbackFor, Severity, Verdict};
+use crate::model::values::Duration;
+
+/// A service under test that ended or does not answer has this long to come back: a supervisor starts one anew within seconds.
+const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
 
 /// What a failure leaves to do in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +24,64 @@ impl Draft<'_> {
             if !self.under_test(i) {
                 continue;
             }
-            let Some(seen) = self.seen(i) else { continue };
-            for (g, reading) in seen.readings.iter().enumerate() {
+            for (g, reading) in self.signals(i).readings.iter().enumerate() {
                 if reading.verdict == Verdict::Fail && self.gate_failed(i, g, reading)? == Judged::Turn {
                     return Ok(true);
                 }
             }
         }
+        for i in 0..self.plan.nodes.len() {
+            if self.under_test(i) && self.service_lost(i)? == Judged::Turn {
+                return Ok(true);
+            }
+        }
         Ok(false)
+    }
+
+    /// Does not serve, by its probes, or by a look at it: a process that is gone needs no probe to tell.
+    fn is_sick(&self, i: usize) -> bool {
+        let release = Some(self.plan.release);
+        match self.look(i) {
+            Look::Seen(s) => self.signals(i).serving == Serving::No || s.running != release,
+            // A host that is gone says nothing of the build; its gates tell whether its calls fail.
+            Look::NotYet | Look::Unreachable { .. } => false,
+        }
+    }
+
+    /// A service that ended under test, or stopped answering, sends too few bad calls for any gate: it has failed all the same.
+    fn service_lost(&mut self, i: usize) -> Result<Judged, RolloutError> {
+        if !self.is_sick(i) {
+            self.node_mut(i).sick_since = None;
+            return Ok(Judged::GoOn);
+        }
+        let now = self.now();
+        let since = *self.node_mut(i).sick_since.get_or_insert(now);
+        if !self.passed(since, TIME_TO_COME_BACK) {
+            return Ok(Judged::GoOn);
+        }
+        let why = format!("its service has not answered for {TIME_TO_COME_BACK}");
+        let others = || (0..self.plan.nodes.len()).filter(|&j| j != i);
+        // One whose process lives and does not answer either waits for something that all of them need.
+        let old = others().find(|&j| {
+            matches!(self.node(j).phase, NodePhase::Waiting | NodePhase::Install)
+                && self.signals(j).serving == Serving::No
+                && self.seen(j).is_some_and(|s| s.running.is_some())
+        });
+        if let Some(j) = old {
+            let message = format!(
+                "{}: {why}, and nor has that of {}, which still runs the old build: not this build alone",
+                self.plan.nodes[i], self.plan.nodes[j]
+            );
+            let blocked = self.note_blockers();
+            self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
+            return Ok(Judged::Turn);
+        }
+        if others().any(|j| self.under_test(j) && !self.is_sick(j)) {
+            return self.condemn(i, format!("{why} while its peers on the same build do"));
+        }
+        let message = format!("{}: {why}", self.plan.nodes[i]) + &self.note_blockers();
+        self.begin_rollback(RollbackFor::BadBuild, None, "NodeFailed", message)?;
+        Ok(Judged::Turn)
     }
 
     /// On the new build by this upgrade, and watched.
@@ -45,6 +99,8 @@ impl Draft<'_> {
             | NodePhase::Restart
             | NodePhase::Warm
             | NodePhase::Probe
+            | NodePhase::Checked
+            | NodePhase::Removing
             | NodePhase::OutOfService => false,
         }
     }
@@ -56,11 +112,22 @@ impl Draft<'_> {
         let onset = reading.onset_at.unwrap_or(decided);
         let troubled = |r: &Reading| r.bad > 0 && r.last_bad_at.is_some_and(|t| t >= onset);
         let mut old_troubled = false;
+        if self.status.baseline_failed.contains(&gate.name) {
+            let message = format!(
+                "{} fails on {} ({}), and failed before the upgrade began: not this build alone",
+                gate.name, self.plan.nodes[i], reading.reason
+            );
+            let blocked = self.note_blockers();
+            self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
+            return Ok(Judged::Turn);
+        }
         // Nodes that never got this build are asked first: where they fail too, more nodes of the build that fail prove
         // nothing against it.
         for j in 0..self.plan.nodes.len() {
-            let old = matches!(self.node(j).phase, NodePhase::Waiting | NodePhase::Install);
-            let Some(other) = self.seen(j).and_then(|s| s.readings.get(g)).filter(|_| old) else {
+            let waits = matches!(self.node(j).phase, NodePhase::Waiting | NodePhase::Install);
+            // A service that has ended fails every gate, and says nothing of what the others share.
+            let old = waits && self.seen(j).is_none_or(|s| s.running.is_some());
+            let Some(other) = self.signals(j).readings.get(g).filter(|_| old) else {
                 continue;
             };
             match other.verdict {
@@ -79,7 +146,7 @@ impl Draft<'_> {
         }
         let (mut peer_fails, mut peer_passes, mut peer_troubled) = (false, false, false);
         for j in (0..self.plan.nodes.len()).filter(|&j| j != i && self.under_test(j)) {
-            let Some(peer) = self.seen(j).and_then(|s| s.readings.get(g)) else {
+            let Some(peer) = self.signals(j).readings.get(g) else {
                 continue;
             };
             match peer.verdict {
@@ -104,6 +171,15 @@ impl Draft<'_> {
                 gate.name, reading.reason
             );
             return self.condemn(i, why);
+        }
+        if let Look::Unreachable { why } = self.look(i) {
+            let message = format!(
+                "{} failed on {} ({}), and its host does not answer ({why}): the build or the host",
+                gate.name, self.plan.nodes[i], reading.reason
+            );
+            let blocked = self.note_blockers();
+            self.hold(Phase::Paused, "NodeUnreachable", message + &blocked)?;
+            return Ok(Judged::Turn);
         }
         self.blame_build(i, g, reading).map(|()| Judged::Turn)
     }
@@ -135,9 +211,15 @@ impl Draft<'_> {
         }
         self.take_out(i);
         let now = self.now();
+        let phase = if self.plan.hooks.drain {
+            NodePhase::Removing
+        } else {
+            NodePhase::OutOfService
+        };
         let node = self.node_mut(i);
-        node.phase = NodePhase::OutOfService;
+        node.phase = phase;
         node.in_batch = false;
+        node.attempts = 0;
         node.trouble = Some(why.clone());
         node.since = now;
         self.tell(Severity::Alert, "NodeOutOfService", Some(i), why);
@@ -146,7 +228,9 @@ impl Draft<'_> {
 
     fn given_up(&self) -> usize {
         let nodes = self.status.nodes.iter();
-        nodes.filter(|n| n.phase == NodePhase::OutOfService).count()
+        nodes
+            .filter(|n| matches!(n.phase, NodePhase::Removing | NodePhase::OutOfService))
+            .count()
     }
 
     fn budget_is_spent(&self) -> bool {

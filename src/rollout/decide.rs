@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::phases::{IllegalTransition, transition};
-use super::plan::{NodeView, Observed, Plan, Reading, Seen, Serving};
+use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals};
 use crate::model::upgrade::{
     Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
     Verdict, Wish,
@@ -44,7 +44,8 @@ pub enum RolloutError {
     Transition(#[from] IllegalTransition),
     /// The status was written for other nodes than the plan has.
     #[error(
-        "the upgrade was begun on nodes {written:?}, its environment now has {planned:?}; abort it before changing the list of nodes"
+        "the upgrade was begun on nodes {written:?}, its environment now has {planned:?}; put the list back, then end or abort \
+         the upgrade before changing it"
     )]
     OtherNodes {
         /// Nodes of the status.
@@ -105,6 +106,11 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
     for node in &mut next.nodes {
         node.since = now;
         node.attempts = 0;
+        node.sick_since = None;
+        if node.phase == NodePhase::Checked {
+            // What was found long ago is looked at anew.
+            node.phase = NodePhase::Waiting;
+        }
         if node.analysed_since.is_some() {
             node.analysed_since = Some(now);
         }
@@ -121,7 +127,7 @@ fn try_again(status: &mut UpgradeStatus, goes_on: Phase) -> bool {
     let changes_nodes = matches!(goes_on, Phase::Rolling | Phase::Soak | Phase::RollingBack);
     let mut any = false;
     for node in &mut status.nodes {
-        if changes_nodes && node.phase == NodePhase::OutOfService {
+        if changes_nodes && matches!(node.phase, NodePhase::Removing | NodePhase::OutOfService) {
             node.phase = NodePhase::Waiting;
             node.trouble = None;
             node.attempts = 0;
@@ -179,7 +185,7 @@ impl<'a> Draft<'a> {
             draft.status.nodes = plan.nodes.iter().map(|name| fresh_node(name, seen.now)).collect();
         }
         for (node, view) in draft.status.nodes.iter_mut().zip(&seen.nodes) {
-            if let NodeView::Seen(s) = view {
+            if let Look::Seen(s) = &view.look {
                 node.build = s.running;
             }
         }
@@ -223,15 +229,23 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn seen(&self, i: usize) -> Option<&'a Seen> {
-        match &self.seen.nodes[i] {
-            NodeView::Seen(s) => Some(s),
-            NodeView::NotYet | NodeView::Unreachable { .. } => None,
+        match self.look(i) {
+            Look::Seen(s) => Some(s),
+            Look::NotYet | Look::Unreachable { .. } => None,
         }
+    }
+
+    pub(super) fn look(&self, i: usize) -> &'a Look {
+        &self.seen.nodes[i].look
+    }
+
+    pub(super) fn signals(&self, i: usize) -> &'a Signals {
+        &self.seen.nodes[i].signals
     }
 
     /// Out of service: taken out by us, or not proven to answer.
     pub(super) fn is_out(&self, i: usize) -> bool {
-        self.node(i).drained || self.seen(i).is_none_or(|s| s.serving != Serving::Yes)
+        self.node(i).drained || self.signals(i).serving != Serving::Yes
     }
 
     /// Takes a node out of traffic; I1 is asked before, by [`Draft::may_take_out`].
@@ -247,7 +261,7 @@ impl<'a> Draft<'a> {
     /// Known not to serve. A node whose probes have not spoken yet is out when others are counted, and in service when
     /// it is to be taken out itself: not knowing is never a licence.
     pub(super) fn is_known_out(&self, i: usize) -> bool {
-        self.node(i).drained || self.seen(i).is_some_and(|s| s.serving == Serving::No)
+        self.node(i).drained || self.signals(i).serving == Serving::No
     }
 
     /// I1: with this node, at most `maxUnavailable` are out; a node that is already out costs nothing.
@@ -277,8 +291,14 @@ impl<'a> Draft<'a> {
         self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
     }
 
-    /// True once `length` has passed since `since`; else makes sure that we look again then.
+    /// The age that makes a call bad, the longest of all gates.
+    pub(super) fn longest_age(&self) -> Duration {
+        self.plan.gates.iter().map(|g| g.age).max().unwrap_or_default()
+    }
+
+    /// True once we have watched for `length` since `since`; else makes sure that we look again then.
     pub(super) fn passed(&mut self, since: Timestamp, length: Duration) -> bool {
+        let since = since.max(self.seen.watching_since);
         let end = since.saturating_add(length.signed()).unwrap_or(Timestamp::MAX);
         if self.now() >= end {
             return true;
@@ -306,13 +326,10 @@ impl<'a> Draft<'a> {
             | Phase::Inconclusive
             | Phase::Failed
             | Phase::Errored => Severity::Alert,
-            Phase::Pending
-            | Phase::Preflight
-            | Phase::Baseline
-            | Phase::Rolling
-            | Phase::Soak
-            | Phase::Succeeded
-            | Phase::Aborted => Severity::Step,
+            Phase::Pending | Phase::Preflight | Phase::Baseline | Phase::Rolling | Phase::Soak => Severity::Step,
+            // An end that leaves nodes behind needs somebody.
+            Phase::Succeeded | Phase::Aborted if self.left_behind().is_some() => Severity::Alert,
+            Phase::Succeeded | Phase::Aborted => Severity::Step,
         };
         self.tell(severity, &format!("{phase:?}"), None, message);
         Ok(())
@@ -329,12 +346,17 @@ impl<'a> Draft<'a> {
         if phase.is_final() {
             return Ok(());
         }
+        self.note_rules();
         match self.seen.wish {
             Wish::Proceed => {}
             Wish::Abort if phase == Phase::RollingBack => {}
             Wish::Abort if phase.is_held() && self.status.resume_to == Some(Phase::RollingBack) => {
                 try_again(&mut self.status, Phase::RollingBack);
                 self.status.resume_to = None;
+                let now = self.now();
+                for node in &mut self.status.nodes {
+                    node.since = now;
+                }
                 return self.enter(
                     Phase::RollingBack,
                     "AbortedByUser",
@@ -389,6 +411,24 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Who changes the rules under way is free to, and does not do it unseen.
+    fn note_rules(&mut self) {
+        let rules = Some(self.plan.rules);
+        if self.status.rules == rules {
+            return;
+        }
+        if self.status.rules.is_some() {
+            self.tell(
+                Severity::Alert,
+                "RulesChanged",
+                None,
+                "what the environment says of this component has changed since the upgrade began; it goes on by what is said now"
+                    .to_owned(),
+            );
+        }
+        self.status.rules = rules;
+    }
+
     /// The status has a line for each reading of this look and no other: most looks find it so.
     fn gates_stand_in_order(&self) -> bool {
         let written = self.status.gates.iter().map(|g| (g.node.as_str(), g.name.as_str()));
@@ -397,26 +437,16 @@ impl<'a> Draft<'a> {
 
     fn note_gates_in_place(&mut self) {
         for (gate, (_, _, reading)) in self.status.gates.iter_mut().zip(readings(self.plan, self.seen)) {
-            let Reading {
-                verdict,
-                reason,
-                bad: _,
-                last_bad_at: _,
-                onset_at,
-                decided_at,
-                evidence,
-            } = reading;
-            gate.verdict = *verdict;
-            gate.reason.clone_from(reason);
-            gate.onset_at = *onset_at;
-            gate.decided_at = *decided_at;
-            gate.evidence.clone_from(evidence);
+            note_reading(gate, reading);
         }
     }
 
     /// Keeps who blocks whom as evidence, and says of the longest queue what to look at first.
     pub(super) fn note_blockers(&mut self) -> String {
-        self.status.blockers.clone_from(&self.seen.blockers);
+        // A row that is held in turns is free at times: what was seen stands until something else is.
+        if !self.seen.blockers.is_empty() {
+            self.status.blockers.clone_from(&self.seen.blockers);
+        }
         let longest = self.status.blockers.iter().max_by_key(|b| b.waiting.len());
         longest.map_or_else(String::new, |blocker| format!("; {blocker}"))
     }
@@ -443,20 +473,11 @@ impl<'a> Draft<'a> {
         };
         let mut gates = Vec::new();
         for i in 0..self.plan.nodes.len() {
-            let Some(seen) = self.seen(i) else { continue };
-            for (gate, r) in self.plan.gates.iter().zip(&seen.readings) {
+            for (gate, r) in self.plan.gates.iter().zip(&self.signals(i).readings) {
                 if kept.iter().any(|k| k.name == gate.name && k.node == self.plan.nodes[i]) {
                     continue;
                 }
-                gates.push(GateStatus {
-                    name: gate.name.clone(),
-                    node: self.plan.nodes[i].clone(),
-                    verdict: r.verdict,
-                    reason: r.reason.clone(),
-                    onset_at: r.onset_at,
-                    decided_at: r.decided_at,
-                    evidence: r.evidence.clone(),
-                });
+                gates.push(gate_status(&gate.name, &self.plan.nodes[i], r));
             }
         }
         gates.extend(kept);
@@ -466,15 +487,44 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What the status says of a gate on a node.
+pub(super) fn gate_status(gate: &str, node: &str, reading: &Reading) -> GateStatus {
+    let mut status = GateStatus {
+        name: gate.to_owned(),
+        node: node.to_owned(),
+        verdict: reading.verdict,
+        reason: String::new(),
+        onset_at: None,
+        decided_at: None,
+        evidence: None,
+    };
+    note_reading(&mut status, reading);
+    status
+}
+
+/// In place: most texts are as long as before, and there are many.
+fn note_reading(gate: &mut GateStatus, reading: &Reading) {
+    let Reading {
+        verdict,
+        reason,
+        bad: _,
+        last_bad_at: _,
+        onset_at,
+        decided_at,
+        evidence,
+    } = reading;
+    gate.verdict = *verdict;
+    gate.reason.clone_from(reason);
+    gate.onset_at = *onset_at;
+    gate.decided_at = *decided_at;
+    gate.evidence.clone_from(evidence);
+}
+
 /// Every reading of an observation: node, gate, reading.
 fn readings<'a>(plan: &'a Plan, seen: &'a Observed) -> impl Iterator<Item = (&'a str, &'a str, &'a Reading)> {
     let nodes = plan.nodes.iter().zip(&seen.nodes);
     nodes.flat_map(|(node, view)| {
-        let read = match view {
-            NodeView::Seen(s) => s.readings.as_slice(),
-            NodeView::NotYet | NodeView::Unreachable { .. } => &[],
-        };
-        let gates = plan.gates.iter().zip(read);
+        let gates = plan.gates.iter().zip(&view.signals.readings);
         gates.map(|(gate, reading)| (node.as_str(), gate.name.as_str(), reading))
     })
 }
@@ -490,6 +540,7 @@ fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {
         step: None,
         drained: false,
         in_batch: false,
+        sick_since: None,
         analysed_since: None,
         installs: 0,
         restarts: 0,

@@ -2,8 +2,8 @@
 
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
-use super::plan::{NodeView, Prepared, Seen};
-use crate::model::upgrade::{NodePhase, Phase, StepAction, Verdict};
+use super::plan::{Look, Prepared, Seen, Serving};
+use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Severity, StepAction, Verdict};
 use crate::model::values::Duration;
 
 impl Draft<'_> {
@@ -11,23 +11,23 @@ impl Draft<'_> {
         let mut problems = Vec::new();
         let mut waiting = false;
         for i in 0..self.plan.nodes.len() {
-            match &self.seen.nodes[i] {
-                NodeView::NotYet => waiting = true,
-                NodeView::Unreachable { why } => {
+            match self.look(i) {
+                Look::NotYet => waiting = true,
+                Look::Unreachable { why } => {
                     if self.passed(self.status.since, self.plan.policy.patience) {
                         problems.push(format!("{}: {why}", self.plan.nodes[i]));
                     }
                     waiting = true;
                 }
-                NodeView::Seen(s) if s.free_bytes < self.plan.policy.min_free_bytes => problems.push(format!(
+                Look::Seen(s) if s.free_bytes < self.plan.policy.min_free_bytes => problems.push(format!(
                     "{}: {} MiB free, {} MiB needed",
                     self.plan.nodes[i],
                     s.free_bytes >> 20,
                     self.plan.policy.min_free_bytes >> 20
                 )),
-                NodeView::Seen(_) => {
+                Look::Seen(_) => {
                     if self.plan.hooks.check {
-                        match self.one_step(i, StepAction::Check) {
+                        match self.check(i) {
                             Progress::Done => {}
                             Progress::Working => waiting = true,
                             Progress::Failed(why) => problems.push(format!("{}: {why}", self.plan.nodes[i])),
@@ -54,10 +54,13 @@ impl Draft<'_> {
         let on_it = |s: &Seen| s.current.as_ref() == Some(release) && s.running.as_ref() == Some(release);
         for i in 0..self.plan.nodes.len() {
             let Some(seen) = self.seen(i) else { continue };
-            let (now, done) = (self.now(), on_it(seen));
+            let left_out = self.plan.left_out.contains(&self.plan.nodes[i]);
+            let (now, done) = (self.now(), on_it(seen) && !left_out);
             let from = seen.running.or(seen.current);
             let node = self.node_mut(i);
             node.from = from;
+            // It may answer, and gets no traffic: out until it has passed and is admitted.
+            node.drained = left_out;
             node.analysed_since = Some(now);
             node.since = now;
             node.attempts = 0;
@@ -82,14 +85,15 @@ impl Draft<'_> {
             if somebody_serves && self.is_out(i) {
                 continue;
             }
-            let Some(seen) = self.seen(i) else {
+            if self.seen(i).is_none() {
                 mute = mute.or(Some((i, "it cannot be seen".to_owned())));
                 continue;
-            };
-            if seen.readings.len() < self.plan.gates.len() {
+            }
+            let readings = &self.signals(i).readings;
+            if readings.len() < self.plan.gates.len() {
                 mute = mute.or(Some((i, "no gate has been read yet".to_owned())));
             }
-            for (gate, reading) in self.plan.gates.iter().zip(&seen.readings) {
+            for (gate, reading) in self.plan.gates.iter().zip(readings) {
                 match reading.verdict {
                     Verdict::Fail => {
                         let message = format!(
@@ -100,9 +104,10 @@ impl Draft<'_> {
                         self.hold(Phase::Paused, "SharedDependencyDegraded", message + &blocked)?;
                         // An upgrade may be the cure: going on after this hold is an operator's decision.
                         self.status.resume_to = Some(Phase::Rolling);
+                        self.status.baseline_failed.push(gate.name.clone());
                         return Ok(());
                     }
-                    Verdict::NoData => mute = mute.or(Some((i, format!("{} has no sample", gate.name)))),
+                    Verdict::NoData => mute = mute.or(Some((i, format!("{}: {}", gate.name, reading.reason)))),
                     Verdict::Pass | Verdict::Undecided => {}
                 }
             }
@@ -136,8 +141,11 @@ impl Draft<'_> {
         if self.judge_gates()? {
             return Ok(());
         }
+        self.remove_the_condemned();
         let n = self.plan.nodes.len();
-        if !self.status.nodes.iter().any(|n| n.in_batch) {
+        if self.status.nodes.iter().any(|n| n.in_batch) {
+            self.join_those_that_wait();
+        } else {
             self.choose_batch();
         }
         for i in 0..n {
@@ -159,6 +167,50 @@ impl Draft<'_> {
             return self.enter(Phase::Soak, "AllNodesChanged", message);
         }
         self.stuck()
+    }
+
+    /// Where the whole batch waits for its place, what is out already goes on beside it: the place may be its own.
+    fn join_those_that_wait(&mut self) {
+        let waits = |n: &NodeStatus| n.phase == NodePhase::Drain && !n.drained;
+        if !self.status.nodes.iter().filter(|n| n.in_batch).all(waits) {
+            return;
+        }
+        for i in 0..self.plan.nodes.len() {
+            if self.node(i).phase == NodePhase::Waiting && self.is_known_out(i) && self.seen(i).is_some() {
+                self.start_node(i);
+            }
+        }
+    }
+
+    /// Tells the balancer of nodes that were given up. True while that goes on.
+    fn remove_the_condemned(&mut self) -> bool {
+        let mut open = false;
+        let release = self.plan.release;
+        for i in 0..self.plan.nodes.len() {
+            if self.node(i).phase != NodePhase::Removing {
+                continue;
+            }
+            let since = self.node(i).since;
+            let failed = match self.look(i) {
+                Look::Unreachable { why } if self.passed(since, self.plan.policy.patience) => {
+                    Some(format!("it cannot be reached: {why}"))
+                }
+                _ => match self.step(i, StepAction::Drain, &release) {
+                    Progress::Done => None,
+                    Progress::Failed(why) => Some(why),
+                    Progress::Working => {
+                        open = true;
+                        continue;
+                    }
+                },
+            };
+            if let Some(why) = failed {
+                let message = format!("it could not be taken out of the balancer, and may still get calls: {why}");
+                self.tell(Severity::Alert, "NodeNotRemoved", Some(i), message);
+            }
+            self.enter_phase(i, NodePhase::OutOfService);
+        }
+        open
     }
 
     /// Holds when nothing may be taken out for too long, naming who is out.
@@ -197,7 +249,7 @@ impl Draft<'_> {
                 continue;
             }
             let since = self.node(i).since;
-            if let NodeView::Unreachable { why } = &self.seen.nodes[i]
+            if let Look::Unreachable { why } = self.look(i)
                 && self.passed(since, self.plan.policy.patience)
             {
                 return self.forward_failed(i, format!("it cannot be reached: {why}"));
@@ -219,6 +271,7 @@ impl Draft<'_> {
                     }
                 }
                 NodePhase::Waiting
+                | NodePhase::Checked
                 | NodePhase::Install
                 | NodePhase::Drain
                 | NodePhase::Activate
@@ -227,6 +280,7 @@ impl Draft<'_> {
                 | NodePhase::Probe
                 | NodePhase::Admit
                 | NodePhase::Done
+                | NodePhase::Removing
                 | NodePhase::OutOfService => {}
             }
         }
@@ -248,17 +302,21 @@ impl Draft<'_> {
     }
 
     pub(super) fn undecided(&self, i: usize) -> String {
-        let open: Vec<String> = match self.seen(i) {
-            None => vec!["the gates".to_owned()],
-            Some(s) => self
-                .plan
-                .gates
-                .iter()
-                .zip(&s.readings)
-                .filter(|(_, r)| r.verdict != Verdict::Pass)
-                .map(|(g, r)| format!("{} ({})", g.name, r.reason))
-                .collect(),
-        };
+        let signals = self.signals(i);
+        let mut open: Vec<String> = self
+            .plan
+            .gates
+            .iter()
+            .zip(&signals.readings)
+            .filter(|(_, r)| r.verdict != Verdict::Pass)
+            .map(|(g, r)| format!("{} ({})", g.name, r.reason))
+            .collect();
+        if signals.readings.len() < self.plan.gates.len() {
+            open.push("a gate that was not read".to_owned());
+        }
+        if signals.serving != Serving::Yes {
+            open.push("its probes".to_owned());
+        }
         open.join(", ")
     }
 
@@ -266,20 +324,18 @@ impl Draft<'_> {
         if self.judge_gates()? {
             return Ok(());
         }
-        if !self.passed(self.status.since, self.plan.policy.soak) {
+        let removing = self.remove_the_condemned();
+        if !self.passed(self.status.since, self.plan.policy.soak) || removing {
             return Ok(());
         }
         let left_out: Vec<_> = (0..self.plan.nodes.len())
             .filter(|&i| self.node(i).phase == NodePhase::OutOfService)
             .map(|i| self.left_out(i))
             .collect();
-        // Watching is the point of a soak: a gate that went blind in it proves nothing (I7).
+        // Watching is the point of a soak: a gate that went blind in it proves nothing (I7), and neither does a pass of a node
+        // that has died since.
         for i in 0..self.plan.nodes.len() {
-            let blind = self.node(i).phase == NodePhase::Done
-                && self.seen(i).is_none_or(|s| {
-                    s.readings.len() < self.plan.gates.len() || s.readings.iter().any(|r| r.verdict != Verdict::Pass)
-                });
-            if blind {
+            if self.node(i).phase == NodePhase::Done && !self.serves_and_passes(i) {
                 let deadline = self.plan.gates.iter().map(|g| g.deadline).max().unwrap_or_default();
                 if self.passed(
                     self.status.since,

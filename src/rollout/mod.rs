@@ -15,7 +15,9 @@ mod rollback;
 
 pub use decide::{Decision, RolloutError, StepEffect, decide, resume};
 pub use phases::{IllegalTransition, transition};
-pub use plan::{GatePlan, Hooks, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, StepView};
+pub use plan::{
+    GatePlan, Hooks, Look, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, Signals, StepView,
+};
 
 #[cfg(test)]
 mod tests;

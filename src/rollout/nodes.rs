@@ -1,7 +1,7 @@
 //! What one node needs next, forward and back: whatever can be seen on the node is not done again.
 
 use super::decide::{Draft, Ended, StepEffect};
-use super::plan::{NodeView, Seen, Serving, StepView};
+use super::plan::{Look, Seen, Serving, StepView};
 use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, StepIntent, Verdict};
 use crate::model::values::Digest;
 
@@ -80,9 +80,8 @@ impl Draft<'_> {
     /// Whether a step has been asked for, has not been seen to end, and can be: a host that is gone says nothing, and
     /// its step is found again when it comes back.
     pub(super) fn steps_awaited(&self) -> bool {
-        let gone = |view: &NodeView| matches!(view, NodeView::Unreachable { .. });
         let mut nodes = self.status.nodes.iter().zip(&self.seen.nodes);
-        nodes.any(|(node, view)| node.step.is_some() && !gone(view))
+        nodes.any(|(node, view)| node.step.is_some() && !matches!(view.look, Look::Unreachable { .. }))
     }
 
     /// Goes on waiting for the steps that were asked for; starts nothing new.
@@ -104,7 +103,7 @@ impl Draft<'_> {
             .filter(|&i| self.node(i).phase == NodePhase::Waiting)
             .collect();
         waiting.sort_by_key(|&i| {
-            let gone = matches!(self.seen.nodes[i], NodeView::Unreachable { .. });
+            let gone = matches!(self.look(i), Look::Unreachable { .. });
             (gone, !self.is_known_out(i))
         });
         // Taken out by this batch, beside those that are out already.
@@ -114,7 +113,7 @@ impl Draft<'_> {
             if chosen == self.plan.policy.batch_size {
                 break;
             }
-            if matches!(self.seen.nodes[i], NodeView::NotYet) {
+            if *self.look(i) == Look::NotYet {
                 if self.node(i).drained {
                     // It goes first, and a look at it is under way: another one would only wait for its place.
                     break;
@@ -148,26 +147,21 @@ impl Draft<'_> {
         node.attempts = 0;
     }
 
-    /// A step that is done once in the present phase.
-    pub(super) fn one_step(&mut self, i: usize, action: StepAction) -> Progress {
-        if self.node(i).step.is_none()
-            && self.node(i).attempts == 0
-            && self.node(i).phase == NodePhase::Admit
-            && action == StepAction::Check
-        {
+    /// The preflight check, done once a node.
+    pub(super) fn check(&mut self, i: usize) -> Progress {
+        if self.node(i).phase == NodePhase::Checked {
             return Progress::Done;
         }
         let release = self.plan.release;
-        let progress = self.step(i, action, &release);
-        if progress == Progress::Done && action == StepAction::Check {
-            // `Admit` marks "checked" until the preflight ends and every node goes back to waiting.
-            self.enter_phase(i, NodePhase::Admit);
+        let progress = self.step(i, StepAction::Check, &release);
+        if progress == Progress::Done {
+            self.enter_phase(i, NodePhase::Checked);
         }
         progress
     }
 
     /// Makes sure of a step, or tells how it ended.
-    fn step(&mut self, i: usize, action: StepAction, release: &Digest) -> Progress {
+    pub(super) fn step(&mut self, i: usize, action: StepAction, release: &Digest) -> Progress {
         if let Some(ended) = self.ended[i].take()
             && ended.action == action
             && ended.release == *release
@@ -219,9 +213,7 @@ impl Draft<'_> {
             }
             match self.node(i).phase {
                 NodePhase::Analyse => {
-                    let passed = seen.readings.len() == self.plan.gates.len()
-                        && seen.readings.iter().all(|r| r.verdict == Verdict::Pass)
-                        && self.node(i).since < self.now();
+                    let passed = self.serves_and_passes(i) && self.node(i).since < self.now();
                     if !passed {
                         return Progress::Working;
                     }
@@ -245,6 +237,7 @@ impl Draft<'_> {
                     return Progress::Done;
                 }
                 NodePhase::Waiting
+                | NodePhase::Checked
                 | NodePhase::Install
                 | NodePhase::Drain
                 | NodePhase::Activate
@@ -252,9 +245,20 @@ impl Draft<'_> {
                 | NodePhase::Warm
                 | NodePhase::Probe
                 | NodePhase::Done
+                | NodePhase::Removing
                 | NodePhase::OutOfService => return Progress::Done,
             }
         }
+    }
+
+    /// Its service answers, on the new build where we can see that, and each of its gates passes.
+    pub(super) fn serves_and_passes(&self, i: usize) -> bool {
+        let signals = self.signals(i);
+        let strayed = |s: &Seen| s.running.as_ref() != Some(&self.plan.release);
+        signals.serving == Serving::Yes
+            && !self.seen(i).is_some_and(strayed)
+            && signals.readings.len() == self.plan.gates.len()
+            && signals.readings.iter().all(|r| r.verdict == Verdict::Pass)
     }
 
     /// Moves a node back to the build that it ran before.
@@ -325,6 +329,16 @@ impl Draft<'_> {
                         return Some(Progress::Working);
                     }
                     self.take_out(i);
+                    // Our own traffic hears of it once this is written: what is in flight counts from the next look on.
+                    let now = self.now();
+                    self.node_mut(i).since = now;
+                    self.wake_by(now);
+                    return Some(Progress::Working);
+                }
+                // A call that has not come back by the age that makes it bad is not waited for.
+                let (since, age) = (self.node(i).since, self.longest_age());
+                if self.signals(i).in_flight > 0 && self.node(i).step.is_none() && !self.passed(since, age) {
+                    return Some(Progress::Working);
                 }
                 if self.plan.hooks.drain {
                     match self.step(i, StepAction::Drain, goal) {
@@ -368,7 +382,7 @@ impl Draft<'_> {
                 self.enter_phase(i, NodePhase::Probe);
                 Progress::Done
             }
-            NodePhase::Probe => match seen.serving {
+            NodePhase::Probe => match self.signals(i).serving {
                 Serving::Yes => {
                     self.enter_phase(i, NodePhase::Analyse);
                     let now = self.now();
@@ -387,9 +401,13 @@ impl Draft<'_> {
                     }
                 }
             },
-            NodePhase::Waiting | NodePhase::Analyse | NodePhase::Admit | NodePhase::Done | NodePhase::OutOfService => {
-                return None;
-            }
+            NodePhase::Waiting
+            | NodePhase::Checked
+            | NodePhase::Analyse
+            | NodePhase::Admit
+            | NodePhase::Done
+            | NodePhase::Removing
+            | NodePhase::OutOfService => return None,
         };
         Some(progress)
     }

@@ -1,5 +1,7 @@
 //! What the decision is made from.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::model::upgrade::{Blocker, Verdict, Wish};
@@ -16,8 +18,12 @@ pub struct Plan {
     pub version: String,
     /// The release that each node is to run.
     pub release: Digest,
+    /// Identifies everything that the environment says of this component: rules that change on the way are told.
+    pub rules: Digest,
     /// Names of the nodes, in the environment's order.
     pub nodes: Vec<String>,
+    /// Of these, the ones that the upgrade before left out of service: they may answer, and get no traffic.
+    pub left_out: BTreeSet<String>,
     /// The gates, each read on every node.
     pub gates: Vec<GatePlan>,
     /// Bounds and times.
@@ -80,6 +86,8 @@ pub struct Hooks {
 pub struct Observed {
     /// That moment.
     pub now: Timestamp,
+    /// Since when this driver has watched without a gap: nothing is held against a node for a time in which nobody looked.
+    pub watching_since: Timestamp,
     /// The operator's standing wish.
     pub wish: Wish,
     /// Whether the build is ready to be delivered.
@@ -101,10 +109,31 @@ pub enum Prepared {
     Failed(String),
 }
 
-/// A node as seen now.
-#[derive(Debug, Clone, PartialEq)]
-pub enum NodeView {
+/// A node as seen now: by a look at its host, and by our signals, which need no answer of its host.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NodeView {
+    /// What the last look at it showed.
+    pub look: Look,
+    /// What the signals say.
+    pub signals: Signals,
+}
+
+/// What the signals say of one node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Signals {
+    /// What its probes say since its service started.
+    pub serving: Serving,
+    /// Calls of our own traffic that have not come back yet.
+    pub in_flight: usize,
+    /// What its gates say, in the plan's order of gates, over the window that the status names; empty while there is none.
+    pub readings: Vec<Reading>,
+}
+
+/// A look at a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Look {
     /// Not looked at yet by this driver.
+    #[default]
     NotYet,
     /// No connection.
     Unreachable {
@@ -128,10 +157,6 @@ pub struct Seen {
     pub step: Option<StepView>,
     /// Free space, bytes.
     pub free_bytes: u64,
-    /// What its probes say since its service started.
-    pub serving: Serving,
-    /// What its gates say, in the plan's order of gates; empty while nothing is analysed.
-    pub readings: Vec<Reading>,
 }
 
 /// A step as its node shows it.

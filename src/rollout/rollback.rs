@@ -1,9 +1,12 @@
 //! The way back, and the proof that it cured what it was for.
 
-use super::decide::{Draft, RolloutError};
+use super::decide::{Draft, RolloutError, gate_status};
 use super::nodes::Progress;
-use super::plan::NodeView;
+use super::plan::Look;
 use crate::model::upgrade::{Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
+
+/// Restarts of a node on its way back after which a service that ends again while the cure is proven is left to its gates.
+const RESTARTS: u32 = 2;
 
 impl Draft<'_> {
     pub(super) fn begin_rollback(
@@ -67,9 +70,6 @@ impl Draft<'_> {
     }
 
     pub(super) fn rolling_back(&mut self) -> Result<(), RolloutError> {
-        if self.status.cure.is_some() {
-            return self.prove_cure();
-        }
         let n = self.plan.nodes.len();
         // What is seen decides, not what was once done: a node that has left its old build goes back (again).
         for i in 0..n {
@@ -77,9 +77,15 @@ impl Draft<'_> {
                 && self
                     .seen(i)
                     .is_some_and(|s| s.current != self.node(i).from || s.running != self.node(i).from);
-            if self.node(i).phase == NodePhase::Done && strayed {
+            // While the cure is proven a service that does not stay up is a finding, not something to start for ever.
+            let again = self.status.cure.is_none() || self.node(i).rollback_restarts < RESTARTS;
+            if self.node(i).phase == NodePhase::Done && strayed && again {
                 self.enter_phase(i, NodePhase::Waiting);
+                self.status.cure = None;
             }
+        }
+        if self.status.cure.is_some() {
+            return self.prove_cure();
         }
         for i in 0..n {
             if self.node(i).phase == NodePhase::Waiting && self.node(i).from.is_none() {
@@ -107,7 +113,7 @@ impl Draft<'_> {
                     Progress::Working => {
                         open = true;
                         let since = self.node(i).since;
-                        if let NodeView::Unreachable { why } = &self.seen.nodes[i]
+                        if let Look::Unreachable { why } = self.look(i)
                             && self.passed(since, self.plan.policy.patience)
                         {
                             self.leave_behind(i, &format!("it cannot be reached: {why}"));
@@ -147,6 +153,7 @@ impl Draft<'_> {
         self.status.cure = Some(Cure {
             since: now,
             proven_at: None,
+            gates: Vec::new(),
         });
         self.tell(
             Severity::Step,
@@ -185,7 +192,7 @@ impl Draft<'_> {
             .status
             .nodes
             .iter()
-            .filter(|n| n.phase == NodePhase::OutOfService)
+            .filter(|n| matches!(n.phase, NodePhase::Removing | NodePhase::OutOfService))
             .map(|n| n.name.as_str())
             .collect();
         if names.is_empty() { None } else { Some(names.join(", ")) }
@@ -213,13 +220,16 @@ impl Draft<'_> {
             None => (0..self.plan.gates.len()).collect(),
         };
         let mut open = None;
+        let mut proof = Vec::new();
         for &i in &came_back {
             // A window that began before the rollback ended says nothing about the cure.
             let fresh = self.node(i).analysed_since.is_some_and(|t| t >= cure.since);
-            let readings = self.seen(i).map(|s| s.readings.as_slice()).unwrap_or_default();
+            let readings = &self.signals(i).readings;
             for &g in &gates {
                 match readings.get(g).filter(|_| fresh && self.seen.now > cure.since) {
-                    Some(r) if r.verdict == Verdict::Pass => {}
+                    Some(r) if r.verdict == Verdict::Pass => {
+                        proof.push(gate_status(&self.plan.gates[g].name, &self.plan.nodes[i], r));
+                    }
                     Some(r) if r.verdict == Verdict::Fail => {
                         let message = format!(
                             "{} still fails on {} after the rollback: {}",
@@ -248,15 +258,16 @@ impl Draft<'_> {
         self.status.cure = Some(Cure {
             since: cure.since,
             proven_at: Some(now),
+            gates: proof,
         });
-        let proof = self
+        let proven = self
             .status
             .failed_gate
             .as_ref()
             .map_or("every gate passes".to_owned(), |g| format!("{g} passes"));
         let message = match self.left_behind() {
-            None => format!("every node is back, and {proof} again: cured"),
-            Some(names) => format!("{proof} again on the nodes that are back; {names} could not be brought back"),
+            None => format!("every node is back, and {proven} again: cured"),
+            Some(names) => format!("{proven} again on the nodes that are back; {names} could not be brought back"),
         };
         self.enter(Phase::RolledBack, "Cured", message)
     }

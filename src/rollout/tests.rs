@@ -1,11 +1,13 @@
 //! The rules one by one, each in the smallest world that shows it; then random worlds, in which no look may break one.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::upgrade::{
-    NodePhase, NodeStatus, Phase, RollbackFor, StepAction, StepIntent, UpgradeStatus, Verdict, Wish,
+    NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus, Verdict, Wish,
 };
 use crate::model::values::{Digest, Duration};
 
@@ -31,6 +33,8 @@ fn plan(nodes: usize, max_unavailable: usize) -> Plan {
         component: "web".to_owned(),
         version: "2".to_owned(),
         release: new(),
+        rules: old(),
+        left_out: BTreeSet::new(),
         nodes: (0..nodes).map(|i| format!("node{i}")).collect(),
         gates: vec![GatePlan {
             name: "calls".to_owned(),
@@ -55,6 +59,7 @@ fn plan(nodes: usize, max_unavailable: usize) -> Plan {
 fn status(phase: Phase, plan: &Plan) -> UpgradeStatus {
     let mut status = UpgradeStatus::new(at(0));
     status.phase = phase;
+    status.rules = Some(plan.rules);
     status.to = Some(plan.release);
     status.nodes = plan.nodes.iter().map(|name| waiting(name)).collect();
     status
@@ -102,27 +107,55 @@ fn reading(verdict: Verdict) -> Reading {
 }
 
 /// Up, on this build, with this verdict.
-fn up(build: Digest, verdict: Verdict) -> Seen {
-    Seen {
-        current: Some(build),
-        releases: vec![old(), new()],
-        running: Some(build),
-        step: None,
-        free_bytes: 1 << 40,
-        serving: Serving::Yes,
-        readings: vec![reading(verdict)],
+fn up(build: Digest, verdict: Verdict) -> NodeView {
+    NodeView {
+        look: Look::Seen(Seen {
+            current: Some(build),
+            releases: vec![old(), new()],
+            running: Some(build),
+            step: None,
+            free_bytes: 1 << 40,
+        }),
+        signals: Signals {
+            serving: Serving::Yes,
+            in_flight: 0,
+            readings: vec![reading(verdict)],
+        },
+    }
+}
+
+impl NodeView {
+    fn serving(mut self, serving: Serving) -> Self {
+        self.signals.serving = serving;
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Seen)) -> Self {
+        match &mut self.look {
+            Look::Seen(seen) => change(seen),
+            other => panic!("{other:?}"),
+        }
+        self
+    }
+
+    fn at_step(self, step: Option<StepView>) -> Self {
+        self.with(|seen| seen.step = step)
     }
 }
 
 fn gone() -> NodeView {
-    NodeView::Unreachable {
-        why: "no route".to_owned(),
+    NodeView {
+        look: Look::Unreachable {
+            why: "no route".to_owned(),
+        },
+        signals: Signals::default(),
     }
 }
 
 fn observed(s: i64, wish: Wish, nodes: Vec<NodeView>) -> Observed {
     Observed {
         now: at(s),
+        watching_since: at(0),
         wish,
         prepared: Prepared::Ready,
         nodes,
@@ -132,10 +165,6 @@ fn observed(s: i64, wish: Wish, nodes: Vec<NodeView>) -> Observed {
 
 fn look(s: i64, nodes: Vec<NodeView>) -> Observed {
     observed(s, Wish::Proceed, nodes)
-}
-
-fn seen(s: Seen) -> NodeView {
-    NodeView::Seen(s)
 }
 
 #[track_caller]
@@ -157,15 +186,8 @@ fn ends_in(decision: &Decision, phase: Phase, reason: &str) {
 #[test]
 fn a_node_that_is_out_already_goes_first_and_costs_nothing() {
     let plan = plan(3, 1);
-    let sick = Seen {
-        serving: Serving::No,
-        ..up(old(), Verdict::Pass)
-    };
-    let world = vec![
-        seen(up(old(), Verdict::Pass)),
-        seen(sick),
-        seen(up(old(), Verdict::Pass)),
-    ];
+    let sick = up(old(), Verdict::Pass).serving(Serving::No);
+    let world = vec![up(old(), Verdict::Pass), sick, up(old(), Verdict::Pass)];
     let decision = decided(&plan, &status(Phase::Rolling, &plan), &look(1, world));
     let batch: Vec<_> = decision.status.nodes.iter().map(|n| n.in_batch).collect();
     assert_eq!(batch, [false, true, false]);
@@ -174,7 +196,7 @@ fn a_node_that_is_out_already_goes_first_and_costs_nothing() {
 #[test]
 fn a_node_that_cannot_be_reached_is_chosen_last() {
     let plan = plan(3, 2);
-    let well = || seen(up(old(), Verdict::Pass));
+    let well = || up(old(), Verdict::Pass);
     let decision = decided(
         &plan,
         &status(Phase::Rolling, &plan),
@@ -195,13 +217,10 @@ fn a_failing_node_that_serves_goes_out_when_it_has_a_place_and_before_the_next_b
     step(&mut status.nodes[2], StepAction::Admit, new());
     let world = |admitted: Option<StepView>| {
         vec![
-            seen(up(new(), Verdict::Fail)),
-            seen(up(new(), Verdict::Pass)),
-            seen(Seen {
-                step: admitted,
-                ..up(new(), Verdict::Pass)
-            }),
-            seen(up(old(), Verdict::Pass)),
+            up(new(), Verdict::Fail),
+            up(new(), Verdict::Pass),
+            up(new(), Verdict::Pass).at_step(admitted),
+            up(old(), Verdict::Pass),
         ]
     };
     let mut plan = plan;
@@ -234,7 +253,7 @@ fn hosts_that_vanish_are_no_builds_fault_however_many() {
     status.nodes[1].phase = NodePhase::OutOfService;
     status.nodes[1].drained = true;
     in_batch(&mut status.nodes[2], NodePhase::Restart);
-    let world = vec![seen(up(new(), Verdict::Pass)), gone(), gone()];
+    let world = vec![up(new(), Verdict::Pass), gone(), gone()];
     let decision = decided(&plan, &status, &look(PATIENCE_S, world));
     ends_in(&decision, Phase::Paused, "NodeUnreachable");
     assert_eq!(decision.quarantine, None);
@@ -248,11 +267,8 @@ fn nodes_that_fail_beyond_the_budget_are_the_builds_fault() {
     status.nodes[1].phase = NodePhase::OutOfService;
     status.nodes[1].drained = true;
     in_batch(&mut status.nodes[2], NodePhase::Probe);
-    let dead = Seen {
-        serving: Serving::No,
-        ..up(new(), Verdict::NoData)
-    };
-    let world = vec![seen(up(new(), Verdict::Pass)), gone(), seen(dead)];
+    let dead = up(new(), Verdict::NoData).serving(Serving::No);
+    let world = vec![up(new(), Verdict::Pass), gone(), dead];
     let decision = decided(&plan, &status, &look(60, world));
     ends_in(&decision, Phase::RollingBack, "FailedNodeBudget");
     assert!(decision.quarantine.is_some());
@@ -267,9 +283,9 @@ fn old_nodes_that_fail_too_clear_the_build_however_many_of_its_nodes_fail() {
     in_batch(&mut before.nodes[1], NodePhase::Analyse);
     let node = |build, verdict| {
         let mut node = up(build, verdict);
-        node.readings[0].bad = 9;
-        node.readings[0].last_bad_at = Some(at(1));
-        seen(node)
+        node.signals.readings[0].bad = 9;
+        node.signals.readings[0].last_bad_at = Some(at(1));
+        node
     };
     for (verdicts, late_s, phase) in [
         ([Fail, Fail, Fail], 1, Phase::Paused),
@@ -291,15 +307,10 @@ fn what_is_out_goes_first_though_it_was_not_seen_yet() {
     let mut before = status(Phase::Rolling, &plan);
     done(&mut before.nodes[0]);
     before.nodes[1].drained = true;
-    let unheard = |build| {
-        seen(Seen {
-            serving: Serving::Unknown,
-            ..up(build, Verdict::Pass)
-        })
-    };
+    let unheard = |build| up(build, Verdict::Pass).serving(Serving::Unknown);
     // A driver that has just begun has looked at some nodes, and no probe has spoken.
     for (second, chosen) in [
-        (NodeView::NotYet, None),
+        (NodeView::default(), None),
         (unheard(new()), Some(1)),
         // What cannot be reached is not waited for, but its place is used up.
         (gone(), None),
@@ -322,7 +333,7 @@ fn an_abort_does_not_wait_for_a_check_that_changes_nothing() {
         let mut status = status(phase, &plan);
         status.resume_to = resume_to;
         step(&mut status.nodes[0], StepAction::Check, new());
-        let world = vec![gone(), seen(up(old(), Verdict::NoData))];
+        let world = vec![gone(), up(old(), Verdict::NoData)];
         ends_in(
             &decided(&plan, &status, &observed(1, Wish::Abort, world)),
             Phase::Aborted,
@@ -337,11 +348,8 @@ fn a_pause_waits_for_steps_that_run_but_not_for_a_host_that_is_gone() {
     let mut status = status(Phase::Rolling, &plan);
     in_batch(&mut status.nodes[0], NodePhase::Restart);
     step(&mut status.nodes[0], StepAction::Restart, new());
-    let other = || seen(up(old(), Verdict::Pass));
-    let runs = seen(Seen {
-        step: Some(StepView::Running),
-        ..up(new(), Verdict::NoData)
-    });
+    let other = || up(old(), Verdict::Pass);
+    let runs = up(new(), Verdict::NoData).at_step(Some(StepView::Running));
     let waits = decided(&plan, &status, &observed(1, Wish::Pause, vec![runs, other()]));
     assert_eq!((waits.status.phase, waits.effects.len()), (Phase::Rolling, 1));
     let holds = decided(&plan, &status, &observed(1, Wish::Pause, vec![gone(), other()]));
@@ -355,7 +363,7 @@ fn stuck_rollback(plan: &Plan) -> (UpgradeStatus, Vec<NodeView>) {
     status.rollback_for = Some(RollbackFor::BadBuild);
     status.nodes[0].phase = NodePhase::OutOfService;
     status.nodes[0].drained = true;
-    (status, vec![gone(), seen(up(new(), Verdict::Fail))])
+    (status, vec![gone(), up(new(), Verdict::Fail)])
 }
 
 #[test]
@@ -373,7 +381,7 @@ fn resuming_and_aborting_a_held_rollback_both_try_the_mended_node_first() {
     let plan = plan(2, 1);
     let (status, world) = stuck_rollback(&plan);
     let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;
-    let mended = || vec![seen(up(new(), Verdict::Fail)), seen(up(new(), Verdict::Fail))];
+    let mended = || vec![up(new(), Verdict::Fail), up(new(), Verdict::Fail)];
     let resumed = resume(&held, at(PATIENCE_S + 1)).expect("it is held");
     for (status, wish) in [(resumed, Wish::Proceed), (held, Wish::Abort)] {
         let decision = decided(&plan, &status, &observed(PATIENCE_S + 2, wish, mended()));
@@ -392,6 +400,7 @@ fn a_node_tried_again_while_the_cure_is_proven_begins_the_proof_anew() {
     status.cure = Some(crate::model::upgrade::Cure {
         since: at(0),
         proven_at: None,
+        gates: Vec::new(),
     });
     let resumed = resume(&status, at(1)).expect("it is held");
     assert_eq!((resumed.nodes[0].phase, resumed.cure), (NodePhase::Waiting, None));
@@ -416,7 +425,7 @@ fn each_resume_gives_the_gates_as_long_again() {
     let mut status = status(Phase::Rolling, &plan);
     in_batch(&mut status.nodes[0], NodePhase::Analyse);
     status.nodes[0].analysed_since = Some(at(0));
-    let world = || vec![seen(up(new(), Verdict::Undecided)), seen(up(old(), Verdict::Pass))];
+    let world = || vec![up(new(), Verdict::Undecided), up(old(), Verdict::Pass)];
     for round in 1..=3 {
         let held = decided(&plan, &status, &look(round * DEADLINE_S, world()));
         ends_in(&held, Phase::Inconclusive, "GatesUndecided");
@@ -437,9 +446,9 @@ fn a_node_that_ran_nothing_before_is_left_behind_and_the_rest_goes_back() {
     status.nodes[0].from = None;
     let world = || {
         vec![
-            seen(up(new(), Verdict::Fail)),
-            seen(up(new(), Verdict::Fail)),
-            seen(up(old(), Verdict::Pass)),
+            up(new(), Verdict::Fail),
+            up(new(), Verdict::Fail),
+            up(old(), Verdict::Pass),
         ]
     };
     let back = decided(&plan, &status, &look(1, world()));
@@ -459,7 +468,7 @@ fn a_bad_build_with_nothing_to_go_back_to_is_failed_and_quarantined() {
         done(node);
         node.from = None;
     }
-    let world = vec![seen(up(new(), Verdict::Fail)), seen(up(new(), Verdict::Fail))];
+    let world = vec![up(new(), Verdict::Fail), up(new(), Verdict::Fail)];
     let decision = decided(&plan, &status, &look(1, world));
     ends_in(&decision, Phase::Failed, "GateFailed");
     assert!(decision.quarantine.is_some());
@@ -490,11 +499,9 @@ fn leaving_a_node_behind_takes_nothing_out() {
         exit: 1,
         log_tail: "disk full".to_owned(),
     };
-    world[1] = seen(Seen {
-        step: Some(ended),
-        releases: vec![new()],
-        ..up(new(), Verdict::Fail)
-    });
+    world[1] = up(new(), Verdict::Fail)
+        .with(|seen| seen.releases = vec![new()])
+        .at_step(Some(ended));
     let node = &decided(&plan, &status, &look(1, world)).status.nodes[1];
     assert_eq!((node.phase, node.drained), (NodePhase::OutOfService, false));
 }
@@ -509,11 +516,9 @@ fn an_install_of_the_way_forward_does_not_count_for_the_way_back() {
         exit: 0,
         log_tail: String::new(),
     };
-    world[0] = seen(Seen {
-        step: Some(ended),
-        releases: vec![new()],
-        ..up(new(), Verdict::Fail)
-    });
+    world[0] = up(new(), Verdict::Fail)
+        .with(|seen| seen.releases = vec![new()])
+        .at_step(Some(ended));
     let node = &decided(&plan, &status, &look(1, world)).status.nodes[0];
     let asked = node.step.as_ref().map(|s| (s.action, s.release));
     assert_eq!(asked, Some((StepAction::Install, old())), "{:?}", node.trouble);
@@ -527,7 +532,7 @@ fn success_says_on_which_build_a_node_was_left_out() {
     status.nodes[1].phase = NodePhase::OutOfService;
     status.nodes[1].drained = true;
     status.nodes[1].trouble = Some("its probes do not pass".to_owned());
-    let world = vec![seen(up(new(), Verdict::Pass)), seen(up(new(), Verdict::NoData))];
+    let world = vec![up(new(), Verdict::Pass), up(new(), Verdict::NoData)];
     let decision = decided(&plan, &status, &look(30, world));
     ends_in(&decision, Phase::Succeeded, "NodesLeftOut");
     assert!(!decision.verified);
@@ -554,9 +559,259 @@ fn what_contradicts_the_rules_is_a_value() {
         }))
     );
     let other = super::tests::plan(3, 1);
-    let world = look(1, vec![NodeView::NotYet; 3]);
+    let world = look(1, vec![NodeView::default(); 3]);
     let refused = decide(&other, &status(Phase::Rolling, &plan), &world);
     assert!(matches!(refused, Err(RolloutError::OtherNodes { .. })));
+}
+
+#[test]
+fn a_service_that_ends_under_test_has_failed_though_its_gate_has_passed() {
+    let plan = plan(2, 1);
+    let dead = || {
+        up(new(), Verdict::Pass)
+            .serving(Serving::No)
+            .with(|seen| seen.running = None)
+    };
+    for (phase, of_node) in [(Phase::Soak, NodePhase::Done), (Phase::Rolling, NodePhase::Analyse)] {
+        let mut status = status(phase, &plan);
+        done(&mut status.nodes[0]);
+        done(&mut status.nodes[1]);
+        if of_node == NodePhase::Analyse {
+            in_batch(&mut status.nodes[1], of_node);
+        }
+        let both = |s| look(s, vec![dead(), dead()]);
+        let first = decided(&plan, &status, &both(25));
+        assert_eq!(first.status.phase, phase, "a supervisor may start it anew");
+        let second = decided(&plan, &first.status, &both(36));
+        ends_in(&second, Phase::RollingBack, "NodeFailed");
+        assert!(second.quarantine.is_some());
+        // One of two is the node's own fault, and one that came back in time is nobody's.
+        let one = decided(&plan, &first.status, &look(36, vec![up(new(), Verdict::Pass), dead()]));
+        assert_eq!(one.status.nodes[1].phase, NodePhase::OutOfService, "{:?}", one.status);
+        let mended = decided(&plan, &first.status, &look(29, vec![up(new(), Verdict::Pass); 2]));
+        assert_eq!(mended.status.nodes[1].sick_since, None);
+    }
+}
+
+#[test]
+fn services_that_wait_for_what_the_old_ones_wait_for_are_held_against_no_build() {
+    let plan = plan(2, 1);
+    let mut before = status(Phase::Rolling, &plan);
+    in_batch(&mut before.nodes[0], NodePhase::Analyse);
+    before.nodes[0].sick_since = Some(at(1));
+    let mute = |build| up(build, Verdict::Undecided).serving(Serving::No);
+    let held = decided(&plan, &before, &look(20, vec![mute(new()), mute(old())]));
+    ends_in(&held, Phase::Paused, "SharedDependencyDegraded");
+    // An old service that has ended waits for nothing.
+    let ended = mute(old()).with(|seen| seen.running = None);
+    let blamed = decided(&plan, &before, &look(20, vec![mute(new()), ended]));
+    ends_in(&blamed, Phase::RollingBack, "NodeFailed");
+}
+
+#[test]
+fn a_soak_does_not_end_over_a_node_that_does_not_serve() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Soak, &plan);
+    done(&mut status.nodes[0]);
+    done(&mut status.nodes[1]);
+    let unheard = up(new(), Verdict::Pass).serving(Serving::Unknown);
+    let decision = decided(&plan, &status, &look(40, vec![up(new(), Verdict::Pass), unheard]));
+    assert_eq!(decision.status.phase, Phase::Soak);
+}
+
+#[test]
+fn nothing_is_held_against_a_node_for_a_time_in_which_nobody_looked() {
+    let plan = plan(2, 1);
+    let unheard = |build| up(build, Verdict::NoData).serving(Serving::Unknown);
+    for (phase, of_node) in [
+        (Phase::Rolling, NodePhase::Probe),
+        (Phase::Rolling, NodePhase::Analyse),
+        (Phase::RollingBack, NodePhase::Probe),
+    ] {
+        let mut status = status(phase, &plan);
+        in_batch(&mut status.nodes[0], of_node);
+        let build = if phase == Phase::RollingBack { old() } else { new() };
+        let mut first = look(10_000, vec![unheard(build), unheard(old())]);
+        let blamed = decided(&plan, &status, &first);
+        assert!(
+            blamed.status.phase != phase || blamed.status.nodes[0].phase == NodePhase::OutOfService,
+            "watched all the time it is: {:?}",
+            blamed.status
+        );
+        first.watching_since = at(10_000);
+        let decision = decided(&plan, &status, &first);
+        assert_eq!(
+            (decision.status.phase, decision.status.nodes[0].phase),
+            (phase, of_node)
+        );
+    }
+    let mut proving = status(Phase::RollingBack, &plan);
+    for node in &mut proving.nodes {
+        node.phase = NodePhase::Done;
+        node.analysed_since = Some(at(0));
+    }
+    proving.cure = Some(crate::model::upgrade::Cure {
+        since: at(0),
+        proven_at: None,
+        gates: Vec::new(),
+    });
+    let mut late = look(10_000, vec![unheard(old()), unheard(old())]);
+    late.watching_since = at(10_000);
+    assert_eq!(decided(&plan, &proving, &late).status.phase, Phase::RollingBack);
+}
+
+#[test]
+fn a_gate_that_fails_is_heard_though_its_host_says_nothing() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    in_batch(&mut status.nodes[0], NodePhase::Analyse);
+    let mut mute = gone();
+    mute.signals = up(new(), Verdict::Fail).signals;
+    let decision = decided(&plan, &status, &look(1, vec![mute, up(old(), Verdict::Pass)]));
+    ends_in(&decision, Phase::Paused, "NodeUnreachable");
+    assert_eq!(decision.quarantine, None, "the build or the host");
+}
+
+#[test]
+fn what_failed_before_the_upgrade_proves_nothing_against_the_build() {
+    let plan = plan(1, 1);
+    let mut status = status(Phase::Baseline, &plan);
+    status.nodes[0].analysed_since = Some(at(0));
+    let held = decided(&plan, &status, &look(1, vec![up(old(), Verdict::Fail)]));
+    ends_in(&held, Phase::Paused, "SharedDependencyDegraded");
+    let mut status = resume(&held.status, at(2)).expect("it is held");
+    in_batch(&mut status.nodes[0], NodePhase::Analyse);
+    let again = decided(&plan, &status, &look(3, vec![up(new(), Verdict::Fail)]));
+    ends_in(&again, Phase::Paused, "SharedDependencyDegraded");
+    assert_eq!(again.quarantine, None);
+}
+
+#[test]
+fn the_balancer_hears_of_a_node_that_is_given_up() {
+    let mut plan = plan(3, 1);
+    plan.hooks.drain = true;
+    let mut status = status(Phase::Soak, &plan);
+    for node in &mut status.nodes {
+        done(node);
+    }
+    let world = |first: NodeView| {
+        let well = || up(new(), Verdict::Pass);
+        vec![first, well(), well()]
+    };
+    let fails = || up(new(), Verdict::Fail);
+    let given_up = decided(&plan, &status, &look(1, world(fails())));
+    assert_eq!(given_up.status.nodes[0].phase, NodePhase::Removing);
+    let asked = decided(&plan, &given_up.status, &look(40, world(fails())));
+    assert_eq!(asked.effects[0].intent.action, StepAction::Drain);
+    assert_eq!(asked.status.phase, Phase::Soak, "it waits for the balancer");
+    let ended = StepView::Ended {
+        exit: 0,
+        log_tail: String::new(),
+    };
+    let gone = decided(&plan, &asked.status, &look(41, world(fails().at_step(Some(ended)))));
+    ends_in(&gone, Phase::Succeeded, "NodesLeftOut");
+    assert!(
+        gone.events.iter().any(|e| e.severity == Severity::Alert),
+        "somebody must look"
+    );
+}
+
+#[test]
+fn a_node_that_the_last_upgrade_left_out_is_out_until_it_passes() {
+    let mut plan = plan(2, 1);
+    plan.left_out.insert("node1".to_owned());
+    let mut before = status(Phase::Preflight, &plan);
+    before.nodes[1].from = None;
+    let world = vec![up(old(), Verdict::Pass), up(new(), Verdict::Pass)];
+    let after = decided(&plan, &before, &look(1, world));
+    let of_node = &after.status.nodes[1];
+    assert_eq!((of_node.phase, of_node.drained), (NodePhase::Waiting, true));
+}
+
+#[test]
+fn rules_that_change_on_the_way_are_told() {
+    let mut plan = plan(2, 1);
+    let before = status(Phase::Rolling, &plan);
+    plan.rules = new();
+    let world = || look(1, vec![up(old(), Verdict::Pass); 2]);
+    let after = decided(&plan, &before, &world());
+    assert!(after.events.iter().any(|e| e.reason == "RulesChanged"));
+    let again = decided(&plan, &after.status, &world());
+    assert!(again.events.iter().all(|e| e.reason != "RulesChanged"));
+}
+
+#[test]
+fn calls_in_flight_are_waited_for_as_long_as_one_may_take() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    in_batch(&mut status.nodes[0], NodePhase::Drain);
+    let world = |calls| {
+        let mut draining = up(old(), Verdict::Pass);
+        draining.signals.in_flight = calls;
+        vec![draining, up(old(), Verdict::Pass)]
+    };
+    let phase = |s, calls| decided(&plan, &status, &look(s, world(calls))).status.nodes[0].phase;
+    assert_eq!(phase(1, 2), NodePhase::Drain);
+    assert_eq!(phase(1, 0), NodePhase::Activate);
+    assert_eq!(phase(5, 2), NodePhase::Activate, "a call that old is bad already");
+}
+
+#[test]
+fn a_service_that_ends_while_the_cure_is_proven_is_started_again_and_the_proof_with_it() {
+    let plan = plan(2, 1);
+    let mut proving = status(Phase::RollingBack, &plan);
+    for node in &mut proving.nodes {
+        node.phase = NodePhase::Done;
+        node.analysed_since = Some(at(0));
+    }
+    proving.cure = Some(crate::model::upgrade::Cure {
+        since: at(0),
+        proven_at: None,
+        gates: Vec::new(),
+    });
+    let dead = || {
+        up(old(), Verdict::Undecided)
+            .serving(Serving::No)
+            .with(|seen| seen.running = None)
+    };
+    let world = || look(1, vec![dead(), up(old(), Verdict::Pass)]);
+    let after = decided(&plan, &proving, &world());
+    assert!(
+        after.status.nodes[0].in_batch && after.status.cure.is_none(),
+        "{:?}",
+        after.status
+    );
+    proving.nodes[0].rollback_restarts = 2;
+    let after = decided(&plan, &proving, &world());
+    assert!(after.status.cure.is_some(), "not for ever");
+}
+
+#[test]
+fn an_abort_that_loses_a_node_wants_somebody() {
+    let plan = plan(2, 1);
+    let (mut status, _) = stuck_rollback(&plan);
+    status.rollback_for = Some(RollbackFor::Abort);
+    status.nodes[1].phase = NodePhase::Done;
+    let decision = decided(&plan, &status, &look(1, vec![gone(), up(old(), Verdict::Pass)]));
+    ends_in(&decision, Phase::Aborted, "AbortedByUser");
+    assert_eq!(decision.events[0].severity, Severity::Alert);
+}
+
+#[test]
+fn a_mended_node_goes_on_beside_a_batch_that_waits_for_its_place() {
+    let plan = plan(3, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    status.nodes[0].drained = true;
+    done(&mut status.nodes[1]);
+    in_batch(&mut status.nodes[2], NodePhase::Drain);
+    status.nodes[2].drained = false;
+    let world = vec![
+        up(new(), Verdict::Pass),
+        up(new(), Verdict::Pass),
+        up(old(), Verdict::Pass),
+    ];
+    let after = decided(&plan, &status, &look(1, world)).status;
+    assert!(after.nodes[0].in_batch && !after.nodes[2].drained, "{after:?}");
 }
 
 const PHASES: [Phase; 14] = [
@@ -626,29 +881,27 @@ fn any_view() -> impl Strategy<Value = NodeView> {
     let serving = prop_oneof![6 => Just(Serving::Yes), 1 => Just(Serving::No), 1 => Just(Serving::Unknown)];
     let looked_at = (any_release(), any_release(), any_step(), serving, verdict).prop_map(
         |(current, running, step, serving, verdict)| {
-            seen(Seen {
-                current,
-                running,
-                step,
-                serving,
-                ..up(old(), verdict)
+            up(old(), verdict).serving(serving).with(|seen| {
+                seen.current = current;
+                seen.running = running;
+                seen.step = step;
             })
         },
     );
-    prop_oneof![12 => looked_at, 1 => Just(NodeView::NotYet), 1 => Just(gone())]
+    prop_oneof![12 => looked_at, 1 => Just(NodeView::default()), 1 => Just(gone())]
 }
 
 /// A look: seconds since the last, the wish, the nodes, and whether an operator resumes what is held.
-type Look = (i64, Wish, Vec<NodeView>, bool);
+type Glance = (i64, Wish, Vec<NodeView>, bool);
 
-fn any_look(nodes: usize) -> impl Strategy<Value = Look> {
+fn any_look(nodes: usize) -> impl Strategy<Value = Glance> {
     let wish = prop_oneof![20 => Just(Wish::Proceed), 1 => Just(Wish::Pause), 1 => Just(Wish::Abort)];
     let later = prop_oneof![4 => 0_i64..20, 1 => 60_i64..400];
     (later, wish, proptest::collection::vec(any_view(), nodes), any::<bool>())
 }
 
 /// Nodes, places, steps asked for by hooks, and what is seen.
-fn any_story() -> impl Strategy<Value = (usize, usize, bool, Vec<Look>)> {
+fn any_story() -> impl Strategy<Value = (usize, usize, bool, Vec<Glance>)> {
     (1_usize..6).prop_flat_map(|nodes| {
         let looks = proptest::collection::vec(any_look(nodes), 1..80);
         (Just(nodes), 1..=nodes, any::<bool>(), looks)
@@ -657,7 +910,7 @@ fn any_story() -> impl Strategy<Value = (usize, usize, bool, Vec<Look>)> {
 
 /// Out as far as can be known: taken out by us, or not proven to answer.
 fn out(status: &UpgradeStatus, observed: &Observed, i: usize) -> bool {
-    let answers = matches!(&observed.nodes[i], NodeView::Seen(s) if s.serving == Serving::Yes);
+    let answers = observed.nodes[i].signals.serving == Serving::Yes;
     status.nodes[i].drained || !answers
 }
 
@@ -668,8 +921,8 @@ fn holds_i1(
     observed: &Observed,
 ) -> Result<(), TestCaseError> {
     for i in 0..plan.nodes.len() {
-        let was_out = before.nodes.get(i).is_some_and(|n| n.drained)
-            || matches!(&observed.nodes[i], NodeView::Seen(s) if s.serving == Serving::No);
+        let was_out =
+            before.nodes.get(i).is_some_and(|n| n.drained) || observed.nodes[i].signals.serving == Serving::No;
         if next.nodes[i].drained && !was_out {
             let total = (0..plan.nodes.len()).filter(|&j| out(next, observed, j)).count();
             prop_assert!(

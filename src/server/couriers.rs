@@ -14,7 +14,7 @@ use crate::engine::fleet::Fleet;
 use crate::home::Home;
 use crate::model::environment::ReportSink;
 use crate::model::system::PortShift;
-use crate::report::Courier;
+use crate::report::{Courier, Lines};
 use crate::store::{Store as _, StoreError};
 use crate::workspace::Workspace;
 
@@ -30,17 +30,19 @@ pub(super) struct Couriers<'a> {
     home: &'a Home,
     workspace: &'a Workspace,
     shift: PortShift,
+    lines: Arc<dyn Lines>,
     by_environment: BTreeMap<String, OnTheWay>,
     /// What was said of an environment whose reports cannot be carried, so that it is said once.
     complaints: BTreeMap<String, String>,
 }
 
 impl<'a> Couriers<'a> {
-    pub(super) fn new(home: &'a Home, workspace: &'a Workspace, shift: PortShift) -> Self {
+    pub(super) fn new(home: &'a Home, workspace: &'a Workspace, shift: PortShift, lines: &Arc<dyn Lines>) -> Self {
         Self {
             home,
             workspace,
             shift,
+            lines: Arc::clone(lines),
             by_environment: BTreeMap::new(),
             complaints: BTreeMap::new(),
         }
@@ -87,11 +89,12 @@ impl<'a> Couriers<'a> {
         if self
             .by_environment
             .get(environment)
-            .is_some_and(|on_the_way| on_the_way.stated == *stated)
+            .is_some_and(|on_the_way| on_the_way.stated == *stated && !self.complaints.contains_key(environment))
         {
             return Ok(());
         }
-        let courier = Arc::new(delivery::courier(self.home, &fleet).map_err(|e| e.to_string())?);
+        let (courier, troubles) = delivery::courier(self.home, &fleet, &self.lines);
+        let courier = Arc::new(courier);
         let task = tokio::spawn({
             let courier = Arc::clone(&courier);
             async move { courier.run().await }
@@ -105,7 +108,12 @@ impl<'a> Couriers<'a> {
             // What it was carrying is carried again by the new one, with the same key.
             old.task.abort();
         }
-        Ok(())
+        let troubles: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+        if troubles.is_empty() {
+            Ok(())
+        } else {
+            Err(troubles.join("; "))
+        }
     }
 
     /// Carries what waits for at most this long, then ends.

@@ -31,7 +31,7 @@ use crate::engine::{DriveError, delivery};
 use crate::home::Home;
 use crate::model::system::PortShift;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
-use crate::report;
+use crate::report::{self, Lines};
 use crate::store::{Store as _, StoreError, UpgradeRecord};
 use crate::workspace::{Workspace, WorkspaceError};
 
@@ -81,6 +81,8 @@ pub struct Server<'a> {
     pub interrupt: Interrupt,
     /// Told what happens, a line each.
     pub tell: &'a dyn Fn(&str),
+    /// Where the sink `stdout` of environments writes.
+    pub lines: Arc<dyn Lines>,
 }
 
 impl Server<'_> {
@@ -118,7 +120,7 @@ impl Server<'_> {
 
     async fn work(&self, seat: &Seat, health: &Health) -> Result<(), ServeError> {
         let mut drives = Drives::new(self, health);
-        let mut couriers = Couriers::new(self.home, self.workspace, self.shift);
+        let mut couriers = Couriers::new(self.home, self.workspace, self.shift, &self.lines);
         let (mut renew_at, mut reread_at, mut prune_at) = (Instant::now(), Instant::now(), Instant::now());
         while !self.interrupt.is_set() {
             let now = Instant::now();
@@ -136,6 +138,7 @@ impl Server<'_> {
             }
             match self.home.store().unfinished(None) {
                 Ok(open) => {
+                    drives.forget_all_but(&open);
                     for record in open.into_iter().filter(|r| !session::is_settled(r)) {
                         couriers.serve(&record.spec.environment);
                         drives.take(&record);
@@ -302,6 +305,21 @@ impl<'a> Drives<'a> {
         self.flights.push(flight.boxed_local());
     }
 
+    /// Troubles with upgrades that have ended meanwhile, by whoever's hand, are over.
+    fn forget_all_but(&self, open: &[UpgradeRecord]) {
+        let mut stuck = self.stuck.borrow_mut();
+        let before = stuck.len();
+        stuck.retain(|_, stuck| open.iter().any(|record| record.name == stuck.upgrade));
+        if stuck.len() != before {
+            self.tell_health(&stuck);
+        }
+    }
+
+    fn tell_health(&self, stuck: &BTreeMap<String, Stuck>) {
+        let troubles = stuck.iter().map(|(e, s)| (e.clone(), s.why.clone()));
+        self.health.troubles(troubles.collect());
+    }
+
     fn is_too_soon(&self, environment: &str, upgrade: &str) -> bool {
         let stuck = self.stuck.borrow();
         let stuck = stuck.get(environment).filter(|s| s.upgrade == upgrade);
@@ -322,13 +340,7 @@ impl<'a> Drives<'a> {
             Err(trouble) if trouble.is_rivalry() => {}
             Err(trouble) => self.note(&record, &trouble),
         }
-        self.health.troubles(
-            self.stuck
-                .borrow()
-                .iter()
-                .map(|(e, s)| (e.clone(), s.why.clone()))
-                .collect(),
-        );
+        self.tell_health(&self.stuck.borrow());
     }
 
     /// Remembers that an upgrade cannot be driven, and says so once for each reason.

@@ -8,15 +8,6 @@ use super::excerpt;
 use super::postgres::Database;
 use super::traffic::{Answer, Call, CallId, Effect, TrafficPlan};
 
-/// What the first column of a query's first row must be.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Limit {
-    /// A number that is at most this.
-    AtMost(f64),
-    /// Exactly this text.
-    Equals(String),
-}
-
 /// A query with its limit, asked on the schedule of [`super::traffic`].
 #[derive(Debug)]
 pub struct WatchedQuery {
@@ -24,8 +15,8 @@ pub struct WatchedQuery {
     pub database: Database,
     /// The query, rendered.
     pub sql: String,
-    /// What its value must be.
-    pub limit: Limit,
+    /// The first column of its first row, a number, may be at most this.
+    pub at_most: f64,
 }
 
 impl WatchedQuery {
@@ -46,34 +37,26 @@ impl WatchedQuery {
         let Some(Some(Some(value))) = rows.first().map(|row| row.first()) else {
             return Err(format!("`{}` gave no value", excerpt(&self.sql, 80)));
         };
-        judge(value, &self.limit)
+        judge(value, self.at_most)
     }
 }
 
-fn judge(value: &str, limit: &Limit) -> Result<Answer, String> {
+fn judge(value: &str, at_most: f64) -> Result<Answer, String> {
     let shown = excerpt(value, 80);
-    match limit {
-        Limit::Equals(wanted) if value == wanted => Ok(Answer::Right),
-        Limit::Equals(wanted) => Ok(Answer::Wrong {
-            why: format!("`{shown}` instead of `{wanted}`"),
-        }),
-        Limit::AtMost(limit) => {
-            // NaN compares with nothing, and so would pass or fail by accident.
-            let number: f64 = value
-                .trim()
-                .parse()
-                .ok()
-                .filter(|n: &f64| !n.is_nan())
-                .ok_or_else(|| format!("`{shown}` is not a number"))?;
-            Ok(if number <= *limit {
-                Answer::Right
-            } else {
-                Answer::Wrong {
-                    why: format!("{shown} is above {limit}"),
-                }
-            })
+    // NaN compares with nothing, and so would pass or fail by accident.
+    let number: f64 = value
+        .trim()
+        .parse()
+        .ok()
+        .filter(|n: &f64| !n.is_nan())
+        .ok_or_else(|| format!("`{shown}` is not a number"))?;
+    Ok(if number <= at_most {
+        Answer::Right
+    } else {
+        Answer::Wrong {
+            why: format!("{shown} is above {at_most}"),
         }
-    }
+    })
 }
 
 impl Call for WatchedQuery {
@@ -98,15 +81,13 @@ mod tests {
     fn a_value_is_right_up_to_its_limit_and_no_number_is_no_answer() {
         let wrong = |why: &str| Ok(Answer::Wrong { why: why.to_owned() });
         let rows = [
-            ("5", Limit::AtMost(5.0), Ok(Answer::Right)),
-            ("5.01", Limit::AtMost(5.0), wrong("5.01 is above 5")),
-            ("NaN", Limit::AtMost(5.0), Err("`NaN` is not a number".to_owned())),
-            ("", Limit::AtMost(5.0), Err("`` is not a number".to_owned())),
-            ("up", Limit::Equals("up".to_owned()), Ok(Answer::Right)),
-            ("down", Limit::Equals("up".to_owned()), wrong("`down` instead of `up`")),
+            ("5", Ok(Answer::Right)),
+            ("5.01", wrong("5.01 is above 5")),
+            ("NaN", Err("`NaN` is not a number".to_owned())),
+            ("", Err("`` is not a number".to_owned())),
         ];
-        for (value, limit, expected) in rows {
-            assert_eq!(judge(value, &limit), expected, "{value} against {limit:?}");
+        for (value, expected) in rows {
+            assert_eq!(judge(value, 5.0), expected, "{value}");
         }
     }
 }

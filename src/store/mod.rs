@@ -353,6 +353,9 @@ pub trait Store: Send + Sync {
     ) -> Result<FencingToken, StoreError>;
     /// Says that the holder still lives.
     fn renew(&self, environment: &str, token: &FencingToken, now: Timestamp) -> Result<(), StoreError>;
+    /// Raises the counter of a lease that is held above this one, for nodes that have seen more than this home remembers.
+    /// The token that is returned holds the lease from now on; the one that was shown does no longer.
+    fn raise(&self, environment: &str, token: &FencingToken, above: u64) -> Result<FencingToken, StoreError>;
     /// Gives the lease back. Its counter stays. Without effect when somebody else has taken over.
     fn release(&self, environment: &str, token: &FencingToken) -> Result<(), StoreError>;
     /// The lease as it stands; `None` when the environment never had one.

@@ -39,14 +39,75 @@ spec:
         stop: {template: a.sh}
 ";
 
+/// With everything that is rendered, or that another thing refers to.
+const WHOLE: &str = r#"
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  secrets: {word: {file: secrets/word}}
+  databases:
+    - {name: db, postgres: {host: localhost, port: "5432", database: d, user: u}}
+  components:
+    - name: server
+      source: {directory: builds}
+      service: {pidFile: run/pid}
+      ports: {http: 28190}
+      nodes: [{name: n1}, {name: n2, host: {ssh: {destination: far, directory: stagegate/n2}}}]
+      actions:
+        install: {template: a.sh}
+        start: {template: a.sh}
+        stop: {template: a.sh}
+      probes:
+        - {name: alive, http: {url: "http://{{ node.address }}:{{ node.ports.http }}/"}, builds: "<2"}
+        - {name: alive, http: {url: "http://{{ node.address }}/new"}, builds: ">=2"}
+      traffic:
+        - name: calls
+          rate: 5
+          before: {database: db, sql: "insert {{ call.id }}"}
+          requests:
+            - url: "http://{{ node.address }}:{{ node.ports.http }}/{{ build.version }}"
+              headers: {Accept: "text/{{ env.name }}"}
+              form: {id: "{{ call.id }}"}
+          effect: {database: db, sql: "select {{ call.id }}", equals: "{{ call.id }}"}
+        - name: others
+          rate: 1
+          requests: [{url: "http://{{ node.address }}/", method: POST, json: '{"id": {{ call.id }}}'}]
+      logs:
+        - {name: entry, path: log/entry, end: "took (?<exec_time_s>[0-9.]+) s"}
+      queries:
+        - {name: lag, database: db, sql: "select {{ node.index }}", atMost: 5}
+      gates:
+        - {name: calls, share: {of: traffic/calls, over: 5s, limit: 2%}}
+  reports:
+    - {name: journal, file: {path: reports.jsonl}}
+"#;
+
+const REHEARSAL: &str = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Rehearsal
+metadata: {name: bad-day}
+spec:
+  environment: one
+  disturbances:
+    - {name: row, holdRow: {database: db, sql: 'select {{ env.name }}', hold: 1s, every: 2s}}
+    - {name: node, killNode: {node: n1, after: 1s}}
+    - {name: all, restartComponent: {component: server, after: 1s}}
+  runs:
+    - {build: server=1.0, expect: {phase: Succeeded}}
+";
+
+fn write(directory: &Path, name: &str, content: &str) {
+    let path = directory.join(name);
+    std::fs::create_dir_all(path.parent().expect("below")).expect("made");
+    std::fs::write(path, content).expect("written");
+}
+
 /// A workspace with one environment.
 fn workspace(environment: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
-    for (name, content) in [("environments/one.yaml", environment), ("templates/a.sh", "exit 0\n")] {
-        let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("below")).expect("made");
-        std::fs::write(path, content).expect("written");
-    }
+    write(dir.path(), "environments/one.yaml", environment);
+    write(dir.path(), "templates/a.sh", "exit 0\n");
     std::fs::create_dir_all(dir.path().join("builds/1.0")).expect("made");
     std::fs::write(dir.path().join("builds/1.0/file"), "x").expect("written");
     dir
@@ -132,13 +193,434 @@ fn an_unknown_name_says_what_is_near() {
 fn one_home_with_a_newer_state_is_refused() {
     let workspace = workspace(SOUND);
     let state = workspace.path().join("state");
-    assert!(stagegate(&state, workspace.path(), &["status"]).status.success());
-    std::fs::write(
-        state.join("stagegate.db"),
+    write(
+        &state,
+        "stagegate.db",
         "this is no database, and long enough to be looked at",
-    )
-    .expect("written");
+    );
     let said = stagegate(&state, workspace.path(), &["status"]);
     assert_eq!(said.status.code(), Some(1), "{}", text(&said.stderr));
     assert!(text(&said.stderr).contains("stagegate.db"), "{}", text(&said.stderr));
+}
+
+/// Says with which words and exit code a command of a workspace ends, and that it made no home.
+fn says(workspace: &Path, arguments: &[&str], code: i32) -> String {
+    let state = workspace.join("state");
+    let said = stagegate(&state, workspace, arguments);
+    let words = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(code), "{arguments:?}: {words}");
+    assert!(!state.exists(), "{arguments:?} made a home");
+    words
+}
+
+#[test]
+fn a_hole_in_a_text_is_found_before_anything_is_touched() {
+    let sound = workspace(WHOLE);
+    says(sound.path(), &["lint"], 0);
+    let rows = [
+        // Text of the environment, what it becomes, the name of what is missing.
+        ("{{ node.ports.http }}/\"", "{{ node.ports.htp }}/\"", "node.ports.htp"),
+        ("insert {{ call.id }}", "insert {{ call.it }}", "call.it"),
+        ("{{ build.version }}", "{{ build.versoin }}", "build.versoin"),
+        ("text/{{ env.name }}", "text/{{ env.nam }}", "env.nam"),
+        ("form: {id: \"{{ call.id }}", "form: {id: \"{{ vars.id }}", "vars.id"),
+        ("select {{ call.id }}", "select {{ calls.id }}", "calls.id"),
+        ("equals: \"{{ call.id }}", "equals: \"{{ call.ix }}", "call.ix"),
+        ("{\"id\": {{ call.id }}}", "{\"id\": {{ call.iy }}}", "call.iy"),
+        ("{{ node.index }}", "{{ node.indx }}", "node.indx"),
+        ("port: \"5432\"", "port: \"{{ vars.port }}\"", "vars.port"),
+        ("port: \"5432\"", "port: \"54x\"", "no port"),
+        (
+            "\"http://{{ node.address }}/new",
+            "\"htp//{{ node.address }}/new",
+            "no address",
+        ),
+        ("{\"id\": {{ call.id }}}", "{\"id\" {{ call.id }}}", "renders to"),
+    ];
+    for (from, to, expected) in rows {
+        assert!(WHOLE.contains(from), "{from}");
+        let workspace = workspace(&WHOLE.replacen(from, to, 1));
+        for command in [&["lint"][..], &["plan", "one", "--build", "server=1.0"], &["up", "one"]] {
+            let words = says(workspace.path(), command, 2);
+            assert!(words.contains(expected) && words.contains("one.yaml:"), "{to}: {words}");
+        }
+    }
+    // In a template it is the template's line that is shown.
+    for (template, expected) in [
+        (
+            "set -eu\necho {{ node.ports.htp }}\n",
+            "`node.ports.htp` is not defined",
+        ),
+        // `down` stops what it does not know.
+        ("set -eu\necho {{ build.version }}\n", "`build.version` is not defined"),
+    ] {
+        write(sound.path(), "templates/a.sh", template);
+        for command in [&["lint"][..], &["up", "one"]] {
+            let words = says(sound.path(), command, 2);
+            assert!(
+                words.contains(expected) && words.contains("templates/a.sh:2:9"),
+                "{words}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_fails_later_does_not_pass_lint() {
+    let rows = [
+        (
+            "path: reports.jsonl",
+            "path: ../../reports.jsonl",
+            "no path below the environment's directory",
+        ),
+        (
+            "path: log/entry",
+            "path: ../../etc/passwd",
+            "no path below the node directory",
+        ),
+        (
+            "file: secrets/word",
+            "file: ../word",
+            "no path below the environment's directory",
+        ),
+        (
+            "{directory: builds}",
+            "{directory: ../../etc}",
+            "no path below the workspace",
+        ),
+        (
+            "directory: stagegate/n2",
+            "directory: /",
+            "no path below the user's home",
+        ),
+        ("  secrets:", "  packagesScript: p.sh\n  secrets:", "no template `p.sh`"),
+        ("over: 5s", "over: 0s", "every call takes longer"),
+        ("over: 5s", "over: 2m", "gives a call up after 1m"),
+        ("rate: 5", "rate: 5\n          concurrency: 0", "concurrency of 0"),
+        (
+            "builds: \"<2\"",
+            "builds: \"<2\", failureThreshold: 0",
+            "failureThreshold of probe `alive` is 0",
+        ),
+        ("(?<exec_time_s>[0-9.]+)", "[0-9.]+", "a group `exec_time_s`"),
+        ("name: others", "name: calls", "`calls` is stated twice"),
+        (
+            "builds: \">=2\"",
+            "builds: \">=1.5\"",
+            "two probes `alive` are for the same builds",
+        ),
+        ("name: one", "name: two", "is called one.yaml"),
+    ];
+    for (from, to, expected) in rows {
+        assert!(WHOLE.contains(from), "{from}");
+        let workspace = workspace(&WHOLE.replacen(from, to, 1));
+        for command in [&["lint"][..], &["up", "one"]] {
+            let words = says(workspace.path(), command, 2);
+            assert!(words.contains(expected) && words.contains("one.yaml:"), "{to}: {words}");
+        }
+    }
+    let rows = [
+        ("environment: one", "environment: on", "no environment `on`"),
+        ("server=1.0", "sever=1.0", "no component with a `source` `sever`"),
+        ("database: db", "database: dbb", "no database `dbb`"),
+        ("node: n1", "node: n2", "no node of this machine `n2`"),
+        ("component: server", "component: sever", "no component `sever`"),
+        ("{{ env.name }}", "{{ env.nam }}", "`env.nam` is not defined"),
+        ("name: bad-day", "name: bad-night", "is called bad-day.yaml"),
+    ];
+    let workspace = workspace(WHOLE);
+    write(workspace.path(), "pipelines/bad-day.yaml", REHEARSAL);
+    says(workspace.path(), &["lint"], 0);
+    for (from, to, expected) in rows {
+        assert!(REHEARSAL.contains(from), "{from}");
+        write(
+            workspace.path(),
+            "pipelines/bad-day.yaml",
+            &REHEARSAL.replacen(from, to, 1),
+        );
+        for command in [&["lint"][..], &["rehearse", "bad-day"]] {
+            let words = says(workspace.path(), command, 2);
+            assert!(
+                words.contains(expected) && words.contains("bad-day.yaml:"),
+                "{to}: {words}"
+            );
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_shown_at_once() {
+    let workspace = workspace(&SOUND.replacen("nodes: [{name: n1}]", "nodes: []", 1));
+    write(
+        workspace.path(),
+        "environments/two.yaml",
+        &SOUND.replacen("pidFile", "pidFil", 1),
+    );
+    write(
+        workspace.path(),
+        "environments/three.yaml",
+        "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: three}
+spec: {replicaOf: onee}
+",
+    );
+    write(workspace.path(), "templates/b.sh", "{{ x");
+    write(workspace.path(), "templates/c.sh", "{% if %}");
+    let there = workspace.path().join("environments");
+    let words = says(
+        workspace.path(),
+        &["lint", there.to_str().expect("text"), "not/there"],
+        2,
+    );
+    for expected in [
+        "one.yaml:9",
+        "two.yaml:8",
+        "three.yaml:4",
+        "did you mean `one`?",
+        "templates/b.sh:1",
+        "templates/c.sh:1",
+        "not/there",
+    ] {
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+}
+
+#[test]
+fn lint_reads_replicas_as_up_does() {
+    let replica = |name: &str, of: &str| {
+        SOUND.lines().take(2).collect::<Vec<_>>().join("\n")
+            + &format!("\nmetadata: {{name: {name}}}\nspec: {{replicaOf: {of}}}\n")
+    };
+    let workspace = workspace(SOUND);
+    // A replica of a replica, and two of one base, which is read once; then without the base among what is asked for.
+    for (name, of) in [("copy", "one"), ("second", "one"), ("copy-of-copy", "copy")] {
+        write(
+            workspace.path(),
+            &format!("environments/{name}.yaml"),
+            &replica(name, of),
+        );
+    }
+    says(workspace.path(), &["lint"], 0);
+    let place = |name: &str| {
+        workspace
+            .path()
+            .join(format!("environments/{name}.yaml"))
+            .display()
+            .to_string()
+    };
+    says(workspace.path(), &["lint", &place("copy-of-copy"), &place("second")], 0);
+    says(workspace.path(), &["plan", "copy-of-copy", "--build", "server=1.0"], 0);
+
+    write(
+        workspace.path(),
+        "environments/copy.yaml",
+        &replica("copy", "copy-of-copy"),
+    );
+    for command in [&["lint"][..], &["plan", "copy", "--build", "server=1.0"]] {
+        let words = says(workspace.path(), command, 2);
+        assert!(words.contains("`replicaOf` goes in a circle"), "{words}");
+    }
+}
+
+#[test]
+fn builds_and_upgrades_can_be_linted() {
+    let workspace = workspace(SOUND);
+    let build = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Build
+metadata: {name: server-2.0, generation: 1, resourceVersion: '3', creationTimestamp: '2026-01-01T00:00:00Z'}
+spec: {component: server, version: '2.0', digest: 'sha256:DIGEST', locked: []}
+status: {verifications: []}
+---
+apiVersion: stagegate.dev/v1alpha1
+kind: Upgrade
+metadata: {name: server-2.0-ab12}
+spec: {environment: one, component: server, build: server-2.0, user: me, wish: Proceed}
+"
+    .replace("DIGEST", &"0".repeat(64));
+    write(workspace.path(), "known.yaml", &build);
+    let file = workspace.path().join("known.yaml").display().to_string();
+    assert!(says(workspace.path(), &["lint", &file], 0).contains("2 resources in 1 file"));
+    write(workspace.path(), "known.yaml", &build.replace("locked", "lokced"));
+    assert!(says(workspace.path(), &["lint", &file], 2).contains("did you mean `locked`"));
+}
+
+#[test]
+fn what_only_reads_makes_no_home() {
+    let workspace = workspace(SOUND);
+    for (arguments, code) in [
+        (&["status"][..], 0),
+        (&["status", "one"], 2),
+        (&["events"], 0),
+        (&["history"], 0),
+        (&["get", "builds"], 0),
+        (&["build", "list"], 0),
+        (&["why", "one"], 2),
+        (&["pause", "one"], 2),
+        (&["undo", "one", "--dry-run"], 6),
+        (&["plan", "one", "--build", "server=1.0"], 0),
+        (&["upgrade", "one", "--build", "server=1.0", "--dry-run"], 0),
+        (&["plan", "nosuch", "--build", "server=1.0"], 2),
+        (&["up", "nosuch"], 2),
+        (&["down", "nosuch"], 2),
+        (&["upgrade", "nosuch", "--build", "server=1.0"], 2),
+    ] {
+        says(workspace.path(), arguments, code);
+    }
+}
+
+#[test]
+fn a_mistake_in_the_command_is_exit_2_and_programs_get_a_resource() {
+    let workspace = workspace(SOUND);
+    let state = workspace.path().join("state");
+    for arguments in [
+        &["nosuch"][..],
+        &["upgrade", "one"],
+        &["get", "foo"],
+        &["get", "build", "nope"],
+        &["build", "show", "nope"],
+        &["gate", "replay", "nofile"],
+        &["gate", "replay", "templates/a.sh"],
+        &["serve", "--listen", "foo"],
+        &["build", "release", "server-1.0", "--env", "one", "--reason", " "],
+        &["lint", "nofile"],
+        &["quickstart"],
+    ] {
+        for format in [&["-o", "json"][..], &["--output=json"], &["-ojson"]] {
+            let said = stagegate(&state, workspace.path(), &[arguments, format].concat());
+            let resource: serde_json::Value =
+                serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {said:?}"));
+            assert_eq!(said.status.code(), Some(2), "{arguments:?}: {said:?}");
+            assert_eq!(resource["kind"], "Status", "{arguments:?}");
+            assert_eq!(resource["status"]["exitCode"], 2, "{arguments:?}");
+            assert!(!said.stderr.is_empty(), "{arguments:?}");
+        }
+    }
+    for arguments in [&["--help"][..], &["upgrade", "--help"], &["--version", "-o", "json"]] {
+        let said = stagegate(&state, workspace.path(), arguments);
+        assert!(said.status.success() && !said.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn programs_get_a_resource_from_every_command() {
+    let workspace = workspace(&SOUND.replacen("pidFile", "pidFil", 1));
+    let state = workspace.path().join("state");
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let said = stagegate(&state, workspace.path(), &[arguments, &["-o", "json"]].concat());
+        serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {said:?}"))
+    };
+    let wrong = json(&["lint"]);
+    assert_eq!(wrong["status"]["details"][0]["line"], 8, "{wrong}");
+    assert_eq!(
+        wrong["status"]["details"][0]["path"], "spec.components[0].service.pidFil",
+        "{wrong}"
+    );
+    write(workspace.path(), "environments/one.yaml", SOUND);
+    let fresh = workspace.path().join("fresh").display().to_string();
+    let copy = workspace.path().join("copy").display().to_string();
+    for arguments in [&["lint"][..], &["init", &fresh], &["backup", &copy], &["down", "one"]] {
+        let resource = json(arguments);
+        assert_eq!(
+            (&resource["kind"], &resource["status"]["phase"]),
+            (&"Status".into(), &"Succeeded".into()),
+            "{arguments:?}: {resource}"
+        );
+    }
+    assert_eq!(json(&["events"])["kind"], "List");
+}
+
+/// As `head` does. The exit code is the command's, not its reader's.
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let workspace = workspace(SOUND);
+    for arguments in [
+        &["completions", "bash"][..],
+        &["schema"],
+        &["status", "-o", "json"],
+        &["events", "-o", "json"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let said = Command::new(env!("CARGO_BIN_EXE_stagegate"))
+            .args(arguments)
+            .env("STAGEGATE_STATE", workspace.path().join("state"))
+            .env("STAGEGATE_WORKSPACE", workspace.path())
+            .stdout(writer)
+            .output()
+            .expect("the program runs");
+        assert_eq!(
+            (said.status.code(), text(&said.stderr)),
+            (Some(0), String::new()),
+            "{arguments:?}"
+        );
+    }
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("Linux has it");
+    let said = Command::new(env!("CARGO_BIN_EXE_stagegate"))
+        .args(["completions", "bash"])
+        .stdout(full)
+        .output();
+    let said = said.expect("the program runs");
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert!(
+        text(&said.stderr).contains("cannot write to standard output"),
+        "{said:?}"
+    );
+}
+
+/// One line to run, which is the environment's own script, and nothing is touched.
+#[test]
+fn who_may_not_install_is_told_the_one_line_to_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let packages = "spec:\n  packages: [no-such-package-a, no-such-package-b]\n  packagesScript: host/packages.sh";
+    let workspace = workspace(&WHOLE.replacen("spec:", packages, 1));
+    let label = "name: bad-day, labels: {stagegate.dev/quickstart: 'true'}";
+    write(
+        workspace.path(),
+        "pipelines/bad-day.yaml",
+        &REHEARSAL.replacen("name: bad-day", label, 1),
+    );
+    write(workspace.path(), "templates/host/packages.sh", "exit 3\n");
+    // Somebody else than the owner of this directory, and perhaps of the program's, must be able to run it.
+    let program = workspace.path().join("stagegate");
+    std::fs::copy(env!("CARGO_BIN_EXE_stagegate"), &program).expect("copied");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(workspace.path(), open).expect("ours");
+    let mut command = Command::new(&program);
+    command
+        .args(["quickstart", "-o", "json"])
+        .current_dir(workspace.path())
+        .env("STAGEGATE_STATE", workspace.path().join("state"))
+        .env("STAGEGATE_WORKSPACE", workspace.path());
+    if rustix::process::geteuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    let said = command.output().expect("the program runs");
+    assert_eq!(said.status.code(), Some(2), "{said:?}");
+    let script = workspace
+        .path()
+        .join("templates/host/packages.sh")
+        .canonicalize()
+        .expect("there");
+    let line = format!("\nsudo sh {} no-such-package-a no-such-package-b", script.display());
+    assert!(text(&said.stderr).contains(&line), "{said:?}");
+    let status: serde_json::Value = serde_json::from_slice(&said.stdout).expect("a resource");
+    assert!(
+        status["status"]["message"].as_str().is_some_and(|m| m.contains(&line)),
+        "{status}"
+    );
+    assert!(!workspace.path().join("state").exists());
+
+    let shift = Command::new(&program)
+        .arg("quickstart")
+        .env("STAGEGATE_WORKSPACE", workspace.path())
+        .env("STAGEGATE_PORT_SHIFT", "many")
+        .output();
+    assert_eq!(shift.expect("the program runs").status.code(), Some(2));
 }

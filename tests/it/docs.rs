@@ -33,7 +33,12 @@ fn every_yaml_in_the_documents_is_accepted() {
             for file in ["panda-production.yaml", "panda-staging.yaml"] {
                 std::fs::copy(root.join("environments").join(file), environments.join(file)).expect("copied");
             }
-            std::fs::write(environments.join("shown.yaml"), &yaml).expect("written");
+            let name = yaml
+                .split("name: ")
+                .nth(1)
+                .and_then(|rest| rest.split(['}', '\n']).next());
+            let file = format!("{}.yaml", name.expect("a name"));
+            std::fs::write(environments.join(file), &yaml).expect("written");
             let said = Command::new(env!("CARGO_BIN_EXE_stagegate"))
                 .arg("lint")
                 .arg(&environments)
@@ -79,6 +84,29 @@ fn every_command_in_the_documents_is_a_command() {
         }
     }
     assert!(seen > 5, "only {seen} commands are shown");
+}
+
+/// What a newcomer types first does what it says.
+#[test]
+fn a_workspace_is_made_and_checked_as_the_guide_says() {
+    let (_, guide) = files(&["docs/guides/environment.md"]).remove(0);
+    let commands = blocks(&guide, "sh").remove(0);
+    assert_eq!(commands, "stagegate init my-system\nstagegate lint my-system");
+    let place = tempfile::tempdir().expect("a directory");
+    for line in commands.lines() {
+        let said = Command::new(env!("CARGO_BIN_EXE_stagegate"))
+            .args(line.split_whitespace().skip(1))
+            .current_dir(place.path())
+            .env_remove("STAGEGATE_WORKSPACE")
+            .env("STAGEGATE_STATE", place.path().join("state"))
+            .output()
+            .expect("the program runs");
+        assert!(
+            said.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&said.stderr)
+        );
+    }
 }
 
 #[test]

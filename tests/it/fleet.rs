@@ -6,6 +6,7 @@ mod blame;
 mod drivers;
 mod kills;
 mod reports;
+mod standing;
 mod steps;
 mod system;
 mod trouble;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,9 +12,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use stagegate::hosts::{
     AnyHost, FencingToken, Host as _, HostError, LocalHost, NodeAddress, NodeSight, Script, SshHost, Step, StepEnd,
-    StepState, TailFrom, Work,
+    StepState, Tail, TailFrom, Work,
 };
 use stagegate::model::values::Digest;
+use stagegate::signals::log::follow::{Begin, Follower, HostLog};
 
 use crate::sshd::{Sshd, kill};
 
@@ -53,9 +55,12 @@ on_both_hosts! {
     a_service_goes_through_its_life
     a_step_whose_watcher_was_killed_has_died_and_leaves_nothing
     secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else
+    variables_of_a_script_lie_as_secrets_do_and_reach_it_whole
+    releases_are_told_by_the_order_of_their_completion
     a_full_disk_is_a_clear_failure_and_corrupts_nothing
     a_build_is_delivered_whole_and_once
     a_followed_file_is_read_on_across_its_rotation
+    what_a_service_writes_into_its_renamed_log_still_counts
     connections_of_a_service_tell_whose_they_are
     a_node_without_a_directory_can_be_looked_at_and_destroyed
     names_that_would_escape_are_refused
@@ -115,6 +120,19 @@ impl Bench {
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// The node's files that hold this text.
+    fn holding(&self, text: &str) -> Vec<PathBuf> {
+        let said = Command::new("grep")
+            .args(["-rlF", text])
+            .arg(&self.node.directory)
+            .output()
+            .expect("grep runs");
+        let list = String::from_utf8(said.stdout).expect("text");
+        let mut found: Vec<PathBuf> = list.lines().map(PathBuf::from).collect();
+        found.sort_by_key(|path| std::cmp::Reverse(path.clone()));
+        found
     }
 
     /// A FIFO beside the node directory, to meet a script at.
@@ -373,6 +391,12 @@ async fn an_older_token_and_a_foreign_home_are_refused(bench: Bench) {
     assert_eq!(refused.map(|()| NodeSight::default()), foreign);
     assert!(bench.host.destroy(&bench.node, &token("home-a", 8)).await.is_err());
     assert_eq!(bench.read("fence"), "home-a 9\n");
+    assert_eq!(bench.observe().await.fence, Some(token("home-a", 9)));
+    let older = bench.host.adopt(&bench.node, &token("home-a", 8)).await;
+    assert!(
+        matches!(older, Err(HostError::Fenced { .. })),
+        "adopting lets no older driver in"
+    );
 
     let adopted = bench.host.adopt(&bench.node, &token("home-b", 1)).await;
     adopted.expect("adopted, though its counter is lower");
@@ -829,12 +853,63 @@ async fn secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else(bench: 
     assert_eq!(end.exit, 0, "{}", end.log_tail);
     assert_eq!(fs::read(bench.path("copy")).expect("copied"), bytes);
     fs::remove_file(bench.path("copy")).expect("removed");
-    let said = Command::new("grep")
-        .args(["-rl", "correct-horse"])
-        .arg(&bench.node.directory)
-        .output()
-        .expect("grep runs");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "");
+    assert_eq!(bench.holding("correct-horse"), [""; 0].map(PathBuf::from));
+}
+
+/// The password of a package index, say.
+async fn variables_of_a_script_lie_as_secrets_do_and_reach_it_whole(bench: Bench) {
+    let (arrived, go) = (bench.meeting_point("arrived"), bench.meeting_point("go"));
+    let value = "https://user:correct-horse@index.example/it's $HOME\n\"simple\"";
+    let mut script = script(format!(
+        "printf '%s' \"$PIP_INDEX_URL\" >copy\n{}",
+        meeting(&arrived, &go)
+    ));
+    script.environment.insert("PIP_INDEX_URL".into(), value.into());
+    assert!(!format!("{script:?}").contains("correct-horse"), "{script:?}");
+    let run = tokio::spawn({
+        let (host, node, step) = (
+            Arc::clone(&bench.host),
+            bench.node.clone(),
+            step("s1", Work::Script(script)),
+        );
+        async move { host.run(&node, &token("home-a", 1), &step, PATIENCE).await }
+    });
+    met_at(&arrived).await;
+    let file = bench.path("steps/s1/secrets/script.environment");
+    let mode = fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(bench.holding("correct-horse"), [file, bench.path("copy")]);
+    for process in fs::read_dir("/proc").expect("/proc") {
+        let path = process.expect("an entry").path().join("cmdline");
+        let text = fs::read(&path).unwrap_or_default();
+        assert!(!text.windows(13).any(|w| w == b"correct-horse"), "{}", path.display());
+    }
+    let_go(&go).await;
+    let end = ended(&run.await.expect("no panic").expect("run"), "s1");
+    assert_eq!(end.exit, 0, "{}", end.log_tail);
+    assert_eq!(bench.read("copy"), value);
+    assert_eq!(
+        bench.holding("correct-horse"),
+        [bench.path("copy")],
+        "gone with the script"
+    );
+    let mut odd = self::script("true");
+    odd.environment.insert("a;b".into(), "x".into());
+    let refused = bench.ask("s2", Work::Script(odd), PATIENCE).await;
+    assert!(matches!(refused, Err(HostError::Failed { .. })), "{refused:?}");
+}
+
+async fn releases_are_told_by_the_order_of_their_completion(bench: Bench) {
+    let releases: Vec<Digest> = (0..4_u8).map(|n| Digest::of(&[n])).collect();
+    for (n, release) in releases.iter().enumerate() {
+        bench.succeed(&format!("i{n}"), install(release)).await;
+        let marker = bench.path(&format!("releases/{}/.complete", release.hex()));
+        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + n as u64);
+        let file = fs::File::options().append(true).open(marker);
+        file.expect("opened").set_modified(at).expect("set");
+    }
+    let newest_first: Vec<Digest> = releases.into_iter().rev().collect();
+    assert_eq!(bench.observe().await.releases, newest_first);
 }
 
 async fn a_full_disk_is_a_clear_failure_and_corrupts_nothing(mut bench: Bench) {
@@ -954,29 +1029,71 @@ async fn a_build_is_delivered_whole_and_once(bench: Bench) {
 async fn a_followed_file_is_read_on_across_its_rotation(bench: Bench) {
     fs::create_dir_all(bench.path("log")).expect("made");
     let log = bench.path("log/server.log");
-    let tail = async |from| bench.host.tail(&bench.node, "log/server.log", from, 4).await;
-    assert_eq!(tail(TailFrom::End).await, Ok(None));
+    let look = async |from| {
+        let tail = bench.host.tail(&bench.node, "log/server.log", from, 4).await;
+        let Tail { current, piece } = tail.expect("a look");
+        (current, piece)
+    };
+    let tail = async |from| look(from).await.1.expect("there");
+    assert_eq!(look(TailFrom::End).await, (None, None));
     fs::write(&log, b"ab\xff\x00cd").expect("written");
-    let piece = tail(TailFrom::Start).await.expect("read").expect("there");
+    let piece = tail(TailFrom::Start).await;
     assert_eq!((&piece.bytes[..], piece.size), (&b"ab\xff\x00"[..], 6));
+    let old = piece.from.inode;
+    // Renamed, with nothing in its place yet: the old one is still there, and its end is none.
     fs::rename(&log, bench.path("log/server.log.1")).expect("rotated");
+    let (current, rest) = look(TailFrom::At(piece.next())).await;
+    let rest = rest.expect("there");
+    assert_eq!((current, &rest.bytes[..]), (None, &b"cd"[..]));
     fs::write(&log, "new").expect("written");
-    let rest = tail(TailFrom::At(piece.next())).await.expect("read").expect("there");
-    assert_eq!(rest.bytes, b"cd");
-    let new = tail(TailFrom::At(rest.next())).await.expect("read").expect("there");
-    assert_eq!((&new.bytes[..], new.from.offset), (&b"new"[..], 0));
-    let none = tail(TailFrom::At(new.next())).await.expect("read").expect("there");
-    assert_eq!((none.bytes.len(), none.next()), (0, new.next()));
+    let (current, none) = look(TailFrom::At(rest.next())).await;
+    let none = none.expect("there");
+    assert_eq!((none.from.inode, none.bytes.len(), none.next()), (old, 0, rest.next()));
+    assert_ne!(current, Some(old));
+    let new = tail(TailFrom::Start).await;
+    assert_eq!((&new.bytes[..], current), (&b"new"[..], Some(new.from.inode)));
     fs::OpenOptions::new()
         .write(true)
         .truncate(true)
         .open(&log)
         .expect("cut back in place");
     fs::write(&log, "x").expect("written");
-    let cut = tail(TailFrom::At(new.next())).await.expect("read").expect("there");
+    let cut = tail(TailFrom::At(new.next())).await;
     assert_eq!((&cut.bytes[..], cut.from.offset), (&b"x"[..], 0));
-    let end = tail(TailFrom::End).await.expect("read").expect("there");
+    let end = tail(TailFrom::End).await;
     assert_eq!((end.bytes.len(), end.from.offset), (0, 1));
+    fs::remove_file(bench.path("log/server.log.1")).expect("compressed, say");
+    assert_eq!(look(TailFrom::At(rest.next())).await, (Some(end.from.inode), None));
+}
+
+/// logrotate renames; the service goes on in the old file until it is told to open a new one.
+async fn what_a_service_writes_into_its_renamed_log_still_counts(bench: Bench) {
+    fs::create_dir_all(bench.path("log")).expect("made");
+    let (path, renamed) = (bench.path("log/server.log"), bench.path("log/server.log.1"));
+    let mut service = fs::File::create(&path).expect("made");
+    let log = HostLog::new(Arc::clone(&bench.host), bench.node.clone(), "log/server.log".into());
+    let mut follower = Follower::new(log, Begin::AtEnd);
+    let mut look = async || {
+        let polled = follower.poll().await.expect("a look");
+        assert_eq!((polled.notes, polled.caught_up), (vec![], true));
+        polled.lines
+    };
+    assert_eq!(look().await, [""; 0]);
+    service.write_all(b"start 1\nstart 2\nsta").expect("written");
+    assert_eq!(look().await, ["start 1", "start 2"]);
+    fs::rename(&path, &renamed).expect("rotated");
+    for _ in 0..3 {
+        assert_eq!(look().await, [""; 0]);
+    }
+    service.write_all(b"rt 3\nend 1\n").expect("written");
+    assert_eq!(look().await, ["start 3", "end 1"], "no file in its place yet");
+    let mut reopened = fs::File::create(&path).expect("made");
+    for n in 0..3 {
+        assert_eq!(look().await, [""; 0], "at the end of both files");
+        writeln!(reopened, "start 4{n}").expect("written");
+        writeln!(service, "end 2{n}").expect("written");
+        assert_eq!(look().await, [format!("end 2{n}"), format!("start 4{n}")]);
+    }
 }
 
 async fn connections_of_a_service_tell_whose_they_are(bench: Bench) {

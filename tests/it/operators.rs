@@ -69,11 +69,110 @@ fn programs_get_one_resource_whatever_the_exit_code() {
 }
 
 #[test]
+fn status_names_node_and_build_before_any_upgrade_too() {
+    let small = Trivial::up();
+    let said = small.run(&["status", ENVIRONMENT]);
+    for node in ["n1", "n2"] {
+        let row = said.out.lines().find(|line| line.starts_with(node));
+        let row: Vec<&str> = row.unwrap_or_else(|| panic!("{said:?}")).split_whitespace().collect();
+        assert_eq!(row, [node, "web", "web-1"], "{said:?}");
+    }
+    let nodes = &small.run(&["status", ENVIRONMENT, "-o", "json"]).json()["status"]["nodes"];
+    assert_eq!(
+        nodes[1],
+        serde_json::json!({"name": "n2", "component": "web", "build": "web-1"})
+    );
+}
+
+#[test]
+fn what_get_prints_is_accepted_by_lint() {
+    let small = Trivial::up();
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]).code, Some(0));
+    let upgrade = small.upgrade()["metadata"]["name"].as_str().expect("a name").to_owned();
+    for (kind, name) in [("build", "web-2"), ("upgrade", &upgrade), ("environment", ENVIRONMENT)] {
+        let said = small.run(&["get", kind, name, "-o", "yaml"]).expect_code(0);
+        small.write("printed.yaml", &said.out);
+        let printed = small.path("printed.yaml").display().to_string();
+        small.run(&["lint", &printed]).expect_code(0);
+    }
+}
+
+#[test]
+fn why_sees_that_nobody_drives_and_that_a_quarantine_is_lifted() {
+    let small = Trivial::up();
+    let mut driver = small.start(&["upgrade", ENVIRONMENT, "--build", "web=slow"]);
+    driver.until("rolling");
+    let why = |part: &str| small.run(&["why", ENVIRONMENT, "-o", "json"]).json()["status"][part].to_string();
+    assert!(!why("driver").contains("null"), "{}", why("driver"));
+    assert!(why("next").contains("status"), "{}", why("next"));
+    driver.signal(rustix::process::Signal::KILL);
+    drop(driver);
+    assert!(why("value").contains("nobody does"), "{}", why("value"));
+    assert!(
+        why("next").contains("stagegate upgrade small --build web=slow"),
+        "{}",
+        why("next")
+    );
+    small.let_go();
+    assert_eq!(
+        small.run(&["upgrade", ENVIRONMENT, "--build", "web=slow"]).code,
+        Some(0)
+    );
+
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=bad"]).code, Some(3));
+    assert!(why("next").contains("build release"), "{}", why("next"));
+    let released = small.run(&[
+        "build",
+        "release",
+        "web-bad",
+        "--env",
+        ENVIRONMENT,
+        "--reason",
+        "seen",
+        "-o",
+        "json",
+    ]);
+    assert_eq!(released.code, Some(0), "{released:?}");
+    assert_eq!(released.json()["kind"], "Build", "{released:?}");
+    assert!(why("next").contains("stagegate upgrade"), "{}", why("next"));
+    let again = small.run(&["build", "release", "web-bad", "--env", ENVIRONMENT, "--reason", "seen"]);
+    assert_eq!(again.code, Some(2), "{again:?}");
+}
+
+#[test]
+fn up_that_is_interrupted_ends_its_step_and_is_gone_on_with() {
+    let small = Trivial::new();
+    let environment = std::fs::read_to_string(small.path("workspace/environments/small.yaml")).expect("written");
+    small.write(
+        "workspace/environments/small.yaml",
+        &environment.replace("build: \"1\"", "build: slow"),
+    );
+    let mut up = small.start(&["up", ENVIRONMENT]);
+    up.until("n2: installing");
+    up.signal(rustix::process::Signal::INT);
+    small.let_go();
+    let said = up.end();
+    assert_eq!(said.code, Some(130), "{said:?}");
+    small.run(&["up", ENVIRONMENT]).expect_code(0);
+}
+
+#[test]
+fn events_are_one_list_for_programs() {
+    let small = Trivial::up();
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]).code, Some(0));
+    let list = small.run(&["events", ENVIRONMENT, "--last", "2", "-o", "json"]).json();
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(2), "{list}");
+    for key in ["apiVersion", "kind", "metadata", "reason"] {
+        assert!(!list["items"][0][key].is_null(), "no {key}: {list}");
+    }
+}
+
+#[test]
 fn a_rehearsal_restarts_a_component_under_the_upgrades_own_lease() {
     let small = Trivial::up();
     small.write(
         "workspace/pipelines/restart.yaml",
-        &rehearsal("restartComponent: {component: web, after: 100ms}"),
+        &rehearsal("restart", "restartComponent: {component: web, after: 100ms}"),
     );
     let said = small.run(&["rehearse", "restart", "-o", "json"]);
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -87,7 +186,7 @@ fn a_rehearsal_restarts_a_component_under_the_upgrades_own_lease() {
     // Afterwards the build runs already, so the run ends before the disturbance: that shows nothing.
     small.write(
         "workspace/pipelines/late.yaml",
-        &rehearsal("restartComponent: {component: web, after: 1h}"),
+        &rehearsal("late", "restartComponent: {component: web, after: 1h}"),
     );
     let said = small.run(&["rehearse", "late", "-o", "json"]);
     assert_eq!(said.code, Some(3), "{said:?}");
@@ -100,7 +199,7 @@ fn a_disk_that_others_use_is_never_filled() {
     let small = Trivial::up();
     small.write(
         "workspace/pipelines/fill.yaml",
-        &rehearsal("fillDisk: {node: n1, after: 0s, hold: 1s}"),
+        &rehearsal("fill", "fillDisk: {node: n1, after: 0s, hold: 1s}"),
     );
     let said = small.run(&["rehearse", "fill"]);
     assert_eq!(said.code, Some(2), "{said:?}");
@@ -121,7 +220,7 @@ fn a_nodes_own_disk_is_filled_for_a_while() {
         "workspace/builds/large/page",
         &format!("fine{}\n", " and more".repeat(100_000)),
     );
-    let text = rehearsal("fillDisk: {node: n1, after: 0s, hold: 1h, leaveMib: 0}")
+    let text = rehearsal("fill", "fillDisk: {node: n1, after: 0s, hold: 1h, leaveMib: 0}")
         .replace("web=2", "web=large")
         .replace("phase: Succeeded", "phase: Paused");
     small.write("workspace/pipelines/fill.yaml", &text);
@@ -135,9 +234,9 @@ fn a_nodes_own_disk_is_filled_for_a_while() {
     drop(disk);
 }
 
-fn rehearsal(disturbance: &str) -> String {
+fn rehearsal(name: &str, disturbance: &str) -> String {
     format!(
-        "apiVersion: stagegate.dev/v1alpha1\nkind: Rehearsal\nmetadata: {{name: some}}\nspec:\n  environment: {ENVIRONMENT}\n  \
+        "apiVersion: stagegate.dev/v1alpha1\nkind: Rehearsal\nmetadata: {{name: {name}}}\nspec:\n  environment: {ENVIRONMENT}\n  \
          disturbances:\n    - name: one\n      {disturbance}\n  runs:\n    - build: web=2\n      expect:\n        phase: Succeeded\n"
     )
 }
@@ -172,4 +271,61 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// A state that is put back remembers less than its nodes have seen, and a new one is a stranger to them.
+#[test]
+fn a_restored_and_a_lost_state_adopt_their_nodes() {
+    let small = Trivial::up();
+    let copy = small.path("copy.db");
+    assert_eq!(small.run(&["backup", copy.to_str().expect("text")]).code, Some(0));
+    for version in ["web=2", "web=3"] {
+        assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", version]).code, Some(0));
+    }
+    let forget = || {
+        for name in ["stagegate.db", "stagegate.db-wal", "stagegate.db-shm"] {
+            let _ = std::fs::remove_file(small.path("state").join(name));
+        }
+    };
+    forget();
+    std::fs::copy(&copy, small.path("state/stagegate.db")).expect("restored");
+    // Something to do on a node.
+    let kill_one = || {
+        let pid = small.path(&format!("state/environments/{ENVIRONMENT}/nodes/n1/run/pid"));
+        let pid = std::fs::read_to_string(pid).expect("it runs");
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("ours");
+    };
+    let refused = || {
+        kill_one();
+        let refused = small.run(&["up", ENVIRONMENT]).expect_code(1);
+        assert!(refused.err.contains("`stagegate adopt"), "{refused:?}");
+    };
+    refused();
+
+    let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
+        let nodes = adopted["status"]["nodes"].as_array().expect("nodes");
+        nodes
+            .iter()
+            .map(|n| n["outcome"].as_str().expect("a word").to_owned())
+            .collect()
+    };
+    let counter = |token: &serde_json::Value| token["counter"].as_u64().expect("a number");
+    let adopted = adopt();
+    assert_eq!(outcomes(&adopted), ["Adopted", "Adopted"], "{adopted:#}");
+    for node in adopted["status"]["nodes"].as_array().expect("nodes") {
+        assert!(
+            counter(&adopted["status"]["token"]) > counter(&node["served"]),
+            "{adopted:#}"
+        );
+    }
+    assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
+
+    forget();
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");
+    refused();
+    assert_eq!(outcomes(&adopt()), ["Adopted", "Adopted"]);
+    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
 }

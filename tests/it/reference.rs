@@ -1,12 +1,16 @@
 //! Generated pages are as the program would generate them now.
 
-use std::path::Path;
+use stagegate::model::text::{Ink, Path, Problems, Sources};
+
+use crate::tree::files;
 
 /// With this set, the pages are written anew.
 const REGENERATE: &str = "STAGEGATE_REGENERATE";
 
 fn check(name: &str, generated: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs/reference")
+        .join(name);
     if std::env::var_os(REGENERATE).is_some() {
         std::fs::create_dir_all(path.parent().expect("below")).expect("made");
         std::fs::write(&path, generated).expect("written");
@@ -28,4 +32,45 @@ fn the_command_line_is_documented_as_it_is() {
 fn the_schema_is_that_of_the_types() {
     let schema = serde_json::to_string_pretty(&stagegate::cli::schema()).expect("JSON");
     check("schema.json", &(schema + "\n"));
+}
+
+/// Editors and other programs judge files by it: what is shipped passes, a replica too, and what is half of neither does not.
+#[test]
+fn the_schema_accepts_what_is_shipped_and_replicas() {
+    let schema = schemars::Schema::try_from(stagegate::cli::schema()).expect("a schema");
+    let problems = |text: &str| {
+        let mut sources = Sources::new();
+        let source = sources.add("it", text);
+        let mut problems = Problems::new();
+        let trees = stagegate::model::text::tree::parse(&sources, source, &mut problems);
+        for tree in trees {
+            stagegate::model::text::schema::check(&schema, &tree, &Path::root(), &mut problems);
+        }
+        problems.render(&sources, Ink::Plain)
+    };
+    let mut shipped = files(&["environments", "pipelines"]);
+    shipped.sort();
+    for (path, text) in &shipped {
+        assert_eq!(problems(text), "", "{}", path.display());
+    }
+    let replica = &shipped[1].1;
+    assert!(replica.contains("replicaOf"), "{replica}");
+    for (from, to) in [
+        ("replicaOf: panda-production", "packages: []"),
+        ("replicaOf:", "replicaOff:"),
+        ("- name: server1", "- nam: server1"),
+        ("http: 25180", "http: eighty"),
+    ] {
+        assert_ne!(problems(&replica.replacen(from, to, 1)), "", "{to}");
+    }
+    for (from, to) in [
+        ("ports: {postgres: 25532}", "ports: null"),
+        (
+            "    - name: database\n      ports: {postgres: 25532}",
+            "    - {name: database, $patch: delete}",
+        ),
+    ] {
+        assert!(replica.contains(from), "{from}");
+        assert_eq!(problems(&replica.replacen(from, to, 1)), "", "{to}");
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use stagegate::http::HttpOptions;
 use stagegate::model::upgrade::{Event, Severity};
 use stagegate::report::{
-    Clock, Courier, FileSink, LineSink, Report, Sink, SinkError, Subject, Tally, WebhookSink, dispatcher,
+    Clock, Courier, FileSink, LineSink, Lines, Report, Sink, SinkError, Subject, Tally, WebhookSink, dispatcher,
 };
 use stagegate::store::{SqliteStore, Store};
 use wiremock::matchers::{method, path};
@@ -522,15 +522,13 @@ async fn a_file_that_cannot_be_written_keeps_the_report_waiting() {
     );
 }
 
-/// A writer that a test can read.
+/// Lines that a test can read.
 #[derive(Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
+struct Paper(Arc<Mutex<Vec<String>>>);
 
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").write(bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
+impl Lines for Paper {
+    fn line(&self, line: &str) -> std::io::Result<()> {
+        self.0.lock().expect("no panic").push(line.to_owned());
         Ok(())
     }
 }
@@ -539,11 +537,11 @@ impl Write for Paper {
 async fn a_terminal_gets_the_text_alone() {
     let (store, paper) = (store(), Paper::default());
     happen(&*store, &["stdout"], "up", "node2");
-    let sink = LineSink::new("stdout", Box::new(paper.clone()));
+    let sink = LineSink::new("stdout", Arc::new(paper.clone()));
     assert_eq!(through(&store, Box::new(sink)).await, tally(1, 0, 0));
     assert_eq!(
-        String::from_utf8(paper.0.lock().expect("no panic").clone()).expect("text"),
-        "ticket-server@1.0.4 upgrade on: node2 by shifter.\n"
+        *paper.0.lock().expect("no panic"),
+        ["ticket-server@1.0.4 upgrade on: node2 by shifter."]
     );
 }
 

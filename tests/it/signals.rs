@@ -11,17 +11,23 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
+use stagegate::engine::fleet::Fleet;
+use stagegate::home::Home;
+use stagegate::hosts::{AnyHost, LocalHost, NodeAddress};
 use stagegate::http::{ClientIdentity, Connections};
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
+use stagegate::model::render::Renderer;
 use stagegate::model::sample::{Outcome, Sample};
+use stagegate::model::system::{Environment, PortShift};
+use stagegate::model::upgrade::SessionOf;
 use stagegate::signals::http::{EffectCheck, HttpCall, OnDatabase, client};
 use stagegate::signals::log::LogHandle;
 use stagegate::signals::log::calls::{LogPatterns, LogPlan};
-use stagegate::signals::log::follow::{Begin, LocalFile};
+use stagegate::signals::log::follow::{Begin, HostLog};
 use stagegate::signals::postgres::blocking::{self, Attribution, Queue};
 use stagegate::signals::postgres::hold::{self, HoldHandle, HoldPlan, Holding};
 use stagegate::signals::postgres::{Database, DatabaseConfig, DatabaseError};
-use stagegate::signals::sql::{Limit, WatchedQuery};
+use stagegate::signals::sql::WatchedQuery;
 use stagegate::signals::traffic::{Call, Stopped, Target, TrafficHandle, TrafficPlan};
 use stagegate::signals::{FEED_CAPACITY, Observations, Observed, feed};
 use tokio_postgres::NoTls;
@@ -365,7 +371,7 @@ async fn a_watched_query_is_a_sample_a_period_and_blind_without_its_database() {
     let query = WatchedQuery {
         database: database.clone(),
         sql: "SELECT n FROM depth".to_owned(),
-        limit: Limit::AtMost(5.0),
+        at_most: 5.0,
     };
     let (to, mut observations) = feed(FEED_CAPACITY);
     let plan = query.plan("query/depth".to_owned(), Duration::from_millis(20));
@@ -439,6 +445,60 @@ async fn connections_are_bounded_reused_and_made_anew_and_errors_say_what_is_wro
         "postgres".to_owned(),
     );
     assert!(Database::new(socket).query("SELECT 1").await.is_ok(), "by Unix socket");
+}
+
+/// However many nodes are watched: a slow database must not be shut to its own service by those who look at it.
+#[tokio::test]
+async fn all_who_ask_an_environments_database_share_its_few_connections() {
+    let cluster = Cluster::start().await;
+    let spec = json!({
+        "databases": [{"name": "main", "postgres": {
+            "host": "127.0.0.1", "port": cluster.port.to_string(), "database": "postgres", "user": "postgres",
+        }}],
+        "components": [{"name": "service", "nodes": [{"name": "node1"}]}],
+    });
+    let spec = serde_json::from_value(spec).expect("an environment");
+    let (environment, findings) = Environment::check("one", spec, PortShift::default());
+    assert_eq!(findings, []);
+    let state = tempfile::tempdir().expect("a directory");
+    let home = Home::open(state.path()).expect("a home");
+    let templates = Renderer::new(&BTreeMap::new()).expect("no templates");
+    let fleet = Fleet::new(environment, templates, &home);
+    // Each statement waits until it is let go, so all that may run together do.
+    let gate = session(&cluster, "gate").await;
+    gate.batch_execute("SELECT pg_advisory_lock(7)").await.expect("locked");
+    let asked: Vec<_> = (0..24)
+        .map(|_| {
+            let database = fleet.database("main").expect("known");
+            tokio::spawn(async move { database.query("SELECT pg_advisory_lock_shared(7)").await })
+        })
+        .collect();
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stagegate' AND wait_event = 'advisory'";
+    let most = cluster.config().connections.to_string();
+    let looks = async || {
+        let row = gate.simple_query(ours).await.expect("a count");
+        row.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    };
+    while looks()
+        .await
+        .is_none_or(|n| n.parse::<usize>().ok() < most.parse().ok())
+    {}
+    gate.batch_execute("SELECT pg_advisory_unlock(7)")
+        .await
+        .expect("let go");
+    for one in asked {
+        one.await.expect("no panic").expect("answered");
+    }
+    let all = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stagegate'";
+    let open = gate.simple_query(all).await.expect("a count");
+    let open = open.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    assert_eq!(open, Some(most));
 }
 
 /// A session of its own that runs statements as a client of the name would.
@@ -520,10 +580,11 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
     .await;
     let attribution = Attribution {
         nodes: BTreeMap::from([
-            ("node1".to_owned(), "service-1".to_owned()),
-            ("node2".to_owned(), "service-2".to_owned()),
+            ("node1".to_owned(), Some("service-1".to_owned())),
+            ("node2".to_owned(), Some("service-2".to_owned())),
         ]),
         clients: BTreeMap::new(),
+        unseen: BTreeMap::new(),
         application_name: Some("COMPONENT/NODE/VERSION".parse().expect("a pattern")),
         method: Some(regex::Regex::new(r"/\* (?<method>\w+) \*/").expect("a pattern")),
     };
@@ -535,7 +596,7 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
         blocker.holder.statement,
         "BEGIN; SELECT name FROM site WHERE name = 'a' FOR UPDATE"
     );
-    assert_eq!(blocker.holder.node, None, "nobody's node");
+    assert_eq!(blocker.holder.of, SessionOf::Outsider {}, "nobody's node");
     assert!(
         blocker.holder.client.starts_with("127.0.0.1:"),
         "{}",
@@ -549,12 +610,12 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
     assert!(blocker.holder.age_seconds > 0.0);
     for waiter in &blocker.waiting {
         assert_eq!(waiter.method.as_deref(), Some("touchSite"));
-        assert_eq!(waiter.build.as_deref(), Some("service-2"));
+        assert_eq!(waiter.of.build(), Some("service-2"));
     }
     assert!(fan.waiting.iter().all(|waiter| waiter.wait_event.starts_with("Lock/")));
     let blocker = attribution.blocker(chain);
-    assert_eq!(blocker.holder.node.as_deref(), Some("node1"));
-    let nodes: Vec<Option<&str>> = blocker.waiting.iter().map(|s| s.node.as_deref()).collect();
+    assert_eq!(blocker.holder.of.node(), Some("node1"));
+    let nodes: Vec<Option<&str>> = blocker.waiting.iter().map(|s| s.of.node()).collect();
     assert_eq!(nodes, [None, Some("node2")], "nearest first; node9 is no node of ours");
     // The client's socket tells more than its name.
     let by_socket = Attribution {
@@ -564,7 +625,7 @@ async fn the_root_of_a_queue_is_named_with_all_who_wait_behind_it() {
         )]),
         ..attribution
     };
-    assert_eq!(by_socket.blocker(fan).holder.build.as_deref(), Some("service-1"));
+    assert_eq!(by_socket.blocker(fan).holder.of.build(), Some("service-1"));
     outsider.batch_execute("ROLLBACK").await.expect("released");
     look_until(&database, "the fan is gone", |queues| queues.len() == 1).await;
 }
@@ -653,12 +714,18 @@ async fn a_row_is_held_again_and_again_over_a_restart_and_let_go_in_the_end() {
 
 #[tokio::test]
 async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/entry.log");
+    let node = NodeAddress {
+        node: "node1".to_owned(),
+        directory: env!("CARGO_MANIFEST_DIR").to_owned(),
+        pid_file: None,
+    };
+    let here = Arc::new(AnyHost::Local(LocalHost::new()));
     let log = LogFile {
         name: "requests".to_owned(),
         path: String::new(),
         start: None,
         end: r"^(?<at>\S+ \S+) .* method=(?<method>updatejob) .*exec_time=(?<exec_time_s>[0-9.]+) sec".to_owned(),
+        rate: 5.0,
     };
     let plan = LogPlan {
         signal: "log/requests".to_owned(),
@@ -669,7 +736,7 @@ async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
     };
     let (to, mut observations) = feed(FEED_CAPACITY);
     let _handle = LogHandle::start(
-        LocalFile::new(path),
+        HostLog::new(here, node, "tests/it/data/entry.log".to_owned()),
         plan,
         Begin::AtBeginning,
         Duration::from_secs(1),

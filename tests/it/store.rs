@@ -609,6 +609,29 @@ fn a_counter_survives_release_and_the_environment() {
     assert_eq!(token.counter, 3);
 }
 
+/// For nodes that have seen more than a restored home remembers.
+#[test]
+fn a_counter_is_raised_by_its_holder_alone_and_never_lowered() {
+    let (_directory, store) = home();
+    let first = take(&store, "staging", 1);
+    for (above, counter) in [(90, 91), (5, 92)] {
+        let token = store.lease("staging").expect("read").expect("there").counter;
+        let token = FencingToken {
+            counter: token,
+            ..first.clone()
+        };
+        let raised = store.raise("staging", &token, above).expect("raised");
+        assert_eq!(raised.counter, counter, "above {above}");
+        store.renew("staging", &raised, NOW).expect("it holds the lease");
+        assert!(
+            store.renew("staging", &token, NOW).is_err(),
+            "and the old one no longer"
+        );
+    }
+    assert!(store.raise("staging", &first, 200).is_err(), "of the past");
+    assert_eq!(take(&store, "staging", 1).counter, 93);
+}
+
 #[test]
 fn forgetting_an_environment_leaves_its_waiting_reports_and_nothing_else() {
     let (_directory, store) = home();

@@ -64,6 +64,7 @@ fn the_engine_knows_nothing_of_the_system_that_it_upgrades() {
             "isAlive",
             "0.5.1",
             "0.8.1",
+            "1.0.4",
         ],
     );
     assert!(found.is_empty(), "{found:#?}");

@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         write(&directory.join(path), text)?;
     }
     let place = directory.display();
-    printer.note(&format!("made a workspace in {place}; to go on:"));
+    printer.done(&format!("made a workspace in {place}; to go on:"));
     for line in [
         "stagegate lint",
         "stagegate up demo",

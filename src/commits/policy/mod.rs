@@ -11,7 +11,7 @@ use super::finding::{Level, Rule};
 use super::message::keys::IssueKeys;
 use super::message::signature::PublicKey;
 use crate::model::text::path::Path;
-use crate::model::text::{self, Document, Ink, Loaded, Problem, Problems, Sources};
+use crate::model::text::{self, Document, Ink, Problem, Problems, Sources};
 use crate::model::values::Digest;
 
 pub use spec::{
@@ -111,11 +111,9 @@ impl Policy {
             });
         };
         let mut sources = Sources::new();
-        sources.add(name, utf8);
-        let Loaded {
-            documents,
-            mut problems,
-        } = text::load(&sources, &[KIND]);
+        let source = sources.add(name, utf8);
+        let mut problems = Problems::new();
+        let documents = text::documents(&sources, source, &[KIND], &mut problems);
         let document = match documents.as_slice() {
             [one] => one,
             more => {

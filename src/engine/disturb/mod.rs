@@ -18,7 +18,7 @@ use self::fill_disk::Filling;
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::session::KnownBuild;
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, Step, StepState, Work};
+use crate::hosts::{FencingToken, Finished, Host as _, Step, Work};
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
 use crate::model::rehearsal::{Disturbance, FillDisk, HoldRow, KillNode, RestartComponent};
@@ -26,9 +26,6 @@ use crate::model::values::Digest;
 use crate::signals::postgres::hold::{HoldHandle, HoldPlan};
 use crate::signals::{FEED_CAPACITY, Observations, Observed, feed};
 use crate::store::StoreError;
-
-/// One wait for the end of a step.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a disturbance cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -309,20 +306,11 @@ async fn restart_node(hands: &Hands, component: &Component, place: &Place) -> Re
             start: script(Lifecycle::Start)?,
         },
     };
-    loop {
-        let sight = place
-            .host
-            .run(&place.address, token, &step, PATIENCE)
-            .await
-            .map_err(|e| failed(e.to_string()))?;
-        match sight.steps.get(&step.id) {
-            Some(StepState::Running) => {}
-            Some(StepState::Ended(end)) if end.exit == 0 => return Ok(()),
-            Some(StepState::Ended(end)) => {
-                return Err(failed(format!("the restart ended with {}: {}", end.exit, end.log_tail)));
-            }
-            Some(StepState::Died) | None => return Err(failed("the restart was cut off".to_owned())),
-        }
+    let finished = place.host.finish(&place.address, token, &step).await;
+    match finished.map_err(|e| failed(e.to_string()))? {
+        Finished::Ended(end) if end.exit == 0 => Ok(()),
+        Finished::Ended(end) => Err(failed(format!("the restart ended with {}: {}", end.exit, end.log_tail))),
+        Finished::CutOff => Err(failed("the restart was cut off".to_owned())),
     }
 }
 

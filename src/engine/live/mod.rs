@@ -1,7 +1,6 @@
 //! The live world behind the loop: the store, the hosts and the signals of one upgrade.
 
 mod kept;
-mod log_reader;
 mod serving;
 mod watch;
 mod window;
@@ -19,7 +18,7 @@ use self::watch::{EvidencePlace, Watch};
 use super::builds;
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;
-use super::world::{CommitError, Loaded, Watched, World};
+use super::world::{CommitError, Loaded, World};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, Work};
 use crate::model::build::BuildRef;
@@ -27,7 +26,7 @@ use crate::model::environment::Component;
 use crate::model::upgrade::{Blocker, Event, Severity, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
 use crate::model::values::Digest;
 use crate::report::{self, Subject};
-use crate::rollout::{Decision, Prepared};
+use crate::rollout::{Decision, Prepared, Signals};
 use crate::store::build::Mark;
 use crate::store::{BuildChange, Commit, Quarantine, Store as _, StoreError, Verification};
 
@@ -340,9 +339,9 @@ impl World for LiveWorld<'_> {
         self.watch.want(status, sights, Timestamp::now());
     }
 
-    fn watched(&self, node: usize) -> Watched {
+    fn signals(&self, node: usize) -> Signals {
         let analysed = self.analysed.borrow().get(node).copied().unwrap_or(false);
-        self.watch.watched(node, Timestamp::now(), &self.evidence, analysed)
+        self.watch.signals(node, Timestamp::now(), &self.evidence, analysed)
     }
 
     fn prepared(&self) -> Prepared {

@@ -11,11 +11,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::kept::{self, Kept};
-use super::log_reader::HostLog;
 use super::serving::Answers;
-use super::window::{GateSetup, Record, Window};
+use super::window::{Record, Window};
 use crate::engine::fleet::{Fleet, FleetError, Place};
-use crate::engine::world::Watched;
+use crate::gates::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{Host as _, NodeSight};
 use crate::http::ClientIdentity;
@@ -23,13 +22,14 @@ use crate::http::Connections;
 use crate::model::build::BuildRef;
 use crate::model::environment::{Blockers, Component, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
-use crate::model::values::Digest;
+use crate::model::values::{Digest, NamePattern};
+use crate::rollout::Signals;
 use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
 use crate::signals::log::LogHandle;
 use crate::signals::log::calls::{LogPatterns, LogPlan};
-use crate::signals::log::follow::Begin;
+use crate::signals::log::follow::{Begin, HostLog};
 use crate::signals::postgres::blocking::{self, Attribution};
-use crate::signals::sql::{Limit, WatchedQuery};
+use crate::signals::sql::WatchedQuery;
 use crate::signals::traffic::{Target, TrafficHandle, TrafficPlan};
 use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
 
@@ -37,6 +37,10 @@ use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
 const LOOK_FOR_BLOCKERS: Duration = Duration::from_secs(1);
 /// A picture of who blocks whom is shown for as long: a row that is held in turns is free when a gate decides.
 const BLOCKERS_STAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// A node that lists the service's connections takes milliseconds; one that does not answer must not keep the picture back.
+const LIST_SOCKETS: Duration = Duration::from_secs(3);
+/// A probe is bad at its timeout, and given up at this many of them: in between it shows whether it was slow or hangs.
+const PROBE_GIVEN_UP: u32 = 2;
 /// How often a followed log is read.
 const READ_LOG: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,9 @@ pub enum WatchError {
     /// Secrets, databases.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// A gate.
+    #[error(transparent)]
+    Gate(#[from] StatedError),
     /// A certificate that is none.
     #[error("traffic {traffic}: {source}")]
     Client {
@@ -65,6 +72,7 @@ pub struct Watch {
     fleet: Arc<Fleet>,
     component: Component,
     builds: BTreeMap<Digest, BuildRef>,
+    gates: Vec<StatedGate>,
     feed: Feed,
     traffic: Vec<TrafficSource>,
     probes: Vec<(Probe, TrafficHandle)>,
@@ -103,14 +111,19 @@ struct NodeWatch {
     name: String,
     answers: Answers,
     windows: Vec<Window>,
-    /// Digest and name of the build that it runs.
+    /// Digest and name of the build that it runs, or ran last.
     build: Option<(Digest, String)>,
+    /// The end of each call may be what its upgrade waits for.
+    draining: bool,
 }
 
 /// What the sources do about a node; changed only when it differs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Wanted {
-    running: Option<(u32, i64, Option<Digest>)>,
+    /// The build that its calls are made for. A service that has ended is called on: a refusal is a sample.
+    build: Option<Digest>,
+    /// The service that answers: a new one is called anew.
+    service: Option<(u32, i64)>,
     traffic: bool,
 }
 
@@ -128,16 +141,15 @@ impl Watch {
         builds: BTreeMap<Digest, BuildRef>,
     ) -> Result<Self, WatchError> {
         let places = fleet.places(&component.name).to_vec();
-        let setups = GateSetup::all(component, places.len()).map_err(WatchError::Stated)?;
+        let gates = StatedGate::all(component, places.len())?;
         let (to, from) = feed(FEED_CAPACITY);
-        let age_of = |signal: &str| age_of(&setups, signal);
         let mut traffic = Vec::new();
         for stated in &component.traffic {
             let signal = format!("traffic/{}", stated.name);
             let plan = TrafficPlan {
                 rate_per_s: stated.rate,
                 concurrency: stated.concurrency,
-                age: age_of(&signal)?.unwrap_or(stated.timeout.0),
+                age: age_of(&gates, &signal)?.unwrap_or(stated.timeout.0),
                 timeout: stated.timeout.0,
                 signal,
             };
@@ -150,7 +162,8 @@ impl Watch {
         let mut probes = Vec::new();
         for probe in &component.probes {
             let signal = format!("probe/{}", probe.name);
-            let plan = TrafficPlan::periodic(signal, probe.period.0, probe.timeout.0, probe.timeout.0);
+            let give_up = probe.timeout.0 * PROBE_GIVEN_UP;
+            let plan = TrafficPlan::periodic(signal, probe.period.0, probe.timeout.0, give_up);
             probes.push((probe.clone(), start(plan, &to)?));
         }
         let mut queries = Vec::new();
@@ -164,7 +177,7 @@ impl Watch {
             let shape = WatchedQuery {
                 database: parts.database.clone(),
                 sql: String::new(),
-                limit: Limit::AtMost(0.0),
+                at_most: 0.0,
             };
             queries.push((parts, start(shape.plan(signal, query.period.0), &to)?));
         }
@@ -180,8 +193,9 @@ impl Watch {
                     .map(|place| NodeWatch {
                         name: place.site.name.clone(),
                         answers: Answers::default(),
-                        windows: setups.iter().cloned().map(|s| Window::new(s, i64::MAX)).collect(),
+                        windows: gates.iter().cloned().map(|g| Window::new(g, i64::MAX)).collect(),
                         build: None,
+                        draining: false,
                     })
                     .collect(),
                 blockers: Vec::new(),
@@ -199,7 +213,6 @@ impl Watch {
             tasks.push(tokio::spawn(look_for_blockers(
                 Arc::clone(&shared),
                 Arc::clone(&fleet),
-                component.name.clone(),
                 BlockerLook::new(&fleet, stated)?,
             )));
         }
@@ -209,6 +222,7 @@ impl Watch {
             fleet,
             component: component.clone(),
             builds,
+            gates,
             feed: to,
             traffic,
             probes,
@@ -235,19 +249,21 @@ impl Watch {
         for (i, sight) in sights.iter().enumerate() {
             let Some(sight) = sight else { continue };
             let node = status.nodes.get(i);
-            let running = sight
-                .running
-                .as_ref()
-                .map(|r| (r.pid, r.started_at.as_microsecond(), r.build));
-            {
+            let service = sight.running.as_ref().map(|r| (r.pid, r.started_at.as_microsecond()));
+            let build = {
                 let mut state = lock(&self.shared.state);
                 let watch = &mut state.nodes[i];
-                watch.answers.service(running.map(|(pid, at, _)| (pid, at)), now_us);
-                watch.build = running.and_then(|(_, _, build)| build).map(|digest| {
-                    (
-                        digest,
-                        self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone()),
-                    )
+                watch.answers.service(service, now_us);
+                watch.draining = node.is_some_and(|n| n.phase == NodePhase::Drain);
+                // One that somebody started by hand is taken for what `current` says, until an upgrade restarts it.
+                let before = watch.build.as_ref().map(|(digest, _)| *digest);
+                let build = match &sight.running {
+                    Some(running) => running.build.or(sight.current),
+                    None => before.or(sight.current),
+                };
+                watch.build = build.map(|digest| {
+                    let name = self.builds.get(&digest).map_or(digest.short(), |b| b.name.clone());
+                    (digest, name)
                 });
                 let since = node
                     .and_then(|n| n.analysed_since)
@@ -259,10 +275,12 @@ impl Watch {
                         window.begin_anew(since);
                     }
                 }
-            }
+                build
+            };
             let wanted = Wanted {
-                running,
-                traffic: running.is_some() && gets_traffic(status, i),
+                build,
+                service,
+                traffic: gets_traffic(status, i),
             };
             let mut all = lock(&self.wanted);
             if all[i] != wanted {
@@ -273,18 +291,23 @@ impl Watch {
     }
 
     /// What the signals say of a node now.
-    pub(super) fn watched(&self, i: usize, now: Timestamp, evidence: &EvidencePlace, analysed: bool) -> Watched {
+    pub(super) fn signals(&self, i: usize, now: Timestamp, evidence: &EvidencePlace, analysed: bool) -> Signals {
         let mut state = lock(&self.shared.state);
         let NodeWatch {
             name,
             answers,
             windows,
             build,
+            draining: _,
         } = &mut state.nodes[i];
-        let serving = answers.serving(self.component.probes.iter().map(|p| p.name.as_str()));
+        let version = build.as_ref().and_then(|(digest, _)| self.builds.get(digest));
+        let meant = self.component.probes_for(version.map(|b| b.version.as_str()));
+        let serving = answers.serving(meant.map(|p| p.name.as_str()));
+        let in_flight = self.traffic.iter().map(|source| source.handle.in_flight(name)).sum();
         if !analysed {
-            return Watched {
+            return Signals {
                 serving,
+                in_flight,
                 readings: Vec::new(),
             };
         }
@@ -295,8 +318,9 @@ impl Watch {
             node: name,
             build: &build,
         };
-        Watched {
+        Signals {
             serving,
+            in_flight,
             readings: windows
                 .iter_mut()
                 .map(|window| window.reading(now.as_microsecond(), &record))
@@ -325,10 +349,7 @@ impl Watch {
 
     fn apply(&self, place: &Place, wanted: &Wanted, now_us: i64) {
         let node = place.site.name.as_str();
-        let build = wanted
-            .running
-            .and_then(|(_, _, digest)| digest)
-            .and_then(|digest| self.builds.get(&digest));
+        let build = wanted.build.and_then(|digest| self.builds.get(&digest));
         let context = self
             .fleet
             .environment
@@ -345,7 +366,7 @@ impl Watch {
             }
         };
         for (probe, handle) in &self.probes {
-            let meant = wanted.running.is_some() && build.is_none_or(|b| probe.builds.contains(&b.version));
+            let meant = wanted.build.is_some() && probe.is_for(build.map(|b| b.version.as_str()));
             let made = meant.then(|| HttpCall::probe(self.probe_client.clone(), &probe.http, &context));
             handle.set_target(node, target(&handle.plan().signal, made));
         }
@@ -382,7 +403,7 @@ impl Watch {
                 call: Arc::new(WatchedQuery {
                     database: parts.database.clone(),
                     sql,
-                    limit: Limit::AtMost(parts.at_most),
+                    at_most: parts.at_most,
                 }),
             });
             match query {
@@ -429,13 +450,7 @@ impl Watch {
         let mut logs = lock(&self.logs);
         for log in &self.component.logs {
             let signal = format!("log/{}", log.name);
-            let Some(share) = self
-                .component
-                .gates
-                .iter()
-                .filter_map(|g| g.share.as_ref())
-                .find(|s| s.of == signal)
-            else {
+            let Some(gate) = self.gates.iter().find(|g| g.signal == signal) else {
                 continue;
             };
             let digest = build.map(|b| b.digest.to_string()).unwrap_or_default();
@@ -450,7 +465,7 @@ impl Watch {
                         signal,
                         node: place.site.name.clone(),
                         build: digest,
-                        age: share.over.0,
+                        age: gate.age.0,
                         patterns,
                     };
                     let reader = HostLog::new(Arc::clone(&place.host), place.address.clone(), log.path.clone());
@@ -483,8 +498,9 @@ fn gets_traffic(status: &UpgradeStatus, i: usize) -> bool {
     let Some(node) = status.nodes.get(i) else { return true };
     match node.phase {
         NodePhase::Analyse | NodePhase::Admit => true,
-        NodePhase::OutOfService => false,
+        NodePhase::Removing | NodePhase::OutOfService => false,
         NodePhase::Waiting
+        | NodePhase::Checked
         | NodePhase::Install
         | NodePhase::Drain
         | NodePhase::Activate
@@ -500,8 +516,8 @@ fn start(plan: TrafficPlan, feed: &Feed) -> Result<TrafficHandle, WatchError> {
 }
 
 /// The one age at which a call of this signal is late: its schedule tells it once.
-fn age_of(setups: &[GateSetup], signal: &str) -> Result<Option<Duration>, WatchError> {
-    let mut ages = setups.iter().filter(|s| s.signal == signal);
+fn age_of(gates: &[StatedGate], signal: &str) -> Result<Option<Duration>, WatchError> {
+    let mut ages = gates.iter().filter(|g| g.signal == signal);
     let Some(first) = ages.next() else { return Ok(None) };
     match ages.find(|other| other.age != first.age) {
         Some(other) => Err(WatchError::Stated(format!(
@@ -563,7 +579,7 @@ fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -
             let Some(node) = state.nodes.iter_mut().find(|n| n.name == sample.node) else {
                 return false;
             };
-            let mut changed = false;
+            let mut changed = node.draining;
             if let Some(name) = sample.signal.strip_prefix("probe/")
                 && let Some(probe) = probes.iter().find(|p| p.name == name)
             {
@@ -576,15 +592,14 @@ fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -
             }
             changed
         }
-        Observed::Afterwards(_) => false,
+        Observed::Afterwards(afterwards) => {
+            for window in state.windows(&afterwards.node, &afterwards.signal) {
+                window.afterwards(afterwards);
+            }
+            false
+        }
         Observed::Trouble(trouble) => {
-            for window in state
-                .nodes
-                .iter_mut()
-                .filter(|n| n.name == trouble.node)
-                .flat_map(|n| &mut n.windows)
-                .filter(|w| w.setup.signal == trouble.signal)
-            {
+            for window in state.windows(&trouble.node, &trouble.signal) {
                 window.trouble = Some(trouble.why.clone());
             }
             false
@@ -592,10 +607,22 @@ fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -
     }
 }
 
+impl State {
+    /// The windows on a node that read this signal.
+    fn windows<'a>(&'a mut self, node: &'a str, signal: &'a str) -> impl Iterator<Item = &'a mut Window> {
+        self.nodes
+            .iter_mut()
+            .filter(move |n| n.name == node)
+            .flat_map(|n| &mut n.windows)
+            .filter(move |w| w.setup.signal == signal)
+    }
+}
+
 struct BlockerLook {
     database: crate::signals::postgres::Database,
     port: u16,
     method: Option<regex::Regex>,
+    application_name: Option<NamePattern>,
 }
 
 impl BlockerLook {
@@ -614,11 +641,12 @@ impl BlockerLook {
             database: crate::signals::postgres::Database::new(config),
             port,
             method,
+            application_name: stated.application_name.clone(),
         })
     }
 }
 
-async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, component: String, look: BlockerLook) {
+async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, look: BlockerLook) {
     let mut ticks = tokio::time::interval(LOOK_FOR_BLOCKERS);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -636,33 +664,51 @@ async fn look_for_blockers(shared: Arc<Shared>, fleet: Arc<Fleet>, component: St
         if queues.is_empty() {
             continue;
         }
-        let mut attribution = Attribution {
-            nodes: lock(&shared.state)
-                .nodes
-                .iter()
-                .map(|n| {
-                    let build = n.build.as_ref().map(|(_, name)| name.clone());
-                    (n.name.clone(), build.unwrap_or_default())
-                })
-                .collect(),
-            method: look.method.clone(),
-            ..Attribution::default()
-        };
-        let places = fleet.places(&component);
-        let sockets = futures::future::join_all(places.iter().map(|place| async move {
-            let found = place.host.sockets(&place.address, look.port).await;
-            (place.site.name.clone(), found.unwrap_or_default())
-        }));
-        for (node, sockets) in sockets.await {
-            for socket in sockets {
-                attribution.clients.insert(socket.to_string(), node.clone());
-            }
-        }
+        let builds = lock(&shared.state)
+            .nodes
+            .iter()
+            .map(|n| (n.name.clone(), n.build.as_ref().map(|(_, name)| name.clone())))
+            .collect();
+        let attribution = attribution(&fleet, &look, builds).await;
         let blockers = queues.iter().map(|queue| attribution.blocker(queue)).collect();
         let mut state = lock(&shared.state);
         state.blockers = blockers;
         state.blockers_at = Timestamp::now();
     }
+}
+
+/// Whose the sessions are, over every node of the environment: another component's may hold what this one waits for.
+async fn attribution(fleet: &Fleet, look: &BlockerLook, builds: BTreeMap<String, Option<String>>) -> Attribution {
+    let mut attribution = Attribution {
+        nodes: builds,
+        clients: BTreeMap::new(),
+        unseen: BTreeMap::new(),
+        application_name: look.application_name.clone(),
+        method: look.method.clone(),
+    };
+    let lists = fleet.all_places().filter(|place| place.address.pid_file.is_some());
+    let lists = lists.map(async |place| {
+        let list = tokio::time::timeout(LIST_SOCKETS, place.host.sockets(&place.address, look.port)).await;
+        let list = match list {
+            Ok(Ok(sockets)) => Ok(sockets),
+            Ok(Err(why)) => Err(why.to_string()),
+            Err(_) => Err(format!("no answer within {} s", LIST_SOCKETS.as_secs())),
+        };
+        (place.site.name.clone(), list)
+    });
+    for (node, list) in futures::future::join_all(lists).await {
+        attribution.nodes.entry(node.clone()).or_default();
+        match list {
+            Ok(sockets) => {
+                let ours = sockets.into_iter().map(|socket| (socket.to_string(), node.clone()));
+                attribution.clients.extend(ours);
+            }
+            Err(why) => {
+                attribution.unseen.insert(node, why);
+            }
+        }
+    }
+    attribution
 }
 
 /// What is behind these locks is changed step by step without panicking in between.

@@ -1,97 +1,26 @@
 //! One gate on one node over one window of time: its samples, its test, and the record of what it decided.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::gates::{self, Evidence, Gate, GateTest};
-use crate::model::environment::{self, Probe};
-use crate::model::sample::Sample;
+use crate::gates::evidence::MOST_SAMPLES;
+use crate::gates::{self, Evidence, GateTest, StatedGate};
+use crate::model::sample::{Outcome, Sample};
 use crate::model::upgrade::Verdict;
-use crate::model::values::Duration;
 use crate::rollout::Reading;
-
-/// Samples of a window at most: over two hours at 5 calls/s, about 10 MB a gate and node. A window that is full begins
-/// anew, since a verdict that its record cannot show again is none (I6).
-const MOST_SAMPLES: usize = 40_000;
-
-/// A gate of the environment, made ready for every node alike.
-#[derive(Debug, Clone)]
-pub(super) struct GateSetup {
-    pub(super) name: String,
-    pub(super) signal: String,
-    pub(super) gate: Gate,
-    /// For people: `2% over 5s`.
-    pub(super) limit: String,
-    /// A call that is older is bad.
-    pub(super) age: Duration,
-}
-
-impl GateSetup {
-    /// The gates of a component for an upgrade over `nodes` nodes: alpha is split over all tests of the upgrade.
-    pub(super) fn all(component: &environment::Component, nodes: usize) -> Result<Vec<GateSetup>, String> {
-        let tests = u32::try_from(component.gates.len() * nodes).unwrap_or(u32::MAX);
-        let tests = std::num::NonZeroU32::new(tests).unwrap_or(std::num::NonZeroU32::MIN);
-        component
-            .gates
-            .iter()
-            .map(|gate| Self::new(component, gate, tests).map_err(|why| format!("gate {}: {why}", gate.name)))
-            .collect()
-    }
-
-    fn new(
-        component: &environment::Component,
-        gate: &environment::Gate,
-        tests: std::num::NonZeroU32,
-    ) -> Result<Self, String> {
-        if let Some(share) = &gate.share {
-            let alpha = gates::split_alpha(gate.alpha.fraction(), tests);
-            let test = gates::ShareGate::new(
-                share.limit.fraction(),
-                share.over.as_micros(),
-                alpha,
-                gate.beta.fraction(),
-            )
-            .map_err(|e| e.to_string())?;
-            return Ok(Self {
-                name: gate.name.clone(),
-                signal: share.of.clone(),
-                gate: test.into(),
-                limit: format!("{} over {}", share.limit, share.over),
-                age: share.over,
-            });
-        }
-        let name = gate.probe.as_deref().ok_or("it has neither `share` nor `probe`")?;
-        let probe = component
-            .probes
-            .iter()
-            .find(|p| p.name == name)
-            .ok_or_else(|| format!("there is no probe `{name}`"))?;
-        Ok(Self {
-            name: gate.name.clone(),
-            signal: format!("probe/{name}"),
-            gate: probe_gate(probe).into(),
-            limit: format!("{} bad probes in a row", probe.failure_threshold),
-            age: probe.timeout,
-        })
-    }
-}
-
-fn probe_gate(probe: &Probe) -> gates::ProbeGate {
-    let at_least_one = |n: u32| std::num::NonZeroU32::new(n).unwrap_or(std::num::NonZeroU32::MIN);
-    gates::ProbeGate {
-        failure_threshold: at_least_one(probe.failure_threshold),
-        success_threshold: at_least_one(probe.success_threshold),
-    }
-}
+use crate::signals::{Afterwards, LateEnd};
 
 /// The samples since a moment, and what the gate makes of them.
 #[derive(Debug)]
 pub(super) struct Window {
-    pub(super) setup: GateSetup,
+    pub(super) setup: StatedGate,
     pub(super) since_us: i64,
     test: GateTest,
     samples: Vec<Sample>,
+    late: LateCalls,
     /// Why the sensor saw nothing, last.
     pub(super) trouble: Option<String>,
     /// The verdict that is on record, and where.
@@ -109,12 +38,13 @@ pub(super) struct Record<'a> {
 }
 
 impl Window {
-    pub(super) fn new(setup: GateSetup, since_us: i64) -> Self {
+    pub(super) fn new(setup: StatedGate, since_us: i64) -> Self {
         Self {
             test: GateTest::new(&setup.gate, since_us),
             setup,
             since_us,
             samples: Vec::new(),
+            late: LateCalls::default(),
             trouble: None,
             record: None,
         }
@@ -130,11 +60,20 @@ impl Window {
             return;
         }
         if self.samples.len() == MOST_SAMPLES {
+            // A verdict that its record cannot show again is none (I6).
             self.begin_anew(sample.intended_us);
+        }
+        if sample.outcome == Outcome::Late {
+            self.late.open.insert(sample.seq);
         }
         self.test.push(sample);
         self.samples.push(sample.clone());
         self.trouble = None;
+    }
+
+    /// What became of a late call: for people. The gate has counted it.
+    pub(super) fn afterwards(&mut self, afterwards: &Afterwards) {
+        self.late.end(afterwards);
     }
 
     pub(super) fn read(&mut self, now_us: i64) -> gates::Reading {
@@ -203,7 +142,7 @@ impl Window {
         } = seen.counts;
         let mut kinds = Vec::new();
         for (n, word) in [
-            (late, format!("later than {}", self.setup.age)),
+            (late, format!("later than {}{}", self.setup.age, self.late)),
             (refused, "refused".to_owned()),
             (wrong, "wrong answers".to_owned()),
             (lost, "acknowledged but lost".to_owned()),
@@ -230,6 +169,51 @@ impl Window {
                 None => format!("{counted}; limit {limit}"),
             },
         }
+    }
+}
+
+/// Late calls, told apart once they have ended: slow is an answer that came, timed out one that never did.
+#[derive(Debug, Default)]
+struct LateCalls {
+    /// By their number.
+    open: BTreeSet<u64>,
+    slow: u64,
+    slowest_ms: f64,
+    timed_out: u64,
+}
+
+impl LateCalls {
+    fn end(&mut self, Afterwards { seq, after_ms, end, .. }: &Afterwards) {
+        if !self.open.remove(seq) {
+            return;
+        }
+        match end {
+            LateEnd::Answered(_) => {
+                self.slow += 1;
+                self.slowest_ms = self.slowest_ms.max(*after_ms);
+            }
+            LateEnd::GivenUp => self.timed_out += 1,
+        }
+    }
+}
+
+impl fmt::Display for LateCalls {
+    /// `: 3 slow (up to 50.2 s), 2 timed out, 1 still waits`; nothing when there is nothing to tell apart.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.slow > 0 {
+            parts.push(format!("{} slow (up to {:.1} s)", self.slow, self.slowest_ms / 1000.0));
+        }
+        if self.timed_out > 0 {
+            parts.push(format!("{} timed out", self.timed_out));
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        if !self.open.is_empty() {
+            parts.push(format!("{} unanswered yet", self.open.len()));
+        }
+        write!(f, ": {}", parts.join(", "))
     }
 }
 
@@ -263,4 +247,61 @@ fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
     std::fs::rename(&partial, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_calls_are_told_apart_once_they_have_ended() {
+        let component = serde_json::from_value(serde_json::json!({
+            "name": "server",
+            "nodes": [{"name": "n1"}],
+            "traffic": [{"name": "work", "rate": 5, "requests": []}],
+            "gates": [{"name": "work", "share": {"of": "traffic/work", "over": "5s", "limit": "2%"}}],
+        }))
+        .expect("a component");
+        let setup = StatedGate::all(&component, 1).expect("a gate").remove(0);
+        let mut window = Window::new(setup, 0);
+        let words = |window: &mut Window| {
+            let seen = window.read(60_000_000);
+            window.words(&seen).split("; limit").next().map(str::to_owned)
+        };
+        for seq in 0..4 {
+            window.push(&Sample {
+                signal: "traffic/work".into(),
+                seq,
+                node: "n1".into(),
+                build: String::new(),
+                intended_us: 0,
+                resolved_us: 5_000_000,
+                outcome: Outcome::Late,
+            });
+        }
+        assert_eq!(
+            words(&mut window).as_deref(),
+            Some("4 of 4 calls bad (4 later than 5s)")
+        );
+        let ends = [
+            (0, 50_235.0, LateEnd::Answered(Outcome::Ok)),
+            (1, 60_000.0, LateEnd::GivenUp),
+            (2, 9_000.0, LateEnd::Answered(Outcome::Ok)),
+            // Of an earlier window.
+            (9, 9_000.0, LateEnd::GivenUp),
+        ];
+        for (seq, after_ms, end) in ends {
+            window.afterwards(&Afterwards {
+                signal: "traffic/work".into(),
+                node: "n1".into(),
+                seq,
+                after_ms,
+                end,
+            });
+        }
+        assert_eq!(
+            words(&mut window).as_deref(),
+            Some("4 of 4 calls bad (4 later than 5s: 2 slow (up to 50.2 s), 1 timed out, 1 unanswered yet)")
+        );
+    }
 }

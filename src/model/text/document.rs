@@ -26,41 +26,20 @@ pub struct Document {
     pub api_version: String,
     /// One of the kinds that were asked for.
     pub kind: String,
-    /// Its `metadata.name`, an RFC 1123 label.
+    /// Its `metadata.name`, an RFC 1123 label; of a Build or Upgrade a subdomain.
     pub name: String,
     /// The whole document.
     pub tree: Node,
 }
 
-/// What [`load`] found: the documents that can be worked with, and everything that is wrong. Decode the documents
-/// and add their problems before showing any, so that one run shows them all.
-#[derive(Debug, Clone, Default)]
-pub struct Loaded {
-    /// Documents with a sound head, in the order of the texts.
-    pub documents: Vec<Document>,
-    /// What is wrong with the texts and with the heads.
-    pub problems: Problems,
-}
-
-impl Loaded {
-    /// The documents if nothing is wrong.
-    pub fn into_result(self) -> Result<Vec<Document>, Problems> {
-        self.problems.into_result(self.documents)
-    }
-}
-
-/// Reads all documents of all texts and checks their heads: `apiVersion`, a `kind` out of `kinds`, and
-/// `metadata.name`. A resource that is stated twice is a problem: neither order nor file name decides which counts.
-pub fn load(sources: &Sources, kinds: &[&str]) -> Loaded {
-    let mut problems = Problems::new();
+/// Reads all documents of a text and checks their heads: `apiVersion`, a `kind` out of `kinds`, and `metadata.name`. What
+/// is wrong is added to `problems`; what comes back has a sound head.
+pub fn documents(sources: &Sources, source: SourceId, kinds: &[&str], problems: &mut Problems) -> Vec<Document> {
     let mut documents = Vec::new();
-    for source in sources.ids() {
-        for tree in tree::parse(sources, source, &mut problems) {
-            documents.extend(with_head(source, tree, kinds, &mut problems));
-        }
+    for tree in tree::parse(sources, source, problems) {
+        documents.extend(with_head(source, tree, kinds, problems));
     }
-    report_twice_stated(sources, &documents, &mut problems);
-    Loaded { documents, problems }
+    documents
 }
 
 /// Checks a whole document against the schema of `T` and reads it.
@@ -112,7 +91,7 @@ fn with_head(source: SourceId, tree: Node, kinds: &[&str], problems: &mut Proble
     );
     let api_version = api_version.filter(|version| is_ours(version, &tree, problems));
     let kind = kind.filter(|kind| is_known(kind, kinds, &tree, problems));
-    let name = name.filter(|name| is_label(name, &tree, problems));
+    let name = name.filter(|name| is_name(name, kind.as_deref(), &tree, problems));
     Some(Document {
         source,
         api_version: api_version?,
@@ -158,15 +137,30 @@ fn is_known(kind: &str, kinds: &[&str], tree: &Node, problems: &mut Problems) ->
     false
 }
 
-fn is_label(name: &str, tree: &Node, problems: &mut Problems) -> bool {
-    if is_dns_label(name) {
-        return true;
+/// Builds and upgrades have versions in their names, and so dots.
+fn is_name(name: &str, kind: Option<&str>, tree: &Node, problems: &mut Problems) -> bool {
+    let (sound, hint) = match kind {
+        Some("Build" | "Upgrade") => (
+            is_dns_subdomain(name),
+            "labels of a-z, 0-9 and `-` with dots between them, at most 253 (RFC 1123), as in Kubernetes",
+        ),
+        _ => (
+            is_dns_label(name),
+            "1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends (RFC 1123), as in Kubernetes",
+        ),
+    };
+    if !sound {
+        let path = Path::root().key("metadata").key("name");
+        let problem = Problem::in_tree(tree, &path, format!("{} cannot be a name", quoted(name)));
+        problems.push(problem.hint(hint));
     }
-    let path = Path::root().key("metadata").key("name");
-    let problem = Problem::in_tree(tree, &path, format!("{} cannot be a name", quoted(name)));
-    let hint = "1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends (RFC 1123), as in Kubernetes";
-    problems.push(problem.hint(hint));
-    false
+    sound
+}
+
+/// Whether a name is an RFC 1123 subdomain: labels with dots between them, at most 253 characters.
+#[must_use]
+pub fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
 }
 
 /// Whether a name is an RFC 1123 label, as Kubernetes asks of most names: 1 to 63 of `a-z`, `0-9` and `-`, with a
@@ -180,7 +174,12 @@ pub fn is_dns_label(name: &str) -> bool {
         && name.ends_with(alphanumeric)
 }
 
-fn report_twice_stated(sources: &Sources, documents: &[Document], problems: &mut Problems) {
+/// A resource that is stated twice is a problem: neither order nor file name decides which counts.
+pub fn report_twice_stated<'d>(
+    sources: &Sources,
+    documents: impl IntoIterator<Item = &'d Document>,
+    problems: &mut Problems,
+) {
     let name_path = Path::root().key("metadata").key("name");
     let mut first_stated = HashMap::new();
     for document in documents {
@@ -217,13 +216,23 @@ mod tests {
         for (name, text) in files {
             sources.add(*name, *text);
         }
-        match load(&sources, KINDS).into_result() {
-            Ok(documents) => {
-                let names: Vec<String> = documents.iter().map(|d| format!("{}/{} ", d.kind, d.name)).collect();
-                names.concat()
-            }
-            Err(problems) => problems.render(&sources, Ink::Plain),
+        let (documents, problems) = load(&sources);
+        if problems.is_empty() {
+            let names: Vec<String> = documents.iter().map(|d| format!("{}/{} ", d.kind, d.name)).collect();
+            names.concat()
+        } else {
+            problems.render(&sources, Ink::Plain)
         }
+    }
+
+    fn load(sources: &Sources) -> (Vec<Document>, Problems) {
+        let mut problems = Problems::new();
+        let each = sources.ids();
+        let found: Vec<Document> = each
+            .flat_map(|id| documents(sources, id, KINDS, &mut problems))
+            .collect();
+        report_twice_stated(sources, &found, &mut problems);
+        (found, problems)
     }
 
     #[test]
@@ -315,6 +324,16 @@ mod tests {
     }
 
     #[test]
+    fn builds_and_upgrades_have_dots_in_their_names() {
+        let head = |kind: &str| format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata: {{name: web-2.0}}\n");
+        assert_eq!(
+            shown(&[("b", &head("Build")), ("u", &head("Upgrade"))]),
+            "Build/web-2.0 Upgrade/web-2.0 "
+        );
+        assert!(shown(&[("e", &head("Environment"))]).contains("cannot be a name"));
+    }
+
+    #[test]
     fn names_are_rfc_1123_labels() {
         for name in ["a", "0", "a-b", "server-1", &"a".repeat(63)] {
             assert!(is_dns_label(name), "{name}");
@@ -346,10 +365,7 @@ mod tests {
             "b.yaml",
             "apiVersion: stagegate.dev/v1alpha1\nkind: Build\nmetadata:\n  name: b\nspec:\n  version: 1.10\n",
         );
-        let Loaded {
-            documents,
-            mut problems,
-        } = load(&sources, KINDS);
+        let (documents, mut problems) = load(&sources);
         for document in &documents {
             problems.extend(decode::<Build>(document).unwrap_err());
         }

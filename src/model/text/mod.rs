@@ -2,7 +2,7 @@
 //! the concrete resource types.
 //!
 //! The way of a text: [`Sources`] names it, [`tree::parse`] turns it into nodes that know where they stand,
-//! [`load`] finds the resource documents in it, [`mod@merge`] lays a replica over its base, and [`decode`] checks a
+//! [`documents()`] finds the resource documents in it, [`mod@merge`] lays a replica over its base, and [`decode`] checks a
 //! document against the JSON Schema of its type before serde sees it. Each step adds to [`Problems`] and goes on,
 //! so that one run shows everything that is wrong with a file.
 
@@ -20,7 +20,7 @@ pub mod tree;
 mod words;
 pub mod write;
 
-pub use document::{API_VERSION, Document, Loaded, decode, decode_at, is_dns_label, load};
+pub use document::{API_VERSION, Document, decode, decode_at, documents, is_dns_label, report_twice_stated};
 pub use merge::merge;
 pub use path::{Path, PathPattern};
 pub use problem::{Problem, Problems};

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regex::{Captures, Regex};
-use thiserror::Error;
+use regex::Captures;
 
-use crate::model::environment::LogFile;
+pub use crate::model::log::LogPatterns;
 use crate::model::sample::{Outcome, Sample};
 use crate::signals::{Afterwards, LateEnd, Observed, SensorTrouble, excerpt};
 
@@ -18,55 +17,6 @@ const MAX_OPEN: usize = 10_000;
 
 /// A late request is forgotten after this, microseconds: its end will not come, or will not be believed.
 const FORGET_AFTER_US: i64 = 3_600_000_000;
-
-/// How a log's lines are read.
-#[derive(Debug, Clone)]
-pub struct LogPatterns {
-    start: Option<Regex>,
-    end: Regex,
-}
-
-/// A pattern that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the log's `{which}` pattern: {why}")]
-pub struct PatternError {
-    which: &'static str,
-    why: String,
-}
-
-impl LogPatterns {
-    /// Compiles a log's patterns. Groups: `id` matches a beginning with its end; `exec_time_s` says in an end how long
-    /// it took; `at` says when the line was written (`2025-01-06 09:58:07,300`, UTC unless it names its offset; without it
-    /// the moment of reading counts).
-    ///
-    /// # Errors
-    /// No regular expression, or none of the groups that would tell how long a request took.
-    pub fn new(log: &LogFile) -> Result<Self, PatternError> {
-        let compile = |which, text: &str| {
-            Regex::new(text).map_err(|error| PatternError {
-                which,
-                why: error.to_string(),
-            })
-        };
-        let has = |regex: &Regex, name| regex.capture_names().flatten().any(|group| group == name);
-        let end = compile("end", &log.end)?;
-        let start = log.start.as_ref().map(|text| compile("start", text)).transpose()?;
-        if start.as_ref().is_some_and(|start| !has(start, "id")) {
-            return Err(PatternError {
-                which: "start",
-                why: "it needs a group `id`, or no end can be matched with it".to_owned(),
-            });
-        }
-        let matched = start.is_some() && has(&end, "id");
-        if !matched && !has(&end, "exec_time_s") {
-            return Err(PatternError {
-                which: "end",
-                why: "it needs a group `exec_time_s`, or a `start` pattern and a group `id` in both".to_owned(),
-            });
-        }
-        Ok(Self { start, end })
-    }
-}
 
 /// What a followed log tells, and about whom.
 #[derive(Debug, Clone)]
@@ -280,6 +230,7 @@ fn time_of(found: &Captures<'_>) -> Result<Option<i64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::environment::LogFile;
 
     const SECOND: i64 = 1_000_000;
 
@@ -289,6 +240,7 @@ mod tests {
             path: "log".to_owned(),
             start: start.map(str::to_owned),
             end: end.to_owned(),
+            rate: 5.0,
         };
         CallsInLog::new(LogPlan {
             signal: "log/requests".to_owned(),
@@ -400,6 +352,7 @@ mod tests {
             path: String::new(),
             start: start.map(str::to_owned),
             end: end.to_owned(),
+            rate: 5.0,
         };
         for (start, end, which) in [
             (None, "end", "end"),

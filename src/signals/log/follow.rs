@@ -1,17 +1,14 @@
-//! Following a file by reading it again and again: no line is lost or doubled over rotation (renamed, and a new file
-//! in its place) and truncation in place.
+//! Following a file by reading it again and again: no line is lost or doubled over rotation (renamed, with or without a new
+//! file in its place) and truncation in place.
 //!
-//! What reading from outside cannot see, nobody can: two rotations between two looks hide the file in the middle,
-//! lines written between the last look and a truncation are gone, and a file that was truncated and grew past the
-//! place of the last look is taken for one that only grew. A look a second keeps each of these to a second.
+//! What reading from outside cannot see, nobody can: two rotations between two looks hide the file in the middle, lines
+//! written between the last look and a truncation or removal are gone, and a file that was truncated (or removed, and made
+//! anew with the same inode) and grew past the place of the last look is taken for one that only grew. A look a second keeps
+//! each of these to a second.
 
-use std::collections::BTreeMap;
-use std::io::SeekFrom;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use crate::hosts::{AnyHost, FilePosition, Host as _, NodeAddress, Tail, TailFrom};
 
 /// A longer line is cut here; no request log has one.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
@@ -24,45 +21,42 @@ const MAX_READS: usize = 64;
 
 /// Looks without news after which a renamed file is let go. Services go on writing into it until they are told to
 /// open the new one, which log rotation does within seconds.
-const LINGER_LOOKS: u32 = 30;
+pub const LINGER_LOOKS: u32 = 30;
 
-/// A place in a file. The inode tells the file, whatever it is called by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The file's inode number on its file system.
-    pub inode: u64,
-    /// Bytes from its beginning.
-    pub offset: u64,
+/// A log file where it lies. It is read through its node's host, so that a log here and one over SSH are the same.
+#[derive(Debug, Clone)]
+pub struct HostLog {
+    host: Arc<AnyHost>,
+    node: NodeAddress,
+    path: String,
+    chunk_bytes: usize,
 }
 
-/// What one read found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// Inode of the file that the path names now; `None` when there is none.
-    pub current: Option<u64>,
-    /// What is at the position.
-    pub found: Found,
-}
+impl HostLog {
+    /// The file at `path`, relative to the node's directory or absolute.
+    #[must_use]
+    pub fn new(host: Arc<AnyHost>, node: NodeAddress, path: String) -> Self {
+        Self {
+            host,
+            node,
+            path,
+            chunk_bytes: MAX_CHUNK_BYTES,
+        }
+    }
 
-/// What is at a position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// Bytes from there on; none means the end of the file.
-    Bytes(Vec<u8>),
-    /// The file ends before the position: it was truncated.
-    Shorter,
-    /// The file is no longer to be found, under any name.
-    Gone,
-}
+    /// Reads at most so many bytes at a time.
+    #[must_use]
+    pub fn with_chunks(self, bytes: usize) -> Self {
+        Self {
+            chunk_bytes: bytes.max(1),
+            ..self
+        }
+    }
 
-/// Reads a log file where it lies. Errors are trouble of ours (no connection, no permission), as text.
-pub trait LogReader: Send {
-    /// The end of the file that the path names now; `None` when there is none.
-    fn end(&mut self) -> impl Future<Output = Result<Option<Position>, String>> + Send;
-    /// Reads from a position, in a file that may have been renamed since.
-    fn read(&mut self, from: Position) -> impl Future<Output = Result<Chunk, String>> + Send;
-    /// Says that a file will not be read any more.
-    fn forget(&mut self, inode: u64);
+    async fn tail(&self, from: TailFrom) -> Result<Tail, String> {
+        let tail = self.host.tail(&self.node, &self.path, from, self.chunk_bytes);
+        tail.await.map_err(|e| e.to_string())
+    }
 }
 
 /// Where the first look begins.
@@ -87,17 +81,19 @@ pub struct Polled {
 
 /// Follows one path.
 #[derive(Debug)]
-pub struct Follower<R> {
-    reader: R,
+pub struct Follower {
+    log: HostLog,
     begin: Begin,
     /// Oldest first: the last is the one that the path named last, the others were renamed and may still grow.
     files: Vec<Followed>,
     missing: bool,
+    /// What was read and not handed over yet: a look may fail after its first file.
+    read: Polled,
 }
 
 #[derive(Debug)]
 struct Followed {
-    at: Position,
+    at: FilePosition,
     partial: Partial,
     quiet_looks: u32,
 }
@@ -108,58 +104,62 @@ enum Read {
     Gone,
 }
 
-impl<R: LogReader> Follower<R> {
+impl Follower {
     /// Reads nothing yet.
-    pub fn new(reader: R, begin: Begin) -> Self {
+    #[must_use]
+    pub fn new(log: HostLog, begin: Begin) -> Self {
         Self {
-            reader,
+            log,
             begin,
             files: Vec::new(),
             missing: false,
+            read: Polled::default(),
         }
     }
 
     /// Looks once. After an error the next look goes on where the last one was.
     ///
     /// # Errors
-    /// What the reader says.
+    /// What the host says.
     pub async fn poll(&mut self) -> Result<Polled, String> {
-        let mut polled = Polled {
-            caught_up: true,
-            ..Polled::default()
-        };
-        if self.files.is_empty() && !self.open_first(&mut polled).await? {
-            return Ok(polled);
+        self.read.caught_up = true;
+        self.look().await?;
+        Ok(std::mem::take(&mut self.read))
+    }
+
+    async fn look(&mut self) -> Result<(), String> {
+        if self.files.is_empty() && !self.open_first().await? {
+            return Ok(());
         }
         let mut index = 0;
         while index < self.files.len() {
-            match self.read_on(index, &mut polled).await? {
+            match self.read_on(index).await? {
                 Read::ToTheEnd => index += 1,
                 Read::NotYet => {
-                    polled.caught_up = false;
+                    self.read.caught_up = false;
                     index += 1;
                 }
-                Read::Gone => self.let_go(index, &mut polled),
+                Read::Gone => self.let_go(index),
             }
         }
-        self.let_quiet_ones_go(&mut polled);
-        Ok(polled)
+        self.let_quiet_ones_go();
+        Ok(())
     }
 
-    async fn open_first(&mut self, polled: &mut Polled) -> Result<bool, String> {
-        let Some(end) = self.reader.end().await? else {
+    async fn open_first(&mut self) -> Result<bool, String> {
+        let Some(end) = self.log.tail(TailFrom::End).await?.piece else {
             // Said once: a service may open its log with its first request.
             if !std::mem::replace(&mut self.missing, true) {
-                polled.notes.push("there is no such file yet".to_owned());
+                self.read.notes.push("there is no such file yet".to_owned());
             }
             self.begin = Begin::AtBeginning;
             return Ok(false);
         };
         self.missing = false;
-        let mut file = Followed::new(end.inode, 0);
-        if self.begin == Begin::AtEnd && end.offset > 0 {
+        let mut file = Followed::new(end.from.inode);
+        if self.begin == Begin::AtEnd && end.size > 0 {
             // From the last byte that is there: if it ends a line nothing is skipped, else the rest of that line is.
-            file.at.offset = end.offset - 1;
+            file.at.offset = end.size - 1;
             file.partial = Partial::Skipping;
         }
         self.begin = Begin::AtBeginning;
@@ -167,30 +167,28 @@ impl<R: LogReader> Follower<R> {
         Ok(true)
     }
 
-    async fn read_on(&mut self, index: usize, polled: &mut Polled) -> Result<Read, String> {
+    async fn read_on(&mut self, index: usize) -> Result<Read, String> {
         for _ in 0..MAX_READS {
-            let chunk = self.reader.read(self.files[index].at).await?;
-            self.notice(chunk.current);
+            let Tail { current, piece } = self.log.tail(TailFrom::At(self.files[index].at)).await?;
+            self.notice(current);
+            let Some(piece) = piece else {
+                return Ok(Read::Gone);
+            };
             let file = &mut self.files[index];
-            match chunk.found {
-                Found::Bytes(bytes) if bytes.is_empty() => {
-                    file.quiet_looks = file.quiet_looks.saturating_add(1);
-                    return Ok(Read::ToTheEnd);
-                }
-                Found::Bytes(bytes) => {
-                    file.quiet_looks = 0;
-                    file.at.offset += bytes.len() as u64;
-                    file.partial.take_in(&bytes, &mut polled.lines);
-                }
-                Found::Shorter => {
-                    polled.notes.push(format!(
-                        "the file was truncated; what was written to it since the last look, beyond byte {}, is gone",
-                        file.at.offset
-                    ));
-                    *file = Followed::new(file.at.inode, 0);
-                }
-                Found::Gone => return Ok(Read::Gone),
+            if piece.from.offset < file.at.offset {
+                self.read.notes.push(format!(
+                    "the file was truncated; what was written to it since the last look, beyond byte {}, is gone",
+                    file.at.offset
+                ));
+                *file = Followed::new(file.at.inode);
             }
+            if piece.bytes.is_empty() {
+                file.quiet_looks = file.quiet_looks.saturating_add(1);
+                return Ok(Read::ToTheEnd);
+            }
+            file.quiet_looks = 0;
+            file.at.offset += piece.bytes.len() as u64;
+            file.partial.take_in(&piece.bytes, &mut self.read.lines);
         }
         Ok(Read::NotYet)
     }
@@ -200,21 +198,20 @@ impl<R: LogReader> Follower<R> {
         if let Some(inode) = current
             && self.files.iter().all(|file| file.at.inode != inode)
         {
-            self.files.push(Followed::new(inode, 0));
+            self.files.push(Followed::new(inode));
         }
     }
 
-    fn let_go(&mut self, index: usize, polled: &mut Polled) {
+    fn let_go(&mut self, index: usize) {
         let file = self.files.remove(index);
-        self.reader.forget(file.at.inode);
-        file.partial.finish(&mut polled.lines);
-        polled.notes.push(format!(
+        file.partial.finish(&mut self.read.lines);
+        self.read.notes.push(format!(
             "the file was removed; what was written to it beyond byte {} is gone",
             file.at.offset
         ));
     }
 
-    fn let_quiet_ones_go(&mut self, polled: &mut Polled) {
+    fn let_quiet_ones_go(&mut self) {
         let newest = self.files.len().saturating_sub(1);
         let mut index = 0;
         for _ in 0..newest {
@@ -223,16 +220,15 @@ impl<R: LogReader> Follower<R> {
                 continue;
             }
             let file = self.files.remove(index);
-            self.reader.forget(file.at.inode);
-            file.partial.finish(&mut polled.lines);
+            file.partial.finish(&mut self.read.lines);
         }
     }
 }
 
 impl Followed {
-    fn new(inode: u64, offset: u64) -> Self {
+    fn new(inode: u64) -> Self {
         Self {
-            at: Position { inode, offset },
+            at: FilePosition { inode, offset: 0 },
             partial: Partial::Kept(Vec::new()),
             quiet_looks: 0,
         }
@@ -285,88 +281,6 @@ fn line_text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).into_owned()
 }
 
-/// A log file on this machine. Files that are followed stay open, so that one that is renamed, or even removed, is
-/// read to its end.
-#[derive(Debug)]
-pub struct LocalFile {
-    path: PathBuf,
-    chunk_bytes: usize,
-    open: BTreeMap<u64, File>,
-}
-
-impl LocalFile {
-    /// Opens nothing yet.
-    #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self::with_chunks(path, MAX_CHUNK_BYTES)
-    }
-
-    /// Reads at most so many bytes at a time.
-    #[must_use]
-    pub fn with_chunks(path: PathBuf, chunk_bytes: usize) -> Self {
-        Self {
-            path,
-            chunk_bytes: chunk_bytes.max(1),
-            open: BTreeMap::new(),
-        }
-    }
-
-    fn trouble(&self, tried: &str, error: &std::io::Error) -> String {
-        format!("cannot {tried} {}: {error}", self.path.display())
-    }
-
-    /// Opens what the path names and says which file that is, and how long.
-    async fn open_current(&mut self) -> Result<Option<Position>, String> {
-        let file = match File::open(&self.path).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.trouble("open", &error)),
-        };
-        let about = file.metadata().await.map_err(|e| self.trouble("look at", &e))?;
-        if !about.is_file() {
-            return Err(format!("{} is not a file", self.path.display()));
-        }
-        self.open.entry(about.ino()).or_insert(file);
-        Ok(Some(Position {
-            inode: about.ino(),
-            offset: about.len(),
-        }))
-    }
-
-    async fn bytes_at(&mut self, from: Position) -> std::io::Result<Found> {
-        let Some(file) = self.open.get_mut(&from.inode) else {
-            return Ok(Found::Gone);
-        };
-        if file.metadata().await?.len() < from.offset {
-            return Ok(Found::Shorter);
-        }
-        file.seek(SeekFrom::Start(from.offset)).await?;
-        let mut bytes = Vec::new();
-        let limit = self.chunk_bytes as u64;
-        (&mut *file).take(limit).read_to_end(&mut bytes).await?;
-        Ok(Found::Bytes(bytes))
-    }
-}
-
-impl LogReader for LocalFile {
-    async fn end(&mut self) -> Result<Option<Position>, String> {
-        self.open_current().await
-    }
-
-    async fn read(&mut self, from: Position) -> Result<Chunk, String> {
-        let current = self.open_current().await?.map(|position| position.inode);
-        let found = self
-            .bytes_at(from)
-            .await
-            .map_err(|error| self.trouble("read", &error))?;
-        Ok(Chunk { current, found })
-    }
-
-    fn forget(&mut self, inode: u64) {
-        self.open.remove(&inode);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -377,6 +291,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hosts::LocalHost;
+
+    /// A log in this directory.
+    fn log_in(dir: &Path, name: &str) -> HostLog {
+        let node = NodeAddress {
+            node: "n".to_owned(),
+            directory: dir.to_string_lossy().into_owned(),
+            pid_file: None,
+        };
+        HostLog::new(Arc::new(AnyHost::Local(LocalHost::new())), node, name.to_owned())
+    }
 
     /// What a service and its log rotation do between two looks.
     #[derive(Debug, Clone)]
@@ -385,8 +310,6 @@ mod tests {
         Write(usize),
         /// Renames the file and opens a new one.
         Rotate,
-        /// Removes the file and opens a new one.
-        Remove,
         /// Truncates it in place.
         Truncate,
         Look,
@@ -396,7 +319,6 @@ mod tests {
         let act = prop_oneof![
             6 => (1..40_usize).prop_map(Act::Write),
             1 => Just(Act::Rotate),
-            1 => Just(Act::Remove),
             1 => Just(Act::Truncate),
             4 => Just(Act::Look),
         ];
@@ -413,14 +335,15 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
+        // Each look is a process or more.
+        #![proptest_config(ProptestConfig::with_cases(20))]
         #[test]
-        fn no_line_is_lost_or_doubled_over_rotation_removal_and_truncation(
+        fn no_line_is_lost_or_doubled_over_rotation_and_truncation(
             acts in acts(),
-            chunk in 1..50_usize,
+            chunk in 10..200_usize,
             lengths in proptest::collection::vec(0..30_usize, 1..40),
         ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let dir = tempfile::tempdir().expect("a directory");
             let path = dir.path().join("service.log");
             let lines: Vec<String> = lengths
@@ -432,7 +355,7 @@ mod tests {
                 lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect();
             let mut file = open(&path);
             let mut follower =
-                Follower::new(LocalFile::with_chunks(path.clone(), chunk), Begin::AtBeginning);
+                Follower::new(log_in(dir.path(), "service.log").with_chunks(chunk), Begin::AtBeginning);
             let mut read = Vec::new();
             let mut look = |read: &mut Vec<String>| {
                 let polled = runtime.block_on(follower.poll()).expect("a look");
@@ -455,16 +378,11 @@ mod tests {
                     }
                     // A service that rotates in the middle of a line has lost that line itself, and a file that came
                     // and went between two looks nobody can see.
-                    Act::Rotate | Act::Remove if !at_line_end || !known => {}
+                    Act::Rotate if !at_line_end || !known => {}
                     Act::Truncate if !at_line_end => {}
                     Act::Rotate => {
                         known = false;
                         fs::rename(&path, dir.path().join(format!("service.log.{n}"))).expect("renamed");
-                        file = open(&path);
-                    }
-                    Act::Remove => {
-                        known = false;
-                        fs::remove_file(&path).expect("removed");
                         file = open(&path);
                     }
                     Act::Truncate => {
@@ -482,30 +400,52 @@ mod tests {
         }
     }
 
-    fn follower(path: &Path, begin: Begin) -> Follower<LocalFile> {
-        Follower::new(LocalFile::new(path.to_path_buf()), begin)
+    async fn poll(follower: &mut Follower) -> Polled {
+        follower.poll().await.expect("a look")
     }
 
     #[tokio::test]
-    async fn what_is_written_into_a_renamed_file_still_counts_and_it_is_let_go_in_the_end() {
+    async fn a_renamed_file_is_let_go_in_the_end_and_a_removed_one_is_told() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.log");
         let mut old = open(&path);
-        let mut follower = follower(&path, Begin::AtBeginning);
-        old.write_all(b"one\ntw").expect("written");
-        assert_eq!(follower.poll().await.expect("a look").lines, ["one"]);
+        let mut follower = Follower::new(log_in(dir.path(), "a.log"), Begin::AtBeginning);
+        old.write_all(b"one\ntwo").expect("written");
+        assert_eq!(poll(&mut follower).await.lines, ["one"]);
         fs::rename(&path, dir.path().join("a.log.1")).expect("renamed");
-        let mut new = open(&path);
-        new.write_all(b"three\n").expect("written");
-        assert_eq!(follower.poll().await.expect("a look").lines, ["three"]);
-        old.write_all(b"o\nfour").expect("written");
-        assert_eq!(follower.poll().await.expect("a look").lines, ["two"]);
+        open(&path);
         let mut last = Vec::new();
-        for _ in 0..LINGER_LOOKS {
-            last.extend(follower.poll().await.expect("a look").lines);
+        for _ in 0..=LINGER_LOOKS {
+            let polled = poll(&mut follower).await;
+            assert_eq!(polled.notes, [""; 0], "a rotation is nothing to tell");
+            last.extend(polled.lines);
         }
-        assert_eq!(last, ["four"], "the last line of a file that is let go needs no end");
-        assert_eq!(follower.reader.open.len(), 1, "and the file is closed");
+        assert_eq!(last, ["two"], "the last line of a file that is let go needs no end");
+        assert_eq!(follower.files.len(), 1);
+        fs::remove_file(&path).expect("removed");
+        let told = poll(&mut follower).await.notes;
+        assert!(told.len() == 1 && told[0].contains("was removed"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_look_failed_is_handed_over_by_the_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.log");
+        let mut old = open(&path);
+        let mut follower = Follower::new(log_in(dir.path(), "a.log"), Begin::AtBeginning);
+        assert_eq!(poll(&mut follower).await.lines, [""; 0]);
+        fs::rename(&path, dir.path().join("a.log.1")).expect("renamed");
+        old.write_all(b"one\n").expect("written");
+        // In the place of the log something that cannot be read.
+        fs::create_dir(&path).expect("made");
+        assert!(follower.poll().await.is_err());
+        fs::remove_dir(&path).expect("removed");
+        open(&path).write_all(b"two\n").expect("written");
+        let mut lines = Vec::new();
+        while lines.len() < 2 {
+            lines.extend(poll(&mut follower).await.lines);
+        }
+        assert_eq!(lines, ["one", "two"]);
     }
 
     #[tokio::test]
@@ -521,7 +461,7 @@ mod tests {
             let path = dir.path().join(format!("{n}.log"));
             let mut file = open(&path);
             file.write_all(before).expect("written");
-            let mut follower = follower(&path, Begin::AtEnd);
+            let mut follower = Follower::new(log_in(dir.path(), &format!("{n}.log")), Begin::AtEnd);
             assert_eq!(follower.poll().await.expect("a look").lines, [""; 0]);
             file.write_all(after).expect("written");
             assert_eq!(follower.poll().await.expect("a look").lines, expected, "row {n}");
@@ -532,7 +472,7 @@ mod tests {
     async fn a_file_that_comes_later_is_read_from_its_beginning_and_missing_is_said_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("late.log");
-        let mut follower = follower(&path, Begin::AtEnd);
+        let mut follower = Follower::new(log_in(dir.path(), "late.log"), Begin::AtEnd);
         assert_eq!(follower.poll().await.expect("a look").notes.len(), 1);
         assert_eq!(follower.poll().await.expect("a look").notes.len(), 0);
         open(&path).write_all(b"first\n").expect("written");
@@ -549,8 +489,8 @@ mod tests {
             "y".repeat(MAX_LINE_BYTES)
         );
         open(&path).write_all(text.as_bytes()).expect("written");
-        let reader = LocalFile::with_chunks(path, 4000);
-        let lines = Follower::new(reader, Begin::AtBeginning)
+        let log = log_in(dir.path(), "long.log").with_chunks(4000);
+        let lines = Follower::new(log, Begin::AtBeginning)
             .poll()
             .await
             .expect("a look")

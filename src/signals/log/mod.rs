@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Calendar, Feed};
 use calls::{CallsInLog, LogPlan};
-use follow::{Begin, Follower, LogReader, Polled};
+use follow::{Begin, Follower, HostLog, Polled};
 
 /// A log file that is followed; dropping it ends that.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub struct LogHandle {
 impl LogHandle {
     /// Reads the file every `period` from now on. Must run within a tokio runtime.
     #[must_use]
-    pub fn start<R: LogReader + 'static>(reader: R, plan: LogPlan, begin: Begin, period: Duration, feed: Feed) -> Self {
+    pub fn start(log: HostLog, plan: LogPlan, begin: Begin, period: Duration, feed: Feed) -> Self {
         let (build, builds) = watch::channel(plan.build.clone());
-        let task = tokio::spawn(follow(reader, plan, begin, period, feed, builds));
+        let task = tokio::spawn(follow(log, plan, begin, period, feed, builds));
         Self { task, build }
     }
 
@@ -41,8 +41,8 @@ impl Drop for LogHandle {
     }
 }
 
-async fn follow<R: LogReader>(
-    reader: R,
+async fn follow(
+    log: HostLog,
     plan: LogPlan,
     begin: Begin,
     period: Duration,
@@ -50,7 +50,7 @@ async fn follow<R: LogReader>(
     builds: watch::Receiver<String>,
 ) {
     let (signal, node) = (plan.signal.clone(), plan.node.clone());
-    let mut follower = Follower::new(reader, begin);
+    let mut follower = Follower::new(log, begin);
     let mut calls = CallsInLog::new(plan);
     let calendar = Calendar::read();
     let mut looks = interval(period);

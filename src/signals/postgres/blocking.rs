@@ -8,7 +8,8 @@ use regex::Regex;
 use thiserror::Error;
 
 use super::{Database, DatabaseError, Row};
-use crate::model::upgrade;
+use crate::model::upgrade::{self, SessionOf};
+use crate::model::values::NamePattern;
 use crate::signals::excerpt;
 
 /// Characters of a statement that are kept.
@@ -213,60 +214,46 @@ fn oldest_in_a_circle(
 /// How sessions are told apart to nodes, as far as the caller knows.
 #[derive(Debug, Clone, Default)]
 pub struct Attribution {
-    /// Build of each node, by node. A name that is not here is no node of ours, whatever a session calls itself.
-    pub nodes: BTreeMap<String, String>,
+    /// Build of each node, by node, where it is known. A name that is not here is no node of ours, whatever a session calls
+    /// itself.
+    pub nodes: BTreeMap<String, Option<String>>,
     /// Node of each client socket, by `address:port` as the database sees it. Found out on the hosts, so it outweighs
     /// what a session says of itself.
     pub clients: BTreeMap<String, String>,
+    /// Nodes whose sockets could not be listed, and why. While there are any, a session that is nobody else's may be
+    /// theirs.
+    pub unseen: BTreeMap<String, String>,
     /// How services name their sessions.
     pub application_name: Option<NamePattern>,
     /// Finds the service's method in a statement, in the group `method`.
     pub method: Option<Regex>,
 }
 
-/// How a service names its sessions, such as `COMPONENT/NODE/VERSION`: words in capitals stand for what is there,
-/// everything else for itself.
-#[derive(Debug, Clone)]
-pub struct NamePattern(Regex);
-
-/// A name pattern that cannot say which node it is.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` does not name NODE once, and COMPONENT and VERSION at most once")]
-pub struct NamePatternError(String);
-
-impl std::str::FromStr for NamePattern {
-    type Err = NamePatternError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || NamePatternError(excerpt(text, 80));
-        let mut pattern = regex::escape(text);
-        for (word, group) in [
-            ("COMPONENT", "(?<component>.+?)"),
-            ("NODE", "(?<node>.+?)"),
-            ("VERSION", "(?<version>.+?)"),
-        ] {
-            let times = pattern.matches(word).count();
-            if times > 1 || (word == "NODE" && times == 0) {
-                return Err(refuse());
-            }
-            pattern = pattern.replace(word, group);
-        }
-        Regex::new(&format!("^{pattern}$")).map(Self).map_err(|_| refuse())
-    }
-}
-
 impl Attribution {
-    /// The node that a session belongs to; `None` for an outsider.
-    pub fn node_of(&self, session: &BlockedSession) -> Option<&str> {
+    /// Whose a session is.
+    pub fn of(&self, session: &BlockedSession) -> SessionOf {
         let by_socket = client_socket(session).and_then(|socket| self.clients.get(&socket));
         let by_name = || {
-            let pattern = self.application_name.as_ref()?;
-            let name = pattern.0.captures(&session.application_name)?;
-            self.nodes
-                .get_key_value(name.name("node")?.as_str())
-                .map(|(node, _)| node)
+            let said = self.application_name.as_ref()?.node_in(&session.application_name)?;
+            self.nodes.get_key_value(said).map(|(node, _)| node)
         };
-        by_socket.or_else(by_name).map(String::as_str)
+        if let Some(node) = by_socket.or_else(by_name) {
+            return SessionOf::Node {
+                node: node.clone(),
+                build: self.nodes.get(node).cloned().flatten(),
+            };
+        }
+        if session.is_bare() {
+            return SessionOf::Unknown {
+                unknown: "the database tells nothing of it".to_owned(),
+            };
+        }
+        match self.unseen.iter().next() {
+            None => SessionOf::Outsider {},
+            Some((node, why)) => SessionOf::Unknown {
+                unknown: format!("the connections of {node} could not be listed: {why}"),
+            },
+        }
     }
 
     /// A queue in the words of an upgrade's status.
@@ -278,7 +265,6 @@ impl Attribution {
     }
 
     fn session(&self, session: &BlockedSession) -> upgrade::Session {
-        let node = self.node_of(session);
         let method = self.method.as_ref().and_then(|pattern| {
             let found = pattern.captures(&session.statement)?;
             Some(found.name("method").or(found.get(1))?.as_str().to_owned())
@@ -286,11 +272,17 @@ impl Attribution {
         upgrade::Session {
             statement: session.statement.clone(),
             method,
-            node: node.map(str::to_owned),
-            build: node.and_then(|node| self.nodes.get(node)).cloned(),
+            of: self.of(session),
             client: client(session),
             age_seconds: session.age_s.unwrap_or(0.0),
         }
+    }
+}
+
+impl BlockedSession {
+    /// It has a backend, and nothing says whose: it has just ended, or we may not see it.
+    fn is_bare(&self) -> bool {
+        self.pid != 0 && self.client_addr.is_none() && self.application_name.is_empty() && self.state.is_empty()
     }
 }
 
@@ -420,8 +412,9 @@ mod tests {
 
     fn attribution() -> Attribution {
         Attribution {
-            nodes: BTreeMap::from([("node2".to_owned(), "service-2".to_owned())]),
+            nodes: BTreeMap::from([("node2".to_owned(), Some("service-2".to_owned()))]),
             clients: BTreeMap::from([("127.0.0.1:5000".to_owned(), "node2".to_owned())]),
+            unseen: BTreeMap::new(),
             application_name: Some("COMPONENT/NODE/VERSION".parse().expect("a pattern")),
             method: Some(Regex::new(r"/\* (?<method>\w+) \*/").expect("a pattern")),
         }
@@ -445,12 +438,31 @@ mod tests {
             ("psql", Some(5001), None),
             ("x/service/node2", None, None),
         ];
+        let blind = Attribution {
+            unseen: BTreeMap::from([("node3".to_owned(), "it is down".to_owned())]),
+            ..attribution()
+        };
+        let unknown = SessionOf::Unknown {
+            unknown: "the connections of node3 could not be listed: it is down".to_owned(),
+        };
         for (name, port, node) in rows {
-            assert_eq!(attribution().node_of(&session(name, port)), node, "{name} {port:?}");
+            let (seen, half_seen) = (attribution().of(&session(name, port)), blind.of(&session(name, port)));
+            assert_eq!(seen.node(), node, "{name} {port:?}");
+            // While a node cannot be asked, who is nobody's may be its.
+            match node {
+                Some(_) => assert_eq!(half_seen, seen, "{name} {port:?}"),
+                None => assert_eq!(
+                    (seen, half_seen),
+                    (SessionOf::Outsider {}, unknown.clone()),
+                    "{name} {port:?}"
+                ),
+            }
         }
-        for bad in ["COMPONENT", "NODE/NODE", ""] {
-            assert!(bad.parse::<NamePattern>().is_err(), "{bad}");
-        }
+        let bare = BlockedSession {
+            pid: 7,
+            ..BlockedSession::default()
+        };
+        assert!(matches!(attribution().of(&bare), SessionOf::Unknown { .. }));
     }
 
     #[test]
@@ -475,11 +487,16 @@ mod tests {
         };
         let blocker = attribution().blocker(&queue);
         assert_eq!(blocker.holder.client, "10.0.0.9:4711 (psql, idle in transaction)");
-        assert_eq!((blocker.holder.node, blocker.holder.method), (None, None));
+        assert_eq!(
+            (blocker.holder.of, blocker.holder.method),
+            (SessionOf::Outsider {}, None)
+        );
         assert!((blocker.holder.age_seconds - 12.5).abs() < f64::EPSILON);
         let waiter = &blocker.waiting[0];
         assert_eq!(waiter.method.as_deref(), Some("updateThing"));
-        assert_eq!(waiter.node.as_deref(), Some("node2"));
-        assert_eq!(waiter.build.as_deref(), Some("service-2"));
+        assert_eq!(
+            (waiter.of.node(), waiter.of.build()),
+            (Some("node2"), Some("service-2"))
+        );
     }
 }

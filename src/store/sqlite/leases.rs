@@ -114,6 +114,22 @@ pub(super) fn renew(
     Ok(())
 }
 
+pub(super) fn raise(
+    tx: &Transaction<'_>,
+    home: &str,
+    environment: &str,
+    token: &FencingToken,
+    above: u64,
+) -> Result<u64, Fault> {
+    check(tx, home, environment, token)?;
+    let counter = token.counter.max(above).saturating_add(1);
+    tx.execute(
+        "UPDATE leases SET counter = ?2 WHERE environment = ?1",
+        params![environment, signed(counter)],
+    )?;
+    Ok(counter)
+}
+
 pub(super) fn release(tx: &Transaction<'_>, home: &str, environment: &str, token: &FencingToken) -> Result<(), Fault> {
     if holds(get(tx, environment)?.as_ref(), home, token) {
         tx.execute("UPDATE leases SET holder = NULL WHERE environment = ?1", [environment])?;

@@ -1,6 +1,7 @@
 //! The embedded home: `stagegate.db` in the state directory.
 //!
-//! A restored backup has an older lease counter than the nodes have seen; they refuse it until they are adopted.
+//! A restored backup has an older lease counter than the nodes have seen; they refuse it until they are adopted
+//! (`stagegate adopt`).
 
 mod events;
 mod leases;
@@ -446,6 +447,16 @@ impl Store for SqliteStore {
     fn renew(&self, environment: &str, token: &FencingToken, now: Timestamp) -> Result<(), StoreError> {
         self.write("renew the lease", |tx| {
             leases::renew(tx, &self.home, environment, token, now)
+        })
+    }
+
+    fn raise(&self, environment: &str, token: &FencingToken, above: u64) -> Result<FencingToken, StoreError> {
+        let counter = self.write("raise the lease's counter", |tx| {
+            leases::raise(tx, &self.home, environment, token, above)
+        })?;
+        Ok(FencingToken {
+            home: self.home.clone(),
+            counter,
         })
     }
 

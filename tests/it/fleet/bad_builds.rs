@@ -1,5 +1,7 @@
 //! Builds that must not stay.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::system::{ENVIRONMENT, Fleet, NODES, Settings, completed, of_node, phase};
@@ -90,6 +92,48 @@ fn a_build_that_says_200_and_does_not_do_it_is_rolled_back() {
     let again = fleet.upgrade("4.0").expect_code(6);
     assert!(again.err.contains("wrong answers"), "{again:?}");
     // Not the next build.
+    fleet.upgrade("2.0").expect_code(0);
+    fleet.assert_serves("2.0");
+}
+
+#[test]
+fn a_build_that_crashes_a_while_after_its_start_is_rolled_back() {
+    let fleet = Fleet::up();
+    let upgrade = fleet.upgrade("8.0").expect_code(3).json();
+    assert_eq!(phase(&upgrade), ("RolledBack", "Cured"), "{upgrade:#}");
+    fleet.assert_serves("1.0");
+    fleet.upgrade("8.0").expect_code(6);
+}
+
+#[test]
+fn a_quarantine_holds_for_the_bytes_under_whichever_name_they_come() {
+    let fleet = Fleet::up();
+    fleet.upgrade("5.0").expect_code(3);
+    let copied = Command::new("cp")
+        .args(["-a", "5.0", "5.0.1"])
+        .current_dir(fleet.path("workspace/builds"))
+        .status();
+    assert!(copied.expect("cp runs").success());
+    // The version is among its files.
+    fleet.upgrade("5.0.1").expect_code(6);
+}
+
+#[test]
+fn a_source_that_has_changed_is_not_what_was_found_in_it_and_the_next_attempt_looks_again() {
+    let fleet = Fleet::up();
+    for version in ["2.0", "1.0"] {
+        fleet.upgrade(version).expect_code(0);
+    }
+    std::fs::remove_dir_all(fleet.state().join("artifacts")).expect("was there");
+    fleet.write("workspace/builds/2.0/version", "2.0-patched");
+    let said = fleet.upgrade("2.0").expect_code(5);
+    let held = said.json();
+    assert_eq!(phase(&held), ("Paused", "PreflightFailed"), "{held:#}");
+    assert!(
+        held["status"]["message"].to_string().contains("a build never changes"),
+        "{held:#}"
+    );
+    fleet.write("workspace/builds/2.0/version", "2.0");
     fleet.upgrade("2.0").expect_code(0);
     fleet.assert_serves("2.0");
 }

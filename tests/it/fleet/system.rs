@@ -85,6 +85,7 @@ impl Fleet {
             &[("start", "#!/bin/sh\necho 'waiting for a friend'\nsleep 1000\n")],
         );
         this.build("7.0", &[("start", "#!/bin/sh\nrm -f run/pid\nexit 0\n")]);
+        this.build("8.0", &[("lives_s", "8")]);
         this.environment(ENVIRONMENT, settings);
         this
     }
@@ -116,8 +117,8 @@ impl Fleet {
         }
     }
 
-    /// One more environment in the same workspace and state.
-    pub fn environment(&mut self, name: &str, settings: &Settings) {
+    /// One more environment in the same workspace and state, and the first of its ports.
+    pub fn environment(&mut self, name: &str, settings: &Settings) -> u16 {
         let Settings {
             start_timeout,
             patience,
@@ -138,6 +139,7 @@ impl Fleet {
             &format!("{text}{reports}"),
         );
         self.environments.push((name.to_owned(), port));
+        port
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -161,6 +163,11 @@ impl Fleet {
 
     /// Begins a command and goes on.
     pub fn start(&self, arguments: &[&str]) -> Running {
+        self.start_with(arguments, &[])
+    }
+
+    /// The same with more environment variables.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stagegate"));
         command
             .args(arguments)
@@ -171,6 +178,7 @@ impl Fleet {
             .env("NO_PROXY", "127.0.0.1")
             .env_remove("STAGEGATE_PORT_SHIFT")
             .env_remove("STAGEGATE_LISTEN")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null());
         Running::new(command, arguments)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stagegate::model::upgrade::{NodePhase, Phase, UpgradeStatus, Verdict};
 
-use super::universe::{BuildNature, Telling, Universe, known_out, note};
+use super::universe::{BuildNature, Fault, SEEING_TAKES, Telling, Universe, known_out, note};
 
 /// What must hold of a status at the moment when it is written.
 pub fn commit(u: &mut Universe, next: &UpgradeStatus) {
@@ -98,6 +98,33 @@ pub fn ending(u: &mut Universe) {
     let failed = u.events.iter().any(|e| e.reason == "RollingBack") && u.status.reason != "AbortedByUser";
     if failed && matches!(phase, Phase::RolledBack | Phase::RollbackIneffective) && u.quarantined.is_none() {
         broken.push("I4: a build that failed was not quarantined".to_owned());
+    }
+    if phase == Phase::Succeeded && u.status.reason == "Verified" {
+        let now = u.now();
+        let dead = |t: jiff::Timestamp| now.duration_since(t).as_secs() > SEEING_TAKES;
+        if let Some(i) = u.nodes.iter().position(|n| n.down_since.is_some_and(dead)) {
+            broken.push(format!(
+                "I7: it succeeded, and node{i} has not served for {SEEING_TAKES} s"
+            ));
+        }
+    }
+    // Whatever happens to drivers alone is held against no build.
+    let of_drivers = |fault: Fault| {
+        matches!(
+            fault,
+            Fault::DriverKilled
+                | Fault::NobodyDrives
+                | Fault::DriverStalled
+                | Fault::SecondDriver
+                | Fault::StoreFails
+                | Fault::AnswerLost
+                | Fault::OperatorPauses
+                | Fault::OperatorAborts
+        )
+    };
+    let good = u.nature == BuildNature::Good && u.nodes.iter().all(|n| !n.cursed);
+    if good && u.faults.iter().all(|(_, fault)| of_drivers(*fault)) && u.quarantined.is_some() {
+        broken.push(format!("a good build was quarantined: {:?}", u.quarantined));
     }
     // I5: every phase that was entered was told, and each node's change too.
     let mut told: BTreeMap<&str, u32> = BTreeMap::new();

@@ -46,13 +46,22 @@ pub fn play(seed: u64, guard: Guard, telling: Telling) -> Story {
     })
 }
 
+/// The first driver's.
+#[derive(Debug, Clone, Copy)]
+pub struct Death {
+    /// At this call of its own.
+    pub call: u64,
+    /// The next driver comes so much later.
+    pub away: Duration,
+}
+
 /// A story in which nothing goes wrong but the build, or that the first driver is killed at one of its calls.
-pub fn play_calm(nature: BuildNature, first_dies_at: Option<u64>) -> Story {
+pub fn play_calm(nature: BuildNature, first: Option<Death>) -> Story {
     in_virtual_time(async {
         let (mut universe, mut plan) = make(0, Guard::AllInPlace, Telling::Aloud);
         universe.trouble = 0;
         universe.nature = nature;
-        universe.first_dies_at = first_dies_at;
+        universe.first = first;
         universe.nodes.truncate(3);
         for node in &mut universe.nodes {
             node.cursed = false;
@@ -117,6 +126,8 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         component: "web".to_owned(),
         version: "2".to_owned(),
         release: new,
+        rules: old,
+        left_out: BTreeSet::new(),
         nodes: (0..n).map(|i| format!("node{i}")).collect(),
         gates: vec![GatePlan {
             name: "calls".to_owned(),
@@ -140,6 +151,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
             admit: dice.percent(50),
         },
     };
+    let dead_are_silent = dice.percent(50);
     let universe = Universe {
         dice,
         guard,
@@ -164,7 +176,8 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         log: Vec::new(),
         epoch: tokio::time::Instant::now(),
         kill_after: BTreeMap::new(),
-        first_dies_at: None,
+        first: None,
+        dead_are_silent,
         calls: 0,
         started: tokio::time::Instant::now(),
     };
@@ -236,7 +249,20 @@ async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
                 }
             }
             () = &mut weather => {}
-            () = died(&universe) => {}
+            () = died(&universe) => {
+                let away = {
+                    let mut u = universe.borrow_mut();
+                    let of_chance = u.dice.percent(20).then(|| u.dice.millis(60_000, 1_800_000));
+                    let away = of_chance.filter(|_| u.trouble > 0).or(u.first.map(|death| death.away));
+                    if away.is_some() {
+                        u.fault(Fault::NobodyDrives);
+                    }
+                    away
+                };
+                if let Some(away) = away {
+                    meanwhile(&mut weather, away).await;
+                }
+            }
             () = tokio::time::sleep(patience) => {
                 if patience < LEASE_OF_THE_SILENT {
                     universe.borrow_mut().fault(Fault::SecondDriver);
@@ -309,8 +335,8 @@ fn hire(universe: &Rc<RefCell<Universe>>, plan: &Plan) -> SimWorld {
     let token = u.lease;
     let mortal = u.dice.below(150) < u.trouble;
     let about = 1 << (3 + u.dice.below(10));
-    let calls = match u.first_dies_at {
-        Some(call) if token == 1 => call,
+    let calls = match u.first {
+        Some(Death { call, .. }) if token == 1 => call,
         _ if mortal => 1 + u.dice.below(about),
         _ => u64::MAX,
     };

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::story::Death;
 use jiff::Timestamp;
-use stagegate::engine::{CommitError, Loaded, Watched, World};
+use stagegate::engine::{CommitError, Loaded, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
 use stagegate::model::upgrade::{Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish};
 use stagegate::model::values::Digest;
-use stagegate::rollout::{Decision, Prepared, Reading, Serving};
+use stagegate::rollout::{Decision, Prepared, Reading, Serving, Signals};
 
 /// Chance from a seed (splitmix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ impl Dice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     DriverKilled,
+    NobodyDrives,
     DriverStalled,
     SecondDriver,
     StoreFails,
@@ -61,6 +63,7 @@ pub enum Fault {
 impl Fault {
     pub const ALL: &[Fault] = &[
         Fault::DriverKilled,
+        Fault::NobodyDrives,
         Fault::DriverStalled,
         Fault::SecondDriver,
         Fault::StoreFails,
@@ -86,7 +89,11 @@ impl Fault {
             Phase::Preflight | Phase::Baseline | Phase::Rolling | Phase::Soak | Phase::RollingBack
         );
         match self {
-            Fault::DriverKilled | Fault::DriverStalled | Fault::StoreFails | Fault::SecondDriver => active,
+            Fault::DriverKilled
+            | Fault::NobodyDrives
+            | Fault::DriverStalled
+            | Fault::StoreFails
+            | Fault::SecondDriver => active,
             // Only a step has a script, an agent at work and an answer to lose.
             Fault::AgentKilled | Fault::AnswerLost | Fault::ScriptSlow | Fault::ScriptHangs | Fault::ScriptFails => {
                 matches!(phase, Phase::Preflight | Phase::Rolling | Phase::RollingBack)
@@ -218,8 +225,10 @@ pub struct Universe {
     pub epoch: tokio::time::Instant,
     /// Calls left to the kill of each driver, by token; 0 when it is dead.
     pub kill_after: BTreeMap<u64, u64>,
-    /// The first driver is killed at this call of its own.
-    pub first_dies_at: Option<u64>,
+    /// No sample comes of a service that has ended, as where nothing but its look tells of it.
+    pub dead_are_silent: bool,
+    /// How the first driver is killed, where that is not left to chance.
+    pub first: Option<Death>,
     /// Calls that drivers made.
     pub calls: u64,
     pub started: tokio::time::Instant,
@@ -332,7 +341,8 @@ impl Universe {
 
     /// What an honest gate says of a node: a failure shows after 7 s, a pass takes 50 s of samples.
     pub fn reading(&self, i: usize, since: Timestamp) -> Reading {
-        let now = self.now();
+        let dead = self.nodes[i].running.is_none() && self.dead_are_silent;
+        let now = self.nodes[i].down_since.filter(|_| dead).unwrap_or(self.now());
         let quiet_s = |from: Timestamp| {
             self.silence
                 .filter(|(a, b)| *b > from && *a <= now)
@@ -341,6 +351,7 @@ impl Universe {
         let age_s = |t: Timestamp| now.duration_since(t).as_secs();
         let running = self.nodes[i].running;
         let onset = match running {
+            None if dead => None,
             None => Some(self.nodes[i].down_since.unwrap_or(now).max(since)),
             Some((build, _)) if build == self.new && self.nature != BuildNature::Good => Some(since),
             Some((build, _)) if build == self.new && self.nodes[i].cursed => Some(since),
@@ -399,6 +410,7 @@ impl Universe {
             steps,
             free_bytes: if self.now() < node.full_until { 0 } else { 1 << 40 },
             set_up: true,
+            fence: None,
         }
     }
 }
@@ -633,7 +645,7 @@ impl World for SimWorld {
         *self.windows.borrow_mut() = status.nodes.iter().map(|n| n.analysed_since).collect();
     }
 
-    fn watched(&self, node: usize) -> Watched {
+    fn signals(&self, node: usize) -> Signals {
         let window = self.windows.borrow().get(node).copied().flatten();
         let mut u = self.universe.borrow_mut();
         u.settle(node);
@@ -649,7 +661,11 @@ impl World for SimWorld {
             _ if u.serves(node) => Serving::Yes,
             _ => Serving::No,
         };
-        Watched { serving, readings }
+        Signals {
+            serving,
+            in_flight: 0,
+            readings,
+        }
     }
 
     fn prepared(&self) -> Prepared {

@@ -1,7 +1,7 @@
 """The service of a trivial system: answers /alive at once, and /work as its build says.
 
-Usage: service.py PORT SHARED RUNNER. Its build's directory may hold `delay_s` (every answer takes as long) and `answer` (what it
-says instead of being right). A file `slow` in its node's directory makes this node slow, the file SHARED every node.
+Usage: service.py PORT SHARED RUNNER. Its build's directory may hold `delay_s` (every answer takes as long), `answer` (what it says
+instead of being right) and `lives_s` (it crashes so much later). A file `slow` in its node's directory makes this node slow, the file SHARED every node.
 It ends by itself when the process RUNNER is gone: a run of tests that is killed takes nothing down.
 """
 
@@ -64,9 +64,16 @@ def end_with_runner():
     os._exit(0)
 
 
+def crash_when_its_time_has_come(lives_s):
+    time.sleep(lives_s)
+    os._exit(1)
+
+
 service = Service(("127.0.0.1", port), Call)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=service.shutdown).start())
 threading.Thread(target=end_with_runner, daemon=True).start()
+if lives_s := float(stated("lives_s", "0")):
+    threading.Thread(target=crash_when_its_time_has_come, args=(lives_s,), daemon=True).start()
 with open(node / "log/starts", "a") as starts:
     starts.write(f"{time.time():.3f} {os.getpid()} {version}\n")
 mine = node / "run/pid.new"

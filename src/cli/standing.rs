@@ -1,0 +1,100 @@
+//! What a home remembers of an environment's bring-up: whether it stands, with which nodes, on which ports.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ground::GroundError;
+use crate::engine::fleet::Fleet;
+use crate::home::Home;
+use crate::model::system::PortShift;
+use crate::store::{Expect, Store as _, StoreError};
+
+/// Whether an environment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    /// A bring-up was begun and has not ended well yet.
+    ComingUp,
+    /// Every node was brought up.
+    Up,
+    /// Its services were stopped.
+    Down,
+}
+
+/// Status of an Environment.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EnvironmentStatus {
+    phase: Standing,
+    since: Timestamp,
+    #[serde(default)]
+    port_shift: u16,
+    /// Every node that it was brought up with, of every component.
+    #[serde(default)]
+    nodes: BTreeSet<String>,
+}
+
+/// Writes down how an environment stands, as its file describes it now.
+pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Result<()> {
+    let (store, name, now) = (home.store(), &fleet.environment.name, Timestamp::now());
+    let spec = serde_json::to_value(&fleet.environment.spec)?;
+    store.put_resource("Environment", name, &spec, Expect::Anything, now)?;
+    let PortShift(port_shift) = fleet.environment.shift();
+    let status = EnvironmentStatus {
+        phase,
+        since: now,
+        port_shift,
+        nodes: fleet.all_places().map(|place| place.site.name.clone()).collect(),
+    };
+    let status = serde_json::to_value(status)?;
+    store.put_status("Environment", name, &status, Expect::Anything, now)?;
+    Ok(())
+}
+
+fn read(home: &Home, environment: &str) -> Result<Option<EnvironmentStatus>, StoreError> {
+    let Some(resource) = home.store().resource("Environment", environment)? else {
+        return Ok(None);
+    };
+    if resource.status.is_null() {
+        return Ok(None);
+    }
+    resource.status_as().map(Some)
+}
+
+/// Refuses to look for nodes on other ports than they were started on.
+pub(super) fn refuse_other_ports(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+    let environment = &fleet.environment.name;
+    let PortShift(ours) = fleet.environment.shift();
+    match read(home, environment)? {
+        Some(status) if status.phase != Standing::Down && status.port_shift != ours => Err(GroundError::OtherShift {
+            environment: environment.clone(),
+            theirs: status.port_shift,
+            ours,
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to go by a file that no longer names a node which was brought up: it would run on, or vanish while it runs.
+pub(super) fn refuse_missing_nodes(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+    let environment = &fleet.environment.name;
+    let Some(status) = read(home, environment)? else {
+        return Ok(());
+    };
+    let named: BTreeSet<&str> = fleet.all_places().map(|place| place.site.name.as_str()).collect();
+    let nodes: Vec<String> = status
+        .nodes
+        .into_iter()
+        .filter(|n| !named.contains(n.as_str()))
+        .collect();
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    Err(GroundError::NodesMissing {
+        environment: environment.clone(),
+        nodes,
+    }
+    .into())
+}

@@ -1,0 +1,355 @@
+//! What a schema cannot say about an environment: everything that refers to something refers to something that is there.
+
+mod order;
+pub(super) mod rehearsal;
+mod signals;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) use self::order::order;
+
+use super::environment::{Actions, BuildSource, Component, EnvironmentSpec, HostRef, Node};
+use super::system::Finding;
+use super::text::path::Part as Step;
+use super::text::{did_you_mean, is_dns_label};
+
+struct Checker<'a> {
+    spec: &'a EnvironmentSpec,
+    findings: Vec<Finding>,
+}
+
+/// Everything that is wrong, but for the order of components and the ports.
+pub(super) fn findings(spec: &EnvironmentSpec) -> Vec<Finding> {
+    let mut checker = Checker {
+        spec,
+        findings: Vec::new(),
+    };
+    checker.whole();
+    for (c, component) in spec.components.iter().enumerate() {
+        checker.component(&[key("components"), Step::Index(c)], component);
+    }
+    checker.findings
+}
+
+fn key(name: &str) -> Step {
+    Step::Key(name.to_owned())
+}
+
+fn below(path: &[Step], more: &[Step]) -> Vec<Step> {
+    path.iter().chain(more).cloned().collect()
+}
+
+impl Checker<'_> {
+    fn say(&mut self, path: &[Step], message: String, hint: Option<String>) {
+        self.findings.push(Finding {
+            path: path.to_vec(),
+            message,
+            hint,
+        });
+    }
+
+    fn whole(&mut self) {
+        let spec = self.spec;
+        if spec.components.is_empty() {
+            self.say(
+                &[key("components")],
+                "an environment needs at least one component".to_owned(),
+                None,
+            );
+        }
+        for (name, source) in &spec.secrets {
+            let given = [
+                source.file.is_some(),
+                source.environment.is_some(),
+                source.command.is_some(),
+            ];
+            let n = given.iter().filter(|g| **g).count();
+            if n != 1 {
+                self.say(
+                    &[key("secrets"), key(name)],
+                    format!("secret `{name}` has {n} sources, and needs exactly one"),
+                    Some("give one of `file`, `environment` and `command`".to_owned()),
+                );
+            }
+            if let Some(file) = &source.file {
+                self.inside_or_absolute(
+                    &[key("secrets"), key(name), key("file")],
+                    file,
+                    "the environment's directory",
+                );
+            }
+        }
+        if let Some(script) = &spec.packages_script {
+            self.inside(&[key("packagesScript")], script, "templates/");
+        }
+        for (i, report) in spec.reports.iter().enumerate() {
+            let given = [report.file.is_some(), report.webhook.is_some(), report.stdout.is_some()];
+            let n = given.iter().filter(|g| **g).count();
+            if n != 1 {
+                self.say(
+                    &[key("reports"), Step::Index(i)],
+                    format!(
+                        "report sink `{}` is of {n} kinds, and must be of exactly one",
+                        report.name
+                    ),
+                    Some("give one of `file`, `webhook` and `stdout`".to_owned()),
+                );
+            }
+            if let Some(file) = &report.file {
+                let path = [key("reports"), Step::Index(i), key("file"), key("path")];
+                self.inside_or_absolute(&path, &file.path, "the environment's directory");
+            }
+            if let Some(webhook) = &report.webhook {
+                self.secret(
+                    &[key("reports"), Step::Index(i), key("webhook"), key("url")],
+                    &webhook.url,
+                );
+            }
+        }
+        for (i, database) in spec.databases.iter().enumerate() {
+            if let Some(password) = &database.postgres.password {
+                let path = [key("databases"), Step::Index(i), key("postgres"), key("password")];
+                self.secret(&path, password);
+            }
+        }
+        self.unique(&[key("components")], spec.components.iter().map(|c| c.name.as_str()));
+        self.unique(&[key("databases")], spec.databases.iter().map(|d| d.name.as_str()));
+        self.unique(&[key("reports")], spec.reports.iter().map(|r| r.name.as_str()));
+        self.nodes();
+    }
+
+    fn nodes(&mut self) {
+        let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
+        for (c, component) in self.spec.components.iter().enumerate() {
+            for (n, node) in component.nodes.iter().enumerate() {
+                let Node {
+                    name,
+                    host,
+                    address: _,
+                    ports: _,
+                } = node;
+                let at = [key("components"), Step::Index(c), key("nodes"), Step::Index(n)];
+                let path = below(&at, &[key("name")]);
+                if !is_dns_label(name) {
+                    self.say(
+                        &path,
+                        format!("`{name}` cannot name a node"),
+                        Some("use small letters, digits and `-`, at most 63".to_owned()),
+                    );
+                }
+                if let Some(other) = nodes.insert(name, &component.name) {
+                    self.say(
+                        &path,
+                        format!("node `{name}` is stated twice, here and in component {other}"),
+                        Some("node names are unique in an environment".to_owned()),
+                    );
+                }
+                if let Some(HostRef::Ssh(ssh)) = host {
+                    // `down --purge` deletes it with everything in it.
+                    let path = below(&at, &[key("host"), key("ssh"), key("directory")]);
+                    let is_a_root = ssh.directory.split('/').all(|part| part.is_empty() || part == ".");
+                    self.inside_or_absolute(&path, if is_a_root { "" } else { &ssh.directory }, "the user's home");
+                }
+            }
+        }
+    }
+
+    fn component(&mut self, at: &[Step], component: &Component) {
+        let Component {
+            name,
+            after: _,
+            source,
+            build,
+            service,
+            ports: _,
+            port_stride: _,
+            nodes,
+            secrets,
+            actions,
+            probes: _,
+            traffic: _,
+            logs: _,
+            queries: _,
+            gates: _,
+            blockers: _,
+            rollout,
+        } = component;
+        if !is_dns_label(name) {
+            self.say(
+                &below(at, &[key("name")]),
+                format!("`{name}` cannot name a component"),
+                Some("use small letters, digits and `-`, at most 63".to_owned()),
+            );
+        }
+        if nodes.is_empty() {
+            self.say(
+                &below(at, &[key("nodes")]),
+                format!("component `{name}` has no nodes"),
+                Some("state at least one, as `- name: node1`".to_owned()),
+            );
+        }
+        if build.is_some() && source.is_none() {
+            self.say(
+                &below(at, &[key("build")]),
+                format!("component `{name}` has a `build` but no `source` to find it in"),
+                Some("add `source`, or remove `build`".to_owned()),
+            );
+        }
+        if source.is_some() {
+            self.upgradable(at, component);
+        }
+        for (i, secret) in secrets.iter().enumerate() {
+            self.secret(&below(at, &[key("secrets"), Step::Index(i)]), secret);
+        }
+        self.actions(at, actions);
+        if let Some(service) = service {
+            self.inside(
+                &below(at, &[key("service"), key("pidFile")]),
+                &service.pid_file,
+                "the node directory",
+            );
+        }
+        if let Some(BuildSource::Directory(directory)) = source {
+            let path = below(at, &[key("source"), key("directory")]);
+            self.inside_or_absolute(&path, directory, "the workspace");
+        }
+        self.signals(at, component);
+        self.gates(at, component);
+        if rollout.keep_releases < 2 {
+            self.say(
+                &below(at, &[key("rollout"), key("keepReleases")]),
+                format!(
+                    "keepReleases is {}, but a rollback needs the release before",
+                    rollout.keep_releases
+                ),
+                Some("keep at least 2".to_owned()),
+            );
+        }
+    }
+
+    /// What a component needs that is upgraded by us.
+    fn upgradable(&mut self, at: &[Step], component: &Component) {
+        let Component {
+            name, actions, service, ..
+        } = component;
+        for (action, there) in [
+            ("install", actions.install.is_some()),
+            ("start", actions.start.is_some()),
+            ("stop", actions.stop.is_some()),
+        ] {
+            if !there {
+                self.say(
+                    &below(at, &[key("actions")]),
+                    format!("component `{name}` is upgraded, but has no action `{action}`"),
+                    Some(format!("add `actions.{action}.template`")),
+                );
+            }
+        }
+        if service.is_none() {
+            self.say(
+                at,
+                format!("component `{name}` is upgraded, but has no `service`"),
+                Some("add `service.pidFile`: without it nobody can see which build runs".to_owned()),
+            );
+        }
+    }
+
+    fn actions(&mut self, at: &[Step], actions: &Actions) {
+        for (lifecycle, action) in actions.each() {
+            if let Some(action) = action {
+                let path = below(at, &[key("actions"), key(lifecycle.word()), key("template")]);
+                self.inside(&path, &action.template, "templates/");
+            }
+        }
+    }
+
+    fn secret(&mut self, path: &[Step], name: &str) {
+        if self.spec.secrets.contains_key(name) {
+            return;
+        }
+        let near = did_you_mean(name, self.spec.secrets.keys().map(String::as_str));
+        self.say(
+            path,
+            format!("there is no secret `{name}`"),
+            Some(near.map_or_else(
+                || "define it under `spec.secrets`".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            )),
+        );
+    }
+
+    fn database(&mut self, path: &[Step], name: &str) {
+        let there: Vec<&str> = self.spec.databases.iter().map(|d| d.name.as_str()).collect();
+        if there.contains(&name) {
+            return;
+        }
+        let near = did_you_mean(name, there.iter().copied());
+        self.say(
+            path,
+            format!("there is no database `{name}`"),
+            Some(near.map_or_else(
+                || "define it under `spec.databases`".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            )),
+        );
+    }
+
+    fn regex(&mut self, path: &[Step], pattern: &str, group: Option<&str>) {
+        match (regex::Regex::new(pattern), group) {
+            (Err(why), _) => {
+                // The last line of the crate's message says what; the others draw it, and so does our caret.
+                let why = why.to_string();
+                let last = why
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ")
+                    .to_owned();
+                self.say(path, format!("`{pattern}` is no regular expression: {last}"), None);
+            }
+            (Ok(regex), Some(group)) if !regex.capture_names().flatten().any(|g| g == group) => self.say(
+                path,
+                format!("`{pattern}` has no group `{group}`"),
+                Some(format!("mark what is wanted with (?<{group}>…)")),
+            ),
+            (Ok(_), _) => {}
+        }
+    }
+
+    fn inside(&mut self, path: &[Step], stated: &str, root: &str) {
+        if stated.starts_with('/') || leaves(stated) {
+            self.say(
+                path,
+                format!("`{stated}` is no path below {root}"),
+                Some("write it relative, without `..`".to_owned()),
+            );
+        }
+    }
+
+    fn inside_or_absolute(&mut self, path: &[Step], stated: &str, root: &str) {
+        if leaves(stated) {
+            self.say(
+                path,
+                format!("`{stated}` is no path below {root}"),
+                Some("write a path below it, or an absolute one, without `..`".to_owned()),
+            );
+        }
+    }
+
+    fn unique<'n>(&mut self, path: &[Step], names: impl Iterator<Item = &'n str>) {
+        let mut seen = BTreeSet::new();
+        for (i, name) in names.enumerate() {
+            if !seen.insert(name) {
+                self.say(
+                    &below(path, &[Step::Index(i), key("name")]),
+                    format!("`{name}` is stated twice"),
+                    Some("names are unique in their list".to_owned()),
+                );
+            }
+        }
+    }
+}
+
+fn leaves(stated: &str) -> bool {
+    stated.is_empty() || stated.split('/').any(|part| part == "..")
+}

@@ -1,0 +1,106 @@
+//! Files of a workspace, found by name or by looking through a directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path as FilePath, PathBuf};
+
+use super::WorkspaceError;
+use crate::model::text::did_you_mean;
+
+/// Endings of a resource file.
+const ENDINGS: [&str; 2] = ["yaml", "yml"];
+
+/// The file that a name stands for.
+pub(super) fn find(place: &FilePath, name: &str, kind: &'static str) -> Result<PathBuf, WorkspaceError> {
+    let mut paths = ENDINGS.iter().map(|ending| place.join(format!("{name}.{ending}")));
+    if let Some(path) = paths.find(|path| !name.contains('/') && path.is_file()) {
+        return Ok(path);
+    }
+    Err(WorkspaceError::Unknown {
+        kind,
+        name: name.to_owned(),
+        place: place.to_owned(),
+        hint: format!("; {}", hint(place, name)),
+    })
+}
+
+/// What is meant by a name that no file has.
+pub(super) fn hint(place: &FilePath, name: &str) -> String {
+    let there = names_in(place).unwrap_or_default();
+    match did_you_mean(name, there.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if there.is_empty() => "STAGEGATE_WORKSPACE says where the workspace is".to_owned(),
+        None => format!("there is {}", there.join(", ")),
+    }
+}
+
+pub(super) fn names_in(directory: &FilePath) -> Result<Vec<String>, WorkspaceError> {
+    let mut names: Vec<String> = yaml_below(directory)?
+        .iter()
+        .filter_map(|f| f.file_stem())
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+pub(super) fn has_yaml_ending(path: &FilePath) -> bool {
+    path.extension()
+        .is_some_and(|ending| ENDINGS.iter().any(|e| ending == *e))
+}
+
+/// A file itself, or every resource file below a directory, in order.
+pub(super) fn yaml_below(path: &FilePath) -> Result<Vec<PathBuf>, WorkspaceError> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    walk(path, &mut |file| {
+        if has_yaml_ending(file) {
+            files.push(file.to_owned());
+        }
+        Ok(())
+    })?;
+    files.sort();
+    Ok(files)
+}
+
+/// Every file below a directory by its path there, with its text.
+pub(super) fn texts_below(root: &FilePath) -> Result<BTreeMap<String, String>, WorkspaceError> {
+    let mut texts = BTreeMap::new();
+    walk(root, &mut |file| {
+        let text = std::fs::read_to_string(file).map_err(|why| unreadable(file, &why))?;
+        let name = file.strip_prefix(root).unwrap_or(file).to_string_lossy().into_owned();
+        texts.insert(name, text);
+        Ok(())
+    })?;
+    Ok(texts)
+}
+
+fn walk(
+    directory: &FilePath,
+    each: &mut dyn FnMut(&FilePath) -> Result<(), WorkspaceError>,
+) -> Result<(), WorkspaceError> {
+    for entry in std::fs::read_dir(directory).map_err(|why| unreadable(directory, &why))? {
+        let path = entry.map_err(|why| unreadable(directory, &why))?.path();
+        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        // A link could lead anywhere, also back up.
+        let kind = std::fs::symlink_metadata(&path)
+            .map_err(|why| unreadable(&path, &why))?
+            .file_type();
+        if kind.is_dir() {
+            walk(&path, each)?;
+        } else if path.is_file() {
+            each(&path)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn unreadable(path: &FilePath, why: &dyn std::fmt::Display) -> WorkspaceError {
+    WorkspaceError::Unreadable {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}

@@ -1,0 +1,359 @@
+//! The resources of one workspace, each file read once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::files;
+use super::reading::{Reading, words_of};
+use super::replicas;
+use super::texts::{self, Fault, Why};
+use crate::commits::policy;
+use crate::model::build::BuildSpec;
+use crate::model::environment::EnvironmentSpec;
+use crate::model::rehearsal::RehearsalSpec;
+use crate::model::render::{RenderError, Renderer};
+use crate::model::system::{Environment, Finding, PortShift};
+use crate::model::text::{self, Document, Path, Problem, SourceId, did_you_mean};
+use crate::model::upgrade::UpgradeSpec;
+
+/// What a file may state.
+pub(super) const KINDS: [&str; 5] = ["Environment", "Build", "Upgrade", "Rehearsal", policy::KIND];
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Resource<T> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "metadata")]
+    _metadata: Metadata,
+    spec: T,
+    /// Stagegate's own word; what stands here in a file is not read.
+    #[serde(default, rename = "status")]
+    _status: Option<serde_json::Value>,
+}
+
+/// What `get -o yaml` prints is accepted again.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Metadata {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(default, rename = "labels")]
+    _labels: BTreeMap<String, String>,
+    #[serde(default, rename = "annotations")]
+    _annotations: BTreeMap<String, String>,
+    #[serde(default, rename = "generation")]
+    _generation: Option<u64>,
+    #[serde(default, rename = "resourceVersion")]
+    _resource_version: Option<String>,
+    #[serde(default, rename = "creationTimestamp")]
+    _creation_timestamp: Option<String>,
+}
+
+/// The resources of one workspace, as far as its files were read.
+pub(super) struct Resources<'a> {
+    root: &'a FilePath,
+    reading: &'a mut Reading,
+    read: BTreeSet<PathBuf>,
+    documents: Vec<Arc<Document>>,
+    templates: BTreeMap<String, SourceId>,
+    renderer: Renderer,
+}
+
+impl<'a> Resources<'a> {
+    /// Reads the templates; of resources none yet.
+    pub(super) fn open(root: &'a FilePath, reading: &'a mut Reading) -> Self {
+        let mut this = Self {
+            root,
+            reading,
+            read: BTreeSet::new(),
+            documents: Vec::new(),
+            templates: BTreeMap::new(),
+            renderer: Renderer::default(),
+        };
+        let place = root.join("templates");
+        if place.is_dir() {
+            match files::texts_below(&place) {
+                Ok(texts) => this.parse_templates(texts),
+                Err(why) => this.reading.unreadable(&why),
+            }
+        }
+        this
+    }
+
+    /// One that does not parse is told and taken for an empty one, so that the others are looked at too.
+    fn parse_templates(&mut self, mut texts: BTreeMap<String, String>) {
+        for (name, text) in &texts {
+            let shown = self.root.join("templates").join(name).display().to_string();
+            let source = self.reading.sources.add(shown, text.clone());
+            self.templates.insert(name.clone(), source);
+        }
+        loop {
+            match Renderer::new(&texts) {
+                Ok(renderer) => {
+                    self.renderer = renderer;
+                    return;
+                }
+                Err(why) => {
+                    let problem = self.rendering_problem(&why);
+                    self.reading.problems.push(problem);
+                    let broken = why.template().and_then(|name| texts.get_mut(name));
+                    match broken {
+                        Some(text) if !text.is_empty() => text.clear(),
+                        // About the templates as a whole, as an include that goes in a circle.
+                        Some(_) | None => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The templates, for who has made sure that nothing is wrong.
+    pub(super) fn into_renderer(self) -> Renderer {
+        self.renderer
+    }
+
+    /// The documents of a file.
+    pub(super) fn read(&mut self, file: &FilePath) -> Vec<Arc<Document>> {
+        let known_as = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        if !self.read.insert(known_as) {
+            return Vec::new();
+        }
+        let Some(source) = self.reading.text(file) else {
+            return Vec::new();
+        };
+        let Reading { sources, problems } = &mut *self.reading;
+        let documents: Vec<_> = text::documents(sources, source, &KINDS, problems)
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        for document in &documents {
+            self.is_named_as_its_file(file, document);
+        }
+        self.documents.extend(documents.iter().cloned());
+        documents
+    }
+
+    /// By that name it is looked for.
+    fn is_named_as_its_file(&mut self, file: &FilePath, document: &Document) {
+        let place = match document.kind.as_str() {
+            "Environment" => "environments",
+            "Rehearsal" => "pipelines",
+            _ => return,
+        };
+        let directory = |path: &FilePath| path.canonicalize().ok();
+        let is_looked_for = file.parent().and_then(directory) == directory(&self.root.join(place));
+        let stem = file.file_stem().unwrap_or_default();
+        if is_looked_for && stem != document.name.as_str() {
+            let name = Path::root().key("metadata").key("name");
+            let message = format!(
+                "the file of `{}` is called {}, and nothing finds it",
+                document.name,
+                file.file_name().unwrap_or_default().display()
+            );
+            let hint = format!("call the file {}.yaml, or the resource as its file", document.name);
+            let problem = Problem::in_tree(&document.tree, &name, message);
+            self.reading.problems.push(problem.hint(hint));
+        }
+    }
+
+    /// What is stated twice, once everything is read.
+    pub(super) fn are_stated_once(&mut self) {
+        let Reading { sources, problems } = &mut *self.reading;
+        let documents = self.documents.iter().map(Arc::as_ref);
+        text::report_twice_stated(sources, documents, problems);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// The environment of this name; its file is read when it is in none that was.
+    fn environment_named(&mut self, name: &str) -> Result<Arc<Document>, Problem> {
+        let place = self.root.join("environments");
+        let known = |documents: &[Arc<Document>]| {
+            let mut all = documents.iter();
+            all.find(|d| d.kind == "Environment" && d.name == name).cloned()
+        };
+        if let Some(found) = known(&self.documents) {
+            return Ok(found);
+        }
+        if let Ok(file) = files::find(&place, name, "environment") {
+            self.read(&file);
+        }
+        let stated = || {
+            let all = self.documents.iter().filter(|d| d.kind == "Environment");
+            all.map(|d| d.name.as_str()).collect::<Vec<_>>()
+        };
+        known(&self.documents).ok_or_else(|| {
+            let hint = did_you_mean(name, stated())
+                .map_or_else(|| files::hint(&place, name), |near| format!("did you mean `{near}`?"));
+            let message = format!("there is no environment `{name}` in {}", place.display());
+            Problem::new(message).hint(hint)
+        })
+    }
+
+    /// Checks one document by its kind.
+    pub(super) fn check(&mut self, document: &Arc<Document>, shift: PortShift) {
+        match document.kind.as_str() {
+            "Environment" => {
+                self.environment(document, shift);
+            }
+            "Rehearsal" => {
+                self.rehearsal(document, shift);
+            }
+            "Build" => {
+                self.decode::<BuildSpec>(document);
+            }
+            policy::KIND => {
+                if let Err(problems) = policy::Policy::of_document(document) {
+                    self.reading.problems.extend(problems);
+                }
+            }
+            _ => {
+                self.decode::<UpgradeSpec>(document);
+            }
+        }
+    }
+
+    fn decode<T: DeserializeOwned + JsonSchema>(&mut self, document: &Document) -> Option<T> {
+        match text::decode::<Resource<T>>(document) {
+            Ok(resource) => Some(resource.spec),
+            Err(problems) => {
+                self.reading.problems.extend(problems);
+                None
+            }
+        }
+    }
+
+    /// An environment with all that it inherits; with which nothing is wrong if there are no problems.
+    pub(super) fn environment(&mut self, document: &Arc<Document>, shift: PortShift) -> Option<Environment> {
+        // Told apart, since looking a base up reads files and so finds problems of its own.
+        let mut problems = std::mem::take(&mut self.reading.problems);
+        let chain = replicas::chain(document, &mut |name| self.environment_named(name), &mut problems);
+        let merged = chain.map(|chain| replicas::merged(&chain, &mut problems));
+        self.reading.problems.extend(problems);
+        let merged = merged?;
+        let spec: EnvironmentSpec = self.decode(&merged)?;
+        self.templates_are_there(&merged, &spec);
+        let (environment, findings) = Environment::check(&merged.name, spec, shift);
+        self.tell(&merged, findings);
+        for fault in texts::faults(&environment, &self.renderer) {
+            self.tell_fault(&merged, &environment.name, &fault);
+        }
+        Some(environment)
+    }
+
+    /// A rehearsal, checked against its environment.
+    pub(super) fn rehearsal(&mut self, document: &Arc<Document>, shift: PortShift) -> Option<RehearsalSpec> {
+        let spec: RehearsalSpec = self.decode(document)?;
+        let path = Path::root().key("spec").key("environment");
+        let environment = match self.environment_named(&spec.environment) {
+            Ok(found) => self.environment(&found, shift),
+            Err(problem) => {
+                let span = document.tree.nearest_span(&path);
+                self.reading.problems.push(problem.at(path).span(span));
+                None
+            }
+        };
+        self.tell(document, spec.findings(environment.as_ref().map(|e| &e.spec)));
+        if let Some(environment) = environment {
+            for (i, disturbance) in spec.disturbances.iter().enumerate() {
+                let Some(hold) = &disturbance.hold_row else { continue };
+                let at = Path::root().key("spec").key("disturbances").index(i);
+                let at = at.key("holdRow").key("sql");
+                if let Some(fault) = texts::hold_row_fault(&environment, &self.renderer, at, &hold.sql) {
+                    self.tell_fault(document, &environment.name, &fault);
+                }
+            }
+        }
+        Some(spec)
+    }
+
+    fn tell(&mut self, document: &Document, findings: Vec<Finding>) {
+        for Finding { path, message, hint } in findings {
+            let path = Path::root().key("spec").join(&path.into_iter().collect());
+            let mut problem = Problem::in_tree(&document.tree, &path, message);
+            problem.hint = hint;
+            self.reading.problems.push(problem);
+        }
+    }
+
+    fn tell_fault(&mut self, document: &Document, environment: &str, fault: &Fault) {
+        let Fault { path, why } = fault;
+        let problem = match why {
+            Why::Unusable(why) => Problem::in_tree(&document.tree, path, why.clone()),
+            Why::Render(error) => {
+                let mut problem = self.rendering_problem(error);
+                if problem.span.is_none() {
+                    problem.span = Some(document.tree.nearest_span(path));
+                    problem.path = Some(path.clone());
+                } else {
+                    // The template is right for other environments, perhaps.
+                    problem.message = format!("{} in environment {environment}", problem.message);
+                }
+                problem
+            }
+        };
+        self.reading.problems.push(problem);
+    }
+
+    /// Points into the template, if it is one's.
+    fn rendering_problem(&self, error: &RenderError) -> Problem {
+        let (message, hint) = words_of(error);
+        let mut problem = Problem::new(message);
+        problem.hint = hint;
+        let source = error.template().and_then(|name| self.templates.get(name));
+        if let (Some(source), Some((line, column))) = (source, error.place()) {
+            problem = problem.span(self.reading.span(*source, line, column));
+        }
+        problem
+    }
+
+    fn templates_are_there(&mut self, document: &Document, spec: &EnvironmentSpec) {
+        let place = Path::root().key("spec");
+        let mut stated = Vec::new();
+        if let Some(script) = &spec.packages_script {
+            let path = place.key("packagesScript");
+            stated.push((path.clone(), script));
+            self.is_run_as_it_stands(document, path, script);
+        }
+        for (c, component) in spec.components.iter().enumerate() {
+            for (lifecycle, action) in component.actions.each() {
+                let Some(action) = action else { continue };
+                let at = place.key("components").index(c).key("actions");
+                stated.push((at.key(lifecycle.word()).key("template"), &action.template));
+            }
+        }
+        for (path, template) in stated {
+            if !self.templates.contains_key(template) {
+                let message = format!("there is no template `{template}`");
+                let hint = format!("templates lie in {}", self.root.join("templates").display());
+                let problem = Problem::in_tree(&document.tree, &path, message);
+                self.reading.problems.push(problem.hint(hint));
+            }
+        }
+    }
+
+    /// An operator must be able to read what they run as root.
+    fn is_run_as_it_stands(&mut self, document: &Document, path: Path, script: &str) {
+        let Some(source) = self.templates.get(script) else {
+            return;
+        };
+        let text = self.reading.sources.text(*source);
+        if text.contains("{{") || text.contains("{%") {
+            let message = format!("`{script}` is run as it stands, so it can have no variables");
+            let problem = Problem::in_tree(&document.tree, &path, message);
+            self.reading
+                .problems
+                .push(problem.hint("pass what differs as an environment variable"));
+        }
+    }
+}
