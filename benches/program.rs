@@ -41,7 +41,7 @@ fn overhead(field: &Field, version: &str) {
     let wall = began.elapsed().as_secs_f64();
     let mut steps = 0.0;
     for i in 0..NODES {
-        let mut begun: Option<Timestamp> = None;
+        let mut started: Option<Timestamp> = None;
         for line in &lines(i)[before[usize::from(i)]..] {
             let at: Timestamp = line
                 .split(' ')
@@ -49,9 +49,9 @@ fn overhead(field: &Field, version: &str) {
                 .and_then(|t| t.parse().ok())
                 .expect("a time first");
             if line.ends_with(" start") {
-                begun = Some(at);
-            } else if let Some(begun) = begun.take() {
-                steps += at.duration_since(begun).as_secs_f64();
+                started = Some(at);
+            } else if let Some(at_start) = started.take() {
+                steps += at.duration_since(at_start).as_secs_f64();
             }
         }
     }

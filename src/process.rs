@@ -103,22 +103,6 @@ pub async fn run(mut command: Command, bounds: Bounds) -> Result<Said, ProcessEr
     }
 }
 
-/// The same for who is no task: the caller's thread waits.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_blocking(command: std::process::Command, bounds: Bounds) -> Result<Said, ProcessError> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    // On a thread of its own, since one that has a runtime cannot begin another.
-    let there = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(run(command.into(), bounds)))
-    });
-    let failed = |source| ProcessError::System { program, source };
-    let lost = |_| std::io::Error::other("the thread that waited for it panicked");
-    there.join().map_err(lost).flatten().map_err(failed)?
-}
-
 /// All that a stream brings; `None` when that is more than `most` bytes.
 async fn read_whole(stream: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();

@@ -5,20 +5,20 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::process::Command;
+use tokio::runtime::{self, Handle, RuntimeFlavor};
 
 use crate::model::environment::{CreateSecret, SecretSource};
-use crate::process::{self, Bounds};
+use crate::process::{self, Bounds, ProcessError, Said};
 
 /// A longer secret is a mistake: the longest in use are certificate bundles of some 100 kB.
-const MOST_BYTES: u32 = 1 << 20;
+const MOST_BYTES: u64 = 1 << 20;
 /// A password store answers within seconds, and one that asks a person has nobody to ask here.
 const COMMAND: Bounds = Bounds {
     deadline: Duration::from_secs(30),
-    output_bytes: MOST_BYTES as usize,
+    output_bytes: 1 << 20,
 };
 
 /// Why a secret cannot be had. The words never hold the secret.
@@ -130,7 +130,7 @@ impl Secrets {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
-    if length > u64::from(MOST_BYTES) {
+    if length > MOST_BYTES {
         return Err(io::Error::other(format!(
             "it has {length} bytes, at most {MOST_BYTES} are read"
         )));
@@ -168,32 +168,45 @@ fn run(name: &str, command: &[String]) -> Result<Vec<u8>, SecretError> {
     let [program, arguments @ ..] = command else {
         return Err(SecretError::Unknown(name.to_owned()));
     };
+    let failed = |why: String| SecretError::Command {
+        name: name.to_owned(),
+        why,
+    };
     let mut asked = Command::new(program);
     asked.args(arguments);
-    // Whoever needs a secret waits for it, and the other tasks of the runtime must not.
-    let output = off_the_runtime(|| process::run_blocking(asked, COMMAND)).map_err(|why| SecretError::Command {
-        name: name.to_owned(),
-        why: why.to_string(),
-    })?;
-    if !output.status.success() {
-        return Err(SecretError::Command {
-            name: name.to_owned(),
-            why: format!("{program} ended with {}", output.status),
-        });
+    let said = wait_apart(process::run(asked, COMMAND)).map_err(|why| failed(why.to_string()))?;
+    if !said.status.success() {
+        // For who looks on, but not for an error's words, which are kept.
+        tracing::warn!(
+            "secret {name}: {program}: {}",
+            String::from_utf8_lossy(&said.stderr).trim()
+        );
+        return Err(failed(format!("{program} ended with {}", said.status)));
     }
-    let mut value = output.stdout;
+    let mut value = said.stdout;
     if value.last() == Some(&b'\n') {
         value.pop();
     }
     Ok(value)
 }
 
-/// A runtime of one thread has nowhere else to go; those are of tests.
-fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
+/// Waits for a program from code that cannot await, on a thread of its own. The other tasks of our runtime go on meanwhile;
+/// one of a single thread, as tests have it, has nowhere to go on.
+fn wait_apart(asked: impl Future<Output = Result<Said, ProcessError>> + Send) -> Result<Said, ProcessError> {
+    let apart = || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| ProcessError::System {
+            program: "a runtime for it".to_owned(),
+            source,
+        });
+        runtime?.block_on(asked)
+    };
+    let wait = || std::thread::scope(|scope| scope.spawn(apart).join());
+    let waited = match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+        _ => wait(),
+    };
+    waited.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]

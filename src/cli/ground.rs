@@ -241,13 +241,10 @@ pub(super) async fn build(
     printer: &Printer,
 ) -> anyhow::Result<(BuildRef, KnownBuild)> {
     let (reference, found) = find_build(home, component, version, printer).await?;
-    match KnownBuild::find(home, &reference.name)? {
-        Some(known) => Ok((known.spec.reference(), known)),
-        None => {
-            KnownBuild::create(home, &found.spec)?;
-            Ok((reference, found))
-        }
+    if KnownBuild::find(home, &reference.name)?.is_none() {
+        KnownBuild::create(home, &found.spec)?;
     }
+    Ok((reference, found))
 }
 
 /// The home's server, if one runs. What a command hands over to it must mean the same there.

@@ -40,7 +40,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     };
     // Looked at before anything is made, the state directory included: without the packages nothing changes.
     let (environment, _) = workspace.environment(&spec.environment, shift)?;
-    let missing = missing_packages(&environment.spec.packages)?;
+    let missing = missing_packages(&environment.spec.packages).await?;
     if !missing.is_empty() {
         let script = environment.spec.packages_script.as_ref();
         let script = script.ok_or_else(|| GroundError::NoPackagesScript(missing.join(" ")))?;
@@ -72,14 +72,16 @@ fn next_commands(fleet: &Fleet, printer: &Printer) {
     }
 }
 
-fn missing_packages(packages: &[String]) -> anyhow::Result<Vec<String>> {
+async fn missing_packages(packages: &[String]) -> anyhow::Result<Vec<String>> {
     if packages.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = Command::new("dpkg-query");
+    let mut query = tokio::process::Command::new("dpkg-query");
     query.args(["-W", "-f=${Package} ${db:Status-Status}\n"]).args(packages);
     // It fails when one of them was never heard of, and answers for the others all the same.
-    let seen = process::run_blocking(query, QUERY).context("cannot see which Debian packages are there")?;
+    let seen = process::run(query, QUERY)
+        .await
+        .context("cannot see which Debian packages are there")?;
     let there: Vec<&str> = std::str::from_utf8(&seen.stdout)?
         .lines()
         .filter_map(|line| line.strip_suffix(" installed"))

@@ -326,10 +326,15 @@ impl<'a> Draft<'a> {
             | Phase::Inconclusive
             | Phase::Failed
             | Phase::Errored => Severity::Alert,
-            Phase::Pending | Phase::Preflight | Phase::Baseline | Phase::Rolling | Phase::Soak => Severity::Step,
             // An end that leaves nodes behind needs somebody.
             Phase::Succeeded | Phase::Aborted if self.left_behind().is_some() => Severity::Alert,
-            Phase::Succeeded | Phase::Aborted => Severity::Step,
+            Phase::Pending
+            | Phase::Preflight
+            | Phase::Baseline
+            | Phase::Rolling
+            | Phase::Soak
+            | Phase::Succeeded
+            | Phase::Aborted => Severity::Step,
         };
         self.tell(severity, &format!("{phase:?}"), None, message);
         Ok(())

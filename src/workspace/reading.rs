@@ -56,17 +56,16 @@ impl Reading {
         }
     }
 
-    /// A place in a text, with the word that begins there.
+    /// A place in a text, with the dotted word around it.
     pub(super) fn span(&self, source: SourceId, line: usize, column: usize) -> Span {
         let text = self.sources.text(source);
         let begin: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
         let rest = text.get(begin..).unwrap_or_default();
-        let within = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
-        let word: usize = rest[within..]
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
-            .map(char::len_utf8)
-            .sum();
+        let pointed_at = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
+        let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+        let within = rest[..pointed_at].trim_end_matches(part).len();
+        let word = rest[within..].len() - rest[within..].trim_start_matches(part).len();
+        let column = column - rest[within..pointed_at].chars().count();
         let at = |byte, column| Position { byte, line, column };
         Span {
             source,

@@ -14,7 +14,7 @@ pub(super) type Named<'a> = dyn FnMut(&str) -> Result<Arc<Document>, Problem> + 
 /// problems of the document that states it.
 pub(super) fn chain(
     document: &Arc<Document>,
-    named: &mut Named<'_>,
+    find: &mut Named<'_>,
     problems: &mut Problems,
 ) -> Option<Vec<Arc<Document>>> {
     let mut chain = vec![Arc::clone(document)];
@@ -35,7 +35,7 @@ pub(super) fn chain(
             problems.push(Problem::in_tree(&last.tree, &path, message));
             return None;
         }
-        match named(&base) {
+        match find(&base) {
             Ok(found) => chain.push(found),
             Err(problem) => {
                 problems.push(problem.span(last.tree.nearest_span(&path)).at(path));

@@ -269,7 +269,7 @@ impl<'a> Resources<'a> {
                 let Some(hold) = &disturbance.hold_row else { continue };
                 let at = Path::root().key("spec").key("disturbances").index(i);
                 let at = at.key("holdRow").key("sql");
-                if let Some(fault) = texts::hold_row_fault(&environment, &self.renderer, at, &hold.sql) {
+                if let Some(fault) = texts::hold_row_fault(&environment, &self.renderer, &at, &hold.sql) {
                     self.tell_fault(document, &environment.name, &fault);
                 }
             }
@@ -322,8 +322,8 @@ impl<'a> Resources<'a> {
         let mut stated = Vec::new();
         if let Some(script) = &spec.packages_script {
             let path = place.key("packagesScript");
-            stated.push((path.clone(), script));
-            self.is_run_as_it_stands(document, path, script);
+            self.is_run_as_it_stands(document, &path, script);
+            stated.push((path, script));
         }
         for (c, component) in spec.components.iter().enumerate() {
             for (lifecycle, action) in component.actions.each() {
@@ -343,14 +343,14 @@ impl<'a> Resources<'a> {
     }
 
     /// An operator must be able to read what they run as root.
-    fn is_run_as_it_stands(&mut self, document: &Document, path: Path, script: &str) {
+    fn is_run_as_it_stands(&mut self, document: &Document, path: &Path, script: &str) {
         let Some(source) = self.templates.get(script) else {
             return;
         };
         let text = self.reading.sources.text(*source);
         if text.contains("{{") || text.contains("{%") {
             let message = format!("`{script}` is run as it stands, so it can have no variables");
-            let problem = Problem::in_tree(&document.tree, &path, message);
+            let problem = Problem::in_tree(&document.tree, path, message);
             self.reading
                 .problems
                 .push(problem.hint("pass what differs as an environment variable"));

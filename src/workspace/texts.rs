@@ -42,9 +42,9 @@ pub(super) fn faults(environment: &Environment, templates: &Renderer) -> Vec<Fau
 }
 
 /// What is wrong with the statements of a rehearsal's disturbances.
-pub(super) fn hold_row_fault(environment: &Environment, templates: &Renderer, path: Path, sql: &str) -> Option<Fault> {
+pub(super) fn hold_row_fault(environment: &Environment, templates: &Renderer, path: &Path, sql: &str) -> Option<Fault> {
     let mut trial = Trial::new(environment, templates);
-    trial.text(&path, sql, &environment.context("", None, None));
+    trial.text(path, sql, &environment.context("", None, None));
     trial.faults.pop()
 }
 

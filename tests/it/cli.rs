@@ -303,6 +303,7 @@ fn what_fails_later_does_not_pass_lint() {
             "failureThreshold of probe `alive` is 0",
         ),
         ("(?<exec_time_s>[0-9.]+)", "[0-9.]+", "a group `exec_time_s`"),
+        ("path: log/entry", "path: log/entry, rate: 0", "cannot log 0 requests"),
         ("name: others", "name: calls", "`calls` is stated twice"),
         (
             "builds: \">=2\"",
@@ -437,7 +438,7 @@ status: {verifications: []}
 apiVersion: stagegate.dev/v1alpha1
 kind: Upgrade
 metadata: {name: server-2.0-ab12}
-spec: {environment: one, component: server, build: server-2.0, user: me, wish: Proceed}
+spec: {environment: one, component: server, build: server-2.0, user: me, wish: proceed}
 "
     .replace("DIGEST", &"0".repeat(64));
     write(workspace.path(), "known.yaml", &build);

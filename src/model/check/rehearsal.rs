@@ -68,32 +68,26 @@ impl Checker<'_> {
         let Some(environment) = self.environment else { return };
         let components = environment.components.iter();
         if let Some(hold) = hold_row {
-            let there = environment.databases.iter().map(|d| d.name.as_str()).collect();
-            self.refers(at, ["holdRow", "database"], "database", &hold.database, there);
+            let there: Vec<&str> = environment.databases.iter().map(|d| d.name.as_str()).collect();
+            self.refers(at, ["holdRow", "database"], "database", &hold.database, &there);
         }
         if let Some(restart) = restart_component {
-            let there = components.clone().map(|c| c.name.as_str()).collect();
+            let there: Vec<&str> = components.clone().map(|c| c.name.as_str()).collect();
             self.refers(
                 at,
                 ["restartComponent", "component"],
                 "component",
                 &restart.component,
-                there,
+                &there,
             );
         }
         let local = components.flat_map(|c| &c.nodes).filter(|n| n.host.is_none());
         let local: Vec<&str> = local.map(|n| n.name.as_str()).collect();
         if let Some(kill) = kill_node {
-            self.refers(
-                at,
-                ["killNode", "node"],
-                "node of this machine",
-                &kill.node,
-                local.clone(),
-            );
+            self.refers(at, ["killNode", "node"], "node of this machine", &kill.node, &local);
         }
         if let Some(fill) = fill_disk {
-            self.refers(at, ["fillDisk", "node"], "node of this machine", &fill.node, local);
+            self.refers(at, ["fillDisk", "node"], "node of this machine", &fill.node, &local);
         }
     }
 
@@ -110,8 +104,8 @@ impl Checker<'_> {
             ),
             (Some((component, _)), Some(environment)) => {
                 let upgraded = environment.components.iter().filter(|c| c.source.is_some());
-                let there = upgraded.map(|c| c.name.as_str()).collect();
-                self.refers(at, ["build"], "component with a `source`", component, there);
+                let there: Vec<&str> = upgraded.map(|c| c.name.as_str()).collect();
+                self.refers(at, ["build"], "component with a `source`", component, &there);
             }
             (Some(_), None) => {}
         }
@@ -126,7 +120,7 @@ impl Checker<'_> {
         }
     }
 
-    fn refers<const N: usize>(&mut self, at: &[Step], keys: [&str; N], what: &str, name: &str, there: Vec<&str>) {
+    fn refers<const N: usize>(&mut self, at: &[Step], keys: [&str; N], what: &str, name: &str, there: &[&str]) {
         if there.contains(&name) {
             return;
         }

@@ -137,6 +137,13 @@ impl Checker<'_> {
 
     fn log(&mut self, path: &[Step], log: &LogFile) {
         self.inside(&below(path, &[key("path")]), &log.path, "the node directory");
+        if !(log.rate > 0.0 && log.rate.is_finite()) {
+            self.say(
+                &below(path, &[key("rate")]),
+                format!("`{}` cannot log {} requests a second", log.name, log.rate),
+                Some("state about how many one node logs, above 0".to_owned()),
+            );
+        }
         let before = self.findings.len();
         self.regex(&below(path, &[key("end")]), &log.end, None);
         if let Some(start) = &log.start {

@@ -41,11 +41,15 @@ enum Expected {
 }
 use Expected::{OnlyTheHook, OnlyWe, Same};
 
+/// A hook with its arguments, the rule that stands for it, the file's name, and texts.
+type Row<'a> = (&'a str, &'a [&'a str], Rule, &'a str, Vec<(String, Expected)>);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_native_rule_says_what_its_hook_says() {
     let bin = programs();
     let (a, b, c) = ("<<<<<<< HEAD\n", "=======\n", ">>>>>>> topic\n");
-    let rows: Vec<(&str, &[&str], Rule, &str, Vec<(String, Expected)>)> = vec![
+    let rows: Vec<Row> = vec![
         (
             "trailing-whitespace-fixer",
             &[],

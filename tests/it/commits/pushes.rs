@@ -156,6 +156,7 @@ fn an_unreadable_policy_refuses() {
 
 /// T19 to T33.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_files_hold_is_seen_in_git_itself() {
     let world = World::new(None);
     let commit = "git add -A; git commit -qm 'Change'";
