@@ -68,7 +68,7 @@ fn resource(event: &EventRecord) -> serde_json::Result<Value> {
 /// A list that never ends cannot be one document: each event is one.
 fn one(printer: &Printer, event: &EventRecord) -> anyhow::Result<()> {
     match printer.output() {
-        Output::Json => printer.line(&serde_json::to_string(&resource(event)?)?),
+        Output::Json | Output::Sarif => printer.line(&serde_json::to_string(&resource(event)?)?),
         Output::Yaml => {
             let text = crate::model::text::to_yaml(&resource(event)?)?;
             printer.line(&format!("---\n{}", text.trim_end()))

@@ -3,15 +3,18 @@
 mod adopt;
 mod backup;
 mod build;
+mod check;
 mod control;
 mod down;
 mod events;
 mod gate;
 mod get;
 mod ground;
+mod hooks;
 mod init;
 mod lint;
 mod plan;
+mod pre_receive;
 mod printer;
 mod quickstart;
 mod reference;
@@ -32,6 +35,9 @@ pub use self::reference::reference;
 
 use self::ground::GroundError;
 use self::printer::Printer;
+use crate::commits::base::BaseError;
+use crate::commits::policy::CommitPolicySpec;
+use crate::commits::repository::RepositoryError;
 use crate::engine::builds::BuildError;
 use crate::engine::disturb::DisturbError;
 use crate::engine::fleet::FleetError;
@@ -128,6 +134,8 @@ pub enum Output {
     Yaml,
     /// Its kind and name alone.
     Name,
+    /// Findings as code scanners hand them on; `check` alone has any.
+    Sarif,
 }
 
 /// Below the list of commands. Lines are short enough for 80 columns.
@@ -156,7 +164,7 @@ Exit codes:
        otherwise than expected
   4    not cured (RollbackIneffective, Failed)
   5    held or ended by an operator (Paused, Inconclusive, Aborted)
-  6    refused: another driver, another upgrade, a quarantine
+  6    refused: another driver, another upgrade, a quarantine, findings in commits
   124  not done within --timeout; the upgrade is paused
   130  interrupted; the same command goes on with it
 
@@ -174,7 +182,7 @@ exit code; a command that has none prints a Status with what came of it.";
     max_term_width = 100
 )]
 struct Arguments {
-    /// How data is written: table, wide, json, yaml or name
+    /// How data is written: table, wide, json, yaml or name; of `check` also sarif
     #[arg(
         short,
         long,
@@ -269,6 +277,24 @@ enum Command {
     /// A node serves one home, and of it the newest driver. After the state was lost, or put back from a backup, this makes
     /// the nodes serve the one that is here, and refuse whatever still drives from the other. Prints whom each has served.
     Adopt(adopt::Arguments),
+    /// Check what is staged, or commits, or every file, by the commit policy
+    ///
+    /// The policy is hooks/policy.yaml of the protected branch as the remote last had it. One line for each finding:
+    /// `path:line:col rule message; fix`. Exits 6 when something is refused, 0 otherwise. What is only suggested is shown and
+    /// refuses nothing. Nothing is set aside, and nothing is downloaded. `-o sarif` is for code scanners.
+    #[command(after_help = "Examples:\n  stagegate check --fix\n  stagegate check --range origin/main..HEAD -o json")]
+    Check(check::Arguments),
+    /// git's hooks of this clone
+    Hooks(hooks::Arguments),
+    /// Check a push before it is accepted: a server's pre-receive hook
+    ///
+    /// Reads `OLD NEW REF` lines from standard input, as git writes them, and looks at every new commit of every ref, in the
+    /// push's quarantine. The policy is the default branch's as it is before the push. Writes nothing and starts nothing.
+    /// What is over the policy's bounds is refused as a whole.
+    #[command(
+        after_help = "Example, as hooks/pre-receive of a bare repository:\n  #!/bin/sh\n  exec stagegate pre-receive"
+    )]
+    PreReceive(pre_receive::Arguments),
     /// The JSON schema of every resource
     Schema,
     /// Completions for a shell
@@ -291,6 +317,10 @@ pub fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String
 #[must_use]
 pub fn main() -> ExitCode {
     let ended = match Arguments::try_parse() {
+        Ok(Arguments { output, command }) if output == Output::Sarif && !matches!(command, Command::Check(_)) => {
+            let error = clap::error::ErrorKind::InvalidValue;
+            not_understood(&Arguments::command().error(error, "only `check` writes sarif"))
+        }
         Ok(Arguments { output, command }) => {
             log_to_stderr();
             let printer = Printer::new(output);
@@ -361,6 +391,9 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Build(arguments) => build::run(&arguments, printer),
         Command::Backup(arguments) => backup::run(&arguments, printer),
         Command::Adopt(arguments) => wait_for(adopt::run(arguments, printer)),
+        Command::Check(arguments) => check::run(&arguments, printer),
+        Command::Hooks(arguments) => hooks::run(&arguments, printer),
+        Command::PreReceive(arguments) => pre_receive::run(&arguments, printer),
         Command::Init(arguments) => init::run(&arguments, printer),
         Command::Schema => {
             printer.line(&serde_json::to_string_pretty(&schema())?)?;
@@ -379,7 +412,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
 /// The JSON schema of every resource, as `stagegate schema` prints it.
 #[must_use]
 pub fn schema() -> serde_json::Value {
-    crate::model::schema::document::<BuildStatus>()
+    crate::model::schema::document::<BuildStatus, CommitPolicySpec>()
 }
 
 /// Commands that only read need no runtime, and start faster without.
@@ -398,6 +431,12 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 /// An error that is another one's only content has no cause of its own, so both are looked for.
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
+        return Some(Exit::Usage);
+    }
+    if let Some(RepositoryError::NoRepository | RepositoryError::Range(_)) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    if let Some(BaseError::Invalid { .. } | BaseError::Unreadable { .. }) = cause.downcast_ref() {
         return Some(Exit::Usage);
     }
     let session = match cause.downcast_ref() {

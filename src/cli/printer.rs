@@ -177,7 +177,7 @@ impl Printer {
     pub fn resource(&self, resource: &Value, people: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
         match self.output {
             Output::Table | Output::Wide => people(self),
-            Output::Json => self.line(&serde_json::to_string_pretty(resource)?),
+            Output::Json | Output::Sarif => self.line(&serde_json::to_string_pretty(resource)?),
             Output::Yaml => self.line(crate::model::text::to_yaml(resource)?.trim_end()),
             Output::Name => {
                 let text = |at: &Value| at.as_str().unwrap_or_default().to_owned();

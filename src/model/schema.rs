@@ -12,10 +12,10 @@ use super::rehearsal::RehearsalSpec;
 use super::text::API_VERSION;
 use super::upgrade::{UpgradeSpec, UpgradeStatus};
 
-/// The schema of a file or answer that holds any resource. `build_status` is the type of a Build's status, which belongs to
-/// the store.
+/// The schema of a file or answer that holds any resource. The status of a Build belongs to the store, and the policy of
+/// commits to their room.
 #[must_use]
-pub fn document<BuildStatus: JsonSchema>() -> Value {
+pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let environment = reference::<EnvironmentSpec>(&mut generator);
     let replica = json!({"$ref": format!("#/$defs/{REPLICA}EnvironmentSpec")});
@@ -42,6 +42,12 @@ pub fn document<BuildStatus: JsonSchema>() -> Value {
             "Rehearsal",
             "Traffic, disturbances and upgrades run together, with what must come out.",
             reference::<RehearsalSpec>(&mut generator),
+            None,
+        ),
+        (
+            "CommitPolicy",
+            "What is asked of commits before they travel; hooks/policy.yaml of a repository.",
+            reference::<CommitPolicySpec>(&mut generator),
             None,
         ),
     ];

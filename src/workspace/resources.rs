@@ -12,6 +12,7 @@ use super::files;
 use super::reading::{Reading, words_of};
 use super::replicas;
 use super::texts::{self, Fault, Why};
+use crate::commits::policy;
 use crate::model::build::BuildSpec;
 use crate::model::environment::EnvironmentSpec;
 use crate::model::rehearsal::RehearsalSpec;
@@ -21,7 +22,7 @@ use crate::model::text::{self, Document, Path, Problem, SourceId, did_you_mean};
 use crate::model::upgrade::UpgradeSpec;
 
 /// What a file may state.
-pub(super) const KINDS: [&str; 4] = ["Environment", "Build", "Upgrade", "Rehearsal"];
+pub(super) const KINDS: [&str; 5] = ["Environment", "Build", "Upgrade", "Rehearsal", policy::KIND];
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -210,6 +211,11 @@ impl<'a> Resources<'a> {
             }
             "Build" => {
                 self.decode::<BuildSpec>(document);
+            }
+            policy::KIND => {
+                if let Err(problems) = policy::Policy::of_document(document) {
+                    self.reading.problems.extend(problems);
+                }
             }
             _ => {
                 self.decode::<UpgradeSpec>(document);

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module a subject.
 
 mod cli;
+mod commits;
 mod docs;
 mod fleet;
 mod hosts;

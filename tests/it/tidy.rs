@@ -11,7 +11,9 @@ fn offences(rooms: &[&str], words: &[&str]) -> Vec<String> {
                 continue;
             }
             for word in words {
-                if line.contains(word) {
+                // `0.5.1` is not in `0.5.11`.
+                let whole = |at: usize| !line[at + word.len()..].starts_with(|c: char| c.is_ascii_digit());
+                if line.match_indices(word).any(|(at, _)| whole(at)) {
                     found.push(format!("{}:{}: {word}", path.display(), number + 1));
                 }
             }
@@ -23,7 +25,17 @@ fn offences(rooms: &[&str], words: &[&str]) -> Vec<String> {
 #[test]
 fn pure_rooms_touch_nothing_outside() {
     let found = offences(
-        &["src/model", "src/rollout", "src/gates"],
+        &[
+            "src/model",
+            "src/rollout",
+            "src/gates",
+            "src/commits/policy",
+            "src/commits/finding.rs",
+            "src/commits/content",
+            "src/commits/message",
+            "src/commits/hooks.rs",
+            "src/commits/sarif.rs",
+        ],
         &[
             "tokio",
             "reqwest",

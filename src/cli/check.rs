@@ -1,0 +1,409 @@
+//! `stagegate check`: the developer's side of the commit policy.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use git2::Oid;
+use serde_json::{Value, json};
+
+use super::printer::Printer;
+use super::up::count;
+use super::view::API_VERSION;
+use super::{Exit, Output};
+use crate::commits::base::Base;
+use crate::commits::content::{FIXABLE, fixed};
+use crate::commits::examine::{Bounds, Cut, Examiner, Report};
+use crate::commits::finding::{Finding, Rule};
+use crate::commits::install::HooksDirectory;
+use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
+use crate::commits::repository::{Change, Repository};
+use crate::commits::{hooks, prek, sarif};
+use crate::settings;
+
+/// A longer message is refused by its rule; more of it is not read.
+const MOST_MESSAGE_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The commits of A..B, each with its message
+    #[arg(long, value_name = "A..B", conflicts_with_all = ["all", "message", "fix"])]
+    range: Option<String>,
+    /// Every file that git tracks
+    #[arg(long, conflicts_with = "message")]
+    all: bool,
+    /// A commit message that is being written, as git hands it to commit-msg
+    #[arg(long, value_name = "FILE", conflicts_with = "fix")]
+    message: Option<PathBuf>,
+    /// Mend blanks and line ends in the checkout; what is staged stays as it is
+    #[arg(long)]
+    fix: bool,
+    /// A policy to go by instead of the protected branch's
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+/// What is looked at.
+pub(super) enum Scope {
+    Staged,
+    All,
+    Range(String),
+    Message(PathBuf),
+    /// New commits on their way to refs of a remote.
+    Push(Vec<Outgoing>),
+}
+
+/// A ref that is about to be pushed.
+pub(super) struct Outgoing {
+    pub(super) tip: Oid,
+    pub(super) to: String,
+    /// What is there already.
+    pub(super) hidden: Vec<Oid>,
+}
+
+/// Whether files are mended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mending {
+    Wanted,
+    Unwanted,
+}
+
+/// Who asks: a hook of ours need not be told that hooks are missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    Person,
+    Hook,
+}
+
+pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let Arguments {
+        range,
+        all,
+        message,
+        fix,
+        policy,
+    } = arguments;
+    let scope = match (range, message, all) {
+        (Some(range), ..) => Scope::Range(range.clone()),
+        (None, Some(file), _) => Scope::Message(file.clone()),
+        (None, None, true) => Scope::All,
+        (None, None, false) => Scope::Staged,
+    };
+    let mending = if *fix { Mending::Wanted } else { Mending::Unwanted };
+    let repository = Repository::open()?;
+    let base = match policy {
+        Some(file) => Base::of_file(&repository, file)?,
+        None => Base::of_clone(&repository)?,
+    };
+    check(&repository, &base, &scope, mending, Caller::Person, printer)
+}
+
+/// Checks, shows what was found, and says how it ended.
+pub(super) fn check(
+    repository: &Repository,
+    base: &Base,
+    scope: &Scope,
+    mending: Mending,
+    caller: Caller,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    if let Some(note) = &base.note {
+        printer.note(note);
+    }
+    let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
+    match scope {
+        Scope::Staged => files(repository, base, &repository.staged()?, &mut examiner, printer)?,
+        Scope::All => files(repository, base, &repository.tracked()?, &mut examiner, printer)?,
+        Scope::Range(range) => commits(repository, base, range, &mut examiner)?,
+        Scope::Message(file) => message(repository, base, file, &mut examiner)?,
+        Scope::Push(outgoing) => push(repository, base, outgoing, &mut examiner)?,
+    }
+    let report = examiner.report();
+    show(&report, base, scope, printer)?;
+    if mending == Mending::Wanted {
+        mend(repository, base, report.findings.kept(), printer)?;
+    }
+    if caller == Caller::Person {
+        say_what_is_missing(printer);
+    }
+    Ok(if report.findings.refuse() {
+        Exit::Refused
+    } else {
+        Exit::Done
+    })
+}
+
+fn files(
+    repository: &Repository,
+    base: &Base,
+    changes: &[Change],
+    examiner: &mut Examiner,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    // They run while the native rules do.
+    let began = Instant::now();
+    let running = start_hooks(repository, base, changes, printer)?;
+    examiner.files_of_index(changes)?;
+    if let Some((running, level)) = running {
+        for finding in running.findings(level)? {
+            examiner.found(finding);
+        }
+        examiner.took(Rule::Hook, began.elapsed());
+    }
+    Ok(())
+}
+
+/// Starts the hooks that have no native equal, if there are any.
+fn start_hooks(
+    repository: &Repository,
+    base: &Base,
+    changes: &[Change],
+    printer: &Printer,
+) -> anyhow::Result<Option<(prek::Running, crate::commits::finding::Level)>> {
+    let (Some(level), Some(root)) = (base.policy.level(Rule::Hook), repository.workdir()) else {
+        return Ok(None);
+    };
+    let name = &base.policy.spec.hooks.config;
+    let config = root.join(name);
+    if changes.is_empty() || !config.is_file() {
+        return Ok(None);
+    }
+    let text =
+        std::fs::read_to_string(&config).map_err(|e| anyhow::anyhow!("cannot read {}: {e}", config.display()))?;
+    let Some(rest) = hooks::rest(name, &text, &base.policy).map_err(|why| anyhow::anyhow!("{why}"))? else {
+        return Ok(None);
+    };
+    let files: Vec<&[u8]> = changes.iter().map(|c| c.path.as_slice()).collect();
+    printer.doing(format!("running {}", rest.ids.join(", ")));
+    let running = prek::start(&settings::state_directory(), &root, &rest, &files)?;
+    Ok(Some((running, level)))
+}
+
+fn commits(repository: &Repository, base: &Base, range: &str, examiner: &mut Examiner) -> anyhow::Result<()> {
+    let (from, to) = repository.range(range)?;
+    let here = repository.branch().map(|b| format!("refs/heads/{b}"));
+    let branch = branch_of(base, here.as_deref());
+    walk(repository, base, to, &[from], branch, examiner)
+}
+
+fn push(repository: &Repository, base: &Base, outgoing: &[Outgoing], examiner: &mut Examiner) -> anyhow::Result<()> {
+    for Outgoing { tip, to, hidden } in outgoing {
+        let branch = branch_of(base, Some(to));
+        walk(repository, base, *tip, hidden, branch, examiner)?;
+    }
+    Ok(())
+}
+
+fn walk(
+    repository: &Repository,
+    base: &Base,
+    tip: Oid,
+    hidden: &[Oid],
+    branch: Branch,
+    examiner: &mut Examiner,
+) -> anyhow::Result<()> {
+    let since = base
+        .policy
+        .spec
+        .since
+        .as_deref()
+        .and_then(|name| repository.known_commit(name));
+    let hidden: Vec<Oid> = hidden.iter().copied().chain(since).collect();
+    let left = examiner.commits_left();
+    let Ok(ids) = repository.between(&[tip], &hidden, left)? else {
+        return Err(Cut::Over(format!("more than {left} commits are new")).into());
+    };
+    for id in ids {
+        examiner.commit(id, branch, &Identity::Unknown)?;
+    }
+    Ok(())
+}
+
+fn branch_of(base: &Base, reference: Option<&str>) -> Branch {
+    if reference.is_some_and(|name| base.protects(name)) {
+        Branch::Protected
+    } else {
+        Branch::Topic
+    }
+}
+
+fn message(repository: &Repository, base: &Base, file: &Path, examiner: &mut Examiner) -> anyhow::Result<()> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|opened| opened.take(MOST_MESSAGE_BYTES).read_to_end(&mut bytes))
+        .map_err(|e| anyhow::anyhow!("cannot read {}: {e}", file.display()))?;
+    let comment = repository.setting("core.commentChar").filter(|c| c != "auto");
+    let message = Message::being_written(&bytes, comment.as_deref().unwrap_or("#"));
+    let head = repository.resolved("HEAD").map(|(_, id)| id);
+    let reverted = message.reverts().and_then(|name| repository.known_commit(name));
+    let revert = match (reverted, head) {
+        (Some(reverted), Some(head)) if repository.is_ancestor(reverted, head) => Revert::OfAncestor,
+        _ => Revert::Nothing,
+    };
+    let here = repository.branch().map(|b| format!("refs/heads/{b}"));
+    let facts = Facts {
+        parents: repository.is_merging().then_some(2),
+        revert,
+        branch: branch_of(base, here.as_deref()),
+        identity: Identity::Unknown,
+    };
+    examiner.secrets_of_text("message", &bytes);
+    examiner.message(None, &message, &facts);
+    Ok(())
+}
+
+fn show(report: &Report, base: &Base, scope: &Scope, printer: &Printer) -> anyhow::Result<()> {
+    printer.idle();
+    if printer.output() == Output::Sarif {
+        return printer.resource(&sarif::log(report.findings.kept()), |_| Ok(()));
+    }
+    printer.resource(&resource(report, base, scope), |p| {
+        for finding in report.findings.kept() {
+            p.line(&finding.to_string())?;
+        }
+        p.note(&summary(report, base));
+        Ok(())
+    })
+}
+
+/// What was looked at and what came of it, in a line.
+pub(super) fn summary(report: &Report, base: &Base) -> String {
+    let findings = &report.findings;
+    let looked_at = match (report.commits, report.files) {
+        (0, files) => count(files, "file"),
+        (commits, files) => format!(
+            "{} ({} without a finding that refuses), {}",
+            count(commits, "commit"),
+            commits - report.refused_commits,
+            count(files, "file")
+        ),
+    };
+    let found = match (findings.refused(), findings.warned()) {
+        (0, 0) => "nothing is wrong".to_owned(),
+        (0, warned) => format!("{warned} suggested"),
+        (refused, 0) => format!("{refused} refused"),
+        (refused, warned) => format!("{refused} refused, {warned} suggested"),
+    };
+    format!("{looked_at}: {found} (policy: {})", base.source)
+}
+
+/// The report as a resource.
+pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
+    let Report {
+        findings,
+        commits,
+        refused_commits,
+        files,
+        times,
+    } = report;
+    let name = match scope {
+        Scope::Staged => "staged",
+        Scope::All => "all",
+        Scope::Range(_) => "range",
+        Scope::Message(_) => "message",
+        Scope::Push(_) => "push",
+    };
+    let rules: Vec<Value> = times
+        .iter()
+        .map(|(rule, time)| {
+            let of_rule = findings.kept().iter().filter(|f| f.rule == *rule).count();
+            json!({"rule": rule.name(), "micros": time.as_micros(), "findings": of_rule})
+        })
+        .collect();
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": "CheckReport",
+        "metadata": {"name": name},
+        "spec": {"policy": {"source": base.source, "digest": base.policy.digest}},
+        "status": {
+            "verdict": if findings.refuse() { "Refused" } else { "Passed" },
+            "refused": findings.refused(),
+            "warned": findings.warned(),
+            "omitted": findings.omitted(),
+            "commits": commits,
+            "refusedCommits": refused_commits,
+            "files": files,
+            "findings": findings.kept().iter().map(Finding::to_json).collect::<Vec<_>>(),
+            "rules": rules,
+        },
+    })
+}
+
+/// Mends files of the checkout. What is staged, committed or stashed is not touched, and a file that cannot be replaced whole
+/// stays as it is.
+fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Printer) -> anyhow::Result<()> {
+    let Some(root) = repository.workdir() else {
+        return Ok(());
+    };
+    let of_rules = findings.iter().filter(|f| FIXABLE.contains(&f.rule));
+    let paths: BTreeSet<&[u8]> = of_rules.filter_map(|f| f.path.as_deref()).collect();
+    let mut mended = 0;
+    for path in paths {
+        let file = root.join(std::ffi::OsStr::from_bytes(path));
+        // A link leads elsewhere, and a file that is gone needs no mending.
+        let Ok(metadata) = std::fs::symlink_metadata(&file) else {
+            continue;
+        };
+        if !metadata.is_file() {
+            continue;
+        }
+        let failed = |e: std::io::Error| anyhow::anyhow!("cannot mend {}: {e}", crate::commits::finding::shown(path));
+        let before = std::fs::read(&file).map_err(failed)?;
+        let mut after = before.clone();
+        for rule in FIXABLE {
+            if base.policy.covers(rule, path)
+                && let Some(better) = fixed(rule, &after)
+            {
+                after = better;
+            }
+        }
+        if after != before {
+            replace(&file, &after, &metadata).map_err(failed)?;
+            mended += 1;
+        }
+    }
+    if mended > 0 {
+        printer.note(&format!(
+            "mended {} in the checkout; look at it and `git add` it",
+            count(mended, "file")
+        ));
+    }
+    Ok(())
+}
+
+/// All or nothing: the new content is whole before it takes the file's name.
+fn replace(file: &Path, content: &[u8], like: &std::fs::Metadata) -> std::io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("."));
+    let half = directory.join(format!(".stagegate-{}", std::process::id()));
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&half)
+        .and_then(|mut open| open.write_all(content))
+        .and_then(|()| std::fs::set_permissions(&half, like.permissions()))
+        .and_then(|()| std::fs::rename(&half, file));
+    if written.is_err() {
+        // What is half is of no use.
+        let _ = std::fs::remove_file(&half);
+    }
+    written
+}
+
+/// Hooks that are not there check nothing, in silence; so we say it.
+fn say_what_is_missing(printer: &Printer) {
+    // Where git is not to be had, hooks are no matter.
+    let Ok(directory) = HooksDirectory::find() else { return };
+    let lacking = directory.lacking();
+    if !lacking.is_empty() {
+        printer.note(&format!(
+            "this repository lacks the hooks {}; `stagegate hooks install` puts them in place",
+            lacking.join(", ")
+        ));
+    }
+}

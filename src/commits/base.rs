@@ -1,0 +1,206 @@
+//! Which policy holds: the protected base's, never that of what is being checked.
+
+use std::path::Path;
+
+use super::policy::{InvalidPolicy, PATH, Policy};
+use super::repository::{Repository, RepositoryError, short};
+
+/// The branches that are looked for where HEAD names none that is there, as in a repository that waits for its first push.
+const USUAL: [&str; 2] = ["main", "master"];
+
+/// Why there is no policy to go by.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// git could not be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The policy cannot be read: nothing can be judged by it.
+    #[error("{invalid}\nnothing was checked, since the commit policy is not valid ({place}){hint}")]
+    Invalid {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        invalid: InvalidPolicy,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A file that was named.
+    #[error("cannot read the policy {path}: {why}")]
+    Unreadable {
+        /// Which.
+        path: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+}
+
+/// The policy, and the branch that it comes from.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The branch, as a full ref, if there is one yet.
+    pub branch: Option<String>,
+    /// The policy.
+    pub policy: Policy,
+    /// Where it was found, for people.
+    pub source: String,
+    /// What people should know about that.
+    pub note: Option<String>,
+}
+
+impl Base {
+    /// That of a server: the branch that HEAD names, as it is before the push, and its policy; the built-in one where there
+    /// is none.
+    ///
+    /// # Errors
+    /// The policy cannot be read.
+    pub fn of_server(repository: &Repository) -> Result<Self, BaseError> {
+        let head = repository.symbolic("HEAD");
+        let usual = USUAL.map(|name| format!("refs/heads/{name}"));
+        let there = head.iter().chain(&usual).find_map(|name| repository.resolved(name));
+        let Some((branch, tip)) = there else {
+            return Ok(Self {
+                branch: head,
+                policy: Policy::built_in(),
+                source: "built in, since the repository has no branch yet".to_owned(),
+                note: None,
+            });
+        };
+        let hint = "; who owns the server gives a valid one with `pre-receive --policy FILE`, and has it pushed";
+        let found = committed(repository, &branch, tip, hint)?;
+        let (policy, source) = found.unwrap_or_else(|| {
+            let source = format!("built in, since {branch} at {} has no {PATH}", short(tip));
+            (Policy::built_in(), source)
+        });
+        Ok(Self {
+            branch: Some(branch),
+            policy,
+            source,
+            note: None,
+        })
+    }
+
+    /// That of a developer's clone: the protected branch as the remote last had it, else the checkout's own policy, which
+    /// may not be what the server goes by.
+    ///
+    /// # Errors
+    /// The policy cannot be read.
+    pub fn of_clone(repository: &Repository) -> Result<Self, BaseError> {
+        let tracked = tracked_base(repository);
+        let branch = tracked.as_ref().and_then(|(name, _)| local_name(name));
+        if let Some((name, tip)) = &tracked
+            && let Some((policy, source)) = committed(repository, name, *tip, "; mend it there")?
+        {
+            return Ok(Self {
+                branch,
+                policy,
+                source,
+                note: None,
+            });
+        }
+        let why = match &tracked {
+            Some((name, _)) => format!("{name} has none"),
+            None => "no remote branch is known here".to_owned(),
+        };
+        let file = repository
+            .workdir()
+            .map(|root| root.join(PATH))
+            .filter(|file| file.is_file());
+        let Some(file) = file else {
+            return Ok(Self {
+                branch,
+                policy: Policy::built_in(),
+                source: format!("built in, since {why}, and neither has the checkout"),
+                note: None,
+            });
+        };
+        let policy = named(&file, PATH)?;
+        Ok(Self {
+            branch,
+            policy,
+            source: format!("{PATH} of the checkout"),
+            note: Some(format!(
+                "the policy is the checkout's own, since {why}; the server may go by another"
+            )),
+        })
+    }
+
+    /// A policy that somebody names.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of_file(repository: &Repository, file: &Path) -> Result<Self, BaseError> {
+        Ok(Self {
+            branch: repository.symbolic("HEAD"),
+            policy: named(file, &file.display().to_string())?,
+            source: file.display().to_string(),
+            note: None,
+        })
+    }
+
+    /// Whether a ref, by its full name, is a protected branch.
+    #[must_use]
+    pub fn protects(&self, reference: &str) -> bool {
+        let branch = reference.strip_prefix("refs/heads/");
+        self.branch.as_deref() == Some(reference) || branch.is_some_and(|b| self.policy.protects(b))
+    }
+
+    /// Whether a ref, by its full name, may be deleted or rewound although it is protected.
+    #[must_use]
+    pub fn may_rewind(&self, reference: &str) -> bool {
+        let name = reference
+            .strip_prefix("refs/heads/")
+            .or(reference.strip_prefix("refs/"));
+        name.is_some_and(|name| self.policy.may_rewind.is_match(name))
+    }
+}
+
+fn named(file: &Path, name: &str) -> Result<Policy, BaseError> {
+    let text = std::fs::read(file).map_err(|why| BaseError::Unreadable {
+        path: name.to_owned(),
+        why,
+    })?;
+    Policy::read(name, &text).map_err(|invalid| BaseError::Invalid {
+        place: name.to_owned(),
+        invalid,
+        hint: "",
+    })
+}
+
+/// The policy that a branch has, with its place.
+fn committed(
+    repository: &Repository,
+    branch: &str,
+    tip: git2::Oid,
+    hint: &'static str,
+) -> Result<Option<(Policy, String)>, BaseError> {
+    let Some(text) = repository.file(tip, PATH)? else {
+        return Ok(None);
+    };
+    let place = format!("{PATH} of {branch} at {}", short(tip));
+    match Policy::read(PATH, &text) {
+        Ok(policy) => Ok(Some((policy, place))),
+        Err(invalid) => Err(BaseError::Invalid { place, invalid, hint }),
+    }
+}
+
+/// The remote's default branch, as it was last fetched: of the remote that the current branch follows, else of `origin`, else
+/// of the only one.
+fn tracked_base(repository: &Repository) -> Option<(String, git2::Oid)> {
+    let followed = repository
+        .branch()
+        .and_then(|branch| repository.setting(&format!("branch.{branch}.remote")));
+    let remotes = repository.remotes();
+    let remote = followed
+        .filter(|name| remotes.contains(name))
+        .or_else(|| remotes.iter().find(|name| *name == "origin").cloned())
+        .or_else(|| remotes.first().filter(|_| remotes.len() == 1).cloned())?;
+    ["HEAD", USUAL[0], USUAL[1]]
+        .iter()
+        .find_map(|name| repository.resolved(&format!("refs/remotes/{remote}/{name}")))
+}
+
+/// What the remote calls a branch that is tracked here: `refs/remotes/origin/main` is `refs/heads/main` there.
+fn local_name(tracking: &str) -> Option<String> {
+    let (_, branch) = tracking.strip_prefix("refs/remotes/")?.split_once('/')?;
+    Some(format!("refs/heads/{branch}"))
+}

@@ -1,0 +1,387 @@
+//! Asks the rules about files and messages of a repository, within bounds, and writes down what each rule took.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use git2::Oid;
+
+use super::content::{self, CHECKS, File, Hit, Mode};
+use super::finding::{Finding, Findings, Level, Rule};
+use super::message::{self, Branch, Facts, Identity, Message, Revert};
+use super::policy::Policy;
+use super::repository::{Change, CommitFacts, Repository, RepositoryError, short};
+
+/// Why an examination ended before it was done.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// There is more than may be looked at.
+    #[error("{0}")]
+    Over(String),
+    /// git could not be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// How much may be looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Commits.
+    pub commits: usize,
+    /// Versions of files.
+    pub files: usize,
+    /// Their bytes together.
+    pub bytes: u64,
+    /// When to stop, done or not.
+    pub until: Option<Instant>,
+}
+
+impl Bounds {
+    /// As the policy has them for one push.
+    #[must_use]
+    pub fn of(policy: &Policy, until: Instant) -> Self {
+        let bounds = &policy.spec.bounds;
+        Self {
+            commits: bounds.commits,
+            files: bounds.files,
+            bytes: bounds.mib << 20,
+            until: Some(until),
+        }
+    }
+
+    /// None but what memory asks: for the machine of who asks.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            commits: usize::MAX - 1,
+            files: usize::MAX,
+            bytes: u64::MAX,
+            until: None,
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What was found.
+    pub findings: Findings,
+    /// Commits that were looked at.
+    pub commits: usize,
+    /// Commits of them with a finding that refuses.
+    pub refused_commits: usize,
+    /// Files that were looked at.
+    pub files: usize,
+    /// What each rule took; only those that were asked.
+    pub times: Vec<(Rule, Duration)>,
+}
+
+/// One examination.
+pub struct Examiner<'a> {
+    repository: &'a Repository,
+    policy: &'a Policy,
+    bounds: Bounds,
+    findings: Findings,
+    commits: usize,
+    refused_commits: usize,
+    files: usize,
+    bytes: u64,
+    /// The same file in the same place needs no second look.
+    seen: HashSet<Change>,
+    /// Nor does the same commit on its way to the same kind of branch.
+    seen_commits: HashSet<(Oid, Branch)>,
+    times: Vec<Option<Duration>>,
+}
+
+impl<'a> Examiner<'a> {
+    /// Begins.
+    #[must_use]
+    pub fn new(repository: &'a Repository, policy: &'a Policy, bounds: Bounds) -> Self {
+        Self {
+            repository,
+            policy,
+            bounds,
+            findings: Findings::default(),
+            commits: 0,
+            refused_commits: 0,
+            files: 0,
+            bytes: 0,
+            seen: HashSet::new(),
+            seen_commits: HashSet::new(),
+            times: vec![None; Rule::ALL.len()],
+        }
+    }
+
+    /// Ends.
+    #[must_use]
+    pub fn report(self) -> Report {
+        let times = Rule::ALL.iter().zip(self.times);
+        Report {
+            findings: self.findings,
+            commits: self.commits,
+            refused_commits: self.refused_commits,
+            files: self.files,
+            times: times.filter_map(|(rule, time)| Some((*rule, time?))).collect(),
+        }
+    }
+
+    /// Adds what somebody else found.
+    pub fn found(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Adds what a rule took elsewhere.
+    pub fn took(&mut self, rule: Rule, time: Duration) {
+        *self.times[rule as usize].get_or_insert_default() += time;
+    }
+
+    /// How many commits may still be looked at.
+    #[must_use]
+    pub fn commits_left(&self) -> usize {
+        self.bounds.commits.saturating_sub(self.commits)
+    }
+
+    /// Looks at files of the index.
+    ///
+    /// # Errors
+    /// git could not be read, or there is too much.
+    pub fn files_of_index(&mut self, changes: &[Change]) -> Result<(), Cut> {
+        for change in changes {
+            self.file(None, change)?;
+        }
+        let repository = self.repository;
+        self.neighbours(None, changes, |directories| repository.tracked_names(directories))
+    }
+
+    /// Looks at a commit: its files, its message. `branch` is where it goes, `identity` who brings it.
+    ///
+    /// # Errors
+    /// git could not be read, or there is too much.
+    pub fn commit(&mut self, id: Oid, branch: Branch, identity: &Identity) -> Result<(), Cut> {
+        if !self.seen_commits.insert((id, branch)) {
+            return Ok(());
+        }
+        let before = self.findings.refused();
+        let facts = self.content_of(id)?;
+        let message = Message::new(&facts.message, facts.encoding.as_deref());
+        let revert = match message.reverts().and_then(|name| self.repository.known_commit(name)) {
+            Some(reverted) if reverted != id && self.repository.is_ancestor(reverted, id) => Revert::OfAncestor,
+            Some(_) | None => Revert::Nothing,
+        };
+        let facts = Facts {
+            parents: Some(facts.parents),
+            revert,
+            branch,
+            identity: self.identity(id, identity),
+        };
+        self.message(Some(&short(id)), &message, &facts);
+        self.refused_commits += usize::from(self.findings.refused() > before);
+        Ok(())
+    }
+
+    /// Looks at a commit's files and for secrets in its message, but not at how the message is written.
+    ///
+    /// # Errors
+    /// git could not be read, or there is too much.
+    pub fn content_of(&mut self, id: Oid) -> Result<CommitFacts, Cut> {
+        self.commits += 1;
+        self.in_time()?;
+        let facts = self.repository.commit(id)?;
+        let name = short(id);
+        for change in &facts.changes {
+            self.file(Some(&name), change)?;
+        }
+        let repository = self.repository;
+        self.neighbours(Some(&name), &facts.changes, |directories| {
+            repository.committed_names(id, directories)
+        })?;
+        self.secrets_of_text(&name, &facts.message);
+        Ok(facts)
+    }
+
+    /// Looks for secrets in a text that is no file: a message.
+    pub fn secrets_of_text(&mut self, name: &str, text: &[u8]) {
+        let file = File::new(b"", Mode::Regular, text);
+        for check in CHECKS
+            .iter()
+            .filter(|c| matches!(c.rule, Rule::PrivateKey | Rule::Secret))
+        {
+            for hit in self.ask(check, &file) {
+                let message = format!("in the message: {}", hit.message);
+                self.push(check.rule, Some(name), None, Hit { message, ..hit });
+            }
+        }
+    }
+
+    /// Looks at a message.
+    pub fn message(&mut self, name: Option<&str>, message: &Message, facts: &Facts) {
+        let began = Instant::now();
+        let breaches = message::check(self.policy, message, facts);
+        // They are asked together; which of them took it is no matter.
+        self.took(Rule::MessageText, began.elapsed());
+        for breach in breaches {
+            self.findings.push(Finding {
+                rule: breach.rule,
+                level: breach.level,
+                commit: Some(name.unwrap_or("message").to_owned()),
+                path: None,
+                line: breach.line,
+                column: 0,
+                message: breach.message,
+                fix: breach.fix,
+            });
+        }
+    }
+
+    fn identity(&self, id: Oid, known: &Identity) -> Identity {
+        if self.policy.signers.is_empty() || *known != Identity::Unknown {
+            return known.clone();
+        }
+        let Some((signature, signed)) = self.repository.signature(id) else {
+            return Identity::Unknown;
+        };
+        let mut signers = self.policy.signers.iter();
+        match signers.find(|key| key.has_signed(&signed, &signature)) {
+            Some(key) => Identity::Signer(key.text.clone()),
+            None => Identity::Unknown,
+        }
+    }
+
+    /// Looks at one file.
+    ///
+    /// # Errors
+    /// git could not be read, or there is too much.
+    pub fn file(&mut self, commit: Option<&str>, change: &Change) -> Result<(), Cut> {
+        if !self.seen.insert(change.clone()) {
+            return Ok(());
+        }
+        self.files += 1;
+        if self.files > self.bounds.files {
+            return Err(Cut::Over(format!(
+                "more than {} versions of files are new",
+                self.bounds.files
+            )));
+        }
+        if change.mode == Mode::Submodule {
+            self.ask_all(commit, &File::new(&change.path, change.mode, b""));
+            return Ok(());
+        }
+        let size = self.repository.size(change.id)?;
+        if self.policy.covers(Rule::LargeFile, &change.path)
+            && self.policy.level(Rule::LargeFile) == Some(Level::Refused)
+            && let Some(hit) = content::too_large(self.policy, size)
+        {
+            // Refused as it is; there is no need to read it.
+            self.push(Rule::LargeFile, commit, Some(&change.path), hit);
+            return Ok(());
+        }
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > self.bounds.bytes {
+            let mib = self.bounds.bytes >> 20;
+            return Err(Cut::Over(format!("the new files have more than {mib} MiB")));
+        }
+        self.in_time()?;
+        let bytes = self.repository.content(change.id)?;
+        self.ask_all(commit, &File::new(&change.path, change.mode, &bytes));
+        Ok(())
+    }
+
+    fn ask_all(&mut self, commit: Option<&str>, file: &File) {
+        for check in &CHECKS {
+            if self.policy.covers(check.rule, file.path) {
+                for hit in self.ask(check, file) {
+                    self.push(check.rule, commit, Some(file.path), hit);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, check: &content::Check, file: &File) -> Vec<Hit> {
+        let began = Instant::now();
+        let hits = (check.run)(self.policy, file);
+        self.took(check.rule, began.elapsed());
+        hits
+    }
+
+    /// Looks for names that differ in case only from one beside them.
+    fn neighbours(
+        &mut self,
+        commit: Option<&str>,
+        changes: &[Change],
+        names: impl FnOnce(&HashSet<Vec<u8>>) -> Result<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>, RepositoryError>,
+    ) -> Result<(), Cut> {
+        if changes.is_empty() || self.policy.level(Rule::CaseConflict).is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut directories = HashSet::new();
+        for change in changes {
+            let slashes = change.path.iter().enumerate().filter(|(_, b)| **b == b'/');
+            directories.extend(slashes.map(|(at, _)| change.path[..at].to_vec()));
+        }
+        directories.insert(Vec::new());
+        let mut met = HashMap::new();
+        for (directory, names) in names(&directories)? {
+            let meeting = content::names::differ_in_case_only(names.iter().map(Vec::as_slice));
+            met.extend(
+                meeting
+                    .into_iter()
+                    .map(|(name, other)| ((directory.clone(), name), other)),
+            );
+        }
+        if !met.is_empty() {
+            for change in changes {
+                self.meeting(commit, change, &met);
+            }
+        }
+        self.took(Rule::CaseConflict, began.elapsed());
+        Ok(())
+    }
+
+    fn meeting(&mut self, commit: Option<&str>, change: &Change, met: &HashMap<(Vec<u8>, Vec<u8>), Vec<u8>>) {
+        if !self.policy.covers(Rule::CaseConflict, &change.path) {
+            return;
+        }
+        let mut begin = 0;
+        for part in change.path.split(|b| *b == b'/') {
+            let directory = change.path[..begin.max(1) - 1].to_vec();
+            if let Some(other) = met.get(&(directory, part.to_vec())) {
+                let message = format!("differs from `{}` in case only", super::finding::shown(other));
+                let fix = "rename one: where case does not count, the second replaces the first";
+                let hit = Hit {
+                    line: 0,
+                    column: 0,
+                    message,
+                    fix: fix.to_owned(),
+                };
+                self.push(Rule::CaseConflict, commit, Some(&change.path), hit);
+            }
+            begin += part.len() + 1;
+        }
+    }
+
+    fn push(&mut self, rule: Rule, commit: Option<&str>, path: Option<&[u8]>, hit: Hit) {
+        let Some(level) = self.policy.level(rule) else {
+            return;
+        };
+        self.findings.push(Finding {
+            rule,
+            level,
+            commit: commit.map(str::to_owned),
+            path: path.map(<[u8]>::to_vec),
+            line: hit.line,
+            column: hit.column,
+            message: hit.message,
+            fix: hit.fix,
+        });
+    }
+
+    fn in_time(&self) -> Result<(), Cut> {
+        match self.bounds.until {
+            Some(until) if Instant::now() > until => Err(Cut::Over(format!(
+                "not done in time, after {} commits and {} files",
+                self.commits, self.files
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! A repository's `.pre-commit-config.yaml`: which of its hooks a native rule stands for, and which prek must run.
+
+use serde_json::Value as Json;
+
+use super::finding::{Finding, Level, Rule};
+use super::policy::{Mode, Policy};
+use crate::model::text::{Ink, Problems, Sources, tree};
+
+/// Hooks of one configuration. The largest that we know has 60.
+const MOST_HOOKS: usize = 500;
+/// Lines of a hook's output that a finding carries.
+const MOST_LINES: usize = 4;
+
+/// A hook as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Where its code comes from.
+    pub repo: String,
+    /// Its name there.
+    pub id: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Whether anything is configured that could widen what it looks at.
+    pub widened: bool,
+}
+
+impl Hook {
+    fn of(repo: &Json, hook: &Json) -> Self {
+        // Which files it gets, and how it is called, only narrows; these change what runs.
+        let widening = ["entry", "language", "additional_dependencies", "types", "types_or"];
+        Self {
+            repo: text_of(&repo["repo"]),
+            id: text_of(&hook["id"]),
+            args: hook["args"].as_array().into_iter().flatten().map(text_of).collect(),
+            widened: widening.iter().any(|key| !hook[*key].is_null()),
+        }
+    }
+}
+
+/// What prek has to run: a configuration of its own, since it fetches the repositories also of hooks that it skips.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rest {
+    /// The hooks that are in it.
+    pub ids: Vec<String>,
+    /// The configuration without those that are native.
+    pub config: Json,
+}
+
+/// The hooks of a configuration that have no native rule that asks at least as much; none if there is no such hook.
+///
+/// # Errors
+/// What is wrong with the configuration, for people.
+pub fn rest(name: &str, text: &str, policy: &Policy) -> Result<Option<Rest>, String> {
+    let mut sources = Sources::new();
+    let source = sources.add(name, text);
+    let mut problems = Problems::new();
+    let documents = tree::parse(&sources, source, &mut problems);
+    if !problems.is_empty() {
+        return Err(problems.render(&sources, Ink::Plain));
+    }
+    let Some(mut config) = documents.first().map(tree::Node::to_json) else {
+        return Ok(None);
+    };
+    let mut ids = Vec::new();
+    let Some(repos) = config.get_mut("repos").and_then(Json::as_array_mut) else {
+        return Err(format!("{name} has no list `repos`"));
+    };
+    for repo in repos.iter_mut() {
+        let place = repo.clone();
+        let Some(hooks) = repo.get_mut("hooks").and_then(Json::as_array_mut) else {
+            return Err(format!(
+                "{name}: the repository {} has no list `hooks`",
+                text_of(&place["repo"])
+            ));
+        };
+        hooks.retain(|hook| !is_native(&Hook::of(&place, hook), policy));
+        ids.extend(hooks.iter().map(|hook| text_of(&hook["id"])));
+    }
+    repos.retain(|repo| repo["hooks"].as_array().is_some_and(|hooks| !hooks.is_empty()));
+    if ids.len() > MOST_HOOKS {
+        return Err(format!("{name} has {} hooks; {MOST_HOOKS} are the most", ids.len()));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok((!ids.is_empty()).then_some(Rest { ids, config }))
+}
+
+fn text_of(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a native rule, as the policy has it, finds all that this hook would.
+#[must_use]
+pub fn is_native(hook: &Hook, policy: &Policy) -> bool {
+    let known_repo = hook.repo == "builtin"
+        || hook
+            .repo
+            .trim_end_matches('/')
+            .trim_end_matches(".git")
+            .ends_with("/pre-commit/pre-commit-hooks");
+    let args: Vec<&str> = hook.args.iter().map(String::as_str).collect();
+    let rule = match (hook.id.as_str(), args.as_slice()) {
+        ("trailing-whitespace", []) => Rule::TrailingWhitespace,
+        ("end-of-file-fixer", []) => Rule::EndOfFile,
+        ("mixed-line-ending", [] | ["--fix=auto" | "--fix=no"]) => Rule::LineEndings,
+        ("check-yaml", []) if !policy.spec.content.yaml_syntax.multiple_documents => Rule::YamlSyntax,
+        ("check-yaml", ["-m" | "--multi" | "--allow-multiple-documents" | "--unsafe"]) => Rule::YamlSyntax,
+        ("check-json", []) => Rule::JsonSyntax,
+        ("check-toml", []) => Rule::TomlSyntax,
+        ("check-merge-conflict", [] | ["--assume-in-merge"]) => Rule::ConflictMarker,
+        ("detect-private-key", []) => Rule::PrivateKey,
+        ("check-executables-have-shebangs", []) => Rule::ExecutableShebang,
+        ("check-shebang-scripts-are-executable", []) => Rule::ShebangExecutable,
+        ("check-case-conflict", []) => Rule::CaseConflict,
+        ("check-added-large-files", args)
+            if limit_kib(args).is_some_and(|kib| policy.spec.content.large_file.limit_kib <= kib) =>
+        {
+            Rule::LargeFile
+        }
+        _ => return false,
+    };
+    known_repo && !hook.widened && policy.mode(rule) == Mode::Mandatory
+}
+
+/// The limit that `check-added-large-files` has by these arguments, if we know all of them.
+fn limit_kib(args: &[&str]) -> Option<u64> {
+    let mut kib = 500;
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match *arg {
+            "--enforce-all" => {}
+            "--maxkb" => kib = args.next()?.parse().ok()?,
+            other => kib = other.strip_prefix("--maxkb=")?.parse().ok()?,
+        }
+    }
+    Some(kib)
+}
+
+/// The hooks that failed, from what prek prints: a line that ends in `Failed`, its id, why, and what the hook said.
+#[must_use]
+pub fn failures(output: &str, level: Level) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut lines = output.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(id) = lines.peek().and_then(|next| next.strip_prefix("- hook id: ")) else {
+            continue;
+        };
+        if !line.ends_with("Failed") {
+            continue;
+        }
+        let id = id.to_owned();
+        lines.next();
+        let mut said = Vec::new();
+        while let Some(more) = lines.next_if(|l| l.is_empty() || l.starts_with("- ") || l.starts_with(' ')) {
+            let text = more.trim();
+            if !text.is_empty() && !text.starts_with("- duration") && said.len() < MOST_LINES {
+                said.push(text.trim_start_matches("- ").to_owned());
+            }
+        }
+        findings.push(Finding {
+            rule: Rule::Hook,
+            level,
+            commit: Some(format!("hook {id}")),
+            path: None,
+            line: 0,
+            column: 0,
+            message: said.join(" | "),
+            fix: format!("`prek run {id}` runs it alone"),
+        });
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "\
+exclude: ^vendor/
+repos:
+- repo: https://github.com/pre-commit/pre-commit-hooks
+  rev: v6.0.0
+  hooks:
+  - id: trailing-whitespace
+    exclude: \\.patch$
+  - id: check-yaml
+  - id: check-added-large-files
+    args: [--maxkb=1000]
+  - id: detect-private-key
+    types: [python]
+- repo: builtin
+  hooks:
+  - {id: check-yaml, args: [-m]}
+  - {id: check-added-large-files, args: [--maxkb, '100']}
+- repo: https://example.org/other
+  hooks:
+  - id: end-of-file-fixer
+";
+
+    #[test]
+    fn a_hook_is_native_where_a_rule_asks_at_least_as_much() {
+        let rest = |policy: &Policy| rest("c", CONFIG, policy).expect("read").expect("some");
+        let left = rest(&Policy::built_in());
+        let kept: Vec<(&str, Vec<&str>)> = left.config["repos"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|repo| {
+                let hooks = repo["hooks"].as_array().expect("a list");
+                let ids = hooks.iter().filter_map(|h| h["id"].as_str()).collect();
+                (repo["repo"].as_str().expect("text"), ids)
+            })
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                (
+                    "https://github.com/pre-commit/pre-commit-hooks",
+                    vec!["check-yaml", "detect-private-key"]
+                ),
+                ("builtin", vec!["check-added-large-files"]),
+                ("https://example.org/other", vec!["end-of-file-fixer"]),
+            ]
+        );
+        assert_eq!(left.config["exclude"], "^vendor/", "the rest of it stays");
+        let head = "apiVersion: stagegate.dev/v1alpha1\nkind: CommitPolicy\nmetadata: {name: p}\n";
+        let suggesting = format!("{head}spec: {{content: {{trailingWhitespace: {{mode: SUGGESTED}}}}}}\n");
+        let suggesting = Policy::read("p", suggesting.as_bytes()).expect("valid");
+        let what_only_warns_stands_for_nothing = rest(&suggesting).ids.contains(&"trailing-whitespace".to_owned());
+        assert!(what_only_warns_stands_for_nothing);
+    }
+
+    #[test]
+    fn a_configuration_that_says_nothing_is_told_from_one_that_is_wrong() {
+        let policy = Policy::built_in();
+        assert_eq!(rest("c", "", &policy), Ok(None));
+        assert_eq!(rest("c", "repos: []\n", &policy), Ok(None));
+        for text in ["repos: [\n", "a: 1\n", "repos: [{repo: x}]\n", "repos: {}\n"] {
+            assert!(rest("c", text, &policy).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_prek_prints_is_findings() {
+        let output = "\
+trim trailing whitespace................................................Skipped
+no foo here..............................................................Failed
+- hook id: no-foo
+- exit code: 1
+
+  a:1:foo
+fine.....................................................................Passed
+writes...................................................................Failed
+- hook id: writes
+- files were modified by this hook
+";
+        let found: Vec<String> = failures(output, Level::Refused)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "hook no-foo hook exit code: 1 | a:1:foo; `prek run no-foo` runs it alone",
+                "hook writes hook files were modified by this hook; `prek run writes` runs it alone",
+            ]
+        );
+        assert!(failures("", Level::Refused).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_output_and_any_configuration_is_read(text in "(?s).{0,200}") {
+            let _ = (failures(&text, Level::Refused), rest("c", &text, &Policy::built_in()));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Keys of an issue tracker: capital letters, a minus and a number, of a project that the policy knows.
+
+use std::collections::BTreeSet;
+
+use super::{Breach, Message, say};
+use crate::commits::finding::Rule;
+use crate::commits::policy::{Mode, Place, Policy};
+
+/// The projects whose keys count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IssueKeys {
+    projects: BTreeSet<String>,
+}
+
+/// What a word is to who looks for keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// A key.
+    Key(String),
+    /// Nearly one, and what is meant.
+    Nearly {
+        /// As it is written.
+        written: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+impl IssueKeys {
+    /// Of these projects.
+    #[must_use]
+    pub fn new(projects: &[String]) -> Self {
+        Self {
+            projects: projects.iter().cloned().collect(),
+        }
+    }
+
+    /// Whether a tracker would take this for a project's key (JIRA's default, and underscores as many sites allow).
+    #[must_use]
+    pub fn is_project(name: &str) -> bool {
+        name.len() >= 2
+            && name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    }
+
+    /// The keys of a line, and what nearly is one.
+    #[must_use]
+    pub fn words(&self, line: &str) -> Vec<Word> {
+        let mut found = Vec::new();
+        for (at, _) in line.match_indices('-') {
+            let (before, after) = (&line[..at], &line[at + 1..]);
+            let begin = before
+                .rfind(|c: char| !in_name(c))
+                .map_or(0, |i| i + before[i..].chars().next().map_or(1, char::len_utf8));
+            let project = &before[begin..];
+            let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+            let number = &after[..digits];
+            // `ABC-1x` and `a-ABC-1` are other words.
+            let ends = !after[digits..].starts_with(in_name);
+            let begins = !before[..begin].ends_with('-');
+            if begins && ends {
+                found.extend(self.word(project, number));
+            }
+        }
+        found
+    }
+
+    fn word(&self, project: &str, number: &str) -> Option<Word> {
+        let known = self.projects.iter().find(|p| p.eq_ignore_ascii_case(project))?;
+        let written = format!("{project}-{number}");
+        if number.is_empty() || number.starts_with('0') {
+            let hint = format!("after `{known}-` comes the issue's number, which begins with 1 to 9");
+            // Where a project's name happens to be a word, `abc-` is no attempt at a key.
+            return (known == project).then_some(Word::Nearly { written, hint });
+        }
+        if known != project {
+            let hint = format!("write it in capitals: {known}-{number}");
+            return Some(Word::Nearly { written, hint });
+        }
+        Some(Word::Key(written))
+    }
+
+    fn example(&self) -> String {
+        let project = self.projects.first().map_or("ABC", String::as_str);
+        format!("{project}-123")
+    }
+}
+
+fn in_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+pub(super) fn check(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
+    let spec = &policy.spec.message.issue_keys;
+    let keys = &policy.keys;
+    if keys.projects.is_empty() {
+        return;
+    }
+    let mut near = None;
+    for place in &spec.places {
+        let lines: Vec<&str> = match place {
+            Place::Subject => vec![&message.subject],
+            Place::Body => message.rest.iter().map(String::as_str).collect(),
+            Place::Trailer => message.trailers.iter().map(|(_, value)| value.as_str()).collect(),
+        };
+        for word in lines.into_iter().flat_map(|line| keys.words(line)) {
+            match word {
+                Word::Key(_) => return,
+                Word::Nearly { written, hint } => near = near.or(Some((written, hint))),
+            }
+        }
+    }
+    if let Some((written, hint)) = near {
+        say(
+            policy,
+            Rule::IssueKey,
+            1,
+            format!("`{written}` is no issue key"),
+            hint,
+            breaches,
+        );
+    } else if spec.mode != Mode::Optional {
+        let places: Vec<&str> = spec
+            .places
+            .iter()
+            .map(|place| match place {
+                Place::Subject => "the subject",
+                Place::Body => "the body",
+                Place::Trailer => "a trailer",
+            })
+            .collect();
+        let fix = match spec.places.first() {
+            Some(Place::Subject) | None => format!("write `{}: what it does`", keys.example()),
+            Some(Place::Body) => format!("name it below the subject, as `for {}`", keys.example()),
+            Some(Place::Trailer) => format!("end the message with `Issue: {}`", keys.example()),
+        };
+        let message = format!("no issue key in {}", places.join(" or "));
+        say(policy, Rule::IssueKey, 1, message, fix, breaches);
+    }
+}

@@ -1,0 +1,286 @@
+//! prek, pinned: it runs the repository's own hooks that have no native equal. Fetched once, by `hooks install`, as the wheel
+//! that its authors publish; a check never downloads.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use super::finding::{Finding, Level, shown};
+use super::hooks::{self, Rest};
+
+/// The version whose verdicts the tests compare with.
+pub const VERSION: &str = "0.5.11";
+/// SHA-256 of its wheels, as the package index has them: Linux on `x86_64` and `aarch64`, macOS on both.
+const WHEELS: [&str; 4] = [
+    "ca78936abfb2793ba9d6b9b4ac0e4eb13189bcfabd16d94c29aa573963bac87f",
+    "1cce91fe6524e1b2dfc4e5f40353caa0b62e2db9ae4b2bab314958027663a712",
+    "2e530bd4c8975c6ac6eae20c70fa54c50714d56279040cc3c2b0bce279c0c84e",
+    "95da482d8f1d3323beea219e95b6bbe31a27d3b14943148d3c4eac94e9f7d7ee",
+];
+/// Bytes of prek's output that are read. Hooks that print more say nothing more to a person.
+const MOST_OUTPUT_BYTES: usize = 1 << 20;
+/// What keeps the installers that prek could start from the network: all of them, in their own words.
+const OFFLINE: [(&str, &str); 8] = [
+    ("GIT_ALLOW_PROTOCOL", "none"),
+    ("PIP_NO_INDEX", "1"),
+    ("UV_OFFLINE", "1"),
+    ("npm_config_offline", "true"),
+    ("CARGO_NET_OFFLINE", "true"),
+    ("GOPROXY", "off"),
+    ("BUNDLE_LOCAL", "true"),
+    ("PREK_NO_FAST_PATH", "1"),
+];
+
+/// Why the hooks did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum PrekError {
+    /// Not there.
+    #[error(
+        "the hooks {hooks} need prek {VERSION}, which is not here, so they did not run; `stagegate hooks install` fetches it"
+    )]
+    Missing {
+        /// Which hooks.
+        hooks: String,
+    },
+    /// It could not be fetched.
+    #[error("cannot fetch prek {VERSION}: {0}")]
+    Fetch(String),
+    /// It could not be started or read.
+    #[error("cannot run {program}: {why}")]
+    Run {
+        /// Where it is.
+        program: PathBuf,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// It ended, and not because a hook found something.
+    #[error("prek did not run the hooks ({status}): {said}")]
+    Broken {
+        /// How.
+        status: ExitStatus,
+        /// Its words.
+        said: String,
+    },
+}
+
+/// Where the pinned prek lies, whether it is there or not.
+#[must_use]
+pub fn program(state: &Path) -> PathBuf {
+    state.join("tools").join(format!("prek-{VERSION}")).join("prek")
+}
+
+/// Fetches prek, unless it is there.
+///
+/// # Errors
+/// It cannot be had, or is not the one that is pinned.
+pub fn fetch(state: &Path) -> Result<PathBuf, PrekError> {
+    let program = program(state);
+    if program.is_file() {
+        return Ok(program);
+    }
+    let place = program.parent().unwrap_or(state).to_owned();
+    let scratch = place.with_extension(format!("fetching-{}", std::process::id()));
+    let fetched = fetch_into(&scratch, &place);
+    // What is left of a fetch that failed is of no use.
+    let _ = std::fs::remove_dir_all(&scratch);
+    fetched?;
+    Ok(program)
+}
+
+fn fetch_into(scratch: &Path, place: &Path) -> Result<(), PrekError> {
+    let io = |doing: &str, path: &Path| {
+        let what = format!("{doing} {}", path.display());
+        move |why: std::io::Error| PrekError::Fetch(format!("{what}: {why}"))
+    };
+    std::fs::create_dir_all(scratch).map_err(io("making", scratch))?;
+    let requirements = scratch.join("requirements.txt");
+    let hashes = WHEELS.map(|hash| format!(" --hash=sha256:{hash}")).concat();
+    std::fs::write(&requirements, format!("prek=={VERSION}{hashes}\n")).map_err(io("writing", &requirements))?;
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+    ])
+    .args(["--only-binary", ":all:", "--require-hashes", "--dest"])
+    .arg(scratch)
+    .arg("--requirement")
+    .arg(&requirements);
+    done(&mut pip)?;
+    let wheel = std::fs::read_dir(scratch)
+        .map_err(io("reading", scratch))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|e| e == "whl"))
+        .ok_or_else(|| PrekError::Fetch("pip downloaded no wheel".to_owned()))?;
+    let unpacked = scratch.join("unpacked");
+    done(
+        Command::new("python3")
+            .args(["-m", "zipfile", "-e"])
+            .arg(&wheel)
+            .arg(&unpacked),
+    )?;
+    let binary = unpacked.join(format!("prek-{VERSION}.data/scripts/prek"));
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&binary, executable).map_err(io("finding", &binary))?;
+    std::fs::create_dir_all(place).map_err(io("making", place))?;
+    std::fs::rename(&binary, place.join("prek")).map_err(io("moving", &binary))
+}
+
+fn done(command: &mut Command) -> Result<(), PrekError> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|why| PrekError::Fetch(format!("python3 cannot be run: {why}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(PrekError::Fetch(
+        said.lines().last().unwrap_or("pip said nothing").to_owned(),
+    ))
+}
+
+/// A configuration in a file of its own, for as long as prek reads it.
+struct Config(PathBuf);
+
+impl Config {
+    fn write(state: &Path, rest: &Rest) -> Result<Self, PrekError> {
+        let place = state.join("tools");
+        let path = place.join(format!("hooks-{}.yaml", std::process::id()));
+        // JSON is YAML.
+        std::fs::create_dir_all(&place)
+            .and_then(|()| std::fs::write(&path, rest.config.to_string()))
+            .map_err(|why| PrekError::Run {
+                program: path.clone(),
+                why,
+            })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        // One that is left behind is of a few hundred bytes, and overwritten some day.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Makes the environments of the hooks, so that no check has to.
+///
+/// # Errors
+/// One of them cannot be made.
+pub fn prepare(state: &Path, root: &Path, rest: &Rest) -> Result<(), PrekError> {
+    let program = &program(state);
+    let config = Config::write(state, rest)?;
+    let output = Command::new(program)
+        .current_dir(root)
+        .arg("prepare-hooks")
+        .arg("-c")
+        .arg(&config.0)
+        .args(["--color", "never", "--no-progress"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|why| PrekError::Run {
+            program: program.to_owned(),
+            why,
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(PrekError::Broken {
+        status: output.status,
+        said: said(&output.stderr),
+    })
+}
+
+/// Hooks that run beside the native rules.
+pub struct Running {
+    child: Child,
+    program: PathBuf,
+    _config: Config,
+}
+
+/// Starts hooks on these files. They are named one by one: asked for what is staged, prek would set aside what is not.
+///
+/// # Errors
+/// It is not there, or cannot be started.
+pub fn start(state: &Path, root: &Path, rest: &Rest, files: &[&[u8]]) -> Result<Running, PrekError> {
+    let program = program(state);
+    if !program.is_file() {
+        return Err(PrekError::Missing {
+            hooks: rest.ids.join(", "),
+        });
+    }
+    let failed = |why| PrekError::Run {
+        program: program.clone(),
+        why,
+    };
+    let config = Config::write(state, rest)?;
+    let mut command = Command::new(&program);
+    command
+        .current_dir(root)
+        .arg("run")
+        .arg("-c")
+        .arg(&config.0)
+        .args(["--color", "never", "--no-progress", "--files0-from", "-"])
+        .envs(OFFLINE)
+        // `SKIP=…` would pass what is asked for.
+        .env_remove("SKIP")
+        .env_remove("PREK_SKIP")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let list: Vec<u8> = files.iter().flat_map(|f| f.iter().copied().chain([0])).collect();
+        // One that ended already says so by its status.
+        let _ = stdin.write_all(&list);
+    }
+    Ok(Running {
+        child,
+        program,
+        _config: config,
+    })
+}
+
+impl Running {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// It broke; that is no pass.
+    pub fn findings(self, level: Level) -> Result<Vec<Finding>, PrekError> {
+        let Self {
+            child,
+            program,
+            _config,
+        } = self;
+        let output = child
+            .wait_with_output()
+            .map_err(|why| PrekError::Run { program, why })?;
+        let printed = &output.stdout[..output.stdout.len().min(MOST_OUTPUT_BYTES)];
+        let findings = hooks::failures(&String::from_utf8_lossy(printed), level);
+        match output.status.code() {
+            Some(0) => Ok(Vec::new()),
+            // One without a hook that failed is none that we understand.
+            Some(1) if !findings.is_empty() => Ok(findings),
+            Some(_) | None => Err(PrekError::Broken {
+                status: output.status,
+                said: said(if output.stderr.is_empty() {
+                    &output.stdout
+                } else {
+                    &output.stderr
+                }),
+            }),
+        }
+    }
+}
+
+fn said(words: &[u8]) -> String {
+    let text = String::from_utf8_lossy(words);
+    let lines: Vec<String> = text.lines().take(5).map(|l| shown(l.as_bytes())).collect();
+    lines.join(" | ")
+}

@@ -1,0 +1,334 @@
+//! The server's side of a push: every ref that it moves, and every commit that is new by it.
+//!
+//! The policy is the protected base's as it is before the push. What a push brings is read from its quarantine; nothing is
+//! written, no program is started, and over the bounds it is refused as a whole.
+
+use git2::Oid;
+
+use super::base::Base;
+use super::examine::{Cut, Examiner};
+use super::finding::{Finding, Level, Rule, shown};
+use super::message::{Branch, Identity};
+use super::repository::{Object, Repository, RepositoryError, short};
+
+/// Refs that one push may move. `git push --mirror` of a large repository has some hundred.
+const MOST_UPDATES: usize = 1_000;
+/// Tags of tags of tags that are followed; git itself makes one.
+const MOST_TAGS_DEEP: usize = 8;
+
+/// A ref that a push moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// What it names now; none if it is new.
+    pub old: Option<Oid>,
+    /// What it will name; none if it is deleted.
+    pub new: Option<Oid>,
+    /// Its full name.
+    pub name: String,
+}
+
+/// What git hands over cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// Not as githooks(5) says.
+    #[error("line {line} is no `OLD NEW REF` as git writes it to pre-receive: `{text}`")]
+    Line {
+        /// Which.
+        line: usize,
+        /// As it is.
+        text: String,
+    },
+    /// The newer object format.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// Reads what git writes to pre-receive's standard input.
+///
+/// # Errors
+/// A line that git does not write, or an object name of the newer format.
+pub fn updates(input: &str) -> Result<Vec<Update>, PushError> {
+    let mut updates = Vec::new();
+    for (line, text) in (1..).zip(input.lines()) {
+        let bad = || PushError::Line {
+            line,
+            text: shown(text.as_bytes()),
+        };
+        let mut words = text.splitn(3, ' ');
+        let (old, new, name) = (words.next(), words.next(), words.next());
+        let (Some(old), Some(new), Some(name)) = (old, new, name) else {
+            return Err(bad());
+        };
+        if old.len() == 64 && new.len() == 64 {
+            return Err(RepositoryError::Sha256.into());
+        }
+        let id = |text: &str| {
+            let hex = text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
+            let id = hex.then(|| Oid::from_str(text).ok()).flatten().ok_or_else(bad)?;
+            Ok::<_, PushError>((!id.is_zero()).then_some(id))
+        };
+        let update = Update {
+            old: id(old)?,
+            new: id(new)?,
+            name: name.to_owned(),
+        };
+        if name.is_empty() || (update.old.is_none() && update.new.is_none()) || line > MOST_UPDATES {
+            return Err(bad());
+        }
+        updates.push(update);
+    }
+    Ok(updates)
+}
+
+/// What a ref is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Branch(Branch),
+    Tag,
+    Notes,
+    Other,
+}
+
+/// Looks at a whole push.
+///
+/// # Errors
+/// Something could not be looked at: the push must be refused.
+pub fn examine(
+    repository: &Repository,
+    base: &Base,
+    updates: &[Update],
+    pusher: &Identity,
+    examiner: &mut Examiner,
+) -> Result<(), Cut> {
+    let refs = repository.refs()?;
+    let since = base.policy.spec.since.as_deref();
+    let since = since.and_then(|name| repository.known_commit(name));
+    let all: Vec<Oid> = refs.iter().map(|(_, id)| *id).collect();
+    let protected: Vec<Oid> = refs
+        .iter()
+        .filter(|(name, _)| base.protects(name))
+        .map(|(_, id)| *id)
+        .collect();
+    let push = Push {
+        repository,
+        base,
+        pusher,
+        hidden: with(all, since),
+        hidden_of_protected: with(protected, since),
+    };
+    // Bounds and names of all refs come before the first file is read.
+    let mut named = Vec::new();
+    for update in updates {
+        if let Some(kind) = push.name(update, examiner) {
+            named.push((update, kind));
+        }
+    }
+    for (update, kind) in named {
+        push.update(update, kind, examiner)?;
+    }
+    Ok(())
+}
+
+fn with(mut ids: Vec<Oid>, more: Option<Oid>) -> Vec<Oid> {
+    ids.extend(more);
+    ids
+}
+
+struct Push<'a> {
+    repository: &'a Repository,
+    base: &'a Base,
+    pusher: &'a Identity,
+    /// What was checked before: all that some ref reaches.
+    hidden: Vec<Oid>,
+    /// The same for protected branches: what a topic branch was allowed (a `fixup!`) is looked at again when it arrives.
+    hidden_of_protected: Vec<Oid>,
+}
+
+impl Push<'_> {
+    /// What a ref is for, if it may be pushed at all.
+    fn name(&self, update: &Update, examiner: &mut Examiner) -> Option<Kind> {
+        let name = update.name.as_str();
+        let kind = if name.starts_with("refs/heads/") {
+            Kind::Branch(if self.base.protects(name) {
+                Branch::Protected
+            } else {
+                Branch::Topic
+            })
+        } else if name.starts_with("refs/tags/") {
+            Kind::Tag
+        } else if name.starts_with("refs/notes/") {
+            Kind::Notes
+        } else if self.base.policy.allowed_refs.is_match(name) && !name.starts_with("refs/replace/") {
+            Kind::Other
+        } else {
+            let (why, fix) = if name.starts_with("refs/replace/") {
+                ("replaces objects for all who fetch it", "commit the change instead")
+            } else {
+                (
+                    "is no branch, tag or note",
+                    "push to refs/heads/ or refs/tags/; an owner adds others to `refs.allow`",
+                )
+            };
+            examiner.found(refused(Rule::RefName, name, why, fix));
+            return None;
+        };
+        Some(kind)
+    }
+
+    fn update(&self, update: &Update, kind: Kind, examiner: &mut Examiner) -> Result<(), Cut> {
+        let Update { old, new, name } = update;
+        if let Some(finding) = self.moved(update, kind) {
+            examiner.found(finding);
+        }
+        let Some(new) = *new else { return Ok(()) };
+        if *old == Some(new) {
+            return Ok(());
+        }
+        let tip = self.peeled(new, examiner)?;
+        match (kind, self.repository.object(tip)?) {
+            (_, Object::Commit) => self.commits(tip, kind, examiner),
+            (Kind::Branch(_) | Kind::Notes, _) => {
+                let fix = "a branch names a commit; push the object as a tag if it must travel";
+                examiner.found(refused(Rule::RefName, name, "names no commit", fix));
+                Ok(())
+            }
+            (_, Object::Tree) => {
+                let shown = short(tip);
+                for change in self.repository.files_of_tree(tip)? {
+                    examiner.file(Some(&shown), &change)?;
+                }
+                Ok(())
+            }
+            (_, Object::Blob | Object::Tag { .. }) => {
+                let change = super::repository::Change {
+                    path: name.as_bytes().to_vec(),
+                    mode: super::content::Mode::Regular,
+                    id: tip,
+                };
+                examiner.file(Some(&short(tip)), &change)
+            }
+        }
+    }
+
+    /// What is wrong with where a ref goes.
+    fn moved(&self, update: &Update, kind: Kind) -> Option<Finding> {
+        let Update { old, new, name } = update;
+        let binding = matches!(kind, Kind::Branch(Branch::Protected) | Kind::Tag);
+        if !binding || self.base.may_rewind(name) {
+            return None;
+        }
+        let fix = "an owner allows it by `refs.mayRewind` in the policy";
+        match (*old, *new) {
+            (Some(_), None) => Some(refused(Rule::RefDelete, name, "would be deleted", fix)),
+            (Some(old), Some(new)) if old == new => None,
+            (Some(_), Some(_)) if kind == Kind::Tag => {
+                let what = "would name something else than those have who fetched it";
+                Some(refused(
+                    Rule::RefRewind,
+                    name,
+                    what,
+                    "give the new tag a name of its own",
+                ))
+            }
+            (Some(old), Some(new)) if !self.repository.is_ancestor(old, new) => {
+                let what = format!("would lose {}", short(old));
+                Some(refused(
+                    Rule::RefRewind,
+                    name,
+                    &what,
+                    "rebase onto it, or revert what is wrong",
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a tag leads to in the end; what the tags on the way say is looked at.
+    fn peeled(&self, id: Oid, examiner: &mut Examiner) -> Result<Oid, Cut> {
+        let mut id = id;
+        for _ in 0..MOST_TAGS_DEEP {
+            match self.repository.object(id)? {
+                Object::Tag { message, target } => {
+                    examiner.secrets_of_text(&short(id), &message);
+                    id = target;
+                }
+                Object::Commit | Object::Tree | Object::Blob => return Ok(id),
+            }
+        }
+        Err(Cut::Over(format!("{MOST_TAGS_DEEP} tags name one another")))
+    }
+
+    fn commits(&self, tip: Oid, kind: Kind, examiner: &mut Examiner) -> Result<(), Cut> {
+        let (branch, hidden) = match kind {
+            Kind::Branch(Branch::Protected) => (Branch::Protected, &self.hidden_of_protected),
+            Kind::Branch(Branch::Topic) | Kind::Tag | Kind::Notes | Kind::Other => (Branch::Topic, &self.hidden),
+        };
+        // A branch from where another is has nothing new, and needs no walk.
+        if hidden.contains(&tip) {
+            return Ok(());
+        }
+        let left = examiner.commits_left();
+        let Ok(new) = self.repository.between(&[tip], hidden, left)? else {
+            return Err(Cut::Over(format!("more than {left} commits are new")));
+        };
+        for id in new {
+            if kind == Kind::Notes {
+                // git writes the messages of notes itself.
+                examiner.content_of(id)?;
+            } else {
+                examiner.commit(id, branch, self.pusher)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refused(rule: Rule, name: &str, message: &str, fix: &str) -> Finding {
+    Finding {
+        rule,
+        level: Level::Refused,
+        commit: Some(name.to_owned()),
+        path: None,
+        line: 0,
+        column: 0,
+        message: message.to_owned(),
+        fix: fix.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_writes_is_read_and_nothing_else_is() {
+        let (zero, one) = ("0".repeat(40), "1".repeat(40));
+        let read = updates(&format!("{zero} {one} refs/heads/a b\n{one} {zero} refs/tags/v1\n")).expect("read");
+        assert_eq!(read.len(), 2);
+        assert_eq!((read[0].old, read[0].name.as_str()), (None, "refs/heads/a b"));
+        assert_eq!(read[1].new, None);
+        assert_eq!(updates("").expect("read"), []);
+        for text in [
+            "x",
+            &format!("{zero} {zero} refs/heads/a"),
+            &format!("{zero} {one}"),
+            &format!("{zero} {one} "),
+            &format!("{zero} {} refs/heads/a", "g".repeat(40)),
+            &format!("{zero} {} refs/heads/a", "1".repeat(39)),
+        ] {
+            assert!(matches!(updates(text), Err(PushError::Line { .. })), "{text}");
+        }
+        let sha256 = format!("{} {} refs/heads/a", "0".repeat(64), "1".repeat(64));
+        assert!(matches!(
+            updates(&sha256),
+            Err(PushError::Repository(RepositoryError::Sha256))
+        ));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_input_is_updates_or_an_error(text in "(?s).{0,200}") {
+            let _ = updates(&text);
+        }
+    }
+}

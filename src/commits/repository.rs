@@ -1,0 +1,497 @@
+//! Reading git: what is staged, which commits are new, what each changes. Nothing here writes: a ref that libgit2 writes inside
+//! a push's quarantine stays when the push is refused, and leads nowhere (pygit2#676, git-lfs#4686).
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+
+use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Sort, Tree};
+
+use super::content::Mode;
+
+/// Characters of a commit's name that are shown. Ten tell apart the commits of the largest repositories.
+const SHORT: usize = 10;
+
+/// Why git could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// None here.
+    #[error("this is no git repository; run the command inside one")]
+    NoRepository,
+    /// The newer object format.
+    #[error("this repository names its objects by SHA-256, which is not supported yet; nothing was checked")]
+    Sha256,
+    /// A clone without its history.
+    #[error(
+        "this repository is a shallow clone, so which commits are new cannot be known; `git fetch --unshallow` mends it"
+    )]
+    Shallow,
+    /// Not a range.
+    #[error("`{0}` names no range of commits; write A..B, as origin/main..HEAD")]
+    Range(String),
+    /// Anything else.
+    #[error("cannot {doing}: {why}")]
+    Git {
+        /// What was tried.
+        doing: String,
+        /// What libgit2 said.
+        why: git2::Error,
+    },
+}
+
+fn failed(doing: impl Into<String>) -> impl FnOnce(git2::Error) -> RepositoryError {
+    let doing = doing.into();
+    move |why| RepositoryError::Git { doing, why }
+}
+
+/// A repository that is only read.
+pub struct Repository {
+    git: git2::Repository,
+}
+
+/// A file as a commit or the index has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Change {
+    /// Its name, from the root.
+    pub path: Vec<u8>,
+    /// Its mode.
+    pub mode: Mode,
+    /// Its content.
+    pub id: Oid,
+}
+
+/// A commit, as far as rules ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitFacts {
+    /// How many parents it has.
+    pub parents: usize,
+    /// Its message, as it is stored.
+    pub message: Vec<u8>,
+    /// The encoding that it names.
+    pub encoding: Option<String>,
+    /// What it changes: of a merge, only what is as in none of its parents.
+    pub changes: Vec<Change>,
+}
+
+/// More commits than may be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+impl Repository {
+    /// The repository that git's variables name (`GIT_DIR`, `GIT_INDEX_FILE`, and inside a push `GIT_OBJECT_DIRECTORY`, without
+    /// which none of its objects is seen), else the one around the working directory.
+    ///
+    /// # Errors
+    /// There is none, or it is of a kind that is not supported.
+    pub fn open() -> Result<Self, RepositoryError> {
+        match git2::Repository::open_from_env() {
+            Ok(git) => Ok(Self { git }),
+            Err(why) if why.code() == ErrorCode::NotFound => Err(RepositoryError::NoRepository),
+            Err(why)
+                if why.message().to_lowercase().contains("object format") || why.message().contains("objectformat") =>
+            {
+                Err(RepositoryError::Sha256)
+            }
+            Err(why) => Err(failed("open the repository")(why)),
+        }
+    }
+
+    /// Whether part of its history is missing.
+    #[must_use]
+    pub fn is_shallow(&self) -> bool {
+        self.git.is_shallow()
+    }
+
+    /// The directory of its checkout.
+    #[must_use]
+    pub fn workdir(&self) -> Option<PathBuf> {
+        self.git.workdir().map(std::path::Path::to_owned)
+    }
+
+    /// Whether a merge is being committed, so that its commit will have two parents or more.
+    #[must_use]
+    pub fn is_merging(&self) -> bool {
+        self.git.path().join("MERGE_HEAD").exists()
+    }
+
+    /// The branch that is checked out, without `refs/heads/`.
+    #[must_use]
+    pub fn branch(&self) -> Option<String> {
+        let head = self.git.find_reference("HEAD").ok()?;
+        let target = head.symbolic_target().ok()??;
+        Some(target.strip_prefix("refs/heads/")?.to_owned())
+    }
+
+    /// A setting of git's.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.git.config().ok()?.get_string(name).ok()
+    }
+
+    /// What is staged: all that differs from HEAD and is not deleted.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn staged(&self) -> Result<Vec<Change>, RepositoryError> {
+        let head = match self.git.head() {
+            Ok(head) => Some(head.peel_to_tree().map_err(failed("read HEAD"))?),
+            Err(why) if matches!(why.code(), ErrorCode::UnbornBranch | ErrorCode::NotFound) => None,
+            Err(why) => return Err(failed("read HEAD")(why)),
+        };
+        let index = self.git.index().map_err(failed("read the index"))?;
+        let diff = self
+            .git
+            .diff_tree_to_index(head.as_ref(), Some(&index), Some(&mut plain_diff()));
+        Ok(changes(&diff.map_err(failed("compare the index with HEAD"))?))
+    }
+
+    /// All that git tracks, as the index has it.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn tracked(&self) -> Result<Vec<Change>, RepositoryError> {
+        let index = self.git.index().map_err(failed("read the index"))?;
+        let entries = index.iter().filter(|e| !e.id.is_zero());
+        Ok(entries
+            .map(|e| Change {
+                path: e.path,
+                mode: Mode::of(e.mode),
+                id: e.id,
+            })
+            .collect())
+    }
+
+    /// The names in these directories of the index; the root is the empty path.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn tracked_names(
+        &self,
+        directories: &HashSet<Vec<u8>>,
+    ) -> Result<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>, RepositoryError> {
+        let index = self.git.index().map_err(failed("read the index"))?;
+        let mut names: HashMap<Vec<u8>, BTreeSet<Vec<u8>>> = HashMap::new();
+        for entry in index.iter() {
+            let mut begin = 0;
+            for part in entry.path.split(|b| *b == b'/') {
+                let directory = &entry.path[..begin.max(1) - 1];
+                if directories.contains(directory) {
+                    names.entry(directory.to_vec()).or_default().insert(part.to_vec());
+                }
+                begin += part.len() + 1;
+            }
+        }
+        Ok(names)
+    }
+
+    /// The same of a commit.
+    ///
+    /// # Errors
+    /// Its tree cannot be read.
+    pub fn committed_names(
+        &self,
+        commit: Oid,
+        directories: &HashSet<Vec<u8>>,
+    ) -> Result<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>, RepositoryError> {
+        let commit = self.git.find_commit(commit).map_err(failed("read a commit"))?;
+        let root = commit.tree().map_err(failed("read a commit's tree"))?;
+        let mut names = HashMap::new();
+        for directory in directories {
+            let Some(tree) = self.tree_at(&root, directory)? else {
+                continue;
+            };
+            let there = tree.iter().map(|e| e.name_bytes().to_vec()).collect();
+            names.insert(directory.clone(), there);
+        }
+        Ok(names)
+    }
+
+    fn tree_at<'r>(&'r self, root: &Tree<'r>, directory: &[u8]) -> Result<Option<Tree<'r>>, RepositoryError> {
+        let mut tree = root.clone();
+        for part in directory.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            let Some(id) = tree.iter().find(|e| e.name_bytes() == part).map(|e| e.id()) else {
+                return Ok(None);
+            };
+            tree = self.git.find_tree(id).map_err(failed("read a tree"))?;
+        }
+        Ok(Some(tree))
+    }
+
+    /// The size of an object.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn size(&self, id: Oid) -> Result<u64, RepositoryError> {
+        let odb = self.git.odb().map_err(failed("read objects"))?;
+        let (size, _) = odb.read_header(id).map_err(failed(format!("read object {id}")))?;
+        Ok(size as u64)
+    }
+
+    /// A file's content.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn content(&self, id: Oid) -> Result<Vec<u8>, RepositoryError> {
+        let blob = self.git.find_blob(id).map_err(failed(format!("read object {id}")))?;
+        Ok(blob.content().to_vec())
+    }
+
+    /// A commit.
+    ///
+    /// # Errors
+    /// It or a tree of it cannot be read.
+    pub fn commit(&self, id: Oid) -> Result<CommitFacts, RepositoryError> {
+        let doing = || format!("read commit {id}");
+        let commit = self.git.find_commit(id).map_err(failed(doing()))?;
+        let tree = commit.tree().map_err(failed(doing()))?;
+        let mut of_all: Option<Vec<Change>> = None;
+        for parent in commit.parents() {
+            let before = parent.tree().map_err(failed(doing()))?;
+            let changed = self.changed(Some(&before), &tree)?;
+            of_all = Some(match of_all {
+                None => changed,
+                Some(so_far) => {
+                    let changed: HashSet<Change> = changed.into_iter().collect();
+                    so_far.into_iter().filter(|c| changed.contains(c)).collect()
+                }
+            });
+        }
+        let changes = match of_all {
+            Some(changes) => changes,
+            None => self.changed(None, &tree)?,
+        };
+        Ok(CommitFacts {
+            parents: commit.parent_count(),
+            message: self.message(id)?,
+            encoding: commit.message_encoding().ok().flatten().map(str::to_owned),
+            changes,
+        })
+    }
+
+    /// A commit's message with all its bytes: libgit2's own ends at the first that is zero.
+    fn message(&self, id: Oid) -> Result<Vec<u8>, RepositoryError> {
+        let odb = self.git.odb().map_err(failed("read objects"))?;
+        let raw = odb.read(id).map_err(failed(format!("read commit {id}")))?;
+        let begin = raw.data().windows(2).position(|pair| pair == b"\n\n");
+        Ok(begin.map_or(Vec::new(), |at| raw.data()[at + 2..].to_vec()))
+    }
+
+    fn changed(&self, before: Option<&Tree>, after: &Tree) -> Result<Vec<Change>, RepositoryError> {
+        let diff = self.git.diff_tree_to_tree(before, Some(after), Some(&mut plain_diff()));
+        Ok(changes(&diff.map_err(failed("compare two trees"))?))
+    }
+
+    /// Every file below a tree.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn files_of_tree(&self, id: Oid) -> Result<Vec<Change>, RepositoryError> {
+        let tree = self.git.find_tree(id).map_err(failed(format!("read tree {id}")))?;
+        self.changed(None, &tree)
+    }
+
+    /// The signature under a commit, with what it signs.
+    #[must_use]
+    pub fn signature(&self, id: Oid) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (signature, signed) = self.git.extract_signature(&id, None).ok()?;
+        Some((signature.to_vec(), signed.to_vec()))
+    }
+
+    /// Whether one commit can be reached from another.
+    #[must_use]
+    pub fn is_ancestor(&self, ancestor: Oid, of: Oid) -> bool {
+        ancestor == of || self.git.graph_descendant_of(of, ancestor).unwrap_or(false)
+    }
+
+    /// A commit by its full name, if it is here.
+    #[must_use]
+    pub fn known_commit(&self, name: &str) -> Option<Oid> {
+        let id = Oid::from_str(name).ok()?;
+        self.git.find_commit(id).ok().map(|c| c.id())
+    }
+
+    /// What can be reached from `tips` and not from `hidden`, the oldest first, if it is at most so many.
+    ///
+    /// # Errors
+    /// History cannot be read.
+    pub fn between(
+        &self,
+        tips: &[Oid],
+        hidden: &[Oid],
+        most: usize,
+    ) -> Result<Result<Vec<Oid>, TooMany>, RepositoryError> {
+        let doing = "walk through history";
+        // Looked at twice: to sort it, libgit2 has to read all of it first.
+        for sort in [Sort::NONE, Sort::TOPOLOGICAL | Sort::REVERSE] {
+            let mut walk = self.git.revwalk().map_err(failed(doing))?;
+            walk.set_sorting(sort).map_err(failed(doing))?;
+            for tip in tips {
+                walk.push(*tip).map_err(failed(doing))?;
+            }
+            for hide in hidden {
+                walk.hide(*hide).map_err(failed(doing))?;
+            }
+            let ids: Result<Vec<Oid>, _> = walk.take(most + 1).collect();
+            let ids = ids.map_err(failed(doing))?;
+            if ids.len() > most {
+                return Ok(Err(TooMany));
+            }
+            if ids.is_empty() || sort != Sort::NONE {
+                return Ok(Ok(ids));
+            }
+        }
+        Ok(Ok(Vec::new()))
+    }
+
+    /// The two ends of `A..B`.
+    ///
+    /// # Errors
+    /// It is no range of commits.
+    pub fn range(&self, text: &str) -> Result<(Oid, Oid), RepositoryError> {
+        let bad = || RepositoryError::Range(text.to_owned());
+        if !text.contains("..") || text.contains("...") {
+            return Err(bad());
+        }
+        let spec = self.git.revparse(text).map_err(|_| bad())?;
+        let end = |object: Option<&git2::Object>| Some(object?.peel_to_commit().ok()?.id());
+        match (end(spec.from()), end(spec.to())) {
+            (Some(from), Some(to)) => Ok((from, to)),
+            _ => Err(bad()),
+        }
+    }
+
+    /// Every ref with the commit that it leads to. Those that lead to none (a tag of a file) are left out, and symbolic ones,
+    /// for what they name is there, too.
+    ///
+    /// # Errors
+    /// Refs cannot be read.
+    pub fn refs(&self) -> Result<Vec<(String, Oid)>, RepositoryError> {
+        let mut found = Vec::new();
+        for reference in self.git.references().map_err(failed("read refs"))? {
+            // One that leads nowhere hides nothing.
+            let Ok(reference) = reference else { continue };
+            if reference.target().is_none() {
+                continue;
+            }
+            if let Ok(commit) = reference.peel_to_commit() {
+                let name = String::from_utf8_lossy(reference.name_bytes()).into_owned();
+                found.push((name, commit.id()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a ref names, also by way of others.
+    #[must_use]
+    pub fn resolved(&self, name: &str) -> Option<(String, Oid)> {
+        let reference = self.git.find_reference(name).ok()?.resolve().ok()?;
+        Some((reference.name().ok()?.to_owned(), reference.target()?))
+    }
+
+    /// What a symbolic ref names, whether that is there or not.
+    #[must_use]
+    pub fn symbolic(&self, name: &str) -> Option<String> {
+        let reference = self.git.find_reference(name).ok()?;
+        reference.symbolic_target().ok().flatten().map(str::to_owned)
+    }
+
+    /// A file of a commit.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn file(&self, commit: Oid, path: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
+        let doing = || format!("read {path} of commit {commit}");
+        let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
+        let tree = commit.tree().map_err(failed(doing()))?;
+        match tree.get_path(std::path::Path::new(path)) {
+            Ok(entry) if entry.kind() == Some(ObjectType::Blob) => Ok(Some(self.content(entry.id())?)),
+            Ok(_) => Ok(None),
+            Err(why) if why.code() == ErrorCode::NotFound => Ok(None),
+            Err(why) => Err(failed(doing())(why)),
+        }
+    }
+
+    /// What an object is, and for a tag what it says and leads to.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn object(&self, id: Oid) -> Result<Object, RepositoryError> {
+        let object = self
+            .git
+            .find_object(id, None)
+            .map_err(failed(format!("read object {id}")))?;
+        Ok(match object.kind() {
+            Some(ObjectType::Commit) => Object::Commit,
+            Some(ObjectType::Tree) => Object::Tree,
+            Some(ObjectType::Tag) => {
+                let tag = object.as_tag();
+                Object::Tag {
+                    message: tag.and_then(git2::Tag::message_bytes).unwrap_or_default().to_vec(),
+                    target: tag.map_or(id, git2::Tag::target_id),
+                }
+            }
+            Some(ObjectType::Blob | ObjectType::Any) | None => Object::Blob,
+        })
+    }
+
+    /// Names of the remotes.
+    #[must_use]
+    pub fn remotes(&self) -> Vec<String> {
+        let names = self.git.remotes();
+        names
+            .iter()
+            .flat_map(|all| all.iter())
+            .filter_map(|n| n.ok().flatten().map(str::to_owned))
+            .collect()
+    }
+}
+
+/// An object that a ref can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A commit.
+    Commit,
+    /// A directory.
+    Tree,
+    /// A file.
+    Blob,
+    /// An annotated tag.
+    Tag {
+        /// What it says.
+        message: Vec<u8>,
+        /// What it names.
+        target: Oid,
+    },
+}
+
+/// A commit's name as it is shown.
+#[must_use]
+pub fn short(id: Oid) -> String {
+    let mut name = id.to_string();
+    name.truncate(SHORT);
+    name
+}
+
+fn plain_diff() -> DiffOptions {
+    let mut options = DiffOptions::new();
+    options
+        .include_typechange(true)
+        .context_lines(0)
+        .skip_binary_check(true);
+    options
+}
+
+fn changes(diff: &git2::Diff) -> Vec<Change> {
+    let there = diff.deltas().filter(|d| d.status() != Delta::Deleted);
+    there
+        .filter_map(|delta| {
+            let file = delta.new_file();
+            // What is only announced (`git add --intent-to-add`) has no content yet.
+            let announced = file.id().is_zero();
+            (!announced).then(|| Change {
+                path: file.path_bytes().unwrap_or_default().to_vec(),
+                mode: Mode::of(u32::from(file.mode())),
+                id: file.id(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,436 @@
+//! What a push brings, as the server sees it.
+
+use super::{HEAD, World};
+
+/// T2 to T9: the hook of the clone is one of many ways in, and the server's verdict is the same for all.
+#[test]
+fn every_way_around_the_clones_hooks_ends_at_the_server() {
+    let world = World::new(Some("content: {}"));
+    world.clone.sh("$STAGEGATE hooks install 2>/dev/null");
+    let bad = "printf 'blank \\n' >bad; git add bad";
+    let elsewhere = format!(
+        "git checkout -q --detach; {bad}; git commit -qnm 'Bad'; B=$(git rev-parse HEAD); git checkout -q topic"
+    );
+    for (case, script) in [
+        ("T2 --no-verify", format!("{bad}; git commit -qnm 'Bad'")),
+        ("T3 cherry-pick", format!("{elsewhere}; git cherry-pick $B >/dev/null")),
+        (
+            "T4 rebase",
+            format!("printf 'x\\n' >x; git add x; git commit -qm 'X'; git checkout -qb other main; {bad}; git commit -qnm 'Bad'; \
+                     git rebase -q topic; git checkout -q topic; git reset -q --hard other; git branch -qD other"),
+        ),
+        (
+            "T5 revert",
+            format!("{bad}; git commit -qnm 'Bad'; git rm -q bad; git commit -qm 'Remove it'; git revert --no-edit HEAD >/dev/null"),
+        ),
+        ("T6 am", format!("{elsewhere}; git format-patch -q -1 $B --stdout >../p; git am -q ../p")),
+        (
+            "T7 commit-tree",
+            format!("{bad}; C=$(git commit-tree -p HEAD -m 'Bad' $(git write-tree)); git reset -q --hard $C"),
+        ),
+        (
+            "T8 fast-import",
+            "printf 'commit refs/heads/fast\\ncommitter D <d@example.org> 1700000000 +0000\\ndata 4\\nBad\\nfrom refs/heads/topic\\n\
+             M 100644 inline bad\\ndata 7\\nblank \\n\\n' | git fast-import --quiet; git reset -q --hard fast; git branch -qD fast"
+                .to_owned(),
+        ),
+        ("T9 core.hooksPath", format!("{bad}; git -c core.hooksPath=/dev/null commit -qm 'Bad'")),
+    ] {
+        let said = world.expect(case, &script, Some("trailing-whitespace"));
+        assert!(said.all.contains("bad:1:6 trailing-whitespace blanks at the end of the line"), "{case}: {}", said.all);
+    }
+}
+
+/// T12, T13, T17: a pushed policy judges what comes after it, never itself.
+#[test]
+fn the_policy_is_the_bases_from_before_the_push() {
+    let world = World::new(Some("content: {largeFile: {limitKib: 1}}"));
+    let off = "message: {subject: {mode: OPTIONAL}}, content: {exclude: ['**'], privateKey: {mode: OPTIONAL}, largeFile: {mode: OPTIONAL}}";
+    let policy = format!("{HEAD}spec: {{{off}}}\n");
+    let loosen = format!("cat >hooks/policy.yaml <<'X'\n{policy}X\n");
+    world.expect(
+        "T12",
+        "git rm -q hooks/policy.yaml; echo $KEY >k; git add k; git commit -qm 'Remove the policy'",
+        Some("private-key"),
+    );
+    world.expect(
+        "T13",
+        &format!("{loosen} echo $KEY >k; git add .; git commit -qm 'Loosen the policy'"),
+        Some("private-key"),
+    );
+    world.expect(
+        "T13 two commits",
+        &format!("{loosen} git add .; git commit -qm 'Loosen'; head -c 3000 /dev/zero >big; git add big; git commit -qm 'Use it'"),
+        Some("large-file"),
+    );
+    // T17: merged by whom the server lets merge, it holds for the next push.
+    world.clone.sh(&format!(
+        "git checkout -qf main; git reset -q --hard origin/main; {loosen} git commit -qam 'Loosen the policy'"
+    ));
+    let said = world.push("main");
+    assert!(said.ok(), "{}", said.all);
+    world.expect(
+        "T17",
+        "head -c 3000 /dev/zero >big; git add big; git commit -qm 'Use it'",
+        None,
+    );
+}
+
+/// T14 and T15: what a push configures is not run.
+#[test]
+fn nothing_that_is_pushed_is_executed() {
+    let world = World::new(None);
+    let hook =
+        "repos: [{repo: local, hooks: [{id: x, name: x, language: system, always_run: true, entry: touch PWNED}]}]";
+    let script = format!(
+        "mkdir sub; echo '{hook}' >.pre-commit-config.yaml; cp .pre-commit-config.yaml sub/; \
+         printf '[[repos]]\\nrepo = \"local\"\\nhooks = [{{id=\"x\",name=\"x\",language=\"system\",always_run=true,entry=\"touch PWNED\"}}]\\n' >prek.toml; \
+         printf '[alias]\\n' >.gitconfig; git add .; git commit -qm 'Bring hooks'"
+    );
+    world.expect("T14, T15", &script, None);
+    let found = world.clone.sh("find .. -name PWNED");
+    assert_eq!(found, "");
+}
+
+/// T10, T16: without a policy content refuses and messages suggest.
+#[test]
+fn a_first_push_to_an_empty_repository_is_checked_by_the_built_in_policy() {
+    let world = World::empty();
+    world
+        .clone
+        .sh("echo \"$KEY\" >k; git add k; git commit -qm 'Begin with a key.'");
+    let said = world.push("main");
+    assert!(!said.ok() && said.all.contains("k:1:6 private-key"), "{}", said.all);
+    assert!(
+        said.all
+            .contains("policy: built in, since the repository has no branch yet"),
+        "{}",
+        said.all
+    );
+    world
+        .clone
+        .sh("echo x >k; git add k; git commit -q --amend -m 'Begin without a key.'");
+    let said = world.push("main");
+    assert!(said.ok(), "{}", said.all);
+    assert!(
+        said.all.contains("subject (suggested) the subject ends in a full stop"),
+        "{}",
+        said.all
+    );
+}
+
+/// T18: a policy that cannot be read is an error, never a pass; and none is let in.
+#[test]
+fn an_unreadable_policy_refuses() {
+    let world = World::new(Some("content: {}"));
+    world.expect(
+        "T18",
+        "printf 'a: [\\n' >hooks/policy.yaml; git commit -qam 'Break the policy'",
+        Some("policy-file"),
+    );
+    // One that came in before the hook was there.
+    world.hook("exit 0");
+    world.clone.sh("git checkout -qf main; printf 'spec: {\\n' >hooks/policy.yaml; git commit -qam 'Break the policy'; git push -q origin main");
+    world.hook("exec \"$STAGEGATE\" pre-receive");
+    world.clone.sh("printf x >x; git add x; git commit -qm 'Clean'");
+    let said = world.push("main");
+    assert!(
+        !said.ok() && said.all.contains("the commit policy is not valid"),
+        "{}",
+        said.all
+    );
+    let mended = world.root.path().join("mended.yaml");
+    std::fs::write(&mended, format!("{HEAD}spec: {{}}\n")).expect("written");
+    world.hook(&format!(
+        "exec \"$STAGEGATE\" pre-receive --policy '{}'",
+        mended.display()
+    ));
+    world.clone.sh(
+        "printf 'x\\n' >x; cp ../mended.yaml hooks/policy.yaml; git add .; git commit -q --amend -m 'Mend the policy'",
+    );
+    let said = world.push("main");
+    assert!(said.ok(), "{}", said.all);
+    world.hook("exec \"$STAGEGATE\" pre-receive");
+    world.expect("mended", "echo x >y; git add .; git commit -qm 'Go on'", None);
+}
+
+/// T19 to T33.
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn what_files_hold_is_seen_in_git_itself() {
+    let world = World::new(None);
+    let commit = "git add -A; git commit -qm 'Change'";
+    let conflict = "printf '%s\\n' '<<<<<<< a' x '=======' y '>>>>>>> b' >f";
+    let pointer =
+        "printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%064d\\nsize 12345678\\n' 7 >big.bin";
+    let tree = |entry: &str| {
+        format!(
+            "B=$(printf 'x\\n' | git hash-object -w --stdin); T=$(printf '100644 blob %s\\t%s\\n' $B {entry} | git mktree); \
+             C=$(printf '040000 tree %s\\t%s\\n' $T .GIT | git mktree); git reset -q --soft $(git commit-tree -p HEAD -m 'Change' $C)"
+        )
+    };
+    let rows: [(&str, String, Option<&str>); 30] = [
+        (
+            "T19 2 MB",
+            format!("head -c 2000000 /dev/zero >big; {commit}"),
+            Some("large-file"),
+        ),
+        (
+            "T20 with the attribute and no pointer",
+            format!("echo '*.bin filter=lfs' >.gitattributes; head -c 2000000 /dev/zero >big.bin; {commit}"),
+            Some("large-file"),
+        ),
+        ("T21 a pointer", format!("{pointer}; {commit}"), None),
+        (
+            "a pointer that is none",
+            format!("{pointer}; sed -i 's/oid/Oid/' big.bin; {commit}"),
+            Some("lfs-pointer"),
+        ),
+        (
+            "T22 conflict markers",
+            format!("{conflict}; {commit}"),
+            Some("conflict-marker"),
+        ),
+        (
+            "T23 a heading",
+            format!("printf 'Heading\\n=======\\n' >f.rst; {commit}"),
+            None,
+        ),
+        (
+            "T24 working-tree-encoding",
+            format!(
+                "echo 'k working-tree-encoding=UTF-16' >.gitattributes; echo \"$KEY\" | iconv -t UTF-16 >k; {commit}"
+            ),
+            Some("private-key"),
+        ),
+        (
+            "T24 UTF-16 itself",
+            format!("echo \"$KEY\" | iconv -t UTF-16LE >k; {commit}"),
+            Some("private-key"),
+        ),
+        (
+            "T25 added and removed",
+            format!("echo \"$KEY\" >k; {commit}; git rm -q k; git commit -qm 'Remove it'"),
+            Some("private-key"),
+        ),
+        (
+            "T26 an evil merge",
+            format!(
+                "git checkout -qb side; echo s >s; {commit}; git checkout -q topic; echo t >t; {commit}; git merge -q --no-commit side; \
+                 echo \"$KEY\" >k; {commit}; git branch -qD side"
+            ),
+            Some("private-key"),
+        ),
+        (
+            "a merge of clean parents",
+            format!(
+                "git checkout -qb side; echo s >s; {commit}; git checkout -q topic; echo t >t; {commit}; git merge -q -m 'Merge' side; \
+                 git branch -qD side"
+            ),
+            None,
+        ),
+        (
+            "T28 export-ignore",
+            format!("echo 'k export-ignore' >.gitattributes; echo \"$KEY\" >k; {commit}"),
+            Some("private-key"),
+        ),
+        (
+            "a key in a message",
+            "echo x >x; git add x; git commit -qm 'Change' -m \"$KEY\"".to_owned(),
+            Some("private-key"),
+        ),
+        ("T29 CRLF", format!("printf 'a\\r\\nb\\r\\n' >f; {commit}"), None),
+        (
+            "T29 mixed",
+            format!("printf 'a\\r\\nb\\n' >f; {commit}"),
+            Some("line-endings"),
+        ),
+        ("T29 BOM", format!("printf '\\357\\273\\277a\\n' >f; {commit}"), None),
+        (
+            "T29 no final newline",
+            format!("printf a >f; {commit}"),
+            Some("end-of-file"),
+        ),
+        ("T29 an empty file", format!(": >f; {commit}"), None),
+        (
+            "T29 50 MB",
+            format!("head -c 50000000 /dev/zero >f; {commit}"),
+            Some("large-file"),
+        ),
+        (
+            "T30 names",
+            format!(
+                "for n in 'a b' \"q'uote\\\"\" \"$(printf 'new\\nline')\" '$(touch PWN)' -rf \"$(printf '\\377')\"; do printf 'x\\n' >\"./$n\"; done; {commit}"
+            ),
+            None,
+        ),
+        (
+            "T30 a finding in one",
+            format!("printf x >\"$(printf 'new\\nline\\033[31m')\"; {commit}"),
+            Some("end-of-file"),
+        ),
+        (
+            "T31 an absolute link",
+            format!("ln -s /etc/passwd l; {commit}"),
+            Some("symlink"),
+        ),
+        (
+            "T31 a link outside",
+            format!("ln -s ../server.git l; {commit}"),
+            Some("symlink"),
+        ),
+        (
+            "T31 a broken link and one to a directory",
+            format!("mkdir d; echo x >d/x; ln -s nowhere l; ln -s d e; {commit}"),
+            None,
+        ),
+        (
+            "T32 a submodule",
+            "git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),sub; git commit -qm 'Change'".to_owned(),
+            Some("submodule"),
+        ),
+        ("T33 .GIT", tree("config"), Some("path-name")),
+        (
+            "names that differ in case",
+            format!("echo x >readme.MD; {commit}"),
+            Some("case-conflict"),
+        ),
+        (
+            "YAML",
+            format!("printf 'a: [\\n' >f.yaml; {commit}"),
+            Some("yaml-syntax"),
+        ),
+        ("JSON", format!("printf '{{\\n' >f.json; {commit}"), Some("json-syntax")),
+        (
+            "a script",
+            format!("printf 'x\\n' >run; chmod +x run; {commit}"),
+            Some("executable-shebang"),
+        ),
+    ];
+    for (case, script, rule) in rows {
+        let said = world.expect(case, &script, rule);
+        assert!(!said.all.contains('\u{1b}'), "{case} drives the terminal: {}", said.all);
+    }
+    assert_eq!(world.clone.sh("find .. -name PWN"), "", "T30");
+}
+
+/// T27: a tag brings what no branch has.
+#[test]
+fn tags_of_anything_are_looked_into() {
+    let world = World::new(None);
+    let commit = "git checkout -q --detach; echo \"$KEY\" >k; git add k; git commit -qm 'Key'";
+    for (case, script) in [
+        (
+            "T27 a commit under an annotated tag",
+            format!("{commit}; git tag -am 'Tag' v1"),
+        ),
+        ("a commit under a light tag", format!("{commit}; git tag v1")),
+        (
+            "a tag of a tag",
+            format!("{commit}; git tag -am 'Inner' inner; git tag -am 'Tag' v1 inner"),
+        ),
+        ("a tag of a tree", format!("{commit}; git tag v1 HEAD^{{tree}}")),
+        (
+            "a tag of a file",
+            "git tag v1 $(echo \"$KEY\" | git hash-object -w --stdin)".to_owned(),
+        ),
+        ("a tag's words", "git tag -am \"$KEY\" v1".to_owned()),
+    ] {
+        world.clone.sh(&script);
+        let said = world.push("v1");
+        assert!(!said.ok() && said.all.contains(" private-key "), "{case}: {}", said.all);
+        world.clone.sh("git tag -d v1 >/dev/null; git checkout -qf main");
+    }
+    world.clone.sh("git tag -am 'Fine' v1");
+    assert!(world.push("v1").ok());
+}
+
+/// T38 and T29: what is over the bounds is refused as a whole, and the way on is said.
+#[test]
+fn a_push_over_the_bounds_is_refused_as_a_whole() {
+    let world = World::new(Some(
+        "bounds: {commits: 50, files: 40, mib: 1}, content: {largeFile: {mode: OPTIONAL}}",
+    ));
+    let import = "{ i=0; while [ $i -lt 10000 ]; do printf 'commit refs/heads/many\\ncommitter D <d@example.org> 17000%05d +0000\\ndata 2\\nx\\n\\n' $i; \
+                  i=$((i+1)); done; } | git fast-import --quiet; git reset -q --hard many; git branch -qD many";
+    let said = world.expect("T38", import, Some("bounds"));
+    assert!(
+        said.all.contains("more than 50 commits are new; push it in parts"),
+        "{}",
+        said.all
+    );
+    let files = "for i in $(seq 41); do echo $i >f$i; done; git add .; git commit -qm 'Change'";
+    world.expect("many files", files, Some("bounds"));
+    world.expect(
+        "many bytes",
+        "head -c 1100000 /dev/zero >big; git add .; git commit -qm 'Change'",
+        Some("bounds"),
+    );
+}
+
+/// T79, and 20 findings at most.
+#[test]
+fn all_that_is_bad_is_listed_up_to_a_bound() {
+    let world = World::new(None);
+    let script = "for i in $(seq 10); do case $i in 3|7) printf x >f$i;; *) echo $i >f$i;; esac; git add .; git commit -qm \"Change $i\"; done";
+    let said = world.expect("T79", script, Some("end-of-file"));
+    let bad: Vec<String> = [7, 3]
+        .iter()
+        .map(|n| world.clone.sh(&format!("git rev-parse --short=10 topic~{n}")))
+        .collect();
+    assert!(
+        bad.iter().all(|name| said.all.contains(&format!("{name} f"))),
+        "{bad:?}: {}",
+        said.all
+    );
+    assert!(
+        said.all.contains("10 commits (8 without a finding that refuses)"),
+        "{}",
+        said.all
+    );
+    let many = "for i in $(seq 35); do printf x >f$i; done; git add .; git commit -qm 'Change'";
+    let said = world.expect("many findings", many, Some("end-of-file"));
+    assert_eq!(said.all.matches(" end-of-file ").count(), 20);
+    assert!(said.all.contains("and 15 more"), "{}", said.all);
+}
+
+/// `since:` spares what was there before anybody checked, and nothing after it.
+#[test]
+fn history_before_since_is_spared() {
+    let world = World::empty();
+    world.hook("exit 0");
+    world.clone.sh("printf 'old ' >old; git add .; git commit -qm 'Old.'");
+    let since = world.clone.sh("git rev-parse HEAD");
+    let spec = format!("since: {since}, message: {{subject: {{mode: MANDATORY}}}}");
+    world
+        .clone
+        .write("hooks/policy.yaml", format!("{HEAD}spec: {{{spec}}}\n"));
+    world
+        .clone
+        .sh("git add .; git commit -qm 'Add the policy'; git push -q origin main; git remote set-head origin main");
+    world.hook("exec \"$STAGEGATE\" pre-receive");
+    world.expect("untouched", "echo x >x; git add .; git commit -qm 'New'", None);
+    world.expect(
+        "touched",
+        "printf y >>old; git commit -qam 'Touch it'",
+        Some("end-of-file"),
+    );
+    world.expect(
+        "a message",
+        "echo x >x; git add .; git commit -qm 'New.'",
+        Some("subject"),
+    );
+    // The whole history goes to a server that knows none of it, by its policy.
+    let policy = world.root.path().join("policy.yaml");
+    std::fs::copy(world.clone.dir.join("hooks/policy.yaml"), &policy).expect("copied");
+    let other = World::empty();
+    other.hook(&format!(
+        "exec \"$STAGEGATE\" pre-receive --policy '{}'",
+        policy.display()
+    ));
+    let target = other.server.dir.display();
+    let said = world
+        .clone
+        .try_sh(&format!("git checkout -qf main; git push '{target}' main"));
+    assert!(said.ok(), "{}", said.all);
+}

@@ -1,0 +1,263 @@
+//! Which refs a push moves, and what is left of one that is refused.
+
+use std::process::Stdio;
+
+use super::World;
+
+/// T34 and T35.
+#[test]
+fn protected_branches_only_go_forward_and_tags_stay() {
+    let world = World::new(Some(
+        "protected: [main, 'release/*'], refs: {mayRewind: ['release/old', 'tags/nightly']}",
+    ));
+    world.clone.sh("echo 1 >f; git add f; git commit -qm 'One'; git tag v1; git tag nightly; git branch release/1; git branch release/old");
+    assert!(world.push("main main:topic v1 nightly release/1 release/old").ok());
+    for (case, arguments, rule) in [
+        ("T34 a protected branch", ":main", Some("ref-delete")),
+        ("T34 a release", ":release/1", Some("ref-delete")),
+        ("T34 a topic", ":topic", None),
+        ("T34 one that may", ":release/old", None),
+        ("T34 a tag", ":v1", Some("ref-delete")),
+    ] {
+        let said = world.push(arguments);
+        assert_eq!(said.ok(), rule.is_none(), "{case}: {}", said.all);
+        assert!(
+            rule.is_none_or(|r| said.all.contains(&format!(" {r} "))),
+            "{case}: {}",
+            said.all
+        );
+    }
+    world.clone.sh("git reset -q --hard HEAD~1; echo 2 >f; git add f; git commit -qm 'Two'; git tag -f v1 >/dev/null; git tag -f nightly >/dev/null");
+    for (case, arguments, rule) in [
+        ("T35 a protected branch", "+main", Some("ref-rewind")),
+        ("T35 a moved tag", "+v1", Some("ref-rewind")),
+        ("T35 one that may", "+nightly", None),
+        ("T35 a topic", "+main:topic", None),
+        ("T35 a topic, rewound", "+main~1:topic", None),
+    ] {
+        let said = world.push(arguments);
+        assert_eq!(said.ok(), rule.is_none(), "{case}: {}", said.all);
+        assert!(
+            rule.is_none_or(|r| said.all.contains(&format!(" {r} "))),
+            "{case}: {}",
+            said.all
+        );
+    }
+    // Only what is new is looked at: one commit, not the whole branch.
+    world
+        .clone
+        .sh("git checkout -q -B topic main~1; echo 3 >f; git add f; git commit -qm 'Three'");
+    let said = world.push("+topic");
+    assert!(said.ok() && said.all.contains("1 commit ("), "{}", said.all);
+}
+
+/// A tag of a file leads to no commit, and hides none.
+#[test]
+fn a_tag_of_a_file_does_not_stand_in_the_way() {
+    let world = World::new(None);
+    world
+        .clone
+        .sh("git tag file $(echo x | git hash-object -w --stdin); git tag tree HEAD^{tree}");
+    assert!(world.push("file tree").ok());
+    world.clone.sh("echo x >x; git add x; git commit -qm 'X'");
+    let said = world.push("main main:topic");
+    assert!(said.ok(), "{}", said.all);
+}
+
+/// T36.
+#[test]
+fn a_branch_from_where_another_is_needs_no_look() {
+    let world = World::new(None);
+    let said = world.push("main:refs/heads/copy");
+    assert!(
+        said.ok() && said.all.contains("0 files: nothing is wrong"),
+        "{}",
+        said.all
+    );
+}
+
+/// T37.
+#[test]
+fn one_bad_ref_of_three_refuses_all() {
+    let world = World::new(None);
+    world.clone.sh(
+        "for b in a b c; do git checkout -q -b $b main; echo $b >$b; git add .; git commit -qm \"Add $b\"; done; printf x >bad; git add .; git commit -qm 'Bad'",
+    );
+    let said = world.push("a b c");
+    assert!(!said.ok() && said.all.contains(" end-of-file "), "{}", said.all);
+    assert!(world.push("a b").ok());
+}
+
+/// What else changes how a repository is seen.
+#[test]
+fn refs_that_change_what_others_see_are_refused() {
+    let world = World::new(Some("refs: {allow: ['refs/for/*']}"));
+    world
+        .clone
+        .sh("echo x >x; git add x; git commit -qm 'X'; git notes add -m 'a note'");
+    for (arguments, accepted) in [
+        ("HEAD:refs/replace/0123456789012345678901234567890123456789", false),
+        ("HEAD:refs/stash", false),
+        ("HEAD:refs/custom/x", false),
+        ("HEAD:refs/for/main", true),
+        ("refs/notes/commits", true),
+    ] {
+        let said = world.push(arguments);
+        assert_eq!(said.ok(), accepted, "{arguments}: {}", said.all);
+        assert!(accepted || said.all.contains(" ref-name "), "{arguments}: {}", said.all);
+    }
+    world.clone.sh("git notes add -f -m \"$KEY\"");
+    let said = world.push("refs/notes/commits");
+    assert!(!said.ok() && said.all.contains(" private-key "), "{}", said.all);
+    // A replaced commit does not hide the real one.
+    world
+        .clone
+        .sh("C=$(git rev-parse HEAD); echo $KEY >k; git add k; git commit -qm 'Key'; git replace HEAD $C");
+    let said = world.push("HEAD:refs/heads/topic");
+    assert!(!said.ok() && said.all.contains(" private-key "), "{}", said.all);
+}
+
+/// T39.
+#[test]
+fn kinds_of_repositories_that_are_not_supported_say_so() {
+    let world = World::empty();
+    world
+        .server
+        .sh("rm -rf * ; git init -q --bare -b main --object-format=sha256 .");
+    world.hook("exec \"$STAGEGATE\" pre-receive");
+    world.clone.sh("rm -rf .git; git init -q -b main --object-format=sha256 .; git remote add origin ../server.git; echo x >x; git add x; git commit -qm 'X'");
+    let said = world.push("main");
+    assert!(
+        !said.ok()
+            && said
+                .all
+                .contains("names its objects by SHA-256, which is not supported yet"),
+        "{}",
+        said.all
+    );
+
+    let world = World::new(None);
+    world.clone.sh("echo x >x; git add x; git commit -qm 'X'");
+    let tip = world.server.sh("git rev-parse main");
+    world.server.write("shallow", format!("{tip}\n"));
+    let said = world.clone.try_sh("git push origin main");
+    assert!(!said.ok() && said.all.contains("shallow clone"), "{}", said.all);
+}
+
+/// T40.
+#[test]
+fn two_pushes_at_once_share_nothing() {
+    let world = World::new(None);
+    world.clone.sh("for b in a b c d; do git checkout -q -b $b main; echo $b >$b; git add .; git commit -qm \"Add $b\"; done; printf x >bad; git add .; git commit -qm 'Bad'");
+    let said = world.clone.try_sh("for b in a b c d; do git push -q origin $b 2>/dev/null & eval p$b=$!; done; wait $pa; wait $pb; wait $pc; ! wait $pd");
+    assert!(said.ok(), "{}", said.all);
+    assert_eq!(
+        world
+            .server
+            .sh("git for-each-ref --format='%(refname:short)' refs/heads"),
+        "a\nb\nc\nmain"
+    );
+    world.server.sh("git fsck --strict --no-dangling");
+}
+
+/// T41: `World::push` looks at what is left after each refused push; this looks at the quarantine from within.
+#[test]
+fn the_hook_sees_what_is_in_quarantine_and_what_is_refused_is_gone() {
+    let world = World::new(None);
+    world.hook("echo \"in $GIT_QUARANTINE_PATH\"; exec \"$STAGEGATE\" pre-receive");
+    let said = world.expect(
+        "T41",
+        "echo \"$KEY\" >k; git add k; git commit -qm 'Key'",
+        Some("private-key"),
+    );
+    assert!(
+        said.all.contains("objects/tmp_objdir") || said.all.contains("objects/incoming-"),
+        "{}",
+        said.all
+    );
+    assert!(!world.server.try_sh("git grep -q BEGIN $(git rev-list --all)").ok());
+}
+
+/// T42: a ref that is written from within the quarantine would outlive a refused push.
+#[test]
+fn nothing_in_the_room_writes_refs_or_objects() {
+    let writes = [
+        ".reference(",
+        ".reference_symbolic(",
+        "set_target(",
+        ".commit(None",
+        ".tag(",
+        ".blob(",
+        ".blob_writer(",
+        ".treebuilder(",
+        "update-ref",
+        "worktree add",
+        ".set_head(",
+        ".branch(&",
+        ".note(",
+    ];
+    for (path, text) in crate::tree::files(&["src/commits", "src/cli/pre_receive.rs"]) {
+        for word in writes {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+/// T43: a hook that dies is no hook that agrees.
+#[test]
+fn a_killed_hook_refuses() {
+    let world = World::new(None);
+    world.clone.sh("echo x >x; git add x; git commit -qm 'X'");
+    let fifo = world.root.path().join("never");
+    let pid = world.root.path().join("pid");
+    world.server.sh(&format!("mkfifo '{}'", fifo.display()));
+    // It waits for an end of its input that does not come.
+    world.hook(&format!(
+        "echo $$ >'{}'; exec \"$STAGEGATE\" pre-receive <'{}'",
+        pid.display(),
+        fifo.display()
+    ));
+    let pushing = world
+        .clone
+        .command("git")
+        .args(["push", "origin", "main"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("git runs");
+    // Opening waits for the hook to open the other end.
+    let held = std::fs::OpenOptions::new().write(true).open(&fifo).expect("opened");
+    let id: i32 = std::fs::read_to_string(&pid)
+        .expect("written")
+        .trim()
+        .parse()
+        .expect("a number");
+    let id = rustix::process::Pid::from_raw(id).expect("an id");
+    rustix::process::kill_process(id, rustix::process::Signal::KILL).expect("killed");
+    let ended = pushing.wait_with_output().expect("ended");
+    drop(held);
+    assert!(!ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_ne!(
+        world.server.sh("git rev-parse main"),
+        world.clone.sh("git rev-parse main")
+    );
+    world.server.sh("git fsck --strict --no-dangling");
+}
+
+/// What git hands over otherwise than it does is refused.
+#[test]
+fn input_that_git_does_not_write_is_an_error() {
+    let world = World::new(None);
+    for input in ["", "x", "0000 1111 refs/heads/a"] {
+        let said = world
+            .server
+            .try_sh(&format!("printf '%s\\n' '{input}' | $STAGEGATE pre-receive"));
+        assert_eq!(said.ok(), input == "never", "{input}: {}", said.all);
+    }
+    let outside = world.clone.try_sh("cd \"$HOME\" && printf '' | $STAGEGATE pre-receive");
+    assert!(
+        !outside.ok() && outside.all.contains("this is no git repository"),
+        "{}",
+        outside.all
+    );
+}
