@@ -73,7 +73,7 @@ fn status_names_node_and_build_before_any_upgrade_too() {
     let small = Trivial::up();
     let said = small.run(&["status", ENVIRONMENT]);
     for node in ["n1", "n2"] {
-        let row = said.out.lines().find(|line| line.starts_with(node));
+        let row = said.out.lines().find(|line| line.trim_start().starts_with(node));
         let row: Vec<&str> = row.unwrap_or_else(|| panic!("{said:?}")).split_whitespace().collect();
         assert_eq!(row, [node, "web", "web-1"], "{said:?}");
     }
