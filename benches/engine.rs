@@ -61,6 +61,7 @@ impl World {
                 name: "calls".to_owned(),
                 deadline: Duration::from_secs(300),
                 age: Duration::from_secs(5),
+                neighbour: Duration::from_secs(5),
             }],
             policy: Policy {
                 max_unavailable: at_once,

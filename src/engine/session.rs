@@ -577,6 +577,7 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
                 name: gate.name.clone(),
                 deadline: gate.deadline,
                 age: stated::age(component, gate),
+                neighbour: stated::neighbour_of(component, gate, nodes.len()),
             })
             .collect(),
         policy: Policy {

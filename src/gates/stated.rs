@@ -10,6 +10,9 @@ use crate::model::values::Duration;
 /// taken to be this late at most.
 const NO_AGE: Duration = Duration::from_secs(5);
 
+/// Bets of a good past: two hours of those of 3 s, as long as one upgrade watches a node.
+const LONG_PAST: u64 = 2_400;
+
 /// A gate of an environment that cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("gate {gate}: {why}")]
@@ -33,6 +36,9 @@ pub struct StatedGate {
     pub limit: String,
     /// A call that is older is bad.
     pub age: Duration,
+    /// How much later than a node without a past one with a long good past may fail of the same cause, one age included:
+    /// so long a neighbour that shows the same trouble is waited for before anybody is blamed.
+    pub neighbour: Duration,
 }
 
 impl StatedGate {
@@ -41,8 +47,7 @@ impl StatedGate {
     /// # Errors
     /// The first that cannot be used.
     pub fn all(component: &Component, nodes: usize) -> Result<Vec<Self>, StatedError> {
-        let tests = u32::try_from(component.gates.len() * nodes).unwrap_or(u32::MAX);
-        let tests = NonZeroU32::new(tests).unwrap_or(NonZeroU32::MIN);
+        let tests = tests(component, nodes);
         component
             .gates
             .iter()
@@ -73,6 +78,7 @@ impl StatedGate {
                 name,
                 signal: share.of.clone(),
                 rate_per_s: Some(rate),
+                neighbour: neighbour(&test, age, rate),
                 gate: test.into(),
                 limit: format!("{} over {age}", share.limit),
                 age,
@@ -95,6 +101,8 @@ impl StatedGate {
             .into(),
             limit: format!("{} bad probes in a row", probe.failure_threshold),
             age,
+            // Probes in a row are counted without regard to what was before.
+            neighbour: age,
         })
     }
 }
@@ -105,6 +113,32 @@ pub fn age(component: &Component, gate: &environment::Gate) -> Duration {
     let of_probe = || Some(probe(component, gate.probe.as_deref()?)?.timeout);
     let of_share = gate.share.as_ref().map(|share| share.over);
     of_share.or_else(of_probe).unwrap_or(NO_AGE)
+}
+
+/// How long a neighbour is waited for ([`StatedGate::neighbour`]) in an upgrade over so many nodes.
+#[must_use]
+pub fn neighbour_of(component: &Component, gate: &environment::Gate, nodes: usize) -> Duration {
+    let stated = StatedGate::new(component, gate, tests(component, nodes));
+    stated.map_or_else(|_| age(component, gate), |stated| stated.neighbour)
+}
+
+/// The tests that share alpha.
+fn tests(component: &Component, nodes: usize) -> NonZeroU32 {
+    let tests = u32::try_from(component.gates.len() * nodes).unwrap_or(u32::MAX);
+    NonZeroU32::new(tests).unwrap_or(NonZeroU32::MIN)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "some calls over a rate are some seconds; a cast takes what is out of range to the nearest end"
+)]
+fn neighbour(gate: &ShareGate, age: Duration, rate_per_s: f64) -> Duration {
+    let past = LONG_PAST * u64::from(gate.fail_block().get());
+    let more = gate.bad_calls_to_fail(past).saturating_sub(gate.bad_calls_to_fail(0));
+    let ms = (more as f64 / rate_per_s * 1000.0) as u64;
+    Duration(age.0.saturating_add(std::time::Duration::from_millis(ms)))
 }
 
 fn probe<'a>(component: &'a Component, name: &str) -> Option<&'a Probe> {
@@ -173,6 +207,22 @@ mod tests {
                 Gate::Probe(_) => None,
             });
             assert_eq!(blocks.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    /// A node that ran well for long takes more bad calls to fail than one that has just begun.
+    #[test]
+    fn a_neighbour_is_waited_for_until_its_test_can_fail_too() {
+        for (limit, rate, seconds) in [("2%", 5.0, 14), ("2%", 50.0, 14)] {
+            let mut component = component(rate);
+            component.gates[0].share.as_mut().expect("a share").limit = limit.parse().expect("a share");
+            let stated = StatedGate::all(&component, 3).expect("usable").remove(0);
+            let Gate::Share(gate) = &stated.gate else {
+                panic!("{stated:?}");
+            };
+            let after = |past| gate.bad_calls_to_fail(past);
+            assert!(after(0) < after(1_000) && after(1_000) < after(100_000), "{limit}");
+            assert_eq!(stated.neighbour.0.as_secs(), seconds, "{limit} at {rate}/s");
         }
     }
 

@@ -39,8 +39,11 @@ pub struct GatePlan {
     pub name: String,
     /// Without a decision by then: Inconclusive.
     pub deadline: Duration,
-    /// The age that makes a call bad; also how long a neighbour is given to show the same trouble.
+    /// The age that makes a call bad.
     pub age: Duration,
+    /// How long a neighbour that shows the same trouble is given to fail too: one age, and what a test with a good past takes
+    /// longer.
+    pub neighbour: Duration,
 }
 
 /// Bounds and times of a rollout.

@@ -40,6 +40,7 @@ fn plan(nodes: usize, max_unavailable: usize) -> Plan {
             name: "calls".to_owned(),
             deadline: Duration::from_secs(DEADLINE_S.unsigned_abs()),
             age: Duration::from_secs(5),
+            neighbour: Duration::from_secs(5),
         }],
         policy: Policy {
             max_unavailable,

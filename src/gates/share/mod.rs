@@ -117,6 +117,19 @@ impl ShareGate {
         self.pass_block
     }
 
+    /// How many calls in a row must be bad for a Fail, after so many good ones: the longer the good past, the more.
+    #[must_use]
+    pub fn bad_calls_to_fail(&self, after: u64) -> u64 {
+        let mut failing = FailProcess::new(self);
+        (0..after).for_each(|call| failing.count(call, false));
+        let mut bad = 0;
+        while !failing.rejects() {
+            failing.count(after + bad, true);
+            bad += 1;
+        }
+        bad
+    }
+
     /// Reads the gate at `now_us` from the calls intended at or after `since_us`. The same as pushing the samples into a
     /// [`ShareTest`] in any order.
     #[must_use]

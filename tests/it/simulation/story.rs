@@ -133,6 +133,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
             name: "calls".to_owned(),
             deadline: Span::from_secs(300),
             age: Span::from_secs(5),
+            neighbour: Span::from_secs(5),
         }],
         policy: Policy {
             max_unavailable: if unguarded { usize::MAX } else { max_unavailable },
