@@ -16,7 +16,7 @@ const RUNS: usize = 50;
 const WATCH: Duration = Duration::from_secs(30);
 
 fn main() {
-    let field = Field::new(NODES, "20ms", "0s", |_| String::new());
+    let field = Field::new(NODES, "200ms", "0s", |_| String::new());
     field.run(&["up", ENVIRONMENT]);
     for round in 0..3 {
         overhead(&field, ["2", "1"][round % 2]);

@@ -213,7 +213,7 @@ mod tests {
     /// A node that ran well for long takes more bad calls to fail than one that has just begun.
     #[test]
     fn a_neighbour_is_waited_for_until_its_test_can_fail_too() {
-        for (limit, rate, seconds) in [("2%", 5.0, 14), ("2%", 50.0, 14)] {
+        for (limit, rate, seconds) in [("2%", 5.0, 14), ("2%", 50.0, 13)] {
             let mut component = component(rate);
             component.gates[0].share.as_mut().expect("a share").limit = limit.parse().expect("a share");
             let stated = StatedGate::all(&component, 3).expect("usable").remove(0);
