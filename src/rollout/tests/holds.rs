@@ -1,0 +1,98 @@
+//! What holds an upgrade, what goes on after it, and which phase may follow which.
+
+use super::*;
+
+#[test]
+fn an_abort_does_not_wait_for_a_check_that_changes_nothing() {
+    let plan = plan(2, 1);
+    for (phase, resume_to) in [(Phase::Preflight, None), (Phase::Paused, Some(Phase::Preflight))] {
+        let mut status = status(phase, &plan);
+        status.resume_to = resume_to;
+        step(&mut status.nodes[0], StepAction::Check, new());
+        let world = vec![gone(), up(old(), Verdict::NoData)];
+        ends_in(
+            &decided(&plan, &status, &observed(1, Wish::Abort, world)),
+            Phase::Aborted,
+            "AbortedByUser",
+        );
+    }
+}
+
+#[test]
+fn a_pause_waits_for_steps_that_run_but_not_for_a_host_that_is_gone() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    in_batch(&mut status.nodes[0], NodePhase::Restart);
+    step(&mut status.nodes[0], StepAction::Restart, new());
+    let other = || up(old(), Verdict::Pass);
+    let runs = up(new(), Verdict::NoData).at_step(Some(StepView::Running));
+    let waits = decided(&plan, &status, &observed(1, Wish::Pause, vec![runs, other()]));
+    assert_eq!((waits.status.phase, waits.effects.len()), (Phase::Rolling, 1));
+    let holds = decided(&plan, &status, &observed(1, Wish::Pause, vec![gone(), other()]));
+    ends_in(&holds, Phase::Paused, "ByUser");
+    assert!(holds.status.nodes[0].step.is_some(), "the step is found again");
+}
+
+#[test]
+fn a_soak_resumed_with_a_node_left_out_goes_back_to_changing_it() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Inconclusive, &plan);
+    status.resume_to = Some(Phase::Soak);
+    status.nodes[0].phase = NodePhase::OutOfService;
+    let resumed = resume(&status, at(1)).expect("it is held");
+    assert_eq!(
+        (resumed.phase, resumed.nodes[0].phase),
+        (Phase::Rolling, NodePhase::Waiting)
+    );
+}
+
+#[test]
+fn each_resume_gives_the_gates_as_long_again() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    in_batch(&mut status.nodes[0], NodePhase::Analyse);
+    status.nodes[0].analysed_since = Some(at(0));
+    let world = || vec![up(new(), Verdict::Undecided), up(old(), Verdict::Pass)];
+    for round in 1..=3 {
+        let held = decided(&plan, &status, &look(round * DEADLINE_S, world()));
+        ends_in(&held, Phase::Inconclusive, "GatesUndecided");
+        status = resume(&held.status, at(round * DEADLINE_S)).expect("it is held");
+        assert_eq!(status.nodes[0].analysed_since, Some(at(round * DEADLINE_S)));
+        let goes_on = decided(&plan, &status, &look((round + 1) * DEADLINE_S - 1, world()));
+        assert_eq!(goes_on.status.phase, Phase::Rolling);
+    }
+}
+
+#[test]
+fn what_contradicts_the_rules_is_a_value() {
+    let plan = plan(2, 1);
+    assert_eq!(
+        resume(&status(Phase::Rolling, &plan), at(1)),
+        Err(RolloutError::NotHeld(Phase::Rolling))
+    );
+    let mut bent = status(Phase::Inconclusive, &plan);
+    bent.resume_to = Some(Phase::Succeeded);
+    assert_eq!(
+        resume(&bent, at(1)),
+        Err(RolloutError::Transition(IllegalTransition {
+            from: Phase::Inconclusive,
+            to: Phase::Succeeded
+        }))
+    );
+    let other = super::tests::plan(3, 1);
+    let world = look(1, vec![NodeView::default(); 3]);
+    let refused = decide(&other, &status(Phase::Rolling, &plan), &world);
+    assert!(matches!(refused, Err(RolloutError::OtherNodes { .. })));
+}
+
+#[test]
+fn rules_that_change_on_the_way_are_told() {
+    let mut plan = plan(2, 1);
+    let before = status(Phase::Rolling, &plan);
+    plan.rules = new();
+    let world = || look(1, vec![up(old(), Verdict::Pass); 2]);
+    let after = decided(&plan, &before, &world());
+    assert!(after.events.iter().any(|e| e.reason == "RulesChanged"));
+    let again = decided(&plan, &after.status, &world());
+    assert!(again.events.iter().all(|e| e.reason != "RulesChanged"));
+}

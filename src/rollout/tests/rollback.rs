@@ -1,0 +1,168 @@
+//! The way back, and the proof of the cure.
+
+use super::*;
+
+/// Two nodes on the new build, one place; the first is dead.
+fn stuck_rollback(plan: &Plan) -> (UpgradeStatus, Vec<NodeView>) {
+    let mut status = status(Phase::RollingBack, plan);
+    status.rollback_for = Some(RollbackFor::BadBuild);
+    status.nodes[0].phase = NodePhase::OutOfService;
+    status.nodes[0].drained = true;
+    (status, vec![gone(), up(new(), Verdict::Fail)])
+}
+
+#[test]
+fn a_rollback_that_a_dead_node_holds_says_how_to_go_on() {
+    let plan = plan(2, 1);
+    let (status, world) = stuck_rollback(&plan);
+    let held = decided(&plan, &status, &look(PATIENCE_S, world));
+    ends_in(&held, Phase::Paused, "MaxUnavailable");
+    assert!(!held.status.nodes[1].drained);
+    assert!(held.status.message.contains("node0") && held.status.message.contains("`resume`"));
+}
+
+#[test]
+fn resuming_and_aborting_a_held_rollback_both_try_the_mended_node_first() {
+    let plan = plan(2, 1);
+    let (status, world) = stuck_rollback(&plan);
+    let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;
+    let mended = || vec![up(new(), Verdict::Fail), up(new(), Verdict::Fail)];
+    let resumed = resume(&held, at(PATIENCE_S + 1)).expect("it is held");
+    for (status, wish) in [(resumed, Wish::Proceed), (held, Wish::Abort)] {
+        let decision = decided(&plan, &status, &observed(PATIENCE_S + 2, wish, mended()));
+        assert_eq!(decision.status.phase, Phase::RollingBack, "{wish:?}");
+        assert!(decision.status.nodes[0].in_batch, "{wish:?}");
+        assert!(!decision.status.nodes[1].drained, "{wish:?}");
+    }
+}
+
+#[test]
+fn a_node_tried_again_while_the_cure_is_proven_begins_the_proof_anew() {
+    let plan = plan(2, 1);
+    let (mut status, _) = stuck_rollback(&plan);
+    status.phase = Phase::Paused;
+    status.resume_to = Some(Phase::RollingBack);
+    status.cure = Some(cure());
+    let resumed = resume(&status, at(1)).expect("it is held");
+    assert_eq!((resumed.nodes[0].phase, resumed.cure), (NodePhase::Waiting, None));
+}
+
+#[test]
+fn a_node_that_ran_nothing_before_is_left_behind_and_the_rest_goes_back() {
+    let plan = plan(3, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    for i in 0..2 {
+        done(&mut status.nodes[i]);
+    }
+    status.nodes[0].from = None;
+    let world = || {
+        vec![
+            up(new(), Verdict::Fail),
+            up(new(), Verdict::Fail),
+            up(old(), Verdict::Pass),
+        ]
+    };
+    let back = decided(&plan, &status, &look(1, world()));
+    ends_in(&back, Phase::RollingBack, "GateFailed");
+    let next = decided(&plan, &back.status, &look(2, world()));
+    let phases: Vec<_> = next.status.nodes.iter().map(|n| (n.phase, n.drained)).collect();
+    assert_eq!(phases[0], (NodePhase::OutOfService, false));
+    assert_eq!(phases[1], (NodePhase::Activate, true));
+    assert_eq!(phases[2], (NodePhase::Done, false));
+}
+
+#[test]
+fn a_bad_build_with_nothing_to_go_back_to_is_failed_and_quarantined() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    for node in &mut status.nodes {
+        done(node);
+        node.from = None;
+    }
+    let world = vec![up(new(), Verdict::Fail), up(new(), Verdict::Fail)];
+    let decision = decided(&plan, &status, &look(1, world));
+    ends_in(&decision, Phase::Failed, "GateFailed");
+    assert!(decision.quarantine.is_some());
+}
+
+#[test]
+fn a_node_that_recovered_without_a_place_does_not_keep_a_rollback_waiting_for_ever() {
+    let plan = plan(2, 1);
+    let (mut status, world) = stuck_rollback(&plan);
+    status.nodes[1].phase = NodePhase::Drain;
+    status.nodes[1].in_batch = true;
+    ends_in(
+        &decided(&plan, &status, &look(PATIENCE_S, world)),
+        Phase::Paused,
+        "MaxUnavailable",
+    );
+}
+
+#[test]
+fn leaving_a_node_behind_takes_nothing_out() {
+    let plan = plan(2, 1);
+    let (mut status, mut world) = stuck_rollback(&plan);
+    status.nodes[1].phase = NodePhase::Install;
+    status.nodes[1].in_batch = true;
+    status.nodes[1].attempts = 1;
+    step(&mut status.nodes[1], StepAction::Install, old());
+    let ended = StepView::Ended {
+        exit: 1,
+        log_tail: "disk full".to_owned(),
+    };
+    world[1] = up(new(), Verdict::Fail)
+        .with(|seen| seen.releases = vec![new()])
+        .at_step(Some(ended));
+    let node = &decided(&plan, &status, &look(1, world)).status.nodes[1];
+    assert_eq!((node.phase, node.drained), (NodePhase::OutOfService, false));
+}
+
+#[test]
+fn an_install_of_the_way_forward_does_not_count_for_the_way_back() {
+    let plan = plan(2, 1);
+    let (mut status, mut world) = stuck_rollback(&plan);
+    in_batch(&mut status.nodes[0], NodePhase::Install);
+    step(&mut status.nodes[0], StepAction::Install, new());
+    let ended = StepView::Ended {
+        exit: 0,
+        log_tail: String::new(),
+    };
+    world[0] = up(new(), Verdict::Fail)
+        .with(|seen| seen.releases = vec![new()])
+        .at_step(Some(ended));
+    let node = &decided(&plan, &status, &look(1, world)).status.nodes[0];
+    let asked = node.step.as_ref().map(|s| (s.action, s.release));
+    assert_eq!(asked, Some((StepAction::Install, old())), "{:?}", node.trouble);
+}
+
+#[test]
+fn a_service_that_ends_while_the_cure_is_proven_is_started_again_and_the_proof_with_it() {
+    let plan = plan(2, 1);
+    let mut proving = proving_cure(&plan);
+    let dead = || {
+        up(old(), Verdict::Undecided)
+            .serving(Serving::No)
+            .with(|seen| seen.running = None)
+    };
+    let world = || look(1, vec![dead(), up(old(), Verdict::Pass)]);
+    let after = decided(&plan, &proving, &world());
+    assert!(
+        after.status.nodes[0].in_batch && after.status.cure.is_none(),
+        "{:?}",
+        after.status
+    );
+    proving.nodes[0].rollback_restarts = 2;
+    let after = decided(&plan, &proving, &world());
+    assert!(after.status.cure.is_some(), "not for ever");
+}
+
+#[test]
+fn an_abort_that_loses_a_node_wants_somebody() {
+    let plan = plan(2, 1);
+    let (mut status, _) = stuck_rollback(&plan);
+    status.rollback_for = Some(RollbackFor::Abort);
+    status.nodes[1].phase = NodePhase::Done;
+    let decision = decided(&plan, &status, &look(1, vec![gone(), up(old(), Verdict::Pass)]));
+    ends_in(&decision, Phase::Aborted, "AbortedByUser");
+    assert_eq!(decision.events[0].severity, Severity::Alert);
+}
