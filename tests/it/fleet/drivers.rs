@@ -1,9 +1,6 @@
 //! Who drives, and what an operator says to them.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
-use stagegate::engine::Limits;
 
 use super::system::{ENVIRONMENT, Fleet, NODES, Settings, completed, of_node, phase, until};
 
@@ -47,8 +44,6 @@ fn an_interrupted_driver_ends_its_step_and_the_same_command_goes_on() {
             .then_some(())
     });
     driver.signal(Signal::INT);
-    // Longer than one wait for a step's end: the step is asked for again until it ends.
-    std::thread::sleep(Limits::default().step_patience + Duration::from_secs(2));
     fleet.let_installs_go();
     let said = driver.end().expect_code(130);
     assert!(said.err.contains("stagegate upgrade fleet --build web=2.0"), "{said:?}");

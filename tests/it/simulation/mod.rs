@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coverage::Coverage;
-use story::{Death, Story, play, play_calm};
+use stagegate::engine::Ending;
+use story::{Death, Story, interrupted_at, play, play_calm};
 use universe::{BuildNature, Guard, Telling};
 
 /// Seeds played by `tests/run`.
@@ -22,6 +23,9 @@ const SEEDS_TO_NOTICE: u64 = 1_000;
 const STORIES_FOR_EVERY_CELL: usize = 10_000;
 /// Broken stories that are told; more would bury the first.
 const TOLD: usize = 3;
+
+/// The driver is asked to end at each of its first calls, which change a node or two.
+const MOMENTS_TO_ASK: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -141,6 +145,17 @@ fn an_upgrade_comes_out_the_same_wherever_its_driver_dies() {
 #[test]
 fn a_rollback_comes_out_the_same_wherever_its_driver_dies() {
     wherever_the_driver_dies(BuildNature::FailsUnderLoad);
+}
+
+#[test]
+fn a_driver_that_is_asked_to_end_waits_for_the_steps_that_run() {
+    let mut interrupted = 0;
+    for call in 1..=MOMENTS_TO_ASK {
+        let (ending, at_work) = interrupted_at(call);
+        assert_eq!(at_work, Vec::<usize>::new(), "asked at call {call}: {ending:?}");
+        interrupted += u64::from(matches!(ending, Ending::Interrupted(_)));
+    }
+    assert_eq!(interrupted, MOMENTS_TO_ASK, "it was over before it was asked");
 }
 
 fn is_noticed(guard: Guard, word: &str) {

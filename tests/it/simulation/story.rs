@@ -80,7 +80,28 @@ pub fn play_calm(nature: BuildNature, first: Option<Death>) -> Story {
     })
 }
 
-fn in_virtual_time(story: impl Future<Output = Story>) -> Story {
+/// How a driver ends that is asked to at one of its calls, and which nodes are at a step then. Each of its waits for a step is
+/// shorter than most steps.
+pub fn interrupted_at(call: u64) -> (Ending, Vec<usize>) {
+    in_virtual_time(async {
+        let (mut universe, plan) = make(0, Guard::AllInPlace, Telling::Silently);
+        universe.trouble = 0;
+        universe.interrupt_at = Some(call);
+        let universe = Rc::new(RefCell::new(universe));
+        let limits = Limits {
+            step_patience: Duration::from_millis(100),
+            ..Limits::default()
+        };
+        let ending = drive(&hire(&universe, &plan), &plan, &limits)
+            .await
+            .expect("no trouble");
+        let mut u = universe.borrow_mut();
+        let at_work = (0..u.nodes.len()).filter(|&i| u.is_at_work(i)).collect();
+        (ending, at_work)
+    })
+}
+
+fn in_virtual_time<T>(story: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -178,6 +199,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         epoch: tokio::time::Instant::now(),
         kill_after: BTreeMap::new(),
         first: None,
+        interrupt_at: None,
         dead_are_silent,
         calls: 0,
         started: tokio::time::Instant::now(),

@@ -229,6 +229,8 @@ pub struct Universe {
     pub dead_are_silent: bool,
     /// How the first driver is killed, where that is not left to chance.
     pub first: Option<Death>,
+    /// Drivers are asked to end at this call.
+    pub interrupt_at: Option<u64>,
     /// Calls that drivers made.
     pub calls: u64,
     pub started: tokio::time::Instant,
@@ -292,6 +294,13 @@ impl Universe {
             node.settled += usize::from(over && node.settled == open + passed);
             passed += 1;
         }
+    }
+
+    /// Whether a step runs on a node, or waits there.
+    pub fn is_at_work(&mut self, i: usize) -> bool {
+        self.settle(i);
+        let mut steps = self.nodes[i].steps.iter();
+        steps.any(|s| matches!(s.state, SimStepState::Queued | SimStepState::Begun))
     }
 
     /// The step that runs on a node, and everything behind it, is cut off.
@@ -681,7 +690,12 @@ impl World for SimWorld {
     }
 
     async fn interrupted(&self) {
-        std::future::pending::<()>().await;
+        let Some(call) = self.universe.borrow().interrupt_at else {
+            return std::future::pending().await;
+        };
+        while self.universe.borrow().calls < call {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
