@@ -28,7 +28,7 @@ use stagegate::signals::postgres::blocking::{self, Attribution, Queue};
 use stagegate::signals::postgres::hold::{self, HoldHandle, HoldPlan, Holding};
 use stagegate::signals::postgres::{Database, DatabaseConfig, DatabaseError};
 use stagegate::signals::sql::WatchedQuery;
-use stagegate::signals::traffic::{Call, Stopped, Target, TrafficHandle, TrafficPlan};
+use stagegate::signals::traffic::{Call, PREPARE_LEAD, Stopped, Target, TrafficHandle, TrafficPlan};
 use stagegate::signals::{FEED_CAPACITY, Observations, Observed, feed};
 use tokio_postgres::NoTls;
 
@@ -233,6 +233,7 @@ fn traffic() -> (TrafficHandle, Observations) {
         concurrency: 100,
         age: LONG,
         timeout: LONG,
+        lead: PREPARE_LEAD,
     };
     (TrafficHandle::start(plan, to).expect("a plan"), observations)
 }

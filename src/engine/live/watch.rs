@@ -30,7 +30,7 @@ use crate::signals::log::calls::{LogPatterns, LogPlan};
 use crate::signals::log::follow::{Begin, HostLog};
 use crate::signals::postgres::blocking::{self, Attribution};
 use crate::signals::sql::WatchedQuery;
-use crate::signals::traffic::{Target, TrafficHandle, TrafficPlan};
+use crate::signals::traffic::{Call, PREPARE_LEAD, Target, TrafficHandle, TrafficPlan};
 use crate::signals::{FEED_CAPACITY, Feed, Observations, Observed, feed};
 
 /// How often the database is asked who blocks whom while that matters.
@@ -127,6 +127,34 @@ struct Wanted {
     traffic: bool,
 }
 
+/// A node as it is asked.
+struct Asked<'a> {
+    place: &'a Place,
+    /// It runs some build, or ran one.
+    known: bool,
+    /// Its build, where the state has it.
+    build: Option<&'a BuildRef>,
+    /// What templates see.
+    context: serde_json::Value,
+}
+
+impl<'a> Asked<'a> {
+    fn new(watch: &'a Watch, place: &'a Place, digest: Option<Digest>) -> Self {
+        let build = digest.and_then(|digest| watch.builds.get(&digest));
+        let environment = &watch.fleet.environment;
+        Self {
+            place,
+            known: digest.is_some(),
+            build,
+            context: environment.context(&watch.component.name, Some(&place.site), build),
+        }
+    }
+
+    fn node(&self) -> &'a str {
+        self.place.site.name.as_str()
+    }
+}
+
 /// Where evidence goes.
 pub(super) struct EvidencePlace {
     pub(super) home: Home,
@@ -151,6 +179,7 @@ impl Watch {
                 concurrency: stated.concurrency,
                 age: age_of(&gates, &signal)?.unwrap_or(stated.timeout.0),
                 timeout: stated.timeout.0,
+                lead: PREPARE_LEAD,
                 signal,
             };
             traffic.push(TrafficSource {
@@ -282,11 +311,16 @@ impl Watch {
                 service,
                 traffic: gets_traffic(status, i),
             };
-            let mut all = lock(&self.wanted);
-            if all[i] != wanted {
-                self.apply(&self.fleet.places(&self.component.name)[i], &wanted, now_us);
-                all[i] = wanted;
+            let before = std::mem::replace(&mut lock(&self.wanted)[i], wanted.clone());
+            if before == wanted {
+                continue;
             }
+            let asked = Asked::new(self, &self.fleet.places(&self.component.name)[i], wanted.build);
+            // Whether it gets traffic changes nothing for who only looks: a schedule that is begun anew leaves a gap.
+            if (before.build, before.service) != (wanted.build, wanted.service) {
+                self.look_at(&asked, now_us);
+            }
+            self.call_on(&asked, wanted.traffic);
         }
     }
 
@@ -347,71 +381,68 @@ impl Watch {
         Some(kept::look_again(acknowledged).await)
     }
 
-    fn apply(&self, place: &Place, wanted: &Wanted, now_us: i64) {
-        let node = place.site.name.as_str();
-        let build = wanted.build.and_then(|digest| self.builds.get(&digest));
-        let context = self
-            .fleet
-            .environment
-            .context(&self.component.name, Some(&place.site), build);
-        let target = |signal: &str, made: Option<Result<HttpCall, CallError>>| match made {
-            None => None,
-            Some(Ok(call)) => Some(Target {
-                build: build.map(|b| b.digest.to_string()).unwrap_or_default(),
-                call: Arc::new(call),
-            }),
-            Some(Err(why)) => {
-                self.trouble(signal, node, &why.to_string());
-                None
-            }
-        };
+    /// Probes, queries and logs of a node begin anew.
+    fn look_at(&self, asked: &Asked<'_>, now_us: i64) {
+        let version = asked.build.map(|b| b.version.as_str());
         for (probe, handle) in &self.probes {
-            let meant = wanted.build.is_some() && probe.is_for(build.map(|b| b.version.as_str()));
-            let made = meant.then(|| HttpCall::probe(self.probe_client.clone(), &probe.http, &context));
-            handle.set_target(node, target(&handle.plan().signal, made));
-        }
-        for source in &self.traffic {
-            let request = build.and_then(|b| source.stated.requests.iter().find(|r| r.builds.contains(&b.version)));
-            if wanted.traffic && request.is_none() {
-                let why = match build {
-                    Some(build) => format!(
-                        "traffic {} has no request for version {}",
-                        source.stated.name, build.version
-                    ),
-                    None => "it runs a build that we do not know, so no request can be chosen".to_owned(),
-                };
-                self.trouble(&source.handle.plan().signal, node, &why);
-            }
-            let made = request
-                .filter(|_| wanted.traffic)
-                .map(|request| self.call(source, request, &context));
-            let made = match made {
-                Some(Err(why)) => {
-                    self.trouble(&source.handle.plan().signal, node, &why.to_string());
-                    None
-                }
-                Some(Ok(call)) => Some(call),
-                None => None,
-            };
-            source
-                .handle
-                .set_target(node, target(&source.handle.plan().signal, made));
+            let made = (asked.known && probe.is_for(version))
+                .then(|| HttpCall::probe(self.probe_client.clone(), &probe.http, &asked.context))
+                .transpose();
+            self.set_target(handle, asked, made.map_err(|why: CallError| why.to_string()));
         }
         for (parts, handle) in &self.queries {
-            let query = self.fleet.render_text(&parts.sql, &context).map(|sql| Target {
-                build: build.map(|b| b.digest.to_string()).unwrap_or_default(),
-                call: Arc::new(WatchedQuery {
+            let query = self
+                .fleet
+                .render_text(&parts.sql, &asked.context)
+                .map(|sql| WatchedQuery {
                     database: parts.database.clone(),
                     sql,
                     at_most: parts.at_most,
-                }),
-            });
+                });
             match query {
-                Ok(target) => handle.set_target(node, Some(target)),
-                Err(why) => self.trouble(&handle.plan().signal, node, &why.to_string()),
+                Ok(query) => self.set_target(handle, asked, Ok(Some(query))),
+                Err(why) => self.trouble(&handle.plan().signal, asked.node(), &why.to_string()),
             }
         }
-        self.follow_logs(place, build, now_us);
+        self.follow_logs(asked.place, asked.build, now_us);
+    }
+
+    /// Our own traffic on a node begins anew, or ends.
+    fn call_on(&self, asked: &Asked<'_>, wanted: bool) {
+        for source in &self.traffic {
+            self.set_target(&source.handle, asked, self.request(source, asked, wanted));
+        }
+    }
+
+    fn request(&self, source: &TrafficSource, asked: &Asked<'_>, wanted: bool) -> Result<Option<HttpCall>, String> {
+        if !wanted {
+            return Ok(None);
+        }
+        let build = asked
+            .build
+            .ok_or("it runs a build that we do not know, so no request can be chosen")?;
+        let mut requests = source.stated.requests.iter();
+        let request = requests.find(|r| r.builds.contains(&build.version)).ok_or_else(|| {
+            format!(
+                "traffic {} has no request for version {}",
+                source.stated.name, build.version
+            )
+        })?;
+        let call = self.call(source, request, &asked.context).map_err(|e| e.to_string())?;
+        call.map(Some).map_err(|e| e.to_string())
+    }
+
+    /// What cannot be asked is not asked, and why is told.
+    fn set_target<C: Call>(&self, handle: &TrafficHandle, asked: &Asked<'_>, made: Result<Option<C>, String>) {
+        let call = made.unwrap_or_else(|why| {
+            self.trouble(&handle.plan().signal, asked.node(), &why);
+            None
+        });
+        let target = call.map(|call| Target {
+            build: asked.build.map(|b| b.digest.to_string()).unwrap_or_default(),
+            call: Arc::new(call),
+        });
+        handle.set_target(asked.node(), target);
     }
 
     fn call(

@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{Afterwards, Calendar, Feed, LateEnd, Observed};
 use crate::model::sample::{Outcome, Sample};
 
-/// How long before its moment a call is prepared. The statement before a call takes milliseconds; half a second lets
+/// A lead for calls with a statement before them. The statement before a call takes milliseconds; half a second lets
 /// a database that is ten times slower than usual still be no part of the call's latency.
 pub const PREPARE_LEAD: Duration = Duration::from_millis(500);
 
@@ -103,6 +103,8 @@ pub struct TrafficPlan {
     pub age: Duration,
     /// A call is given up here; not before the age.
     pub timeout: Duration,
+    /// How long before its moment a call is prepared; 0 where there is nothing to prepare.
+    pub lead: Duration,
 }
 
 /// A plan that cannot be carried out.
@@ -125,6 +127,7 @@ impl TrafficPlan {
             concurrency: usize::try_from(piled_up).map_or(usize::MAX, |n| n.saturating_add(2)),
             age,
             timeout,
+            lead: Duration::ZERO,
         }
     }
 
@@ -262,7 +265,7 @@ impl TrafficHandle {
         &self.plan
     }
 
-    /// Calls a node from now on (the first time one [`PREPARE_LEAD`] from now), or no longer. Calls in flight go on
+    /// Calls a node from now on (the first time one lead from now), or no longer. Calls in flight go on
     /// and count for the target they were sent to; a call that was only prepared is not sent.
     pub fn set_target(&self, node: &str, target: Option<Target>) {
         let mut nodes = lock(&self.nodes);
@@ -395,7 +398,7 @@ impl Node {
                         generation,
                         seq: self.next_seq.fetch_add(1, Ordering::Relaxed),
                         calendar,
-                        slot: moment + PREPARE_LEAD,
+                        slot: moment + self.plan.lead,
                     };
                     calls.spawn(one.run());
                     k += 1;

@@ -67,6 +67,7 @@ fn plan() -> TrafficPlan {
         concurrency: 1000,
         age: Duration::from_secs(5),
         timeout: Duration::from_mins(1),
+        lead: PREPARE_LEAD,
     }
 }
 
