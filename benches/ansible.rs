@@ -31,7 +31,7 @@ fn main() {
         .collect();
     let config = servers.path().join("ssh_config");
     std::fs::write(&config, configuration).expect("written");
-    let field = Field::new(NODES, "200ms", "0s", |i| {
+    let field = Field::new(NODES, "100ms", "0s", |i| {
         format!(
             "host: {{ssh: {{destination: server{i}, config: {}, directory: {}/server{i}/node}}}}, ",
             plain(&config),

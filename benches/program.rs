@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use field::{ENVIRONMENT, Field, spread};
 use jiff::Timestamp;
 
-const NODES: u16 = 20;
+const NODES: u16 = 5;
 const RUNS: usize = 50;
 /// How long the driver is watched while it waits.
 const WATCH: Duration = Duration::from_secs(30);
 
 fn main() {
-    let field = Field::new(NODES, "200ms", "0s", |_| String::new());
+    let field = Field::new(NODES, "20ms", "0s", |_| String::new());
     field.run(&["up", ENVIRONMENT]);
     for round in 0..3 {
         overhead(&field, ["2", "1"][round % 2]);
@@ -101,7 +101,7 @@ fn waiting() {
         driver.resident_kib(),
         WATCH.as_secs()
     );
-    field.run(&["abort", ENVIRONMENT, "--reason", "measured"]);
+    field.run(&["abort", ENVIRONMENT]);
 }
 
 struct Driver(Child);
