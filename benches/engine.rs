@@ -34,7 +34,7 @@ impl World {
             releases: vec![old],
             running: Some(old),
             step: None,
-            free_bytes: 1 << 40,
+            free_bytes: Some(1 << 40),
         };
         let signals = Signals {
             serving: Serving::Yes,
@@ -61,7 +61,7 @@ impl World {
                 name: "calls".to_owned(),
                 deadline: Duration::from_secs(300),
                 age: Duration::from_secs(5),
-                neighbour: Duration::from_secs(5),
+                neighbour_wait: Duration::from_secs(5),
             }],
             policy: Policy {
                 max_unavailable: at_once,

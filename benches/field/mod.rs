@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 /// Its environment's name.
 pub const ENVIRONMENT: &str = "field";
 
-/// Answers `alive VERSION` to whatever is asked, and has its pid written when it listens.
+/// Answers `alive VERSION` to whatever is asked, has its pid written when it listens, and takes it back when it ends, as
+/// servers do: a pid file that names a dead process is one that the next start has to wait for (`await_burial` in agent/step.sh).
 const SERVICE: &str = r#"import os, signal, socket, sys
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+def end(*_):
+    os.unlink("run/pid")
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
 server = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=64)
 with open("run/pid.new", "w") as mine:
     mine.write(f"{os.getpid()}\n")
@@ -40,7 +44,8 @@ pub struct Took {
 }
 
 impl Field {
-    /// Probed each `period`, with no baseline, watched for `soak` after the last node. `host` says where a node lives, by its number: a line of YAML below the node, or nothing for this machine.
+    /// Probed each `period`, with no baseline, watched for `soak` after the last node. `host` says where a node lives, by its
+    /// number: a line of YAML below the node, or nothing for this machine.
     pub fn new(nodes: u16, period: &str, soak: &str, host: impl Fn(u16) -> String) -> Self {
         let this = Self {
             directory: tempfile::Builder::new().prefix("sg").tempdir().expect("a directory"),

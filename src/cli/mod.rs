@@ -453,8 +453,10 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::Refused);
     }
     let up = cause.downcast_ref::<UpError>();
-    if let Some(UpError::Interrupted) = up {
-        return Some(Exit::Interrupted);
+    match up {
+        Some(UpError::Interrupted) => return Some(Exit::Interrupted),
+        Some(UpError::Refused(_)) => return Some(Exit::Refused),
+        _ => {}
     }
     let build = match up {
         Some(UpError::Build(build)) => Some(build),

@@ -9,7 +9,7 @@ use super::printer::Printer;
 use super::view::{API_VERSION, Names};
 use super::{Exit, ground};
 use crate::engine::fleet::{Fleet, Place};
-use crate::engine::session::{self, Refusal};
+use crate::engine::session::{self, SessionError};
 use crate::gates::StatedGate;
 use crate::gates::plan::{calls_to_pass, seconds_to_pass};
 use crate::home::Home;
@@ -44,9 +44,9 @@ pub(super) async fn plan(environment: &str, wanted: &str, printer: &Printer) -> 
 
 async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
     let (component, version) = ground::component_and_version(fleet, wanted)?;
-    let (build, known) = ground::find_build(home, component, &version, printer).await?;
+    let (build, _) = ground::find_build(home, component, &version, printer).await?;
     printer.idle();
-    let plan = session::plan(fleet, component, "plan", &build);
+    let plan = session::plan(fleet, component, "plan", &build)?;
     let names = Names::read(home)?;
     let places = fleet.places(&component.name);
     let looks = futures::future::join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await;
@@ -55,7 +55,8 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
     let batches = changing.div_ceil(batch);
     let (gates, slowest) = passes(component)?;
     let watched = slowest * batches + plan.policy.baseline.0 + plan.policy.soak.0;
-    let quarantine = known.status.quarantined_in(&fleet.environment.name);
+    let refusal = session::quarantine(home, &build.digest, &fleet.environment.name)?;
+    let quarantined = refusal.as_ref().map(ToString::to_string);
     let resource = json!({
         "apiVersion": API_VERSION,
         "kind": "Plan",
@@ -68,7 +69,7 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
             "maxUnavailable": plan.policy.max_unavailable,
             "gates": gates.iter().map(|(name, words)| json!({"name": name, "pass": words})).collect::<Vec<_>>(),
             "watchedSeconds": watched.as_secs(),
-            "quarantined": quarantine.map(|q| q.reason.clone()),
+            "quarantined": quarantined,
         },
     });
     printer.resource(&resource, |p| {
@@ -95,16 +96,10 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
             plan.policy.soak
         ))
     })?;
-    if let Some(quarantine) = quarantine {
-        return Err(session::SessionError::from(Refusal::Quarantined {
-            build: build.name,
-            environment: fleet.environment.name.clone(),
-            since: quarantine.at,
-            reason: quarantine.reason.clone(),
-        })
-        .into());
+    match refusal {
+        Some(refusal) => Err(SessionError::from(refusal).into()),
+        None => Ok(Exit::Done),
     }
-    Ok(Exit::Done)
 }
 
 /// Each node with what it runs and the steps that it would go through; and how many change.

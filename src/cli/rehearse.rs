@@ -145,8 +145,8 @@ pub(super) async fn rehearse(
     Ok(outcome)
 }
 
-/// Drives one run with the disturbances going on, and tells which of them did not take place. A rehearsal drives itself, also where a server runs: its disturbances act
-/// on the nodes under the same lease as the upgrade.
+/// Drives one run with the disturbances going on, and tells which of them did not take place. A rehearsal drives itself, also
+/// where a server runs: its disturbances act on the nodes under the same lease as the upgrade.
 async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> anyhow::Result<(Done, Vec<String>)> {
     let Carrier {
         home, fleet, printer, ..

@@ -19,6 +19,8 @@ pub struct Limits {
     /// A node that nothing was asked of is looked at again after this: soon enough to see a service die between two
     /// probes, rare enough to cost nothing.
     pub look_every: Duration,
+    /// The same in Soak, which may last hours: half of the time after which a service that is gone counts as lost.
+    pub look_in_soak_every: Duration,
     /// One wait for a step's end: below the minutes after which idle connections are dropped on the way.
     pub step_patience: Duration,
     /// The lease is kept this often: a third of its time to live, so that two renewals may fail.
@@ -35,11 +37,22 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             look_every: Duration::from_secs(2),
+            look_in_soak_every: Duration::from_secs(5),
             step_patience: Duration::from_secs(20),
             renew_every: Duration::from_secs(5),
             notes_every: Duration::from_secs(2),
             looks_at_once: 32,
             longest_turn: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    fn look_every(&self, phase: Phase) -> Duration {
+        if phase == Phase::Soak {
+            self.look_in_soak_every
+        } else {
+            self.look_every
         }
     }
 }
@@ -62,6 +75,9 @@ pub enum DriveError {
     /// The store failed.
     #[error("the state could not be read or written: {0}")]
     Store(String),
+    /// A node serves another home or a newer token though the lease is ours: a person says whose it is.
+    #[error(transparent)]
+    Node(HostError),
     /// The status and the rules contradict each other.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
@@ -96,10 +112,14 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             watching_since = now;
         }
         last_turn = now;
-        // A node that serves a newer token has heard of another driver: the lease says whether we may go on at all.
-        if nodes.take_fenced() || tokio::time::Instant::now() >= renew_at {
+        // A node that refuses us may have heard of another driver: the lease says whether that one is to be obeyed.
+        let refused = nodes.refusal.take();
+        if refused.is_some() || tokio::time::Instant::now() >= renew_at {
             world.renew().await?;
             renew_at = tokio::time::Instant::now() + limits.renew_every;
+        }
+        if let Some(refused) = refused {
+            return Err(DriveError::Node(refused));
         }
         let Loaded { status, wish, version } = &loaded;
         world.watch(status, &nodes.sights);
@@ -148,7 +168,7 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             let wait = t.duration_since(world.now());
             tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
         });
-        let wake = [wake, Some(renew_at), nodes.next_look()]
+        let wake = [wake, Some(renew_at), nodes.next_look(loaded.status.phase)]
             .into_iter()
             .flatten()
             .min()
@@ -208,8 +228,8 @@ struct Nodes<'a, W: World> {
     flights: FuturesUnordered<Flight<'a>>,
     /// Which node is asked what: its own step, or a look.
     in_flight: BTreeMap<usize, Option<String>>,
-    /// A node has refused us for an older token since this was last asked.
-    fenced: bool,
+    /// What a node said that does not obey us, since this was last taken.
+    refusal: Option<HostError>,
 }
 
 type Flight<'a> = std::pin::Pin<Box<dyn Future<Output = Landed> + 'a>>;
@@ -234,7 +254,7 @@ impl<'a, W: World> Nodes<'a, W> {
             ask_again_at: vec![None; n],
             flights: FuturesUnordered::new(),
             in_flight: BTreeMap::new(),
-            fenced: false,
+            refusal: None,
         }
     }
 
@@ -270,12 +290,12 @@ impl<'a, W: World> Nodes<'a, W> {
     }
 
     fn look_at_the_stale(&mut self, status: &UpgradeStatus) {
-        let now = tokio::time::Instant::now();
+        let (now, every) = (tokio::time::Instant::now(), self.limits.look_every(status.phase));
         for node in 0..self.plan.nodes.len() {
             if self.in_flight.len() >= self.limits.looks_at_once {
                 break;
             }
-            let stale = self.looked_at[node].is_none_or(|at| now >= at + self.limits.look_every);
+            let stale = self.looked_at[node].is_none_or(|at| now >= at + every);
             if stale && !self.in_flight.contains_key(&node) {
                 self.in_flight.insert(node, None);
                 let step = status.nodes.get(node).and_then(|n| n.step.clone());
@@ -292,15 +312,12 @@ impl<'a, W: World> Nodes<'a, W> {
         }
     }
 
-    fn next_look(&self) -> Option<tokio::time::Instant> {
+    fn next_look(&self, phase: Phase) -> Option<tokio::time::Instant> {
+        let every = self.limits.look_every(phase);
         (0..self.plan.nodes.len())
             .filter(|node| !self.in_flight.contains_key(node))
-            .filter_map(|node| self.looked_at[node].map(|at| at + self.limits.look_every))
+            .filter_map(|node| self.looked_at[node].map(|at| at + every))
             .min()
-    }
-
-    fn take_fenced(&mut self) -> bool {
-        std::mem::take(&mut self.fenced)
     }
 
     /// Waits for one answer and takes note of it.
@@ -322,8 +339,10 @@ impl<'a, W: World> Nodes<'a, W> {
             }
             Err(e) => {
                 self.ask_again_at[node] = Some(tokio::time::Instant::now() + self.limits.look_every);
-                self.fenced |= matches!(e, HostError::Fenced { .. });
                 self.troubles[node] = Some(e.to_string());
+                if let HostError::Fenced { .. } | HostError::ForeignHome { .. } = e {
+                    self.refusal = Some(e);
+                }
             }
         }
         true

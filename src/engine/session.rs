@@ -12,7 +12,7 @@ use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
-use crate::gates::stated;
+use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
@@ -53,6 +53,9 @@ pub enum SessionError {
     /// The signals.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// A gate.
+    #[error(transparent)]
+    Gate(#[from] StatedError),
     /// The loop.
     #[error(transparent)]
     Drive(#[from] DriveError),
@@ -381,7 +384,9 @@ impl Asked<'_> {
         if KnownBuild::find(self.home, &self.build.name)?.is_none() {
             return Err(SessionError::UnknownBuild(self.build.name.clone()));
         }
-        refuse_quarantined(self.home, self.build, self.environment())?;
+        if let Some(refusal) = quarantine(self.home, &self.build.digest, self.environment())? {
+            return Err(refusal.into());
+        }
         let spec = UpgradeSpec {
             environment: self.environment().to_owned(),
             component: self.component.name.clone(),
@@ -446,25 +451,24 @@ impl Asked<'_> {
     }
 }
 
-/// Refuses what failed in an environment: these very bytes, under whichever name they come.
+/// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
 ///
 /// # Errors
-/// [`Refusal::Quarantined`], or the state cannot be read.
-pub fn refuse_quarantined(home: &Home, build: &BuildRef, environment: &str) -> Result<(), SessionError> {
-    for (name, known) in KnownBuild::all(home)? {
-        if known.spec.digest == build.digest
-            && let Some(quarantine) = known.status.quarantined_in(environment)
-        {
-            return Err(Refusal::Quarantined {
-                build: name,
-                environment: environment.to_owned(),
-                since: quarantine.at,
-                reason: quarantine.reason.clone(),
-            }
-            .into());
-        }
-    }
-    Ok(())
+/// The state cannot be read.
+pub fn quarantine(home: &Home, digest: &Digest, environment: &str) -> Result<Option<Refusal>, StoreError> {
+    let same_bytes = KnownBuild::all(home)?
+        .into_iter()
+        .filter(|(_, known)| known.spec.digest == *digest);
+    let mut refusals = same_bytes.filter_map(|(name, known)| {
+        let quarantine = known.status.quarantined_in(environment)?;
+        Some(Refusal::Quarantined {
+            build: name,
+            environment: environment.to_owned(),
+            since: quarantine.at,
+            reason: quarantine.reason.clone(),
+        })
+    });
+    Ok(refusals.next())
 }
 
 /// Held until a person says otherwise; one that is to be aborted goes on by itself.
@@ -498,7 +502,7 @@ pub async fn run(
         .component(&record.spec.component)
         .ok_or_else(unknown)?;
     let builds = KnownBuild::by_digest(home, &component.name)?;
-    let mut plan = plan(fleet, component, &record.name, &target.spec.reference());
+    let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
     plan.left_out = left_out_before(home, record)?;
     let world = LiveWorld::new(Parts {
         home,
@@ -546,8 +550,10 @@ fn left_out_before(home: &Home, record: &UpgradeRecord) -> Result<BTreeSet<Strin
 }
 
 /// What is wanted, resolved from the environment.
-#[must_use]
-pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRef) -> Plan {
+///
+/// # Errors
+/// A gate that cannot be used.
+pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRef) -> Result<Plan, StatedError> {
     let nodes: Vec<String> = fleet
         .places(&component.name)
         .iter()
@@ -563,21 +569,21 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
         patience,
         min_free_mib,
     } = &component.rollout;
-    Plan {
+    Ok(Plan {
         upgrade: upgrade.to_owned(),
         component: component.name.clone(),
         version: build.version.clone(),
         release: build.digest,
         rules: fleet.rules(component),
         left_out: BTreeSet::new(),
-        gates: component
-            .gates
-            .iter()
-            .map(|gate| GatePlan {
-                name: gate.name.clone(),
+        gates: StatedGate::all(component, nodes.len())?
+            .into_iter()
+            .zip(&component.gates)
+            .map(|(stated, gate)| GatePlan {
+                name: stated.name,
                 deadline: gate.deadline,
-                age: stated::age(component, gate),
-                neighbour: stated::neighbour_of(component, gate, nodes.len()),
+                age: stated.age,
+                neighbour_wait: stated.neighbour_wait,
             })
             .collect(),
         policy: Policy {
@@ -597,7 +603,7 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             admit: component.actions.admit.is_some(),
         },
         nodes,
-    }
+    })
 }
 
 /// Keeps the home within its bounds, with the evidence of the upgrades that go.

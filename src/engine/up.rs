@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::builds::{self, BuildError, Order};
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;
-use super::session::KnownBuild;
+use super::session::{self, KnownBuild, Refusal};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Finished, Host as _, HostError, NodeSight, Step, Work};
 use crate::http::Connections;
@@ -60,6 +60,9 @@ pub enum UpError {
     /// Asked to end.
     #[error("interrupted once the running steps had ended; the same command again goes on with it")]
     Interrupted,
+    /// A build that failed here.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A component's build.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -103,6 +106,9 @@ impl Bringing<'_> {
             && sights.iter().any(|s| s.current.is_none())
         {
             self.may_begin()?;
+            if let Some(refusal) = session::quarantine(self.home, &build.digest, &self.fleet.environment.name)? {
+                return Err(refusal.into());
+            }
             (self.on_step)(&format!("preparing {}", build.name));
             let order = Order {
                 build: build.clone(),

@@ -6,10 +6,6 @@ use super::{Gate, GateError, ProbeGate, ShareGate, fail_block, split_alpha};
 use crate::model::environment::{self, Component, Probe};
 use crate::model::values::Duration;
 
-/// Where a gate names neither a share nor a probe that is there (such an environment is refused before), what it reads is
-/// taken to be this late at most.
-const NO_AGE: Duration = Duration::from_secs(5);
-
 /// Bets of a good past: two hours of those of 3 s, as long as one upgrade watches a node.
 const LONG_PAST: u64 = 2_400;
 
@@ -38,7 +34,7 @@ pub struct StatedGate {
     pub age: Duration,
     /// How much later than a node without a past one with a long good past may fail of the same cause, one age included:
     /// so long a neighbour that shows the same trouble is waited for before anybody is blamed.
-    pub neighbour: Duration,
+    pub neighbour_wait: Duration,
 }
 
 impl StatedGate {
@@ -65,8 +61,8 @@ impl StatedGate {
             why,
         };
         let name = gate.name.clone();
-        let age = age(component, gate);
         if let Some(share) = &gate.share {
+            let age = share.over;
             let rate = rate(component, &share.of)
                 .ok_or_else(|| failed(format!("component {} has no signal `{}`", component.name, share.of)))?;
             let alpha = split_alpha(gate.alpha.fraction(), tests);
@@ -78,7 +74,7 @@ impl StatedGate {
                 name,
                 signal: share.of.clone(),
                 rate_per_s: Some(rate),
-                neighbour: neighbour(&test, age, rate),
+                neighbour_wait: neighbour_wait(&test, age, rate),
                 gate: test.into(),
                 limit: format!("{} over {age}", share.limit),
                 age,
@@ -89,6 +85,7 @@ impl StatedGate {
             .as_deref()
             .ok_or_else(|| failed("it has neither `share` nor `probe`".to_owned()))?;
         let probe = probe(component, of).ok_or_else(|| failed(format!("there is no probe `{of}`")))?;
+        let age = probe.timeout;
         let at_least_one = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
             name,
@@ -102,24 +99,9 @@ impl StatedGate {
             limit: format!("{} bad probes in a row", probe.failure_threshold),
             age,
             // Probes in a row are counted without regard to what was before.
-            neighbour: age,
+            neighbour_wait: age,
         })
     }
-}
-
-/// The age at which a call that a gate reads is bad.
-#[must_use]
-pub fn age(component: &Component, gate: &environment::Gate) -> Duration {
-    let of_probe = || Some(probe(component, gate.probe.as_deref()?)?.timeout);
-    let of_share = gate.share.as_ref().map(|share| share.over);
-    of_share.or_else(of_probe).unwrap_or(NO_AGE)
-}
-
-/// How long a neighbour is waited for ([`StatedGate::neighbour`]) in an upgrade over so many nodes.
-#[must_use]
-pub fn neighbour_of(component: &Component, gate: &environment::Gate, nodes: usize) -> Duration {
-    let stated = StatedGate::new(component, gate, tests(component, nodes));
-    stated.map_or_else(|_| age(component, gate), |stated| stated.neighbour)
 }
 
 /// The tests that share alpha.
@@ -134,7 +116,7 @@ fn tests(component: &Component, nodes: usize) -> NonZeroU32 {
     clippy::cast_sign_loss,
     reason = "some calls over a rate are some seconds; a cast takes what is out of range to the nearest end"
 )]
-fn neighbour(gate: &ShareGate, age: Duration, rate_per_s: f64) -> Duration {
+fn neighbour_wait(gate: &ShareGate, age: Duration, rate_per_s: f64) -> Duration {
     let past = LONG_PAST * u64::from(gate.fail_block().get());
     let more = gate.bad_calls_to_fail(past).saturating_sub(gate.bad_calls_to_fail(0));
     let ms = (more as f64 / rate_per_s * 1000.0) as u64;
@@ -222,7 +204,7 @@ mod tests {
             };
             let after = |past| gate.bad_calls_to_fail(past);
             assert!(after(0) < after(1_000) && after(1_000) < after(100_000), "{limit}");
-            assert_eq!(stated.neighbour.0.as_secs(), seconds, "{limit} at {rate}/s");
+            assert_eq!(stated.neighbour_wait.0.as_secs(), seconds, "{limit} at {rate}/s");
         }
     }
 

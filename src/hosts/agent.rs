@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,7 +19,10 @@ use super::{
 };
 use crate::model::values::Digest;
 
-const AGENT: &str = include_str!("agent.sh");
+/// The agent's text: what looks, what asks, and what a step's own process is made of.
+static LOOKING: LazyLock<String> = LazyLock::new(|| bare(include_str!("agent/looking.sh")));
+static ASKING: LazyLock<String> = LazyLock::new(|| bare(include_str!("agent/asking.sh")));
+static STEP: LazyLock<String> = LazyLock::new(|| bare(include_str!("agent/step.sh")));
 
 /// What a call may take beyond the patience it was given: a look is done in milliseconds, so half a minute without an answer
 /// is a host in trouble (its disk hangs, its memory swaps).
@@ -88,6 +92,15 @@ impl Feed<'_> {
             ],
         }
     }
+}
+
+/// A shell text without its comments and indentation: a third of it, which would be sent and parsed with each call.
+fn bare(text: &str) -> String {
+    let lines = text.lines().map(|line| line.trim_start_matches('\t'));
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect()
 }
 
 /// What a shell said.
@@ -322,6 +335,7 @@ impl<S: Shell> Host for S {
 /// A call in the making: who is asked, what, and for messages what was tried.
 struct Ask<'a, S> {
     shell: &'a S,
+    call: String,
     feed: Feed<'a>,
     who: Who,
 }
@@ -365,9 +379,10 @@ impl<'a, S: Shell> Ask<'a, S> {
         let ask = Self {
             shell,
             feed: Feed {
-                script: String::with_capacity(2 * AGENT.len()),
+                script: String::new(),
                 body: None,
             },
+            call: call.to_owned(),
             who: Who {
                 host: shell.host().to_owned(),
                 node: node.node.clone(),
@@ -427,14 +442,24 @@ impl<'a, S: Shell> Ask<'a, S> {
 
     /// Sends it, and turns the agent's refusals into errors.
     async fn send(self, limit: Duration) -> Result<(Answer, Who), HostError> {
-        let Self { shell, mut feed, who } = self;
+        let Self {
+            shell,
+            call,
+            mut feed,
+            who,
+        } = self;
+        let text = &mut feed.script;
+        match call.as_str() {
+            "observe" | "tail" | "sockets" => text.push_str(&LOOKING),
+            "run" => {
+                let agent_text = quoted(&(LOOKING.clone() + &STEP));
+                let _ = write!(text, "agent_text={agent_text}\neval \"$agent_text\"\n{}", *ASKING);
+            }
+            _ => text.extend([LOOKING.as_str(), ASKING.as_str()]),
+        }
         // The braces make a request that was cut on its way a syntax error instead of a shorter request. Descriptor 3 is the
         // stdin of who reads a body; nothing else may read the script's own text.
-        let _ = write!(
-            feed.script,
-            "agent_text={}\neval \"$agent_text\"\n{{ agent 3<&0 </dev/null; exit; }}\n",
-            quoted(AGENT)
-        );
+        let _ = writeln!(text, "{{ call_{call} 3<&0 </dev/null; exit; }}");
         let answer = shell.sh(feed, limit).await?;
         let text = String::from_utf8_lossy(&answer.stdout);
         // A look may have begun to answer before it failed.
@@ -543,7 +568,7 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
                 ended = Some(id.to_owned());
             }
             ["free", blocks, size] => {
-                sight.free_bytes = who.number::<u64>(blocks)?.saturating_mul(who.number(size)?);
+                sight.free_bytes = Some(who.number::<u64>(blocks)?.saturating_mul(who.number(size)?));
             }
             _ => return Err(who.not_understood(line)),
         }
@@ -764,7 +789,7 @@ mod tests {
                 log_tail: "[31mred x\n".into()
             })
         );
-        assert_eq!(sight.free_bytes, 8192);
+        assert_eq!(sight.free_bytes, Some(8192));
     }
 
     #[test]

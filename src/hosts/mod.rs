@@ -13,7 +13,7 @@
 //! - **One round trip a call**, and one more to bring a build that is not there yet.
 //! - **Secrets travel by stdin**, lie in 0600 files while their script runs, and are in no argument list, log or journal (I8).
 //!
-//! The rooms within: [`agent`] says what to ask the shell agent (`agent.sh`) and reads its answers; [`local`] and [`ssh`]
+//! The rooms within: [`agent`] says what to ask the shell agent (`agent/*.sh`) and reads its answers; [`local`] and [`ssh`]
 //! only know how to run `sh` with something on its stdin.
 
 mod agent;
@@ -52,8 +52,8 @@ pub struct NodeSight {
     pub running: Option<RunningService>,
     /// The steps that were asked about, those that the node knows.
     pub steps: BTreeMap<String, StepState>,
-    /// Free space where the node directory lies, in bytes.
-    pub free_bytes: u64,
+    /// Free space where the node directory lies, in bytes; `None` when this is the answer to a step.
+    pub free_bytes: Option<u64>,
     /// Whether the component's `setup` was completed here.
     pub set_up: bool,
     /// The highest token that it has seen; `None` before the first.

@@ -156,10 +156,10 @@ impl Draft<'_> {
                 Verdict::NoData => {}
             }
         }
-        // A neighbour that shows the same trouble gets the time that its test needs to fail too before anybody is blamed; two nodes of the same
-        // build that fail leave only the old ones to wait for.
+        // A neighbour that shows the same trouble gets the time that its test needs to fail too before anybody is blamed; two
+        // nodes of the same build that fail leave only the old ones to wait for.
         let suspected = old_troubled || peer_troubled && !peer_fails;
-        if suspected && !self.passed(decided, gate.neighbour) {
+        if suspected && !self.passed(decided, gate.neighbour_wait) {
             return Ok(Judged::Turn);
         }
         if peer_fails {

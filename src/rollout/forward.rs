@@ -19,13 +19,17 @@ impl Draft<'_> {
                     }
                     waiting = true;
                 }
-                Look::Seen(s) if s.free_bytes < self.plan.policy.min_free_bytes => problems.push(format!(
-                    "{}: {} MiB free, {} MiB needed",
-                    self.plan.nodes[i],
-                    s.free_bytes >> 20,
-                    self.plan.policy.min_free_bytes >> 20
-                )),
-                Look::Seen(_) => {
+                Look::Seen(s) => {
+                    let least = self.plan.policy.min_free_bytes;
+                    if let Some(free) = s.free_bytes.filter(|free| *free < least) {
+                        problems.push(format!(
+                            "{}: {} MiB free, {} MiB needed",
+                            self.plan.nodes[i],
+                            free >> 20,
+                            least >> 20
+                        ));
+                        continue;
+                    }
                     if self.plan.hooks.check {
                         match self.check(i) {
                             Progress::Done => {}

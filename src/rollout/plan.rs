@@ -43,7 +43,7 @@ pub struct GatePlan {
     pub age: Duration,
     /// How long a neighbour that shows the same trouble is given to fail too: one age, and what a test with a good past takes
     /// longer.
-    pub neighbour: Duration,
+    pub neighbour_wait: Duration,
 }
 
 /// Bounds and times of a rollout.
@@ -158,8 +158,8 @@ pub struct Seen {
     pub running: Option<Digest>,
     /// The step of the status' intent, if the node knows it.
     pub step: Option<StepView>,
-    /// Free space, bytes.
-    pub free_bytes: u64,
+    /// Free space, bytes; `None` in the answer to a step, which a look with enough of it came before.
+    pub free_bytes: Option<u64>,
 }
 
 /// A step as its node shows it.

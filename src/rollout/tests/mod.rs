@@ -46,7 +46,7 @@ fn plan(nodes: usize, max_unavailable: usize) -> Plan {
             name: "calls".to_owned(),
             deadline: Duration::from_secs(DEADLINE_S.unsigned_abs()),
             age: Duration::from_secs(5),
-            neighbour: Duration::from_secs(5),
+            neighbour_wait: Duration::from_secs(5),
         }],
         policy: Policy {
             max_unavailable,
@@ -121,7 +121,7 @@ fn up(build: Digest, verdict: Verdict) -> NodeView {
             releases: vec![old(), new()],
             running: Some(build),
             step: None,
-            free_bytes: 1 << 40,
+            free_bytes: Some(1 << 40),
         }),
         signals: Signals {
             serving: Serving::Yes,

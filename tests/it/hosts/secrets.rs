@@ -46,16 +46,17 @@ async fn secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else(bench: 
     assert_eq!(bench.holding("correct-horse"), [""; 0].map(PathBuf::from));
 }
 
-/// The password of a package index, say.
+/// The password of a package index, say. Another secret than that of the test above, which looks for its own in the
+/// environment of every process.
 async fn variables_of_a_script_lie_as_secrets_do_and_reach_it_whole(bench: Bench) {
     let (arrived, go) = (bench.meeting_point("arrived"), bench.meeting_point("go"));
-    let value = "https://user:correct-horse@index.example/it's $HOME\n\"simple\"";
+    let value = "https://user:battery-staple@index.example/it's $HOME\n\"simple\"";
     let mut script = script(format!(
         "printf '%s' \"$PIP_INDEX_URL\" >copy\n{}",
         meeting(&arrived, &go)
     ));
     script.environment.insert("PIP_INDEX_URL".into(), value.into());
-    assert!(!format!("{script:?}").contains("correct-horse"), "{script:?}");
+    assert!(!format!("{script:?}").contains("battery-staple"), "{script:?}");
     let run = tokio::spawn({
         let (host, node, step) = (
             Arc::clone(&bench.host),
@@ -68,18 +69,18 @@ async fn variables_of_a_script_lie_as_secrets_do_and_reach_it_whole(bench: Bench
     let file = bench.path("steps/s1/secrets/script.environment");
     let mode = fs::metadata(&file).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    assert_eq!(bench.holding("correct-horse"), [file, bench.path("copy")]);
+    assert_eq!(bench.holding("battery-staple"), [file, bench.path("copy")]);
     for process in fs::read_dir("/proc").expect("/proc") {
         let path = process.expect("an entry").path().join("cmdline");
         let text = fs::read(&path).unwrap_or_default();
-        assert!(!text.windows(13).any(|w| w == b"correct-horse"), "{}", path.display());
+        assert!(!text.windows(14).any(|w| w == b"battery-staple"), "{}", path.display());
     }
     let_go(&go).await;
     let end = ended(&run.await.expect("no panic").expect("run"), "s1");
     assert_eq!(end.exit, 0, "{}", end.log_tail);
     assert_eq!(bench.read("copy"), value);
     assert_eq!(
-        bench.holding("correct-horse"),
+        bench.holding("battery-staple"),
         [bench.path("copy")],
         "gone with the script"
     );

@@ -154,7 +154,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
             name: "calls".to_owned(),
             deadline: Span::from_secs(300),
             age: Span::from_secs(5),
-            neighbour: Span::from_secs(5),
+            neighbour_wait: Span::from_secs(5),
         }],
         policy: Policy {
             max_unavailable: if unguarded { usize::MAX } else { max_unavailable },
@@ -268,7 +268,7 @@ async fn tell(seed: u64, universe: Universe, plan: Plan) -> Story {
                         operate(&universe, holds);
                     }
                     Ok(Ending::Settled(_) | Ending::Interrupted(_)) | Err(DriveError::Fenced(_) | DriveError::Store(_)) => {}
-                    Err(e @ DriveError::Rollout(_)) => universe.borrow_mut().broken.push(format!("rules: {e}")),
+                    Err(e @ (DriveError::Rollout(_) | DriveError::Node(_))) => universe.borrow_mut().broken.push(format!("rules: {e}")),
                 }
             }
             () = &mut weather => {}

@@ -417,7 +417,7 @@ impl Universe {
                 started_at: at,
             }),
             steps,
-            free_bytes: if self.now() < node.full_until { 0 } else { 1 << 40 },
+            free_bytes: Some(if self.now() < node.full_until { 0 } else { 1 << 40 }),
             set_up: true,
             fence: None,
         }
