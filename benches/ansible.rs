@@ -11,7 +11,7 @@ mod sshd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use field::{ENVIRONMENT, Field, START, Took, plain, spread, succeeded, take};
+use field::{ENVIRONMENT, Field, Took, interpreter, plain, spread, start_lines, succeeded, take};
 use sshd::Sshd;
 
 const NODES: u16 = 20;
@@ -115,13 +115,9 @@ impl Ansible {
             })
             .collect();
         let hosts = hosts.concat();
-        let python = Command::new("python3")
-            .args(["-c", "import sys; print(sys.executable)"])
-            .output();
-        let python = String::from_utf8(succeeded(python.expect("python3 runs")).stdout).expect("text");
         std::fs::write(
             root.join("hosts"),
-            format!("{hosts}[all:vars]\nansible_python_interpreter={}\n", python.trim()),
+            format!("{hosts}[all:vars]\nansible_python_interpreter={}\n", interpreter()),
         )
         .expect("written");
         std::fs::write(
@@ -133,7 +129,7 @@ impl Ansible {
             ),
         )
         .expect("written");
-        let start = START.replace("RELEASE", "current").replace("PORT", "{{ port }}");
+        let start = start_lines("current", "{{ port }}");
         let indented = start.trim_end().replace('\n', "\n        ");
         std::fs::write(
             root.join("upgrade.yaml"),
@@ -170,9 +166,7 @@ impl Ansible {
             )
             .expect("copied");
             std::os::unix::fs::symlink("releases/1", node.join("current")).expect("linked");
-            let start = START
-                .replace("RELEASE", "current")
-                .replace("PORT", &(Self::PORT + i).to_string());
+            let start = start_lines("current", &(Self::PORT + i).to_string());
             // Its parent is gone when it is stopped, as on a server.
             let started = Command::new("sh")
                 .args(["-c", &start])

@@ -26,9 +26,23 @@ while True:
     call.close()
 "#;
 
-/// Starts the service of RELEASE on PORT and waits until it listens. The same lines for whoever upgrades.
-pub const START: &str = "mkdir -p run\nrm -f run/pid\npython3 -I -S \"RELEASE/service.py\" PORT >/dev/null 2>&1 </dev/null &\n\
-                         while [ ! -e run/pid ]; do sleep 0.005; done\n";
+/// Starts the service of a release on a port and waits until it listens. The same lines for whoever upgrades.
+pub fn start_lines(release: &str, port: &str) -> String {
+    let python = interpreter();
+    format!(
+        "mkdir -p run\nrm -f run/pid\n{python} -I -S \"{release}/service.py\" {port} >/dev/null 2>&1 </dev/null &\n\
+         while [ ! -e run/pid ]; do sleep 0.005; done\n"
+    )
+}
+
+/// Python itself: `python3` may be a script that chooses between versions, which takes longer than the service does.
+pub fn interpreter() -> String {
+    let python = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output();
+    let said = succeeded(python.expect("python3 runs")).stdout;
+    String::from_utf8(said).expect("text").trim().to_owned()
+}
 
 /// A workspace with two builds, and a state directory; both gone with it, services included.
 pub struct Field {
@@ -90,9 +104,7 @@ spec:
             "workspace/templates/install.sh",
             "cp \"$STAGEGATE_ARTIFACT/service.py\" \"$STAGEGATE_RELEASE_DIR/\"\n",
         );
-        let start = START
-            .replace("RELEASE", "$STAGEGATE_RELEASE_DIR")
-            .replace("PORT", "{{ node.ports.http }}");
+        let start = start_lines("$STAGEGATE_RELEASE_DIR", "{{ node.ports.http }}");
         this.write("workspace/templates/start.sh", &start);
         this.write("workspace/templates/stop.sh", "kill \"$(cat run/pid)\"\n");
         for version in ["1", "2"] {

@@ -14,6 +14,7 @@ pub mod install;
 pub mod message;
 pub mod policy;
 pub mod prek;
+pub mod proof;
 pub mod push;
 pub mod repository;
 pub mod sarif;

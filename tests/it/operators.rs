@@ -139,6 +139,28 @@ fn why_sees_that_nobody_drives_and_that_a_quarantine_is_lifted() {
     assert_eq!(again.code, Some(2), "{again:?}");
 }
 
+/// Neither by an upgrade nor by a node that has none yet.
+#[test]
+fn up_puts_no_quarantined_build_on_a_node() {
+    let small = Trivial::up();
+    assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=bad"]).code, Some(3));
+    let file = small.path("workspace/environments/small.yaml");
+    let environment = std::fs::read_to_string(&file).expect("written");
+    let wants_bad = environment.replace("build: \"1\"", "build: bad");
+    assert_ne!(wants_bad, environment);
+    std::fs::write(&file, wants_bad).expect("written");
+    small.run(&["up", ENVIRONMENT]).expect_code(0);
+    small.run(&["down", ENVIRONMENT]).expect_code(0);
+    std::fs::remove_dir_all(small.path(&format!("state/environments/{ENVIRONMENT}/nodes/n2"))).expect("was there");
+    let refused = small.run(&["up", ENVIRONMENT]).expect_code(6);
+    assert!(refused.err.contains("web-bad is quarantined in small"), "{refused:?}");
+    assert!(
+        !small
+            .path(&format!("state/environments/{ENVIRONMENT}/nodes/n2"))
+            .exists()
+    );
+}
+
 #[test]
 fn up_that_is_interrupted_ends_its_step_and_is_gone_on_with() {
     let small = Trivial::new();
@@ -302,6 +324,10 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
         assert!(refused.err.contains("`stagegate adopt"), "{refused:?}");
     };
     refused();
+    // A person decides, not the time that an unreachable node is waited for.
+    let upgrade = || small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]);
+    let said = upgrade().expect_code(1);
+    assert!(said.err.contains("`stagegate adopt"), "{said:?}");
 
     let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
     let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
@@ -321,7 +347,7 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
         );
     }
     assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
-    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));
+    upgrade().expect_code(0);
 
     forget();
     assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");

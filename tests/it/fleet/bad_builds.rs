@@ -116,6 +116,8 @@ fn a_quarantine_holds_for_the_bytes_under_whichever_name_they_come() {
     assert!(copied.expect("cp runs").success());
     // The version is among its files.
     fleet.upgrade("5.0.1").expect_code(6);
+    let planned = fleet.run(&["plan", ENVIRONMENT, "--build", "web=5.0.1"]).expect_code(6);
+    assert!(planned.err.contains("web-5.0 is quarantined"), "{planned:?}");
 }
 
 #[test]

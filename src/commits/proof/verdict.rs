@@ -1,0 +1,91 @@
+//! What a full check of one commit came to. It holds for exactly this commit, tree, policy and engine, and for nothing that
+//! merely has the same name.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::values::Digest;
+
+/// What was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Subject {
+    /// The repository, by the name that its policy's owner gave it: a URL, or a path on the server.
+    pub repository: String,
+    /// Full name of the commit, hexadecimal.
+    pub commit: String,
+    /// Full name of its tree, hexadecimal.
+    pub tree: String,
+}
+
+/// Who checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Engine {
+    /// `stagegate`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// One of the repository's own hooks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HookRun {
+    /// Its id in the configuration.
+    pub id: String,
+    /// The revision of the repository that it comes from; `local` or `builtin` where it has none.
+    pub revision: String,
+    /// Whether a rule of ours stood for it, or it was run.
+    pub native: bool,
+    /// Whether it was content.
+    pub passed: Passed,
+}
+
+/// A plain yes or no that reads well in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Passed {
+    /// It was content.
+    Yes,
+    /// It was not.
+    No,
+}
+
+/// How a full check ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "result", rename_all_fields = "camelCase")]
+pub enum Outcome {
+    /// Every rule and every hook was content.
+    Passed,
+    /// Something refused.
+    Failed,
+    /// The check could not be made as it has to be (no sandbox, no tool, cut off): never a pass.
+    NotProven {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a full check of one commit came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verdict {
+    /// What was checked.
+    pub subject: Subject,
+    /// The policy that it was checked against, by the digest of its text; of the built-in policy, that of the empty text.
+    pub policy: Digest,
+    /// Who checked.
+    pub engine: Engine,
+    /// The repository's own hooks, as far as they came.
+    pub hooks: Vec<HookRun>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was found, as [`crate::commits::finding::Finding::to_json`] has it; bounded by
+    /// [`crate::commits::finding::MOST_KEPT`].
+    pub findings: Vec<serde_json::Value>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
