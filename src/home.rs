@@ -40,13 +40,22 @@ impl Home {
     /// # Errors
     /// What [`SqliteStore::open`] refuses.
     pub fn look(root: &Path) -> Result<Self, StoreError> {
-        if root.join(FILE_NAME).exists() {
-            return Self::open(root);
+        if let Some(home) = Self::existing(root)? {
+            return Ok(home);
         }
         Ok(Self {
             root: std::path::absolute(root).unwrap_or_else(|_| root.to_owned()),
             store: Arc::new(SqliteStore::in_memory("nothing is kept here")?),
         })
+    }
+
+    /// The home in this directory, if there is one.
+    ///
+    /// # Errors
+    /// What [`SqliteStore::open`] refuses.
+    pub fn existing(root: &Path) -> Result<Option<Self>, StoreError> {
+        let there = root.join(FILE_NAME).exists();
+        there.then(|| Self::open(root)).transpose()
     }
 
     /// Deletes everything that a home is made of, and its directory if nothing else lies in it.
