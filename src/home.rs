@@ -71,6 +71,7 @@ impl Home {
             "builds",
             "cache",
             "evidence",
+            "mirrors",
             "ssh",
             // The write-ahead log goes before what it belongs to.
             "stagegate.db-shm",
@@ -93,6 +94,12 @@ impl Home {
             Err(why) if why.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(why),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Where our copy of a repository that is hosted elsewhere lies.
+    #[must_use]
+    pub fn mirror(&self, repository: &str) -> PathBuf {
+        self.root.join("mirrors").join(format!("{repository}.git"))
     }
 
     /// Whether no environment has anything here.

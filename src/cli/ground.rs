@@ -46,6 +46,14 @@ pub enum GroundError {
     /// A build that nobody has seen.
     #[error("there is no build {0}; `stagegate build list` shows what is known")]
     UnknownBuild(String),
+    /// No such repository.
+    #[error("there is no repository `{name}` in hooks/; there is {there}")]
+    UnknownRepository {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        there: String,
+    },
     /// Nothing to copy.
     #[error("there is no state in {path}; STAGEGATE_STATE says where it is", path = .0.display())]
     NoState(PathBuf),

@@ -95,6 +95,24 @@ impl Repository {
         }
     }
 
+    /// The bare repository in this directory.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open_bare(directory: &std::path::Path) -> Result<Self, RepositoryError> {
+        let git = git2::Repository::open_bare(directory).map_err(failed(format!("open {}", directory.display())))?;
+        Ok(Self { git })
+    }
+
+    /// Full name of a commit's tree.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn tree_of(&self, commit: Oid) -> Result<Oid, RepositoryError> {
+        let commit = self.git.find_commit(commit);
+        Ok(commit.map_err(failed("read a commit"))?.tree_id())
+    }
+
     /// Whether part of its history is missing.
     #[must_use]
     pub fn is_shallow(&self) -> bool {
