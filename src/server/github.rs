@@ -441,7 +441,17 @@ impl Hosts {
 
     async fn make(&self, hosted: &Hosted, spec: &CheckSpec, status: &mut CheckStatus) -> Result<(), Trouble> {
         if status.phase == CheckPhase::Again {
-            status.id = hosted.api.begin(&spec.head, &spec.name()).await?;
+            // The intent first, so that whoever comes after us knows that GitHub may have heard of it.
+            let name = spec.name();
+            let begun = match self.home.store().resource(CHECK, &name)? {
+                Some(_) => hosted.api.open(&spec.head, &name).await?,
+                None => None,
+            };
+            self.write(spec, status)?;
+            status.id = match begun {
+                Some(id) => Some(id),
+                None => hosted.api.begin(&spec.head, &name).await?,
+            };
             status.phase = CheckPhase::Running;
             self.write(spec, status)?;
         }

@@ -138,6 +138,24 @@ struct Made {
 }
 
 #[derive(Deserialize)]
+struct Runs {
+    check_runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    id: u64,
+    status: String,
+    external_id: Option<String>,
+    app: RunApp,
+}
+
+#[derive(Deserialize)]
+struct RunApp {
+    id: u64,
+}
+
+#[derive(Deserialize)]
 struct Given {
     token: String,
     expires_at: Timestamp,
@@ -300,6 +318,29 @@ impl Api {
             .call("make a check run", &Method::POST, &route, Some(&body))
             .await?;
         Ok(Some(id))
+    }
+
+    /// A check that we began and whose answer was lost: of our App, by our id, and still open. One that has our name and is
+    /// somebody else's is none of ours.
+    ///
+    /// # Errors
+    /// GitHub cannot be asked.
+    pub async fn open(&self, head: &Head, external_id: &str) -> Result<Option<u64>, ApiError> {
+        let Access::App { app, .. } = &self.access else {
+            return Ok(None);
+        };
+        let route = self.route(&format!(
+            "/commits/{}/check-runs?filter=all&per_page={PAGE}&check_name={}",
+            head.commit,
+            query_word(&self.github.check)
+        ));
+        let Runs { check_runs } = self
+            .call("look for a check run of ours", &Method::GET, &route, None)
+            .await?;
+        let ours = check_runs.into_iter().find(|run| {
+            run.status != "completed" && run.external_id.as_deref() == Some(external_id) && run.app.id == app.id()
+        });
+        Ok(ours.map(|run| run.id))
     }
 
     /// Says how a check ended: the annotations in batches, the conclusion with the last.

@@ -247,9 +247,14 @@ impl Inside {
                 let mut run = value;
                 let id = memory.check_runs.len() as u64 + 1;
                 run["id"] = json!(id);
+                run["app"] = json!({"id": APP});
                 memory.check_runs.push(run.clone());
                 memory.updates.push((id, run.clone()));
                 said(201, &run)
+            }
+            ("GET", ["commits", sha, "check-runs"]) => {
+                let runs: Vec<&Value> = memory.check_runs.iter().filter(|r| r["head_sha"] == *sha).collect();
+                said(200, &json!({"total_count": runs.len(), "check_runs": runs}))
             }
             ("PATCH", ["check-runs", id]) => {
                 note(&mut memory, "/repos/{owner}/{repo}/check-runs/{check_run_id}");
