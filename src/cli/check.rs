@@ -119,16 +119,18 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     };
     let exit = check(&repository, &base, &scope, mending, Caller::Person, printer)?;
     if let (Attesting::Wanted, Scope::Range(range)) = (attesting, &scope) {
-        sign(&repository, &base, range, printer)?;
+        return sign(&repository, &base, range, printer);
     }
     Ok(exit)
 }
 
-/// Signs what is right: each commit is looked at alone, so that none passes because another was looked at before it.
-fn sign(repository: &Repository, base: &Base, range: &str, printer: &Printer) -> anyhow::Result<()> {
+/// Signs what is right: each commit is looked at alone, so that none passes because another was looked at before it. What was
+/// asked for and could not be signed is a refusal.
+fn sign(repository: &Repository, base: &Base, range: &str, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::home()?;
     let (from, to) = repository.range(range)?;
     let (mut signed, mut key) = (0, None);
+    let mut exit = Exit::Done;
     for id in new_commits(repository, base, to, &[from], Bounds::none().commits)? {
         let verdict = alone(repository, base, id, branch_here(repository, base))?;
         match &verdict.outcome {
@@ -137,14 +139,20 @@ fn sign(repository: &Repository, base: &Base, range: &str, printer: &Printer) ->
                 key = Some(id);
                 signed += 1;
             }
-            Outcome::Failed => printer.note(&format!("{} does not pass, and was not signed", short(id))),
-            Outcome::NotProven { why } => printer.note(&format!("{} was not signed: {why}", short(id))),
+            Outcome::Failed => {
+                printer.note(&format!("{} does not pass, and was not signed", short(id)));
+                exit = Exit::Refused;
+            }
+            Outcome::NotProven { why } => {
+                printer.note(&format!("{} was not signed: {why}", short(id)));
+                exit = Exit::Refused;
+            }
         }
     }
     if let Some(key) = key {
         printer.note(&format!("signed {} by key {}", count(signed, "commit"), key.short()));
     }
-    Ok(())
+    Ok(exit)
 }
 
 /// A check of one commit by itself. Hooks that no native rule stands for need their own run, and without it nothing is proven.

@@ -255,7 +255,7 @@ mod tests {
             ("100700", Some(Mode::Executable)),
             ("120777", Some(Mode::Link)),
             ("140755", Some(Mode::Other(0o140_000))),
-            ("1.0.4", None),
+            ("2.0", None),
             ("12", None),
             ("202611", Some(Mode::Other(0o200_000 & 0o170_000))),
         ] {

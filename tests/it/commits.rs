@@ -5,6 +5,7 @@ mod clone;
 mod equal_verdicts;
 mod messages;
 mod own_hooks;
+mod proof;
 mod pushes;
 mod refs;
 

@@ -62,6 +62,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let (repository, commit) = named.find()?;
     let home = ground::look()?;
     let base = Base::of(&repository)?;
+    if let Some(note) = &base.note {
+        printer.note(note);
+    }
     let question = question::about(&repository, &base, commit, TrustFor::Hooks)?;
     let ring = proof::keyring(&home, &base.policy)?;
     let noted = if *notes {

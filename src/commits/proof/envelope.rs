@@ -246,11 +246,11 @@ impl Envelope {
             _ if !signers.is_empty() => Ok(signers),
             Some(key) => Err(EnvelopeError::BadSignature(key)),
             None => {
-                let names = self.signatures.iter().map(|s| match s.key_id.as_str() {
+                let claimed = self.signatures.iter().map(|s| match s.key_id.as_str() {
                     "" => "a key without a name".to_owned(),
                     name => format!("key {}", plain(name.get(..12).unwrap_or(name))),
                 });
-                Err(EnvelopeError::UnknownKey(names.collect::<Vec<_>>().join(" and ")))
+                Err(EnvelopeError::UnknownKey(claimed.collect::<Vec<_>>().join(" and ")))
             }
         }
     }

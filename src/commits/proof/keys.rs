@@ -138,7 +138,7 @@ struct Status {
 }
 
 /// The keys of a home.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Keys<'a> {
     home: &'a Home,
 }
@@ -268,7 +268,11 @@ impl<'a> Keys<'a> {
             public_key: public.to_string()
         });
         let store = self.home.store();
-        store.put_resource(KIND, &id.to_string(), &spec, Expect::Absent, now)?;
+        if let Err(why) = store.put_resource(KIND, &id.to_string(), &spec, Expect::Absent, now) {
+            // A key that nobody knows of is of no use; the first error is the one to tell.
+            let _ = self.delete_private(&id);
+            return Err(why.into());
+        }
         self.find(&id.to_string())
     }
 
