@@ -7,6 +7,7 @@
 //! builds/DIGEST/            where a build is being prepared
 //! cache/COMPONENT/          what preparations may keep from one build to the next
 //! evidence/UPGRADE/         the records behind verdicts
+//! keys/                     private keys that sign attestations
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -73,6 +74,7 @@ impl Home {
             "evidence",
             "mirrors",
             "ssh",
+            "keys",
             // The write-ahead log goes before what it belongs to.
             "stagegate.db-shm",
             "stagegate.db-wal",
@@ -152,6 +154,11 @@ impl Home {
     /// The evidence of an upgrade.
     pub fn evidence(&self, upgrade: &str) -> PathBuf {
         self.root.join("evidence").join(upgrade)
+    }
+
+    /// Private keys that sign attestations.
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
     }
 
     /// Sockets of SSH connections.

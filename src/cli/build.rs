@@ -10,8 +10,10 @@ use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
+use crate::engine::provenance::{self, HOOKS_PASSED};
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
+use crate::model::build::CommitRef;
 use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
 use crate::settings;
@@ -28,7 +30,7 @@ pub(super) struct Arguments {
 enum Action {
     /// The builds that are known here
     List,
-    /// One build with its locked set, where it was proven and where it is quarantined
+    /// One build with its locked set, whether its commit's hooks passed, where it was proven and where it is quarantined
     Show {
         /// Its name, COMPONENT-VERSION
         build: String,
@@ -110,9 +112,26 @@ fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
 }
 
 fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
-    let build = known(home, name)?;
+    // Keys, policies and branches change, so what is proven is looked at now.
+    let refreshed = provenance::refreshed(home, &settings::workspace(), name, Timestamp::now())?;
+    let build = refreshed.ok_or_else(|| GroundError::UnknownBuild(name.to_owned()))?;
     printer.resource(&resource(name, &build), |p| {
         p.line(&format!("{name}  {}", build.spec.digest))?;
+        if let Some(CommitRef {
+            repository,
+            commit,
+            path,
+        }) = &build.spec.commit
+        {
+            let below = path.as_ref().map_or(String::new(), |path| format!(", {path}"));
+            p.line(&format!("commit {commit} of {repository}{below}"))?;
+        }
+        if let Some(condition) = build.status.condition(HOOKS_PASSED) {
+            p.line(&format!(
+                "{HOOKS_PASSED} {} ({}) since {}: {}",
+                condition.status, condition.reason, condition.last_transition_time, condition.message
+            ))?;
+        }
         for verification in &build.status.verifications {
             p.line(&format!(
                 "verified in {} at {}",

@@ -9,19 +9,21 @@ use std::time::Instant;
 
 use clap::Args;
 use git2::Oid;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::printer::Printer;
 use super::up::count;
 use super::view::API_VERSION;
-use super::{Exit, Output};
+use super::{Exit, Output, ground};
 use crate::commits::base::Base;
 use crate::commits::content::{FIXABLE, fixed};
 use crate::commits::examine::{Bounds, Cut, Examiner, Report};
 use crate::commits::finding::{Finding, Rule};
 use crate::commits::install::HooksDirectory;
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
-use crate::commits::repository::{Change, Repository};
+use crate::commits::proof::{self, Outcome, Verdict, question};
+use crate::commits::repository::{Change, Repository, short};
 use crate::commits::{hooks, prek, sarif};
 use crate::settings;
 
@@ -45,6 +47,9 @@ pub(super) struct Arguments {
     /// A policy to go by instead of the protected branch's
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Sign, for each commit that passes, that it did, by this home's key (`stagegate attest key create`)
+    #[arg(long, requires = "range")]
+    attest: bool,
 }
 
 /// What is looked at.
@@ -72,6 +77,13 @@ pub(super) enum Mending {
     Unwanted,
 }
 
+/// Whether what passes is signed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attesting {
+    Wanted,
+    Unwanted,
+}
+
 /// Who asks: a hook of ours need not be told that hooks are missing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -86,7 +98,13 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         message,
         fix,
         policy,
+        attest,
     } = arguments;
+    let attesting = if *attest {
+        Attesting::Wanted
+    } else {
+        Attesting::Unwanted
+    };
     let scope = match (range, message, all) {
         (Some(range), ..) => Scope::Range(range.clone()),
         (None, Some(file), _) => Scope::Message(file.clone()),
@@ -99,7 +117,70 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         Some(file) => Base::of_file(&repository, file)?,
         None => Base::of_clone(&repository)?,
     };
-    check(&repository, &base, &scope, mending, Caller::Person, printer)
+    let exit = check(&repository, &base, &scope, mending, Caller::Person, printer)?;
+    if let (Attesting::Wanted, Scope::Range(range)) = (attesting, &scope) {
+        return sign(&repository, &base, range, printer);
+    }
+    Ok(exit)
+}
+
+/// Signs what is right: each commit is looked at alone, so that none passes because another was looked at before it. What was
+/// asked for and could not be signed is a refusal.
+fn sign(repository: &Repository, base: &Base, range: &str, printer: &Printer) -> anyhow::Result<Exit> {
+    let home = ground::home()?;
+    let (from, to) = repository.range(range)?;
+    let (mut signed, mut key) = (0, None);
+    let mut exit = Exit::Done;
+    for id in new_commits(repository, base, to, &[from], Bounds::none().commits)? {
+        let verdict = alone(repository, base, id, branch_here(repository, base))?;
+        match &verdict.outcome {
+            Outcome::Passed => {
+                let (_, id) = proof::attest(&home, &verdict, verdict.finished_at)?;
+                key = Some(id);
+                signed += 1;
+            }
+            Outcome::Failed => {
+                printer.note(&format!("{} does not pass, and was not signed", short(id)));
+                exit = Exit::Refused;
+            }
+            Outcome::NotProven { why } => {
+                printer.note(&format!("{} was not signed: {why}", short(id)));
+                exit = Exit::Refused;
+            }
+        }
+    }
+    if let Some(key) = key {
+        printer.note(&format!("signed {} by key {}", count(signed, "commit"), key.short()));
+    }
+    Ok(exit)
+}
+
+/// A check of one commit by itself. Hooks that no native rule stands for need their own run, and without it nothing is proven.
+fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyhow::Result<Verdict> {
+    let started_at = Timestamp::now();
+    let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
+    examiner.commit(id, branch, &Identity::Unknown)?;
+    let findings = examiner.report().findings;
+    let (hooks, rest) = question::native_runs(question::listed(repository, base)?);
+    let (hooks, outcome) = if findings.refuse() {
+        // Which hook would have refused is not known of rules that stand for several.
+        (Vec::new(), Outcome::Failed)
+    } else if rest.is_empty() {
+        (hooks, Outcome::Passed)
+    } else {
+        let why = format!("no native rule stands for the hooks {}", rest.join(", "));
+        (hooks, Outcome::NotProven { why })
+    };
+    Ok(Verdict {
+        subject: question::subject(repository, base, id)?,
+        policy: base.policy.digest,
+        engine: proof::engine(),
+        hooks,
+        outcome,
+        findings: findings.kept().iter().map(Finding::to_json).collect(),
+        started_at,
+        finished_at: Timestamp::now(),
+    })
 }
 
 /// Checks, shows what was found, and says how it ended.
@@ -185,9 +266,7 @@ fn start_hooks(
 
 fn commits(repository: &Repository, base: &Base, range: &str, examiner: &mut Examiner) -> anyhow::Result<()> {
     let (from, to) = repository.range(range)?;
-    let here = repository.branch().map(|b| format!("refs/heads/{b}"));
-    let branch = branch_of(base, here.as_deref());
-    walk(repository, base, to, &[from], branch, examiner)
+    walk(repository, base, to, &[from], branch_here(repository, base), examiner)
 }
 
 fn push(repository: &Repository, base: &Base, outgoing: &[Outgoing], examiner: &mut Examiner) -> anyhow::Result<()> {
@@ -206,6 +285,20 @@ fn walk(
     branch: Branch,
     examiner: &mut Examiner,
 ) -> anyhow::Result<()> {
+    for id in new_commits(repository, base, tip, hidden, examiner.commits_left())? {
+        examiner.commit(id, branch, &Identity::Unknown)?;
+    }
+    Ok(())
+}
+
+/// What is new, the oldest first, but for what the policy spares as history.
+fn new_commits(
+    repository: &Repository,
+    base: &Base,
+    tip: Oid,
+    hidden: &[Oid],
+    most: usize,
+) -> anyhow::Result<Vec<Oid>> {
     let since = base
         .policy
         .spec
@@ -213,14 +306,15 @@ fn walk(
         .as_deref()
         .and_then(|name| repository.known_commit(name));
     let hidden: Vec<Oid> = hidden.iter().copied().chain(since).collect();
-    let left = examiner.commits_left();
-    let Ok(ids) = repository.between(&[tip], &hidden, left)? else {
-        return Err(Cut::Over(format!("more than {left} commits are new")).into());
+    let Ok(ids) = repository.between(&[tip], &hidden, most)? else {
+        return Err(Cut::Over(format!("more than {most} commits are new")).into());
     };
-    for id in ids {
-        examiner.commit(id, branch, &Identity::Unknown)?;
-    }
-    Ok(())
+    Ok(ids)
+}
+
+fn branch_here(repository: &Repository, base: &Base) -> Branch {
+    let here = repository.branch().map(|b| format!("refs/heads/{b}"));
+    branch_of(base, here.as_deref())
 }
 
 fn branch_of(base: &Base, reference: Option<&str>) -> Branch {
@@ -245,11 +339,10 @@ fn message(repository: &Repository, base: &Base, file: &Path, examiner: &mut Exa
         (Some(reverted), Some(head)) if repository.is_ancestor(reverted, head) => Revert::OfAncestor,
         _ => Revert::Nothing,
     };
-    let here = repository.branch().map(|b| format!("refs/heads/{b}"));
     let facts = Facts {
         parents: repository.is_merging().then_some(2),
         revert,
-        branch: branch_of(base, here.as_deref()),
+        branch: branch_here(repository, base),
         identity: Identity::Unknown,
     };
     examiner.secrets_of_text("message", &bytes);
@@ -289,7 +382,11 @@ pub(super) fn summary(report: &Report, base: &Base) -> String {
         (refused, 0) => format!("{refused} refused"),
         (refused, warned) => format!("{refused} refused, {warned} suggested"),
     };
-    format!("{looked_at}: {found} (policy: {})", base.source)
+    let vouched = match report.vouched_commits {
+        0 => String::new(),
+        vouched => format!("; the files of {} as signed by a trusted key", count(vouched, "commit")),
+    };
+    format!("{looked_at}: {found} (policy: {}){vouched}", base.source)
 }
 
 /// The report as a resource.
@@ -298,6 +395,7 @@ pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
         findings,
         commits,
         refused_commits,
+        vouched_commits: _,
         files,
         times,
     } = report;

@@ -6,6 +6,7 @@ use super::Exit;
 use super::ground;
 use super::printer::Printer;
 use super::standing::{self, Standing};
+use crate::commits::proof;
 use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
 use crate::server::seat;
@@ -70,7 +71,9 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     // One whose files are gone is listed all the same, and one that is just coming up has a directory before it is listed.
     let nobody_needs_it = home.store().resources("Environment")?.is_empty()
         && home.has_no_environment()?
-        && seat::running(&home)?.is_none();
+        && seat::running(&home)?.is_none()
+        // Keys and what they have signed are of commits, not of environments; what was deleted could not be made again.
+        && home.store().resources(proof::keys::KIND)?.is_empty();
     drop(lease);
     if nobody_needs_it {
         // Builds belong to no environment; when none is left, nobody needs what is known and was prepared of them.

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
 mod adopt;
+mod attest;
 mod backup;
 mod build;
 mod check;
@@ -38,6 +39,7 @@ use self::ground::GroundError;
 use self::printer::Printer;
 use crate::commits::base::BaseError;
 use crate::commits::policy::CommitPolicySpec;
+use crate::commits::proof::{AttestError, KeyError};
 use crate::commits::repository::RepositoryError;
 use crate::engine::builds::BuildError;
 use crate::engine::disturb::DisturbError;
@@ -290,6 +292,8 @@ enum Command {
     Check(check::Arguments),
     /// git's hooks of this clone
     Hooks(hooks::Arguments),
+    /// Signed proof that commits were checked: keys, what is proven, notes
+    Attest(attest::Arguments),
     /// Check a push before it is accepted: a server's pre-receive hook
     ///
     /// Reads `OLD NEW REF` lines from standard input, as git writes them, and looks at every new commit of every ref, in the
@@ -398,6 +402,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::GitHub(arguments) => wait_for(github::run(arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),
         Command::Hooks(arguments) => hooks::run(&arguments, printer),
+        Command::Attest(arguments) => attest::run(&arguments, printer),
         Command::PreReceive(arguments) => pre_receive::run(&arguments, printer),
         Command::Init(arguments) => init::run(&arguments, printer),
         Command::Schema => {
@@ -438,8 +443,21 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
         return Some(Exit::Usage);
     }
-    if let Some(RepositoryError::NoRepository | RepositoryError::Range(_)) = cause.downcast_ref() {
+    if let Some(
+        RepositoryError::NoRepository
+        | RepositoryError::NoRepositoryAt(_)
+        | RepositoryError::Range(_)
+        | RepositoryError::Commit { .. },
+    ) = cause.downcast_ref()
+    {
         return Some(Exit::Usage);
+    }
+    let key = match cause.downcast_ref() {
+        Some(AttestError::Key(key)) => Some(key),
+        _ => cause.downcast_ref(),
+    };
+    if let Some(exit) = key.and_then(exit_of_key) {
+        return Some(exit);
     }
     if let Some(BaseError::Invalid { .. } | BaseError::Unreadable { .. }) = cause.downcast_ref() {
         return Some(Exit::Usage);
@@ -467,7 +485,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         Some(UpError::Build(build)) => Some(build),
         _ => cause.downcast_ref(),
     };
-    if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_)) = build {
+    if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_) | BuildError::Commit { .. }) = build {
         return Some(Exit::Usage);
     }
     let fleet = match up {
@@ -479,6 +497,17 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::Usage);
     }
     None
+}
+
+/// Which key is meant, and whether there is one, is for the operator to say; the rest is refused, or is ours.
+fn exit_of_key(key: &KeyError) -> Option<Exit> {
+    match key {
+        KeyError::Unknown(_) | KeyError::Ambiguous(_) | KeyError::None => Some(Exit::Usage),
+        KeyError::Exists(_) | KeyError::Revoked { .. } | KeyError::Loose { .. } | KeyError::Foreign { .. } => {
+            Some(Exit::Refused)
+        }
+        KeyError::Store(_) | KeyError::File { .. } | KeyError::Wrong { .. } | KeyError::Make(_) => None,
+    }
 }
 
 fn log_to_stderr() {

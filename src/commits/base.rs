@@ -39,6 +39,8 @@ pub enum BaseError {
 pub struct Base {
     /// The branch, as a full ref, if there is one yet.
     pub branch: Option<String>,
+    /// Its commit, as it is here; none where the checkout's own files are gone by.
+    pub tip: Option<git2::Oid>,
     /// The policy.
     pub policy: Policy,
     /// Where it was found, for people.
@@ -48,6 +50,17 @@ pub struct Base {
 }
 
 impl Base {
+    /// That of a repository, whichever kind it is: one with a checkout is a developer's.
+    ///
+    /// # Errors
+    /// The policy cannot be read.
+    pub fn of(repository: &Repository) -> Result<Self, BaseError> {
+        match repository.workdir() {
+            Some(_) => Self::of_clone(repository),
+            None => Self::of_server(repository),
+        }
+    }
+
     /// That of a server: the branch that HEAD names, as it is before the push, and its policy; the built-in one where there
     /// is none.
     ///
@@ -60,6 +73,7 @@ impl Base {
         let Some((branch, tip)) = there else {
             return Ok(Self {
                 branch: head,
+                tip: None,
                 policy: Policy::built_in(),
                 source: "built in, since the repository has no branch yet".to_owned(),
                 note: None,
@@ -73,6 +87,7 @@ impl Base {
         });
         Ok(Self {
             branch: Some(branch),
+            tip: Some(tip),
             policy,
             source,
             note: None,
@@ -92,6 +107,7 @@ impl Base {
         });
         Ok(Self {
             branch: Some(branch),
+            tip: Some(tip),
             policy,
             source,
             note: None,
@@ -106,11 +122,13 @@ impl Base {
     pub fn of_clone(repository: &Repository) -> Result<Self, BaseError> {
         let tracked = tracked_base(repository);
         let branch = tracked.as_ref().and_then(|(name, _)| local_name(name));
+        let tip = tracked.as_ref().map(|(_, tip)| *tip);
         if let Some((name, tip)) = &tracked
             && let Some((policy, source)) = committed(repository, name, *tip, "; mend it there")?
         {
             return Ok(Self {
                 branch,
+                tip: Some(*tip),
                 policy,
                 source,
                 note: None,
@@ -127,6 +145,7 @@ impl Base {
         let Some(file) = file else {
             return Ok(Self {
                 branch,
+                tip,
                 policy: Policy::built_in(),
                 source: format!("built in, since {why}, and neither has the checkout"),
                 note: None,
@@ -135,6 +154,7 @@ impl Base {
         let policy = named(&file, PATH)?;
         Ok(Self {
             branch,
+            tip,
             policy,
             source: format!("{PATH} of the checkout"),
             note: Some(format!(
@@ -150,6 +170,7 @@ impl Base {
     pub fn of_file(repository: &Repository, file: &Path) -> Result<Self, BaseError> {
         Ok(Self {
             branch: repository.symbolic("HEAD"),
+            tip: repository.resolved("HEAD").map(|(_, tip)| tip),
             policy: named(file, &file.display().to_string())?,
             source: file.display().to_string(),
             note: None,

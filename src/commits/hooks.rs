@@ -37,6 +37,64 @@ impl Hook {
     }
 }
 
+/// A hook that a configuration lists, as a verdict names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// The revision of the repository that it comes from; `local` or `builtin` where it has none.
+    pub revision: String,
+    /// Whether a native rule stands for it.
+    pub native: bool,
+}
+
+/// The hooks that run before a commit by this configuration. Those that are for other stages only (`manual`, `pre-push`) are
+/// left out.
+///
+/// # Errors
+/// What is wrong with the configuration, for people.
+pub fn listed(name: &str, text: &str, policy: &Policy) -> Result<Vec<Listed>, String> {
+    let Some(config) = parsed(name, text)? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    let no_list = |what: &str| format!("{name} has no list `{what}`");
+    for repo in config["repos"].as_array().ok_or_else(|| no_list("repos"))? {
+        for hook in repo["hooks"].as_array().ok_or_else(|| no_list("hooks"))? {
+            if !is_for_commits(hook, &config) {
+                continue;
+            }
+            let known = Hook::of(repo, hook);
+            found.push(Listed {
+                native: is_native(&known, policy),
+                id: known.id,
+                revision: repo["rev"].as_str().unwrap_or(&known.repo).to_owned(),
+            });
+        }
+    }
+    if found.len() > MOST_HOOKS {
+        return Err(format!("{name} has {} hooks; {MOST_HOOKS} are the most", found.len()));
+    }
+    Ok(found)
+}
+
+fn is_for_commits(hook: &Json, config: &Json) -> bool {
+    let stages = hook["stages"].as_array().or(config["default_stages"].as_array());
+    // `commit` is the older word.
+    stages.is_none_or(|stages| stages.iter().any(|stage| stage == "pre-commit" || stage == "commit"))
+}
+
+fn parsed(name: &str, text: &str) -> Result<Option<Json>, String> {
+    let mut sources = Sources::new();
+    let source = sources.add(name, text);
+    let mut problems = Problems::new();
+    let documents = tree::parse(&sources, source, &mut problems);
+    if !problems.is_empty() {
+        return Err(problems.render(&sources, Ink::Plain));
+    }
+    Ok(documents.first().map(tree::Node::to_json))
+}
+
 /// What prek has to run: a configuration of its own, since it fetches the repositories also of hooks that it skips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rest {
@@ -51,14 +109,7 @@ pub struct Rest {
 /// # Errors
 /// What is wrong with the configuration, for people.
 pub fn rest(name: &str, text: &str, policy: &Policy) -> Result<Option<Rest>, String> {
-    let mut sources = Sources::new();
-    let source = sources.add(name, text);
-    let mut problems = Problems::new();
-    let documents = tree::parse(&sources, source, &mut problems);
-    if !problems.is_empty() {
-        return Err(problems.render(&sources, Ink::Plain));
-    }
-    let Some(mut config) = documents.first().map(tree::Node::to_json) else {
+    let Some(mut config) = parsed(name, text)? else {
         return Ok(None);
     };
     let mut ids = Vec::new();
@@ -238,6 +289,36 @@ repos:
         for text in ["repos: [\n", "a: 1\n", "repos: [{repo: x}]\n", "repos: {}\n"] {
             assert!(rest("c", text, &policy).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn hooks_are_listed_with_where_they_come_from() {
+        let policy = Policy::built_in();
+        let list = |text: &str| listed("c", text, &policy);
+        let names: Vec<String> = list(CONFIG)
+            .expect("read")
+            .iter()
+            .map(|hook| format!("{} {} {}", hook.id, hook.revision, hook.native))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "trailing-whitespace v6.0.0 true",
+                "check-yaml v6.0.0 false",
+                "check-added-large-files v6.0.0 true",
+                "detect-private-key v6.0.0 false",
+                "check-yaml builtin true",
+                "check-added-large-files builtin false",
+                "end-of-file-fixer https://example.org/other false",
+            ]
+        );
+        let staged = "default_stages: [manual]\nrepos:\n- repo: local\n  hooks:\n  - id: a\n  - {id: b, stages: [pre-commit]}\n  - {id: c, stages: [pre-push]}\n";
+        let ids: Vec<String> = list(staged).expect("read").into_iter().map(|hook| hook.id).collect();
+        assert_eq!(ids, ["b"]);
+        for text in ["repos: [\n", "a: 1\n", "repos: [{repo: x}]\n", "repos: {}\n"] {
+            assert!(list(text).is_err(), "{text}");
+        }
+        assert_eq!(list(""), Ok(Vec::new()));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::base::Base;
 use super::examine::{Cut, Examiner};
 use super::finding::{Finding, Level, Rule, shown};
 use super::message::{Branch, Identity};
+use super::policy::TrustFor;
+use super::proof::{self, Keyring, Question, judge, notes, question};
 use super::repository::{Object, Repository, RepositoryError, short};
 
 /// Refs that one push may move. `git push --mirror` of a large repository has some hundred.
@@ -115,6 +117,7 @@ pub fn examine(
         pusher,
         hidden: with(all, since),
         hidden_of_protected: with(protected, since),
+        vouchers: Vouchers::of(repository, base, updates),
     };
     // Bounds and names of all refs come before the first file is read.
     let mut named = Vec::new();
@@ -142,6 +145,68 @@ struct Push<'a> {
     hidden: Vec<Oid>,
     /// The same for protected branches: what a topic branch was allowed (a `fixup!`) is looked at again when it arrives.
     hidden_of_protected: Vec<Oid>,
+    /// Who may vouch for files.
+    vouchers: Option<Vouchers<'a>>,
+}
+
+/// Attestations in notes, by keys that the policy trusts for content. The policy alone says which: a hook opens no state, so a
+/// key is revoked for the server by taking it out of the policy.
+struct Vouchers<'a> {
+    repository: &'a Repository,
+    base: &'a Base,
+    ring: Keyring,
+    /// The notes: those that the push brings, else those that are there.
+    notes: Oid,
+}
+
+impl<'a> Vouchers<'a> {
+    fn of(repository: &'a Repository, base: &'a Base, updates: &[Update]) -> Option<Self> {
+        let mut ring = Keyring::default();
+        let for_content = base
+            .policy
+            .trusted
+            .iter()
+            .filter(|(_, what)| what.contains(&TrustFor::Content));
+        let mut anybody = false;
+        for (key, what) in for_content {
+            ring.add_trusted(*key, what);
+            anybody = true;
+        }
+        if !anybody {
+            return None;
+        }
+        let brought = updates
+            .iter()
+            .find(|update| update.name == notes::REF)
+            .and_then(|update| update.new);
+        let there = || repository.resolved(notes::REF).map(|(_, id)| id);
+        Some(Self {
+            repository,
+            base,
+            ring,
+            notes: brought.or_else(there)?,
+        })
+    }
+
+    /// Whether a commit's files were looked at by this policy and this version of the rules.
+    fn vouch_for(&self, commit: Oid) -> Result<bool, RepositoryError> {
+        // Notes that cannot be read vouch for nothing; whether they may be pushed is judged elsewhere.
+        let noted = notes::read_at(self.repository, self.notes, commit).unwrap_or_default();
+        if noted.is_empty() {
+            return Ok(false);
+        }
+        let question = Question {
+            subject: question::subject(self.repository, self.base, commit)?,
+            policy: self.base.policy.digest,
+            // Rules of content are asked for, not hooks.
+            hooks: Vec::new(),
+            trust: TrustFor::Content,
+        };
+        Ok(noted.iter().any(|line| {
+            let judged = judge(line.as_bytes(), &self.ring, &question);
+            judged.proves() && judged.verdict.is_some_and(|verdict| verdict.engine == proof::engine())
+        }))
+    }
 }
 
 impl Push<'_> {
@@ -272,6 +337,12 @@ impl Push<'_> {
             return Err(Cut::Over(format!("more than {left} commits are new")));
         };
         for id in new {
+            if let Some(vouchers) = &self.vouchers
+                && kind != Kind::Notes
+                && vouchers.vouch_for(id)?
+            {
+                examiner.vouch(id);
+            }
             if kind == Kind::Notes {
                 // git writes the messages of notes itself.
                 examiner.content_of(id)?;

@@ -2,7 +2,7 @@
 //! a push's quarantine stays when the push is refused, and leads nowhere (pygit2#676, git-lfs#4686).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Sort, Tree};
 
@@ -17,6 +17,25 @@ pub enum RepositoryError {
     /// None here.
     #[error("this is no git repository; run the command inside one")]
     NoRepository,
+    /// None there.
+    #[error("{} is no git repository; name its directory", .0.display())]
+    NoRepositoryAt(PathBuf),
+    /// Not a commit.
+    #[error("`{text}` names no commit here ({why}); `git rev-parse --verify {text}^{{commit}}` must print one")]
+    Commit {
+        /// What was asked for.
+        text: String,
+        /// What libgit2 said.
+        why: git2::Error,
+    },
+    /// A commit without a directory that was asked for.
+    #[error("commit {commit} has no directory `{path}`")]
+    NoDirectory {
+        /// The commit.
+        commit: String,
+        /// What was asked for.
+        path: String,
+    },
     /// The newer object format.
     #[error("this repository names its objects by SHA-256, which is not supported yet; nothing was checked")]
     Sha256,
@@ -83,7 +102,22 @@ impl Repository {
     /// # Errors
     /// There is none, or it is of a kind that is not supported.
     pub fn open() -> Result<Self, RepositoryError> {
-        match git2::Repository::open_from_env() {
+        Self::opened("the repository", git2::Repository::open_from_env())
+    }
+
+    /// The repository in this directory, or around it; git's variables are not looked at.
+    ///
+    /// # Errors
+    /// There is none, or it is of a kind that is not supported.
+    pub fn open_at(directory: &Path) -> Result<Self, RepositoryError> {
+        match Self::opened(&directory.display().to_string(), git2::Repository::discover(directory)) {
+            Err(RepositoryError::NoRepository) => Err(RepositoryError::NoRepositoryAt(directory.to_owned())),
+            other => other,
+        }
+    }
+
+    fn opened(name: &str, opened: Result<git2::Repository, git2::Error>) -> Result<Self, RepositoryError> {
+        match opened {
             Ok(git) => Ok(Self { git }),
             Err(why) if why.code() == ErrorCode::NotFound => Err(RepositoryError::NoRepository),
             Err(why)
@@ -91,26 +125,86 @@ impl Repository {
             {
                 Err(RepositoryError::Sha256)
             }
-            Err(why) => Err(failed("open the repository")(why)),
+            Err(why) => Err(failed(format!("open {name}"))(why)),
         }
     }
 
-    /// The bare repository in this directory.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn open_bare(directory: &std::path::Path) -> Result<Self, RepositoryError> {
-        let git = git2::Repository::open_bare(directory).map_err(failed(format!("open {}", directory.display())))?;
-        Ok(Self { git })
+    /// The directory that its objects and refs are in, which linked worktrees share.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        let directory = self.git.commondir();
+        directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
     }
 
-    /// Full name of a commit's tree.
+    /// Where a remote is.
+    #[must_use]
+    pub fn url_of(&self, remote: &str) -> Option<String> {
+        let remote = self.git.find_remote(remote).ok()?;
+        remote.url().ok().map(str::to_owned)
+    }
+
+    /// The commit that a text names as git understands it: a branch, a tag, `HEAD~2`, the beginning of a name.
     ///
     /// # Errors
-    /// The commit cannot be read.
-    pub fn tree_of(&self, commit: Oid) -> Result<Oid, RepositoryError> {
-        let commit = self.git.find_commit(commit);
-        Ok(commit.map_err(failed("read a commit"))?.tree_id())
+    /// It names none.
+    pub fn named_commit(&self, text: &str) -> Result<Oid, RepositoryError> {
+        let named = self
+            .git
+            .revparse_single(text)
+            .and_then(|object| object.peel_to_commit());
+        let commit = named.map_err(|why| RepositoryError::Commit {
+            text: text.to_owned(),
+            why,
+        })?;
+        Ok(commit.id())
+    }
+
+    /// A commit's tree, or what lies at a path of it.
+    ///
+    /// # Errors
+    /// The commit cannot be read, or there is no directory.
+    pub fn tree_of(&self, commit: Oid, path: Option<&str>) -> Result<Oid, RepositoryError> {
+        let doing = || format!("read the tree of commit {commit}");
+        let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
+        let tree = commit.tree().map_err(failed(doing()))?;
+        match path {
+            None => Ok(tree.id()),
+            Some(path) => {
+                let below = self.tree_at(&tree, path.as_bytes())?.map(|tree| tree.id());
+                below.ok_or_else(|| RepositoryError::NoDirectory {
+                    commit: short(commit.id()),
+                    path: path.to_owned(),
+                })
+            }
+        }
+    }
+
+    /// The note that a commit of notes has about an object; none where it has none, or one of more bytes than `most`. git
+    /// spreads many notes over directories by the first digits of the names (git-notes(1)).
+    ///
+    /// # Errors
+    /// The notes cannot be read.
+    pub fn note_of(&self, notes: Oid, about: Oid, most: u64) -> Result<Option<Vec<u8>>, RepositoryError> {
+        let doing = || format!("read the notes of {notes}");
+        let commit = self.git.find_commit(notes).map_err(failed(doing()))?;
+        let mut tree = commit.tree().map_err(failed(doing()))?;
+        let name = about.to_string();
+        let mut rest = name.as_str();
+        while rest.len() >= 2 {
+            if let Some(entry) = tree.iter().find(|e| e.name_bytes() == rest.as_bytes()) {
+                let fits = self.size(entry.id())? <= most;
+                return if fits {
+                    self.content(entry.id()).map(Some)
+                } else {
+                    Ok(None)
+                };
+            }
+            let below = tree.iter().find(|e| e.name_bytes() == &rest.as_bytes()[..2]);
+            let Some(below) = below.map(|e| e.id()) else { break };
+            tree = self.git.find_tree(below).map_err(failed(doing()))?;
+            rest = &rest[2..];
+        }
+        Ok(None)
     }
 
     /// Whether part of its history is missing.
@@ -122,7 +216,7 @@ impl Repository {
     /// The directory of its checkout.
     #[must_use]
     pub fn workdir(&self) -> Option<PathBuf> {
-        self.git.workdir().map(std::path::Path::to_owned)
+        self.git.workdir().map(Path::to_owned)
     }
 
     /// Whether a merge is being committed, so that its commit will have two parents or more.
@@ -420,7 +514,7 @@ impl Repository {
         let doing = || format!("read {path} of commit {commit}");
         let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
         let tree = commit.tree().map_err(failed(doing()))?;
-        match tree.get_path(std::path::Path::new(path)) {
+        match tree.get_path(Path::new(path)) {
             Ok(entry) if entry.kind() == Some(ObjectType::Blob) => Ok(Some(self.content(entry.id())?)),
             Ok(_) => Ok(None),
             Err(why) if why.code() == ErrorCode::NotFound => Ok(None),

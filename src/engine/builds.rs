@@ -9,10 +9,11 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::fleet::{Fleet, FleetError, Lifecycle};
+use crate::commits::repository::{Repository, RepositoryError};
 use crate::home::{Home, make_private};
 use crate::hosts::{FencingToken, Finished, Host as _, HostError, LocalHost, NodeAddress, Step, Work};
-use crate::model::build::{BuildRef, BuildSpec, LockedPackage};
-use crate::model::environment::{BuildSource, Component, PackageIndex};
+use crate::model::build::{BuildRef, BuildSpec, CommitRef, LockedPackage};
+use crate::model::environment::{BuildCommits, BuildSource, Component, PackageIndex};
 use crate::model::values::Digest;
 use crate::process::{self, Bounds, Said};
 use crate::settings;
@@ -92,6 +93,16 @@ pub enum BuildError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The commit that it is cannot be named.
+    #[error("cannot say which commit {component}={version} is: {why}")]
+    Commit {
+        /// The component.
+        component: String,
+        /// The version that was asked for.
+        version: String,
+        /// What git said.
+        why: RepositoryError,
+    },
     /// The script.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -114,13 +125,35 @@ pub struct Order {
 /// # Errors
 /// The source does not have it, or cannot be asked.
 pub async fn resolve(component: &Component, version: &str, workspace: &Path) -> Result<BuildSpec, BuildError> {
-    match &component.source {
-        None => Err(BuildError::NoSource(component.name.clone())),
-        Some(BuildSource::PackageIndex(index)) => from_index(component, index, version).await,
-        Some(BuildSource::Directory(directory)) => {
-            from_directory(component, &workspace.join(directory), version).map(|(spec, _)| spec)
+    let found = match &component.source {
+        None => return Err(BuildError::NoSource(component.name.clone())),
+        Some(BuildSource::PackageIndex(index)) => from_index(component, index, version).await?,
+        Some(BuildSource::Directory(directory)) => from_directory(component, &workspace.join(directory), version)?.0,
+    };
+    match &component.commits {
+        None => Ok(found),
+        Some(commits) => {
+            let why = |why| BuildError::Commit {
+                component: component.name.clone(),
+                version: version.to_owned(),
+                why,
+            };
+            let commit = commit_of(commits, &found.version, workspace).map_err(why)?;
+            Ok(found.of_commit(commit))
         }
     }
+}
+
+/// The commit that a version is, by its full name: what a tag names may change, and a build does not.
+fn commit_of(commits: &BuildCommits, version: &str, workspace: &Path) -> Result<CommitRef, RepositoryError> {
+    let repository = Repository::open_at(&workspace.join(&commits.repository))?;
+    let commit = repository.named_commit(&commits.revision_of(version))?;
+    repository.tree_of(commit, commits.path.as_deref())?;
+    Ok(CommitRef {
+        repository: commits.repository.clone(),
+        commit: commit.to_string(),
+        path: commits.path.clone(),
+    })
 }
 
 #[derive(Deserialize)]
@@ -326,9 +359,17 @@ fn from_directory(component: &Component, directory: &Path, version: &str) -> Res
         there.sort();
         return Err(unknown(format!("{} has {}", directory.display(), there.join(", "))));
     }
+    Ok((BuildSpec::new(&component.name, version, files_of(&from)?), from))
+}
+
+/// The files below a directory, as a locked set has them.
+///
+/// # Errors
+/// One cannot be read.
+pub fn files_of(directory: &Path) -> Result<Vec<LockedPackage>, BuildError> {
     let mut locked = Vec::new();
-    list_files(&from, &from, &mut locked)?;
-    Ok((BuildSpec::new(&component.name, version, locked), from))
+    list_files(directory, directory, &mut locked)?;
+    Ok(locked)
 }
 
 fn list_files(root: &Path, directory: &Path, locked: &mut Vec<LockedPackage>) -> Result<(), BuildError> {
@@ -483,9 +524,7 @@ async fn copy_source(component: &Component, order: &Order, artifact: &Path) -> R
         return Err(failed(std::io::Error::other(why)));
     }
     // Of the copy, not of the source: what is checked is what nodes get.
-    let mut locked = Vec::new();
-    list_files(artifact, artifact, &mut locked)?;
-    let found = BuildSpec::new(&component.name, &order.spec.version, locked).digest;
+    let found = BuildSpec::new(&component.name, &order.spec.version, files_of(artifact)?).digest;
     if found == order.spec.digest {
         return Ok(());
     }

@@ -9,6 +9,7 @@ mod drive;
 pub mod fleet;
 pub mod interrupt;
 pub mod live;
+pub mod provenance;
 pub mod session;
 pub mod up;
 mod world;

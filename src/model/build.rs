@@ -19,6 +19,22 @@ pub struct BuildSpec {
     pub digest: Digest,
     /// Everything that it consists of, each pinned by its content.
     pub locked: Vec<LockedPackage>,
+    /// The commit that its sources are, as its component's `commits` named it when the build was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitRef>,
+}
+
+/// A commit, or a directory of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommitRef {
+    /// The repository's directory on the driver's machine, below the workspace or absolute.
+    pub repository: String,
+    /// Full name of the commit.
+    pub commit: String,
+    /// The directory of it that the build is; without one it is the whole tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// One part of a build.
@@ -57,6 +73,16 @@ impl BuildSpec {
             component: component.to_owned(),
             version: version.to_owned(),
             locked,
+            commit: None,
+        }
+    }
+
+    /// The same build, as of this commit. Its digest stays: it is of what the build consists of, not of where that came from.
+    #[must_use]
+    pub fn of_commit(self, commit: CommitRef) -> Self {
+        Self {
+            commit: Some(commit),
+            ..self
         }
     }
 
@@ -115,5 +141,11 @@ mod tests {
         let changed = BuildSpec::new("server", "1.0", vec![a, package("b", "23")]);
         assert_ne!(one.digest, changed.digest);
         assert_eq!(one.name(), "server-1.0");
+        let commit = CommitRef {
+            repository: "r".to_owned(),
+            commit: "1".repeat(40),
+            path: None,
+        };
+        assert_eq!(one.clone().of_commit(commit).digest, one.digest);
     }
 }

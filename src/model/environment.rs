@@ -119,6 +119,9 @@ pub struct Component {
     /// Where its builds come from; without one it is not upgraded by us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<BuildSource>,
+    /// Which commits its builds are, so that it can be checked that their hooks ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<BuildCommits>,
     /// The version that `up` installs on a node that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<String>,
@@ -170,6 +173,31 @@ pub enum BuildSource {
     PackageIndex(PackageIndex),
     /// A directory that holds one directory a version.
     Directory(String),
+}
+
+/// Which commits builds are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BuildCommits {
+    /// The repository: a directory on the driver's machine, bare or a clone, below the workspace or absolute. Nothing is
+    /// fetched.
+    pub repository: String,
+    /// What names a version's commit there, with VERSION in the place of the version, as `refs/tags/vVERSION`.
+    pub revision: String,
+    /// The directory of the commit that a build is; without one it is the whole tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+impl BuildCommits {
+    /// The word that stands for the version.
+    pub const VERSION: &str = "VERSION";
+
+    /// What names this version's commit.
+    #[must_use]
+    pub fn revision_of(&self, version: &str) -> String {
+        self.revision.replace(Self::VERSION, version)
+    }
 }
 
 /// A package of a Python package index.

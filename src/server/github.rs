@@ -25,7 +25,7 @@ use crate::commits::github::checks::Ended;
 use crate::commits::github::judge::{self, JudgeError};
 use crate::commits::github::mirror::{Mirror, MirrorError};
 use crate::commits::github::webhook::{self, About};
-use crate::commits::proof::Verdict;
+use crate::commits::proof::{self, AttestError, Verdict};
 use crate::commits::repository::Repository;
 use crate::home::Home;
 use crate::model::repository::RepositorySpec;
@@ -463,7 +463,14 @@ impl Hosts {
                     Err(why) => judge::unjudged(repository, &name, head, &why),
                 }
             });
-            status.verdict = Some(verdict.await?);
+            let verdict = verdict.await?;
+            // A home that has no key proves nothing, and its checks are as good as ever.
+            match proof::attest(&self.home, &verdict, Timestamp::now()) {
+                Ok(_) => {}
+                Err(AttestError::Store(why)) => return Err(why.into()),
+                Err(why) => tracing::info!(%why, commit = verdict.subject.commit, "a verdict was not signed"),
+            }
+            status.verdict = Some(verdict);
             status.phase = CheckPhase::Judged;
             self.write(spec, status)?;
         }
@@ -485,7 +492,7 @@ impl Hosts {
     ) -> Result<T, Trouble> {
         let (directory, head) = (hosted.mirror.directory().to_owned(), head.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let repository = Repository::open_bare(&directory)?;
+            let repository = Repository::open_at(&directory)?;
             read(&repository, &head)
         });
         Ok(read.await.map_err(|why| Trouble::CutOff(why.to_string()))??)

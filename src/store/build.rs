@@ -32,6 +32,31 @@ impl BuildStatus {
         self.quarantines.iter().find(|q| q.environment == environment)
     }
 
+    /// A condition by its type.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<Condition> {
+        let found = self.conditions.iter().find(|c| c["type"] == kind)?;
+        Condition::deserialize(found).ok()
+    }
+
+    /// Puts a condition in the place of the one of its type. The time of its transition stays where its status does, and what
+    /// other versions wrote into it is kept.
+    pub fn set_condition(&mut self, mut new: Condition) {
+        let Some(place) = self.conditions.iter().position(|c| c["type"] == new.kind.as_str()) else {
+            self.conditions.push(new.to_json());
+            return;
+        };
+        if let Ok(old) = Condition::deserialize(&self.conditions[place])
+            && old.status == new.status
+        {
+            new.last_transition_time = old.last_transition_time;
+        }
+        match (self.conditions[place].as_object_mut(), new.to_json()) {
+            (Some(old), Value::Object(new)) => old.extend(new),
+            (_, new) => self.conditions[place] = new,
+        }
+    }
+
     /// Applies one mark. A new one replaces the environment's old one, so that lists stay as short as there are environments.
     pub(super) fn apply(&mut self, mark: &Mark) {
         match mark {
@@ -55,6 +80,50 @@ impl BuildStatus {
         self.verifications.retain(|v| v.environment != environment);
         self.quarantines.retain(|q| q.environment != environment);
         before != self.verifications.len() + self.quarantines.len()
+    }
+}
+
+/// A condition as Kubernetes writes them (`metav1.Condition`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Of what.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// When the status last changed.
+    pub last_transition_time: Timestamp,
+}
+
+impl Condition {
+    fn to_json(&self) -> Value {
+        serde_json::json!(self)
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionStatus {
+    /// It does.
+    True,
+    /// It does not.
+    False,
+    /// It is not known, which is not a yes.
+    Unknown,
+}
+
+impl std::fmt::Display for ConditionStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
+        })
     }
 }
 
@@ -114,5 +183,46 @@ impl Mark {
             Mark::Verify(v) => &v.environment,
             Mark::Release { environment } => environment,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_transition_and_what_others_wrote() {
+        let new = |status, message: &str, second| Condition {
+            kind: "HooksPassed".to_owned(),
+            status,
+            reason: "Tested".to_owned(),
+            message: message.to_owned(),
+            last_transition_time: Timestamp::from_second(second).expect("in range"),
+        };
+        let mut status: BuildStatus = serde_json::from_value(json!({"conditions": [
+            {"type": "Ready", "status": "True", "observedGeneration": 1}
+        ]}))
+        .expect("a status");
+        status.set_condition(new(ConditionStatus::True, "a", 1));
+        status.set_condition(new(ConditionStatus::True, "b", 2));
+        assert_eq!(
+            status.condition("HooksPassed"),
+            Some(new(ConditionStatus::True, "b", 1))
+        );
+        status.set_condition(new(ConditionStatus::False, "c", 3));
+        assert_eq!(
+            status.condition("HooksPassed"),
+            Some(new(ConditionStatus::False, "c", 3))
+        );
+        status.conditions[1]["observedGeneration"] = json!(4);
+        status.set_condition(new(ConditionStatus::False, "d", 5));
+        assert_eq!(status.conditions[1]["observedGeneration"], 4);
+        assert_eq!(
+            status.conditions[0],
+            json!({"type": "Ready", "status": "True", "observedGeneration": 1})
+        );
+        assert_eq!(status.conditions.len(), 2);
     }
 }

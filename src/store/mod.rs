@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-pub use build::{BuildChange, BuildStatus, Quarantine, Verification};
+pub use build::{BuildChange, BuildStatus, Condition, ConditionStatus, Quarantine, Verification};
 pub use error::StoreError;
 pub use lease::{Holder, Lease, Liveness};
 pub use sqlite::SqliteStore;
@@ -41,6 +41,11 @@ pub const KEEP_FINISHED_UPGRADES: u64 = 200;
 /// Settled reports kept (delivered, and as many dead letters), for somebody who asks what was sent: about 1 MB.
 /// Reports that wait are never dropped.
 pub const KEEP_SETTLED_REPORTS: u64 = 1_000;
+
+/// Attestations kept: of a hundred commits a day half a year; each takes about 2 kB, so that is about 40 MB.
+pub const KEEP_ATTESTATIONS: u64 = 20_000;
+/// Attestations kept of one commit: a few keys, each after a few changes of the policy.
+pub const KEEP_ATTESTATIONS_OF_A_COMMIT: u64 = 16;
 
 /// A resource as stored: what was written, and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -269,6 +274,19 @@ pub struct PendingReports {
     pub last_error: Option<String>,
 }
 
+/// A signed attestation as stored. That it is stored says nothing: who reads it verifies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attestation {
+    /// The repository, as the attestation names it.
+    pub repository: String,
+    /// Full name of the commit.
+    pub commit: String,
+    /// The DSSE envelope, one line of JSON.
+    pub envelope: String,
+    /// When it came here.
+    pub stored_at: Timestamp,
+}
+
 /// What pruning removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pruned {
@@ -278,6 +296,8 @@ pub struct Pruned {
     pub events: u64,
     /// Number of settled reports.
     pub reports: u64,
+    /// Number of attestations.
+    pub attestations: u64,
 }
 
 /// What a home remembers. See the module for what is durable when.
@@ -371,7 +391,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<u64>, StoreError>;
     /// Reads events.
     fn events(&self, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, StoreError>;
-    /// Keeps the home within its bounds ([`KEEP_EVENTS`], [`KEEP_FINISHED_UPGRADES`], [`KEEP_SETTLED_REPORTS`]).
+    /// Keeps the home within its bounds ([`KEEP_EVENTS`], [`KEEP_FINISHED_UPGRADES`], [`KEEP_SETTLED_REPORTS`],
+    /// [`KEEP_ATTESTATIONS`]).
     fn prune(&self) -> Result<Pruned, StoreError>;
     /// Forgets an environment: its resource, upgrades and events, and its marks on builds. Its lease counter stays,
     /// and so do reports that wait. Needs the lease.
@@ -393,6 +414,12 @@ pub trait Store: Send + Sync {
     fn next_due(&self, sink: &str) -> Result<Option<Timestamp>, StoreError>;
     /// What is still to be told, by sink: of all, of an environment, or of an upgrade.
     fn pending(&self, environment: Option<&str>, upgrade: Option<&str>) -> Result<Vec<PendingReports>, StoreError>;
+
+    /// Keeps an attestation. One that is here already changes nothing; of a commit the last
+    /// [`KEEP_ATTESTATIONS_OF_A_COMMIT`] stay.
+    fn put_attestation(&self, attestation: &Attestation) -> Result<(), StoreError>;
+    /// The attestations of a commit, of whichever repository they speak, the oldest first.
+    fn attestations(&self, commit: &str) -> Result<Vec<Attestation>, StoreError>;
 }
 
 /// A name for a new upgrade of this build, as `server-1.0.4-k3x9`. Four letters of a 32-letter alphabet: with the

@@ -154,6 +154,24 @@ fn bad_input_is_exit_2_with_its_line_and_touches_nothing() {
             "no component `databse`",
             "one.yaml:7",
         ),
+        (
+            "source: {directory: builds}",
+            "source: {directory: builds}\n      commits: {repository: a.git, revision: main}",
+            "names one commit for every version",
+            "one.yaml:",
+        ),
+        (
+            "source: {directory: builds}",
+            "source: {directory: builds}\n      commits: {repository: ../a.git, revision: vVERSION, path: /x}",
+            "`../a.git` is no path below the workspace",
+            "one.yaml:",
+        ),
+        (
+            "source: {directory: builds}",
+            "commits: {repository: a.git, revision: vVERSION}",
+            "has `commits` but no `source`",
+            "one.yaml:",
+        ),
         ("spec:", "spec: [", "", "one.yaml:"),
     ];
     for (from, to, expected, place) in rows {

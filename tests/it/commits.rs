@@ -6,6 +6,7 @@ mod equal_verdicts;
 mod github;
 mod messages;
 mod own_hooks;
+mod proof;
 mod pushes;
 mod refs;
 

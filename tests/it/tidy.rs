@@ -37,6 +37,10 @@ fn pure_rooms_touch_nothing_outside() {
             "src/commits/github/webhook.rs",
             "src/commits/github/checks.rs",
             "src/commits/sarif.rs",
+            "src/commits/proof/envelope.rs",
+            "src/commits/proof/judge.rs",
+            "src/commits/proof/statement.rs",
+            "src/commits/proof/verdict.rs",
         ],
         &[
             "tokio",

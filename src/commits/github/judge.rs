@@ -10,7 +10,7 @@ use crate::commits::base::{Base, BaseError};
 use crate::commits::examine::{Bounds, Cut, Examiner};
 use crate::commits::finding::Finding;
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
-use crate::commits::proof::{Engine, Outcome, Subject, Verdict};
+use crate::commits::proof::{self, Outcome, Subject, Verdict};
 use crate::commits::repository::{Change, Repository, RepositoryError};
 use crate::model::values::Digest;
 
@@ -57,7 +57,7 @@ pub fn judge(repository: &Repository, name: &str, head: &Head, base: &Base) -> R
     Ok(Verdict {
         subject: subject(repository, name, id)?,
         policy: base.policy.digest,
-        engine: engine(),
+        engine: proof::engine(),
         hooks: Vec::new(),
         outcome,
         findings: report.findings.kept().iter().map(Finding::to_json).collect(),
@@ -78,7 +78,7 @@ pub fn unjudged(repository: &Repository, name: &str, head: &Head, why: &BaseErro
     Ok(Verdict {
         subject: subject(repository, name, id)?,
         policy: Digest::of(why.to_string().as_bytes()),
-        engine: engine(),
+        engine: proof::engine(),
         hooks: Vec::new(),
         outcome: Outcome::NotProven { why: why.to_string() },
         findings: Vec::new(),
@@ -91,15 +91,8 @@ fn subject(repository: &Repository, name: &str, id: Oid) -> Result<Subject, Judg
     Ok(Subject {
         repository: name.to_owned(),
         commit: id.to_string(),
-        tree: repository.tree_of(id)?.to_string(),
+        tree: repository.tree_of(id, None)?.to_string(),
     })
-}
-
-fn engine() -> Engine {
-    Engine {
-        name: "stagegate".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
 }
 
 fn look(repository: &Repository, id: Oid, head: &Head, base: &Base, examiner: &mut Examiner) -> Result<(), Cut> {
@@ -108,12 +101,12 @@ fn look(repository: &Repository, id: Oid, head: &Head, base: &Base, examiner: &m
     if head.commit == head.base_commit {
         let spared: HashSet<Change> = match since {
             Some(since) => repository
-                .files_of_tree(repository.tree_of(since)?)?
+                .files_of_tree(repository.tree_of(since, None)?)?
                 .into_iter()
                 .collect(),
             None => HashSet::new(),
         };
-        let files = repository.files_of_tree(repository.tree_of(id)?)?;
+        let files = repository.files_of_tree(repository.tree_of(id, None)?)?;
         for change in files.iter().filter(|change| !spared.contains(*change)) {
             examiner.file(None, change)?;
         }

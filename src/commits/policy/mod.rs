@@ -10,14 +10,15 @@ use serde::Deserialize;
 use super::finding::{Level, Rule};
 use super::message::keys::IssueKeys;
 use super::message::signature::PublicKey;
+use super::proof::envelope;
 use crate::model::text::path::Path;
 use crate::model::text::{self, Document, Ink, Problem, Problems, Sources};
 use crate::model::values::Digest;
 
 pub use spec::{
-    BodySpec, BoundsSpec, CommitPolicySpec, ContentSpec, ConventionalSpec, ExemptSpec, HooksSpec, IssueKeysSpec,
-    LargeFileSpec, MessageSpec, Mode, Place, PlainMessageSpec, RefsSpec, RuleSpec, SecretSpec, SubjectSpec,
-    SubmoduleSpec, YamlSpec,
+    AttestSpec, BodySpec, BoundsSpec, CommitPolicySpec, ContentSpec, ConventionalSpec, ExemptSpec, HooksSpec,
+    IssueKeysSpec, LargeFileSpec, MessageSpec, Mode, Place, PlainMessageSpec, RefsSpec, RuleSpec, SecretSpec,
+    SubjectSpec, SubmoduleSpec, TrustFor, TrustSpec, YamlSpec,
 };
 
 /// The kind of the resource.
@@ -48,6 +49,8 @@ pub struct Policy {
     pub keys: IssueKeys,
     /// Whose signature exempts.
     pub signers: Vec<PublicKey>,
+    /// Whose proofs count, and for what.
+    pub trusted: Vec<(envelope::PublicKey, Vec<TrustFor>)>,
     rules: Vec<Scope>,
 }
 
@@ -249,6 +252,18 @@ fn compile(spec: CommitPolicySpec, wrong: &mut Wrong) -> Policy {
             )),
         }
     }
+    let mut trusted = Vec::new();
+    let at_trust = Path::root().key("attest").key("trust");
+    for (i, trust) in spec.attest.trust.iter().enumerate() {
+        match trust.public_key.parse::<envelope::PublicKey>() {
+            Ok(key) => trusted.push((key, trust.what.clone())),
+            Err(why) => wrong.push((
+                at_trust.index(i).key("publicKey"),
+                format!("`{}` is no key", trust.public_key),
+                why.to_string(),
+            )),
+        }
+    }
     Policy {
         digest: Digest::of(b""),
         protected: globs(&spec.protected, &Path::root().key("protected"), wrong),
@@ -258,6 +273,7 @@ fn compile(spec: CommitPolicySpec, wrong: &mut Wrong) -> Policy {
         harmless: expressions(&secret.allow, &content.key("secret").key("allow"), wrong),
         keys: IssueKeys::new(&keys.projects),
         signers,
+        trusted,
         rules: Rule::ALL.iter().map(|rule| scope(*rule, &spec, wrong)).collect(),
         spec,
     }
@@ -488,6 +504,32 @@ mod tests {
            |
            = help: write `ssh-ed25519 AAAA…`, as `ssh-keygen -t ed25519` prints into the .pub file
         ");
+    }
+
+    #[test]
+    fn a_trusted_key_is_a_key_and_says_for_what() {
+        let key = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        let policy = read(&format!(
+            "  attest: {{trust: [{{publicKey: '{key}', for: [content, hooks]}}]}}\n"
+        ))
+        .expect("valid");
+        assert_eq!(policy.trusted[0].0.to_string(), key);
+        assert_eq!(policy.trusted[0].1, [TrustFor::Content, TrustFor::Hooks]);
+        for (wrong, said) in [
+            (format!("publicKey: '{key}', for: []"), "attest.trust[0].for"),
+            (format!("publicKey: '{key}'"), "`for`"),
+            (format!("publicKey: '{key}', for: [message]"), "message"),
+            (
+                "publicKey: 'ed25519:AAAA', for: [hooks]".to_owned(),
+                "`ed25519:AAAA` is no key",
+            ),
+            ("keyId: 1, for: [hooks]".to_owned(), "keyId"),
+        ] {
+            let why = read(&format!("  attest: {{trust: [{{{wrong}}}]}}\n"))
+                .unwrap_err()
+                .to_string();
+            assert!(why.contains(said), "{wrong}: {why}");
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct CommitPolicySpec {
     pub bounds: BoundsSpec,
     /// The repository's own hooks.
     pub hooks: HooksSpec,
+    /// Signed proof that commits were checked.
+    pub attest: AttestSpec,
 }
 
 impl Default for CommitPolicySpec {
@@ -54,6 +56,7 @@ impl Default for CommitPolicySpec {
             exempt: ExemptSpec::default(),
             bounds: BoundsSpec::default(),
             hooks: HooksSpec::default(),
+            attest: AttestSpec::default(),
         }
     }
 }
@@ -407,6 +410,55 @@ impl Default for HooksSpec {
         Self {
             mode: Mode::Mandatory,
             config: ".pre-commit-config.yaml".to_owned(),
+        }
+    }
+}
+
+/// Signed proof that commits were checked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct AttestSpec {
+    /// What proofs call this repository, so that they mean the same on the server and on every clone: its URL, as a rule.
+    /// Without it, it is the address of the remote, without user and password, and on a server the directory.
+    pub repository: Option<String>,
+    /// Keys of others whose word counts: those of developers' machines, or of another server.
+    pub trust: Vec<TrustSpec>,
+}
+
+/// A key of somebody else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrustSpec {
+    /// Whose it is.
+    #[serde(default)]
+    pub name: String,
+    /// The key itself, not its name: a policy must say all that is needed to check by it. `stagegate attest key list -o json`
+    /// prints it, as `ed25519:` with 44 characters.
+    pub public_key: String,
+    /// What its word counts for.
+    #[serde(rename = "for")]
+    #[schemars(length(min = 1))]
+    pub what: Vec<TrustFor>,
+}
+
+/// What a key's word counts for. Messages are not in the list: what they must say depends on the branch where they arrive and
+/// on who pushes, and looking at them takes microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum TrustFor {
+    /// A push need not be searched again for what rules of content find.
+    Content,
+    /// `attest verify` and a Build's `HooksPassed` go by it.
+    Hooks,
+}
+
+impl TrustFor {
+    /// As a policy writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            TrustFor::Content => "content",
+            TrustFor::Hooks => "hooks",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::order::order;
 
-use super::environment::{Actions, BuildSource, Component, EnvironmentSpec, HostRef, Node};
+use super::environment::{Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node};
 use super::system::Finding;
 use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
@@ -159,6 +159,7 @@ impl Checker<'_> {
             name,
             after: _,
             source,
+            commits,
             build,
             service,
             ports: _,
@@ -213,6 +214,9 @@ impl Checker<'_> {
             let path = below(at, &[key("source"), key("directory")]);
             self.inside_or_absolute(&path, directory, "the workspace");
         }
+        if let Some(commits) = commits {
+            self.commits(&below(at, &[key("commits")]), component, commits);
+        }
         self.signals(at, component);
         self.gates(at, component);
         if rollout.keep_releases < 2 {
@@ -224,6 +228,36 @@ impl Checker<'_> {
                 ),
                 Some("keep at least 2".to_owned()),
             );
+        }
+    }
+
+    /// What names the commits of a component's builds.
+    fn commits(&mut self, at: &[Step], component: &Component, commits: &BuildCommits) {
+        let BuildCommits {
+            repository,
+            revision,
+            path,
+        } = commits;
+        if component.source.is_none() {
+            self.say(
+                at,
+                format!(
+                    "component `{}` has `commits` but no `source` for its builds",
+                    component.name
+                ),
+                Some("add `source`, or remove `commits`".to_owned()),
+            );
+        }
+        self.inside_or_absolute(&below(at, &[key("repository")]), repository, "the workspace");
+        if !revision.contains(BuildCommits::VERSION) {
+            self.say(
+                &below(at, &[key("revision")]),
+                format!("`{revision}` names one commit for every version"),
+                Some("put VERSION where the version stands, as `refs/tags/vVERSION`".to_owned()),
+            );
+        }
+        if let Some(path) = path {
+            self.inside(&below(at, &[key("path")]), path, "the repository");
         }
     }
 

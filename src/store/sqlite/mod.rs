@@ -3,6 +3,7 @@
 //! A restored backup has an older lease counter than the nodes have seen; they refuse it until they are adopted
 //! (`stagegate adopt`).
 
+mod attestations;
 mod events;
 mod leases;
 mod outbox;
@@ -26,8 +27,8 @@ use serde_json::Value;
 
 use super::place;
 use super::{
-    BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease, Liveness,
-    OutboxEntry, PendingReports, Pruned, Resource, Settlement, Store, StoreError, UpgradeRecord, random_id,
+    Attestation, BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease,
+    Liveness, OutboxEntry, PendingReports, Pruned, Resource, Settlement, Store, StoreError, UpgradeRecord, random_id,
 };
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus, Wish};
@@ -491,10 +492,12 @@ impl Store for SqliteStore {
             let upgrades = upgrades::prune(tx)?;
             let events = events::prune(tx, &upgrades)?;
             let reports = outbox::prune(tx)?;
+            let attestations = attestations::prune(tx)?;
             Ok(Pruned {
                 upgrades,
                 events,
                 reports,
+                attestations,
             })
         })
     }
@@ -507,6 +510,8 @@ impl Store for SqliteStore {
                 upgrades: upgrades::forget_environment(tx, environment)?,
                 events: events::forget_environment(tx, environment)?,
                 reports: outbox::forget_environment(tx, environment)?,
+                // They belong to commits, not to environments.
+                attestations: 0,
             })
         })
     }
@@ -539,5 +544,13 @@ impl Store for SqliteStore {
 
     fn pending(&self, environment: Option<&str>, upgrade: Option<&str>) -> Result<Vec<PendingReports>, StoreError> {
         self.read("look into the outbox", |tx| outbox::pending(tx, environment, upgrade))
+    }
+
+    fn put_attestation(&self, attestation: &Attestation) -> Result<(), StoreError> {
+        self.write("keep an attestation", |tx| attestations::put(tx, attestation))
+    }
+
+    fn attestations(&self, commit: &str) -> Result<Vec<Attestation>, StoreError> {
+        self.read("read attestations", |tx| attestations::of(tx, commit))
     }
 }

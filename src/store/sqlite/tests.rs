@@ -251,7 +251,9 @@ fn a_file_of_a_newer_version_is_refused_untouched() {
         .expect("set");
     let bytes = std::fs::read(&path).expect("read");
     match SqliteStore::open(directory.path()) {
-        Err(StoreError::Newer { found: 99, known, .. }) => assert_eq!(known, 1),
+        Err(StoreError::Newer { found: 99, known, .. }) => {
+            assert_eq!(known, i64::try_from(schema::STEPS.len()).expect("few"));
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(std::fs::read(&path).expect("read"), bytes);
@@ -267,7 +269,9 @@ fn version_of(connection: &Connection) -> i64 {
 fn an_older_file_becomes_the_present_one_or_stays_as_it_was() {
     let path = Path::new("test");
     let mut connection = Connection::open_in_memory().expect("memory");
-    schema::settle(&mut connection, path).ok().expect("version 1");
+    schema::settle_by(&schema::STEPS[..1], &mut connection, path)
+        .ok()
+        .expect("version 1");
     let home = schema::home(&connection, path).ok().expect("a home");
 
     let broken = [schema::STEPS[0], "CREATE TABLE half (a); CREATE TABLE half (a);"];
@@ -293,6 +297,65 @@ fn an_older_file_becomes_the_present_one_or_stays_as_it_was() {
         .expect("a number");
     assert_eq!(rows, 1);
     assert_eq!(schema::home(&connection, path).ok().expect("a home"), home);
+}
+
+/// Every version that was ever written is brought to the present one, with what it holds.
+#[test]
+fn a_file_of_any_version_is_brought_up_to_date() {
+    for version in 1..=schema::STEPS.len() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        let path = Path::new("test");
+        let steps = &schema::STEPS[..version];
+        schema::settle_by(steps, &mut connection, path).ok().expect("older");
+        schema::settle(&mut connection, path).ok().expect("up to date");
+        connection
+            .execute_batch("SELECT count(*) FROM resources; SELECT count(*) FROM attestations")
+            .unwrap_or_else(|why| panic!("{version}: {why}"));
+    }
+}
+
+fn attestation(commit: &str, envelope: &str) -> Attestation {
+    Attestation {
+        repository: "r".into(),
+        commit: commit.into(),
+        envelope: envelope.into(),
+        stored_at: NOW,
+    }
+}
+
+#[test]
+fn attestations_are_kept_once_in_their_order_and_within_their_bounds() {
+    let store = in_memory();
+    let put = |commit: &str, envelope: &str| store.put_attestation(&attestation(commit, envelope)).expect("kept");
+    let envelopes = |commit: &str| -> Vec<String> {
+        let found = store.attestations(commit).expect("read").into_iter();
+        found.map(|one| one.envelope).collect()
+    };
+    put("a", "1");
+    put("a", "2");
+    put("a", "1");
+    put("b", "1");
+    assert_eq!(
+        store.attestations("a").expect("read"),
+        [attestation("a", "1"), attestation("a", "2")]
+    );
+    assert_eq!((envelopes("b").len(), envelopes("c").len()), (1, 0));
+    let most = crate::store::KEEP_ATTESTATIONS_OF_A_COMMIT;
+    for n in 0..most {
+        put("a", &format!("new-{n}"));
+    }
+    assert_eq!(envelopes("a").len() as u64, most);
+    assert_eq!(envelopes("a")[0], "new-0", "the oldest went");
+    assert_eq!(envelopes("b").len(), 1, "of another commit none");
+    let fill = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
+         INSERT INTO attestations (repository, commit_id, envelope, stored_us) SELECT 'r', 'c' || i, 'e', 0 FROM n;",
+        crate::store::KEEP_ATTESTATIONS
+    );
+    store.lock().execute_batch(&fill).expect("filled");
+    assert_eq!(store.prune().expect("pruned").attestations, most + 1);
+    assert_eq!(store.prune().expect("again"), Pruned::default());
+    assert_eq!((envelopes("a").len(), envelopes("c1").len()), (0, 1));
 }
 
 #[test]

@@ -1,0 +1,265 @@
+//! Whether a build is of a commit whose hooks ran: its condition `HooksPassed`.
+//!
+//! What a build consists of is compared with the commit file by file, by mode and content: that somebody named the commit proves
+//! nothing. The files are those of the prepared artifact, which nodes get; before there is one, those of the locked set, by whose
+//! digest the artifact will be checked. So it needs no directory that may have changed since, and says which file differs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::builds::{self, BuildError};
+use super::session::KnownBuild;
+use crate::commits::base::{Base, BaseError};
+use crate::commits::content::Mode;
+use crate::commits::finding::shown;
+use crate::commits::policy::TrustFor;
+use crate::commits::proof::question::{self, QuestionError};
+use crate::commits::proof::{self, KeyError, notes};
+use crate::commits::repository::{Change, Repository, RepositoryError, short};
+use crate::home::Home;
+use crate::model::build::{BuildSpec, CommitRef, LockedPackage};
+use crate::model::values::Digest;
+use crate::store::{Condition, ConditionStatus, Expect, Store as _, StoreError};
+
+/// The condition's type.
+pub const HOOKS_PASSED: &str = "HooksPassed";
+/// Files of a commit that are compared. The largest repositories that we know have 80,000.
+const MOST_FILES: usize = 200_000;
+/// Their bytes together: some seconds of reading.
+const MOST_BYTES: u64 = 2 << 30;
+
+/// Why it is not known.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    #[error(transparent)]
+    Question(#[from] QuestionError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Artifact(#[from] BuildError),
+    #[error("it is made of packages of an index, whose files cannot be compared with a commit's")]
+    Packages,
+    #[error("commit {commit} has more than {MOST_FILES} files or {mib} MiB, so it was not compared", mib = MOST_BYTES >> 20)]
+    TooLarge { commit: String },
+}
+
+impl Unknown {
+    fn reason(&self) -> &'static str {
+        match self {
+            Unknown::Repository(_) => "RepositoryUnreadable",
+            Unknown::Base(_) | Unknown::Question(_) => "PolicyUnreadable",
+            Unknown::Key(_) | Unknown::Store(_) => "StateUnreadable",
+            Unknown::Artifact(_) => "ArtifactUnreadable",
+            Unknown::Packages => "TreeNotComparable",
+            Unknown::TooLarge { .. } => "TreeTooLarge",
+        }
+    }
+}
+
+/// What was found.
+struct Found {
+    status: ConditionStatus,
+    reason: &'static str,
+    message: String,
+}
+
+/// The condition as it is now; none for a build that names no commit.
+#[must_use]
+pub fn hooks_passed(home: &Home, workspace: &Path, build: &BuildSpec, now: Timestamp) -> Option<Condition> {
+    let commit = build.commit.as_ref()?;
+    let found = look(home, workspace, build, commit).unwrap_or_else(|why| Found {
+        status: ConditionStatus::Unknown,
+        reason: why.reason(),
+        message: why.to_string(),
+    });
+    Some(Condition {
+        kind: HOOKS_PASSED.to_owned(),
+        status: found.status,
+        reason: found.reason.to_owned(),
+        message: found.message,
+        last_transition_time: now,
+    })
+}
+
+/// Computes the condition, and writes it down where it has changed. A build that somebody else changes meanwhile is left to
+/// them: the condition is computed again whenever it is asked for.
+///
+/// # Errors
+/// The state cannot be read or written.
+pub fn refreshed(home: &Home, workspace: &Path, name: &str, now: Timestamp) -> Result<Option<KnownBuild>, StoreError> {
+    let (Some(mut known), Some(stored)) = (KnownBuild::find(home, name)?, home.store().resource("Build", name)?) else {
+        return Ok(None);
+    };
+    let Some(condition) = hooks_passed(home, workspace, &known.spec, now) else {
+        return Ok(Some(known));
+    };
+    let before = known.status.clone();
+    known.status.set_condition(condition);
+    if known.status != before {
+        let status = serde_json::json!(known.status);
+        let expect = Expect::Version(stored.resource_version);
+        match home.store().put_status("Build", name, &status, expect, now) {
+            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(Some(known))
+}
+
+fn look(home: &Home, workspace: &Path, build: &BuildSpec, named: &CommitRef) -> Result<Found, Unknown> {
+    let repository = Repository::open_at(&workspace.join(&named.repository))?;
+    let commit = repository.named_commit(&named.commit)?;
+    let tree = repository.tree_of(commit, named.path.as_deref())?;
+    let artifact = home.artifact(&build.digest);
+    let files = if build.locked.iter().any(|file| mode_of(file).is_none()) {
+        return Err(Unknown::Packages);
+    } else if artifact.exists() {
+        builds::files_of(&artifact)?
+    } else {
+        build.locked.clone()
+    };
+    if let Some(difference) = first_difference(&repository, &short(commit), tree, &files)? {
+        return Ok(Found {
+            status: ConditionStatus::False,
+            reason: "TreeDiffers",
+            message: difference,
+        });
+    }
+    let base = Base::of(&repository)?;
+    let question = question::about(&repository, &base, commit, TrustFor::Hooks)?;
+    let ring = proof::keyring(home, &base.policy)?;
+    let weighed = proof::weigh(home, &ring, &question, notes::read(&repository, commit)?)?;
+    let Some(best) = weighed.first() else {
+        return Ok(Found {
+            status: ConditionStatus::Unknown,
+            reason: "NotAttested",
+            message: format!(
+                "nothing is attested of commit {}; `stagegate attest verify` says what to do",
+                short(commit)
+            ),
+        });
+    };
+    let by = best
+        .judged
+        .key
+        .map_or("nobody who is known".to_owned(), |key| format!("key {}", key.short()));
+    Ok(match best.judged.lacks.first() {
+        None => Found {
+            status: ConditionStatus::True,
+            reason: "Attested",
+            message: format!(
+                "every file is commit {}'s, whose hooks passed, as {by} has signed",
+                short(commit)
+            ),
+        },
+        Some(proof::Lack::Failed(_)) => Found {
+            status: ConditionStatus::False,
+            reason: "HooksFailed",
+            message: format!("commit {} did not pass, as {by} has signed", short(commit)),
+        },
+        Some(lack) => Found {
+            status: ConditionStatus::Unknown,
+            reason: lack.reason(),
+            message: format!("commit {}: {lack}", short(commit)),
+        },
+    })
+}
+
+/// The mode that git would give a file of a locked set; none for what is no file.
+fn mode_of(file: &LockedPackage) -> Option<Mode> {
+    // As `builds::files_of` writes it: type and permissions, octal, six digits.
+    let number = u32::from_str_radix(&file.version, 8)
+        .ok()
+        .filter(|_| file.version.len() == 6)?;
+    match number & 0o170_000 {
+        0o120_000 => Some(Mode::Link),
+        // git looks at the owner's permission to execute alone.
+        0o100_000 if number & 0o100 != 0 => Some(Mode::Executable),
+        0o100_000 => Some(Mode::Regular),
+        other => Some(Mode::Other(other)),
+    }
+}
+
+/// The first file, in the order of names, that is not in both, or not the same in both.
+fn first_difference(
+    repository: &Repository,
+    commit: &str,
+    tree: git2::Oid,
+    files: &[LockedPackage],
+) -> Result<Option<String>, Unknown> {
+    let too_large = || Unknown::TooLarge {
+        commit: commit.to_owned(),
+    };
+    let committed = repository.files_of_tree(tree)?;
+    if committed.len() > MOST_FILES {
+        return Err(too_large());
+    }
+    let here: BTreeMap<&[u8], &LockedPackage> = files.iter().map(|file| (file.name.as_bytes(), file)).collect();
+    let there: BTreeMap<&[u8], &Change> = committed.iter().map(|file| (file.path.as_slice(), file)).collect();
+    let mut names: Vec<&[u8]> = here.keys().chain(there.keys()).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut bytes = 0_u64;
+    for name in names {
+        let why = match (here.get(name), there.get(name)) {
+            (Some(_), None) => format!("is in the build and not in commit {commit}"),
+            (None, Some(_)) => format!("is in commit {commit} and not in the build"),
+            (Some(file), Some(change)) if mode_of(file) != Some(change.mode) => {
+                format!("has another mode in commit {commit}")
+            }
+            (Some(file), Some(change)) => {
+                bytes = bytes.saturating_add(repository.size(change.id)?);
+                if bytes > MOST_BYTES {
+                    return Err(too_large());
+                }
+                let content = Digest::of(&repository.content(change.id)?).hex();
+                if file.sha256 == [content] {
+                    continue;
+                }
+                format!("has another content in commit {commit}")
+            }
+            (None, None) => continue,
+        };
+        return Ok(Some(format!("`{}` {why}", shown(name))));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_the_mode_that_git_gives_them_and_packages_have_none() {
+        let mode = |version: &str| {
+            mode_of(&LockedPackage {
+                name: "a".to_owned(),
+                version: version.to_owned(),
+                sha256: Vec::new(),
+            })
+        };
+        for (version, expected) in [
+            ("100644", Some(Mode::Regular)),
+            ("100600", Some(Mode::Regular)),
+            ("100666", Some(Mode::Regular)),
+            ("100655", Some(Mode::Regular)),
+            ("100755", Some(Mode::Executable)),
+            ("100700", Some(Mode::Executable)),
+            ("120777", Some(Mode::Link)),
+            ("140755", Some(Mode::Other(0o140_000))),
+            ("2.0", None),
+            ("12", None),
+            ("202611", Some(Mode::Other(0o200_000 & 0o170_000))),
+        ] {
+            assert_eq!(mode(version), expected, "{version}");
+        }
+    }
+}
