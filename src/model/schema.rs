@@ -59,6 +59,7 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
         ),
     ];
     let mut definitions = generator.take_definitions(true);
+    name_builds(&mut definitions);
     add_replica(&mut definitions);
     for (kind, description, spec, status) in &kinds {
         let mut properties = json!({
@@ -89,6 +90,22 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
         "oneOf": any,
         "$defs": definitions,
     })
+}
+
+/// Answers carry the names of builds, with their digests beside (`cli::view`).
+fn name_builds(definitions: &mut Map<String, Value>) {
+    let Some(properties) = definitions
+        .get_mut("NodeStatus")
+        .and_then(|node| node.get_mut("properties"))
+    else {
+        return;
+    };
+    let digest = properties["build"].take();
+    properties["build"] = json!({
+        "type": ["string", "null"],
+        "description": "Name of the build that it runs, as last seen; the beginning of its digest where no name is known.",
+    });
+    properties["digest"] = digest;
 }
 
 /// What the definitions begin with that describe what a replica states.

@@ -3,6 +3,7 @@
 mod cli;
 mod commits;
 mod docs;
+mod fetched;
 mod fleet;
 mod hosts;
 mod incident;

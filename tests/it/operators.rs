@@ -84,6 +84,47 @@ fn status_names_node_and_build_before_any_upgrade_too() {
     );
 }
 
+/// Programs that read answers have the schema to go by.
+#[test]
+fn an_upgrade_is_printed_as_the_schema_says() {
+    const ASK: &str = r##"
+import json, sys
+from jsonschema import Draft202012Validator
+schema = json.load(open(sys.argv[1]))
+answer = json.load(sys.stdin)
+schema["$ref"] = "#/$defs/" + answer["kind"]
+del schema["oneOf"]
+errors = [e.message for e in Draft202012Validator(schema).iter_errors(answer)]
+print("\n".join(errors))
+"##;
+    let small = Trivial::up();
+    let schema = small.path("schema.json");
+    std::fs::write(&schema, small.run(&["schema"]).expect_code(0).out).expect("written");
+    let judged = |answer: &str| {
+        let asked = std::process::Command::new(crate::fetched::python_with_jsonschema())
+            .args(["-c", ASK])
+            .arg(&schema)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn();
+        let mut asked = asked.expect("python runs");
+        std::io::Write::write_all(&mut asked.stdin.take().expect("piped"), answer.as_bytes()).expect("taken");
+        let said = asked.wait_with_output().expect("it ends");
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    };
+    let done = small
+        .run(&["upgrade", ENVIRONMENT, "--build", "web=2", "-o", "json"])
+        .expect_code(0);
+    assert_eq!(judged(&done.out), "");
+    let failed = small
+        .run(&["upgrade", ENVIRONMENT, "--build", "web=bad", "-o", "json"])
+        .expect_code(3);
+    assert_eq!(judged(&failed.out), "");
+    let wrong = done.out.replacen("\"Done\"", "\"Don\"", 1);
+    assert_ne!(judged(&wrong), "", "the schema is really asked");
+}
+
 #[test]
 fn what_get_prints_is_accepted_by_lint() {
     let small = Trivial::up();

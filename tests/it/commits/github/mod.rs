@@ -4,7 +4,6 @@ mod server;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
 
 use jiff::SignedDuration;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 
 use self::server::{APP, GitHub, INSTALLATION, Memory, Pull, REPOSITORY};
 use super::{HEAD, Place, Said};
+use crate::fetched::{npm, python_with_jsonschema};
 use crate::trivial::Running;
 
 const SECRET: &str = "it-is-known-to-both";
@@ -551,38 +551,4 @@ sys.exit(bad > 0)
     let text = serde_json::to_vec(requests).expect("JSON");
     child.stdin.take().expect("piped").write_all(&text).expect("taken");
     child.wait().expect("it ends")
-}
-
-/// A package of the npm registry, unpacked once.
-fn npm(name: &str, version: &str) -> std::path::PathBuf {
-    once(&format!("{}-{version}", name.replace(['@', '/'], "")), |place| {
-        let script = format!("npm pack -s '{name}@{version}' >packed && tar xzf \"$(tail -n1 packed)\"");
-        let done = Command::new("sh").args(["-euc", &script]).current_dir(place).status();
-        assert!(done.expect("sh runs").success(), "{script}");
-    })
-    .join("package")
-}
-
-fn python_with_jsonschema() -> std::path::PathBuf {
-    once("jsonschema-4.26.0", |place| {
-        let script = "python3 -m venv v && v/bin/pip install -q jsonschema==4.26.0";
-        let done = Command::new("sh").args(["-euc", script]).current_dir(place).status();
-        assert!(done.expect("sh runs").success(), "{script}");
-    })
-    .join("v/bin/python")
-}
-
-/// A directory for what tests fetch, filled by the first that asks.
-fn once(name: &str, fill: impl FnOnce(&Path)) -> std::path::PathBuf {
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (place, lock) = (root.join(name), root.join(format!("{name}.lock")));
-    let lock = std::fs::File::create(lock).expect("made");
-    lock.lock().expect("locked");
-    if !place.join("complete").exists() {
-        let _ = std::fs::remove_dir_all(&place);
-        std::fs::create_dir_all(&place).expect("made");
-        fill(&place);
-        std::fs::write(place.join("complete"), "").expect("written");
-    }
-    place
 }
