@@ -33,6 +33,8 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         interrupt: ground::interrupt()?,
         tell: &|line| printer.note(line),
         lines: printer.lines(),
+        // Verdicts are stored before; who signs them does it here.
+        on_verdict: std::sync::Arc::new(|_| {}),
     };
     server.run(&arguments.listen).await?;
     // To be ended is how a server's life is meant to go.

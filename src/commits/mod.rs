@@ -17,4 +17,5 @@ pub mod prek;
 pub mod proof;
 pub mod push;
 pub mod repository;
+pub mod sandbox;
 pub mod sarif;

@@ -6,6 +6,7 @@
 
 mod couriers;
 mod health;
+mod runs;
 pub mod seat;
 
 use std::cell::RefCell;
@@ -20,10 +21,12 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+pub use self::runs::OnVerdict;
 pub use self::seat::{Running, Seat, Terms, running};
 
 use self::couriers::Couriers;
 use self::health::Health;
+use self::runs::HookRuns;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::{self, HeldLease, Refusal, SessionError};
@@ -83,6 +86,8 @@ pub struct Server<'a> {
     pub tell: &'a dyn Fn(&str),
     /// Where the sink `stdout` of environments writes.
     pub lines: Arc<dyn Lines>,
+    /// Told each verdict on a commit's hooks, once it is stored.
+    pub on_verdict: OnVerdict,
 }
 
 impl Server<'_> {
@@ -105,8 +110,20 @@ impl Server<'_> {
         let answering = tokio::spawn(health::answer(listener, Arc::clone(&health), async move {
             interrupt.wait().await;
         }));
+        let runs = HookRuns {
+            home: self.home.clone(),
+            interrupt: self.interrupt.clone(),
+            lines: Arc::clone(&self.lines),
+            on_verdict: Arc::clone(&self.on_verdict),
+        };
+        let runs = tokio::task::spawn_blocking(move || runs.work());
         let ended = self.work(&seat, &health).await;
         answering.abort();
+        if ended.is_ok()
+            && let Err(why) = runs.await
+        {
+            tracing::warn!(%why, "the runs of hooks have ended badly");
+        }
         ended
     }
 

@@ -7,6 +7,7 @@ mod events;
 mod leases;
 mod outbox;
 mod resources;
+mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -495,6 +496,7 @@ impl Store for SqliteStore {
                 upgrades,
                 events,
                 reports,
+                runs: runs::prune(tx)?,
             })
         })
     }
@@ -507,6 +509,7 @@ impl Store for SqliteStore {
                 upgrades: upgrades::forget_environment(tx, environment)?,
                 events: events::forget_environment(tx, environment)?,
                 reports: outbox::forget_environment(tx, environment)?,
+                runs: 0,
             })
         })
     }
