@@ -1,7 +1,6 @@
 //! Programs of this machine that are run and waited for, within bounds: how long they may take, and how much they may say.
 //! With a program ends its whole process group, however that comes about, also when nobody waits any more.
 
-use std::collections::VecDeque;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-/// Read at once: what a pipe holds is 64 KiB, and a stack has room for a part of it.
-const READ_BYTES: usize = 8 << 10;
+/// Read at once: what a pipe holds.
+const READ_BYTES: usize = 64 << 10;
 
 /// What a program may take.
 #[derive(Debug, Clone, Copy)]
@@ -141,24 +140,33 @@ async fn read_ends(mut stream: impl AsyncRead + Unpin, most: usize) -> std::io::
     let half = most / 2;
     let mut bytes = Vec::new();
     (&mut stream).take(half as u64).read_to_end(&mut bytes).await?;
-    let mut tail: VecDeque<u8> = VecDeque::with_capacity(half + READ_BYTES);
+    let mut tail = Vec::new();
     let mut missing = 0_u64;
-    let mut chunk = [0; READ_BYTES];
+    let mut chunk = vec![0; READ_BYTES];
     loop {
         let read = stream.read(&mut chunk).await?;
         if read == 0 {
             break;
         }
-        tail.extend(&chunk[..read]);
-        let over = tail.len().saturating_sub(half);
-        tail.drain(..over);
-        missing += over as u64;
+        tail.extend_from_slice(&chunk[..read]);
+        // Only now and then, for what is kept is moved.
+        if tail.len() >= 2 * half + READ_BYTES {
+            missing += drop_all_but(half, &mut tail);
+        }
     }
+    missing += drop_all_but(half, &mut tail);
     if missing > 0 {
         bytes.extend_from_slice(format!("\n… {missing} bytes are left out …\n").as_bytes());
     }
     bytes.extend(tail);
     Ok(bytes)
+}
+
+/// Leaves the last so many bytes, and says how many are gone.
+fn drop_all_but(last: usize, bytes: &mut Vec<u8>) -> u64 {
+    let over = bytes.len().saturating_sub(last);
+    bytes.drain(..over);
+    over as u64
 }
 
 /// All that a stream brings; `None` when that is more than `most` bytes.

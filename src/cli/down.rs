@@ -70,6 +70,8 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     // One whose files are gone is listed all the same, and one that is just coming up has a directory before it is listed.
     let nobody_needs_it = home.store().resources("Environment")?.is_empty()
         && home.has_no_environment()?
+        // What was proven of commits belongs to no environment either, and is needed for the next.
+        && home.store().runs(None, 1)?.is_empty()
         && seat::running(&home)?.is_none();
     drop(lease);
     if nobody_needs_it {

@@ -70,8 +70,8 @@ fn opened(path: Option<PathBuf>) -> anyhow::Result<Repository> {
 fn list(last: u32, printer: &Printer) -> anyhow::Result<Exit> {
     let runs = ground::look()?.store().runs(None, last)?;
     let items: Vec<Value> = runs.iter().map(resource).collect();
-    let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "HookRun"}, "items": items});
-    printer.resource(&list, |p| {
+    let all = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "HookRun"}, "items": items});
+    printer.resource(&all, |p| {
         let rows = runs.iter().map(|run| {
             let key = &run.ask.key;
             vec![

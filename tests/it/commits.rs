@@ -7,6 +7,7 @@ mod messages;
 mod own_hooks;
 mod pushes;
 mod refs;
+mod sandbox;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

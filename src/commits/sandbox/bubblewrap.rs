@@ -12,10 +12,15 @@ use tokio::process::Command;
 
 use crate::process::{self, Bounds, ProcessError, Said};
 use crate::settings;
+use crate::store::random_id;
 
-/// The user whose processes run inside, by number: one that no distribution gives to anybody, so that it owns no file and its
-/// processes are counted alone.
-pub const USER: u32 = 61_999;
+/// The user whose processes run inside: a number that no distribution gives to anybody, so that it owns no file.
+const USER: u32 = 61_999;
+/// As root every sandbox has a user of its own, since a user's processes are counted over all sandboxes: a fork bomb in one
+/// would end what runs in the others (seen). systemd leaves the numbers from 1879048192 on to nobody.
+const FIRST_USER: u32 = 1_900_000_000;
+/// How many of them there are.
+const USERS: u32 = 1 << 16;
 /// Processes and threads: a linter starts a thread a core, prek itself a dozen. A fork bomb ends here.
 const MOST_PROCESSES: u32 = 256;
 /// Bytes that a process may have of its own: a type checker of a large repository takes half of it. The address space is not
@@ -128,6 +133,7 @@ enum Maker {
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     maker: Maker,
+    user: u32,
 }
 
 impl Sandbox {
@@ -141,7 +147,11 @@ impl Sandbox {
         } else {
             Maker::Other
         };
-        let sandbox = Self { maker };
+        let user = match maker {
+            Maker::Root => own_user(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()),
+            Maker::Other => USER,
+        };
+        let sandbox = Self { maker, user };
         let room = Room {
             mounts: Vec::new(),
             variables: Vec::new(),
@@ -167,11 +177,17 @@ impl Sandbox {
         }
     }
 
+    /// Who runs inside, by number.
+    #[must_use]
+    pub fn user(&self) -> u32 {
+        self.user
+    }
+
     /// Who owns what is written inside, where that is not who we are.
     #[must_use]
     pub fn owner(&self) -> Option<u32> {
         match self.maker {
-            Maker::Root => Some(USER),
+            Maker::Root => Some(self.user),
             Maker::Other => None,
         }
     }
@@ -201,6 +217,7 @@ impl Sandbox {
 
     fn arguments(&self, room: &Room) -> Vec<OsString> {
         let mut list = Arguments(Vec::new());
+        let user = self.user;
         match room.network {
             Network::None => list.words("--unshare-net"),
             Network::Shared => {}
@@ -210,7 +227,7 @@ impl Sandbox {
         match self.maker {
             // What drops the rest of root is `setpriv`, below.
             Maker::Root => list.words("--cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID --cap-add CAP_SETPCAP"),
-            Maker::Other => list.words(&format!("--unshare-user --disable-userns --uid {USER} --gid {USER}")),
+            Maker::Other => list.words(&format!("--unshare-user --disable-userns --uid {user} --gid {user}")),
         }
         list.words("--ro-bind /usr /usr");
         for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
@@ -245,7 +262,7 @@ impl Sandbox {
         list.words(&format!("--remount-ro / --chdir {WORK} --"));
         if self.maker == Maker::Root {
             list.words(&format!(
-                "setpriv --reuid={USER} --regid={USER} --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs"
+                "setpriv --reuid={user} --regid={user} --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs"
             ));
         }
         list.words(&format!(
@@ -256,6 +273,22 @@ impl Sandbox {
         list.words("choom -n 1000 --");
         list.0
     }
+}
+
+/// A user for one sandbox; where a container has no such numbers (`uid_map`, `user_namespaces(7)`), the one for all.
+fn own_user(uid_map: &str) -> u32 {
+    let covers = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) = (numbers.next(), numbers.next(), numbers.next()) else {
+            return false;
+        };
+        first <= u64::from(FIRST_USER) && u64::from(FIRST_USER + USERS) <= first + count
+    };
+    if !uid_map.lines().any(covers) {
+        return USER;
+    }
+    let random = u32::from_str_radix(&random_id()[..8], 16).unwrap_or_default();
+    FIRST_USER + random % USERS
 }
 
 struct Arguments(Vec<OsString>);
@@ -294,7 +327,7 @@ mod tests {
             variables: vec![("ONE".to_owned(), "1 2".to_owned())],
             network,
         };
-        let words = Sandbox { maker }.arguments(&room);
+        let words = Sandbox { maker, user: USER }.arguments(&room);
         let words: Vec<_> = words.iter().map(|w| w.to_string_lossy().replace(' ', "_")).collect();
         words.join(" ")
     }
@@ -321,6 +354,8 @@ mod tests {
             assert!(!said.contains(" --bind "), "{said}");
             assert!(!line(maker, Network::Shared).contains("--unshare-net"));
         }
+        assert_eq!(own_user("         0     100000      65536\n"), USER);
+        assert!((FIRST_USER..FIRST_USER + USERS).contains(&own_user("0 0 4294967295\n")));
         assert!(line(Maker::Root, Network::None).contains("setpriv --reuid=61999"));
         assert!(line(Maker::Other, Network::None).contains("--unshare-user --disable-userns"));
     }

@@ -142,7 +142,7 @@ async fn make(sandbox: &Sandbox, half: &Path, wanted: &Wanted<'_>) -> Result<(),
         network: Network::Shared,
     };
     let script = format!(
-        "git init -q {WORK} && exec /run/prek prepare-hooks -c {CONFIG} --color never --no-progress --log-file /tmp/log 2>&1"
+        "umask 022 && git init -q {WORK} && exec /run/prek prepare-hooks -c {CONFIG} --color never --no-progress --log-file /tmp/log 2>&1"
     );
     let bounds = Bounds {
         deadline: DEADLINE,

@@ -33,8 +33,8 @@ const WHOLE: Duration = Duration::from_mins(45);
 /// What is read of one hook's output: half from its begin, where prek says how it ended, half from its end.
 const OUTPUT_BYTES: usize = 1 << 20;
 /// Who a process inside is, for programs that ask.
-const PASSWD: &str = "hook:x:61999:61999:hook:/tmp:/bin/sh\n";
-const GROUP: &str = "hook:x:61999:\n";
+const PASSWD: &str = "hook:x:USER:USER:hook:/tmp:/bin/sh\n";
+const GROUP: &str = "hook:x:USER:\n";
 /// The work tree belongs to whoever made the sandbox, and git would ask whether that is meant so.
 const GIT_CONFIG: &str = "[safe]\n\tdirectory = *\n";
 
@@ -124,8 +124,8 @@ pub async fn run(state: &Path, ask: &Ask) -> Result<Verdict, FullRunError> {
     let found = &base.policy.digest;
     if let Some(asked) = ask.base.policy.as_ref().filter(|asked| *asked != found) {
         return Err(FullRunError::Policy {
-            asked: asked.clone(),
-            found: found.clone(),
+            asked: *asked,
+            found: *found,
         });
     }
     let tree = repository.tree_of(ask.commit)?;
@@ -156,7 +156,7 @@ pub async fn run(state: &Path, ask: &Ask) -> Result<Verdict, FullRunError> {
             commit: ask.commit.to_string(),
             tree: tree.to_string(),
         },
-        policy: base.policy.digest.clone(),
+        policy: base.policy.digest,
         engine: engine(),
         hooks,
         outcome,
@@ -354,7 +354,7 @@ impl<'a> Bench<'a> {
         let mut common = vec![Mount::read_only(prek, "/run/prek")];
         for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("gitconfig", GIT_CONFIG)] {
             let file = scratch.path().join(name);
-            std::fs::write(&file, text)?;
+            std::fs::write(&file, text.replace("USER", &sandbox.user().to_string()))?;
             readable(&file)?;
             common.push(Mount::read_only(file, format!("/etc/{name}")));
         }

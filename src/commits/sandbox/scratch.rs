@@ -12,7 +12,7 @@ const MEMORY: &str = "/dev/shm";
 /// How their names begin.
 const PREFIX: &str = "stagegate-run-";
 /// What `tmpfs` says of itself (statfs(2)).
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// A directory for us alone. It is locked for as long as it is used, so that what a killed process left can be told.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Drop for Scratch {
 }
 
 fn has_room(place: &Path, bytes: u64) -> bool {
-    let memory = rustix::fs::statfs(place).is_ok_and(|seen| i64::try_from(seen.f_type).is_ok_and(|kind| kind == TMPFS));
+    let memory = rustix::fs::statfs(place).is_ok_and(|seen| seen.f_type == TMPFS);
     let free = rustix::fs::statvfs(place).map_or(0, |seen| seen.f_bavail.saturating_mul(seen.f_frsize));
     let writable = rustix::fs::access(place, rustix::fs::Access::WRITE_OK).is_ok();
     memory && writable && free >= bytes
