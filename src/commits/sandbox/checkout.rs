@@ -274,3 +274,128 @@ fn readable_by_all(directory: &Path) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use git2::{ObjectType, Odb};
+
+    use super::*;
+
+    /// A repository with a commit of a tree that no git would write.
+    struct World {
+        root: tempfile::TempDir,
+        git: git2::Repository,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let root = tempfile::tempdir().expect("a directory");
+            let git = git2::Repository::init_bare(root.path().join("server.git")).expect("made");
+            Self { root, git }
+        }
+
+        fn odb(&self) -> Odb<'_> {
+            self.git.odb().expect("objects")
+        }
+
+        fn file(&self, text: &[u8]) -> Oid {
+            self.odb().write(ObjectType::Blob, text).expect("written")
+        }
+
+        fn tree(&self, entries: &[(&str, &[u8], Oid)]) -> Oid {
+            let mut raw = Vec::new();
+            for (mode, name, id) in entries {
+                raw.extend_from_slice(mode.as_bytes());
+                raw.push(b' ');
+                raw.extend_from_slice(name);
+                raw.push(0);
+                raw.extend_from_slice(id.as_bytes());
+            }
+            self.odb().write(ObjectType::Tree, &raw).expect("written")
+        }
+
+        fn checkout(&self, tree: Oid) -> Result<Checkout, CheckoutError> {
+            let raw = format!("tree {tree}\nauthor A <a@b> 0 +0000\ncommitter A <a@b> 0 +0000\n\nm\n");
+            let commit = self.odb().write(ObjectType::Commit, raw.as_bytes()).expect("written");
+            let repository = Repository::at(self.git.path()).expect("opened");
+            let below = self.root.path().join(format!("out-{commit}"));
+            std::fs::create_dir(&below).expect("made");
+            write(&repository, commit, &below)
+        }
+    }
+
+    #[test]
+    fn what_git_stores_is_what_is_written() {
+        let world = World::new();
+        let (text, to_inside, to_outside) = (world.file(b"a\r\n$Id$"), world.file(b"../run"), world.file(b"../../x"));
+        let sub = world.tree(&[
+            ("120000", b"in", to_inside),
+            ("120000", b"out", to_outside),
+            ("100644", b"\xff\n$(x)", text),
+        ]);
+        let other = world.file(b"no commit");
+        let tree = world.tree(&[
+            (
+                "100644",
+                b".gitattributes",
+                world.file(b"* text eol=lf ident export-ignore\n"),
+            ),
+            ("40000", b"d", sub),
+            ("160000", b"module", other),
+            ("100755", b"run", text),
+        ]);
+        let Checkout { tree, git } = world.checkout(tree).expect("written");
+        assert_eq!(std::fs::read(tree.join("run")).expect("there"), b"a\r\n$Id$");
+        assert_eq!(
+            std::fs::read(tree.join("d").join(OsStr::from_bytes(b"\xff\n$(x)"))).expect("there"),
+            b"a\r\n$Id$"
+        );
+        assert_eq!(
+            std::fs::read_link(tree.join("d/in")).expect("a link"),
+            Path::new("../run")
+        );
+        let out = std::fs::symlink_metadata(tree.join("d/out")).expect("there");
+        assert!(out.is_file(), "it is a file that says where it would lead");
+        assert!(!tree.join("module").exists());
+        let mode = |name: &str| std::fs::metadata(tree.join(name)).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode("run"), mode(".gitattributes"), mode("d")), (0o755, 0o644, 0o755));
+        assert!(git.join("index").is_file() && git.join("objects/pack").is_dir());
+    }
+
+    #[test]
+    fn a_tree_that_leads_out_is_not_followed() {
+        let world = World::new();
+        let victim = world.root.path().join("victim");
+        std::fs::create_dir(&victim).expect("made");
+        let text = world.file(b"x");
+        let below = world.tree(&[("100644", b"owned", text)]);
+        for name in [&b".."[..], b".git", b".GIT", b"."] {
+            let tree = world.tree(&[("40000", name, below)]);
+            assert!(world.checkout(tree).is_err(), "{}", shown(name));
+        }
+        // The same name as a link and as a directory: the directory is there first.
+        let link = world.file(victim.display().to_string().as_bytes());
+        let inside = world.file(b"d");
+        for (first, target) in [("a", link), ("b", inside)] {
+            let tree = world.tree(&[
+                ("120000", first.as_bytes(), target),
+                ("40000", first.as_bytes(), below),
+                ("40000", b"d", below),
+            ]);
+            assert!(world.checkout(tree).is_err(), "{first}");
+        }
+        assert_eq!(std::fs::read_dir(&victim).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_written() {
+        let world = World::new();
+        let large = world.file(&vec![b'x'; 16 << 20]);
+        let names: Vec<String> = (0..=MOST_BYTES / (16 << 20)).map(|i| format!("f{i:04}")).collect();
+        let entries: Vec<(&str, &[u8], Oid)> = names.iter().map(|name| ("100644", name.as_bytes(), large)).collect();
+        let why = world.checkout(world.tree(&entries)).expect_err("too large").to_string();
+        assert!(why.contains("has more than 256 MiB"), "{why}");
+    }
+}
