@@ -6,6 +6,8 @@
 //! artifacts/DIGEST/         a prepared build, complete or not there
 //! builds/DIGEST/            where a build is being prepared
 //! cache/COMPONENT/          what preparations may keep from one build to the next
+//! hooks/DIGEST/             what commits' hooks are installed for
+//! tools/                    programs that are fetched once
 //! evidence/UPGRADE/         the records behind verdicts
 //! keys/                     private keys that sign attestations
 //! ```

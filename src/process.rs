@@ -8,6 +8,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
+/// Read at once: what a pipe holds.
+const READ_BYTES: usize = 64 << 10;
+
 /// What a program may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -57,11 +60,33 @@ pub enum ProcessError {
     },
 }
 
+/// What becomes of a program that says more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Excess {
+    /// It is killed: what it says is read as a whole or not at all.
+    Ends,
+    /// It goes on, and the middle of what it says is left out.
+    IsLeftOut,
+}
+
 /// Runs a program without input and waits for its end. What it leaves in its group is killed then.
 ///
 /// # Errors
 /// It cannot be started, or does not keep within its bounds. A program that fails is no error here: see its status.
-pub async fn run(mut command: Command, bounds: Bounds) -> Result<Said, ProcessError> {
+pub async fn run(command: Command, bounds: Bounds) -> Result<Said, ProcessError> {
+    run_until_end(command, bounds, Excess::Ends).await
+}
+
+/// The same for a program that may say more than is read: the first and the last halves of the bound are kept, so that
+/// memory stays flat, and a line says how much is missing between them.
+///
+/// # Errors
+/// It cannot be started, or takes too long.
+pub async fn run_keeping_ends(command: Command, bounds: Bounds) -> Result<Said, ProcessError> {
+    run_until_end(command, bounds, Excess::IsLeftOut).await
+}
+
+async fn run_until_end(mut command: Command, bounds: Bounds, excess: Excess) -> Result<Said, ProcessError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let failed = |source| ProcessError::System {
         program: program.clone(),
@@ -85,7 +110,7 @@ pub async fn run(mut command: Command, bounds: Bounds) -> Result<Said, ProcessEr
         drop(group);
         status.map_err(&failed)
     };
-    let read = async |stream: Box<dyn AsyncRead + Send + Unpin>| match read_whole(stream, bounds.output_bytes).await {
+    let read = async |stream: Box<dyn AsyncRead + Send + Unpin>| match read(stream, bounds.output_bytes, excess).await {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(ProcessError::TooMuch {
             program: program.clone(),
@@ -101,6 +126,47 @@ pub async fn run(mut command: Command, bounds: Bounds) -> Result<Said, ProcessEr
             deadline: bounds.deadline,
         }),
     }
+}
+
+async fn read(stream: impl AsyncRead + Unpin, most: usize, excess: Excess) -> std::io::Result<Option<Vec<u8>>> {
+    match excess {
+        Excess::Ends => read_whole(stream, most).await,
+        Excess::IsLeftOut => read_ends(stream, most).await.map(Some),
+    }
+}
+
+/// The first and the last `most / 2` bytes that a stream brings, with a line between them when that is not all.
+async fn read_ends(mut stream: impl AsyncRead + Unpin, most: usize) -> std::io::Result<Vec<u8>> {
+    let half = most / 2;
+    let mut bytes = Vec::new();
+    (&mut stream).take(half as u64).read_to_end(&mut bytes).await?;
+    let mut tail = Vec::new();
+    let mut missing = 0_u64;
+    let mut chunk = vec![0; READ_BYTES];
+    loop {
+        let read = stream.read(&mut chunk).await?;
+        if read == 0 {
+            break;
+        }
+        tail.extend_from_slice(&chunk[..read]);
+        // Only now and then, for what is kept is moved.
+        if tail.len() >= 2 * half + READ_BYTES {
+            missing += drop_all_but(half, &mut tail);
+        }
+    }
+    missing += drop_all_but(half, &mut tail);
+    if missing > 0 {
+        bytes.extend_from_slice(format!("\n… {missing} bytes are left out …\n").as_bytes());
+    }
+    bytes.extend(tail);
+    Ok(bytes)
+}
+
+/// Leaves the last so many bytes, and says how many are gone.
+fn drop_all_but(last: usize, bytes: &mut Vec<u8>) -> u64 {
+    let over = bytes.len().saturating_sub(last);
+    bytes.drain(..over);
+    over as u64
 }
 
 /// All that a stream brings; `None` when that is more than `most` bytes.
@@ -183,6 +249,13 @@ mod tests {
             (said.status.code(), &said.stdout[..], &said.stderr[..]),
             (Some(3), &b"out\n"[..], &b"err\n"[..])
         );
+        let said = run_keeping_ends(sh("echo first; yes | head -c 10000000; echo last", dir.path()), bounds).await;
+        let said = String::from_utf8(said.expect("it ended").stdout).expect("text");
+        assert!(said.starts_with("first\n") && said.ends_with("y\nlast\n"), "{said}");
+        assert!(said.contains("\n… 9999011 bytes are left out …\n"), "{said}");
+        assert!(said.len() < 1100, "{}", said.len());
+        let short = run_keeping_ends(sh("echo out", dir.path()), bounds).await;
+        assert_eq!(short.expect("it ended").stdout, b"out\n");
         let missing = run(Command::new("/no/such/program"), bounds)
             .await
             .expect_err("not there");

@@ -72,7 +72,9 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let nobody_needs_it = home.store().resources("Environment")?.is_empty()
         && home.has_no_environment()?
         && seat::running(&home)?.is_none()
-        // Keys and what they have signed are of commits, not of environments; what was deleted could not be made again.
+        // What was proven of commits belongs to no environment either, nor do the keys that have signed it: what was deleted
+        // could not be made again.
+        && home.store().runs(None, 1)?.is_empty()
         && home.store().resources(proof::keys::KIND)?.is_empty();
     drop(lease);
     if nobody_needs_it {

@@ -16,6 +16,7 @@ mod hooks;
 mod init;
 mod lint;
 mod plan;
+mod post_receive;
 mod pre_receive;
 mod printer;
 mod quickstart;
@@ -26,6 +27,7 @@ mod standing;
 mod status;
 mod up;
 mod upgrade;
+mod verdict;
 mod view;
 mod why;
 
@@ -303,6 +305,20 @@ enum Command {
         after_help = "Example, as hooks/pre-receive of a bare repository:\n  #!/bin/sh\n  exec stagegate pre-receive"
     )]
     PreReceive(pre_receive::Arguments),
+    /// Ask for a full run of what was pushed: a server's post-receive hook
+    ///
+    /// Reads `OLD NEW REF` lines from standard input, as git writes them, and queues the new tip of every branch and tag for
+    /// `stagegate serve`, to be judged by the default branch as it was before the push. Never fails a push: what it cannot do
+    /// is said on standard error.
+    #[command(
+        after_help = "Example, as hooks/post-receive of a bare repository:\n  #!/bin/sh\n  exec stagegate post-receive"
+    )]
+    PostReceive(post_receive::Arguments),
+    /// Full runs of commits' hooks in a sandbox, and what came of them
+    ///
+    /// `stagegate serve` runs what `post-receive` has queued: every hook of the default branch's configuration over all files
+    /// of the commit, each in a sandbox without network. Where no sandbox can be had, nothing is proven.
+    Verdict(verdict::Arguments),
     /// The JSON schema of every resource
     Schema,
     /// Completions for a shell
@@ -404,6 +420,8 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Hooks(arguments) => hooks::run(&arguments, printer),
         Command::Attest(arguments) => attest::run(&arguments, printer),
         Command::PreReceive(arguments) => pre_receive::run(&arguments, printer),
+        Command::PostReceive(arguments) => Ok(post_receive::run(&arguments, printer)),
+        Command::Verdict(arguments) => wait_for(verdict::run(arguments, printer)),
         Command::Init(arguments) => init::run(&arguments, printer),
         Command::Schema => {
             printer.line(&serde_json::to_string_pretty(&schema())?)?;

@@ -1,9 +1,12 @@
 //! `stagegate serve`.
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::printer::Printer;
 use super::{Exit, ground};
+use crate::commits::proof;
 use crate::server::Server;
 use crate::settings;
 
@@ -26,6 +29,7 @@ fn address(text: &str) -> Result<String, String> {
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::home()?;
     let workspace = ground::workspace();
+    let signing = home.clone();
     let server = Server {
         home: &home,
         workspace: &workspace,
@@ -33,6 +37,11 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         interrupt: ground::interrupt()?,
         tell: &|line| printer.note(line),
         lines: printer.lines(),
+        on_verdict: Arc::new(move |verdict| {
+            if let Err(why) = proof::attest_where_there_is_a_key(&signing, verdict) {
+                tracing::warn!(%why, commit = verdict.subject.commit, "a verdict was not signed");
+            }
+        }),
     };
     server.run(&arguments.listen).await?;
     // To be ended is how a server's life is meant to go.

@@ -67,12 +67,10 @@ impl Base {
     /// # Errors
     /// The policy cannot be read.
     pub fn of_server(repository: &Repository) -> Result<Self, BaseError> {
-        let head = repository.symbolic("HEAD");
-        let usual = USUAL.map(|name| format!("refs/heads/{name}"));
-        let there = head.iter().chain(&usual).find_map(|name| repository.resolved(name));
-        let Some((branch, tip)) = there else {
+        let (branch, tip) = Self::of_bare(repository);
+        let (Some(branch), Some(tip)) = (branch.clone(), tip) else {
             return Ok(Self {
-                branch: head,
+                branch,
                 tip: None,
                 policy: Policy::built_in(),
                 source: "built in, since the repository has no branch yet".to_owned(),
@@ -94,20 +92,47 @@ impl Base {
         })
     }
 
-    /// That of a branch as it stands at a commit, as a host of repositories says; the built-in one where it has none.
+    /// The branch that a server protects, and where it is, if it is anywhere yet.
+    #[must_use]
+    pub fn of_bare(repository: &Repository) -> (Option<String>, Option<git2::Oid>) {
+        let head = repository.symbolic("HEAD");
+        let usual = USUAL.map(|name| format!("refs/heads/{name}"));
+        match head.iter().chain(&usual).find_map(|name| repository.resolved(name)) {
+            Some((branch, tip)) => (Some(branch), Some(tip)),
+            None => (head, None),
+        }
+    }
+
+    /// The protected branch as far as a repository knows it: a clone as its remote last had it, any other as it is there.
+    #[must_use]
+    pub fn known_to(repository: &Repository) -> (Option<String>, Option<git2::Oid>) {
+        match tracked_base(repository) {
+            Some((name, tip)) => (local_name(&name), Some(tip)),
+            None => Self::of_bare(repository),
+        }
+    }
+
+    /// That of a branch as a commit of it has it; the built-in policy where the commit has none, or there was no commit yet.
     ///
     /// # Errors
     /// The policy cannot be read.
-    pub fn of_branch(repository: &Repository, branch: &str, tip: git2::Oid) -> Result<Self, BaseError> {
-        let branch = format!("refs/heads/{branch}");
-        let found = committed(repository, &branch, tip, "; mend it there")?;
+    pub fn at(repository: &Repository, branch: Option<&str>, tip: Option<git2::Oid>) -> Result<Self, BaseError> {
+        let hint = "; who owns the branch mends it there";
+        let name = branch.unwrap_or("the base");
+        let found = match tip {
+            Some(tip) => committed(repository, name, tip, hint)?,
+            None => None,
+        };
         let (policy, source) = found.unwrap_or_else(|| {
-            let source = format!("built in, since {branch} at {} has no {PATH}", short(tip));
+            let source = tip.map_or_else(
+                || "built in, since there was no branch before it".to_owned(),
+                |tip| format!("built in, since {name} at {} has no {PATH}", short(tip)),
+            );
             (Policy::built_in(), source)
         });
         Ok(Self {
-            branch: Some(branch),
-            tip: Some(tip),
+            branch: branch.map(str::to_owned),
+            tip,
             policy,
             source,
             note: None,

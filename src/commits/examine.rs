@@ -148,6 +148,13 @@ impl<'a> Examiner<'a> {
         *self.times[rule as usize].get_or_insert_default() += time;
     }
 
+    /// Whether a rule has refused something so far.
+    #[must_use]
+    pub fn has_refused(&self, rule: Rule) -> bool {
+        let mut kept = self.findings.kept().iter();
+        kept.any(|finding| finding.rule == rule && finding.level == Level::Refused)
+    }
+
     /// How many commits may still be looked at.
     #[must_use]
     pub fn commits_left(&self) -> usize {

@@ -136,6 +136,205 @@ pub fn rest(name: &str, text: &str, policy: &Policy) -> Result<Option<Rest>, Str
     Ok((!ids.is_empty()).then_some(Rest { ids, config }))
 }
 
+/// A configuration as it is written; none if the text says nothing.
+/// A hook on its way to a full run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// Its id.
+    pub id: String,
+    /// The revision that it comes from; `local`, `builtin` or `meta` where it has none.
+    pub revision: String,
+    /// What runs it.
+    pub how: How,
+}
+
+/// What runs a hook.
+#[derive(Debug, Clone, PartialEq)]
+pub enum How {
+    /// A rule of ours stands for it.
+    Native(Rule),
+    /// prek, with a configuration that has this hook alone.
+    Prek {
+        /// The configuration.
+        config: Json,
+        /// The stage to ask for.
+        stage: &'static str,
+        /// Where its code comes from.
+        code: Code,
+    },
+}
+
+/// Where a hook's code comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Code {
+    /// It is there already: in the commit, on the system, or in prek.
+    Here,
+    /// It has to be installed first, and stays what it is.
+    Pinned,
+    /// It has to be installed first, from a name that may mean something else tomorrow.
+    Movable {
+        /// The repository.
+        repo: String,
+        /// What it is asked for by.
+        revision: String,
+    },
+}
+
+/// Every hook of a configuration that looks at files, one by one.
+///
+/// # Errors
+/// What is wrong with the configuration, for people.
+pub fn plan(name: &str, text: &str, policy: &Policy) -> Result<Vec<Planned>, String> {
+    let Some(config) = parsed(name, text)? else {
+        return Ok(Vec::new());
+    };
+    let repos = config["repos"].as_array();
+    let repos = repos.ok_or_else(|| format!("{name} has no list `repos`"))?;
+    let mut planned = Vec::new();
+    for repo in repos {
+        let hooks = repo["hooks"].as_array();
+        let hooks =
+            hooks.ok_or_else(|| format!("{name}: the repository {} has no list `hooks`", text_of(&repo["repo"])))?;
+        for hook in hooks {
+            planned.extend(planned_hook(&config, repo, hook, policy));
+        }
+    }
+    if planned.len() > MOST_HOOKS {
+        return Err(format!("{name} has {} hooks; {MOST_HOOKS} are the most", planned.len()));
+    }
+    Ok(planned)
+}
+
+/// None for a hook that looks at no files when something is committed or pushed, or at the name of the branch, which a commit
+/// does not have.
+fn planned_hook(config: &Json, repo: &Json, hook: &Json, policy: &Policy) -> Option<Planned> {
+    let stated = Hook::of(repo, hook);
+    if stated.id == "no-commit-to-branch" {
+        return None;
+    }
+    let stage = stage_of(if hook["stages"].is_null() {
+        &config["default_stages"]
+    } else {
+        &hook["stages"]
+    })?;
+    let code = code_of(repo, hook);
+    let revision = match stated.repo.as_str() {
+        built_in @ ("local" | "builtin" | "meta") => built_in.to_owned(),
+        _ => text_of(&repo["rev"]),
+    };
+    let how = match native_rule(&stated, policy) {
+        Some(rule) => How::Native(rule),
+        None => How::Prek {
+            config: alone(config, repo, hook),
+            stage,
+            code,
+        },
+    };
+    Some(Planned {
+        id: stated.id,
+        revision,
+        how,
+    })
+}
+
+/// The stage by which a hook with these stages is asked about files; without any it is asked at all of them.
+fn stage_of(stages: &Json) -> Option<&'static str> {
+    let Some(stages) = stages.as_array() else {
+        return Some("pre-commit");
+    };
+    let has = |names: [&str; 2]| stages.iter().any(|s| names.contains(&s.as_str().unwrap_or_default()));
+    if has(["pre-commit", "commit"]) {
+        Some("pre-commit")
+    } else {
+        has(["pre-push", "push"]).then_some("pre-push")
+    }
+}
+
+fn code_of(repo: &Json, hook: &Json) -> Code {
+    let place = text_of(&repo["repo"]);
+    match place.as_str() {
+        "builtin" | "meta" => Code::Here,
+        "local" => {
+            let language = hook["language"].as_str().unwrap_or_default();
+            let needs = hook["additional_dependencies"]
+                .as_array()
+                .is_some_and(|d| !d.is_empty());
+            let here = [
+                "system",
+                "script",
+                "unsupported",
+                "unsupported_script",
+                "pygrep",
+                "fail",
+            ];
+            if here.contains(&language) && !needs {
+                Code::Here
+            } else {
+                // What it names is in the base's own configuration.
+                Code::Pinned
+            }
+        }
+        _ => {
+            let revision = text_of(&repo["rev"]);
+            if revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit()) {
+                Code::Pinned
+            } else {
+                Code::Movable { repo: place, revision }
+            }
+        }
+    }
+}
+
+/// The configuration with this hook alone, and with what it needs to look at files that are committed: without, the large
+/// file and the conflict of a commit pass in silence, since nothing is staged.
+fn alone(config: &Json, repo: &Json, hook: &Json) -> Json {
+    let mut hook = hook.clone();
+    let more = match hook["id"].as_str() {
+        Some("check-added-large-files") => Some("--enforce-all"),
+        Some("check-merge-conflict") => Some("--assume-in-merge"),
+        Some(_) | None => None,
+    };
+    if let Some(more) = more {
+        let mut args = hook["args"].as_array().cloned().unwrap_or_default();
+        if args.iter().all(|arg| arg != more) {
+            args.push(more.into());
+        }
+        hook["args"] = Json::Array(args);
+    }
+    let mut repo = repo.clone();
+    repo["hooks"] = Json::Array(vec![hook]);
+    let mut config = config.clone();
+    config["repos"] = Json::Array(vec![repo]);
+    config
+}
+
+/// How prek says that a hook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was content.
+    Passed,
+    /// It was not.
+    Failed,
+    /// There was no file for it.
+    Skipped,
+}
+
+/// The ends that prek's output tells of. What hooks say is indented there, so that none can speak for another.
+#[must_use]
+pub fn ends(output: &str) -> Vec<Ended> {
+    let own = output.lines().filter(|line| !line.starts_with([' ', '-']));
+    own.filter_map(|line| {
+        let known = [
+            ("Passed", Ended::Passed),
+            ("Failed", Ended::Failed),
+            ("Skipped", Ended::Skipped),
+        ];
+        let (_, end) = known.iter().find(|(word, _)| line.ends_with(word))?;
+        line.contains('.').then_some(*end)
+    })
+    .collect()
+}
+
 fn text_of(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -143,6 +342,12 @@ fn text_of(value: &Json) -> String {
 /// Whether a native rule, as the policy has it, finds all that this hook would.
 #[must_use]
 pub fn is_native(hook: &Hook, policy: &Policy) -> bool {
+    native_rule(hook, policy).is_some()
+}
+
+/// The native rule that, as the policy has it, finds all that this hook would.
+#[must_use]
+pub fn native_rule(hook: &Hook, policy: &Policy) -> Option<Rule> {
     let known_repo = hook.repo == "builtin"
         || hook
             .repo
@@ -168,9 +373,9 @@ pub fn is_native(hook: &Hook, policy: &Policy) -> bool {
         {
             Rule::LargeFile
         }
-        _ => return false,
+        _ => return None,
     };
-    known_repo && !hook.widened && policy.mode(rule) == Mode::Mandatory
+    (known_repo && !hook.widened && policy.mode(rule) == Mode::Mandatory).then_some(rule)
 }
 
 /// The limit that `check-added-large-files` has by these arguments, if we know all of them.
@@ -349,10 +554,64 @@ writes...................................................................Failed
         assert!(failures("", Level::Refused).is_empty());
     }
 
+    #[test]
+    fn a_full_run_has_every_hook_alone_with_what_it_needs() {
+        let text = format!(
+            "{CONFIG}  - {{id: by-hand, stages: [manual]}}\n  - {{id: late, stages: [push]}}\n\
+             - repo: https://example.org/pinned\n  rev: {}\n  hooks: [{{id: pinned}}]\n\
+             - repo: local\n  hooks:\n  - {{id: here, language: system, entry: x}}\n  - {{id: there, language: python, entry: x}}\n",
+            "a1".repeat(20)
+        );
+        let planned = plan("c", &text, &Policy::built_in()).expect("read");
+        let lines: Vec<String> = planned
+            .iter()
+            .map(|p| match &p.how {
+                How::Native(rule) => format!("{} native {rule}", p.id),
+                How::Prek { config, stage, code } => {
+                    let hooks = &config["repos"][0]["hooks"];
+                    assert_eq!(
+                        (config["repos"].as_array().map(Vec::len), hooks.as_array().map(Vec::len)),
+                        (Some(1), Some(1))
+                    );
+                    assert_eq!(config["exclude"], "^vendor/");
+                    let code = match code {
+                        Code::Here => "here",
+                        Code::Pinned => "pinned",
+                        Code::Movable { .. } => "movable",
+                    };
+                    format!("{} {stage} {code} {}", p.id, hooks[0]["args"])
+                }
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "trailing-whitespace native trailing-whitespace",
+                "check-yaml pre-commit movable null",
+                "check-added-large-files native large-file",
+                "detect-private-key pre-commit movable null",
+                "check-yaml native yaml-syntax",
+                "check-added-large-files pre-commit here [\"--maxkb\",\"100\",\"--enforce-all\"]",
+                "end-of-file-fixer pre-commit movable null",
+                "late pre-push movable null",
+                "pinned pre-commit pinned null",
+                "here pre-commit here null",
+                "there pre-commit pinned null",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_hook_says_is_not_taken_for_what_prek_says() {
+        let output = "a.b.......Passed\n- hook id: a\n\n  c.....Passed\nd......(no files to check)Skipped\ne.....Failed\n- Passed\nPassed\n";
+        assert_eq!(ends(output), [Ended::Passed, Ended::Skipped, Ended::Failed]);
+    }
+
     proptest::proptest! {
         #[test]
         fn any_output_and_any_configuration_is_read(text in "(?s).{0,200}") {
             let _ = (failures(&text, Level::Refused), rest("c", &text, &Policy::built_in()));
+            let _ = (ends(&text), plan("c", &text, &Policy::built_in()));
         }
     }
 }

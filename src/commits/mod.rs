@@ -18,4 +18,5 @@ pub mod prek;
 pub mod proof;
 pub mod push;
 pub mod repository;
+pub mod sandbox;
 pub mod sarif;

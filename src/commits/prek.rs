@@ -20,7 +20,7 @@ const WHEELS: [&str; 4] = [
 /// Bytes of prek's output that are read. Hooks that print more say nothing more to a person.
 const MOST_OUTPUT_BYTES: usize = 1 << 20;
 /// What keeps the installers that prek could start from the network: all of them, in their own words.
-const OFFLINE: [(&str, &str); 8] = [
+pub(super) const OFFLINE: [(&str, &str); 8] = [
     ("GIT_ALLOW_PROTOCOL", "none"),
     ("PIP_NO_INDEX", "1"),
     ("UV_OFFLINE", "1"),

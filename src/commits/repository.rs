@@ -207,6 +207,38 @@ impl Repository {
         Ok(None)
     }
 
+    /// Where it is: of a checkout its root, of a bare repository its directory.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        let place = self.git.workdir().unwrap_or(self.git.path());
+        place.canonicalize().unwrap_or_else(|_| place.to_owned())
+    }
+
+    /// Writes the index of a git directory that is ours alone, so that it has this tree staged.
+    ///
+    /// # Errors
+    /// The tree names what no checkout may have, or the index cannot be written.
+    pub fn write_index(git: &std::path::Path, tree: Oid) -> Result<(), RepositoryError> {
+        let doing = "write an index for the checkout";
+        let scratch = git2::Repository::open(git).map_err(failed(doing))?;
+        let tree = scratch.find_tree(tree).map_err(failed(doing))?;
+        let mut index = scratch.index().map_err(failed(doing))?;
+        index.read_tree(&tree).map_err(failed(doing))?;
+        index.write().map_err(failed(doing))
+    }
+
+    /// Copies a commit with its tree, without its history, as one pack into another repository's `objects/pack`. Nothing is
+    /// written here.
+    ///
+    /// # Errors
+    /// An object is missing, or the pack cannot be written.
+    pub fn pack(&self, commit: Oid, into: &std::path::Path) -> Result<(), RepositoryError> {
+        let doing = || format!("copy commit {commit}");
+        let mut pack = self.git.packbuilder().map_err(failed(doing()))?;
+        pack.insert_commit(commit).map_err(failed(doing()))?;
+        pack.write(into, 0o644).map_err(failed(doing()))
+    }
+
     /// Whether part of its history is missing.
     #[must_use]
     pub fn is_shallow(&self) -> bool {

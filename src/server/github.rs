@@ -25,7 +25,7 @@ use crate::commits::github::checks::Ended;
 use crate::commits::github::judge::{self, JudgeError};
 use crate::commits::github::mirror::{Mirror, MirrorError};
 use crate::commits::github::webhook::{self, About};
-use crate::commits::proof::{self, AttestError, Verdict};
+use crate::commits::proof::{self, Verdict};
 use crate::commits::repository::Repository;
 use crate::home::Home;
 use crate::model::repository::RepositorySpec;
@@ -456,7 +456,7 @@ impl Hosts {
             self.write(spec, status)?;
         }
         if status.phase == CheckPhase::Running {
-            let name = hosted.spec.github.repository.clone();
+            let name = hosted.mirror.url().to_owned();
             let verdict = self.judged(hosted, &spec.head, move |repository, head| {
                 match judge::base_of(repository, head)? {
                     Ok(base) => judge::judge(repository, &name, head, &base),
@@ -464,12 +464,7 @@ impl Hosts {
                 }
             });
             let verdict = verdict.await?;
-            // A home that has no key proves nothing, and its checks are as good as ever.
-            match proof::attest(&self.home, &verdict, Timestamp::now()) {
-                Ok(_) => {}
-                Err(AttestError::Store(why)) => return Err(why.into()),
-                Err(why) => tracing::info!(%why, commit = verdict.subject.commit, "a verdict was not signed"),
-            }
+            proof::attest_where_there_is_a_key(&self.home, &verdict)?;
             status.verdict = Some(verdict);
             status.phase = CheckPhase::Judged;
             self.write(spec, status)?;

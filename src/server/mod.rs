@@ -7,6 +7,7 @@
 mod couriers;
 pub mod github;
 mod health;
+mod runs;
 pub mod seat;
 
 use std::cell::RefCell;
@@ -21,11 +22,13 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+pub use self::runs::OnVerdict;
 pub use self::seat::{Running, Seat, Terms, running};
 
 use self::couriers::Couriers;
 use self::github::Hosts;
 use self::health::Health;
+use self::runs::HookRuns;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session::{self, HeldLease, Refusal, SessionError};
@@ -85,6 +88,8 @@ pub struct Server<'a> {
     pub tell: &'a dyn Fn(&str),
     /// Where the sink `stdout` of environments writes.
     pub lines: Arc<dyn Lines>,
+    /// Told each verdict on a commit's hooks, once it is stored.
+    pub on_verdict: OnVerdict,
 }
 
 impl Server<'_> {
@@ -111,9 +116,21 @@ impl Server<'_> {
             interrupt.wait().await;
         }));
         let checking = tokio::spawn(Arc::clone(&hosts).work());
+        let runs = HookRuns {
+            home: self.home.clone(),
+            interrupt: self.interrupt.clone(),
+            lines: Arc::clone(&self.lines),
+            on_verdict: Arc::clone(&self.on_verdict),
+        };
+        let runs = tokio::task::spawn_blocking(move || runs.work());
         let ended = self.work(&seat, &health, &hosts).await;
         checking.abort();
         answering.abort();
+        if ended.is_ok()
+            && let Err(why) = runs.await
+        {
+            tracing::warn!(%why, "the runs of hooks have ended badly");
+        }
         ended
     }
 

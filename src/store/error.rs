@@ -181,6 +181,14 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// A list that is kept within bounds is full.
+    #[error("{most} {what} wait already, and more are not taken; see that `stagegate serve` runs, then ask again")]
+    TooMany {
+        /// What waits.
+        what: String,
+        /// How many may.
+        most: u64,
+    },
     /// There is no such thing.
     #[error("there is no {kind} {name}; `stagegate get {kind}` lists what there is")]
     NotFound {

@@ -18,6 +18,7 @@ pub mod build;
 mod error;
 pub mod lease;
 mod place;
+pub mod runs;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -298,6 +299,8 @@ pub struct Pruned {
     pub reports: u64,
     /// Number of attestations.
     pub attestations: u64,
+    /// Number of runs of commits' hooks.
+    pub runs: u64,
 }
 
 /// What a home remembers. See the module for what is durable when.

@@ -9,6 +9,7 @@ mod own_hooks;
 mod proof;
 mod pushes;
 mod refs;
+mod sandbox;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

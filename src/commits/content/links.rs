@@ -34,7 +34,7 @@ pub(super) fn stays_inside(_: &Policy, file: &File) -> Vec<Hit> {
 }
 
 /// Whether a link's target, read from where the link stands, climbs out, or goes into git's own directory.
-fn leaves(link: &[u8], target: &[u8]) -> bool {
+pub(in crate::commits) fn leaves(link: &[u8], target: &[u8]) -> bool {
     // The link's own name is no directory.
     let mut depth = link.split(|b| *b == b'/').count() - 1;
     for part in target.split(|b| *b == b'/') {

@@ -5,7 +5,7 @@
 //! rule says why.
 
 mod conflict;
-mod links;
+pub(in crate::commits) mod links;
 mod modes;
 pub mod names;
 mod secrets;

@@ -33,7 +33,8 @@ pub fn base_of(repository: &Repository, head: &Head) -> Result<Result<Base, Base
     let tip = repository
         .known_commit(&head.base_commit)
         .ok_or_else(|| JudgeError::Gone(head.base_commit.clone()))?;
-    Ok(Base::of_branch(repository, &head.base, tip))
+    let branch = format!("refs/heads/{}", head.base);
+    Ok(Base::at(repository, Some(&branch), Some(tip)))
 }
 
 /// Looks at every commit that the head would bring to its base, and at the title that a squash would make of them. The tip of a
@@ -55,7 +56,11 @@ pub fn judge(repository: &Repository, name: &str, head: &Head, base: &Base) -> R
         Ok(()) => Outcome::Passed,
     };
     Ok(Verdict {
-        subject: subject(repository, name, id)?,
+        subject: subject(
+            repository,
+            base.policy.spec.attest.repository.as_deref().unwrap_or(name),
+            id,
+        )?,
         policy: base.policy.digest,
         engine: proof::engine(),
         hooks: Vec::new(),

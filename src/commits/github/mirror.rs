@@ -55,6 +55,12 @@ impl Mirror {
         Self { directory, url }
     }
 
+    /// What it is a copy of.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Where it is.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -403,6 +403,9 @@ pub struct HooksSpec {
     pub mode: Mode,
     /// Where they are listed.
     pub config: String,
+    /// Seconds that one of them may take in a full run; more is a hook that fails.
+    #[schemars(range(min = 1, max = 3600))]
+    pub timeout_s: u64,
 }
 
 impl Default for HooksSpec {
@@ -410,6 +413,8 @@ impl Default for HooksSpec {
         Self {
             mode: Mode::Mandatory,
             config: ".pre-commit-config.yaml".to_owned(),
+            // A linter of a large repository takes a minute on one core.
+            timeout_s: 300,
         }
     }
 }

@@ -8,6 +8,7 @@ mod events;
 mod leases;
 mod outbox;
 mod resources;
+mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -498,6 +499,7 @@ impl Store for SqliteStore {
                 events,
                 reports,
                 attestations,
+                runs: runs::prune(tx)?,
             })
         })
     }
@@ -512,6 +514,7 @@ impl Store for SqliteStore {
                 reports: outbox::forget_environment(tx, environment)?,
                 // They belong to commits, not to environments.
                 attestations: 0,
+                runs: 0,
             })
         })
     }

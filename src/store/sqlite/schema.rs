@@ -11,7 +11,11 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x5347_7465;
 
 /// Step N brings a file of version N to version N + 1. Steps are never edited once released: add one.
-pub(super) const STEPS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
+pub(super) const STEPS: [&str; 3] = [
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+];
 
 /// What the header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,485 @@
+//! A full run of one commit: the native rules over what is new in it, and every hook of the base's configuration over all of
+//! its files, each in a sandbox of its own.
+//!
+//! Each hook gets its own sandbox and its own copy of the commit: so it cannot change what the next one sees, its output and
+//! its end are its own, and prek's exit code speaks of it alone. What cannot be told ends as `NotProven`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use git2::Oid;
+use jiff::Timestamp;
+
+use super::bubblewrap::{Mount, Network, Room, Sandbox, SandboxError};
+use super::checkout::{self, Checkout, CheckoutError};
+use super::environments::{self, CONFIG, EnvironmentError, Wanted, last_words};
+use super::scratch::Scratch;
+use crate::commits::base::{self, BaseError};
+use crate::commits::examine::{Bounds, Cut, Examiner};
+use crate::commits::finding::{Finding, Level, Rule};
+use crate::commits::hooks::{self, Code, Ended, How, Planned};
+use crate::commits::message::{Branch, Identity};
+use crate::commits::policy::{self, Policy};
+use crate::commits::prek::{self, PrekError};
+use crate::commits::proof::{self, HookRun, Outcome, Passed, Verdict, question};
+use crate::commits::repository::{Repository, RepositoryError};
+use crate::model::values::Digest;
+use crate::process::{self, ProcessError};
+
+/// The native rules look at what one push carries, which its bounds make some seconds.
+const NATIVE_LONGEST: Duration = Duration::from_mins(1);
+/// All hooks together: whoever waits for a verdict waits no longer, and the next run gets its turn.
+const WHOLE: Duration = Duration::from_mins(45);
+/// What is read of one hook's output: half from its begin, where prek says how it ended, half from its end.
+const OUTPUT_BYTES: usize = 1 << 20;
+/// Who a process inside is, for programs that ask.
+const PASSWD: &str = "hook:x:USER:USER:hook:/tmp:/bin/sh\n";
+const GROUP: &str = "hook:x:USER:\n";
+/// The work tree belongs to whoever made the sandbox, and git would ask whether that is meant so.
+const GIT_CONFIG: &str = "[safe]\n\tdirectory = *\n";
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The repository's directory.
+    pub repository: PathBuf,
+    /// The commit.
+    pub commit: Oid,
+    /// The ref by which it came, in full, if any: rules of messages differ on protected branches.
+    pub reference: Option<String>,
+    /// By which policy.
+    pub base: Base,
+}
+
+/// The protected branch before the commit came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Its full name, if there is one.
+    pub branch: Option<String>,
+    /// Where it was; none before the first push.
+    pub tip: Option<Oid>,
+    /// What the policy's text was then. Another one is not what was asked for.
+    pub policy: Option<Digest>,
+}
+
+/// Why there is no verdict at all.
+#[derive(Debug, thiserror::Error)]
+pub enum FullRunError {
+    /// git could not be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The base's policy could not be read.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The base has another policy than was asked for.
+    #[error("the policy of the base is {found} and {asked} was asked for; ask again")]
+    Policy {
+        /// What was asked for.
+        asked: Digest,
+        /// What is there.
+        found: Digest,
+    },
+}
+
+/// Why hooks did not run.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Prek(#[from] PrekError),
+    #[error(transparent)]
+    Checkout(#[from] CheckoutError),
+    #[error("cannot make room for a run: {0}")]
+    Scratch(#[from] std::io::Error),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("the base's hooks cannot be read: {0}")]
+    Config(String),
+    #[error("prek did not say how the hook {hook} ended (exit code {code}): {said}")]
+    Untold { hook: String, code: String, said: String },
+    #[error("the hooks did not end within {} min; {hook} and what comes after it did not run", WHOLE.as_secs() / 60)]
+    TooLong { hook: String },
+}
+
+/// Runs everything and says what came of it. Dropped before its end, it leaves nothing that runs.
+///
+/// # Errors
+/// There is nothing to give a verdict on, or no policy to give it by.
+pub async fn run(state: &Path, ask: &Ask) -> Result<Verdict, FullRunError> {
+    let started_at = Timestamp::now();
+    let repository = Repository::open_at(&ask.repository)?;
+    let base = base::Base::at(&repository, ask.base.branch.as_deref(), ask.base.tip)?;
+    let found = &base.policy.digest;
+    if let Some(asked) = ask.base.policy.as_ref().filter(|asked| *asked != found) {
+        return Err(FullRunError::Policy {
+            asked: *asked,
+            found: *found,
+        });
+    }
+    let subject = question::subject(&repository, &base, ask.commit)?;
+    let until = Instant::now() + NATIVE_LONGEST;
+    let mut run = Run {
+        repository: &repository,
+        policy: &base.policy,
+        ask,
+        state,
+        examiner: Examiner::new(&repository, &base.policy, Bounds::of(&base.policy, until)),
+        hooks: Vec::new(),
+        gap: None,
+    };
+    run.native(&base)?;
+    run.hooks().await?;
+    let Run {
+        examiner, hooks, gap, ..
+    } = run;
+    let report = examiner.report();
+    let outcome = match gap {
+        _ if report.findings.refuse() => Outcome::Failed,
+        Some(why) => Outcome::NotProven { why },
+        None => Outcome::Passed,
+    };
+    Ok(Verdict {
+        subject,
+        policy: base.policy.digest,
+        engine: proof::engine(),
+        hooks,
+        outcome,
+        findings: report.findings.kept().iter().map(Finding::to_json).collect(),
+        started_at,
+        finished_at: Timestamp::now(),
+    })
+}
+
+struct Run<'a> {
+    repository: &'a Repository,
+    policy: &'a Policy,
+    ask: &'a Ask,
+    state: &'a Path,
+    examiner: Examiner<'a>,
+    hooks: Vec<HookRun>,
+    /// Why it cannot be a pass, whatever was found.
+    gap: Option<String>,
+}
+
+/// How a hook ended.
+enum End {
+    Content,
+    /// It is not one that looks at files.
+    NotAsked,
+    Found(Vec<Finding>),
+}
+
+impl Run<'_> {
+    /// What a push would be asked: each commit that is new since the base.
+    fn native(&mut self, base: &base::Base) -> Result<(), RepositoryError> {
+        let commit = self.ask.commit;
+        let since = self.policy.spec.since.as_deref();
+        let since = since.and_then(|name| self.repository.known_commit(name));
+        if since.is_some_and(|since| self.repository.is_ancestor(commit, since)) {
+            return Ok(());
+        }
+        let hidden: Vec<Oid> = self.ask.base.tip.into_iter().chain(since).collect();
+        let most = self.examiner.commits_left();
+        let Ok(mut ids) = self.repository.between(&[commit], &hidden, most)? else {
+            self.gap(format!("more than {most} commits are new since the base"));
+            return Ok(());
+        };
+        // One that the base has already is still looked at itself.
+        if ids.is_empty() {
+            ids.push(commit);
+        }
+        let protected = self.ask.reference.as_deref().is_some_and(|name| base.protects(name));
+        let branch = if protected { Branch::Protected } else { Branch::Topic };
+        for id in ids {
+            match self.examiner.commit(id, branch, &Identity::Unknown) {
+                Ok(()) => {}
+                Err(Cut::Over(why)) => {
+                    self.gap(why);
+                    break;
+                }
+                Err(Cut::Repository(why)) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    fn gap(&mut self, why: String) {
+        self.gap.get_or_insert(why);
+    }
+
+    /// Every hook that the base's configuration has.
+    async fn hooks(&mut self) -> Result<(), RepositoryError> {
+        let Some(level) = self.policy.level(Rule::Hook) else {
+            return Ok(());
+        };
+        let Some(text) = self.configuration()? else {
+            return Ok(());
+        };
+        let planned = String::from_utf8(text)
+            .map_err(|_| "it is not UTF-8".to_owned())
+            .and_then(|text| hooks::plan(&self.policy.spec.hooks.config, &text, self.policy));
+        let ran = match planned {
+            Ok(planned) => self.each(planned, level).await,
+            Err(why) => Err(Obstacle::Config(why)),
+        };
+        if let Err(why) = ran {
+            match level {
+                Level::Refused => self.gap(why.to_string()),
+                Level::Warned => self.examiner.found(said(level, "hooks", why.to_string(), "")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The base's list of hooks; the commit's own is not asked.
+    fn configuration(&self) -> Result<Option<Vec<u8>>, RepositoryError> {
+        match self.ask.base.tip {
+            Some(tip) => self.repository.file(tip, &self.policy.spec.hooks.config),
+            None => Ok(None),
+        }
+    }
+
+    async fn each(&mut self, planned: Vec<Planned>, level: Level) -> Result<(), Obstacle> {
+        let until = Instant::now() + WHOLE;
+        let mut bench = None;
+        for Planned { id, revision, how } in planned {
+            let (native, end) = match how {
+                How::Native(rule) => (true, self.of_rule(rule)),
+                How::Prek { config, stage, code } => {
+                    if Instant::now() > until {
+                        return Err(Obstacle::TooLong { hook: id });
+                    }
+                    let moved = movable(&code, &id, level);
+                    let refuses = moved.as_ref().is_some_and(|f| f.level == Level::Refused);
+                    if let Some(finding) = moved {
+                        self.examiner.found(finding);
+                    }
+                    if refuses {
+                        (false, End::Found(Vec::new()))
+                    } else {
+                        if bench.is_none() {
+                            bench = Some(Bench::set_up(self.repository, self.ask.commit, self.state).await?);
+                        }
+                        // Set just above.
+                        let Some(bench) = &bench else { continue };
+                        let timeout = Duration::from_secs(self.policy.spec.hooks.timeout_s);
+                        (false, bench.run(&id, &config, stage, &code, timeout, level).await?)
+                    }
+                }
+            };
+            let passed = match end {
+                End::NotAsked => continue,
+                End::Content => Passed::Yes,
+                End::Found(findings) => {
+                    for finding in findings {
+                        self.examiner.found(finding);
+                    }
+                    Passed::No
+                }
+            };
+            self.hooks.push(HookRun {
+                id,
+                revision,
+                native,
+                passed,
+            });
+        }
+        Ok(())
+    }
+
+    /// What a rule has found already.
+    fn of_rule(&self, rule: Rule) -> End {
+        if self.examiner.has_refused(rule) {
+            End::Found(Vec::new())
+        } else {
+            End::Content
+        }
+    }
+}
+
+/// A hook whose code may be another tomorrow: tags have been moved to hostile commits (tj-actions 2025, trivy-action 2026).
+fn movable(code: &Code, hook: &str, level: Level) -> Option<Finding> {
+    let Code::Movable { repo, revision } = code else {
+        return None;
+    };
+    let message = format!("is installed from {repo} at `{revision}`, a name that can be moved");
+    let fix = "write the 40 digits of the commit as `rev` (`prek update --freeze` does)";
+    Some(said(level, hook, message, fix))
+}
+
+fn said(level: Level, hook: &str, message: String, fix: &str) -> Finding {
+    Finding {
+        rule: Rule::Hook,
+        level,
+        commit: Some(format!("hook {hook}")),
+        path: None,
+        line: 0,
+        column: 0,
+        message,
+        fix: fix.to_owned(),
+    }
+}
+
+/// What all hooks of a run need.
+struct Bench<'a> {
+    state: &'a Path,
+    sandbox: Sandbox,
+    scratch: Scratch,
+    checkout: Checkout,
+    common: Vec<Mount>,
+}
+
+impl<'a> Bench<'a> {
+    async fn set_up(repository: &Repository, commit: Oid, state: &'a Path) -> Result<Self, Obstacle> {
+        let sandbox = Sandbox::find().await?;
+        let prek = prek::fetch(state)?;
+        let scratch = Scratch::make(state, checkout::MOST_BYTES)?;
+        let checkout = checkout::write(repository, commit, scratch.path())?;
+        let mut common = vec![Mount::read_only(prek, "/run/prek")];
+        for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("gitconfig", GIT_CONFIG)] {
+            let file = scratch.path().join(name);
+            std::fs::write(&file, text.replace("USER", &sandbox.user().to_string()))?;
+            readable(&file)?;
+            common.push(Mount::read_only(file, format!("/etc/{name}")));
+        }
+        Ok(Self {
+            state,
+            sandbox,
+            scratch,
+            checkout,
+            common,
+        })
+    }
+
+    async fn run(
+        &self,
+        hook: &str,
+        config: &serde_json::Value,
+        stage: &str,
+        code: &Code,
+        timeout: Duration,
+        level: Level,
+    ) -> Result<End, Obstacle> {
+        let config_file = self.scratch.path().join("hook.yaml");
+        // JSON is YAML.
+        std::fs::write(&config_file, config.to_string())?;
+        readable(&config_file)?;
+        let mut mounts = self.common.clone();
+        mounts.push(Mount::read_only(&config_file, CONFIG));
+        mounts.push(Mount::read_only(&self.checkout.tree, "/run/tree"));
+        mounts.push(Mount::read_only(&self.checkout.git, "/work/.git"));
+        match code {
+            Code::Here => {}
+            Code::Pinned | Code::Movable { .. } => {
+                let wanted = Wanted {
+                    hook,
+                    config,
+                    config_file: &config_file,
+                    common: &self.common,
+                };
+                let place = environments::ready(&self.sandbox, self.state, &wanted).await?;
+                mounts.extend(environments::mounts(&place));
+            }
+        }
+        if *code == Code::Here {
+            mounts.push(Mount::Empty {
+                to: super::bubblewrap::PREK_HOME.into(),
+            });
+        }
+        let room = Room {
+            mounts,
+            variables: prek::OFFLINE.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
+            network: Network::None,
+        };
+        // The copy is made inside, where it counts against what a hook may fill.
+        let script = format!(
+            "cp -dR /run/tree/. . || exit 3\nexec /run/prek run -c {CONFIG} --all-files --stage {stage} --color never \
+             --no-progress --log-file /tmp/prek.log 2>&1"
+        );
+        let bounds = process::Bounds {
+            deadline: timeout,
+            output_bytes: OUTPUT_BYTES,
+        };
+        match self.sandbox.run(&room, ["sh", "-c", &script], bounds).await {
+            Ok(ended) => end_of(hook, ended.status.code(), &ended.stdout, &ended.stderr, level),
+            Err(ProcessError::TooLong { deadline, .. }) => {
+                let message = format!(
+                    "did not end within {} s, and was ended with all that it had begun",
+                    deadline.as_secs()
+                );
+                let fix = "see what it waits for; an owner raises `hooks.timeoutS` in the policy";
+                Ok(End::Found(vec![said(level, hook, message, fix)]))
+            }
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+/// Who looks at it in the sandbox is another user, whatever our own mask is.
+fn readable(file: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+}
+
+/// prek's exit code and its words must agree; anything else is no end that we know.
+fn end_of(hook: &str, code: Option<i32>, stdout: &[u8], stderr: &[u8], level: Level) -> Result<End, Obstacle> {
+    let output = String::from_utf8_lossy(stdout);
+    match (code, hooks::ends(&output).as_slice()) {
+        (Some(0), [Ended::Passed | Ended::Skipped]) => Ok(End::Content),
+        // Its own manifest says that it is for messages, or to be run by hand.
+        (Some(0), []) if output.trim().is_empty() => Ok(End::NotAsked),
+        (Some(1), [Ended::Failed]) => Ok(End::Found(hooks::failures(&output, level))),
+        (code, _) => Err(Obstacle::Untold {
+            hook: hook.to_owned(),
+            code: code.map_or("none".to_owned(), |code| code.to_string()),
+            said: last_words(if stdout.trim_ascii().is_empty() { stderr } else { stdout }),
+        }),
+    }
+}
+
+/// The digest by which a verdict is asked for: of the policy that the base has at this commit.
+///
+/// # Errors
+/// It cannot be read.
+pub fn policy_digest(repository: &Repository, tip: Option<Oid>) -> Result<Digest, RepositoryError> {
+    let text = match tip {
+        Some(tip) => repository.file(tip, policy::PATH)?,
+        None => None,
+    };
+    Ok(Digest::of(text.as_deref().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_prek_says_in_code_and_words_is_an_end() {
+        let end = |code, output: &str| match end_of("h", code, output.as_bytes(), b"", Level::Refused) {
+            Ok(End::Content) => "content".to_owned(),
+            Ok(End::NotAsked) => "not asked".to_owned(),
+            Ok(End::Found(found)) => format!("found {}", found.len()),
+            Err(_) => "untold".to_owned(),
+        };
+        let failed = "h......Failed\n- hook id: h\n- exit code: 1\n";
+        for (code, output, expected) in [
+            (Some(0), "h......Passed\n", "content"),
+            (Some(0), "h......(no files to check)Skipped\n", "content"),
+            (Some(0), "", "not asked"),
+            (Some(0), "something else\n", "untold"),
+            (Some(0), failed, "untold"),
+            (Some(0), "h......Passed\nh......Passed\n", "untold"),
+            (Some(1), failed, "found 1"),
+            (Some(1), "h......Passed\n", "untold"),
+            (Some(1), "", "untold"),
+            (Some(2), failed, "untold"),
+            (Some(3), "", "untold"),
+            (Some(134), "", "untold"),
+            (None, failed, "untold"),
+        ] {
+            assert_eq!(end(code, output), expected, "{code:?} {output}");
+        }
+    }
+}

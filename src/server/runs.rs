@@ -1,0 +1,130 @@
+//! Full runs of commits' hooks: one at a time, from the queue in the store, on a thread of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::commits::proof::{Outcome, Verdict};
+use crate::commits::sandbox::{self, Ask, AskedBase, Sandbox};
+use crate::engine::interrupt::Interrupt;
+use crate::home::Home;
+use crate::report::Lines;
+use crate::settings;
+use crate::store::lease::local_liveness;
+use crate::store::runs::{Attempt, Run};
+use crate::store::{Holder, StoreError};
+
+/// Between two looks for runs: who pushed looks for the verdict in seconds at the earliest, and a look is one small query.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What proved nothing is tried again after this: a package index that did not answer is back in minutes.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(2);
+
+/// Told each verdict once it is stored: where signing goes.
+pub type OnVerdict = Arc<dyn Fn(&Verdict) + Send + Sync>;
+
+/// What runs hooks for a server.
+pub(super) struct HookRuns {
+    pub(super) home: Home,
+    pub(super) interrupt: Interrupt,
+    pub(super) lines: Arc<dyn Lines>,
+    pub(super) on_verdict: OnVerdict,
+}
+
+impl HookRuns {
+    /// Runs hooks until interrupted. Blocks: bwrap ends its sandbox when the thread that began it ends, and reading a
+    /// repository takes its time.
+    pub(super) fn work(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let holder = Holder::current(settings::user());
+        match (runtime, holder) {
+            (Ok(runtime), Ok(holder)) => runtime.block_on(self.until_interrupted(&holder)),
+            (Err(why), _) | (_, Err(why)) => tracing::warn!(%why, "no hooks of commits are run"),
+        }
+    }
+
+    async fn until_interrupted(&self, holder: &Holder) {
+        if let Err(why) = Sandbox::find().await {
+            self.tell(&format!("hooks of commits cannot be proven here: {why}"));
+        }
+        while !self.interrupt.is_set() {
+            match self.home.store().claim_run(holder, Timestamp::now(), &local_liveness) {
+                Ok(Some(run)) => {
+                    if let Err(why) = self.one(&run, holder).await {
+                        tracing::warn!(%why, commit = run.ask.key.commit, "what came of a run of hooks is not kept");
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(why) => tracing::warn!(%why, "cannot look for runs of hooks"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.interrupt.wait() => {}
+            }
+        }
+    }
+
+    async fn one(&self, run: &Run, holder: &Holder) -> Result<(), StoreError> {
+        let store = self.home.store();
+        let (id, name) = (
+            run.id,
+            format!("{} of {}", short(&run.ask.key.commit), run.ask.key.repository),
+        );
+        self.tell(&format!("running the hooks of {name}"));
+        let verdict = tokio::select! {
+            verdict = verdict(&self.home, run) => verdict,
+            () = self.interrupt.wait() => {
+                self.tell(&format!("the hooks of {name} are broken off, and begun anew by the next server"));
+                return store.end_run(id, holder, Attempt::BrokenOff);
+            }
+        };
+        let again = Timestamp::now().saturating_add(AGAIN_AFTER).unwrap_or(Timestamp::MAX);
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(why) => {
+                self.tell(&format!("the hooks of {name} did not run: {why}"));
+                return store.end_run(id, holder, Attempt::Failed(&why, again));
+            }
+        };
+        let (word, attempt) = match &verdict.outcome {
+            Outcome::Passed => ("passed".to_owned(), Attempt::Done(&verdict)),
+            Outcome::Failed => (
+                format!("failed ({} findings)", verdict.findings.len()),
+                Attempt::Done(&verdict),
+            ),
+            Outcome::NotProven { why } => (format!("are not proven: {why}"), Attempt::NotProven(&verdict, again)),
+        };
+        store.end_run(id, holder, attempt)?;
+        self.tell(&format!("the hooks of {name} {word}"));
+        (self.on_verdict)(&verdict);
+        Ok(())
+    }
+
+    fn tell(&self, line: &str) {
+        // Nobody is there to be told that nobody reads.
+        let _ = self.lines.line(line);
+    }
+}
+
+/// Runs what a row asks for.
+async fn verdict(home: &Home, run: &Run) -> Result<Verdict, String> {
+    let unreadable = |what: &str| format!("its row in the state names {what}, which cannot be read");
+    let key = &run.ask.key;
+    let tip = run.ask.base_tip.as_deref().map(git2::Oid::from_str).transpose();
+    let ask = Ask {
+        repository: key.repository.clone().into(),
+        commit: git2::Oid::from_str(&key.commit).map_err(|_| unreadable(&key.commit))?,
+        reference: run.ask.reference.clone(),
+        base: AskedBase {
+            branch: run.ask.base_branch.clone(),
+            tip: tip.map_err(|_| unreadable("the base"))?,
+            policy: Some(key.policy.parse().map_err(|_| unreadable(&key.policy))?),
+        },
+    };
+    sandbox::run(home.root(), &ask).await.map_err(|why| why.to_string())
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..10).unwrap_or(commit)
+}
