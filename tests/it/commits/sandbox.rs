@@ -199,9 +199,10 @@ fn a_hook_reaches_nobody() {
     assert!(came.is_err(), "{came:?}");
 }
 
+/// The patterns do not match themselves: the words of `grep` are among what is looked at.
 const SNOOP: &str = "\
 cat /proc/*/environ /proc/*/cmdline ~/.ssh/* HOME/.ssh/* /var/run/secrets/*/*/* /etc/shadow /root/.* 2>/dev/null |
-  tr '\\0' '\\n' | grep -a -e TOPSECRET -e root: && exit 1
+  tr '\\0' '\\n' | grep -a -e 'TOP[S]ECRET' -e 'ro[o]t:' && exit 1
 ls HOME && exit 1
 [ -w /etc/passwd ] && exit 1
 exit 0";
