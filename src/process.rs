@@ -11,6 +11,9 @@ use tokio::process::Command;
 /// Read at once: what a pipe holds.
 const READ_BYTES: usize = 64 << 10;
 
+/// What was killed closes its pipes within milliseconds; with hundreds of processes on a machine under load in a second or two.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// What a program may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -104,11 +107,15 @@ async fn run_until_end(mut command: Command, bounds: Bounds, excess: Excess) -> 
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(failed(std::io::Error::other("it has no pipes")));
     };
+    let too_long = || ProcessError::TooLong {
+        program: program.clone(),
+        deadline: bounds.deadline,
+    };
     let end = async {
-        let status = child.wait().await;
+        let status = tokio::time::timeout(bounds.deadline, child.wait()).await;
         // Whoever is left of its group would keep the pipes open.
         drop(group);
-        status.map_err(&failed)
+        status.map_err(|_| too_long())?.map_err(&failed)
     };
     let read = async |stream: Box<dyn AsyncRead + Send + Unpin>| match read(stream, bounds.output_bytes, excess).await {
         Ok(Some(bytes)) => Ok(bytes),
@@ -118,14 +125,24 @@ async fn run_until_end(mut command: Command, bounds: Bounds, excess: Excess) -> 
         }),
         Err(why) => Err(failed(why)),
     };
-    let all = async { tokio::try_join!(end, read(Box::new(stdout)), read(Box::new(stderr))) };
-    match tokio::time::timeout(bounds.deadline, all).await {
-        Ok(said) => said.map(|(status, stdout, stderr)| Said { status, stdout, stderr }),
-        Err(_) => Err(ProcessError::TooLong {
-            program: program.clone(),
-            deadline: bounds.deadline,
-        }),
-    }
+    let (out, err) = (read(Box::new(stdout)), read(Box::new(stderr)));
+    let (patience, all) = match excess {
+        Excess::Ends => {
+            let all = async { tokio::try_join!(end, out, err) };
+            (bounds.deadline, futures::future::Either::Left(all))
+        }
+        // To the end of what it says also after it was killed: the first process of a pid namespace is the last to close
+        // the pipe, so that nothing inside runs any more when this returns.
+        Excess::IsLeftOut => {
+            let all = async {
+                let (status, out, err) = tokio::join!(end, out, err);
+                Ok((status?, out?, err?))
+            };
+            (bounds.deadline + LAST_WORDS, futures::future::Either::Right(all))
+        }
+    };
+    let said = tokio::time::timeout(patience, all).await.map_err(|_| too_long())?;
+    said.map(|(status, stdout, stderr)| Said { status, stdout, stderr })
 }
 
 async fn read(stream: impl AsyncRead + Unpin, most: usize, excess: Excess) -> std::io::Result<Option<Vec<u8>>> {
