@@ -41,13 +41,22 @@ impl Home {
     /// # Errors
     /// What [`SqliteStore::open`] refuses.
     pub fn look(root: &Path) -> Result<Self, StoreError> {
-        if root.join(FILE_NAME).exists() {
-            return Self::open(root);
+        if let Some(home) = Self::existing(root)? {
+            return Ok(home);
         }
         Ok(Self {
             root: std::path::absolute(root).unwrap_or_else(|_| root.to_owned()),
             store: Arc::new(SqliteStore::in_memory("nothing is kept here")?),
         })
+    }
+
+    /// The home in this directory, if there is one.
+    ///
+    /// # Errors
+    /// What [`SqliteStore::open`] refuses.
+    pub fn existing(root: &Path) -> Result<Option<Self>, StoreError> {
+        let there = root.join(FILE_NAME).exists();
+        there.then(|| Self::open(root)).transpose()
     }
 
     /// Deletes everything that a home is made of, and its directory if nothing else lies in it.
@@ -63,6 +72,7 @@ impl Home {
             "builds",
             "cache",
             "evidence",
+            "mirrors",
             "ssh",
             "keys",
             // The write-ahead log goes before what it belongs to.
@@ -86,6 +96,12 @@ impl Home {
             Err(why) if why.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(why),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Where our copy of a repository that is hosted elsewhere lies.
+    #[must_use]
+    pub fn mirror(&self, repository: &str) -> PathBuf {
+        self.root.join("mirrors").join(format!("{repository}.git"))
     }
 
     /// Whether no environment has anything here.

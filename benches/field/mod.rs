@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// Builds that there are, by the numbers from 1.
+pub const BUILDS: usize = 4;
 /// Its environment's name.
 pub const ENVIRONMENT: &str = "field";
 
@@ -44,7 +46,7 @@ pub fn interpreter() -> String {
     String::from_utf8(said).expect("text").trim().to_owned()
 }
 
-/// A workspace with two builds, and a state directory; both gone with it, services included.
+/// A workspace with builds, and a state directory; both gone with it, services included.
 pub struct Field {
     directory: tempfile::TempDir,
 }
@@ -107,7 +109,7 @@ spec:
         let start = start_lines("$STAGEGATE_RELEASE_DIR", "{{ node.ports.http }}");
         this.write("workspace/templates/start.sh", &start);
         this.write("workspace/templates/stop.sh", "kill \"$(cat run/pid)\"\n");
-        for version in ["1", "2"] {
+        for version in 1..=BUILDS {
             this.write(
                 &format!("workspace/builds/{version}/service.py"),
                 &SERVICE.replace("VERSION", &format!("{version}\\n")),

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Exit;
+use super::ground::GroundError;
 use super::printer::Printer;
-use super::{Exit, ground};
+use crate::home::Home;
+use crate::settings;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -14,7 +17,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::home()?;
+    let root = settings::state_directory();
+    let home = Home::existing(&root)?.ok_or(GroundError::NoState(root))?;
     home.store().backup(&arguments.file)?;
     printer.done(&format!("copied the state to {}", arguments.file.display()));
     Ok(Exit::Done)

@@ -46,6 +46,17 @@ pub enum GroundError {
     /// A build that nobody has seen.
     #[error("there is no build {0}; `stagegate build list` shows what is known")]
     UnknownBuild(String),
+    /// No such repository.
+    #[error("there is no repository `{name}` in hooks/; there is {there}")]
+    UnknownRepository {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        there: String,
+    },
+    /// Nothing to copy.
+    #[error("there is no state in {path}; STAGEGATE_STATE says where it is", path = .0.display())]
+    NoState(PathBuf),
     /// A resource that is not there.
     #[error("there is no {kind} {name}; `stagegate get {kind}` lists what there is")]
     UnknownResource {
@@ -225,9 +236,9 @@ pub(super) async fn find_build(
         return Ok((known.spec.reference(), known));
     }
     printer.note(&format!(
-        "{name} is sha256:{} ({} packages locked)",
+        "{name} is sha256:{} ({} locked)",
         spec.digest.short(),
-        spec.locked.len()
+        super::up::count(spec.locked.len(), "package")
     ));
     let status = BuildStatus::default();
     Ok((spec.reference(), KnownBuild { spec, status }))

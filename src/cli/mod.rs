@@ -10,6 +10,7 @@ mod down;
 mod events;
 mod gate;
 mod get;
+mod github;
 mod ground;
 mod hooks;
 mod init;
@@ -279,6 +280,9 @@ enum Command {
     /// A node serves one home, and of it the newest driver. After the state was lost, or put back from a backup, this makes
     /// the nodes serve the one that is here, and refuse whatever still drives from the other. Prints whom each has served.
     Adopt(adopt::Arguments),
+    /// Make our check of commits required at GitHub
+    #[command(name = "github")]
+    GitHub(github::Arguments),
     /// Check what is staged, or commits, or every file, by the commit policy
     ///
     /// The policy is hooks/policy.yaml of the protected branch as the remote last had it. One line for each finding:
@@ -395,6 +399,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Build(arguments) => build::run(&arguments, printer),
         Command::Backup(arguments) => backup::run(&arguments, printer),
         Command::Adopt(arguments) => wait_for(adopt::run(arguments, printer)),
+        Command::GitHub(arguments) => wait_for(github::run(arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),
         Command::Hooks(arguments) => hooks::run(&arguments, printer),
         Command::Attest(arguments) => attest::run(&arguments, printer),

@@ -152,7 +152,17 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
         Phase::Pending | Phase::Preflight => {
             simple("every node checked and the build prepared", "the checks ending", watch)
         }
-        Phase::Baseline | Phase::Soak => simple("every gate read for long enough", "time with clean calls", watch),
+        Phase::Baseline | Phase::Soak => {
+            let read = simple("every gate read for long enough", "time with clean calls", watch);
+            // A gate that cannot be read is what time alone does not clear.
+            match status.gates.iter().find(|g| g.verdict == Verdict::NoData) {
+                Some(mute) => Unmet {
+                    value: format!("{} on {} has no reading: {}", mute.name, mute.node, mute.reason),
+                    ..read
+                },
+                None => read,
+            }
+        }
         Phase::Rolling | Phase::RollingBack => rolling(record),
     }
 }

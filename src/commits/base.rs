@@ -94,6 +94,26 @@ impl Base {
         })
     }
 
+    /// That of a branch as it stands at a commit, as a host of repositories says; the built-in one where it has none.
+    ///
+    /// # Errors
+    /// The policy cannot be read.
+    pub fn of_branch(repository: &Repository, branch: &str, tip: git2::Oid) -> Result<Self, BaseError> {
+        let branch = format!("refs/heads/{branch}");
+        let found = committed(repository, &branch, tip, "; mend it there")?;
+        let (policy, source) = found.unwrap_or_else(|| {
+            let source = format!("built in, since {branch} at {} has no {PATH}", short(tip));
+            (Policy::built_in(), source)
+        });
+        Ok(Self {
+            branch: Some(branch),
+            tip: Some(tip),
+            policy,
+            source,
+            note: None,
+        })
+    }
+
     /// That of a developer's clone: the protected branch as the remote last had it, else the checkout's own policy, which
     /// may not be what the server goes by.
     ///

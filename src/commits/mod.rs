@@ -1,7 +1,7 @@
 //! What is checked before a commit can travel: what it holds, what its message says, which refs it moves.
 //!
 //! [`policy`], [`finding`], [`content`], [`message`], [`hooks`] and [`sarif`] are pure: bytes in, findings out. [`repository`]
-//! reads git, [`base`] says which policy holds, [`examine`] asks the rules within bounds, [`push`] is the server's side.
+//! reads git, [`github`] is told by GitHub and tells it, [`base`] says which policy holds, [`examine`] asks the rules within bounds, [`push`] is the server's side.
 //! [`install`] puts git's hooks in place, and [`prek`] runs the repository's own that have no native equal. Nothing here
 //! writes a ref or an object.
 
@@ -9,6 +9,7 @@ pub mod base;
 pub mod content;
 pub mod examine;
 pub mod finding;
+pub mod github;
 pub mod hooks;
 pub mod install;
 pub mod message;

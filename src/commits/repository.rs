@@ -129,6 +129,24 @@ impl Repository {
         }
     }
 
+    /// The bare repository in this directory.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open_bare(directory: &Path) -> Result<Self, RepositoryError> {
+        let git = git2::Repository::open_bare(directory).map_err(failed(format!("open {}", directory.display())))?;
+        Ok(Self { git })
+    }
+
+    /// Full name of a commit's tree.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn tree_of(&self, commit: Oid) -> Result<Oid, RepositoryError> {
+        let commit = self.git.find_commit(commit);
+        Ok(commit.map_err(failed("read a commit"))?.tree_id())
+    }
+
     /// The directory that its objects and refs are in, which linked worktrees share.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
@@ -159,11 +177,11 @@ impl Repository {
         Ok(commit.id())
     }
 
-    /// A commit's tree, or what lies at a path of it.
+    /// A commit's tree, or a directory of it.
     ///
     /// # Errors
-    /// The commit cannot be read, or there is no directory.
-    pub fn tree_of(&self, commit: Oid, path: Option<&str>) -> Result<Oid, RepositoryError> {
+    /// The commit cannot be read, or there is no such directory.
+    pub fn directory_of(&self, commit: Oid, path: Option<&str>) -> Result<Oid, RepositoryError> {
         let doing = || format!("read the tree of commit {commit}");
         let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
         let tree = commit.tree().map_err(failed(doing()))?;

@@ -7,6 +7,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod rehearsal;
 pub mod render;
+pub mod repository;
 pub mod sample;
 pub mod schema;
 pub mod system;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::build::BuildSpec;
 use super::environment::EnvironmentSpec;
 use super::rehearsal::RehearsalSpec;
+use super::repository::RepositorySpec;
 use super::text::API_VERSION;
 use super::upgrade::{UpgradeSpec, UpgradeStatus};
 
@@ -42,6 +43,12 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
             "Rehearsal",
             "Traffic, disturbances and upgrades run together, with what must come out.",
             reference::<RehearsalSpec>(&mut generator),
+            None,
+        ),
+        (
+            "Repository",
+            "A repository whose commits are checked where it is hosted.",
+            reference::<RepositorySpec>(&mut generator),
             None,
         ),
         (

@@ -96,11 +96,15 @@ impl Health {
     }
 }
 
+/// Where it is asked.
+pub(super) fn router(health: Arc<Health>) -> Router {
+    Router::new().route("/healthz", get(healthz)).with_state(health)
+}
+
 /// Answers until the server ends.
-pub(super) async fn answer(listener: TcpListener, health: Arc<Health>, end: impl Future<Output = ()> + Send + 'static) {
-    let router = Router::new().route("/healthz", get(healthz)).with_state(health);
+pub(super) async fn answer(listener: TcpListener, router: Router, end: impl Future<Output = ()> + Send + 'static) {
     if let Err(why) = axum::serve(listener, router).with_graceful_shutdown(end).await {
-        tracing::warn!(%why, "nobody answers /healthz any more");
+        tracing::warn!(%why, "nobody answers over HTTP any more");
     }
 }
 

@@ -5,6 +5,7 @@
 //! killed is replaced by the next, or by the command that watched it.
 
 mod couriers;
+pub mod github;
 mod health;
 pub mod seat;
 
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 pub use self::seat::{Running, Seat, Terms, running};
 
 use self::couriers::Couriers;
+use self::github::Hosts;
 use self::health::Health;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
@@ -102,10 +104,15 @@ impl Server<'_> {
         let health = Arc::new(Health::new(self.home.clone()));
         self.greet(address);
         let interrupt = self.interrupt.clone();
-        let answering = tokio::spawn(health::answer(listener, Arc::clone(&health), async move {
+        let hosts = Arc::new(Hosts::new(self.home.clone(), self.workspace.clone()));
+        self.reread(&hosts);
+        let router = health::router(Arc::clone(&health)).merge(github::router(Arc::clone(&hosts)));
+        let answering = tokio::spawn(health::answer(listener, router, async move {
             interrupt.wait().await;
         }));
-        let ended = self.work(&seat, &health).await;
+        let checking = tokio::spawn(Arc::clone(&hosts).work());
+        let ended = self.work(&seat, &health, &hosts).await;
+        checking.abort();
         answering.abort();
         ended
     }
@@ -118,7 +125,14 @@ impl Server<'_> {
         ));
     }
 
-    async fn work(&self, seat: &Seat, health: &Health) -> Result<(), ServeError> {
+    /// What is wrong with the files of repositories is said; those that were served before are served on.
+    fn reread(&self, hosts: &Hosts) {
+        if let Err(why) = hosts.reread() {
+            (self.tell)(&format!("the files in hooks/ are not used: {why}"));
+        }
+    }
+
+    async fn work(&self, seat: &Seat, health: &Health, hosts: &Hosts) -> Result<(), ServeError> {
         let mut drives = Drives::new(self, health);
         let mut couriers = Couriers::new(self.home, self.workspace, self.shift, &self.lines);
         let (mut renew_at, mut reread_at, mut prune_at) = (Instant::now(), Instant::now(), Instant::now());
@@ -130,6 +144,7 @@ impl Server<'_> {
             }
             if now >= reread_at {
                 couriers.reread();
+                self.reread(hosts);
                 reread_at = now + REREAD_EVERY;
             }
             if now >= prune_at {

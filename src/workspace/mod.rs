@@ -14,6 +14,7 @@ pub use self::reading::{Invalid, Reading};
 use self::resources::Resources;
 use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::Renderer;
+use crate::model::repository::RepositorySpec;
 use crate::model::system::{Environment, PortShift};
 use crate::model::text::Path;
 
@@ -87,9 +88,9 @@ impl Workspace {
     /// Where it keeps its resources.
     #[must_use]
     pub fn places(&self) -> Vec<PathBuf> {
-        let pipelines = self.root.join("pipelines");
+        let others = ["pipelines", "hooks"].map(|name| self.root.join(name));
         let mut all = vec![self.root.join("environments")];
-        all.extend(pipelines.is_dir().then_some(pipelines));
+        all.extend(others.into_iter().filter(|place| place.is_dir()));
         all
     }
 
@@ -166,6 +167,28 @@ impl Workspace {
             place,
             hint: "; give the name of one".to_owned(),
         })
+    }
+
+    /// The repositories that are checked where they are hosted: those that files in `hooks/` state, by name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn repositories(&self) -> Result<Vec<(String, RepositorySpec)>, WorkspaceError> {
+        let place = self.root.join("hooks");
+        if !place.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut reading = Reading::default();
+        let mut resources = Resources::open(&self.root, &mut reading);
+        let mut found = Vec::new();
+        for file in files::yaml_below(&place)? {
+            for document in resources.read(&file).iter().filter(|d| d.kind == "Repository") {
+                found.extend(resources.repository(document).map(|spec| (document.name.clone(), spec)));
+            }
+        }
+        resources.are_stated_once();
+        reading.into_result()?;
+        Ok(found)
     }
 
     /// Checks files and every file below directories; what is wrong with them is then in `reading`.

@@ -17,12 +17,20 @@ use crate::model::build::BuildSpec;
 use crate::model::environment::EnvironmentSpec;
 use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::{RenderError, Renderer};
+use crate::model::repository::RepositorySpec;
 use crate::model::system::{Environment, Finding, PortShift};
 use crate::model::text::{self, Document, Path, Problem, SourceId, did_you_mean};
 use crate::model::upgrade::UpgradeSpec;
 
 /// What a file may state.
-pub(super) const KINDS: [&str; 5] = ["Environment", "Build", "Upgrade", "Rehearsal", policy::KIND];
+pub(super) const KINDS: [&str; 6] = [
+    "Environment",
+    "Build",
+    "Upgrade",
+    "Rehearsal",
+    "Repository",
+    policy::KIND,
+];
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -212,6 +220,9 @@ impl<'a> Resources<'a> {
             "Build" => {
                 self.decode::<BuildSpec>(document);
             }
+            "Repository" => {
+                self.repository(document);
+            }
             policy::KIND => {
                 if let Err(problems) = policy::Policy::of_document(document) {
                     self.reading.problems.extend(problems);
@@ -274,6 +285,13 @@ impl<'a> Resources<'a> {
                 }
             }
         }
+        Some(spec)
+    }
+
+    /// A repository that is checked where it is hosted.
+    pub(super) fn repository(&mut self, document: &Document) -> Option<RepositorySpec> {
+        let spec: RepositorySpec = self.decode(document)?;
+        self.tell(document, spec.findings());
         Some(spec)
     }
 

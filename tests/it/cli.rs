@@ -328,6 +328,11 @@ fn what_fails_later_does_not_pass_lint() {
             "builds: \">=1.5\"",
             "two probes `alive` are for the same builds",
         ),
+        (
+            "builds: \"<2\"",
+            "builds: \"<2\", failureThreshold: 7",
+            "another probe `alive` has another failureThreshold",
+        ),
         ("name: one", "name: two", "is called one.yaml"),
     ];
     for (from, to, expected) in rows {
@@ -540,7 +545,15 @@ fn programs_get_a_resource_from_every_command() {
     write(workspace.path(), "environments/one.yaml", SOUND);
     let fresh = workspace.path().join("fresh").display().to_string();
     let copy = workspace.path().join("copy").display().to_string();
-    for arguments in [&["lint"][..], &["init", &fresh], &["backup", &copy], &["down", "one"]] {
+    let nothing = json(&["backup", &copy]);
+    assert!(
+        nothing["status"]["message"]
+            .to_string()
+            .contains("there is no state in"),
+        "{nothing}"
+    );
+    assert!(!state.exists(), "asking for a copy makes no state");
+    for arguments in [&["lint"][..], &["init", &fresh], &["down", "one"], &["backup", &copy]] {
         let resource = json(arguments);
         assert_eq!(
             (&resource["kind"], &resource["status"]["phase"]),

@@ -3,6 +3,7 @@
 
 mod clone;
 mod equal_verdicts;
+mod github;
 mod messages;
 mod own_hooks;
 mod proof;

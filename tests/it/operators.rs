@@ -301,7 +301,7 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     let small = Trivial::up();
     let copy = small.path("copy.db");
     assert_eq!(small.run(&["backup", copy.to_str().expect("text")]).code, Some(0));
-    for version in ["web=2", "web=3"] {
+    for version in ["web=3", "web=2"] {
         assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", version]).code, Some(0));
     }
     let forget = || {

@@ -124,6 +124,8 @@ struct Wanted {
     build: Option<Digest>,
     /// The service that answers: a new one is called anew.
     service: Option<(u32, i64)>,
+    /// Since when what comes is judged: a gate counts no probe from before, so the next is due now, not a period later.
+    judged_since: Option<Timestamp>,
     traffic: bool,
 }
 
@@ -309,6 +311,7 @@ impl Watch {
             let wanted = Wanted {
                 build,
                 service,
+                judged_since: node.and_then(|n| n.analysed_since),
                 traffic: gets_traffic(status, i),
             };
             let before = std::mem::replace(&mut lock(&self.wanted)[i], wanted.clone());
@@ -316,11 +319,15 @@ impl Watch {
                 continue;
             }
             let asked = Asked::new(self, &self.fleet.places(&self.component.name)[i], wanted.build);
-            // Whether it gets traffic changes nothing for who only looks: a schedule that is begun anew leaves a gap.
-            if (before.build, before.service) != (wanted.build, wanted.service) {
+            // Whether it gets traffic changes nothing for who only looks, and the other way round: a schedule that is begun
+            // anew leaves a gap.
+            let same = (before.build, before.service) == (wanted.build, wanted.service);
+            if !same || wanted.judged_since.is_some() && before.judged_since != wanted.judged_since {
                 self.look_at(&asked, now_us);
             }
-            self.call_on(&asked, wanted.traffic);
+            if !same || before.traffic != wanted.traffic {
+                self.call_on(&asked, wanted.traffic);
+            }
         }
     }
 

@@ -78,13 +78,8 @@ impl Checker<'_> {
         for (i, probe) in probes.iter().enumerate() {
             let path = below(at, &[key("probes"), Step::Index(i)]);
             self.probe(&path, probe);
-            let same = |other: &&Probe| other.name == probe.name && other.builds.overlaps(&probe.builds);
-            if probes[..i].iter().find(same).is_some() {
-                self.say(
-                    &below(&path, &[key("name")]),
-                    format!("two probes `{}` are for the same builds", probe.name),
-                    Some("give them `builds` that do not overlap, or names of their own".to_owned()),
-                );
+            for other in probes[..i].iter().filter(|other| other.name == probe.name) {
+                self.namesake(&path, probe, other);
             }
         }
         for (i, log) in logs.iter().enumerate() {
@@ -130,6 +125,32 @@ impl Checker<'_> {
                     &below(path, &[key(word)]),
                     format!("{word} of probe `{}` is 0, but at least 1 is needed", probe.name),
                     None,
+                );
+            }
+        }
+    }
+
+    /// Probes of one name are one signal, which each build answers in its own way.
+    fn namesake(&mut self, path: &[Step], probe: &Probe, other: &Probe) {
+        let name = &probe.name;
+        if other.builds.overlaps(&probe.builds) {
+            self.say(
+                &below(path, &[key("name")]),
+                format!("two probes `{name}` are for the same builds"),
+                Some("give them `builds` that do not overlap, or names of their own".to_owned()),
+            );
+        }
+        for (word, differs) in [
+            ("period", other.period != probe.period),
+            ("timeout", other.timeout != probe.timeout),
+            ("failureThreshold", other.failure_threshold != probe.failure_threshold),
+            ("successThreshold", other.success_threshold != probe.success_threshold),
+        ] {
+            if differs {
+                self.say(
+                    &below(path, &[key(word)]),
+                    format!("another probe `{name}` has another {word}, and a gate reads both as one"),
+                    Some("state the same for both, or give them names of their own".to_owned()),
                 );
             }
         }
