@@ -148,7 +148,7 @@ pub async fn resolve(component: &Component, version: &str, workspace: &Path) -> 
 fn commit_of(commits: &BuildCommits, version: &str, workspace: &Path) -> Result<CommitRef, RepositoryError> {
     let repository = Repository::open_at(&workspace.join(&commits.repository))?;
     let commit = repository.named_commit(&commits.revision_of(version))?;
-    repository.tree_of(commit, commits.path.as_deref())?;
+    repository.directory_of(commit, commits.path.as_deref())?;
     Ok(CommitRef {
         repository: commits.repository.clone(),
         commit: commit.to_string(),

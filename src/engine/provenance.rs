@@ -117,7 +117,7 @@ pub fn refreshed(home: &Home, workspace: &Path, name: &str, now: Timestamp) -> R
 fn look(home: &Home, workspace: &Path, build: &BuildSpec, named: &CommitRef) -> Result<Found, Unknown> {
     let repository = Repository::open_at(&workspace.join(&named.repository))?;
     let commit = repository.named_commit(&named.commit)?;
-    let tree = repository.tree_of(commit, named.path.as_deref())?;
+    let tree = repository.directory_of(commit, named.path.as_deref())?;
     let artifact = home.artifact(&build.digest);
     let files = if build.locked.iter().any(|file| mode_of(file).is_none()) {
         return Err(Unknown::Packages);

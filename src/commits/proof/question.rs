@@ -45,7 +45,7 @@ pub fn subject(repository: &Repository, base: &Base, commit: Oid) -> Result<Subj
     Ok(Subject {
         repository: repository_name(repository, base),
         commit: commit.to_string(),
-        tree: repository.tree_of(commit, None)?.to_string(),
+        tree: repository.tree_of(commit)?.to_string(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stagegate::commits::proof::{self, HookRun, Outcome, Passed, Subject, Verdict};
+use stagegate::commits::proof::{self, Engine, HookRun, Outcome, Passed, Subject, Verdict};
 use stagegate::engine::builds;
 use stagegate::engine::session::KnownBuild;
 use stagegate::home::Home;
@@ -334,6 +334,10 @@ fn no_note_is_written_while_a_push_is_received() {
 
 /// Signs what a full run would, which this test does not make.
 fn sign_verdict(world: &World, hooks: &[(&str, &str, Passed)], outcome: Outcome) {
+    sign_verdict_of(world, proof::engine(), hooks, outcome);
+}
+
+fn sign_verdict_of(world: &World, engine: Engine, hooks: &[(&str, &str, Passed)], outcome: Outcome) {
     let clone = &world.clone;
     let home = Home::open(&clone.home.join("state")).expect("a home");
     let hooks = hooks.iter().map(|(id, revision, passed)| HookRun {
@@ -351,7 +355,7 @@ fn sign_verdict(world: &World, hooks: &[(&str, &str, Passed)], outcome: Outcome)
             tree: clone.sh("git rev-parse HEAD^{tree}"),
         },
         policy: Digest::of(policy.out.as_bytes()),
-        engine: proof::engine(),
+        engine,
         hooks: hooks.collect(),
         outcome,
         findings: Vec::new(),
@@ -502,6 +506,14 @@ fn a_note_that_vouches_for_something_else_hides_nothing() {
     clone.write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
     clone.sh("git add hooks; git commit -qm 'Policy'; git push -q origin main; git checkout -qb topic; echo good >f; git add f; git commit -qm 'Add f'; $STAGEGATE check --range main..HEAD --attest 2>/dev/null; $STAGEGATE attest note HEAD 2>/dev/null");
     clone.sh("git notes --ref=stagegate show HEAD >../note; echo \"$KEY\" >k; git add k; git commit -qm 'Add k'; git notes --ref=stagegate add -f -F ../note HEAD");
+    let said = world.push("topic refs/notes/stagegate");
+    assert!(!said.ok() && said.all.contains(" k:1:6 private-key "), "{}", said.all);
+    // The bad commit passed by the trusted key, but by rules of another version.
+    let mut older = proof::engine();
+    older.version.push_str("-older");
+    sign_verdict_of(&world, older, &[], Outcome::Passed);
+    clone.sh("$STAGEGATE attest note HEAD");
+    assert!(verify(clone, &[]).ok(), "who asks sees the version");
     let said = world.push("topic refs/notes/stagegate");
     assert!(!said.ok() && said.all.contains(" k:1:6 private-key "), "{}", said.all);
     // The same verdict, for the bad commit, by a key that is not in the policy.
