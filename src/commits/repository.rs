@@ -159,11 +159,19 @@ impl Repository {
         Ok(commit.id())
     }
 
+    /// Full name of a commit's tree.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn tree_of(&self, commit: Oid) -> Result<Oid, RepositoryError> {
+        self.directory_of(commit, None)
+    }
+
     /// A commit's tree, or what lies at a path of it.
     ///
     /// # Errors
     /// The commit cannot be read, or there is no directory.
-    pub fn tree_of(&self, commit: Oid, path: Option<&str>) -> Result<Oid, RepositoryError> {
+    pub fn directory_of(&self, commit: Oid, path: Option<&str>) -> Result<Oid, RepositoryError> {
         let doing = || format!("read the tree of commit {commit}");
         let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
         let tree = commit.tree().map_err(failed(doing()))?;

@@ -96,7 +96,7 @@ fn subject(repository: &Repository, name: &str, id: Oid) -> Result<Subject, Judg
     Ok(Subject {
         repository: name.to_owned(),
         commit: id.to_string(),
-        tree: repository.tree_of(id, None)?.to_string(),
+        tree: repository.tree_of(id)?.to_string(),
     })
 }
 
@@ -106,12 +106,12 @@ fn look(repository: &Repository, id: Oid, head: &Head, base: &Base, examiner: &m
     if head.commit == head.base_commit {
         let spared: HashSet<Change> = match since {
             Some(since) => repository
-                .files_of_tree(repository.tree_of(since, None)?)?
+                .files_of_tree(repository.tree_of(since)?)?
                 .into_iter()
                 .collect(),
             None => HashSet::new(),
         };
-        let files = repository.files_of_tree(repository.tree_of(id, None)?)?;
+        let files = repository.files_of_tree(repository.tree_of(id)?)?;
         for change in files.iter().filter(|change| !spared.contains(*change)) {
             examiner.file(None, change)?;
         }

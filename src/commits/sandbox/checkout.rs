@@ -81,7 +81,7 @@ pub struct Checkout {
 /// It is too large, has names that cannot be, or cannot be read or written. What is written so far is left to the owner of
 /// the directory.
 pub fn write(repository: &Repository, commit: Oid, below: &Path) -> Result<Checkout, CheckoutError> {
-    let tree_id = repository.tree_of(commit, None)?;
+    let tree_id = repository.tree_of(commit)?;
     let files = repository.files_of_tree(tree_id)?;
     within_bounds(repository, commit, &files)?;
     let checkout = Checkout {
