@@ -535,7 +535,7 @@ pub fn access(spec: &RepositorySpec, workspace: &Path) -> Result<Access, HostedE
     let (secrets, github) = (secrets(spec, workspace), &spec.github);
     Ok(match (&github.app, &github.token) {
         (Some(app), _) => Access::App {
-            app: App::new(app.id, &secrets.read(&app.key)?).map_err(ApiError::from)?,
+            app: Box::new(App::new(app.id, &secrets.read(&app.key)?).map_err(ApiError::from)?),
             installation: app.installation,
         },
         (None, token) => Access::Token(secrets.text(token.as_deref().unwrap_or_default())?),

@@ -1,5 +1,6 @@
 //! Calls to GitHub, through octocrab: who we are, what is repeated and what is not.
 
+use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Where GitHub asks for more patience than this, the whole check is put off.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
-/// Pull requests of a repository that are looked at: twenty pages. PanDA's largest repository has had 30 open at once.
+/// Pages of pull requests of a branch that are looked at: the 2,000 that were opened last.
 const MOST_PAGES: u32 = 20;
 /// GitHub's largest page.
 const PAGE: usize = 100;
@@ -82,7 +83,7 @@ pub enum Access {
     /// An App, installed.
     App {
         /// Itself.
-        app: App,
+        app: Box<App>,
         /// Where.
         installation: u64,
     },
@@ -525,7 +526,8 @@ fn encoded(text: &str, allowed: &[u8]) -> String {
         if byte.is_ascii_alphanumeric() || allowed.contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

@@ -162,7 +162,7 @@ mod tests {
         let short = App::new(1, &key(&["genrsa", "-traditional", "1024"])).err();
         assert!(matches!(short, Some(KeyError::Rsa(_))), "{short:?}");
         let curve = key(&["genpkey", "-algorithm", "ed25519"]);
-        let said = App::new(1, &curve).err().expect("not RSA").to_string();
+        let said = App::new(1, &curve).expect_err("not RSA").to_string();
         assert!(!said.contains(&String::from_utf8_lossy(&curve)[30..60]), "{said}");
     }
 

@@ -135,6 +135,8 @@ pub async fn apply(api: &Api, wanted: &Value, id: Option<u64>) -> Result<(), Api
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Value);
+
     #[test]
     fn what_weakens_the_rules_is_drift_and_what_github_adds_is_not() {
         let wanted = ruleset(&["main".to_owned()], "stagegate", Some(7));
@@ -144,8 +146,7 @@ mod tests {
         there["bypass_actors"] = json!([]);
         there["rules"].as_array_mut().expect("rules").reverse();
         assert_eq!(drift(&wanted, &there), [""; 0]);
-        type Change = fn(&mut Value);
-        let changes: [(Change, &str); 5] = [
+        let weakenings: [(Change, &str); 5] = [
             (|r| r["enforcement"] = json!("disabled"), "enforcement is \"disabled\""),
             (|r| drop(r["rules"].as_array_mut().expect("rules").pop()), "is missing"),
             (
@@ -155,7 +156,7 @@ mod tests {
             (|r| r["bypass_actors"] = json!([{}]), "1 may go round it"),
             (|r| r["conditions"]["ref_name"]["exclude"] = json!(["x"]), "exclude"),
         ];
-        for (change, expected) in changes {
+        for (change, expected) in weakenings {
             let mut changed = there.clone();
             change(&mut changed);
             let lines = drift(&wanted, &changed);

@@ -141,7 +141,10 @@ fn deliver(address: &str, event: &str, signature: &str, body: &str) -> u16 {
 
 fn signed(body: &str) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), body.as_bytes());
-    let hex: String = tag.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let hex = tag
+        .as_ref()
+        .iter()
+        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     format!("X-Hub-Signature-256: sha256={hex}\r\n")
 }
 
@@ -518,7 +521,7 @@ fn assert_described(requests: &[(String, &'static str, Value)]) {
     assert!(described(requests).success(), "see above which is not");
 }
 
-/// Asks GitHub's OpenAPI description, by Python's jsonschema.
+/// Asks GitHub's description of its API, by a validator of Python's.
 fn described(requests: &[(String, &'static str, Value)]) -> std::process::ExitStatus {
     const ASK: &str = r#"
 import json, sys

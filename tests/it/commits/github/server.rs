@@ -59,6 +59,16 @@ impl Memory {
         self.check_runs.iter().rfind(|run| run["head_sha"] == commit)
     }
 
+    fn is_token(&self, token: &str) -> bool {
+        let number = token.strip_prefix("ghs_").and_then(|n| n.parse::<u64>().ok());
+        token == "ghp_given" || number.is_some_and(|n| n <= self.tokens && n > self.ended_tokens)
+    }
+
+    fn note(&mut self, method: &Method, route: &'static str, value: &Value) {
+        self.requests
+            .push((method.to_string().to_lowercase(), route, value.clone()));
+    }
+
     pub fn conclusion(&self, commit: &str) -> Option<&str> {
         self.check(commit)?["conclusion"].as_str()
     }
@@ -185,11 +195,6 @@ impl Inside {
         }
         let token = word("authorization").trim_start_matches("Bearer ").to_owned();
         let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let note = |memory: &mut Memory, route: &'static str| {
-            memory
-                .requests
-                .push((method.to_string().to_lowercase(), route, value.clone()));
-        };
         if path == format!("/app/installations/{INSTALLATION}/access_tokens") {
             if !self.is_app(&token, now) {
                 return date(said(
@@ -197,7 +202,7 @@ impl Inside {
                     &json!({"message": "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"}),
                 ));
             }
-            note(&mut memory, "/app/installations/{installation_id}/access_tokens");
+            memory.note(method, "/app/installations/{installation_id}/access_tokens", &value);
             memory.tokens += 1;
             let expires = now + SignedDuration::from_hours(1);
             return date(said(
@@ -205,14 +210,21 @@ impl Inside {
                 &json!({"token": format!("ghs_{}", memory.tokens), "expires_at": expires.to_string(), "permissions": {"checks": "write"}}),
             ));
         }
-        if !self.is_token(&memory, &token) {
+        if !memory.is_token(&token) {
             return date(said(401, &json!({"message": "Bad credentials"})));
         }
         let Some(rest) = path.strip_prefix(&format!("/repos/{REPOSITORY}/")) else {
             return date(said(404, &json!({"message": "Not Found"})));
         };
+        let response = self.of_repository(&mut memory, method, rest, uri.query().unwrap_or_default(), value);
+        self.changed.notify_all();
+        date(response)
+    }
+
+    /// What lies below the repository.
+    fn of_repository(&self, memory: &mut Memory, method: &Method, rest: &str, query: &str, value: Value) -> Response {
         let parts: Vec<&str> = rest.split('/').collect();
-        let response = match (method.as_str(), parts.as_slice()) {
+        match (method.as_str(), parts.as_slice()) {
             ("GET", ["branches", name @ ..]) => match self.rev(&format!("refs/heads/{}", name.join("/"))) {
                 Some(sha) => said(
                     200,
@@ -221,9 +233,7 @@ impl Inside {
                 None => said(404, &json!({"message": "Branch not found"})),
             },
             ("GET", ["pulls"]) => {
-                let query: BTreeMap<String, String> = uri
-                    .query()
-                    .unwrap_or_default()
+                let query: BTreeMap<String, String> = query
                     .split('&')
                     .filter_map(|pair| pair.split_once('='))
                     .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -243,7 +253,7 @@ impl Inside {
                 said(200, &json!(pulls))
             }
             ("POST", ["check-runs"]) => {
-                note(&mut memory, "/repos/{owner}/{repo}/check-runs");
+                memory.note(method, "/repos/{owner}/{repo}/check-runs", &value);
                 let mut run = value;
                 let id = memory.check_runs.len() as u64 + 1;
                 run["id"] = json!(id);
@@ -257,7 +267,7 @@ impl Inside {
                 said(200, &json!({"total_count": runs.len(), "check_runs": runs}))
             }
             ("PATCH", ["check-runs", id]) => {
-                note(&mut memory, "/repos/{owner}/{repo}/check-runs/{check_run_id}");
+                memory.note(method, "/repos/{owner}/{repo}/check-runs/{check_run_id}", &value);
                 let id: u64 = id.parse().expect("a number");
                 let run = memory
                     .check_runs
@@ -272,24 +282,24 @@ impl Inside {
                 said(200, &run)
             }
             ("POST", ["statuses", sha]) => {
-                note(&mut memory, "/repos/{owner}/{repo}/statuses/{sha}");
+                memory.note(method, "/repos/{owner}/{repo}/statuses/{sha}", &value);
                 memory.statuses.push(((*sha).to_owned(), value));
                 said(201, &json!({"id": 1}))
             }
             ("GET", ["rulesets"]) => said(200, &json!(memory.rulesets)),
             ("GET", ["rulesets", id]) => {
-                let found = memory.rulesets.iter().find(|r| r["id"].to_string() == *id);
+                let found = memory.rulesets.iter().find(|r| r["id"].as_u64() == id.parse().ok());
                 found.map_or_else(|| said(404, &json!({"message": "Not Found"})), |r| said(200, r))
             }
             ("POST", ["rulesets"]) => {
-                note(&mut memory, "/repos/{owner}/{repo}/rulesets");
+                memory.note(method, "/repos/{owner}/{repo}/rulesets", &value);
                 let mut new = value;
                 new["id"] = json!(memory.rulesets.len() + 1);
                 memory.rulesets.push(new.clone());
                 said(201, &new)
             }
             ("PUT", ["rulesets", id]) => {
-                note(&mut memory, "/repos/{owner}/{repo}/rulesets/{ruleset_id}");
+                memory.note(method, "/repos/{owner}/{repo}/rulesets/{ruleset_id}", &value);
                 let mut new = value;
                 new["id"] = json!(id.parse::<u64>().expect("a number"));
                 memory.rulesets.retain(|r| r["id"] != new["id"]);
@@ -297,14 +307,7 @@ impl Inside {
                 said(200, &new)
             }
             _ => said(404, &json!({"message": "Not Found"})),
-        };
-        self.changed.notify_all();
-        date(response)
-    }
-
-    fn is_token(&self, memory: &Memory, token: &str) -> bool {
-        let number = token.strip_prefix("ghs_").and_then(|n| n.parse::<u64>().ok());
-        token == "ghp_given" || number.is_some_and(|n| n <= memory.tokens && n > memory.ended_tokens)
+        }
     }
 
     /// As GitHub looks at a JWT: signed by the App, not from the future, good for 10 min at most.
@@ -321,7 +324,7 @@ impl Inside {
         let key =
             ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA256, &self.public_key);
         key.verify(signed.as_bytes(), &signature).is_ok()
-            && claims["iss"] == APP.to_string()
+            && claims["iss"].as_str().and_then(|id| id.parse().ok()) == Some(APP)
             && second("iat") <= now.as_second()
             && second("exp") > now.as_second()
             && second("exp") - now.as_second() <= 600
@@ -347,7 +350,7 @@ impl Inside {
         let user = String::from_utf8_lossy(&user).into_owned();
         let known = user
             .strip_prefix("x-access-token:")
-            .is_some_and(|token| self.is_token(&self.memory.lock().expect("nobody panicked"), token));
+            .is_some_and(|token| self.memory.lock().expect("nobody panicked").is_token(token));
         if !known {
             return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic")], "").into_response();
         }
