@@ -94,9 +94,12 @@ impl Home {
             }
         }
         match std::fs::remove_dir(&root) {
-            // Somebody else's files are not ours to delete.
-            Err(why) if why.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(why),
-            Ok(()) | Err(_) => Ok(()),
+            // Somebody else's files are not ours to delete, nor is a disk that is mounted there.
+            Err(why) => match why.kind() {
+                std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::ResourceBusy => Ok(()),
+                _ => Err(why),
+            },
+            Ok(()) => Ok(()),
         }
     }
 

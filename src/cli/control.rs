@@ -151,6 +151,10 @@ pub(super) async fn undo(arguments: UndoArguments, printer: &Printer) -> anyhow:
 
 /// The last upgrade that succeeded in changing nodes, and the build that they ran before it.
 fn before_the_last(home: &Home, environment: &str) -> anyhow::Result<(UpgradeRecord, Digest)> {
+    // What it would go back from is not decided yet.
+    if let Some(open) = home.store().unfinished(Some(environment))?.pop() {
+        return Err(SessionError::from(Refusal::unfinished(open)).into());
+    }
     let all = u32::try_from(KEEP_FINISHED_UPGRADES).unwrap_or(u32::MAX);
     for record in home.store().upgrades(Some(environment), all)?.into_iter().rev() {
         let before: BTreeSet<Option<Digest>> = record.status.nodes.iter().map(|n| n.from).collect();

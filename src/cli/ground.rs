@@ -54,6 +54,14 @@ pub enum GroundError {
         /// What there is.
         there: String,
     },
+    /// It does not stand.
+    #[error("environment {environment} {how}; `stagegate up {environment}` brings it up")]
+    NotUp {
+        /// The environment.
+        environment: String,
+        /// How it is.
+        how: &'static str,
+    },
     /// Nothing to copy.
     #[error("there is no state in {path}; STAGEGATE_STATE says where it is", path = .0.display())]
     NoState(PathBuf),
@@ -119,9 +127,6 @@ pub enum GroundError {
         /// The nodes.
         nodes: Vec<String>,
     },
-    /// Not brought up.
-    #[error("environment {0} is not up; `stagegate up {0}` brings it up")]
-    NotUp(String),
     /// Nothing is under way.
     #[error("environment {0} has no unfinished upgrade; `stagegate history {0}` lists the others")]
     NoOpenUpgrade(String),

@@ -151,6 +151,7 @@ async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> a
     let Carrier {
         home, fleet, printer, ..
     } = carrier;
+    super::standing::refuse_not_up(home, fleet)?;
     let (component, version) = ground::component_and_version(fleet, wanted)?;
     let (build, _) = ground::build(home, component, &version, printer).await?;
     let lease = HeldLease::take(home, &fleet.environment.name)?;

@@ -77,6 +77,22 @@ pub(super) fn refuse_other_ports(home: &Home, fleet: &Fleet) -> anyhow::Result<(
     }
 }
 
+/// Refuses to change what does not stand: nodes that were never started, or were stopped, answer no gate.
+pub(super) fn refuse_not_up(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+    let environment = &fleet.environment.name;
+    let how = match read(home, environment)?.map(|status| status.phase) {
+        Some(Standing::Up) => return Ok(()),
+        Some(Standing::ComingUp) => "was brought up in part only",
+        Some(Standing::Down) => "is down",
+        None => "was never brought up here",
+    };
+    Err(GroundError::NotUp {
+        environment: environment.clone(),
+        how,
+    }
+    .into())
+}
+
 /// Refuses to go by a file that no longer names a node which was brought up: it would run on, or vanish while it runs.
 pub(super) fn refuse_missing_nodes(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
     let environment = &fleet.environment.name;

@@ -83,7 +83,11 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
         None => store.resources("Environment")?,
     };
     if let (Some(name), true) = (wanted, resources.is_empty()) {
-        return Err(GroundError::NotUp(name.to_owned()).into());
+        return Err(GroundError::NotUp {
+            environment: name.to_owned(),
+            how: "is not up",
+        }
+        .into());
     }
     resources
         .into_iter()

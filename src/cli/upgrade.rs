@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::ground::GroundError;
 use super::printer::Printer;
+use super::standing;
 use super::view::{self, Names};
 use super::{Exit, Output, ground};
 use crate::engine::fleet::Fleet;
@@ -152,6 +153,7 @@ impl Carrier<'_> {
     /// Opens an upgrade or takes up the open one, and stays with it until it settles: where the home's server runs by
     /// watching it, else by driving it here.
     pub(super) async fn carry_out(&self, component: &Component, build: &BuildRef) -> anyhow::Result<Done> {
+        standing::refuse_not_up(self.home, self.fleet)?;
         let user = settings::user();
         let asked = Asked {
             home: self.home,

@@ -140,6 +140,19 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// An upgrade that is open is in the way.
+    #[must_use]
+    pub fn unfinished(open: UpgradeRecord) -> Self {
+        Refusal::OtherUpgrade {
+            wanted: wanted(&open.spec),
+            environment: open.spec.environment,
+            open: open.spec.build,
+            phase: open.status.phase,
+        }
+    }
+}
+
 /// An environment's lease, given back when dropped.
 #[derive(Debug)]
 pub struct HeldLease {
@@ -368,13 +381,7 @@ impl Asked<'_> {
     /// The open upgrade, if there is one; to another build it is in the way.
     fn unfinished(&self) -> Result<Option<UpgradeRecord>, SessionError> {
         match self.home.store().unfinished(Some(self.environment()))?.pop() {
-            Some(open) if open.spec.build != self.build.name => Err(Refusal::OtherUpgrade {
-                environment: self.environment().to_owned(),
-                wanted: wanted(&open.spec),
-                open: open.spec.build,
-                phase: open.status.phase,
-            }
-            .into()),
+            Some(open) if open.spec.build != self.build.name => Err(Refusal::unfinished(open).into()),
             other => Ok(other),
         }
     }
