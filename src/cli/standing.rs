@@ -77,12 +77,12 @@ pub(super) fn refuse_other_ports(home: &Home, fleet: &Fleet) -> anyhow::Result<(
     }
 }
 
-/// Refuses to change what does not stand: nodes that were never started, or were stopped, answer no gate.
+/// Refuses to change what does not stand: nodes that were never started, or were stopped, answer no gate. A bring-up that failed
+/// on one node is no reason: what the others need may be an upgrade.
 pub(super) fn refuse_not_up(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
     let environment = &fleet.environment.name;
     let how = match read(home, environment)?.map(|status| status.phase) {
-        Some(Standing::Up) => return Ok(()),
-        Some(Standing::ComingUp) => "was brought up in part only",
+        Some(Standing::Up | Standing::ComingUp) => return Ok(()),
         Some(Standing::Down) => "is down",
         None => "was never brought up here",
     };
