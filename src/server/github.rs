@@ -374,8 +374,8 @@ impl Hosts {
             }
             Err(why) => return Err(why.into()),
         }
-        Ok(Some(Head {
-            base_commit: hosted.api.tip(base).await?,
+        Ok(hosted.api.tip(base).await?.map(|base_commit| Head {
+            base_commit,
             commit: commit.to_owned(),
             reference: commit.to_owned(),
             base: base.to_owned(),

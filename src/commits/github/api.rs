@@ -253,7 +253,15 @@ impl Api {
     pub async fn heads(&self) -> Result<Vec<Head>, ApiError> {
         let mut heads = Vec::new();
         for branch in &self.github.branches {
-            let tip = self.tip(branch).await?;
+            // One that was deleted must not keep the others from being checked.
+            let Some(tip) = self.tip(branch).await? else {
+                tracing::warn!(
+                    repository = self.github.repository,
+                    branch,
+                    "there is no such branch at GitHub"
+                );
+                continue;
+            };
             heads.push(Head {
                 commit: tip.clone(),
                 base: branch.clone(),
@@ -286,16 +294,21 @@ impl Api {
         Ok(heads)
     }
 
-    /// The tip of a branch.
+    /// The tip of a branch, if there is one.
     ///
     /// # Errors
-    /// GitHub cannot be asked, or there is none.
-    pub async fn tip(&self, branch: &str) -> Result<String, ApiError> {
+    /// GitHub cannot be asked.
+    pub async fn tip(&self, branch: &str) -> Result<Option<String>, ApiError> {
         let route = self.route(&format!("/branches/{}", path_word(branch)));
-        let Branch { commit } = self
-            .call(&format!("look at branch {branch}"), &Method::GET, &route, None)
-            .await?;
-        Ok(commit.sha)
+        let tried = format!("look at branch {branch}");
+        match self.call::<Branch>(&tried, &Method::GET, &route, None).await {
+            Ok(Branch { commit }) => Ok(Some(commit.sha)),
+            Err(ApiError::Refused {
+                status: StatusCode::NOT_FOUND,
+                ..
+            }) => Ok(None),
+            Err(why) => Err(why),
+        }
     }
 
     /// Says that a check has begun; its id at GitHub. Without an App it is a pending commit status, which has none.

@@ -236,6 +236,16 @@ fn a_lost_delivery_costs_no_check_and_a_bad_head_fails_by_name() {
     let body = about(&json!({"action": "synchronize"}));
     assert_eq!(deliver(&address, "pull_request", &signed(&body), &body), 202);
     assert_eq!(hosted.ended(&good), "success");
+    // A branch that is gone keeps nothing back.
+    hosted.clone.sh("git push -q origin :release");
+    let next = hosted.propose(
+        2,
+        "main",
+        "Add g",
+        "printf 'g\\n' >g; git add g; git commit -qm 'Add g'",
+    );
+    assert_eq!(deliver(&address, "pull_request", &signed(&body), &body), 202);
+    assert_eq!(hosted.ended(&next), "success");
     assert_eq!(
         hosted
             .github
