@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::ground::GroundError;
 use super::printer::Printer;
 use super::upgrade::{self, Carrier, Patience, Staying};
 use super::{Exit, ground};
+use crate::engine::delivery::sinks;
 use crate::engine::fleet::Fleet;
-use crate::engine::session::{KnownBuild, Refusal, SessionError};
+use crate::engine::session::{self, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::upgrade::{NodePhase, Phase, Wish};
+use crate::model::upgrade::{Event, NodePhase, Phase, Severity, Wish};
 use crate::model::values::Digest;
-use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, UpgradeRecord};
+use crate::report::{self, Subject};
+use crate::settings;
+use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, StoreError, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -62,11 +66,43 @@ fn subject<'a>(home: &Home, fleet: &'a Fleet, record: &UpgradeRecord) -> anyhow:
     Ok((component, build.spec.reference()))
 }
 
+/// Writes an operator's wish down, and who it is: the driver that hears it may be somebody else's.
+pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> Result<(), StoreError> {
+    home.store().set_wish(&open.name, wish)?;
+    let environment = &open.spec.environment;
+    // Files that are wrong by now keep nobody from being heard; only the reports do not go out.
+    let sinks = ground::operable(environment, ground::look).map_or_else(|_| Vec::new(), |(_, fleet)| sinks(&fleet));
+    let subject = Subject {
+        user: settings::user(),
+        ..session::subject(&open.spec)
+    };
+    let event = Event {
+        at: Timestamp::now(),
+        reason: match wish {
+            Wish::Abort => "AbortAsked",
+            Wish::Pause | Wish::Proceed => "PauseAsked",
+        }
+        .to_owned(),
+        severity: Severity::Step,
+        node: None,
+        message: why.to_owned(),
+    };
+    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
+    home.store()
+        .append(environment, Some(&open.name), &[event], &dispatch)?;
+    Ok(())
+}
+
 /// Says so to the driver; without a driver the upgrade already stands still.
 pub(super) fn pause(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::look()?;
     let open = open_upgrade(&home, &arguments.environment)?;
-    home.store().set_wish(&open.name, Wish::Pause)?;
+    wish(
+        &home,
+        &open,
+        Wish::Pause,
+        &format!("{} asks it to hold", settings::user()),
+    )?;
     printer.note(&format!(
         "{} will hold once its steps have ended; `stagegate resume {}` goes on",
         open.name, arguments.environment
@@ -198,7 +234,12 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
     let home = ground::look()?;
     let open = open_upgrade(&home, &environment)?;
     // Before the files are read: a living driver hears it also when they are wrong by now.
-    home.store().set_wish(&open.name, Wish::Abort)?;
+    wish(
+        &home,
+        &open,
+        Wish::Abort,
+        &format!("{} asks it to go back", settings::user()),
+    )?;
     let (home, fleet) = ground::operable(&environment, ground::look)?;
     let carrier = Carrier::new(&home, &fleet, printer, Patience::Endless)?;
     let done = match carrier.go_on(open.clone()).await {

@@ -9,7 +9,7 @@ use super::printer::Printer;
 use super::standing;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::KnownBuild;
+use crate::engine::session::{HeldLease, KnownBuild};
 use crate::engine::{builds, delivery};
 use crate::home::Home;
 use crate::model::build::BuildRef;
@@ -17,7 +17,7 @@ use crate::model::environment::Component;
 use crate::model::system::PortShift;
 use crate::server::{self, Running, Terms};
 use crate::settings;
-use crate::store::{BuildStatus, Store as _};
+use crate::store::{BuildStatus, Store as _, StoreError};
 use crate::workspace::Workspace;
 
 /// Earlier reports may hold a command up for this long: a chat that answers takes them in less, one that is dead must not
@@ -190,6 +190,15 @@ pub(super) fn operable(environment: &str, open: fn() -> anyhow::Result<Home>) ->
     let fleet = Fleet::new(environment, templates, &home);
     standing::refuse_other_ports(&home, &fleet)?;
     Ok((home, Arc::new(fleet)))
+}
+
+/// Who drives an environment: the holder of its lease, else the home's server, which takes up what is unfinished.
+pub(super) fn driver(home: &Home, environment: &str) -> Result<Option<String>, StoreError> {
+    let holder = match HeldLease::holder(home, environment)? {
+        Some((holder, _)) => Some(holder),
+        None => server::running(home)?.map(|server| server.holder),
+    };
+    Ok(holder.map(|holder| holder.to_string()))
 }
 
 pub(super) fn port_shift() -> Result<PortShift, GroundError> {

@@ -73,6 +73,8 @@ struct NodeLine {
 struct Shown {
     resource: Resource,
     last: Option<UpgradeRecord>,
+    /// Who drives an unfinished upgrade.
+    driver: Option<String>,
     names: Names,
 }
 
@@ -94,6 +96,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
         .map(|resource: Resource| {
             Ok(Shown {
                 last: store.upgrades(Some(&resource.name), 1)?.pop(),
+                driver: ground::driver(home, &resource.name)?,
                 names: Names::read(home)?,
                 resource,
             })
@@ -109,7 +112,7 @@ impl Shown {
             "kind": "Environment",
             "metadata": {"name": self.resource.name, "generation": self.resource.generation},
             "spec": self.resource.spec,
-            "status": {"environment": self.resource.status, "nodes": self.nodes(), "upgrade": upgrade},
+            "status": {"environment": self.resource.status, "nodes": self.nodes(), "upgrade": upgrade, "driver": self.driver},
         }))
     }
 
@@ -151,7 +154,12 @@ impl Shown {
         let up = self.resource.status["phase"].as_str().unwrap_or("Unknown");
         match &self.last {
             Some(upgrade) if !upgrade.status.phase.is_final() => {
-                printer.line(&format!("unfinished upgrade of {}:", self.resource.name))?;
+                let name = &self.resource.name;
+                let driver = match &self.driver {
+                    Some(driver) => format!("driven by {driver}"),
+                    None => format!("driven by nobody; `stagegate why {name}` says what goes on with it"),
+                };
+                printer.line(&format!("unfinished upgrade of {name}, {driver}:"))?;
                 view::upgrade_for_people(printer, upgrade, &self.names)
             }
             Some(upgrade) => {

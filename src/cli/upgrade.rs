@@ -369,16 +369,17 @@ impl Carrier<'_> {
             return Ok(());
         };
         let (store, limit) = (self.home.store(), values::Duration(limit));
-        let goes_back = store
-            .upgrade(name)?
-            .is_some_and(|u| u.status.phase == Phase::RollingBack);
-        if goes_back {
+        let Some(open) = store.upgrade(name)? else {
+            return Ok(());
+        };
+        if open.status.phase == Phase::RollingBack {
             self.printer.note(&format!(
                 "not done within {limit}: it is on its way back, which ends first"
             ));
             return Ok(());
         }
-        match store.set_wish(name, Wish::Pause) {
+        let why = format!("not done within {limit}, so it is to hold");
+        match super::control::wish(self.home, &open, Wish::Pause, &why) {
             // It was just in time.
             Err(StoreError::Finished { .. }) => return Ok(()),
             other => other?,

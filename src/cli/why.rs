@@ -8,11 +8,10 @@ use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::{API_VERSION, age};
 use super::{Exit, ground};
-use crate::engine::session::{self, HeldLease, KnownBuild};
+use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::upgrade::{NodePhase, Phase, Verdict, Wish};
-use crate::server;
-use crate::store::{Store as _, StoreError, UpgradeRecord};
+use crate::store::{Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -81,15 +80,9 @@ struct Facts {
 impl Facts {
     fn look(home: &Home, record: &UpgradeRecord) -> anyhow::Result<Self> {
         let environment = &record.spec.environment;
-        let holder = HeldLease::holder(home, environment)?.map(|(holder, _)| holder);
-        let serves = || Ok::<_, StoreError>(server::running(home)?.map(|server| server.holder));
-        let driver = match holder {
-            Some(holder) => Some(holder),
-            None => serves()?,
-        };
         let build = KnownBuild::find(home, &record.spec.build)?;
         Ok(Self {
-            driver: driver.map(|holder| holder.to_string()),
+            driver: ground::driver(home, environment)?,
             quarantined: build.is_some_and(|b| b.status.quarantined_in(environment).is_some()),
         })
     }

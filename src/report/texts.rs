@@ -25,7 +25,9 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
         "NodeRolledBack" => format!("{what} rollback on: {host}{by}."),
         "GateFailed" | "NodeOutOfService" => message.clone(),
-        "UpdatesKept" | "UpdatesLost" => format!("{what} upgrade of {environment}: {message}"),
+        "UpdatesKept" | "UpdatesLost" | "PauseAsked" | "AbortAsked" => {
+            format!("{what} upgrade of {environment}: {message}")
+        }
         "RollbackIneffective" => format!("the rollback of {what} did not cure it{}", because(message)),
         "Failed" => format!("{what} failed{}", because(message)),
         "Quarantined" => format!("{what} is quarantined for {environment}{}", because(message)),
