@@ -90,9 +90,20 @@ fn pause_resume_and_abort_reach_a_driver_from_another_process() {
     let fleet = Fleet::up();
     let mut driver = fleet.begin("2.0");
     fleet.wait_node(&mut driver, "n1", &["Analyse"]);
-    fleet.run(&["pause", ENVIRONMENT]).expect_code(0);
+    let status = fleet.run(&["status", ENVIRONMENT]).expect_code(0);
+    assert!(status.out.contains("fleet, driven by tester@"), "{status:?}");
+    let bob = [("STAGEGATE_USER", "bob")];
+    fleet.start_with(&["pause", ENVIRONMENT], &bob).end().expect_code(0);
     let held = driver.end().expect_code(5).json();
     assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
+    let told = fleet.reported();
+    assert!(
+        told.iter()
+            .any(|r| r["text"].to_string().contains("bob asks it to hold")),
+        "{told:#?}"
+    );
+    let status = fleet.run(&["status", ENVIRONMENT]).expect_code(0);
+    assert!(status.out.contains("driven by nobody"), "{status:?}");
     fleet.assert_no_step_open();
     let other = fleet.upgrade("2.1").expect_code(6);
     assert!(
