@@ -25,8 +25,9 @@ use crate::commits::github::checks::Ended;
 use crate::commits::github::judge::{self, JudgeError};
 use crate::commits::github::mirror::{Mirror, MirrorError};
 use crate::commits::github::webhook::{self, About};
-use crate::commits::proof::{self, Verdict};
+use crate::commits::proof::{self, Verdict, question};
 use crate::commits::repository::Repository;
+use crate::commits::sandbox::{self, Ask, AskedBase};
 use crate::home::Home;
 use crate::model::repository::RepositorySpec;
 use crate::model::values::Digest;
@@ -463,7 +464,7 @@ impl Hosts {
                     Err(why) => judge::unjudged(repository, &name, head, &why),
                 }
             });
-            let verdict = verdict.await?;
+            let verdict = self.with_hooks(hosted, &spec.head, verdict.await?).await?;
             proof::attest_where_there_is_a_key(&self.home, &verdict)?;
             status.verdict = Some(verdict);
             status.phase = CheckPhase::Judged;
@@ -476,6 +477,46 @@ impl Hosts {
         (status.again_at, status.why) = (None, None);
         self.write(spec, status)?;
         Ok(())
+    }
+
+    /// Has the base's hooks run over a head, where there are any that must pass. On a thread of its own: bwrap ends its sandbox
+    /// when the thread that began it ends.
+    async fn with_hooks(&self, hosted: &Hosted, head: &Head, native: Verdict) -> Result<Verdict, Trouble> {
+        let (directory, state) = (hosted.mirror.directory().to_owned(), self.home.root().to_owned());
+        let head = head.clone();
+        let run = tokio::task::spawn_blocking(move || {
+            let repository = Repository::open_at(&directory)?;
+            let Ok(base) = judge::base_of(&repository, &head)? else {
+                return Ok(native);
+            };
+            match question::listed(&repository, &base) {
+                Ok(listed) if listed.is_empty() => return Ok(native),
+                Ok(_) => {}
+                Err(why) => return Ok(judge::together(native, Err(why.to_string()))),
+            }
+            let Some(commit) = repository.known_commit(&head.commit) else {
+                return Err(JudgeError::Gone(head.commit));
+            };
+            let ask = Ask {
+                repository: directory,
+                commit,
+                reference: base.branch.clone(),
+                base: AskedBase {
+                    branch: base.branch,
+                    tip: base.tip,
+                    policy: Some(base.policy.digest),
+                },
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let full = match runtime {
+                Ok(runtime) => runtime
+                    .block_on(sandbox::run(&state, &ask))
+                    .map_err(|why| why.to_string()),
+                Err(why) => Err(why.to_string()),
+            };
+            Ok(judge::together(native, full))
+        });
+        Ok(run.await.map_err(|why| Trouble::CutOff(why.to_string()))??)
     }
 
     /// Reads our copy off the runtime's threads.

@@ -64,7 +64,8 @@ impl Ended {
     pub fn of(verdict: &Verdict) -> Self {
         let refused = verdict.findings.iter().filter(|f| f["level"] == "refused").count();
         let (conclusion, title) = match &verdict.outcome {
-            Outcome::Passed => (Conclusion::Success, "every rule and hook is content".to_owned()),
+            Outcome::Passed if verdict.hooks.is_empty() => (Conclusion::Success, "every rule is content".to_owned()),
+            Outcome::Passed => (Conclusion::Success, "every rule and every hook is content".to_owned()),
             Outcome::Failed => (Conclusion::Failure, format!("{refused} refused")),
             Outcome::NotProven { why } => (Conclusion::ActionRequired, format!("not proven: {}", plain(why))),
         };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::api::Head;
 use crate::commits::base::{Base, BaseError};
 use crate::commits::examine::{Bounds, Cut, Examiner};
-use crate::commits::finding::Finding;
+use crate::commits::finding::{Finding, MOST_KEPT};
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, Outcome, Subject, Verdict};
 use crate::commits::repository::{Change, Repository, RepositoryError};
@@ -69,6 +69,39 @@ pub fn judge(repository: &Repository, name: &str, head: &Head, base: &Base) -> R
         started_at,
         finished_at: Timestamp::now(),
     })
+}
+
+/// What the native rules and the full run of the hooks come to together: a pass needs both.
+#[must_use]
+pub fn together(native: Verdict, full: Result<Verdict, String>) -> Verdict {
+    let full = match full {
+        Ok(full) => full,
+        Err(why) => Verdict {
+            outcome: Outcome::NotProven { why },
+            hooks: Vec::new(),
+            findings: Vec::new(),
+            ..native.clone()
+        },
+    };
+    let mut findings = native.findings;
+    for finding in full.findings {
+        // Both have looked at what is new.
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+    findings.truncate(MOST_KEPT);
+    Verdict {
+        hooks: full.hooks,
+        outcome: match (native.outcome, full.outcome) {
+            (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,
+            (Outcome::NotProven { why }, _) | (_, Outcome::NotProven { why }) => Outcome::NotProven { why },
+            (Outcome::Passed, Outcome::Passed) => Outcome::Passed,
+        },
+        findings,
+        finished_at: full.finished_at,
+        ..native
+    }
 }
 
 /// What a head comes to whose base has no policy that can be read: nothing passes by it.
@@ -137,4 +170,45 @@ fn look(repository: &Repository, id: Oid, head: &Head, base: &Base, examiner: &m
         examiner.message(Some("title"), &Message::new(title.as_bytes(), None), &facts);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::commits::proof::{HookRun, Passed, tests::verdict};
+
+    #[test]
+    fn a_pass_needs_the_rules_and_the_hooks() {
+        let of = |outcome: &Outcome, finding: &str| Verdict {
+            outcome: outcome.clone(),
+            findings: vec![json!("both"), json!(finding)],
+            ..verdict()
+        };
+        let unproven = Outcome::NotProven {
+            why: "no sandbox".to_owned(),
+        };
+        for (native, full, expected) in [
+            (&Outcome::Passed, &Outcome::Passed, &Outcome::Passed),
+            (&Outcome::Passed, &Outcome::Failed, &Outcome::Failed),
+            (&Outcome::Failed, &unproven, &Outcome::Failed),
+            (&unproven, &Outcome::Failed, &Outcome::Failed),
+            (&Outcome::Passed, &unproven, &unproven),
+            (&unproven, &Outcome::Passed, &unproven),
+        ] {
+            let both = together(of(native, "a"), Ok(of(full, "b")));
+            assert_eq!(&both.outcome, expected);
+            assert_eq!(both.findings, [json!("both"), json!("a"), json!("b")]);
+            assert!(matches!(
+                &both.hooks[..],
+                [HookRun {
+                    passed: Passed::Yes,
+                    ..
+                }]
+            ));
+        }
+        let none = together(of(&Outcome::Passed, "a"), Err("no sandbox".to_owned()));
+        assert_eq!((none.outcome, none.hooks), (unproven, Vec::new()));
+    }
 }

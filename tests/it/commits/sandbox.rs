@@ -31,13 +31,19 @@ fn fetched() -> &'static Path {
     })
 }
 
+/// Makes a state directory that has prek already.
+pub(super) fn put_prek(state: &Path) {
+    let tools = prek::program(state);
+    std::fs::create_dir_all(tools.parent().expect("below")).expect("made");
+    std::fs::copy(fetched(), tools).expect("copied");
+    let own = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(state, own).expect("ours");
+}
+
 /// A world whose main branch has these hooks and this below `spec:` of its policy.
 fn world(config: &str, spec: &str) -> World {
     let world = World::empty();
-    let tools = prek::program(&world.clone.home.join("state"));
-    std::fs::create_dir_all(tools.parent().expect("below")).expect("made");
-    std::fs::copy(fetched(), tools).expect("copied");
-    world.clone.sh("chmod 700 \"$STAGEGATE_STATE\"");
+    put_prek(&world.clone.home.join("state"));
     world
         .clone
         .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
