@@ -383,7 +383,7 @@ impl Carrier<'_> {
             // It was just in time.
             Err(StoreError::Finished { .. }) => return Ok(()),
             other => other?,
-        };
+        }
         self.printer.note(&format!(
             "not done within {limit}: it holds once its running steps have ended"
         ));
