@@ -43,16 +43,9 @@ enum Action {
         #[arg(long)]
         env: String,
         /// Why it may go there again; it is reported
-        #[arg(long, value_parser = reason)]
+        #[arg(long, value_parser = super::reason)]
         reason: String,
     },
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("a release needs a reason".to_owned()),
-        said => Ok(said.to_owned()),
-    }
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {

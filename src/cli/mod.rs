@@ -452,6 +452,14 @@ fn wait_for(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
         .block_on(command)
 }
 
+/// What somebody writes as a reason, for those who read it later.
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it is shown to others, and says nothing".to_owned()),
+        said => Ok(said.to_owned()),
+    }
+}
+
 fn exit_of(error: &anyhow::Error) -> Exit {
     error.chain().find_map(exit_of_cause).unwrap_or(Exit::Errored)
 }

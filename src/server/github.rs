@@ -42,7 +42,7 @@ pub const RECONCILE_EVERY: Duration = Duration::from_mins(5);
 const AGAIN_AFTER: Duration = Duration::from_secs(20);
 /// Checks that are remembered, of all repositories together. A busy one makes fifty a day.
 const MOST_KEPT: usize = 2_000;
-/// Repositories' kind of the records of checks, and of what was hinted at.
+/// Kinds of the records: of checks, and of what was hinted at.
 const CHECK: &str = "Check";
 const HINT: &str = "Hint";
 

@@ -31,16 +31,9 @@ enum Action {
         /// Its name, or the first 8 digits of it or more
         key: String,
         /// Why; it is shown wherever the key is named
-        #[arg(long, value_parser = reason)]
+        #[arg(long, value_parser = crate::cli::reason)]
         reason: String,
     },
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("a revocation needs a reason".to_owned()),
-        said => Ok(said.to_owned()),
-    }
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {

@@ -417,17 +417,20 @@ fn hooks_that_the_protected_branch_lists_now_must_have_run() {
     refused(&verify(clone, &[]), &["these hooks did not run: lint (v2)"]);
 }
 
+/// Makes a key; its public half, as a policy writes it.
+fn made_key(clone: &Place) -> String {
+    clone.stagegate(&["attest", "key", "create"]);
+    let keys = clone.stagegate(&["attest", "key", "list", "-o", "json"]);
+    let public = json_of(&keys)["items"][0]["spec"]["publicKey"].clone();
+    public.as_str().expect("a key").to_owned()
+}
+
 /// A push whose content somebody trusted has signed is not searched again; its messages are.
 #[test]
 fn a_server_goes_by_the_word_of_a_key_that_its_policy_trusts_for_content() {
     let world = World::new(None);
     let clone = &world.clone;
-    clone.stagegate(&["attest", "key", "create"]);
-    let keys = clone.stagegate(&["attest", "key", "list", "-o", "json"]);
-    let public = json_of(&keys)["items"][0]["spec"]["publicKey"]
-        .as_str()
-        .expect("a key")
-        .to_owned();
+    let public = made_key(clone);
     let policy = |what: &str, more: &str| {
         let spec = format!(
             "attest: {{trust: [{{publicKey: '{public}', for: [{what}]}}]}}, message: {{fixups: {{mode: MANDATORY}}}}{more}"
@@ -496,12 +499,7 @@ fn a_server_goes_by_the_word_of_a_key_that_its_policy_trusts_for_content() {
 fn a_note_that_vouches_for_something_else_hides_nothing() {
     let world = World::new(None);
     let clone = &world.clone;
-    clone.stagegate(&["attest", "key", "create"]);
-    let keys = clone.stagegate(&["attest", "key", "list", "-o", "json"]);
-    let public = json_of(&keys)["items"][0]["spec"]["publicKey"]
-        .as_str()
-        .expect("a key")
-        .to_owned();
+    let public = made_key(clone);
     let spec = format!("attest: {{trust: [{{publicKey: '{public}', for: [content]}}]}}");
     clone.write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
     clone.sh("git add hooks; git commit -qm 'Policy'; git push -q origin main; git checkout -qb topic; echo good >f; git add f; git commit -qm 'Add f'; $STAGEGATE check --range main..HEAD --attest 2>/dev/null; $STAGEGATE attest note HEAD 2>/dev/null");

@@ -257,16 +257,14 @@ async fn a_step_whose_watcher_was_killed_has_died_and_leaves_nothing(bench: Benc
         script.secrets.insert("db".into(), b"hush".to_vec());
         Work::Script(script)
     };
+    let watcher = |step: &str| {
+        let identity = bench.read(&format!("steps/{step}/pid"));
+        let pid = identity.split_whitespace().next().and_then(|p| p.parse().ok());
+        pid.expect("a pid")
+    };
     bench.ask("s1", work(), Duration::ZERO).await.expect("begun");
     let script_pid = met_at(&arrived).await;
-    let watcher = bench.read("steps/s1/pid");
-    kill(
-        watcher
-            .split_whitespace()
-            .next()
-            .and_then(|p| p.parse().ok())
-            .expect("a pid"),
-    );
+    kill(watcher("s1"));
     // Its script runs on, so it is not over yet …
     let sight = bench.host.observe(&bench.node, &["s1".into()]).await.expect("seen");
     assert_eq!(sight.steps["s1"], StepState::Running);
@@ -280,14 +278,7 @@ async fn a_step_whose_watcher_was_killed_has_died_and_leaves_nothing(bench: Benc
 
     bench.ask("s3", work(), Duration::ZERO).await.expect("begun");
     let script_pid = met_at(&arrived).await;
-    let watcher = bench.read("steps/s3/pid");
-    kill(
-        watcher
-            .split_whitespace()
-            .next()
-            .and_then(|p| p.parse().ok())
-            .expect("a pid"),
-    );
+    kill(watcher("s3"));
     bench.succeed("s4", check("true")).await;
     assert!(!lives(&script_pid));
 }
