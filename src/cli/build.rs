@@ -48,20 +48,17 @@ enum Action {
     },
 }
 
-pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     match &arguments.action {
         Action::List => list(&ground::look()?, printer)?,
-        Action::Show { build } => show(&ground::look()?, build, printer)?,
+        Action::Show { build } => show(&ground::look()?, build, printer).await?,
         Action::Release { build, env, reason } => {
             let (home, fleet) = ground::operable(env, ground::look)?;
             release(&home, &fleet, build, reason, printer)?;
-            super::wait_for(async {
-                ground::deliver_first(&home, &fleet, printer).await;
-                Ok(Exit::Done)
-            })?;
+            ground::deliver_first(&home, &fleet, printer).await;
             // People were told; programs get the build as it is now.
             if !printer.is_for_people() {
-                show(&home, build, printer)?;
+                show(&home, build, printer).await?;
             }
         }
     }
@@ -104,9 +101,9 @@ fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
     })
 }
 
-fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
+async fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
     // Keys, policies and branches change, so what is proven is looked at now.
-    let refreshed = provenance::refreshed(home, &settings::workspace(), name, Timestamp::now())?;
+    let refreshed = provenance::refreshed(home, &ground::workspace(), name, Timestamp::now()).await?;
     let build = refreshed.ok_or_else(|| GroundError::UnknownBuild(name.to_owned()))?;
     printer.resource(&resource(name, &build), |p| {
         p.line(&format!("{name}  {}", build.spec.digest))?;

@@ -19,12 +19,12 @@ use super::{Exit, Output, ground};
 use crate::commits::base::Base;
 use crate::commits::content::{FIXABLE, fixed};
 use crate::commits::examine::{Bounds, Cut, Examiner, Report};
-use crate::commits::finding::{Finding, Rule};
+use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::install::HooksDirectory;
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
-use crate::commits::proof::{self, Outcome, Verdict, question};
+use crate::commits::proof::{self, KeyId, Outcome, Verdict, question};
 use crate::commits::repository::{Change, Repository, short};
-use crate::commits::{hooks, prek, sarif};
+use crate::commits::{hooks, prek, sarif, tracker};
 use crate::settings;
 
 /// A longer message is refused by its rule; more of it is not read.
@@ -117,42 +117,80 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         Some(file) => Base::of_file(&repository, file)?,
         None => Base::of_clone(&repository)?,
     };
-    let exit = check(&repository, &base, &scope, mending, Caller::Person, printer)?;
     if let (Attesting::Wanted, Scope::Range(range)) = (attesting, &scope) {
-        return sign(&repository, &base, range, printer);
+        return check_and_sign(&repository, &base, range, &scope, printer);
     }
-    Ok(exit)
+    check(&repository, &base, &scope, mending, Caller::Person, printer)
 }
 
-/// Signs what is right: each commit is looked at alone, so that none passes because another was looked at before it. What was
-/// asked for and could not be signed is a refusal.
-fn sign(repository: &Repository, base: &Base, range: &str, printer: &Printer) -> anyhow::Result<Exit> {
+/// What was signed and what was not.
+#[derive(Default)]
+struct Signed {
+    by: Vec<(Oid, KeyId)>,
+    /// With why not.
+    not: Vec<(Oid, String)>,
+}
+
+impl Signed {
+    fn tell(&self, printer: &Printer) {
+        for (id, why) in &self.not {
+            printer.note(&format!("{} {why}", short(*id)));
+        }
+        if let Some((_, key)) = self.by.last() {
+            let signed = count(self.by.len(), "commit");
+            printer.note(&format!("signed {signed} by key {}", key.short()));
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let by = self.by.iter();
+        let not = self.not.iter();
+        json!({
+            "signed": by.map(|(id, key)| json!({"commit": id.to_string(), "key": key.to_string()})).collect::<Vec<_>>(),
+            "unsigned": not.map(|(id, why)| json!({"commit": id.to_string(), "why": why})).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// What was asked to be signed and could not be is a refusal.
+fn check_and_sign(
+    repository: &Repository,
+    base: &Base,
+    range: &str,
+    scope: &Scope,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let report = examine(repository, base, scope, printer)?;
+    let signed = sign(repository, base, range);
+    // What was found is worth reading even where nothing could be signed.
+    show(&report, base, scope, signed.as_ref().ok(), printer)?;
+    let signed = signed?;
+    signed.tell(printer);
+    say_what_is_missing(printer);
+    Ok(if signed.not.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Refused
+    })
+}
+
+/// Signs what is right: each commit is looked at alone, so that none passes because another was looked at before it.
+fn sign(repository: &Repository, base: &Base, range: &str) -> anyhow::Result<Signed> {
     let home = ground::home()?;
     let (from, to) = repository.range(range)?;
-    let (mut signed, mut key) = (0, None);
-    let mut exit = Exit::Done;
+    let mut signed = Signed::default();
     for id in new_commits(repository, base, to, &[from], Bounds::none().commits)? {
         let verdict = alone(repository, base, id, branch_here(repository, base))?;
         match &verdict.outcome {
             Outcome::Passed => {
-                let (_, id) = proof::attest(&home, &verdict, verdict.finished_at)?;
-                key = Some(id);
-                signed += 1;
+                let (_, key) = proof::attest(&home, &verdict, verdict.finished_at)?;
+                signed.by.push((id, key));
             }
-            Outcome::Failed => {
-                printer.note(&format!("{} does not pass, and was not signed", short(id)));
-                exit = Exit::Refused;
-            }
-            Outcome::NotProven { why } => {
-                printer.note(&format!("{} was not signed: {why}", short(id)));
-                exit = Exit::Refused;
-            }
+            Outcome::Failed => signed.not.push((id, "does not pass, and was not signed".to_owned())),
+            Outcome::NotProven { why } => signed.not.push((id, format!("was not signed: {why}"))),
         }
     }
-    if let Some(key) = key {
-        printer.note(&format!("signed {} by key {}", count(signed, "commit"), key.short()));
-    }
-    Ok(exit)
+    Ok(signed)
 }
 
 /// A check of one commit by itself. Hooks that no native rule stands for need their own run, and without it nothing is proven.
@@ -160,7 +198,12 @@ fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyho
     let started_at = Timestamp::now();
     let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
     examiner.commit(id, branch, &Identity::Unknown)?;
-    let findings = examiner.report().findings;
+    let Report { findings, issues, .. } = examiner.report();
+    // Nobody's machine asks a tracker: what has to be looked up is looked up before the commit is built upon.
+    let issues = match base.policy.level(Rule::Issue) {
+        Some(Level::Refused) => tracker::issues::unasked(issues, "not asked by `check`"),
+        Some(Level::Warned) | None => Vec::new(),
+    };
     let (hooks, rest) = question::native_runs(question::listed(repository, base)?);
     let (hooks, outcome) = if findings.refuse() {
         // Which hook would have refused is not known of rules that stand for several.
@@ -178,6 +221,7 @@ fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyho
         hooks,
         outcome,
         findings: findings.kept().iter().map(Finding::to_json).collect(),
+        issues,
         started_at,
         finished_at: Timestamp::now(),
     })
@@ -192,19 +236,8 @@ pub(super) fn check(
     caller: Caller,
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
-    if let Some(note) = &base.note {
-        printer.note(note);
-    }
-    let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
-    match scope {
-        Scope::Staged => files(repository, base, &repository.staged()?, &mut examiner, printer)?,
-        Scope::All => files(repository, base, &repository.tracked()?, &mut examiner, printer)?,
-        Scope::Range(range) => commits(repository, base, range, &mut examiner)?,
-        Scope::Message(file) => message(repository, base, file, &mut examiner)?,
-        Scope::Push(outgoing) => push(repository, base, outgoing, &mut examiner)?,
-    }
-    let report = examiner.report();
-    show(&report, base, scope, printer)?;
+    let report = examine(repository, base, scope, printer)?;
+    show(&report, base, scope, None, printer)?;
     if mending == Mending::Wanted {
         mend(repository, base, report.findings.kept(), printer)?;
     }
@@ -216,6 +249,21 @@ pub(super) fn check(
     } else {
         Exit::Done
     })
+}
+
+fn examine(repository: &Repository, base: &Base, scope: &Scope, printer: &Printer) -> anyhow::Result<Report> {
+    if let Some(note) = &base.note {
+        printer.note(note);
+    }
+    let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
+    match scope {
+        Scope::Staged => files(repository, base, &repository.staged()?, &mut examiner, printer)?,
+        Scope::All => files(repository, base, &repository.tracked()?, &mut examiner, printer)?,
+        Scope::Range(range) => commits(repository, base, range, &mut examiner)?,
+        Scope::Message(file) => message(repository, base, file, &mut examiner)?,
+        Scope::Push(outgoing) => push(repository, base, outgoing, &mut examiner)?,
+    }
+    Ok(examiner.report())
 }
 
 fn files(
@@ -244,7 +292,7 @@ fn start_hooks(
     base: &Base,
     changes: &[Change],
     printer: &Printer,
-) -> anyhow::Result<Option<(prek::Running, crate::commits::finding::Level)>> {
+) -> anyhow::Result<Option<(prek::Running, Level)>> {
     let (Some(level), Some(root)) = (base.policy.level(Rule::Hook), repository.workdir()) else {
         return Ok(None);
     };
@@ -350,12 +398,16 @@ fn message(repository: &Repository, base: &Base, file: &Path, examiner: &mut Exa
     Ok(())
 }
 
-fn show(report: &Report, base: &Base, scope: &Scope, printer: &Printer) -> anyhow::Result<()> {
+fn show(report: &Report, base: &Base, scope: &Scope, signed: Option<&Signed>, printer: &Printer) -> anyhow::Result<()> {
     printer.idle();
     if printer.output() == Output::Sarif {
         return printer.resource(&sarif::log(report.findings.kept()), |_| Ok(()));
     }
-    printer.resource(&resource(report, base, scope), |p| {
+    let mut resource = resource(report, base, scope);
+    if let Some(signed) = signed {
+        resource["status"]["attested"] = signed.to_json();
+    }
+    printer.resource(&resource, |p| {
         for finding in report.findings.kept() {
             p.line(&finding.to_string())?;
         }
@@ -398,6 +450,7 @@ pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
         vouched_commits: _,
         files,
         times,
+        issues: _,
     } = report;
     let name = match scope {
         Scope::Staged => "staged",

@@ -412,7 +412,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Get(arguments) => get::run(&arguments, printer),
         Command::Lint(arguments) => lint::run(&arguments, printer),
         Command::Gate(arguments) => gate::run(&arguments, printer),
-        Command::Build(arguments) => build::run(&arguments, printer),
+        Command::Build(arguments) => wait_for(build::run(arguments, printer)),
         Command::Backup(arguments) => backup::run(&arguments, printer),
         Command::Adopt(arguments) => wait_for(adopt::run(arguments, printer)),
         Command::GitHub(arguments) => wait_for(github::run(arguments, printer)),

@@ -44,7 +44,7 @@ pub(super) async fn plan(environment: &str, wanted: &str, printer: &Printer) -> 
 
 async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
     let (component, version) = ground::component_and_version(fleet, wanted)?;
-    let (build, _) = ground::find_build(home, component, &version, printer).await?;
+    let (build, known) = ground::find_build(home, component, &version, printer).await?;
     printer.idle();
     let plan = session::plan(fleet, component, "plan", &build)?;
     let names = Names::read(home)?;
@@ -55,8 +55,8 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
     let batches = changing.div_ceil(batch);
     let (gates, slowest) = passes(component)?;
     let watched = slowest * batches + plan.policy.baseline.0 + plan.policy.soak.0;
-    let refusal = session::quarantine(home, &build.digest, &fleet.environment.name)?;
-    let quarantined = refusal.as_ref().map(ToString::to_string);
+    let refusal = session::refusal(home, fleet, component, &known.spec).await?;
+    let refused = refusal.as_ref().map(ToString::to_string);
     let resource = json!({
         "apiVersion": API_VERSION,
         "kind": "Plan",
@@ -69,7 +69,7 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
             "maxUnavailable": plan.policy.max_unavailable,
             "gates": gates.iter().map(|(name, words)| json!({"name": name, "pass": words})).collect::<Vec<_>>(),
             "watchedSeconds": watched.as_secs(),
-            "quarantined": quarantined,
+            "refused": refused,
         },
     });
     printer.resource(&resource, |p| {

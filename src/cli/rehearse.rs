@@ -164,7 +164,7 @@ async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> a
         build: &build,
         user: &user,
     };
-    let done = match asked.open(&lease) {
+    let done = match asked.open(&lease).await {
         Ok(record) => carrier.drive(&record, &lease).await,
         Err(refused) => Err(refused.into()),
     };

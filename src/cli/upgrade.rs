@@ -172,7 +172,7 @@ impl Carrier<'_> {
         }
         ground::deliver_first(self.home, self.fleet, self.printer).await;
         let lease = HeldLease::take(self.home, &self.fleet.environment.name)?;
-        let record = asked.open(&lease)?;
+        let record = asked.open(&lease).await?;
         self.drive(&record, &lease).await
     }
 

@@ -10,10 +10,11 @@ use super::printer::Printer;
 use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::commits::base::Base;
-use crate::commits::proof;
-use crate::commits::proof::{Outcome, Passed, Verdict};
+use crate::commits::finding::plain;
+use crate::commits::proof::{self, AttestError, KeyError, Outcome, Passed, Verdict};
 use crate::commits::repository::Repository;
-use crate::commits::sandbox::{self, Ask, AskedBase};
+use crate::commits::sandbox::{self, Ask, AskedBase, Means};
+use crate::commits::tracker::{IssueResult, Trackers, issues};
 use crate::store::runs::{Run, RunAsk, RunKey, RunPhase};
 
 /// Runs that are listed unless asked otherwise: what fits on a screen.
@@ -41,9 +42,10 @@ enum Action {
         #[arg(long, value_name = "PATH")]
         repository: Option<PathBuf>,
     },
-    /// Run the hooks of a commit in the sandbox, here and now, and keep the verdict
+    /// Run the hooks of a commit in the sandbox, here and now, keep the verdict, and sign it where this home has a key
     ///
-    /// The policy and the list of hooks are those of the protected branch as it is now. Exits as `show` does.
+    /// The policy and the list of hooks are those of the protected branch as it is now. Issues are looked up in the tracker.
+    /// Exits as `show` does.
     Run {
         /// The commit
         commit: String,
@@ -127,8 +129,13 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
         }
     };
     printer.doing(format!("running the hooks of {}", ask.commit));
+    let trackers = Trackers::of(&home, &ground::workspace());
+    let means = Means {
+        state: home.root(),
+        trackers: &trackers,
+    };
     let verdict = tokio::select! {
-        verdict = sandbox::run(home.root(), &ask) => verdict?,
+        verdict = sandbox::run(means, &ask) => verdict?,
         () = interrupt.wait() => return Ok(Exit::Interrupted),
     };
     printer.idle();
@@ -144,6 +151,13 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
         base_tip: ask.base.tip.map(|tip| tip.to_string()),
     };
     home.store().put_verdict(&kept, &verdict, Timestamp::now())?;
+    match proof::attest(&home, &verdict, Timestamp::now()) {
+        Ok((_, key)) => printer.note(&format!("signed by key {}", key.short())),
+        Err(AttestError::Key(KeyError::None)) => {
+            printer.note("not signed, since this home has no key; `stagegate attest key create` makes one");
+        }
+        Err(why) => return Err(why.into()),
+    }
     let run = Run {
         id: 0,
         ask: kept,
@@ -157,11 +171,18 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
     Ok(exit(&run))
 }
 
+/// Whether issues are still to be looked up, so that a pass proves nothing yet.
+fn is_deferred(run: &Run) -> bool {
+    let open = |verdict: &Verdict| issues::open(&verdict.issues).next().is_some();
+    run.verdict.as_ref().is_some_and(open)
+}
+
 /// One word for a list.
 fn state(run: &Run) -> &'static str {
     match (&run.phase, run.verdict.as_ref().map(|v| &v.outcome)) {
         (RunPhase::Queued { .. }, _) => "Queued",
         (RunPhase::Running { .. }, _) => "Running",
+        (RunPhase::Done, Some(Outcome::Passed)) if is_deferred(run) => "Deferred",
         (RunPhase::Done, Some(Outcome::Passed)) => "Passed",
         (RunPhase::Done, Some(Outcome::Failed)) => "Failed",
         (RunPhase::Done, Some(Outcome::NotProven { .. }) | None) => "NotProven",
@@ -170,6 +191,7 @@ fn state(run: &Run) -> &'static str {
 
 fn exit(run: &Run) -> Exit {
     match run.verdict.as_ref().map(|v| &v.outcome) {
+        Some(Outcome::Passed) if is_deferred(run) => Exit::Held,
         Some(Outcome::Passed) => Exit::Done,
         Some(Outcome::Failed) => Exit::Refused,
         Some(Outcome::NotProven { .. }) | None => Exit::Held,
@@ -193,6 +215,24 @@ fn people(run: &Run, printer: &Printer) -> anyhow::Result<()> {
             Passed::No => "failed",
         };
         printer.line(&format!("hook {} ({}, {how}): {passed}", hook.id, hook.revision))?;
+    }
+    for check in &verdict.issues {
+        let keys = check.keys.join(" or ");
+        printer.line(&match &check.result {
+            IssueResult::Right { issue } => format!(
+                "issue {}: {} in status {}, as of {}",
+                plain(&issue.key),
+                plain(&issue.kind),
+                plain(&issue.status),
+                issue.as_of
+            ),
+            IssueResult::Wrong { why } => format!("issue {}: {}", plain(&keys), plain(why)),
+            IssueResult::Unavailable { why } => format!(
+                "issue {} could not be looked up: {}; it is before the commit is built upon",
+                plain(&keys),
+                plain(why)
+            ),
+        })?;
     }
     for finding in &verdict.findings {
         printer.line(&line_of(finding))?;

@@ -10,6 +10,7 @@ use super::finding::{Finding, Findings, Level, Rule};
 use super::message::{self, Branch, Facts, Identity, Message, Revert};
 use super::policy::Policy;
 use super::repository::{Change, CommitFacts, Repository, RepositoryError, short};
+use super::tracker::Named;
 
 /// Why an examination ended before it was done.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,8 @@ pub struct Report {
     pub files: usize,
     /// What each rule took; only those that were asked.
     pub times: Vec<(Rule, Duration)>,
+    /// Issues that are to be looked up in the tracker: the keys that commits name, each list once.
+    pub issues: Vec<Named>,
 }
 
 /// One examination.
@@ -95,6 +98,7 @@ pub struct Examiner<'a> {
     /// Nor does the same commit on its way to the same kind of branch.
     seen_commits: HashSet<(Oid, Branch)>,
     times: Vec<Option<Duration>>,
+    issues: Vec<Named>,
 }
 
 impl<'a> Examiner<'a> {
@@ -115,6 +119,7 @@ impl<'a> Examiner<'a> {
             vouched: HashSet::new(),
             seen_commits: HashSet::new(),
             times: vec![None; Rule::ALL.len()],
+            issues: Vec::new(),
         }
     }
 
@@ -129,6 +134,7 @@ impl<'a> Examiner<'a> {
             vouched_commits: self.vouched_commits,
             files: self.files,
             times: times.filter_map(|(rule, time)| Some((*rule, time?))).collect(),
+            issues: self.issues,
         }
     }
 
@@ -141,6 +147,12 @@ impl<'a> Examiner<'a> {
     /// is looked at all the same.
     pub fn vouch(&mut self, commit: Oid) {
         self.vouched.insert(commit);
+    }
+
+    /// The issues that are to be looked up, as far as commits have named them.
+    #[must_use]
+    pub fn issues(&self) -> &[Named] {
+        &self.issues
     }
 
     /// Adds what a rule took elsewhere.
@@ -247,6 +259,11 @@ impl<'a> Examiner<'a> {
         let breaches = message::check(self.policy, message, facts);
         // They are asked together; which of them took it is no matter.
         self.took(Rule::MessageText, began.elapsed());
+        let keys = message::issues(self.policy, message, facts);
+        if !keys.is_empty() && !self.issues.iter().any(|named| named.keys == keys) {
+            let commit = name.unwrap_or("message").to_owned();
+            self.issues.push(Named { commit, keys });
+        }
         for breach in breaches {
             self.findings.push(Finding {
                 rule: breach.rule,

@@ -58,6 +58,7 @@ rules! {
     PolicyFile "policy-file" "The commit policy itself is valid."
     MessageText "message-text" "A message is text of bounded length."
     IssueKey "issue-key" "A message names an issue of a known project."
+    Issue "issue" "A message's issue is one that the tracker has, of the type and in the status that the policy asks."
     Conventional "conventional" "A subject is a conventional commit's."
     Subject "subject" "A subject is one short line."
     Body "body" "A body stands apart and has lines that can be read."

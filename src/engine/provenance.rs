@@ -1,11 +1,10 @@
 //! Whether a build is of a commit whose hooks ran: its condition `HooksPassed`.
 //!
 //! What a build consists of is compared with the commit file by file, by mode and content: that somebody named the commit proves
-//! nothing. The files are those of the prepared artifact, which nodes get; before there is one, those of the locked set, by whose
+//! nothing. The commit has to be on the protected branch whose policy it is judged by. The files are those of the prepared artifact, which nodes get; before there is one, those of the locked set, by whose
 //! digest the artifact will be checked. So it needs no directory that may have changed since, and says which file differs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -14,17 +13,25 @@ use super::session::KnownBuild;
 use crate::commits::base::{Base, BaseError};
 use crate::commits::content::Mode;
 use crate::commits::finding::shown;
-use crate::commits::policy::TrustFor;
+use crate::commits::policy::{Policy, TrustFor};
 use crate::commits::proof::question::{self, QuestionError};
-use crate::commits::proof::{self, KeyError, notes};
+use crate::commits::proof::{self, KeyError, Lack, Weighed, notes};
 use crate::commits::repository::{Change, Repository, RepositoryError, short};
+use crate::commits::tracker::{IssueCheck, IssueResult, Trackers, issues};
 use crate::home::Home;
 use crate::model::build::{BuildSpec, CommitRef, LockedPackage};
+use crate::model::environment::{Component, Requirement};
 use crate::model::values::Digest;
 use crate::store::{Condition, ConditionStatus, Expect, Store as _, StoreError};
+use crate::workspace::Workspace;
 
 /// The condition's type.
 pub const HOOKS_PASSED: &str = "HooksPassed";
+/// Reasons that are both given and acted upon.
+const TREE_DIFFERS: &str = "TreeDiffers";
+const ELSEWHERE: &str = "NotOnProtectedBranch";
+const NO_BRANCH: &str = "NoProtectedBranch";
+const WRONG_ISSUE: &str = "IssueWrong";
 /// Files of a commit that are compared. The largest repositories that we know have 80,000.
 const MOST_FILES: usize = 200_000;
 /// Their bytes together: some seconds of reading.
@@ -71,14 +78,23 @@ struct Found {
     message: String,
 }
 
-/// The condition as it is now; none for a build that names no commit.
-#[must_use]
-pub fn hooks_passed(home: &Home, workspace: &Path, build: &BuildSpec, now: Timestamp) -> Option<Condition> {
+impl Found {
+    fn new(status: ConditionStatus, reason: &'static str, message: String) -> Self {
+        Self {
+            status,
+            reason,
+            message,
+        }
+    }
+}
+
+/// The condition as it is now; none for a build that names no commit. Issues that could not be looked up when the commit was
+/// checked are looked up now.
+pub async fn hooks_passed(home: &Home, workspace: &Workspace, build: &BuildSpec, now: Timestamp) -> Option<Condition> {
     let commit = build.commit.as_ref()?;
-    let found = look(home, workspace, build, commit).unwrap_or_else(|why| Found {
-        status: ConditionStatus::Unknown,
-        reason: why.reason(),
-        message: why.to_string(),
+    let found = look(home, workspace, build, commit).await.unwrap_or_else(|why| {
+        let message = why.to_string();
+        Found::new(ConditionStatus::Unknown, why.reason(), message)
     });
     Some(Condition {
         kind: HOOKS_PASSED.to_owned(),
@@ -94,11 +110,16 @@ pub fn hooks_passed(home: &Home, workspace: &Path, build: &BuildSpec, now: Times
 ///
 /// # Errors
 /// The state cannot be read or written.
-pub fn refreshed(home: &Home, workspace: &Path, name: &str, now: Timestamp) -> Result<Option<KnownBuild>, StoreError> {
+pub async fn refreshed(
+    home: &Home,
+    workspace: &Workspace,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<KnownBuild>, StoreError> {
     let (Some(mut known), Some(stored)) = (KnownBuild::find(home, name)?, home.store().resource("Build", name)?) else {
         return Ok(None);
     };
-    let Some(condition) = hooks_passed(home, workspace, &known.spec, now) else {
+    let Some(condition) = hooks_passed(home, workspace, &known.spec, now).await else {
         return Ok(Some(known));
     };
     let before = known.status.clone();
@@ -114,8 +135,70 @@ pub fn refreshed(home: &Home, workspace: &Path, name: &str, now: Timestamp) -> R
     Ok(Some(known))
 }
 
-fn look(home: &Home, workspace: &Path, build: &BuildSpec, named: &CommitRef) -> Result<Found, Unknown> {
-    let repository = Repository::open_at(&workspace.join(&named.repository))?;
+/// What a build lacks that an environment asks for: why, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// The condition.
+    pub condition: &'static str,
+    /// How it stands, in words.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// The first condition that a component's rollout asks for and that is not true of this build.
+pub async fn lacking(home: &Home, workspace: &Workspace, component: &Component, build: &BuildSpec) -> Option<Lacking> {
+    for requirement in &component.rollout.requires {
+        match requirement {
+            Requirement::HooksPassed => {
+                let condition = hooks_passed(home, workspace, build, Timestamp::now()).await;
+                if condition.as_ref().is_none_or(|c| c.status != ConditionStatus::True) {
+                    return Some(Lacking::hooks(build, condition.as_ref()));
+                }
+            }
+        }
+    }
+    None
+}
+
+impl Lacking {
+    fn hooks(build: &BuildSpec, condition: Option<&Condition>) -> Self {
+        let (Some(CommitRef { repository, commit, .. }), Some(condition)) = (&build.commit, condition) else {
+            return Self {
+                condition: HOOKS_PASSED,
+                why: "it names no commit".to_owned(),
+                remedy:
+                    "let the component's `commits` say which commit a version is, and build it as another version: a \
+                         build names its commit when it is found"
+                        .to_owned(),
+            };
+        };
+        let remedy = match condition.reason.as_str() {
+            TREE_DIFFERS | "TreeNotComparable" | "TreeTooLarge" => {
+                format!("build it from commit {commit} and nothing else, as another version")
+            }
+            ELSEWHERE => "merge the commit into that branch, or build one that is on it".to_owned(),
+            "HooksFailed" | WRONG_ISSUE => format!(
+                "mend it in a new commit; `stagegate verdict run {commit} --repository {repository}` shows what is wrong"
+            ),
+            "RepositoryUnreadable" | "PolicyUnreadable" | "StateUnreadable" | "ArtifactUnreadable" | NO_BRANCH => {
+                format!("mend that; `stagegate build show {}` looks again", build.name())
+            }
+            _ => format!(
+                "`stagegate verdict run {commit} --repository {repository}` checks the commit and signs what came of it \
+                 (`stagegate attest key create` makes the key)"
+            ),
+        };
+        Self {
+            condition: HOOKS_PASSED,
+            why: format!("{} ({}): {}", condition.status, condition.reason, condition.message),
+            remedy,
+        }
+    }
+}
+
+async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &CommitRef) -> Result<Found, Unknown> {
+    let repository = Repository::open_at(&workspace.root().join(&named.repository))?;
     let commit = repository.named_commit(&named.commit)?;
     let tree = repository.directory_of(commit, named.path.as_deref())?;
     let artifact = home.artifact(&build.digest);
@@ -127,50 +210,82 @@ fn look(home: &Home, workspace: &Path, build: &BuildSpec, named: &CommitRef) -> 
         build.locked.clone()
     };
     if let Some(difference) = first_difference(&repository, &short(commit), tree, &files)? {
-        return Ok(Found {
-            status: ConditionStatus::False,
-            reason: "TreeDiffers",
-            message: difference,
-        });
+        return Ok(Found::new(ConditionStatus::False, TREE_DIFFERS, difference));
     }
     let base = Base::of(&repository)?;
+    let (Some(branch), Some(tip)) = (&base.branch, base.tip) else {
+        let message = format!(
+            "{} has no protected branch that commit {} could be on",
+            named.repository,
+            short(commit)
+        );
+        return Ok(Found::new(ConditionStatus::Unknown, NO_BRANCH, message));
+    };
+    if !repository.is_ancestor(commit, tip) {
+        let message = format!(
+            "commit {} is not on the protected branch {branch}, which is at {} here",
+            short(commit),
+            short(tip)
+        );
+        return Ok(Found::new(ConditionStatus::False, ELSEWHERE, message));
+    }
     let question = question::about(&repository, &base, commit, TrustFor::Hooks)?;
     let ring = proof::keyring(home, &base.policy)?;
     let weighed = proof::weigh(home, &ring, &question, notes::read(&repository, commit)?)?;
-    let Some(best) = weighed.first() else {
-        return Ok(Found {
-            status: ConditionStatus::Unknown,
-            reason: "NotAttested",
-            message: format!(
-                "nothing is attested of commit {}; `stagegate attest verify` says what to do",
-                short(commit)
-            ),
-        });
+    // One that only waits for the tracker is nearer to a proof than any other.
+    let waiting = |one: &&Weighed| matches!(one.judged.lacks.as_slice(), [] | [Lack::Deferred(_)]);
+    let best = weighed.iter().find(waiting).or(weighed.first());
+    let Some(best) = best else {
+        let message = format!("nothing is attested of commit {}", short(commit));
+        return Ok(Found::new(ConditionStatus::Unknown, "NotAttested", message));
     };
     let by = best
         .judged
         .key
         .map_or("nobody who is known".to_owned(), |key| format!("key {}", key.short()));
-    Ok(match best.judged.lacks.first() {
-        None => Found {
-            status: ConditionStatus::True,
-            reason: "Attested",
-            message: format!(
-                "every file is commit {}'s, whose hooks passed, as {by} has signed",
-                short(commit)
-            ),
-        },
-        Some(proof::Lack::Failed(_)) => Found {
-            status: ConditionStatus::False,
-            reason: "HooksFailed",
-            message: format!("commit {} did not pass, as {by} has signed", short(commit)),
-        },
-        Some(lack) => Found {
-            status: ConditionStatus::Unknown,
-            reason: lack.reason(),
-            message: format!("commit {}: {lack}", short(commit)),
-        },
+    let proven = format!(
+        "every file is commit {}'s, whose hooks passed, as {by} has signed",
+        short(commit)
+    );
+    Ok(match (best.judged.lacks.as_slice(), &best.judged.verdict) {
+        ([], _) => Found::new(ConditionStatus::True, "Attested", proven),
+        ([Lack::Deferred(_)], Some(verdict)) => {
+            let trackers = Trackers::of(home, workspace);
+            settled(&trackers, &base.policy, &verdict.issues, &short(commit), proven).await
+        }
+        ([Lack::Failed(_), ..], _) => {
+            let message = format!("commit {} did not pass, as {by} has signed", short(commit));
+            Found::new(ConditionStatus::False, "HooksFailed", message)
+        }
+        ([lack, ..], _) => {
+            let message = format!("commit {}: {lack}", short(commit));
+            Found::new(ConditionStatus::Unknown, lack.reason(), message)
+        }
     })
+}
+
+/// Asks the tracker about what was put off.
+async fn settled(trackers: &Trackers, policy: &Policy, checks: &[IssueCheck], commit: &str, proven: String) -> Found {
+    // A policy by which an issue was to be looked up names its tracker.
+    let tracker = policy.spec.message.issue.tracker.clone().unwrap_or_default();
+    let keys = issues::open(checks).flat_map(|check| check.keys.iter().cloned());
+    let answers = trackers.ask(&tracker, &keys.collect()).await;
+    for check in issues::open(checks) {
+        let keys = check.keys.join(" or ");
+        match issues::judge(policy, &check.keys, &answers) {
+            IssueResult::Right { .. } => {}
+            IssueResult::Wrong { why } => {
+                let message = format!("commit {commit} names an issue that {tracker} has not as it must be: {why}");
+                return Found::new(ConditionStatus::False, WRONG_ISSUE, message);
+            }
+            IssueResult::Unavailable { why } => {
+                let message = format!("commit {commit} names {keys}, which could not be looked up in {tracker}: {why}");
+                return Found::new(ConditionStatus::Unknown, "IssuesDeferred", message);
+            }
+        }
+    }
+    let message = format!("{proven}; {tracker} was asked about its issues since");
+    Found::new(ConditionStatus::True, "Attested", message)
 }
 
 /// The mode that git would give a file of a locked set; none for what is no file.

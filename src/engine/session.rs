@@ -12,6 +12,7 @@ use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use super::provenance::{self, Lacking};
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
@@ -26,6 +27,7 @@ use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
     fresh_upgrade_name, lease::local_liveness,
 };
+use crate::workspace::Workspace;
 
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -109,6 +111,21 @@ pub enum Refusal {
         since: Timestamp,
         /// Why.
         reason: String,
+    },
+    /// The environment asks for more than is known of the build.
+    #[error(
+        "build {build} may not enter {environment}, which requires {} of builds of {component}: it is {}\n{}",
+        lacking.condition, lacking.why, lacking.remedy
+    )]
+    Lacking {
+        /// The build.
+        build: String,
+        /// The environment.
+        environment: String,
+        /// The component.
+        component: String,
+        /// What is missing.
+        lacking: Box<Lacking>,
     },
     /// A server runs on this home.
     #[error(
@@ -345,11 +362,11 @@ impl Asked<'_> {
     ///
     /// # Errors
     /// [`Refusal`], or the state cannot be written.
-    pub fn open(&self, lease: &HeldLease) -> Result<UpgradeRecord, SessionError> {
+    pub async fn open(&self, lease: &HeldLease) -> Result<UpgradeRecord, SessionError> {
         match self.unfinished()? {
             Some(open) if awaits_resume(&open) => self.resume(lease, open),
             Some(open) => self.proceed(open),
-            None => self.begin(),
+            None => self.begin().await,
         }
     }
 
@@ -374,7 +391,7 @@ impl Asked<'_> {
                 self.resume(&lease, open)
             }
             Some(open) => self.proceed(open),
-            None => self.begin(),
+            None => self.begin().await,
         }
     }
 
@@ -386,12 +403,12 @@ impl Asked<'_> {
         }
     }
 
-    fn begin(&self) -> Result<UpgradeRecord, SessionError> {
+    async fn begin(&self) -> Result<UpgradeRecord, SessionError> {
         let store = self.home.store();
-        if KnownBuild::find(self.home, &self.build.name)?.is_none() {
+        let Some(known) = KnownBuild::find(self.home, &self.build.name)? else {
             return Err(SessionError::UnknownBuild(self.build.name.clone()));
-        }
-        if let Some(refusal) = quarantine(self.home, &self.build.digest, self.environment())? {
+        };
+        if let Some(refusal) = refusal(self.home, self.fleet, self.component, &known.spec).await? {
             return Err(refusal.into());
         }
         let spec = UpgradeSpec {
@@ -458,11 +475,58 @@ impl Asked<'_> {
     }
 }
 
+/// What keeps a build out of an environment (I4): that it failed there, or lacks what is required of it.
+///
+/// # Errors
+/// The state cannot be read.
+pub async fn refusal(
+    home: &Home,
+    fleet: &Fleet,
+    component: &Component,
+    build: &BuildSpec,
+) -> Result<Option<Refusal>, StoreError> {
+    let environment = &fleet.environment.name;
+    if let Some(refusal) = quarantine(home, &build.digest, environment)? {
+        return Ok(Some(refusal));
+    }
+    if component.rollout.requires.is_empty() || is_way_back(home, environment, &component.name, &build.digest)? {
+        return Ok(None);
+    }
+    let workspace = Workspace::at(settings::workspace());
+    let lacking = provenance::lacking(home, &workspace, component, build).await;
+    Ok(lacking.map(|lacking| Refusal::Lacking {
+        build: build.name(),
+        environment: environment.clone(),
+        component: component.name.clone(),
+        lacking: Box::new(lacking),
+    }))
+}
+
+/// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
+/// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
+fn is_way_back(home: &Home, environment: &str, component: &str, digest: &Digest) -> Result<bool, StoreError> {
+    let builds = KnownBuild::all(home)?;
+    let verified = builds.values().filter(|build| build.spec.component == component);
+    let verified = verified.flat_map(|build| &build.status.verifications);
+    let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
+    if last.is_some_and(|last| last.digest == *digest) {
+        return Ok(true);
+    }
+    let upgrades = home.store().upgrades(Some(environment), u32::MAX)?;
+    let changed = |upgrade: &&UpgradeRecord| {
+        upgrade.spec.component == component
+            && upgrade.status.phase == Phase::Succeeded
+            && upgrade.status.nodes.iter().any(|node| node.from != upgrade.status.to)
+    };
+    let replaced = upgrades.iter().rfind(changed);
+    Ok(replaced.is_some_and(|upgrade| upgrade.status.nodes.iter().any(|node| node.from == Some(*digest))))
+}
+
 /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
 ///
 /// # Errors
 /// The state cannot be read.
-pub fn quarantine(home: &Home, digest: &Digest, environment: &str) -> Result<Option<Refusal>, StoreError> {
+fn quarantine(home: &Home, digest: &Digest, environment: &str) -> Result<Option<Refusal>, StoreError> {
     let same_bytes = KnownBuild::all(home)?
         .into_iter()
         .filter(|(_, known)| known.spec.digest == *digest);
@@ -575,6 +639,7 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
         keep_releases: _,
         patience,
         min_free_mib,
+        requires: _,
     } = &component.rollout;
     Ok(Plan {
         upgrade: upgrade.to_owned(),

@@ -60,7 +60,7 @@ pub enum UpError {
     /// Asked to end.
     #[error("interrupted once the running steps had ended; the same command again goes on with it")]
     Interrupted,
-    /// A build that failed here.
+    /// A build that failed here, or lacks what is required.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// A component's build.
@@ -106,7 +106,7 @@ impl Bringing<'_> {
             && sights.iter().any(|s| s.current.is_none())
         {
             self.may_begin()?;
-            if let Some(refusal) = session::quarantine(self.home, &build.digest, &self.fleet.environment.name)? {
+            if let Some(refusal) = session::refusal(self.home, self.fleet, component, spec).await? {
                 return Err(refusal.into());
             }
             (self.on_step)(&format!("preparing {}", build.name));

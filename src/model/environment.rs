@@ -639,6 +639,18 @@ pub struct Rollout {
     /// Free space that a node must have before an install.
     #[serde(default = "one_gib")]
     pub min_free_mib: u64,
+    /// Conditions that must be true of a build before it enters. The build that the nodes came from, or that last succeeded
+    /// here, may always come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
+}
+
+/// A condition of a build that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Requirement {
+    /// Its files are those of a commit on the protected branch, and that commit's hooks passed, as a key that counts has
+    /// signed. Needs the component's `commits`.
+    HooksPassed,
 }
 
 impl Default for Rollout {
@@ -652,6 +664,7 @@ impl Default for Rollout {
             keep_releases: three(),
             patience: five_minutes(),
             min_free_mib: one_gib(),
+            requires: Vec::new(),
         }
     }
 }

@@ -12,5 +12,6 @@ pub mod sample;
 pub mod schema;
 pub mod system;
 pub mod text;
+pub mod tracker;
 pub mod upgrade;
 pub mod values;

@@ -11,6 +11,7 @@ use super::environment::EnvironmentSpec;
 use super::rehearsal::RehearsalSpec;
 use super::repository::RepositorySpec;
 use super::text::API_VERSION;
+use super::tracker::IssueTrackerSpec;
 use super::upgrade::{UpgradeSpec, UpgradeStatus};
 
 /// The schema of a file or answer that holds any resource. The status of a Build belongs to the store, and the policy of
@@ -49,6 +50,12 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
             "Repository",
             "A repository whose commits are checked where it is hosted.",
             reference::<RepositorySpec>(&mut generator),
+            None,
+        ),
+        (
+            "IssueTracker",
+            "A tracker whose issues commits name.",
+            reference::<IssueTrackerSpec>(&mut generator),
             None,
         ),
         (

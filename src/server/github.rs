@@ -22,15 +22,17 @@ use tokio::sync::Notify;
 use crate::commits::github::api::{Access, Api, ApiError, Head};
 use crate::commits::github::app::App;
 use crate::commits::github::checks::Ended;
-use crate::commits::github::judge::{self, JudgeError};
+use crate::commits::github::judge::{self, JudgeError, Known};
 use crate::commits::github::mirror::{Mirror, MirrorError};
 use crate::commits::github::webhook::{self, About};
-use crate::commits::proof::{self, Verdict, question};
-use crate::commits::repository::Repository;
-use crate::commits::sandbox::{self, Ask, AskedBase};
+use crate::commits::proof::{self, Outcome, Verdict};
+use crate::commits::repository::{Repository, RepositoryError};
+use crate::commits::sandbox::{self, Means};
+use crate::commits::tracker::Trackers;
 use crate::home::Home;
 use crate::model::repository::RepositorySpec;
 use crate::model::values::Digest;
+use crate::report::Lines;
 use crate::secrets::{SecretError, Secrets};
 use crate::store::{Expect, Resource, Store as _, StoreError};
 use crate::workspace::{Workspace, WorkspaceError};
@@ -42,15 +44,30 @@ pub const RECONCILE_EVERY: Duration = Duration::from_mins(5);
 const AGAIN_AFTER: Duration = Duration::from_secs(20);
 /// Checks that are remembered, of all repositories together. A busy one makes fifty a day.
 const MOST_KEPT: usize = 2_000;
+/// Commits of one head of which GitHub is asked who made them: an App's pull request has one, and rarely ten.
+const MOST_ASKED: usize = 50;
 /// Kinds of the records: of checks, and of what was hinted at.
 const CHECK: &str = "Check";
 const HINT: &str = "Hint";
 
-/// Why a repository cannot be looked at.
+/// Why a repository cannot be served, or asked about.
+#[derive(Debug, thiserror::Error)]
+pub enum HostedError {
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The App's key, the HTTP client, or GitHub itself.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// Why a repository that is served cannot be looked at now.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
     #[error(transparent)]
     Mirror(#[from] MirrorError),
     #[error(transparent)]
@@ -146,15 +163,17 @@ struct Hosted {
 pub(super) struct Hosts {
     home: Home,
     workspace: Workspace,
+    lines: Arc<dyn Lines>,
     hosted: RwLock<BTreeMap<String, Arc<Hosted>>>,
     hinted: Notify,
 }
 
 impl Hosts {
-    pub(super) fn new(home: Home, workspace: Workspace) -> Self {
+    pub(super) fn new(home: Home, workspace: Workspace, lines: Arc<dyn Lines>) -> Self {
         Self {
             home,
             workspace,
+            lines,
             hosted: RwLock::default(),
             hinted: Notify::new(),
         }
@@ -381,6 +400,7 @@ impl Hosts {
             reference: commit.to_owned(),
             base: base.to_owned(),
             title: None,
+            bot: None,
         }))
     }
 
@@ -457,14 +477,8 @@ impl Hosts {
             self.write(spec, status)?;
         }
         if status.phase == CheckPhase::Running {
-            let name = hosted.mirror.url().to_owned();
-            let verdict = self.judged(hosted, &spec.head, move |repository, head| {
-                match judge::base_of(repository, head)? {
-                    Ok(base) => judge::judge(repository, &name, head, &base),
-                    Err(why) => judge::unjudged(repository, &name, head, &why),
-                }
-            });
-            let verdict = self.with_hooks(hosted, &spec.head, verdict.await?).await?;
+            let known = self.known(hosted, &spec.head).await?;
+            let verdict = self.verdict(hosted, &spec.head, known).await?;
             proof::attest_where_there_is_a_key(&self.home, &verdict)?;
             status.verdict = Some(verdict);
             status.phase = CheckPhase::Judged;
@@ -472,6 +486,7 @@ impl Hosts {
         }
         if let Some(verdict) = &status.verdict {
             hosted.api.end(&spec.head, status.id, &Ended::of(verdict)).await?;
+            self.alarm(spec, verdict);
         }
         status.phase = CheckPhase::Done;
         (status.again_at, status.why) = (None, None);
@@ -479,44 +494,108 @@ impl Hosts {
         Ok(())
     }
 
-    /// Has the base's hooks run over a head, where there are any that must pass. On a thread of its own: bwrap ends its sandbox
-    /// when the thread that began it ends.
-    async fn with_hooks(&self, hosted: &Hosted, head: &Head, native: Verdict) -> Result<Verdict, Trouble> {
-        let (directory, state) = (hosted.mirror.directory().to_owned(), self.home.root().to_owned());
-        let head = head.clone();
+    /// A branch whose tip does not pass has got it by a way round the check: people are to know, and nothing is built upon it.
+    fn alarm(&self, spec: &CheckSpec, verdict: &Verdict) {
+        let CheckSpec { repository, head, .. } = spec;
+        let what = match &verdict.outcome {
+            Outcome::Passed => return,
+            Outcome::Failed => "does not pass".to_owned(),
+            Outcome::NotProven { why } => format!("is not proven: {why}"),
+        };
+        if head.is_tip() {
+            // Nobody is there to be told that nobody reads.
+            let _ = self.lines.line(&format!(
+                "ALERT: {} is the tip of {} of {repository}, and {what}; no build of it has its hooks passed",
+                head.commit, head.base
+            ));
+        }
+    }
+
+    /// What the commits of a head do not say themselves.
+    async fn known(&self, hosted: &Hosted, head: &Head) -> Result<Known, Trouble> {
+        let passed_tip = self.passed_tip(head, &hosted.spec.github.repository)?;
+        let (apps, signed, mut known) = self
+            .judged(hosted, head, move |repository, head| {
+                let passed_tip = passed_tip.and_then(|tip| repository.known_commit(&tip));
+                let known = Known {
+                    passed_tip,
+                    ..Known::default()
+                };
+                let Ok(base) = judge::base_of(repository, head)? else {
+                    return Ok((Vec::new(), Vec::new(), known));
+                };
+                let apps = base.policy.spec.exempt.apps.clone();
+                if apps.is_empty() {
+                    return Ok((apps, Vec::new(), known));
+                }
+                // What GitHub signs it signs into the commit, so the others need not be asked about.
+                let mut ids = judge::commits(repository, head, &base, &known)?;
+                ids.retain(|id| repository.signature(*id).is_some());
+                ids.truncate(MOST_ASKED);
+                Ok((apps, ids, known))
+            })
+            .await?;
+        if let Some(bot) = head.bot.as_ref().filter(|_| !apps.is_empty()) {
+            known.opened_by = hosted.api.app_of_bot(bot).await?.filter(|app| apps.contains(app));
+        }
+        for id in signed {
+            let app = hosted.api.app_of_commit(&id.to_string()).await?;
+            if let Some(app) = app.filter(|app| apps.contains(app)) {
+                known.made_by_apps.insert(id, app);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The last tip of the head's branch that passed, where the head is the tip itself.
+    fn passed_tip(&self, head: &Head, repository: &str) -> Result<Option<String>, StoreError> {
+        if !head.is_tip() {
+            return Ok(None);
+        }
+        let mut last: Option<(Timestamp, String)> = None;
+        for kept in self.home.store().resources(CHECK)? {
+            let spec: CheckSpec = kept.spec_as()?;
+            let of_branch = spec.repository == repository && spec.head.base == head.base && spec.head.is_tip();
+            if !of_branch || kept.status.is_null() {
+                continue;
+            }
+            let passed = match kept.status_as::<CheckStatus>()?.verdict {
+                Some(verdict) => verdict.outcome == Outcome::Passed,
+                None => false,
+            };
+            if passed && last.as_ref().is_none_or(|(at, _)| *at < kept.updated_at) {
+                last = Some((kept.updated_at, spec.head.commit));
+            }
+        }
+        Ok(last.map(|(_, tip)| tip))
+    }
+
+    /// Judges a head: the native rules, and the base's hooks in the sandbox, where there are any that no rule stands for. On a
+    /// thread of its own: bwrap ends its sandbox when the thread that began it ends.
+    async fn verdict(&self, hosted: &Hosted, head: &Head, known: Known) -> Result<Verdict, Trouble> {
+        let (directory, name) = (hosted.mirror.directory().to_owned(), hosted.mirror.url().to_owned());
+        let (home, workspace, head) = (self.home.clone(), self.workspace.clone(), head.clone());
         let run = tokio::task::spawn_blocking(move || {
             let repository = Repository::open_at(&directory)?;
-            let Ok(base) = judge::base_of(&repository, &head)? else {
-                return Ok(native);
+            let base = match judge::base_of(&repository, &head)? {
+                Ok(base) => base,
+                Err(why) => return judge::unjudged(&repository, &name, &head, &why).map_err(Trouble::from),
             };
-            match question::listed(&repository, &base) {
-                Ok(listed) if listed.is_empty() => return Ok(native),
-                Ok(_) => {}
-                Err(why) => return Ok(judge::together(native, Err(why.to_string()))),
-            }
-            let Some(commit) = repository.known_commit(&head.commit) else {
-                return Err(JudgeError::Gone(head.commit));
+            let subject = judge::subject_of(&repository, &name, &head, &base)?;
+            let looked = judge::look(&repository, &head, &base, &known)?;
+            let trackers = Trackers::of(&home, &workspace);
+            let means = Means {
+                state: home.root(),
+                trackers: &trackers,
             };
-            let ask = Ask {
-                repository: directory,
-                commit,
-                reference: base.branch.clone(),
-                base: AskedBase {
-                    branch: base.branch,
-                    tip: base.tip,
-                    policy: Some(base.policy.digest),
-                },
-            };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let full = match runtime {
-                Ok(runtime) => runtime
-                    .block_on(sandbox::run(&state, &ask))
-                    .map_err(|why| why.to_string()),
-                Err(why) => Err(why.to_string()),
-            };
-            Ok(judge::together(native, full))
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|why| Trouble::CutOff(why.to_string()))?;
+            let judged = runtime.block_on(sandbox::complete(means, &repository, &base, subject, looked));
+            Ok(judged.map_err(JudgeError::from)?)
         });
-        Ok(run.await.map_err(|why| Trouble::CutOff(why.to_string()))??)
+        run.await.map_err(|why| Trouble::CutOff(why.to_string()))?
     }
 
     /// Reads our copy off the runtime's threads.
@@ -551,17 +630,6 @@ impl Hosts {
         }
         Ok(())
     }
-}
-
-/// Why a repository cannot be served, or asked about.
-#[derive(Debug, thiserror::Error)]
-pub enum HostedError {
-    /// A secret.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The App's key, the HTTP client.
-    #[error(transparent)]
-    Api(#[from] ApiError),
 }
 
 fn secrets(spec: &RepositorySpec, workspace: &Path) -> Secrets {

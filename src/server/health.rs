@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::home::Home;
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreError};
 
 /// The loop turns every second; a turn that waits for a locked state file takes some seconds. After this it hangs.
 const LOOP_LIMIT: Duration = Duration::from_secs(30);
@@ -66,7 +66,10 @@ impl Health {
     async fn look(&self) -> (StatusCode, Value) {
         let home = self.home.clone();
         // Off the runtime's threads: a disk that hangs would hang the answer too.
-        let read = tokio::task::spawn_blocking(move || home.store().unfinished(None).map(|open| open.len()));
+        let read = tokio::task::spawn_blocking(move || {
+            let open = home.store().unfinished(None)?.len();
+            Ok::<_, StoreError>((open, home.store().waiting_runs()?))
+        });
         let read = match tokio::time::timeout(READ_LIMIT, read).await {
             Err(_) => Err(format!("the state could not be read within {} s", READ_LIMIT.as_secs())),
             Ok(Err(why)) => Err(why.to_string()),
@@ -85,8 +88,10 @@ impl Health {
         let why = match read {
             Err(why) => why,
             Ok(_) if silent > LOOP_LIMIT => format!("the loop has not turned for {} s", silent.as_secs()),
-            Ok(open) => {
+            Ok((open, (waiting, oldest))) => {
                 body["unfinished"] = json!(open);
+                let age = oldest.map(|at| Timestamp::now().duration_since(at).as_secs().max(0));
+                body["hookRuns"] = json!({"waiting": waiting, "oldestSeconds": age});
                 return (StatusCode::OK, body);
             }
         };

@@ -109,7 +109,11 @@ impl Server<'_> {
         let health = Arc::new(Health::new(self.home.clone()));
         self.greet(address);
         let interrupt = self.interrupt.clone();
-        let hosts = Arc::new(Hosts::new(self.home.clone(), self.workspace.clone()));
+        let hosts = Arc::new(Hosts::new(
+            self.home.clone(),
+            self.workspace.clone(),
+            Arc::clone(&self.lines),
+        ));
         self.reread(&hosts);
         let router = health::router(Arc::clone(&health)).merge(github::router(Arc::clone(&hosts)));
         let answering = tokio::spawn(health::answer(listener, router, async move {
@@ -118,6 +122,7 @@ impl Server<'_> {
         let checking = tokio::spawn(Arc::clone(&hosts).work());
         let runs = HookRuns {
             home: self.home.clone(),
+            workspace: self.workspace.clone(),
             interrupt: self.interrupt.clone(),
             lines: Arc::clone(&self.lines),
             on_verdict: Arc::clone(&self.on_verdict),

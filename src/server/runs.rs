@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::commits::proof::{Outcome, Verdict};
-use crate::commits::sandbox::{self, Ask, AskedBase, Sandbox};
+use crate::commits::sandbox::{self, Ask, AskedBase, Means, Sandbox};
+use crate::commits::tracker::Trackers;
 use crate::engine::interrupt::Interrupt;
 use crate::home::Home;
 use crate::report::Lines;
@@ -14,6 +15,7 @@ use crate::settings;
 use crate::store::lease::local_liveness;
 use crate::store::runs::{Attempt, Run};
 use crate::store::{Holder, StoreError};
+use crate::workspace::Workspace;
 
 /// Between two looks for runs: who pushed looks for the verdict in seconds at the earliest, and a look is one small query.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +28,7 @@ pub type OnVerdict = Arc<dyn Fn(&Verdict) + Send + Sync>;
 /// What runs hooks for a server.
 pub(super) struct HookRuns {
     pub(super) home: Home,
+    pub(super) workspace: Workspace,
     pub(super) interrupt: Interrupt,
     pub(super) lines: Arc<dyn Lines>,
     pub(super) on_verdict: OnVerdict,
@@ -73,7 +76,7 @@ impl HookRuns {
         );
         self.tell(&format!("running the hooks of {name}"));
         let verdict = tokio::select! {
-            verdict = verdict(&self.home, run) => verdict,
+            verdict = verdict(&self.home, &self.workspace, run) => verdict,
             () = self.interrupt.wait() => {
                 self.tell(&format!("the hooks of {name} are broken off, and begun anew by the next server"));
                 return store.end_run(id, holder, Attempt::BrokenOff);
@@ -108,7 +111,7 @@ impl HookRuns {
 }
 
 /// Runs what a row asks for.
-async fn verdict(home: &Home, run: &Run) -> Result<Verdict, String> {
+async fn verdict(home: &Home, workspace: &Workspace, run: &Run) -> Result<Verdict, String> {
     let unreadable = |what: &str| format!("its row in the state names {what}, which cannot be read");
     let key = &run.ask.key;
     let tip = run.ask.base_tip.as_deref().map(git2::Oid::from_str).transpose();
@@ -122,7 +125,12 @@ async fn verdict(home: &Home, run: &Run) -> Result<Verdict, String> {
             policy: Some(key.policy.parse().map_err(|_| unreadable(&key.policy))?),
         },
     };
-    sandbox::run(home.root(), &ask).await.map_err(|why| why.to_string())
+    let trackers = Trackers::of(home, workspace);
+    let means = Means {
+        state: home.root(),
+        trackers: &trackers,
+    };
+    sandbox::run(means, &ask).await.map_err(|why| why.to_string())
 }
 
 fn short(commit: &str) -> &str {

@@ -16,7 +16,8 @@ use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::Renderer;
 use crate::model::repository::RepositorySpec;
 use crate::model::system::{Environment, PortShift};
-use crate::model::text::Path;
+use crate::model::text::{Document, Path};
+use crate::model::tracker::IssueTrackerSpec;
 
 /// The label of the rehearsal that `quickstart` runs.
 pub const QUICKSTART: &str = "stagegate.dev/quickstart";
@@ -174,6 +175,23 @@ impl Workspace {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn repositories(&self) -> Result<Vec<(String, RepositorySpec)>, WorkspaceError> {
+        self.of_hooks("Repository", |resources, document| resources.repository(document))
+    }
+
+    /// The trackers of issues that commits name: those that files in `hooks/` state, by name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn trackers(&self) -> Result<Vec<(String, IssueTrackerSpec)>, WorkspaceError> {
+        self.of_hooks("IssueTracker", |resources, document| resources.tracker(document))
+    }
+
+    /// The resources of one kind that files in `hooks/` state.
+    fn of_hooks<T>(
+        &self,
+        kind: &str,
+        decode: impl Fn(&mut Resources<'_>, &Document) -> Option<T>,
+    ) -> Result<Vec<(String, T)>, WorkspaceError> {
         let place = self.root.join("hooks");
         if !place.is_dir() {
             return Ok(Vec::new());
@@ -182,8 +200,8 @@ impl Workspace {
         let mut resources = Resources::open(&self.root, &mut reading);
         let mut found = Vec::new();
         for file in files::yaml_below(&place)? {
-            for document in resources.read(&file).iter().filter(|d| d.kind == "Repository") {
-                found.extend(resources.repository(document).map(|spec| (document.name.clone(), spec)));
+            for document in resources.read(&file).iter().filter(|d| d.kind == kind) {
+                found.extend(decode(&mut resources, document).map(|spec| (document.name.clone(), spec)));
             }
         }
         resources.are_stated_once();

@@ -20,15 +20,17 @@ use crate::model::render::{RenderError, Renderer};
 use crate::model::repository::RepositorySpec;
 use crate::model::system::{Environment, Finding, PortShift};
 use crate::model::text::{self, Document, Path, Problem, SourceId, did_you_mean};
+use crate::model::tracker::IssueTrackerSpec;
 use crate::model::upgrade::UpgradeSpec;
 
 /// What a file may state.
-pub(super) const KINDS: [&str; 6] = [
+pub(super) const KINDS: [&str; 7] = [
     "Environment",
     "Build",
     "Upgrade",
     "Rehearsal",
     "Repository",
+    "IssueTracker",
     policy::KIND,
 ];
 
@@ -223,6 +225,9 @@ impl<'a> Resources<'a> {
             "Repository" => {
                 self.repository(document);
             }
+            "IssueTracker" => {
+                self.tracker(document);
+            }
             policy::KIND => {
                 if let Err(problems) = policy::Policy::of_document(document) {
                     self.reading.problems.extend(problems);
@@ -291,6 +296,13 @@ impl<'a> Resources<'a> {
     /// A repository that is checked where it is hosted.
     pub(super) fn repository(&mut self, document: &Document) -> Option<RepositorySpec> {
         let spec: RepositorySpec = self.decode(document)?;
+        self.tell(document, spec.findings());
+        Some(spec)
+    }
+
+    /// A tracker of issues that commits name.
+    pub(super) fn tracker(&mut self, document: &Document) -> Option<IssueTrackerSpec> {
+        let spec: IssueTrackerSpec = self.decode(document)?;
         self.tell(document, spec.findings());
         Some(spec)
     }

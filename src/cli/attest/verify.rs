@@ -182,6 +182,9 @@ impl Found {
             Some(Lack::Failed(_)) => {
                 format!("`stagegate check --range {commit}~..{commit}` shows what is wrong; mend it in a new commit")
             }
+            Some(Lack::Deferred(_)) => {
+                format!("`stagegate verdict run {commit}` asks the tracker again and signs")
+            }
             Some(Lack::Envelope(_) | Lack::NotTrusted { .. }) => {
                 format!("{again}; or who owns the policy adds the key to `attest.trust`")
             }

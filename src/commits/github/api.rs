@@ -1,5 +1,6 @@
 //! Calls to GitHub, through octocrab: who we are, what is repeated and what is not.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// Pages of pull requests of a branch that are looked at: the 2,000 that were opened last.
 const MOST_PAGES: u32 = 20;
+/// How the login of an App's account ends, after the App's name in addresses.
+const BOT: &str = "[bot]";
+/// The account in whose name GitHub itself signs commits that are made by its API and its pages.
+const GITHUB_ITSELF: &str = "web-flow";
 /// GitHub's largest page.
 const PAGE: usize = 100;
 
@@ -106,12 +111,24 @@ pub struct Head {
     /// The pull request's title, which a squash merge makes the subject of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// The App that opened the pull request, by the login of its bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bot: Option<String>,
+}
+
+impl Head {
+    /// Whether it is its base's own tip.
+    #[must_use]
+    pub fn is_tip(&self) -> bool {
+        self.commit == self.base_commit
+    }
 }
 
 #[derive(Deserialize)]
 struct Pull {
     number: u64,
     title: String,
+    user: Option<User>,
     head: End,
     base: End,
 }
@@ -121,6 +138,42 @@ struct End {
     sha: String,
     #[serde(rename = "ref")]
     reference: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    login: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl User {
+    /// The login of an App's own account. Nobody else can have one like it: people's have no brackets.
+    fn bot(self) -> Option<String> {
+        (self.kind == "Bot" && self.login.ends_with(BOT)).then_some(self.login)
+    }
+}
+
+#[derive(Deserialize)]
+struct MadeCommit {
+    author: Option<User>,
+    committer: Option<User>,
+    commit: Described,
+}
+
+#[derive(Deserialize)]
+struct Described {
+    verification: Verification,
+}
+
+#[derive(Deserialize)]
+struct Verification {
+    verified: bool,
+}
+
+#[derive(Deserialize)]
+struct FoundApp {
+    id: u64,
 }
 
 #[derive(Deserialize)]
@@ -175,6 +228,8 @@ struct State {
     token: Option<InstallationToken>,
     /// How far GitHub's clock is ahead of ours.
     ahead: SignedDuration,
+    /// Ids of Apps by their names, of the few that open pull requests here.
+    apps: BTreeMap<String, u64>,
 }
 
 struct Answer {
@@ -268,6 +323,7 @@ impl Api {
                 base_commit: tip.clone(),
                 reference: format!("refs/heads/{branch}"),
                 title: None,
+                bot: None,
             });
             for page in 1..=MOST_PAGES {
                 let route = self.route(&format!(
@@ -285,6 +341,7 @@ impl Api {
                     base_commit: tip.clone(),
                     reference: format!("refs/pull/{}/head", pull.number),
                     title: Some(pull.title),
+                    bot: pull.user.and_then(User::bot),
                 }));
                 if count < PAGE {
                     break;
@@ -307,6 +364,51 @@ impl Api {
                 status: StatusCode::NOT_FOUND,
                 ..
             }) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// The App that made a commit. GitHub signs in an App's name only what the App made by its API and gave no other author to
+    /// ("Signature verification for bots"); who wrote an author's name into a commit is not asked.
+    ///
+    /// # Errors
+    /// GitHub cannot be asked.
+    pub async fn app_of_commit(&self, commit: &str) -> Result<Option<u64>, ApiError> {
+        let route = self.route(&format!("/commits/{commit}"));
+        let tried = format!("see who made commit {commit}");
+        let MadeCommit {
+            author,
+            committer,
+            commit,
+        } = match self.call(&tried, &Method::GET, &route, None).await {
+            Ok(made) => made,
+            Err(ApiError::Refused { .. }) => return Ok(None),
+            Err(why) => return Err(why),
+        };
+        let by_github = committer.is_some_and(|user| user.login == GITHUB_ITSELF) && commit.verification.verified;
+        match author.and_then(User::bot).filter(|_| by_github) {
+            Some(bot) => self.app_of_bot(&bot).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The App whose account this is.
+    ///
+    /// # Errors
+    /// GitHub cannot be asked.
+    pub async fn app_of_bot(&self, login: &str) -> Result<Option<u64>, ApiError> {
+        let name = login.trim_end_matches(BOT);
+        if let Some(id) = self.state().apps.get(name) {
+            return Ok(Some(*id));
+        }
+        let route = format!("/apps/{}", path_word(name));
+        let tried = format!("look at the App {name}");
+        match self.call::<FoundApp>(&tried, &Method::GET, &route, None).await {
+            Ok(FoundApp { id }) => {
+                self.state().apps.insert(name.to_owned(), id);
+                Ok(Some(id))
+            }
+            Err(ApiError::Refused { .. }) => Ok(None),
             Err(why) => Err(why),
         }
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::commits::finding::plain;
 use crate::commits::proof::{Outcome, Verdict};
+use crate::commits::tracker::issues;
 
 /// GitHub's bound on annotations a request ("Update a check run").
 pub const ANNOTATIONS_AT_ONCE: usize = 50;
@@ -68,6 +69,15 @@ impl Ended {
             Outcome::Passed => (Conclusion::Success, "every rule and every hook is content".to_owned()),
             Outcome::Failed => (Conclusion::Failure, format!("{refused} refused")),
             Outcome::NotProven { why } => (Conclusion::ActionRequired, format!("not proven: {}", plain(why))),
+        };
+        let open: Vec<String> = issues::open(&verdict.issues)
+            .map(|check| check.keys.join(" or "))
+            .collect();
+        let title = match (&verdict.outcome, open.as_slice()) {
+            (Outcome::Passed, [_, ..]) => {
+                format!("{title}, but for issues that are looked up later: {}", open.join(", "))
+            }
+            (Outcome::Passed | Outcome::Failed | Outcome::NotProven { .. }, _) => title,
         };
         let annotations: Vec<Annotation> = verdict.findings.iter().filter_map(annotation).collect();
         Self {
@@ -172,6 +182,7 @@ mod tests {
             hooks: Vec::new(),
             outcome,
             findings,
+            issues: Vec::new(),
             started_at: Timestamp::UNIX_EPOCH,
             finished_at: Timestamp::UNIX_EPOCH,
         }

@@ -1,6 +1,6 @@
 //! What one head of a repository at GitHub comes to, by the policy of its base.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use git2::Oid;
 use jiff::Timestamp;
@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use super::api::Head;
 use crate::commits::base::{Base, BaseError};
 use crate::commits::examine::{Bounds, Cut, Examiner};
-use crate::commits::finding::{Finding, MOST_KEPT};
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, Outcome, Subject, Verdict};
 use crate::commits::repository::{Change, Repository, RepositoryError};
+use crate::commits::sandbox::Looked;
 use crate::model::values::Digest;
 
 /// Why a head cannot be judged now.
@@ -37,71 +37,64 @@ pub fn base_of(repository: &Repository, head: &Head) -> Result<Result<Base, Base
     Ok(Base::at(repository, Some(&branch), Some(tip)))
 }
 
-/// Looks at every commit that the head would bring to its base, and at the title that a squash would make of them. The tip of a
-/// branch is judged by its files, but for those that the policy spares.
+/// What is known of a head that its commits do not say.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Commits that an App made whom the policy exempts, with its id, as GitHub vouches for it.
+    pub made_by_apps: HashMap<Oid, u64>,
+    /// Such an App opened the pull request.
+    pub opened_by: Option<u64>,
+    /// Of a branch's tip: the last tip of the branch that passed.
+    pub passed_tip: Option<Oid>,
+}
+
+/// Looks at every commit that the head would bring to its base, and at the title that a squash would make of them. Of the tip of
+/// a branch it looks at all files, but for those that the policy spares, and at every commit since the last tip that passed, for
+/// who may go round the check has perhaps done so; where no tip has passed yet, at the tip's own.
 ///
 /// # Errors
-/// It cannot be looked at.
-pub fn judge(repository: &Repository, name: &str, head: &Head, base: &Base) -> Result<Verdict, JudgeError> {
+/// It is not in our copy.
+pub fn look<'a>(
+    repository: &'a Repository,
+    head: &Head,
+    base: &'a Base,
+    known: &Known,
+) -> Result<Looked<'a>, JudgeError> {
     let started_at = Timestamp::now();
-    let id = repository
-        .known_commit(&head.commit)
-        .ok_or_else(|| JudgeError::Gone(head.commit.clone()))?;
+    let id = commit_of(repository, head)?;
     let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
-    let looked = look(repository, id, head, base, &mut examiner);
-    let report = examiner.report();
-    let outcome = match looked {
-        Err(why) => Outcome::NotProven { why: why.to_string() },
-        Ok(()) if report.findings.refuse() => Outcome::Failed,
-        Ok(()) => Outcome::Passed,
-    };
-    Ok(Verdict {
-        subject: subject(
-            repository,
-            base.policy.spec.attest.repository.as_deref().unwrap_or(name),
-            id,
-        )?,
-        policy: base.policy.digest,
-        engine: proof::engine(),
-        hooks: Vec::new(),
-        outcome,
-        findings: report.findings.kept().iter().map(Finding::to_json).collect(),
+    let gap = look_at(repository, id, head, base, known, &mut examiner).err();
+    Ok(Looked {
+        examiner,
+        gap: gap.map(|why| why.to_string()),
         started_at,
-        finished_at: Timestamp::now(),
     })
 }
 
-/// What the native rules and the full run of the hooks come to together: a pass needs both.
-#[must_use]
-pub fn together(native: Verdict, full: Result<Verdict, String>) -> Verdict {
-    let full = match full {
-        Ok(full) => full,
-        Err(why) => Verdict {
-            outcome: Outcome::NotProven { why },
-            hooks: Vec::new(),
-            findings: Vec::new(),
-            ..native.clone()
-        },
-    };
-    let mut findings = native.findings;
-    for finding in full.findings {
-        // Both have looked at what is new.
-        if !findings.contains(&finding) {
-            findings.push(finding);
-        }
+/// The head as proofs name it; `name` is what it is called unless its policy says so.
+///
+/// # Errors
+/// It is not in our copy.
+pub fn subject_of(repository: &Repository, name: &str, head: &Head, base: &Base) -> Result<Subject, JudgeError> {
+    let named = base.policy.spec.attest.repository.as_deref();
+    subject(repository, named.unwrap_or(name), commit_of(repository, head)?)
+}
+
+/// The commits of a head that are looked at, the oldest first. Over the bounds it is none, and [`look`] says so.
+///
+/// # Errors
+/// They cannot be read.
+pub fn commits(repository: &Repository, head: &Head, base: &Base, known: &Known) -> Result<Vec<Oid>, JudgeError> {
+    match brought(repository, commit_of(repository, head)?, head, base, known) {
+        Ok(ids) => Ok(ids),
+        Err(Cut::Over(_)) => Ok(Vec::new()),
+        Err(Cut::Repository(why)) => Err(why.into()),
     }
-    findings.truncate(MOST_KEPT);
-    Verdict {
-        hooks: full.hooks,
-        outcome: match (native.outcome, full.outcome) {
-            (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,
-            (Outcome::NotProven { why }, _) | (_, Outcome::NotProven { why }) => Outcome::NotProven { why },
-            (Outcome::Passed, Outcome::Passed) => Outcome::Passed,
-        },
-        findings,
-        finished_at: full.finished_at,
-        ..native
-    }
+}
+
+fn commit_of(repository: &Repository, head: &Head) -> Result<Oid, JudgeError> {
+    let known = repository.known_commit(&head.commit);
+    known.ok_or_else(|| JudgeError::Gone(head.commit.clone()))
 }
 
 /// What a head comes to whose base has no policy that can be read: nothing passes by it.
@@ -109,9 +102,7 @@ pub fn together(native: Verdict, full: Result<Verdict, String>) -> Verdict {
 /// # Errors
 /// It is not in our copy.
 pub fn unjudged(repository: &Repository, name: &str, head: &Head, why: &BaseError) -> Result<Verdict, JudgeError> {
-    let id = repository
-        .known_commit(&head.commit)
-        .ok_or_else(|| JudgeError::Gone(head.commit.clone()))?;
+    let id = commit_of(repository, head)?;
     let now = Timestamp::now();
     Ok(Verdict {
         subject: subject(repository, name, id)?,
@@ -120,6 +111,7 @@ pub fn unjudged(repository: &Repository, name: &str, head: &Head, why: &BaseErro
         hooks: Vec::new(),
         outcome: Outcome::NotProven { why: why.to_string() },
         findings: Vec::new(),
+        issues: Vec::new(),
         started_at: now,
         finished_at: now,
     })
@@ -133,11 +125,46 @@ fn subject(repository: &Repository, name: &str, id: Oid) -> Result<Subject, Judg
     })
 }
 
-fn look(repository: &Repository, id: Oid, head: &Head, base: &Base, examiner: &mut Examiner) -> Result<(), Cut> {
+fn since(repository: &Repository, base: &Base) -> Option<Oid> {
     let since = base.policy.spec.since.as_deref();
-    let since = since.and_then(|name| repository.known_commit(name));
-    if head.commit == head.base_commit {
-        let spared: HashSet<Change> = match since {
+    since.and_then(|name| repository.known_commit(name))
+}
+
+fn brought(repository: &Repository, id: Oid, head: &Head, base: &Base, known: &Known) -> Result<Vec<Oid>, Cut> {
+    let since = since(repository, base);
+    let before = if head.is_tip() {
+        if since.is_some_and(|since| repository.is_ancestor(id, since)) {
+            return Ok(Vec::new());
+        }
+        match known.passed_tip.filter(|tip| repository.is_ancestor(*tip, id)) {
+            Some(tip) if tip != id => Some(tip),
+            Some(_) | None => return Ok(vec![id]),
+        }
+    } else {
+        repository.known_commit(&head.base_commit)
+    };
+    let hidden: Vec<Oid> = before.into_iter().chain(since).collect();
+    let most = base.policy.spec.bounds.commits;
+    let ids = repository.between(&[id], &hidden, most)?;
+    ids.map_err(|_| Cut::Over(format!("more than {most} commits are new to {}", head.base)))
+}
+
+fn look_at(
+    repository: &Repository,
+    id: Oid,
+    head: &Head,
+    base: &Base,
+    known: &Known,
+    examiner: &mut Examiner,
+) -> Result<(), Cut> {
+    let identity = |app: Option<u64>| app.map_or(Identity::Unknown, Identity::App);
+    for id in brought(repository, id, head, base, known)? {
+        // They are judged as what they are to become: commits of the base.
+        let identity = identity(known.made_by_apps.get(&id).copied());
+        examiner.commit(id, Branch::Protected, &identity)?;
+    }
+    if head.is_tip() {
+        let spared: HashSet<Change> = match since(repository, base) {
             Some(since) => repository
                 .files_of_tree(repository.tree_of(since)?)?
                 .into_iter()
@@ -148,67 +175,15 @@ fn look(repository: &Repository, id: Oid, head: &Head, base: &Base, examiner: &m
         for change in files.iter().filter(|change| !spared.contains(*change)) {
             examiner.file(None, change)?;
         }
-        return Ok(());
-    }
-    let tip = repository.known_commit(&head.base_commit);
-    let hidden: Vec<Oid> = tip.into_iter().chain(since).collect();
-    let most = base.policy.spec.bounds.commits;
-    let Ok(ids) = repository.between(&[id], &hidden, most)? else {
-        return Err(Cut::Over(format!("more than {most} commits are new to {}", head.base)));
-    };
-    for id in ids {
-        // They are judged as what they are to become: commits of the base.
-        examiner.commit(id, Branch::Protected, &Identity::Unknown)?;
     }
     if let Some(title) = &head.title {
         let facts = Facts {
             parents: Some(1),
             revert: Revert::Nothing,
             branch: Branch::Protected,
-            identity: Identity::Unknown,
+            identity: identity(known.opened_by),
         };
         examiner.message(Some("title"), &Message::new(title.as_bytes(), None), &facts);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::commits::proof::{HookRun, Passed, tests::verdict};
-
-    #[test]
-    fn a_pass_needs_the_rules_and_the_hooks() {
-        let of = |outcome: &Outcome, finding: &str| Verdict {
-            outcome: outcome.clone(),
-            findings: vec![json!("both"), json!(finding)],
-            ..verdict()
-        };
-        let unproven = Outcome::NotProven {
-            why: "no sandbox".to_owned(),
-        };
-        for (native, full, expected) in [
-            (&Outcome::Passed, &Outcome::Passed, &Outcome::Passed),
-            (&Outcome::Passed, &Outcome::Failed, &Outcome::Failed),
-            (&Outcome::Failed, &unproven, &Outcome::Failed),
-            (&unproven, &Outcome::Failed, &Outcome::Failed),
-            (&Outcome::Passed, &unproven, &unproven),
-            (&unproven, &Outcome::Passed, &unproven),
-        ] {
-            let both = together(of(native, "a"), Ok(of(full, "b")));
-            assert_eq!(&both.outcome, expected);
-            assert_eq!(both.findings, [json!("both"), json!("a"), json!("b")]);
-            assert!(matches!(
-                &both.hooks[..],
-                [HookRun {
-                    passed: Passed::Yes,
-                    ..
-                }]
-            ));
-        }
-        let none = together(of(&Outcome::Passed, "a"), Err("no sandbox".to_owned()));
-        assert_eq!((none.outcome, none.hooks), (unproven, Vec::new()));
-    }
 }

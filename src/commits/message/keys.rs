@@ -6,6 +6,9 @@ use super::{Breach, Message, say};
 use crate::commits::finding::Rule;
 use crate::commits::policy::{Mode, Place, Policy};
 
+/// Keys of one message that are looked up. One that is right is enough, and who names more has written a list.
+const MOST_KEYS: usize = 10;
+
 /// The projects whose keys count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IssueKeys {
@@ -92,6 +95,32 @@ fn in_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
+/// The words of a message where the policy looks for keys.
+fn words_of(policy: &Policy, message: &Message) -> impl Iterator<Item = Word> {
+    let places = policy.spec.message.issue_keys.places.iter();
+    let lines = places.flat_map(|place| -> Vec<&str> {
+        match place {
+            Place::Subject => vec![&message.subject],
+            Place::Body => message.rest.iter().map(String::as_str).collect(),
+            Place::Trailer => message.trailers.iter().map(|(_, value)| value.as_str()).collect(),
+        }
+    });
+    lines.flat_map(|line| policy.keys.words(line))
+}
+
+/// Every key that a message names where the policy looks for them, each once, in their order.
+pub(super) fn of(policy: &Policy, message: &Message) -> Vec<String> {
+    let mut found = Vec::new();
+    for word in words_of(policy, message) {
+        match word {
+            // The places may overlap.
+            Word::Key(key) if !found.contains(&key) && found.len() < MOST_KEYS => found.push(key),
+            Word::Key(_) | Word::Nearly { .. } => {}
+        }
+    }
+    found
+}
+
 pub(super) fn check(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
     let spec = &policy.spec.message.issue_keys;
     let keys = &policy.keys;
@@ -99,17 +128,10 @@ pub(super) fn check(policy: &Policy, message: &Message, breaches: &mut Vec<Breac
         return;
     }
     let mut near = None;
-    for place in &spec.places {
-        let lines: Vec<&str> = match place {
-            Place::Subject => vec![&message.subject],
-            Place::Body => message.rest.iter().map(String::as_str).collect(),
-            Place::Trailer => message.trailers.iter().map(|(_, value)| value.as_str()).collect(),
-        };
-        for word in lines.into_iter().flat_map(|line| keys.words(line)) {
-            match word {
-                Word::Key(_) => return,
-                Word::Nearly { written, hint } => near = near.or(Some((written, hint))),
-            }
+    for word in words_of(policy, message) {
+        match word {
+            Word::Key(_) => return,
+            Word::Nearly { written, hint } => near = near.or(Some((written, hint))),
         }
     }
     if let Some((written, hint)) = near {

@@ -176,6 +176,19 @@ pub enum Identity {
     Pusher(String),
     /// A key that the policy knows has signed it.
     Signer(String),
+    /// GitHub says that an App has made it that the policy exempts, by its id.
+    App(u64),
+}
+
+impl Identity {
+    /// Whether somebody vouches whom the policy exempts.
+    #[must_use]
+    pub fn is_vouched_for(&self) -> bool {
+        match self {
+            Identity::Unknown => false,
+            Identity::Pusher(_) | Identity::Signer(_) | Identity::App(_) => true,
+        }
+    }
 }
 
 /// What a message breaks.
@@ -197,9 +210,8 @@ pub struct Breach {
 #[must_use]
 pub fn check(policy: &Policy, message: &Message, facts: &Facts) -> Vec<Breach> {
     let mut breaches = Vec::new();
-    match facts.identity {
-        Identity::Unknown => {}
-        Identity::Pusher(_) | Identity::Signer(_) => return breaches,
+    if facts.identity.is_vouched_for() {
+        return breaches;
     }
     text(policy, message, &mut breaches);
     if facts.parents.is_some_and(|n| n > 1) {
@@ -215,6 +227,20 @@ pub fn check(policy: &Policy, message: &Message, facts: &Facts) -> Vec<Breach> {
     }
     form::body(policy, message, &mut breaches);
     breaches
+}
+
+/// The keys that are to be looked up in the tracker: none where the policy does not ask for it, or the message is spared.
+#[must_use]
+pub fn issues(policy: &Policy, message: &Message, facts: &Facts) -> Vec<String> {
+    let merges = facts.parents.is_some_and(|n| n > 1);
+    if policy.level(Rule::Issue).is_none()
+        || facts.identity.is_vouched_for()
+        || merges
+        || facts.revert == Revert::OfAncestor
+    {
+        return Vec::new();
+    }
+    keys::of(policy, message)
 }
 
 fn text(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {

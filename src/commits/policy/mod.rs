@@ -17,8 +17,8 @@ use crate::model::values::Digest;
 
 pub use spec::{
     AttestSpec, BodySpec, BoundsSpec, CommitPolicySpec, ContentSpec, ConventionalSpec, ExemptSpec, HooksSpec,
-    IssueKeysSpec, LargeFileSpec, MessageSpec, Mode, Place, PlainMessageSpec, RefsSpec, RuleSpec, SecretSpec,
-    SubjectSpec, SubmoduleSpec, TrustFor, TrustSpec, YamlSpec,
+    IssueKeysSpec, IssueSpec, LargeFileSpec, MessageSpec, Mode, Place, PlainMessageSpec, RefsSpec, RuleSpec,
+    SecretSpec, SubjectSpec, SubmoduleSpec, TrustFor, TrustSpec, Unavailable, YamlSpec,
 };
 
 /// The kind of the resource.
@@ -241,6 +241,24 @@ fn compile(spec: CommitPolicySpec, wrong: &mut Wrong) -> Policy {
             ));
         }
     }
+    let issue = &spec.message.issue;
+    if issue.mode != Mode::Optional {
+        let at_issue = Path::root().key("message").key("issue");
+        if issue.tracker.is_none() {
+            wrong.push((
+                at_issue.clone(),
+                "issues are to be looked up, but in no tracker".to_owned(),
+                "name an IssueTracker of the server's workspace, as `tracker: jira`".to_owned(),
+            ));
+        }
+        if keys.projects.is_empty() {
+            wrong.push((
+                at_issue,
+                "issues are to be looked up, but of no project".to_owned(),
+                "name the tracker's projects in `issueKeys`, as `projects: [ATLAS]`".to_owned(),
+            ));
+        }
+    }
     let mut signers = Vec::new();
     for (i, signer) in spec.exempt.signers.iter().enumerate() {
         match PublicKey::read(signer) {
@@ -305,6 +323,7 @@ fn scope(rule: Rule, spec: &CommitPolicySpec, wrong: &mut Wrong) -> Scope {
         Rule::TomlSyntax => ("tomlSyntax", plain(&c.toml_syntax)),
         Rule::MessageText => ("", (m.text.mode, Vec::new())),
         Rule::IssueKey => ("", (m.issue_keys.mode, Vec::new())),
+        Rule::Issue => ("", (m.issue.mode, Vec::new())),
         Rule::Conventional => ("", (m.conventional.mode, Vec::new())),
         Rule::Subject => ("", (m.subject.mode, Vec::new())),
         Rule::Body => ("", (m.body.mode, Vec::new())),
@@ -355,6 +374,7 @@ fn is_of_form(rule: Rule) -> bool {
         | Rule::PolicyFile
         | Rule::MessageText
         | Rule::IssueKey
+        | Rule::Issue
         | Rule::Conventional
         | Rule::Subject
         | Rule::Body

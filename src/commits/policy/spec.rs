@@ -220,6 +220,8 @@ pub struct MessageSpec {
     pub text: PlainMessageSpec,
     /// Keys of an issue tracker.
     pub issue_keys: IssueKeysSpec,
+    /// What the tracker says of them.
+    pub issue: IssueSpec,
     /// `type(scope): description`.
     pub conventional: ConventionalSpec,
     /// The first line.
@@ -265,6 +267,45 @@ impl Default for IssueKeysSpec {
             places: vec![Place::Subject, Place::Trailer],
         }
     }
+}
+
+/// What the tracker says of the keys that a message names: one of them must be an issue of one of `issueKeys.projects`, and as
+/// it is said here. The tracker is asked by full runs and before upgrades, never by a push or on a developer's machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssueSpec {
+    /// How binding it is.
+    pub mode: Mode,
+    /// Which tracker: an `IssueTracker` of the workspace of who asks.
+    pub tracker: Option<String>,
+    /// Names of the types that it may have; any when there are none.
+    pub types: Vec<String>,
+    /// Names of the statuses that it may have; any when there are none.
+    pub statuses: Vec<String>,
+    /// What becomes of a commit while the tracker cannot be asked.
+    pub unavailable: Unavailable,
+}
+
+impl Default for IssueSpec {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Optional,
+            tracker: None,
+            types: Vec::new(),
+            statuses: Vec::new(),
+            unavailable: Unavailable::Defer,
+        }
+    }
+}
+
+/// What becomes of a commit while a tracker cannot be asked. It is proven in neither case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Unavailable {
+    /// It passes with that written down, and the tracker is asked before it is built upon.
+    Defer,
+    /// It does not pass until the tracker was asked.
+    Refuse,
 }
 
 /// A part of a message.
@@ -363,6 +404,9 @@ pub struct RefsSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExemptSpec {
+    /// GitHub Apps by their ids. GitHub has to say that an App of these made a commit itself, by its own signature; for a title,
+    /// that it opened the pull request.
+    pub apps: Vec<u64>,
     /// Who pushes, as the server names them in the variable that `pre-receive --pusher-from` is told.
     pub pushers: Vec<String>,
     /// SSH public keys (`ssh-ed25519 AAAA…`) whose signature under a commit exempts it.

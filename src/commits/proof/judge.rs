@@ -10,6 +10,7 @@ use super::statement::{self, StatementError};
 use super::verdict::{Outcome, Passed, Subject, Verdict};
 use crate::commits::finding::plain;
 use crate::commits::policy::TrustFor;
+use crate::commits::tracker::issues;
 use crate::model::values::Digest;
 
 /// How a key stands.
@@ -150,6 +151,9 @@ pub enum Lack {
     /// Something refused.
     #[error("the check refused it, with {0} findings")]
     Failed(usize),
+    /// Issues could not be looked up, and were put off.
+    #[error("these issues could not be looked up, and still have to be: {}", .0.join(", "))]
+    Deferred(Vec<String>),
     /// It proves nothing by its own words.
     #[error("the check could not be made: {0}")]
     NotProven(String),
@@ -170,6 +174,7 @@ impl Lack {
             Lack::Policy { .. } => "OtherPolicy",
             Lack::Hooks(_) => "HooksMissing",
             Lack::Failed(_) => "HooksFailed",
+            Lack::Deferred(_) => "IssuesDeferred",
             Lack::NotProven(_) => "NotProven",
         }
     }
@@ -284,6 +289,12 @@ fn what_is_missing(verdict: &Verdict, question: &Question) -> Vec<Lack> {
         Outcome::Passed => {}
         Outcome::Failed => lacks.push(Lack::Failed(verdict.findings.len())),
         Outcome::NotProven { why } => lacks.push(Lack::NotProven(plain(why))),
+    }
+    let deferred: Vec<String> = issues::open(&verdict.issues)
+        .map(|check| plain(&check.keys.join(" or ")))
+        .collect();
+    if verdict.outcome == Outcome::Passed && !deferred.is_empty() {
+        lacks.push(Lack::Deferred(deferred));
     }
     let ran = |hook: &RequiredHook| {
         let mut runs = verdict.hooks.iter();

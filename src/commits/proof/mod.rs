@@ -172,6 +172,7 @@ pub(crate) mod tests {
             }],
             outcome: Outcome::Passed,
             findings: Vec::new(),
+            issues: Vec::new(),
             started_at: "2026-11-01T10:00:00Z".parse().expect("a time"),
             finished_at: "2026-11-01T10:00:07Z".parse().expect("a time"),
         }

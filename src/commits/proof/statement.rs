@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::verdict::{Outcome, Passed, Verdict};
 use crate::commits::finding::{MOST_KEPT, plain};
+use crate::commits::tracker::IssueResult;
 
 /// What the framework calls its first version.
 const TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -17,6 +18,8 @@ const TYPE: &str = "https://in-toto.io/Statement/v1";
 pub const PREDICATE: &str = "https://stagegate.dev/attestation/commit-check/v1";
 /// A verdict with all the findings that it may have takes about 1 MiB.
 pub const MOST_BYTES: usize = 2 << 20;
+/// Lists of keys that one verdict has; each takes some 300 bytes.
+pub const MOST_ISSUES: usize = 1_000;
 /// Hooks of one verdict; a configuration may have 500.
 const MOST_HOOKS: usize = 1_000;
 
@@ -168,6 +171,7 @@ fn is_bounded(verdict: &Verdict) -> Result<(), StatementError> {
     let counts = [
         ("findings", verdict.findings.len(), MOST_KEPT),
         ("hooks", verdict.hooks.len(), MOST_HOOKS),
+        ("issues", verdict.issues.len(), MOST_ISSUES),
     ];
     for (what, count, most) in counts {
         if count > most {
@@ -181,6 +185,14 @@ fn is_consistent(verdict: &Verdict) -> Result<(), StatementError> {
     let refused = verdict.hooks.iter().find(|hook| hook.passed == Passed::No);
     if let (Outcome::Passed, Some(hook)) = (&verdict.outcome, refused) {
         return Err(contradiction("outcome", "Passed", &format!("{} refused", hook.id)));
+    }
+    let wrong = verdict.issues.iter().find(|check| match check.result {
+        IssueResult::Wrong { .. } => true,
+        IssueResult::Right { .. } | IssueResult::Unavailable { .. } => false,
+    });
+    if let (Outcome::Passed, Some(check)) = (&verdict.outcome, wrong) {
+        let other = format!("{} is wrong", check.keys.join(", "));
+        return Err(contradiction("outcome", "Passed", &other));
     }
     if verdict.started_at > verdict.finished_at {
         let (one, other) = (verdict.started_at.to_string(), verdict.finished_at.to_string());

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::commits::tracker::IssueCheck;
 use crate::model::values::Digest;
 
 /// What was checked.
@@ -84,6 +85,10 @@ pub struct Verdict {
     /// What was found, as [`crate::commits::finding::Finding::to_json`] has it; bounded by
     /// [`crate::commits::finding::MOST_KEPT`].
     pub findings: Vec<serde_json::Value>,
+    /// The issues that the policy wants looked up, and what the tracker said; where it could not be asked, a pass proves
+    /// nothing until it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issues: Vec<IssueCheck>,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ended.

@@ -1,5 +1,5 @@
-//! A full run of one commit: the native rules over what is new in it, and every hook of the base's configuration over all of
-//! its files, each in a sandbox of its own.
+//! A full run of one commit: the native rules over what is new in it, every hook of the base's configuration over all of its
+//! files, each in a sandbox of its own, and the tracker's word on the issues that messages name.
 //!
 //! Each hook gets its own sandbox and its own copy of the commit: so it cannot change what the next one sees, its output and
 //! its end are its own, and prek's exit code speaks of it alone. What cannot be told ends as `NotProven`.
@@ -19,10 +19,12 @@ use crate::commits::examine::{Bounds, Cut, Examiner};
 use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::hooks::{self, Code, Ended, How, Planned};
 use crate::commits::message::{Branch, Identity};
-use crate::commits::policy::{self, Policy};
+use crate::commits::policy::{self, Unavailable};
 use crate::commits::prek::{self, PrekError};
-use crate::commits::proof::{self, HookRun, Outcome, Passed, Verdict, question};
+use crate::commits::proof::statement::MOST_ISSUES;
+use crate::commits::proof::{self, HookRun, Outcome, Passed, Subject, Verdict, question};
 use crate::commits::repository::{Repository, RepositoryError};
+use crate::commits::tracker::{IssueCheck, IssueResult, Named, Trackers, issues};
 use crate::model::values::Digest;
 use crate::process::{self, ProcessError};
 
@@ -104,11 +106,30 @@ enum Obstacle {
     TooLong { hook: String },
 }
 
+/// What a run needs beside the commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// The state directory, where prek and hooks' environments are.
+    pub state: &'a Path,
+    /// Where issues are looked up.
+    pub trackers: &'a Trackers,
+}
+
+/// What the native rules came to.
+pub struct Looked<'a> {
+    /// Them.
+    pub examiner: Examiner<'a>,
+    /// Why it cannot be a pass, whatever was found.
+    pub gap: Option<String>,
+    /// When it was begun.
+    pub started_at: Timestamp,
+}
+
 /// Runs everything and says what came of it. Dropped before its end, it leaves nothing that runs.
 ///
 /// # Errors
 /// There is nothing to give a verdict on, or no policy to give it by.
-pub async fn run(state: &Path, ask: &Ask) -> Result<Verdict, FullRunError> {
+pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Verdict, FullRunError> {
     let started_at = Timestamp::now();
     let repository = Repository::open_at(&ask.repository)?;
     let base = base::Base::at(&repository, ask.base.branch.as_deref(), ask.base.tip)?;
@@ -121,19 +142,87 @@ pub async fn run(state: &Path, ask: &Ask) -> Result<Verdict, FullRunError> {
     }
     let subject = question::subject(&repository, &base, ask.commit)?;
     let until = Instant::now() + NATIVE_LONGEST;
-    let mut run = Run {
-        repository: &repository,
-        policy: &base.policy,
-        ask,
-        state,
+    let mut looked = Looked {
         examiner: Examiner::new(&repository, &base.policy, Bounds::of(&base.policy, until)),
-        hooks: Vec::new(),
         gap: None,
+        started_at,
     };
-    run.native(&base)?;
+    native(&repository, &base, ask, &mut looked)?;
+    Ok(complete(means, &repository, &base, subject, looked).await?)
+}
+
+/// What a push would be asked: each commit that is new since the base.
+fn native(
+    repository: &Repository,
+    base: &base::Base,
+    ask: &Ask,
+    looked: &mut Looked<'_>,
+) -> Result<(), RepositoryError> {
+    let commit = ask.commit;
+    let since = base.policy.spec.since.as_deref();
+    let since = since.and_then(|name| repository.known_commit(name));
+    if since.is_some_and(|since| repository.is_ancestor(commit, since)) {
+        return Ok(());
+    }
+    let hidden: Vec<Oid> = ask.base.tip.into_iter().chain(since).collect();
+    let most = looked.examiner.commits_left();
+    let Ok(mut ids) = repository.between(&[commit], &hidden, most)? else {
+        looked.gap = Some(format!("more than {most} commits are new since the base"));
+        return Ok(());
+    };
+    // One that the base has already is still looked at itself.
+    if ids.is_empty() {
+        ids.push(commit);
+    }
+    let protected = ask.reference.as_deref().is_some_and(|name| base.protects(name));
+    let branch = if protected { Branch::Protected } else { Branch::Topic };
+    for id in ids {
+        match looked.examiner.commit(id, branch, &Identity::Unknown) {
+            Ok(()) => {}
+            Err(Cut::Over(why)) => {
+                looked.gap = Some(why);
+                break;
+            }
+            Err(Cut::Repository(why)) => return Err(why),
+        }
+    }
+    Ok(())
+}
+
+/// Runs the base's hooks over the subject, has its issues looked up, and gives a verdict on all of it.
+///
+/// # Errors
+/// The base or the commit cannot be read.
+pub async fn complete(
+    means: Means<'_>,
+    repository: &Repository,
+    base: &base::Base,
+    subject: Subject,
+    looked: Looked<'_>,
+) -> Result<Verdict, RepositoryError> {
+    let Looked {
+        examiner,
+        gap,
+        started_at,
+    } = looked;
+    let mut run = Run {
+        means,
+        repository,
+        base,
+        commit: repository.named_commit(&subject.commit)?,
+        examiner,
+        hooks: Vec::new(),
+        issues: Vec::new(),
+        gap,
+    };
     run.hooks().await?;
+    run.issues().await;
     let Run {
-        examiner, hooks, gap, ..
+        examiner,
+        hooks,
+        issues,
+        gap,
+        ..
     } = run;
     let report = examiner.report();
     let outcome = match gap {
@@ -148,18 +237,20 @@ pub async fn run(state: &Path, ask: &Ask) -> Result<Verdict, FullRunError> {
         hooks,
         outcome,
         findings: report.findings.kept().iter().map(Finding::to_json).collect(),
+        issues,
         started_at,
         finished_at: Timestamp::now(),
     })
 }
 
 struct Run<'a> {
+    means: Means<'a>,
     repository: &'a Repository,
-    policy: &'a Policy,
-    ask: &'a Ask,
-    state: &'a Path,
+    base: &'a base::Base,
+    commit: Oid,
     examiner: Examiner<'a>,
     hooks: Vec<HookRun>,
+    issues: Vec<IssueCheck>,
     /// Why it cannot be a pass, whatever was found.
     gap: Option<String>,
 }
@@ -173,46 +264,14 @@ enum End {
 }
 
 impl Run<'_> {
-    /// What a push would be asked: each commit that is new since the base.
-    fn native(&mut self, base: &base::Base) -> Result<(), RepositoryError> {
-        let commit = self.ask.commit;
-        let since = self.policy.spec.since.as_deref();
-        let since = since.and_then(|name| self.repository.known_commit(name));
-        if since.is_some_and(|since| self.repository.is_ancestor(commit, since)) {
-            return Ok(());
-        }
-        let hidden: Vec<Oid> = self.ask.base.tip.into_iter().chain(since).collect();
-        let most = self.examiner.commits_left();
-        let Ok(mut ids) = self.repository.between(&[commit], &hidden, most)? else {
-            self.gap(format!("more than {most} commits are new since the base"));
-            return Ok(());
-        };
-        // One that the base has already is still looked at itself.
-        if ids.is_empty() {
-            ids.push(commit);
-        }
-        let protected = self.ask.reference.as_deref().is_some_and(|name| base.protects(name));
-        let branch = if protected { Branch::Protected } else { Branch::Topic };
-        for id in ids {
-            match self.examiner.commit(id, branch, &Identity::Unknown) {
-                Ok(()) => {}
-                Err(Cut::Over(why)) => {
-                    self.gap(why);
-                    break;
-                }
-                Err(Cut::Repository(why)) => return Err(why),
-            }
-        }
-        Ok(())
-    }
-
     fn gap(&mut self, why: String) {
         self.gap.get_or_insert(why);
     }
 
     /// Every hook that the base's configuration has.
     async fn hooks(&mut self) -> Result<(), RepositoryError> {
-        let Some(level) = self.policy.level(Rule::Hook) else {
+        let policy = &self.base.policy;
+        let Some(level) = policy.level(Rule::Hook) else {
             return Ok(());
         };
         let Some(text) = self.configuration()? else {
@@ -220,7 +279,7 @@ impl Run<'_> {
         };
         let planned = String::from_utf8(text)
             .map_err(|_| "it is not UTF-8".to_owned())
-            .and_then(|text| hooks::plan(&self.policy.spec.hooks.config, &text, self.policy));
+            .and_then(|text| hooks::plan(&policy.spec.hooks.config, &text, policy));
         let ran = match planned {
             Ok(planned) => self.each(planned, level).await,
             Err(why) => Err(Obstacle::Config(why)),
@@ -236,9 +295,62 @@ impl Run<'_> {
 
     /// The base's list of hooks; the commit's own is not asked.
     fn configuration(&self) -> Result<Option<Vec<u8>>, RepositoryError> {
-        match self.ask.base.tip {
-            Some(tip) => self.repository.file(tip, &self.policy.spec.hooks.config),
+        match self.base.tip {
+            Some(tip) => self.repository.file(tip, &self.base.policy.spec.hooks.config),
             None => Ok(None),
+        }
+    }
+
+    /// Has the issues looked up that commits name.
+    async fn issues(&mut self) {
+        let policy = &self.base.policy;
+        let spec = &policy.spec.message.issue;
+        let (Some(level), Some(tracker)) = (policy.level(Rule::Issue), &spec.tracker) else {
+            return;
+        };
+        let mut named = self.examiner.issues().to_vec();
+        if named.is_empty() {
+            return;
+        }
+        if named.len() > MOST_ISSUES {
+            self.gap(format!("more than {MOST_ISSUES} issues were to be looked up"));
+            named.truncate(MOST_ISSUES);
+        }
+        let answers = self.means.trackers.ask(tracker, &issues::keys_of(&named)).await;
+        for Named { commit, keys } in named {
+            let result = issues::judge(policy, &keys, &answers);
+            let found = |message: String, fix: &str| Finding {
+                rule: Rule::Issue,
+                level,
+                commit: Some(commit.clone()),
+                path: None,
+                line: 0,
+                column: 0,
+                message,
+                fix: fix.to_owned(),
+            };
+            match (&result, level, spec.unavailable) {
+                (IssueResult::Right { .. }, ..) => {}
+                (IssueResult::Wrong { why }, ..) => {
+                    let fix = "name an issue that is what the policy asks, or bring the issue there";
+                    self.examiner.found(found(format!("{tracker}: {why}"), fix));
+                }
+                (IssueResult::Unavailable { why }, Level::Warned, _) => {
+                    let message = format!("{tracker}: {} could not be looked up: {why}", keys.join(" or "));
+                    self.examiner
+                        .found(found(message, "it is only suggested, and not asked again"));
+                }
+                (IssueResult::Unavailable { why }, Level::Refused, Unavailable::Refuse) => {
+                    self.gap(format!(
+                        "{tracker}: {} could not be looked up: {why}",
+                        keys.join(" or ")
+                    ));
+                }
+                (IssueResult::Unavailable { .. }, Level::Refused, Unavailable::Defer) => {}
+            }
+            if level == Level::Refused {
+                self.issues.push(IssueCheck { commit, keys, result });
+            }
         }
     }
 
@@ -261,11 +373,11 @@ impl Run<'_> {
                         (false, End::Found(Vec::new()))
                     } else {
                         if bench.is_none() {
-                            bench = Some(Bench::set_up(self.repository, self.ask.commit, self.state).await?);
+                            bench = Some(Bench::set_up(self.repository, self.commit, self.means.state).await?);
                         }
                         // Set just above.
                         let Some(bench) = &bench else { continue };
-                        let timeout = Duration::from_secs(self.policy.spec.hooks.timeout_s);
+                        let timeout = Duration::from_secs(self.base.policy.spec.hooks.timeout_s);
                         (false, bench.run(&id, &config, stage, &code, timeout, level).await?)
                     }
                 }

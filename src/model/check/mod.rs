@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::order::order;
 
-use super::environment::{Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node};
+use super::environment::{Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Requirement};
 use super::system::Finding;
 use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
@@ -219,6 +219,7 @@ impl Checker<'_> {
         }
         self.signals(at, component);
         self.gates(at, component);
+        self.requires(at, component);
         if rollout.keep_releases < 2 {
             self.say(
                 &below(at, &[key("rollout"), key("keepReleases")]),
@@ -228,6 +229,29 @@ impl Checker<'_> {
                 ),
                 Some("keep at least 2".to_owned()),
             );
+        }
+    }
+
+    /// What is required of builds must be such that a build can have it.
+    fn requires(&mut self, at: &[Step], component: &Component) {
+        let path = below(at, &[key("rollout"), key("requires")]);
+        for (i, requirement) in component.rollout.requires.iter().enumerate() {
+            let Requirement::HooksPassed = requirement;
+            let (message, hint) = match (&component.commits, &component.source) {
+                (None, _) => (
+                    format!(
+                        "`{}` requires HooksPassed, and nothing says which commits its builds are",
+                        component.name
+                    ),
+                    "add `commits` with the repository and what names a version's commit there",
+                ),
+                (Some(_), Some(BuildSource::PackageIndex(_))) => (
+                    format!("no build of `{}` can have HooksPassed", component.name),
+                    "files of a package index cannot be compared with a commit's; take builds from a directory",
+                ),
+                (Some(_), Some(BuildSource::Directory(_)) | None) => continue,
+            };
+            self.say(&below(&path, &[Step::Index(i)]), message, Some(hint.to_owned()));
         }
     }
 

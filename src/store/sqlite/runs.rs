@@ -77,6 +77,17 @@ impl SqliteStore {
         })
     }
 
+    /// How many runs wait or are under way, and since when the oldest of them does.
+    pub fn waiting_runs(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
+        self.read("count the runs of hooks", |tx| {
+            let of_row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
+            let (count, oldest) = tx
+                .prepare_cached("SELECT count(*), min(queued_us) FROM commit_runs WHERE state <> 'done'")?
+                .query_row([], of_row)?;
+            Ok((unsigned(count), oldest.map(time)))
+        })
+    }
+
     /// The last runs, of one commit or of all, the oldest first.
     pub fn runs(&self, commit: Option<&str>, last: u32) -> Result<Vec<Run>, StoreError> {
         self.read("list runs of hooks", |tx| {
@@ -322,6 +333,7 @@ mod tests {
             hooks: Vec::new(),
             outcome,
             findings: Vec::new(),
+            issues: Vec::new(),
             started_at: at(0),
             finished_at: at(1),
         }

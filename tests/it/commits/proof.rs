@@ -359,6 +359,7 @@ fn sign_verdict_of(world: &World, engine: Engine, hooks: &[(&str, &str, Passed)]
         hooks: hooks.collect(),
         outcome,
         findings: Vec::new(),
+        issues: Vec::new(),
         started_at: now,
         finished_at: now,
     };

@@ -1,0 +1,268 @@
+//! JIRA's REST API, as far as issues are looked up: version 3 of JIRA Cloud, by e-mail address and API token, and version 2 of
+//! JIRA Data Center, by a personal access token (since 8.14).
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
+
+use super::issues::{Answer, Issue};
+use crate::http::{HttpError, HttpOptions, Route, cause, client};
+use crate::model::tracker::{self, IssueTrackerSpec};
+use crate::secrets::{SecretError, Secrets};
+
+/// With three fields asked for an issue has about 2 kB, of which most are links to icons.
+const MOST_BYTES: usize = 64 << 10;
+/// Words of an answer that are shown.
+const MOST_SAID: usize = 200;
+/// What JIRA says about who asks, beside an answer that may be about what anybody may see.
+const LOGIN_REASON: &str = "x-seraph-loginreason";
+/// The same of JIRA Data Center: the name of the account, or `anonymous`.
+const ACCOUNT: &str = "x-ausername";
+
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// One call. JIRA looks an issue up in some 100 ms, and one under load in some seconds.
+    pub call: Duration,
+    /// A wait that JIRA asks for and that is kept. One that asks for more is not to be had now.
+    pub wait: Duration,
+    /// How often one question is asked.
+    pub attempts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            call: Duration::from_secs(10),
+            wait: Duration::from_secs(20),
+            attempts: 3,
+        }
+    }
+}
+
+/// Why JIRA cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum JiraError {
+    /// The token.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A token that no header can carry.
+    #[error("the token of JIRA has a character that HTTP cannot carry; look at the secret `{0}`")]
+    Token(String),
+    /// The HTTP client.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+/// A JIRA that can be asked.
+#[derive(Debug)]
+pub struct Jira {
+    client: Client,
+    /// Up to the key.
+    issues: String,
+    /// Marked as sensitive, so that nothing prints it (I8).
+    authorization: HeaderValue,
+    limits: Limits,
+}
+
+/// How one call ended.
+enum Called {
+    Answered(Answer),
+    /// It may answer soon.
+    Later(Option<Duration>, String),
+}
+
+#[derive(Deserialize)]
+struct Body {
+    key: String,
+    fields: Fields,
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    project: Keyed,
+    issuetype: OfName,
+    status: OfName,
+}
+
+#[derive(Deserialize)]
+struct Keyed {
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct OfName {
+    name: String,
+}
+
+impl Jira {
+    /// The one that is stated. Relative files of secrets lie below the workspace.
+    ///
+    /// # Errors
+    /// Its token cannot be had.
+    pub fn new(spec: &IssueTrackerSpec, workspace: &Path, limits: Limits) -> Result<Self, JiraError> {
+        let secrets = Secrets::new(spec.secrets.clone(), workspace.to_owned());
+        let tracker::Jira {
+            url,
+            cloud,
+            data_center,
+        } = &spec.jira;
+        let (version, name, scheme) = match (cloud, data_center) {
+            (Some(cloud), _) => {
+                let token = secrets.text(&cloud.token)?;
+                let pair = STANDARD.encode(format!("{}:{token}", cloud.user));
+                (3, &cloud.token, format!("Basic {pair}"))
+            }
+            (None, Some(own)) => (2, &own.token, format!("Bearer {}", secrets.text(&own.token)?)),
+            // `findings` refuses it.
+            (None, None) => return Err(SecretError::Unknown("token".to_owned()).into()),
+        };
+        let mut authorization = HeaderValue::from_str(&scheme).map_err(|_| JiraError::Token(name.clone()))?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            client: client(&HttpOptions {
+                timeout: limits.call,
+                route: Route::EnvironmentProxy,
+                ..HttpOptions::default()
+            })?,
+            issues: format!("{}/rest/api/{version}/issue/", url.trim_end_matches('/')),
+            authorization,
+            limits,
+        })
+    }
+
+    /// Looks an issue up. A key has letters, digits, `_` and `-` alone, which an address can carry as they are.
+    pub async fn issue(&self, key: &str) -> Answer {
+        let mut wait = Duration::from_secs(1);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (asked, why) = match self.once(key).await {
+                Called::Answered(answer) => return answer,
+                Called::Later(asked, why) => (asked, why),
+            };
+            let pause = asked.unwrap_or(wait);
+            if attempt >= self.limits.attempts || pause > self.limits.wait {
+                return Answer::Unavailable(why);
+            }
+            tokio::time::sleep(pause).await;
+            wait *= 2;
+        }
+    }
+
+    async fn once(&self, key: &str) -> Called {
+        let url = format!("{}{key}?fields=project,issuetype,status", self.issues);
+        let sent = self
+            .client
+            .get(url)
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header("accept", "application/json")
+            .send()
+            .await;
+        let response = match sent {
+            Ok(response) => response,
+            // A connection that hangs has taken its time already.
+            Err(why) if why.is_timeout() => return unavailable(cause(&why)),
+            Err(why) => return Called::Later(None, format!("JIRA does not answer: {}", cause(&why))),
+        };
+        let (status, wait, known) = (response.status(), asked_wait(&response), knows_us(&response));
+        let text = match body(response).await {
+            Ok(text) => text,
+            Err(why) => return Called::Later(None, format!("JIRA does not answer: {why}")),
+        };
+        match status {
+            StatusCode::OK => read(&text),
+            // Anybody who is not known is told that nothing is there.
+            StatusCode::NOT_FOUND if !known => {
+                unavailable("JIRA does not know who asks (it answers 404 as to anybody); look at the token".to_owned())
+            }
+            StatusCode::NOT_FOUND if said(&text).is_some() => Called::Answered(Answer::NotThere),
+            StatusCode::NOT_FOUND => unavailable(
+                "JIRA answers 404, and not in its own words; look at the address of the IssueTracker".to_owned(),
+            ),
+            StatusCode::TOO_MANY_REQUESTS => Called::Later(wait, words(status, &text)),
+            status if status.is_server_error() => Called::Later(wait, words(status, &text)),
+            status => unavailable(words(status, &text)),
+        }
+    }
+}
+
+fn unavailable(why: String) -> Called {
+    Called::Answered(Answer::Unavailable(why))
+}
+
+/// As seconds; JIRA gives no date there.
+fn asked_wait(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn knows_us(response: &Response) -> bool {
+    let headers = response.headers();
+    // It may come twice, once of each way in that was tried.
+    let mut reasons = headers.get_all(LOGIN_REASON).iter().peekable();
+    let refused = reasons.peek().is_some() && !reasons.any(|reason| reason == "OK");
+    !refused && headers.get(ACCOUNT).is_none_or(|account| account != "anonymous")
+}
+
+async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|why| cause(&why))? {
+        if bytes.len() + chunk.len() > MOST_BYTES {
+            return Err(format!("the answer has more than {} KiB", MOST_BYTES >> 10));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn read(text: &[u8]) -> Called {
+    match serde_json::from_slice::<Body>(text) {
+        Ok(Body { key, fields }) => Called::Answered(Answer::There(Issue::new(
+            &key,
+            &fields.project.key,
+            &fields.issuetype.name,
+            &fields.status.name,
+            Timestamp::now(),
+        ))),
+        // A login page comes with 200 as well.
+        Err(why) => unavailable(format!(
+            "what JIRA answers is no issue ({why}); look at the address and the token"
+        )),
+    }
+}
+
+/// JIRA's own words, if they are.
+fn said(text: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Errors {
+        error_messages: Vec<String>,
+    }
+    let Errors { error_messages } = serde_json::from_slice(text).ok()?;
+    let words: String = error_messages
+        .join(" ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MOST_SAID)
+        .collect();
+    (!words.is_empty()).then_some(words)
+}
+
+fn words(status: StatusCode, text: &[u8]) -> String {
+    let hint = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; look at the token, and whether its account may see the project"
+        }
+        status if status.is_redirection() => "; it asks for a login elsewhere: look at the address and the token",
+        _ => "",
+    };
+    let said = said(text).map_or_else(String::new, |said| format!(": {said}"));
+    format!("JIRA answers {status}{said}{hint}")
+}
