@@ -266,10 +266,9 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
 
 /// Asks the tracker about what was put off.
 async fn settled(trackers: &Trackers, policy: &Policy, checks: &[IssueCheck], commit: &str, proven: String) -> Found {
-    // A policy by which an issue was to be looked up names its tracker.
-    let tracker = policy.spec.message.issue.tracker.clone().unwrap_or_default();
+    let tracker = policy.spec.message.issue.tracker.as_deref().unwrap_or_default();
     let keys = issues::open(checks).flat_map(|check| check.keys.iter().cloned());
-    let answers = trackers.ask(&tracker, &keys.collect()).await;
+    let answers = trackers.ask(policy, &keys.collect()).await;
     for check in issues::open(checks) {
         let keys = check.keys.join(" or ");
         match issues::judge(policy, &check.keys, &answers) {

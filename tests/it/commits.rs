@@ -4,11 +4,13 @@
 mod clone;
 mod equal_verdicts;
 mod github;
+mod issues;
 mod messages;
 mod own_hooks;
 mod proof;
 mod pushes;
 mod refs;
+mod required;
 mod sandbox;
 
 use std::path::{Path, PathBuf};

@@ -316,7 +316,7 @@ impl Run<'_> {
             self.gap(format!("more than {MOST_ISSUES} issues were to be looked up"));
             named.truncate(MOST_ISSUES);
         }
-        let answers = self.means.trackers.ask(tracker, &issues::keys_of(&named)).await;
+        let answers = self.means.trackers.ask(policy, &issues::keys_of(&named)).await;
         for Named { commit, keys } in named {
             let result = issues::judge(policy, &keys, &answers);
             let found = |message: String, fix: &str| Finding {

@@ -123,6 +123,12 @@ pub fn judge(policy: &Policy, keys: &[String], answers: &BTreeMap<String, Answer
     }
 }
 
+/// Whether an issue is one that a commit may name.
+#[must_use]
+pub fn fits(policy: &Policy, issue: &Issue) -> bool {
+    why_not(policy, issue).is_none()
+}
+
 /// Why an issue that is there is not one that a commit may name.
 fn why_not(policy: &Policy, issue: &Issue) -> Option<String> {
     let IssueSpec { types, statuses, .. } = &policy.spec.message.issue;

@@ -266,3 +266,212 @@ fn words(status: StatusCode, text: &[u8]) -> String {
     let said = said(text).map_or_else(String::new, |said| format!(": {said}"));
     format!("JIRA answers {status}{said}{hint}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+    use wiremock::matchers::{header, method, path, query_param};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+    use crate::model::environment::SecretSource;
+    use crate::model::tracker::{JiraCloud, JiraDataCenter};
+
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Cloud,
+        DataCenter,
+    }
+
+    /// A JIRA at this address whose token is in a file.
+    fn jira(url: &str, kind: Kind, limits: Limits) -> (TempDir, Jira) {
+        let place = tempfile::tempdir().expect("a directory");
+        std::fs::write(place.path().join("token"), "s3cret\n").expect("written");
+        let source: SecretSource = serde_json::from_value(json!({"file": "token"})).expect("a source");
+        let token = || "jira".to_owned();
+        let user = || "bot@example.org".to_owned();
+        let spec = IssueTrackerSpec {
+            jira: tracker::Jira {
+                url: url.to_owned(),
+                cloud: match kind {
+                    Kind::Cloud => Some(JiraCloud {
+                        user: user(),
+                        token: token(),
+                    }),
+                    Kind::DataCenter => None,
+                },
+                data_center: match kind {
+                    Kind::Cloud => None,
+                    Kind::DataCenter => Some(JiraDataCenter { token: token() }),
+                },
+            },
+            secrets: BTreeMap::from([(token(), source)]),
+        };
+        let jira = Jira::new(&spec, place.path(), limits).expect("it can be asked");
+        (place, jira)
+    }
+
+    fn issue(key: &str) -> Value {
+        json!({"id": "10001", "key": key, "fields": {
+            "project": {"key": "ABC", "name": "A B C"}, "issuetype": {"name": "Bug", "subtask": false},
+            "status": {"name": "In Review", "statusCategory": {"key": "indeterminate"}}}})
+    }
+
+    fn hidden() -> Value {
+        json!({"errorMessages": ["Issue does not exist or you do not have permission to see it."], "errors": {}})
+    }
+
+    const QUICK: Limits = Limits {
+        call: Duration::from_secs(5),
+        wait: Duration::from_secs(2),
+        attempts: 2,
+    };
+
+    fn in_words(answer: &Answer) -> String {
+        match answer {
+            Answer::There(Issue {
+                key,
+                project,
+                kind,
+                status,
+                ..
+            }) => format!("{key} {project} {kind} {status}"),
+            Answer::NotThere => "not there".to_owned(),
+            Answer::Unavailable(why) => format!("unavailable: {why}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_kind_is_asked_by_its_own_version_and_in_its_own_way_of_saying_who_asks() {
+        for (kind, version, authorization) in [
+            (Kind::Cloud, 3, "Basic Ym90QGV4YW1wbGUub3JnOnMzY3JldA=="),
+            (Kind::DataCenter, 2, "Bearer s3cret"),
+        ] {
+            let server = MockServer::start().await;
+            Mock::given(method("GET"))
+                .and(path(format!("/jira/rest/api/{version}/issue/ABC-1")))
+                .and(query_param("fields", "project,issuetype,status"))
+                .and(header("authorization", authorization))
+                .respond_with(ResponseTemplate::new(200).set_body_json(issue("ABC-1")))
+                .mount(&server)
+                .await;
+            let (_place, jira) = jira(&format!("{}/jira/", server.uri()), kind, QUICK);
+            assert_eq!(in_words(&jira.issue("ABC-1").await), "ABC-1 ABC Bug In Review");
+            assert!(!format!("{jira:?}").contains("s3cret"), "{jira:?}");
+        }
+    }
+
+    /// What is said is told apart from what is not known: only JIRA's own word, to who is known to it, says that nothing is
+    /// there.
+    #[tokio::test]
+    async fn only_a_word_of_jiras_own_to_whom_it_knows_says_that_an_issue_is_not_there() {
+        let answer = |status: u16, body: Value| ResponseTemplate::new(status).set_body_json(body);
+        let refused = json!({"errorMessages": ["You are not logged in \u{1b}[31m"], "errors": {}});
+        let page = || ResponseTemplate::new(200).set_body_string("<html>log in</html>");
+        for (what, response, expected) in [
+            ("hidden", answer(404, hidden()), "not there"),
+            (
+                "hidden from who is known",
+                answer(404, hidden())
+                    .insert_header(LOGIN_REASON, "OK")
+                    .insert_header(ACCOUNT, "bot"),
+                "not there",
+            ),
+            (
+                "a token that has ended",
+                answer(404, hidden()).insert_header(LOGIN_REASON, "AUTHENTICATED_FAILED"),
+                "unavailable: JIRA does not know who asks",
+            ),
+            (
+                "anonymous",
+                answer(404, hidden()).insert_header(ACCOUNT, "anonymous"),
+                "unavailable: JIRA does not know who asks",
+            ),
+            (
+                "another server",
+                ResponseTemplate::new(404).set_body_string("<h1>Not Found</h1>"),
+                "unavailable: JIRA answers 404, and not in its own words",
+            ),
+            (
+                "401",
+                answer(401, refused),
+                "unavailable: JIRA answers 401 Unauthorized: You are not logged in [31m; look at the token",
+            ),
+            (
+                "403",
+                ResponseTemplate::new(403),
+                "unavailable: JIRA answers 403 Forbidden; look at the token",
+            ),
+            (
+                "a login page elsewhere",
+                ResponseTemplate::new(302).insert_header("location", "/login"),
+                "unavailable: JIRA answers 302 Found; it asks for a login elsewhere",
+            ),
+            ("a login page", page(), "unavailable: what JIRA answers is no issue"),
+            (
+                "another form",
+                answer(200, json!({"key": "ABC-1"})),
+                "unavailable: what JIRA answers is no issue",
+            ),
+            (
+                "a flood",
+                ResponseTemplate::new(200).set_body_string("x".repeat(MOST_BYTES + 1)),
+                "unavailable: JIRA does not answer: the answer has more than 64 KiB",
+            ),
+            (
+                "503",
+                answer(503, json!({})),
+                "unavailable: JIRA answers 503 Service Unavailable",
+            ),
+            (
+                "asked for more patience than we have",
+                ResponseTemplate::new(429).insert_header("retry-after", "3600"),
+                "unavailable: JIRA answers 429 Too Many Requests",
+            ),
+        ] {
+            let server = MockServer::start().await;
+            Mock::given(method("GET")).respond_with(response).mount(&server).await;
+            let (_place, jira) = jira(&server.uri(), Kind::DataCenter, QUICK);
+            let said = in_words(&jira.issue("ABC-1").await);
+            assert!(said.starts_with(expected), "{what}: {said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_patience_gets_it() {
+        let server = MockServer::start().await;
+        Mock::given(method("GET"))
+            .respond_with(ResponseTemplate::new(429).insert_header("retry-after", "0"))
+            .up_to_n_times(1)
+            .mount(&server)
+            .await;
+        Mock::given(method("GET"))
+            .respond_with(ResponseTemplate::new(200).set_body_json(issue("ABC-1")))
+            .mount(&server)
+            .await;
+        let (_place, jira) = jira(&server.uri(), Kind::Cloud, QUICK);
+        assert_eq!(in_words(&jira.issue("ABC-1").await), "ABC-1 ABC Bug In Review");
+    }
+
+    #[tokio::test]
+    async fn a_jira_that_hangs_or_is_gone_is_not_waited_for() {
+        // It takes the connection, and says nothing.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let call = Duration::from_millis(50);
+        let (_place, hung) = jira(&url, Kind::Cloud, Limits { call, ..QUICK });
+        let said = in_words(&hung.issue("ABC-1").await);
+        assert!(said.starts_with("unavailable: timed out"), "{said}");
+        drop(listener);
+        let attempts = 1;
+        let (_place, gone) = jira(&url, Kind::Cloud, Limits { attempts, ..QUICK });
+        let said = in_words(&gone.issue("ABC-1").await);
+        assert!(
+            said.starts_with("unavailable: JIRA does not answer: no connection"),
+            "{said}"
+        );
+    }
+}

@@ -17,6 +17,7 @@ use serde_json::json;
 pub use issues::{Answer, Issue, IssueCheck, IssueResult, Named};
 
 use self::jira::{Jira, Limits};
+use super::policy::Policy;
 use crate::home::Home;
 use crate::model::tracker::IssueTrackerSpec;
 use crate::store::{Expect, Resource, Store as _, StoreError};
@@ -57,10 +58,12 @@ impl Trackers {
         }
     }
 
-    /// What a tracker says of these issues; each of them has an answer, though it be that there was none.
-    pub async fn ask(&self, tracker: &str, keys: &BTreeSet<String>) -> BTreeMap<String, Answer> {
+    /// What the policy's tracker says of these issues; each of them has an answer, though it be that there was none.
+    pub async fn ask(&self, policy: &Policy, keys: &BTreeSet<String>) -> BTreeMap<String, Answer> {
         let now = Timestamp::now();
-        let mut answers = self.remembered(tracker, keys, now);
+        // A policy by which issues are looked up names their tracker.
+        let tracker = policy.spec.message.issue.tracker.as_deref().unwrap_or_default();
+        let mut answers = self.remembered(policy, tracker, keys, now);
         let open: Vec<&String> = keys.iter().filter(|key| !answers.contains_key(*key)).collect();
         let jira = match self.jira(tracker) {
             Ok(jira) => jira,
@@ -104,14 +107,22 @@ impl Trackers {
         Jira::new(spec, &self.workspace, self.limits).map_err(|why| why.to_string())
     }
 
-    /// What was answered lately. A memory that cannot be read is none.
-    fn remembered(&self, tracker: &str, keys: &BTreeSet<String>, now: Timestamp) -> BTreeMap<String, Answer> {
+    /// What was answered lately and is as the policy asks; what is not may have been mended since. A memory that cannot be read
+    /// is none.
+    fn remembered(
+        &self,
+        policy: &Policy,
+        tracker: &str,
+        keys: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> BTreeMap<String, Answer> {
         let read = |key: &String| {
             let kept = self.home.store().resource(KIND, &record(tracker, key)).ok()??;
             let issue: Issue = kept.status_as().ok()?;
             let age = now.duration_since(issue.as_of);
             let fresh = age >= SignedDuration::ZERO && age < FRESH;
-            fresh.then(|| (key.clone(), Answer::There(issue)))
+            let counts = fresh && issues::fits(policy, &issue);
+            counts.then(|| (key.clone(), Answer::There(issue)))
         };
         keys.iter().filter_map(read).collect()
     }

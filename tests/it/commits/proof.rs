@@ -610,11 +610,18 @@ fn a_build_whose_files_are_a_proven_commits_has_its_hooks_passed() {
         build.spec.commit.as_ref().map(|c| c.commit.as_str()),
         Some(commit.as_str())
     );
+    workspace.expect(
+        "web-1",
+        "False",
+        "NotOnProtectedBranch",
+        "is not on the protected branch refs/heads/main",
+    );
+    workspace.clone().sh("git push -q origin topic:main");
     workspace.expect("web-1", "Unknown", "NotAttested", "nothing is attested of commit");
     let before = workspace.condition("web-1")["lastTransitionTime"].clone();
-    workspace.clone().sh(
-        "$STAGEGATE attest key create 2>/dev/null; $STAGEGATE check --range origin/main..topic --attest 2>/dev/null",
-    );
+    workspace
+        .clone()
+        .sh("$STAGEGATE attest key create 2>/dev/null; $STAGEGATE check --range topic~..topic --attest 2>/dev/null");
     workspace.expect("web-1", "True", "Attested", "every file is commit");
     let proven = workspace.condition("web-1")["lastTransitionTime"].clone();
     assert_ne!(proven, before);
