@@ -193,11 +193,12 @@ fn sign(repository: &Repository, base: &Base, range: &str) -> anyhow::Result<Sig
     Ok(signed)
 }
 
-/// A check of one commit by itself. Hooks that no native rule stands for need their own run, and without it nothing is proven.
+/// A check of one commit by itself, with every file that it has. Hooks that no native rule stands for need their own run, and without it nothing is proven.
 fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyhow::Result<Verdict> {
     let started_at = Timestamp::now();
     let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
     examiner.commit(id, branch, &Identity::Unknown)?;
+    examiner.all_files_of(id)?;
     let Report { findings, issues, .. } = examiner.report();
     // Nobody's machine asks a tracker: what has to be looked up is looked up before the commit is built upon.
     let issues = match base.policy.level(Rule::Issue) {

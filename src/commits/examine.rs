@@ -221,6 +221,31 @@ impl<'a> Examiner<'a> {
         })
     }
 
+    /// Looks at every file that a commit has, whoever brought it, but for those that are as they were in the commit that the
+    /// policy spares: who may go round the check of a push has perhaps done so.
+    ///
+    /// # Errors
+    /// git could not be read, or there is too much.
+    pub fn all_files_of(&mut self, id: Oid) -> Result<(), Cut> {
+        let repository = self.repository;
+        let since = self.policy.spec.since.as_deref();
+        let since = since.and_then(|name| repository.known_commit(name));
+        let spared: HashSet<Change> = match since {
+            Some(since) => repository
+                .files_of_tree(repository.tree_of(since)?)?
+                .into_iter()
+                .collect(),
+            None => HashSet::new(),
+        };
+        let name = short(id);
+        for change in repository.files_of_tree(repository.tree_of(id)?)? {
+            if !spared.contains(&change) {
+                self.file(Some(&name), &change)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at a commit's files and for secrets in its message, but not at how the message is written.
     ///
     /// # Errors

@@ -319,4 +319,13 @@ mod tests {
         let names: std::collections::BTreeSet<_> = Rule::ALL.iter().map(|r| r.name()).collect();
         assert_eq!(names.len(), Rule::ALL.len());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_name_is_made_of_it_is_shown_in_one_harmless_line(name: Vec<u8>, text: String) {
+            for shown in [shown(&name), shown(text.as_bytes()), plain(&text)] {
+                proptest::prop_assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)), "{shown:?}");
+            }
+        }
+    }
 }

@@ -121,6 +121,7 @@ async fn healthz(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::runs::{RunAsk, RunKey};
 
     fn home() -> (tempfile::TempDir, Home) {
         let directory = tempfile::tempdir().expect("a directory");
@@ -136,6 +137,33 @@ mod tests {
         let (status, body) = health.look().await;
         assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("ok")));
         assert_eq!(body["driving"]["staging"], "server-2-abcd");
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_run_and_for_how_long_is_seen() {
+        let (_directory, home) = home();
+        let health = Health::new(home.clone());
+        let (_, body) = health.look().await;
+        assert_eq!(body["hookRuns"], json!({"waiting": 0, "oldestSeconds": null}));
+        let ask = |commit: &str| RunAsk {
+            key: RunKey {
+                repository: "/r".to_owned(),
+                commit: commit.to_owned(),
+                policy: "p".to_owned(),
+                engine: "1".to_owned(),
+            },
+            reference: None,
+            base_branch: None,
+            base_tip: None,
+        };
+        for (commit, minutes) in [("a", 5), ("b", 2)] {
+            let at = Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
+            home.store().enqueue_run(&ask(commit), at).expect("queued");
+        }
+        let (_, body) = health.look().await;
+        assert_eq!(body["hookRuns"]["waiting"], 2);
+        let oldest = body["hookRuns"]["oldestSeconds"].as_i64().expect("a number");
+        assert!((300..400).contains(&oldest), "{body}");
     }
 
     #[tokio::test]

@@ -41,6 +41,7 @@ fn pure_rooms_touch_nothing_outside() {
             "src/commits/proof/judge.rs",
             "src/commits/proof/statement.rs",
             "src/commits/proof/verdict.rs",
+            "src/commits/tracker/issues.rs",
         ],
         &[
             "tokio",

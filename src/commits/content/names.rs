@@ -107,4 +107,21 @@ mod tests {
         assert_eq!(met[&b"readme"[..]], b"README");
         assert_eq!(met[&b"README"[..]], b"readme");
     }
+
+    proptest::proptest! {
+        /// However it is written that a file system takes for `.git`, and wherever it stands.
+        #[test]
+        fn nothing_that_a_file_system_takes_for_git_gets_by(
+            before in "([a-z]{1,5}/){0,2}",
+            capitals: [bool; 3],
+            ignored in proptest::sample::select(vec!["", "\u{200c}", "\u{202e}", "\u{feff}"]),
+            end in "[ .]{0,3}(:[a-z]{0,4})?(/[a-z]{1,5})?",
+        ) {
+            let letters = "git".chars().zip(capitals);
+            let git: String = letters.map(|(c, capital)| if capital { c.to_ascii_uppercase() } else { c }).collect();
+            let path = format!("{before}.{ignored}{git}{end}");
+            let hits = check(&Policy::built_in(), &File::new(path.as_bytes(), Mode::Regular, b""));
+            proptest::prop_assert!(!hits.is_empty(), "{path:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What one head of a repository at GitHub comes to, by the policy of its base.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use git2::Oid;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use crate::commits::base::{Base, BaseError};
 use crate::commits::examine::{Bounds, Cut, Examiner};
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, Outcome, Subject, Verdict};
-use crate::commits::repository::{Change, Repository, RepositoryError};
+use crate::commits::repository::{Repository, RepositoryError};
 use crate::commits::sandbox::Looked;
 use crate::model::values::Digest;
 
@@ -164,17 +164,7 @@ fn look_at(
         examiner.commit(id, Branch::Protected, &identity)?;
     }
     if head.is_tip() {
-        let spared: HashSet<Change> = match since(repository, base) {
-            Some(since) => repository
-                .files_of_tree(repository.tree_of(since)?)?
-                .into_iter()
-                .collect(),
-            None => HashSet::new(),
-        };
-        let files = repository.files_of_tree(repository.tree_of(id)?)?;
-        for change in files.iter().filter(|change| !spared.contains(*change)) {
-            examiner.file(None, change)?;
-        }
+        examiner.all_files_of(id)?;
     }
     if let Some(title) = &head.title {
         let facts = Facts {

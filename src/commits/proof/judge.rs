@@ -314,6 +314,7 @@ fn what_is_missing(verdict: &Verdict, question: &Question) -> Vec<Lack> {
 mod tests {
     use super::*;
     use crate::commits::proof::tests::{pair, verdict};
+    use crate::commits::tracker::{Issue, IssueCheck, IssueResult};
 
     fn question() -> Question {
         let Verdict { subject, policy, .. } = verdict();
@@ -331,6 +332,24 @@ mod tests {
     fn signed(seed: u8, verdict: &Verdict) -> Envelope {
         let (pair, public) = pair(seed);
         Envelope::sign(statement::write(verdict).expect("written"), &pair, &public)
+    }
+
+    fn unasked() -> IssueCheck {
+        IssueCheck {
+            commit: "c".to_owned(),
+            keys: vec!["ABC-1".to_owned()],
+            result: IssueResult::Unavailable {
+                why: "it is down".to_owned(),
+            },
+        }
+    }
+
+    fn right() -> IssueCheck {
+        let issue = Issue::new("ABC-1", "ABC", "Bug", "Open", Timestamp::UNIX_EPOCH);
+        IssueCheck {
+            result: IssueResult::Right { issue },
+            ..unasked()
+        }
     }
 
     fn own(seed: u8, standing: Standing) -> Keyring {
@@ -371,7 +390,7 @@ mod tests {
     #[test]
     fn everything_that_differs_is_a_lack() {
         type Change = fn(&mut Question, &mut Verdict);
-        let rows: [(&[&str], Change); 9] = [
+        let rows: [(&[&str], Change); 11] = [
             (&["OtherSubject"], |q, _| q.subject.repository = "other".to_owned()),
             (&["OtherSubject"], |q, _| q.subject.commit = "3".repeat(40)),
             (&["OtherSubject"], |q, _| q.subject.tree = "3".repeat(40)),
@@ -384,6 +403,8 @@ mod tests {
                     why: "no sandbox".to_owned(),
                 }
             }),
+            (&["IssuesDeferred"], |_, v| v.issues = vec![unasked(), right()]),
+            (&[], |_, v| v.issues = vec![right()]),
             (&["OtherSubject", "OtherPolicy", "HooksFailed"], |q, v| {
                 q.subject.commit = "3".repeat(40);
                 q.policy = Digest::of(b"other");

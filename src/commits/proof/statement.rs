@@ -313,6 +313,8 @@ mod tests {
             changed(|v| v["predicate"]["hooks"][0]["passed"] = json!("No")),
             "its outcome is",
         );
+        let wrong = json!([{"commit": "c", "keys": ["ABC-1"], "result": {"result": "Wrong", "why": "x"}}]);
+        is(changed(|v| v["predicate"]["issues"] = wrong), "`ABC-1 is wrong`");
         is(
             changed(|v| v["predicate"]["startedAt"] = json!("2026-11-02T10:00:00Z")),
             "its time is",

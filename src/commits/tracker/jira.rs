@@ -474,4 +474,14 @@ mod tests {
             "{said}"
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_an_issue_or_is_none(bytes: Vec<u8>, key: String, name: String) {
+            let body = json!({"key": key, "fields": {"project": {"key": key}, "issuetype": {"name": name}, "status": {"name": name}}});
+            for bytes in [bytes.as_slice(), body.to_string().as_bytes()] {
+                let _ = (read(bytes), said(bytes));
+            }
+        }
+    }
 }

@@ -168,11 +168,17 @@ fn what_was_merged_round_the_check_is_not_upgraded_to() {
     protected.sh("cd clone; cp ../workspace/builds/bad/answer .; git add .; git commit -qm 'Its answer'; git tag -f vbad >/dev/null; git push -qf origin main vbad");
     let said = protected.upgrade("bad");
     refused(&said, &["NotAttested"]);
-    let commit = protected.sh("git -C clone rev-parse vbad~");
+    // The commit itself changes another file, and is held against what it has.
+    let commit = protected.sh("git -C clone rev-parse vbad");
     let repository = system.path("server.git").display().to_string();
-    system
+    let verdict = system
         .run(&["verdict", "run", &commit, "--repository", &repository])
         .expect_code(6);
+    assert!(verdict.out.contains("page:1 trailing-whitespace"), "{verdict:?}");
+    refused(
+        &protected.upgrade("bad"),
+        &["False (HooksFailed)", "mend it in a new commit"],
+    );
 }
 
 /// What could not be looked up when the commit was checked is looked up before the upgrade.
@@ -240,6 +246,7 @@ fn an_issue_that_was_put_off_is_looked_up_before_an_upgrade() {
         &protected.plan("2"),
         &["False (IssueWrong)", "ABC-7 is in status `Done`, and not Open"],
     );
+    refused(&protected.upgrade("2"), &["False (IssueWrong)"]);
     assert!(
         system
             .run(&["build", "show", "web-2"])

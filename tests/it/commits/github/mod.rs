@@ -11,7 +11,7 @@ use ring::hmac;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use self::server::{APP, GitHub, INSTALLATION, Memory, Pull, REPOSITORY};
+use self::server::{APP, GitHub, INSTALLATION, Made, Memory, Pull, REPOSITORY};
 use super::{HEAD, Place, Said};
 use crate::fetched::{npm, python_with_jsonschema};
 use crate::trivial::Running;
@@ -110,6 +110,7 @@ impl Hosted {
                 head: head.clone(),
                 base: base.to_owned(),
                 title: title.to_owned(),
+                user: "developer",
             });
         });
         head
@@ -420,6 +421,151 @@ fn the_bases_own_hooks_run_over_a_head() {
     let run = hosted.github.memory(|m| m.check(&bad).cloned()).expect("made");
     assert!(run["output"]["summary"].to_string().contains("no-foo"), "{run:#}");
     drop(server);
+}
+
+/// T76: GitHub has to say that the App made it, by GitHub's own signature; what is typed, and who else signs, is no matter.
+#[test]
+fn a_bot_is_exempt_by_its_apps_id_as_github_vouches_for_it() {
+    let hosted = Hosted::new(As::App);
+    let spec = "{message: {issueKeys: {mode: MANDATORY, projects: [ABC]}}, exempt: {apps: [29110]}}";
+    hosted.clone.write("hooks/policy.yaml", format!("{HEAD}spec: {spec}\n"));
+    let key = hosted.path("signer");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.expect("ssh-keygen runs").success());
+    hosted
+        .clone
+        .sh("git commit -qam 'ABC-1: Ask for keys'; git push -q origin main main:release");
+    hosted.github.memory(|m| {
+        m.apps.insert("dependabot", 29110);
+        m.apps.insert("other", 7);
+    });
+    let signed = |file: &str| {
+        format!(
+            "echo x >{file}; git add {file}; git -c gpg.format=ssh -c user.signingkey='{}' \
+             -c user.name='dependabot[bot]' commit -q -S -m 'Bump {file}' -m 'Signed-off-by: dependabot[bot]'",
+            key.display()
+        )
+    };
+    let plain = "echo x >p; git add p; git -c user.name='dependabot[bot]' commit -qm 'Bump p'".to_owned();
+    let made = |author, committer, verified| {
+        Some(Made {
+            author,
+            committer,
+            verified,
+        })
+    };
+    let bot = "dependabot[bot]";
+    let rows = [
+        ("the App", signed("a"), made(bot, "web-flow", true), bot, "success"),
+        ("not signed", plain, made(bot, "web-flow", true), bot, "failure"),
+        ("signed by somebody", signed("c"), made(bot, bot, true), bot, "failure"),
+        (
+            "a bad signature",
+            signed("d"),
+            made(bot, "web-flow", false),
+            bot,
+            "failure",
+        ),
+        (
+            "a person",
+            signed("e"),
+            made("developer", "web-flow", true),
+            bot,
+            "failure",
+        ),
+        (
+            "another App",
+            signed("f"),
+            made("other[bot]", "web-flow", true),
+            bot,
+            "failure",
+        ),
+        ("unknown to GitHub", signed("g"), None, bot, "failure"),
+        (
+            "a person's pull request",
+            signed("h"),
+            made(bot, "web-flow", true),
+            "developer",
+            "failure",
+        ),
+    ];
+    let mut heads = Vec::new();
+    for (number, (_, script, made, user, _)) in (1..).zip(&rows) {
+        let head = hosted.propose(number, "main", "Bump it", script);
+        hosted.github.memory(|m| {
+            m.pulls.last_mut().expect("just made").user = user;
+            m.made.extend(made.clone().map(|made| (head.clone(), made)));
+        });
+        heads.push(head);
+    }
+    let (server, _) = hosted.serve();
+    for ((case, .., expected), head) in rows.iter().zip(&heads) {
+        assert_eq!(hosted.ended(head), *expected, "{case}");
+    }
+    drop(server);
+    // Content holds for all.
+    let bad = hosted.propose(
+        9,
+        "main",
+        "ABC-1 x",
+        &format!("echo \"$KEY\" >k; git add k; {}", signed("i")),
+    );
+    hosted.github.memory(|m| {
+        m.made.insert(bad.clone(), made(bot, "web-flow", true).expect("made"));
+    });
+    let (server, _) = hosted.serve();
+    assert_eq!(hosted.ended(&bad), "failure");
+    drop(server);
+}
+
+/// T64: a branch that was brought on by who may go round the check is told of, and what it got is held against what comes after
+/// it, too.
+#[test]
+fn what_was_merged_round_the_check_is_told_of_and_held_against_what_follows() {
+    let hosted = Hosted::new(As::App);
+    let spec = "{message: {issueKeys: {mode: MANDATORY, projects: [ABC]}}}";
+    hosted.clone.write("hooks/policy.yaml", format!("{HEAD}spec: {spec}\n"));
+    hosted
+        .clone
+        .sh("git commit -qam 'ABC-1: Ask for keys'; git push -q origin main main:release");
+    let before = hosted.clone.sh("git rev-parse HEAD");
+    let command = hosted.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut server = Running::new(command, &["serve"]);
+    let line = server.until("/healthz");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let address = address.expect("an address").to_owned();
+    assert_eq!(hosted.ended(&before), "success");
+    // Its files are right, and so are those of the next; what its message lacks it lacks for ever.
+    let bypass = |script: &str| {
+        hosted
+            .clone
+            .sh(&format!("git checkout -q main; {script}; git push -q origin main"));
+        let body = about(&json!({"ref": "refs/heads/main"}));
+        assert_eq!(deliver(&address, "push", &signed(&body), &body), 202);
+        hosted.clone.sh("git rev-parse HEAD")
+    };
+    let merged = bypass("echo f >f; git add f; git commit -qm 'No key'");
+    assert_eq!(hosted.ended(&merged), "failure");
+    let next = bypass("echo g >g; git add g; git commit -qm 'ABC-2: g'");
+    assert_eq!(hosted.ended(&next), "failure");
+    // An owner takes it over into history, on record.
+    let spared = format!("{{since: {next}, message: {{issueKeys: {{mode: MANDATORY, projects: [ABC]}}}}}}");
+    hosted
+        .clone
+        .write("hooks/policy.yaml", format!("{HEAD}spec: {spared}\n"));
+    let spared = bypass("git commit -qam 'ABC-3: Spare what was let in'");
+    assert_eq!(hosted.ended(&spared), "success");
+    server.signal(Signal::TERM);
+    let said = server.end();
+    let alerts: Vec<&str> = said.out.lines().filter(|line| line.starts_with("ALERT: ")).collect();
+    assert_eq!(alerts.len(), 2, "{said:?}");
+    assert!(
+        alerts[0].contains(&merged) && alerts[0].contains("is the tip of main of atlas/server"),
+        "{said:?}"
+    );
 }
 
 #[test]

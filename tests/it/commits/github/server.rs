@@ -43,6 +43,24 @@ pub struct Memory {
     pub tokens: u64,
     /// Tokens up to this have ended.
     pub ended_tokens: u64,
+    /// Apps by their names.
+    pub apps: BTreeMap<&'static str, u64>,
+    /// Who made a commit, as GitHub sees it.
+    pub made: BTreeMap<String, Made>,
+}
+
+/// The login of a commit's author and of its committer, and whether GitHub finds the signature good.
+#[derive(Clone)]
+pub struct Made {
+    pub author: &'static str,
+    pub committer: &'static str,
+    pub verified: bool,
+}
+
+/// An account as GitHub shows it: those of Apps end in `[bot]`, and nobody else's can.
+fn account(login: &str) -> Value {
+    let kind = if login.ends_with("[bot]") { "Bot" } else { "User" };
+    json!({"login": login, "id": 1, "type": kind})
 }
 
 #[derive(Clone)]
@@ -51,6 +69,8 @@ pub struct Pull {
     pub head: String,
     pub base: String,
     pub title: String,
+    /// Who opened it.
+    pub user: &'static str,
 }
 
 impl Memory {
@@ -213,6 +233,12 @@ impl Inside {
         if !memory.is_token(&token) {
             return date(said(401, &json!({"message": "Bad credentials"})));
         }
+        if let Some(name) = path.strip_prefix("/apps/") {
+            return date(match memory.apps.get(name) {
+                Some(id) => said(200, &json!({"id": id, "slug": name})),
+                None => said(404, &json!({"message": "Not Found"})),
+            });
+        }
         let Some(rest) = path.strip_prefix(&format!("/repos/{REPOSITORY}/")) else {
             return date(said(404, &json!({"message": "Not Found"})));
         };
@@ -246,7 +272,7 @@ impl Inside {
                     .skip((page - 1) * 100)
                     .take(100)
                     .map(|p| {
-                        json!({"number": p.number, "title": p.title, "state": "open",
+                        json!({"number": p.number, "title": p.title, "state": "open", "user": account(p.user),
                             "head": {"sha": p.head, "ref": "topic"}, "base": {"sha": "0", "ref": p.base}})
                     })
                     .collect();
@@ -261,6 +287,18 @@ impl Inside {
                 memory.check_runs.push(run.clone());
                 memory.updates.push((id, run.clone()));
                 said(201, &run)
+            }
+            ("GET", ["commits", sha]) => {
+                memory.note(method, "/repos/{owner}/{repo}/commits/{ref}", &value);
+                let Some(made) = memory.made.get(*sha).cloned() else {
+                    return said(422, &json!({"message": format!("No commit found for SHA: {sha}")}));
+                };
+                let reason = if made.verified { "valid" } else { "unknown_key" };
+                said(
+                    200,
+                    &json!({"sha": sha, "author": account(made.author), "committer": account(made.committer),
+                        "commit": {"verification": {"verified": made.verified, "reason": reason}}}),
+                )
             }
             ("GET", ["commits", sha, "check-runs"]) => {
                 let runs: Vec<&Value> = memory.check_runs.iter().filter(|r| r["head_sha"] == *sha).collect();
