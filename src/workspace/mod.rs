@@ -174,6 +174,10 @@ impl Workspace {
     ///
     /// # Errors
     /// Everything that is wrong with them.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method is of one lifetime, and the closure of any"
+    )]
     pub fn repositories(&self) -> Result<Vec<(String, RepositorySpec)>, WorkspaceError> {
         self.of_hooks("Repository", |resources, document| resources.repository(document))
     }
@@ -182,6 +186,10 @@ impl Workspace {
     ///
     /// # Errors
     /// Everything that is wrong with them.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method is of one lifetime, and the closure of any"
+    )]
     pub fn trackers(&self) -> Result<Vec<(String, IssueTrackerSpec)>, WorkspaceError> {
         self.of_hooks("IssueTracker", |resources, document| resources.tracker(document))
     }

@@ -48,9 +48,9 @@ pub struct Known {
     pub passed_tip: Option<Oid>,
 }
 
-/// Looks at every commit that the head would bring to its base, and at the title that a squash would make of them. Of the tip of
-/// a branch it looks at all files, but for those that the policy spares, and at every commit since the last tip that passed, for
-/// who may go round the check has perhaps done so; where no tip has passed yet, at the tip's own.
+/// Looks at every commit that the head would bring to its base, at all files that it has but for those that the policy spares,
+/// and at the title that a squash would make of its commits. Of the tip of a branch it looks at every commit since the last tip
+/// that passed, for who may go round the check has perhaps done so; where no tip has passed yet, at the tip's own.
 ///
 /// # Errors
 /// It is not in our copy.
@@ -163,9 +163,7 @@ fn look_at(
         let identity = identity(known.made_by_apps.get(&id).copied());
         examiner.commit(id, Branch::Protected, &identity)?;
     }
-    if head.is_tip() {
-        examiner.all_files_of(id)?;
-    }
+    examiner.all_files_of(id)?;
     if let Some(title) = &head.title {
         let facts = Facts {
             parents: Some(1),

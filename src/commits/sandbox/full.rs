@@ -334,7 +334,6 @@ impl Run<'_> {
                 fix: fix.to_owned(),
             };
             match (&result, level, spec.unavailable) {
-                (IssueResult::Right { .. }, ..) => {}
                 (IssueResult::Wrong { why }, ..) => {
                     let fix = "name an issue that is what the policy asks, or bring the issue there";
                     self.examiner.found(found(format!("{tracker}: {why}"), fix));
@@ -350,7 +349,8 @@ impl Run<'_> {
                         keys.join(" or ")
                     ));
                 }
-                (IssueResult::Unavailable { .. }, Level::Refused, Unavailable::Defer) => {}
+                (IssueResult::Right { .. }, ..)
+                | (IssueResult::Unavailable { .. }, Level::Refused, Unavailable::Defer) => {}
             }
             if level == Level::Refused {
                 self.issues.push(IssueCheck { commit, keys, result });

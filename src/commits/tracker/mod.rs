@@ -77,6 +77,7 @@ impl Trackers {
         };
         let until = tokio::time::Instant::now() + WHOLE;
         let mut silent: Option<String> = None;
+        let before = answers.len();
         for (nth, key) in open.into_iter().enumerate() {
             let answer = if let Some(why) = &silent {
                 Answer::Unavailable(why.clone())
@@ -95,6 +96,11 @@ impl Trackers {
                 Answer::Unavailable(why) => silent = Some(why.clone()),
             }
             answers.insert(key.clone(), answer);
+        }
+        if answers.len() > before
+            && let Err(why) = self.forget()
+        {
+            tracing::warn!(%why, "old answers of trackers were not cleared away");
         }
         answers
     }
@@ -133,8 +139,7 @@ impl Trackers {
         let spec = json!({"tracker": tracker, "key": key});
         let kept = store
             .put_resource(KIND, &name, &spec, Expect::Anything, now)
-            .and_then(|_| store.put_status(KIND, &name, &json!(issue), Expect::Anything, now))
-            .and_then(|_| self.forget());
+            .and_then(|_| store.put_status(KIND, &name, &json!(issue), Expect::Anything, now));
         if let Err(why) = kept {
             tracing::warn!(%why, key, "what the tracker said is not remembered");
         }

@@ -237,19 +237,24 @@ impl Checker<'_> {
         let path = below(at, &[key("rollout"), key("requires")]);
         for (i, requirement) in component.rollout.requires.iter().enumerate() {
             let Requirement::HooksPassed = requirement;
-            let (message, hint) = match (&component.commits, &component.source) {
-                (None, _) => (
-                    format!(
-                        "`{}` requires HooksPassed, and nothing says which commits its builds are",
-                        component.name
-                    ),
+            let name = &component.name;
+            let (message, hint) = if component.commits.is_none() {
+                (
+                    format!("`{name}` requires HooksPassed, and nothing says which commits its builds are"),
                     "add `commits` with the repository and what names a version's commit there",
-                ),
-                (Some(_), Some(BuildSource::PackageIndex(_))) => (
-                    format!("no build of `{}` can have HooksPassed", component.name),
+                )
+            } else if let Some(BuildSource::PackageIndex(_)) = component.source {
+                (
+                    format!("no build of `{name}` can have HooksPassed"),
                     "files of a package index cannot be compared with a commit's; take builds from a directory",
-                ),
-                (Some(_), Some(BuildSource::Directory(_)) | None) => continue,
+                )
+            } else if component.actions.prepare.is_some() {
+                (
+                    format!("no build of `{name}` can have HooksPassed: `prepare` makes something else of its files"),
+                    "what nodes get is compared with the commit; prepare it in `install`, on the node",
+                )
+            } else {
+                continue;
             };
             self.say(&below(&path, &[Step::Index(i)]), message, Some(hint.to_owned()));
         }

@@ -258,3 +258,36 @@ fn an_issue_that_was_put_off_is_looked_up_before_an_upgrade() {
     let shown = system.run(&["build", "show", "web-2"]).expect_code(0);
     assert!(shown.out.contains("its was asked about its issues since"), "{shown:?}");
 }
+
+#[test]
+fn what_no_build_can_have_is_not_required() {
+    let protected = Protected::new();
+    let system = &protected.system;
+    let file = system.path("workspace/environments/small.yaml");
+    let sound = std::fs::read_to_string(&file).expect("written");
+    let commits = sound.lines().find(|line| line.contains("commits:")).expect("stated");
+    system.run(&["lint"]).expect_code(0);
+    for (from, to, words) in [
+        (commits, "", "nothing says which commits its builds are"),
+        (
+            "source: {directory: builds}",
+            "source: {packageIndex: {package: web, python: python3}}",
+            "files of a package index cannot be compared",
+        ),
+        (
+            "install: {template: install.sh}",
+            "install: {template: install.sh}\n        prepare: {template: install.sh}",
+            "`prepare` makes something else of its files",
+        ),
+        ("[HooksPassed]", "[HookPassed]", "HooksPassed"),
+    ] {
+        assert!(sound.contains(from), "{from}");
+        std::fs::write(&file, sound.replacen(from, to, 1)).expect("written");
+        let said = system.run(&["lint"]).expect_code(2);
+        assert!(
+            said.err.contains(words) && said.err.contains("small.yaml:"),
+            "{words}: {said:?}"
+        );
+    }
+    std::fs::write(&file, sound).expect("written");
+}

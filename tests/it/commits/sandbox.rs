@@ -115,7 +115,7 @@ fn running(word: &str) -> usize {
         .count()
 }
 
-/// Waits until no process has this word: what ends with a server that is killed does so just after it.
+/// Waits until no process has this word: what ends with a server, or a namespace, that is killed does so just after it.
 fn gone(word: &str) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while running(word) > 0 {
@@ -316,7 +316,8 @@ fn a_fork_bomb_ends_with_its_sandbox() {
         "Failed",
         &["hook hostile"],
     );
-    assert_eq!(running("1000049"), 0);
+    // The kernel ends them with their namespace, hundreds of them one after the other.
+    gone("1000049");
 }
 
 /// T50.

@@ -560,7 +560,7 @@ fn what_was_merged_round_the_check_is_told_of_and_held_against_what_follows() {
     assert_eq!(hosted.ended(&spared), "success");
     server.signal(Signal::TERM);
     let said = server.end();
-    let alerts: Vec<&str> = said.out.lines().filter(|line| line.starts_with("ALERT: ")).collect();
+    let alerts: Vec<&str> = said.err.lines().filter(|line| line.starts_with("ALERT: ")).collect();
     assert_eq!(alerts.len(), 2, "{said:?}");
     assert!(
         alerts[0].contains(&merged) && alerts[0].contains("is the tip of main of atlas/server"),
