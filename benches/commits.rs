@@ -228,7 +228,7 @@ impl Bench {
 fn content(number: usize) -> (&'static str, String) {
     let lines = |line: &str| format!("{line}\n").repeat(LINES);
     match number % 8 {
-        0 | 1 | 2 | 3 => ("py", lines("one = compute(another, of_some_length)  # why")),
+        0..=3 => ("py", lines("one = compute(another, of_some_length)  # why")),
         4 => ("md", lines("A sentence that explains something, at length.")),
         5 => {
             let rows = (0..LINES).fold(String::new(), |text, i| {

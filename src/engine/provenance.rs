@@ -1,8 +1,9 @@
 //! Whether a build is of a commit whose hooks ran: its condition `HooksPassed`.
 //!
 //! What a build consists of is compared with the commit file by file, by mode and content: that somebody named the commit proves
-//! nothing. The commit has to be on the protected branch whose policy it is judged by. The files are those of the prepared artifact, which nodes get; before there is one, those of the locked set, by whose
-//! digest the artifact will be checked. So it needs no directory that may have changed since, and says which file differs.
+//! nothing. The commit has to be on the protected branch whose policy it is judged by. The files are those of the prepared artifact,
+//! which nodes get; before there is one, those of the locked set, by whose digest the artifact will be checked. So it needs no
+//! directory that may have changed since, and says which file differs.
 
 use std::collections::BTreeMap;
 
@@ -27,11 +28,6 @@ use crate::workspace::Workspace;
 
 /// The condition's type.
 pub const HOOKS_PASSED: &str = "HooksPassed";
-/// Reasons that are both given and acted upon.
-const TREE_DIFFERS: &str = "TreeDiffers";
-const ELSEWHERE: &str = "NotOnProtectedBranch";
-const NO_BRANCH: &str = "NoProtectedBranch";
-const WRONG_ISSUE: &str = "IssueWrong";
 /// Files of a commit that are compared. The largest repositories that we know have 80,000.
 const MOST_FILES: usize = 200_000;
 /// Their bytes together: some seconds of reading.
@@ -69,6 +65,18 @@ impl Unknown {
             Unknown::TooLarge { .. } => "TreeTooLarge",
         }
     }
+
+    fn remedy(&self) -> Remedy {
+        match self {
+            Unknown::Repository(_)
+            | Unknown::Base(_)
+            | Unknown::Question(_)
+            | Unknown::Key(_)
+            | Unknown::Store(_)
+            | Unknown::Artifact(_) => Remedy::Clear,
+            Unknown::Packages | Unknown::TooLarge { .. } => Remedy::Rebuild,
+        }
+    }
 }
 
 /// What was found.
@@ -76,14 +84,48 @@ struct Found {
     status: ConditionStatus,
     reason: &'static str,
     message: String,
+    /// What brings it to a yes; nothing where it is one.
+    remedy: Option<Remedy>,
+}
+
+/// What to do about a build that is not of a proven commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    /// Its files are not the commit's, or cannot be.
+    Rebuild,
+    /// The commit is not where it has to be.
+    Merge,
+    /// The commit is bad.
+    Mend,
+    /// Something is in the way of looking.
+    Clear,
+    /// The commit has to be checked, and that to be signed.
+    Check,
 }
 
 impl Found {
-    fn new(status: ConditionStatus, reason: &'static str, message: String) -> Self {
+    fn yes(message: String) -> Self {
         Self {
-            status,
+            status: ConditionStatus::True,
+            reason: "Attested",
+            message,
+            remedy: None,
+        }
+    }
+
+    fn no(reason: &'static str, message: String, remedy: Remedy) -> Self {
+        Self {
+            status: ConditionStatus::False,
             reason,
             message,
+            remedy: Some(remedy),
+        }
+    }
+
+    fn unknown(reason: &'static str, message: String, remedy: Remedy) -> Self {
+        Self {
+            status: ConditionStatus::Unknown,
+            ..Self::no(reason, message, remedy)
         }
     }
 }
@@ -91,11 +133,7 @@ impl Found {
 /// The condition as it is now; none for a build that names no commit. Issues that could not be looked up when the commit was
 /// checked are looked up now.
 pub async fn hooks_passed(home: &Home, workspace: &Workspace, build: &BuildSpec, now: Timestamp) -> Option<Condition> {
-    let commit = build.commit.as_ref()?;
-    let found = look(home, workspace, build, commit).await.unwrap_or_else(|why| {
-        let message = why.to_string();
-        Found::new(ConditionStatus::Unknown, why.reason(), message)
-    });
+    let found = found(home, workspace, build).await?;
     Some(Condition {
         kind: HOOKS_PASSED.to_owned(),
         status: found.status,
@@ -103,6 +141,12 @@ pub async fn hooks_passed(home: &Home, workspace: &Workspace, build: &BuildSpec,
         message: found.message,
         last_transition_time: now,
     })
+}
+
+async fn found(home: &Home, workspace: &Workspace, build: &BuildSpec) -> Option<Found> {
+    let commit = build.commit.as_ref()?;
+    let found = look(home, workspace, build, commit).await;
+    Some(found.unwrap_or_else(|why| Found::unknown(why.reason(), why.to_string(), why.remedy())))
 }
 
 /// Computes the condition, and writes it down where it has changed. A build that somebody else changes meanwhile is left to
@@ -151,9 +195,10 @@ pub async fn lacking(home: &Home, workspace: &Workspace, component: &Component, 
     for requirement in &component.rollout.requires {
         match requirement {
             Requirement::HooksPassed => {
-                let condition = hooks_passed(home, workspace, build, Timestamp::now()).await;
-                if condition.as_ref().is_none_or(|c| c.status != ConditionStatus::True) {
-                    return Some(Lacking::hooks(build, condition.as_ref()));
+                let found = found(home, workspace, build).await;
+                let lacking = Lacking::hooks(build, found);
+                if lacking.is_some() {
+                    return lacking;
                 }
             }
         }
@@ -162,38 +207,34 @@ pub async fn lacking(home: &Home, workspace: &Workspace, component: &Component, 
 }
 
 impl Lacking {
-    fn hooks(build: &BuildSpec, condition: Option<&Condition>) -> Self {
-        let (Some(CommitRef { repository, commit, .. }), Some(condition)) = (&build.commit, condition) else {
-            return Self {
+    fn hooks(build: &BuildSpec, found: Option<Found>) -> Option<Self> {
+        let (Some(CommitRef { repository, commit, .. }), Some(found)) = (&build.commit, found) else {
+            return Some(Self {
                 condition: HOOKS_PASSED,
                 why: "it names no commit".to_owned(),
                 remedy:
                     "let the component's `commits` say which commit a version is, and build it as another version: a \
                          build names its commit when it is found"
                         .to_owned(),
-            };
+            });
         };
-        let remedy = match condition.reason.as_str() {
-            TREE_DIFFERS | "TreeNotComparable" | "TreeTooLarge" => {
-                format!("build it from commit {commit} and nothing else, as another version")
-            }
-            ELSEWHERE => "merge the commit into that branch, or build one that is on it".to_owned(),
-            "HooksFailed" | WRONG_ISSUE => format!(
+        let remedy = match found.remedy? {
+            Remedy::Rebuild => format!("build it from commit {commit} and nothing else, as another version"),
+            Remedy::Merge => "merge the commit into that branch, or build one that is on it".to_owned(),
+            Remedy::Mend => format!(
                 "mend it in a new commit; `stagegate verdict run {commit} --repository {repository}` shows what is wrong"
             ),
-            "RepositoryUnreadable" | "PolicyUnreadable" | "StateUnreadable" | "ArtifactUnreadable" | NO_BRANCH => {
-                format!("mend that; `stagegate build show {}` looks again", build.name())
-            }
-            _ => format!(
+            Remedy::Clear => format!("clear that away; `stagegate build show {}` looks again", build.name()),
+            Remedy::Check => format!(
                 "`stagegate verdict run {commit} --repository {repository}` checks the commit and signs what came of it \
                  (`stagegate attest key create` makes the key)"
             ),
         };
-        Self {
+        Some(Self {
             condition: HOOKS_PASSED,
-            why: format!("{} ({}): {}", condition.status, condition.reason, condition.message),
+            why: format!("{} ({}): {}", found.status, found.reason, found.message),
             remedy,
-        }
+        })
     }
 }
 
@@ -210,7 +251,7 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
         build.locked.clone()
     };
     if let Some(difference) = first_difference(&repository, &short(commit), tree, &files)? {
-        return Ok(Found::new(ConditionStatus::False, TREE_DIFFERS, difference));
+        return Ok(Found::no("TreeDiffers", difference, Remedy::Rebuild));
     }
     let base = Base::of(&repository)?;
     let (Some(branch), Some(tip)) = (&base.branch, base.tip) else {
@@ -219,7 +260,7 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
             named.repository,
             short(commit)
         );
-        return Ok(Found::new(ConditionStatus::Unknown, NO_BRANCH, message));
+        return Ok(Found::unknown("NoProtectedBranch", message, Remedy::Clear));
     };
     if !repository.is_ancestor(commit, tip) {
         let message = format!(
@@ -227,7 +268,7 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
             short(commit),
             short(tip)
         );
-        return Ok(Found::new(ConditionStatus::False, ELSEWHERE, message));
+        return Ok(Found::no("NotOnProtectedBranch", message, Remedy::Merge));
     }
     let question = question::about(&repository, &base, commit, TrustFor::Hooks)?;
     let ring = proof::keyring(home, &base.policy)?;
@@ -237,7 +278,7 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
     let best = weighed.iter().find(waiting).or(weighed.first());
     let Some(best) = best else {
         let message = format!("nothing is attested of commit {}", short(commit));
-        return Ok(Found::new(ConditionStatus::Unknown, "NotAttested", message));
+        return Ok(Found::unknown("NotAttested", message, Remedy::Check));
     };
     let by = best
         .judged
@@ -248,18 +289,18 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
         short(commit)
     );
     Ok(match (best.judged.lacks.as_slice(), &best.judged.verdict) {
-        ([], _) => Found::new(ConditionStatus::True, "Attested", proven),
+        ([], _) => Found::yes(proven),
         ([Lack::Deferred(_)], Some(verdict)) => {
             let trackers = Trackers::of(home, workspace);
             settled(&trackers, &base.policy, &verdict.issues, &short(commit), proven).await
         }
         ([Lack::Failed(_), ..], _) => {
             let message = format!("commit {} did not pass, as {by} has signed", short(commit));
-            Found::new(ConditionStatus::False, "HooksFailed", message)
+            Found::no("HooksFailed", message, Remedy::Mend)
         }
         ([lack, ..], _) => {
             let message = format!("commit {}: {lack}", short(commit));
-            Found::new(ConditionStatus::Unknown, lack.reason(), message)
+            Found::unknown(lack.reason(), message, Remedy::Check)
         }
     })
 }
@@ -275,16 +316,15 @@ async fn settled(trackers: &Trackers, policy: &Policy, checks: &[IssueCheck], co
             IssueResult::Right { .. } => {}
             IssueResult::Wrong { why } => {
                 let message = format!("commit {commit} names an issue that {tracker} has not as it must be: {why}");
-                return Found::new(ConditionStatus::False, WRONG_ISSUE, message);
+                return Found::no("IssueWrong", message, Remedy::Mend);
             }
             IssueResult::Unavailable { why } => {
                 let message = format!("commit {commit} names {keys}, which could not be looked up in {tracker}: {why}");
-                return Found::new(ConditionStatus::Unknown, "IssuesDeferred", message);
+                return Found::unknown("IssuesDeferred", message, Remedy::Check);
             }
         }
     }
-    let message = format!("{proven}; {tracker} was asked about its issues since");
-    Found::new(ConditionStatus::True, "Attested", message)
+    Found::yes(format!("{proven}; {tracker} was asked about its issues since"))
 }
 
 /// The mode that git would give a file of a locked set; none for what is no file.
