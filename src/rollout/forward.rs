@@ -170,6 +170,7 @@ impl Draft<'_> {
             let message = format!("every node changed; the gates watch for {} more", self.plan.policy.soak);
             return self.enter(Phase::Soak, "AllNodesChanged", message);
         }
+        self.install_ahead();
         self.stuck()
     }
 

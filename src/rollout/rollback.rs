@@ -27,7 +27,9 @@ impl Draft<'_> {
                 n.phase,
                 NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
             );
-            n.step.is_none() && !n.drained && same && early
+            // An install that was begun ahead of its turn ends beside what serves.
+            let idle = n.step.is_none() || n.phase == NodePhase::Waiting;
+            idle && !n.drained && same && early
         };
         let early = matches!(self.status.phase, Phase::Pending | Phase::Preflight | Phase::Baseline)
             || self.status.phase.is_held()
@@ -37,7 +39,8 @@ impl Draft<'_> {
                 );
         let all_untouched = (0..self.plan.nodes.len()).all(|i| untouched(self, i));
         // A check that still runs changes nothing, and ends by its own deadline.
-        if early || why == RollbackFor::Abort && all_untouched && self.status.phase != Phase::Soak {
+        let all_idle = self.status.nodes.iter().all(|n| n.step.is_none());
+        if early || why == RollbackFor::Abort && all_untouched && all_idle && self.status.phase != Phase::Soak {
             return self.enter(Phase::Aborted, reason, format!("{message}; no node had changed"));
         }
         if why == RollbackFor::BadBuild {
@@ -71,6 +74,12 @@ impl Draft<'_> {
 
     pub(super) fn rolling_back(&mut self) -> Result<(), RolloutError> {
         let n = self.plan.nodes.len();
+        // An install that was begun ahead is waited for by the end, and by nothing else.
+        for i in 0..n {
+            if self.node(i).phase == NodePhase::Done {
+                self.keep_step(i);
+            }
+        }
         // What is seen decides, not what was once done: a node that has left its old build goes back (again).
         for i in 0..n {
             let strayed = self.node(i).from.is_some()
@@ -138,6 +147,9 @@ impl Draft<'_> {
             return Ok(());
         }
         if self.status.rollback_for == Some(RollbackFor::Abort) {
+            if self.steps_awaited() {
+                return Ok(());
+            }
             let message = match self.left_behind() {
                 None => "every node runs the build it ran before".to_owned(),
                 Some(names) => format!("{names} could not be brought back"),
@@ -252,6 +264,9 @@ impl Draft<'_> {
                 let blocked = self.note_blockers();
                 return self.enter(Phase::RollbackIneffective, "CureNotProven", message + &blocked);
             }
+            return Ok(());
+        }
+        if self.steps_awaited() {
             return Ok(());
         }
         let now = self.now();

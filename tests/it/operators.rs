@@ -367,10 +367,9 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     let small = Trivial::up();
     let copy = small.path("copy.db");
     assert_eq!(small.run(&["backup", copy.to_str().expect("text")]).code, Some(0));
-    // Often enough that the restored counter does not catch up below.
-    for version in ["web=3", "web=2", "web=3", "web=2"] {
-        assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", version]).code, Some(0));
-    }
+    let upgrade = |build: &str| small.run(&["upgrade", ENVIRONMENT, "--build", build]);
+    upgrade("web=3").expect_code(0);
+    upgrade("web=2").expect_code(0);
     let forget = || {
         for name in ["stagegate.db", "stagegate.db-wal", "stagegate.db-shm"] {
             let _ = std::fs::remove_file(small.path("state").join(name));
@@ -386,15 +385,17 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("ours");
     };
     let refused = || {
-        kill_one();
         let refused = small.run(&["up", ENVIRONMENT]).expect_code(1);
         assert!(refused.err.contains("`stagegate adopt"), "{refused:?}");
     };
-    refused();
-    // A person decides, not the time that an unreachable node is waited for.
-    let upgrade = || small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]);
-    let said = upgrade().expect_code(1);
-    assert!(said.err.contains("`stagegate adopt"), "{said:?}");
+    // However often it asks: a person decides, and neither the time that an unreachable node is waited for nor a counter
+    // that has caught up.
+    kill_one();
+    for _ in 0..4 {
+        refused();
+        let said = upgrade("web=2").expect_code(1);
+        assert!(said.err.contains("`stagegate adopt"), "{said:?}");
+    }
 
     let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
     let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
@@ -404,20 +405,14 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
             .map(|n| n["outcome"].as_str().expect("a word").to_owned())
             .collect()
     };
-    let counter = |token: &serde_json::Value| token["counter"].as_u64().expect("a number");
     let adopted = adopt();
     assert_eq!(outcomes(&adopted), ["Adopted", "Adopted"], "{adopted:#}");
-    for node in adopted["status"]["nodes"].as_array().expect("nodes") {
-        assert!(
-            counter(&adopted["status"]["token"]) > counter(&node["served"]),
-            "{adopted:#}"
-        );
-    }
     assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
-    upgrade().expect_code(0);
+    upgrade("web=2").expect_code(0);
 
     forget();
     assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");
+    kill_one();
     refused();
     assert_eq!(outcomes(&adopt()), ["Adopted", "Adopted"]);
     assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0));

@@ -1,7 +1,7 @@
 //! The embedded home: `stagegate.db` in the state directory.
 //!
-//! A restored backup has an older lease counter than the nodes have seen; they refuse it until they are adopted
-//! (`stagegate adopt`).
+//! A backup that was put back, or another copy of the file, is a home of its own: the nodes of the original refuse it until
+//! they are adopted (`stagegate adopt`).
 
 mod attestations;
 mod events;
@@ -15,6 +15,7 @@ mod tests;
 mod upgrades;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,7 +91,15 @@ impl SqliteStore {
         place::make_file(&path)?;
         let unclean = alone && size_of(&path.with_extension("db-wal")) > 0;
         let tried = "open the state";
-        let connection = open_file(&path, unclean).map_err(|fault| explain(fault, tried, &path))?;
+        let mut connection = open_file(&path, unclean).map_err(|fault| explain(fault, tried, &path))?;
+        let inode = std::fs::metadata(&path).map_err(place::place("look at", &path))?.ino();
+        if let Some(original) = schema::tie(&mut connection, inode).map_err(|fault| explain(fault, tried, &path))? {
+            tracing::warn!(
+                file = %path.display(),
+                "this state is a copy of another (home {original}), and a home of its own from now on: nodes that served the \
+                 original serve this one after `stagegate adopt ENVIRONMENT`"
+            );
+        }
         if alone {
             lock(FlockOperation::LockShared)?;
         }
@@ -170,6 +179,7 @@ impl SqliteStore {
             });
         }
         drop(source);
+        schema::untie(&target).map_err(explain_copy)?;
         target.close().map_err(|(_, e)| explain_copy(e))?;
         File::open(partial)
             .and_then(|file| file.sync_all())

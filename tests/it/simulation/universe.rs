@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::story::Death;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stagegate::engine::{CommitError, Loaded, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
 use stagegate::model::upgrade::{Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish};
@@ -352,12 +352,13 @@ impl Universe {
     pub fn reading(&self, i: usize, since: Timestamp) -> Reading {
         let dead = self.nodes[i].running.is_none() && self.dead_are_silent;
         let now = self.nodes[i].down_since.filter(|_| dead).unwrap_or(self.now());
-        let quiet_s = |from: Timestamp| {
+        let quiet = |from: Timestamp| {
             self.silence
                 .filter(|(a, b)| *b > from && *a <= now)
-                .map_or(0, |(a, b)| b.min(now).duration_since(a.max(from)).as_secs())
+                .map_or(SignedDuration::ZERO, |(a, b)| b.min(now).duration_since(a.max(from)))
         };
-        let age_s = |t: Timestamp| now.duration_since(t).as_secs();
+        // Rounded once: of two roundings the difference would go down at times.
+        let heard_s = |t: Timestamp| (now.duration_since(t) - quiet(t)).as_secs();
         let running = self.nodes[i].running;
         let onset = match running {
             None if dead => None,
@@ -371,11 +372,11 @@ impl Universe {
             .filter(|(a, b)| *b > since && *a <= now)
             .map(|(a, _)| a.max(since));
         let onset = onset.into_iter().chain(shared).min();
-        let sampled_s = age_s(since) - quiet_s(since);
+        let sampled_s = heard_s(since);
         let (verdict, bad) = match onset {
             _ if sampled_s < 1 => (Verdict::NoData, 0),
-            Some(t) if age_s(t) - quiet_s(t) >= 7 => (Verdict::Fail, 5),
-            Some(t) => (Verdict::Undecided, u64::from(age_s(t) - quiet_s(t) >= 5)),
+            Some(t) if heard_s(t) >= 7 => (Verdict::Fail, 5),
+            Some(t) => (Verdict::Undecided, u64::from(heard_s(t) >= 5)),
             None if sampled_s >= 50 => (Verdict::Pass, 0),
             None => (Verdict::Undecided, 0),
         };
