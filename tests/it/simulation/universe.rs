@@ -169,6 +169,8 @@ pub struct SimNode {
     pub full_until: Timestamp,
     /// Times that its service was taken down from outside.
     pub deaths: u32,
+    /// The driver that could not reach it for a step, and when; until one of them can.
+    pub unheard: Option<(u64, Timestamp)>,
     pub installs: BTreeMap<Digest, u32>,
     pub restarts: BTreeMap<Digest, u32>,
 }
@@ -237,6 +239,8 @@ pub struct Universe {
 }
 
 pub const START: i64 = 1_700_000_000;
+/// A node that cannot be reached is not asked for a step again before: a loop that asks at once would do nothing else.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// A rule of the checker, not of the engine: what went down this recently could not be known.
 pub const SEEING_TAKES: i64 = 30;
 
@@ -485,6 +489,20 @@ impl SimWorld {
         Ok(())
     }
 
+    /// Reaches a node for a step, and takes note of who asks too often.
+    fn asked(&self, node: usize) -> Result<(), HostError> {
+        let reached = self.reach(node);
+        let mut u = self.universe.borrow_mut();
+        let (now, before) = (u.now(), u.nodes[node].unheard);
+        u.nodes[node].unheard = reached.is_err().then_some((self.token, now));
+        let soon = |at: Timestamp| now.duration_since(at).unsigned_abs() < ASK_AGAIN_AFTER;
+        if before.is_some_and(|(token, at)| token == self.token && soon(at)) {
+            u.broken
+                .push(format!("node{node} could not be reached and was asked again at once"));
+        }
+        reached
+    }
+
     #[expect(clippy::same_functions_in_if_condition, reason = "the dice fall anew each time")]
     fn begin(&self, i: usize, intent: &StepIntent) -> Result<(), HostError> {
         let mut u = self.universe.borrow_mut();
@@ -625,12 +643,13 @@ impl World for SimWorld {
         let slow = self.universe.borrow_mut().dice.percent(20);
         self.call(if slow { 2 } else { 20 }, if slow { 60 } else { 20 }).await;
         self.reach(node)?;
+        self.universe.borrow_mut().nodes[node].unheard = None;
         Ok(self.universe.borrow_mut().sight(node, step.map_or("", |s| &s.id)))
     }
 
     async fn run(&self, node: usize, step: &StepIntent, patience: Duration) -> Result<NodeSight, HostError> {
         self.call(2, 60).await;
-        self.reach(node)?;
+        self.asked(node)?;
         self.begin(node, step)?;
         let ends = self.universe.borrow().nodes[node]
             .step(&step.id)
@@ -638,7 +657,7 @@ impl World for SimWorld {
         let left = Duration::try_from(ends.duration_since(self.now())).unwrap_or_default();
         tokio::time::sleep(left.min(patience) + Duration::from_millis(1)).await;
         self.call(2, 60).await;
-        self.reach(node)?;
+        self.asked(node)?;
         let mut u = self.universe.borrow_mut();
         let trouble = u.trouble;
         if u.dice.below(1000) < trouble {
