@@ -517,6 +517,7 @@ fn note_reading(gate: &mut GateStatus, reading: &Reading) {
         onset_at,
         decided_at,
         evidence,
+        blind: _,
     } = reading;
     gate.verdict = *verdict;
     gate.reason.clone_from(reason);

@@ -93,6 +93,9 @@ impl Draft<'_> {
                 mute = mute.or(Some((i, "it cannot be seen".to_owned())));
                 continue;
             }
+            if self.held_blind(i)? {
+                return Ok(());
+            }
             let readings = &self.signals(i).readings;
             if readings.len() < self.plan.gates.len() {
                 mute = mute.or(Some((i, "no gate has been read yet".to_owned())));
@@ -112,7 +115,10 @@ impl Draft<'_> {
                         return Ok(());
                     }
                     Verdict::NoData => mute = mute.or(Some((i, format!("{}: {}", gate.name, reading.reason)))),
-                    Verdict::Pass | Verdict::Undecided => {}
+                    Verdict::Pass | Verdict::Undecided => {
+                        let blind = reading.blind.as_ref();
+                        mute = mute.or(blind.map(|blind| (i, format!("{}: {}", gate.name, blind.why))));
+                    }
                 }
             }
         }
@@ -313,7 +319,7 @@ impl Draft<'_> {
             .gates
             .iter()
             .zip(&signals.readings)
-            .filter(|(_, r)| r.verdict != Verdict::Pass)
+            .filter(|(_, r)| r.verdict != Verdict::Pass || r.blind.is_some())
             .map(|(g, r)| format!("{} ({})", g.name, r.reason))
             .collect();
         if signals.readings.len() < self.plan.gates.len() {

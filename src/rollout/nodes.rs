@@ -288,7 +288,10 @@ impl Draft<'_> {
         signals.serving == Serving::Yes
             && !self.seen(i).is_some_and(strayed)
             && signals.readings.len() == self.plan.gates.len()
-            && signals.readings.iter().all(|r| r.verdict == Verdict::Pass)
+            && signals
+                .readings
+                .iter()
+                .all(|r| r.verdict == Verdict::Pass && r.blind.is_none())
     }
 
     /// Moves a node back to the build that it ran before.

@@ -12,7 +12,7 @@ use stagegate::engine::{CommitError, Loaded, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
 use stagegate::model::upgrade::{Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish};
 use stagegate::model::values::Digest;
-use stagegate::rollout::{Decision, Prepared, Reading, Serving, Signals};
+use stagegate::rollout::{Blind, Decision, Prepared, Reading, Serving, Signals};
 
 /// Chance from a seed (splitmix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
@@ -395,6 +395,10 @@ impl Universe {
             onset_at: onset,
             decided_at,
             evidence: None,
+            blind: self.silence.filter(|(a, b)| *a <= now && now < *b).map(|(a, _)| Blind {
+                since: a.max(since),
+                why: "connection refused".to_owned(),
+            }),
         }
     }
 
