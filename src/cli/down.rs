@@ -7,7 +7,7 @@ use super::ground;
 use super::printer::Printer;
 use super::standing::{self, Standing};
 use crate::commits::proof;
-use crate::engine::session::{HeldLease, Refusal, SessionError};
+use crate::engine::session::{Refusal, SessionError};
 use crate::engine::up::Bringing;
 use crate::server::seat;
 use crate::store::Store as _;
@@ -27,8 +27,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let (home, fleet) = ground::operable(&environment, ground::home)?;
     let interrupt = ground::interrupt()?;
     standing::refuse_missing_nodes(&home, &fleet)?;
-    ground::deliver_first(&home, &fleet, printer).await;
-    let lease = HeldLease::take(&home, &environment)?;
+    let lease = ground::lease(&home, &fleet, printer).await?;
     match (home.store().unfinished(Some(&environment))?.pop(), purge) {
         // Its driver may be dead and one of its steps alive: a node that is just started is not stopped by who looks now.
         (Some(open), false) => return Err(SessionError::from(Refusal::unfinished(open)).into()),

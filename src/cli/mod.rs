@@ -4,6 +4,7 @@ mod adopt;
 mod attest;
 mod backup;
 mod build;
+mod called;
 mod check;
 mod control;
 mod down;
@@ -15,10 +16,12 @@ mod ground;
 mod hooks;
 mod init;
 mod lint;
+mod look;
 mod plan;
 mod post_receive;
 mod pre_receive;
 mod printer;
+mod pulse;
 mod quickstart;
 mod reference;
 mod rehearse;
@@ -237,7 +240,7 @@ enum Command {
     #[command(after_help = "Example:\n  stagegate upgrade demo --build web=2.0 --timeout 30m")]
     Upgrade(upgrade::Arguments),
     /// Hold the running upgrade once its steps have ended
-    Pause(control::Arguments),
+    Pause(control::PauseArguments),
     /// Go on with a held upgrade
     Resume(control::StayingArguments),
     /// Take the running upgrade back to the builds before it
