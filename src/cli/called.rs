@@ -79,7 +79,11 @@ mod tests {
             ("/src/sg", Some("/usr/bin/stagegate"), "target/release/stagegate"),
         ];
         for (here, found, expected) in rows {
-            assert_eq!(called_as(program, Path::new(here), found.map(PathBuf::from)), expected, "{here} {found:?}");
+            assert_eq!(
+                called_as(program, Path::new(here), found.map(PathBuf::from)),
+                expected,
+                "{here} {found:?}"
+            );
         }
     }
 

@@ -76,7 +76,11 @@ fn open_upgrade(home: &Home, environment: &str, word: &'static str) -> anyhow::R
 /// A name that nobody has heard of is a mistake in the command.
 fn is_known(home: &Home, environment: &str) -> anyhow::Result<()> {
     let known = home.store().resource("Environment", environment)?.is_some();
-    if known || ground::workspace().environment(environment, ground::port_shift()?).is_ok() {
+    if known
+        || ground::workspace()
+            .environment(environment, ground::port_shift()?)
+            .is_ok()
+    {
         return Ok(());
     }
     Err(GroundError::NotUp {

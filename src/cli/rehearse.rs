@@ -223,7 +223,9 @@ pub(super) fn show(name: &str, spec: &RehearsalSpec, outcome: &Outcome, printer:
     });
     printer.resource(&resource, |p| {
         if let Some(build) = &outcome.began_elsewhere {
-            p.line(&format!("{build:<28} could not be brought there to start from, so nothing was run"))?;
+            p.line(&format!(
+                "{build:<28} could not be brought there to start from, so nothing was run"
+            ))?;
         }
         for (i, run) in spec.runs.iter().enumerate() {
             let line = match outcome.runs.get(i) {

@@ -201,7 +201,13 @@ fn upgraded_nodes(
     let has_source = |c: &&Component| c.source.is_some();
     let components: BTreeSet<String> = resource.spec_as::<EnvironmentSpec>().map_or_else(
         |_| BTreeSet::new(),
-        |spec| spec.components.iter().filter(has_source).map(|c| c.name.clone()).collect(),
+        |spec| {
+            spec.components
+                .iter()
+                .filter(has_source)
+                .map(|c| c.name.clone())
+                .collect()
+        },
     );
     let is_whole = !last.status.nodes.is_empty() && components.iter().all(|c| *c == last.spec.component);
     if !is_whole {
@@ -229,7 +235,10 @@ impl Record {
         let lease = home.store().lease(&resource.name)?;
         let renewed = lease.and_then(|lease| lease.holder.map(|_| lease.renewed_at));
         let steps = status.nodes.iter().map(|n| n.since);
-        let at = renewed.or_else(|| steps.max()).unwrap_or(status.since).max(status.since);
+        let at = renewed
+            .or_else(|| steps.max())
+            .unwrap_or(status.since)
+            .max(status.since);
         Ok(Self { at, by })
     }
 }

@@ -156,7 +156,10 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
     for node in nodes {
         if let Some((since, why)) = out_of_service(node) {
             let (name, age) = (&node.name, age(now, since));
-            printer.line(&format!("{name} is out of service since {since} ({age}): {}", first_line(&why)))?;
+            printer.line(&format!(
+                "{name} is out of service since {since} ({age}): {}",
+                first_line(&why)
+            ))?;
         }
     }
     why_it_went_back(printer, cause.as_ref(), blockers)

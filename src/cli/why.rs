@@ -76,7 +76,10 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         p.sentence(&format!("clears: {clears}"))?;
         p.line(&format!("next:   {}", called::command(next)))?;
         for OutNode { name, since, why } in nodes {
-            p.line(&format!("out:    {name} since {since} ({}): {why}", age(Timestamp::now(), *since)))?;
+            p.line(&format!(
+                "out:    {name} since {since} ({}): {why}",
+                age(Timestamp::now(), *since)
+            ))?;
         }
         view::why_it_went_back(p, cause, &record.status.blockers)
     })?;

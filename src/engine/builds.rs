@@ -385,7 +385,11 @@ fn from_directory(component: &Component, directory: &Path, version: &str) -> Res
             })
             .unwrap_or_default();
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
-        return Err(unknown(format!("{} has {}", directory.display(), nearest(version, &there))));
+        return Err(unknown(format!(
+            "{} has {}",
+            directory.display(),
+            nearest(version, &there)
+        )));
     }
     Ok((BuildSpec::new(&component.name, version, files_of(&from)?), from))
 }
@@ -636,7 +640,10 @@ mod tests {
     fn what_is_near_is_named_and_not_only_what_is_new() {
         let there = ["0.0.9", "0.5.1", "0.8.1", "0.8.10", "0.8.2", "1.0.0", "1.0.4", "2.0"];
         for (wanted, named) in [
-            ("0.8.3", "0.5.1, 0.8.1, 0.8.2, 0.8.10, 1.0.0, 1.0.4 near it, 2.0 as its newest; 8 in all"),
+            (
+                "0.8.3",
+                "0.5.1, 0.8.1, 0.8.2, 0.8.10, 1.0.0, 1.0.4 near it, 2.0 as its newest; 8 in all",
+            ),
             ("0.1", "0.0.9, 0.5.1, 0.8.1, 0.8.2 near it, 2.0 as its newest; 8 in all"),
             ("9", "1.0.0, 1.0.4, 2.0 near it; 8 in all"),
             ("latest", "0.0.9, 0.5.1, 0.8.1 near it, 2.0 as its newest; 8 in all"),

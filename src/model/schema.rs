@@ -95,8 +95,14 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
 /// Answers carry the names of builds, with their digests beside (`cli::view`).
 fn name_builds(definitions: &mut Map<String, Value>) {
     for (of, description) in [
-        ("NodeStatus", "Name of the build that it runs, as last seen; the beginning of its digest where no name is known."),
-        ("GateStatus", "Name of the build that the node ran then; the beginning of its digest where no name is known."),
+        (
+            "NodeStatus",
+            "Name of the build that it runs, as last seen; the beginning of its digest where no name is known.",
+        ),
+        (
+            "GateStatus",
+            "Name of the build that the node ran then; the beginning of its digest where no name is known.",
+        ),
     ] {
         let Some(properties) = definitions.get_mut(of).and_then(|status| status.get_mut("properties")) else {
             continue;

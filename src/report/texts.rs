@@ -201,8 +201,16 @@ mod tests {
             ("Inconclusive", None, "update-job undecided after 10m"),
             ("Errored", None, "the disk is full"),
             ("NodeOutOfService", Some("node3"), "does not answer"),
-            ("NodeLost", Some("node1"), "node1 went out by itself: its service does not run"),
-            ("NodeUnreachable", Some("node1"), "node1 went out by itself: it cannot be reached"),
+            (
+                "NodeLost",
+                Some("node1"),
+                "node1 went out by itself: its service does not run",
+            ),
+            (
+                "NodeUnreachable",
+                Some("node1"),
+                "node1 went out by itself: it cannot be reached",
+            ),
             ("NodeBack", Some("node1"), "node1 is back"),
             ("SomethingNew", Some("node1"), "told all the same"),
         ] {

@@ -111,7 +111,11 @@ impl Draft<'_> {
         }
         self.node_mut(i).lost = None;
         if lost.told_at.is_some() {
-            let message = format!("{} is back, and was out since {}", self.plan.nodes[i], lost.since.strftime("%H:%M:%SZ"));
+            let message = format!(
+                "{} is back, and was out since {}",
+                self.plan.nodes[i],
+                lost.since.strftime("%H:%M:%SZ")
+            );
             self.tell(Severity::Alert, "NodeBack", Some(i), message);
         }
     }

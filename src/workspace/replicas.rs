@@ -100,7 +100,10 @@ fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
         }
         let hint = match text::did_you_mean(&name, there.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("it has {}; one of its own states at least `actions` or `source`", there.join(", ")),
+            None => format!(
+                "it has {}; one of its own states at least `actions` or `source`",
+                there.join(", ")
+            ),
         };
         let message = format!("`{of}`, which this is a replica of, has no component `{name}`");
         problems.push(Problem::in_tree(replica, &path.index(i).key("name"), message).hint(hint));

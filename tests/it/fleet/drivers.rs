@@ -76,13 +76,73 @@ fn an_upgrade_that_takes_too_long_is_paused_and_not_lost() {
         "json",
     ];
     let held = fleet.run(&wanted).expect_code(124).json();
-    assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
+    assert_eq!(phase(&held), ("Paused", "TimedOut"), "{held:#}");
+    let message = held["status"]["message"].to_string();
+    assert!(
+        message.contains("--timeout") && !message.contains("operator"),
+        "{message}"
+    );
     fleet.assert_no_step_open();
     fleet.assert_free();
     let done = fleet.upgrade("2.0").expect_code(0).json();
     assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
     assert_eq!(done["metadata"]["name"], held["metadata"]["name"]);
     fleet.assert_changed_once(&done, "2.0");
+}
+
+/// Holding it would leave nodes on a build that was just found bad.
+#[test]
+fn a_way_back_ends_whatever_its_commands_timeout_is() {
+    let fleet = Fleet::up();
+    let mut driver = fleet.begin("4.0");
+    fleet.wait(&mut driver, "it goes back", |u| phase(u).0 == "RollingBack");
+    driver.signal(Signal::INT);
+    let left = driver.end().expect_code(130).json();
+    assert_eq!(phase(&left).0, "RollingBack", "{left:#}");
+    let wanted = [
+        "upgrade",
+        ENVIRONMENT,
+        "--build",
+        "web=4.0",
+        "--timeout",
+        "1ms",
+        "-o",
+        "json",
+    ];
+    let said = fleet.run(&wanted).expect_code(3);
+    assert!(
+        said.err
+            .contains("not done within 1ms: it is on its way back, which ends first"),
+        "{said:?}"
+    );
+    let done = said.json();
+    assert_eq!(phase(&done), ("RolledBack", "Cured"), "{done:#}");
+    assert_eq!(done["metadata"]["name"], left["metadata"]["name"]);
+    fleet.assert_serves("1.0");
+}
+
+#[test]
+fn what_a_terminal_is_to_be_told_is_told_by_who_drives() {
+    let fleet = Fleet::up_with(&Settings {
+        reports: "    - {name: console, stdout: {}}\n".to_owned(),
+        ..Settings::default()
+    });
+    fleet.hold_installs();
+    let mut driver = fleet.begin("2.0");
+    driver.until("is rolling");
+    // A driver that is held up, so that its reports wait.
+    driver.signal(Signal::STOP);
+    fleet.run(&["pause", ENVIRONMENT]).expect_code(0);
+    let refused = fleet.upgrade("2.1").expect_code(6);
+    let released = fleet.run(&["build", "list"]).expect_code(0);
+    for other in [&refused, &released] {
+        assert!(!other.err.contains("asks it to hold"), "{other:?}");
+    }
+    driver.signal(Signal::CONT);
+    fleet.let_installs_go();
+    let said = driver.end().expect_code(5);
+    assert!(said.err.contains("asks it to hold"), "{said:?}");
+    fleet.run(&["abort", ENVIRONMENT]).expect_code(0);
 }
 
 #[test]
@@ -93,7 +153,14 @@ fn pause_resume_and_abort_reach_a_driver_from_another_process() {
     let status = fleet.run(&["status", ENVIRONMENT]).expect_code(0);
     assert!(status.out.contains("fleet, driven by tester@"), "{status:?}");
     let bob = [("STAGEGATE_USER", "bob")];
-    fleet.start_with(&["pause", ENVIRONMENT], &bob).end().expect_code(0);
+    fleet
+        .start_with(&["pause", ENVIRONMENT, "--wait"], &bob)
+        .end()
+        .expect_code(0);
+    // Then nobody has the environment, and what needs it can follow.
+    fleet.assert_free();
+    let again = fleet.run(&["pause", ENVIRONMENT]).expect_code(0);
+    assert!(again.err.contains("is Paused already (ByUser)"), "{again:?}");
     let held = driver.end().expect_code(5).json();
     assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
     let told = fleet.reported();
