@@ -9,7 +9,7 @@ use super::printer::Printer;
 use super::standing;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::{HeldLease, KnownBuild};
+use crate::engine::session::{self, HeldLease, KnownBuild};
 use crate::engine::{builds, delivery};
 use crate::home::Home;
 use crate::model::build::BuildRef;
@@ -209,8 +209,11 @@ pub(super) fn port_shift() -> Result<PortShift, GroundError> {
 }
 
 /// The name of an environment; as `-o name` prints it, too.
-pub(super) fn environment_name(text: &str) -> Result<String, std::convert::Infallible> {
-    Ok(text.strip_prefix("environment/").unwrap_or(text).to_owned())
+pub(super) fn environment_name(text: &str) -> Result<String, String> {
+    match text.strip_prefix("environment/").unwrap_or(text) {
+        "" => Err("it names no environment".to_owned()),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// `COMPONENT=VERSION`, with the component.
@@ -318,6 +321,7 @@ pub(super) async fn lease(home: &Home, fleet: &Fleet, printer: &Printer) -> anyh
     let lease = HeldLease::take(home, &fleet.environment.name)?;
     if let Some(lost) = lease.taken_over() {
         printer.note(&format!("took over from {lost}"));
+        session::tell_takeover(home, fleet, &lease)?;
     }
     deliver_first(home, fleet, printer).await;
     Ok(lease)

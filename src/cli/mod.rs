@@ -172,7 +172,8 @@ Exit codes:
        otherwise than expected
   4    not cured (RollbackIneffective, Failed)
   5    held or ended by an operator (Paused, Inconclusive, Aborted)
-  6    refused: another driver, another upgrade, a quarantine, findings in commits
+  6    refused: another driver, another upgrade, a quarantine, findings in commits;
+       nothing there to pause, resume, abort, retry or undo
   124  not done within --timeout; the upgrade is paused
   130  interrupted; the same command goes on with it
 

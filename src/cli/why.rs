@@ -131,7 +131,7 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
                 Wish::Abort => format!("stagegate abort {environment}"),
                 Wish::Proceed | Wish::Pause | Wish::TimeUp => again,
             },
-            nodes: Vec::new(),
+            nodes: out_nodes(record),
         };
     }
     match status.phase {
@@ -254,5 +254,67 @@ fn rolling(record: &UpgradeRecord) -> Unmet {
             next,
             nodes: out_nodes(record),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::upgrade::UpgradeStatus;
+
+    /// An upgrade of three nodes, of which the second was left out; the third waits, or is in the batch without a place.
+    fn held_up(third: serde_json::Value) -> UpgradeRecord {
+        let at = |s: i64| Timestamp::from_second(1_700_000_000 + s).expect("a constant");
+        let node = |more: serde_json::Value| {
+            let mut node = json!({"name": "n", "phase": "Done", "since": at(0)});
+            node.as_object_mut()
+                .expect("a map")
+                .extend(more.as_object().expect("a map").clone());
+            serde_json::from_value(node).expect("the rest of a node has defaults")
+        };
+        let mut status = UpgradeStatus::new(at(0));
+        status.phase = Phase::Rolling;
+        status.message = "web@2 goes onto 3 nodes".to_owned();
+        status.nodes = vec![
+            node(json!({"name": "n1"})),
+            node(
+                json!({"name": "n2", "phase": "OutOfService", "since": at(60), "trouble": "work failed while its peers pass"}),
+            ),
+            node(third),
+        ];
+        UpgradeRecord {
+            name: "web-2-abcd".to_owned(),
+            spec: serde_json::from_value(json!({"environment": "fleet", "component": "web", "build": "web-2"}))
+                .expect("a spec"),
+            status,
+            resource_version: 1,
+            wish_version: 1,
+            created_at: at(0),
+        }
+    }
+
+    #[test]
+    fn an_upgrade_that_waits_for_a_node_names_it_since_when_why_and_what_to_do() {
+        let facts = Facts {
+            driver: Some("tester@here (pid 1)".to_owned()),
+            quarantined: false,
+        };
+        for third in [
+            json!({"name": "n3", "phase": "Waiting"}),
+            json!({"name": "n3", "phase": "Drain", "inBatch": true}),
+        ] {
+            let record = held_up(third);
+            let unmet = unmet(&record, &facts);
+            assert!(unmet.rule.contains("maxUnavailable"), "{}", unmet.rule);
+            assert_eq!(unmet.value, "out of service: n2");
+            assert_eq!(unmet.since, record.status.nodes[1].since);
+            assert_eq!(
+                unmet.next,
+                "stagegate pause fleet --wait && stagegate up fleet && stagegate resume fleet"
+            );
+            let out = &unmet.nodes[..];
+            assert_eq!((out[0].name.as_str(), out.len()), ("n2", 1));
+            assert_eq!(out[0].why, "work failed while its peers pass");
+        }
     }
 }

@@ -638,15 +638,15 @@ mod tests {
 
     #[test]
     fn what_is_near_is_named_and_not_only_what_is_new() {
-        let there = ["0.0.9", "0.5.1", "0.8.1", "0.8.10", "0.8.2", "1.0.0", "1.0.4", "2.0"];
+        let there = ["0.0.9", "0.4.2", "0.7.1", "0.7.10", "0.7.2", "1.2.0", "1.2.4", "2.0"];
         for (wanted, named) in [
             (
-                "0.8.3",
-                "0.5.1, 0.8.1, 0.8.2, 0.8.10, 1.0.0, 1.0.4 near it, 2.0 as its newest; 8 in all",
+                "0.7.3",
+                "0.4.2, 0.7.1, 0.7.2, 0.7.10, 1.2.0, 1.2.4 near it, 2.0 as its newest; 8 in all",
             ),
-            ("0.1", "0.0.9, 0.5.1, 0.8.1, 0.8.2 near it, 2.0 as its newest; 8 in all"),
-            ("9", "1.0.0, 1.0.4, 2.0 near it; 8 in all"),
-            ("latest", "0.0.9, 0.5.1, 0.8.1 near it, 2.0 as its newest; 8 in all"),
+            ("0.1", "0.0.9, 0.4.2, 0.7.1, 0.7.2 near it, 2.0 as its newest; 8 in all"),
+            ("9", "1.2.0, 1.2.4, 2.0 near it; 8 in all"),
+            ("latest", "0.0.9, 0.4.2, 0.7.1 near it, 2.0 as its newest; 8 in all"),
         ] {
             assert_eq!(nearest(wanted, &there), named, "{wanted}");
         }

@@ -558,7 +558,6 @@ pub async fn run(
     interrupt: Interrupt,
     on_commit: &OnCommit<'_>,
 ) -> Result<Ending, SessionError> {
-    tell_takeover(home, fleet, record, lease)?;
     let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
     let target = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
     let component = fleet
@@ -599,10 +598,17 @@ pub async fn run(
     Ok(ending)
 }
 
-/// That its driver was killed is part of what happened to an upgrade.
-fn tell_takeover(home: &Home, fleet: &Fleet, record: &UpgradeRecord, lease: &HeldLease) -> Result<(), StoreError> {
+/// That its driver was killed is part of what happened to an upgrade: told by who takes its lease over, whatever for.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn tell_takeover(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Result<(), StoreError> {
+    let Some(lost) = lease.taken_over() else {
+        return Ok(());
+    };
+    let open = home.store().unfinished(Some(&fleet.environment.name))?.pop();
     // An upgrade that was begun since has lost no driver.
-    let Some(lost) = lease.taken_over().filter(|lost| lost.heard_of >= record.created_at) else {
+    let Some(record) = open.filter(|open| open.created_at <= lost.heard_of) else {
         return Ok(());
     };
     let event = Event {

@@ -101,7 +101,7 @@ fn name_builds(definitions: &mut Map<String, Value>) {
         ),
         (
             "GateStatus",
-            "Name of the build that the node ran then; the beginning of its digest where no name is known.",
+            "Of a failure: name of the build that the node ran then; the beginning of its digest where no name is known.",
         ),
     ] {
         let Some(properties) = definitions.get_mut(of).and_then(|status| status.get_mut("properties")) else {

@@ -419,7 +419,7 @@ pub struct GateStatus {
     pub name: String,
     /// The node that it watches.
     pub node: String,
-    /// The build that the node ran then: a failure that began a rollback stays in the record when the node has another.
+    /// Of a failure: the build that the node ran then. One that began a rollback stays in the record when the node has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<Digest>,
     /// What it says.

@@ -449,13 +449,17 @@ impl<'a> Draft<'a> {
     fn note_gates_in_place(&mut self) {
         let mut gates = std::mem::take(&mut self.status.gates);
         for (gate, (i, _, reading)) in gates.iter_mut().zip(readings(self.plan, self.seen)) {
-            note_reading(gate, self.read_on(i), reading);
+            note_reading(gate, self.failed_on(i, reading), reading);
         }
         self.status.gates = gates;
     }
 
-    /// The build that readings of a node are of: the one that it runs, or ran when its service was last seen.
-    pub(super) fn read_on(&self, i: usize) -> Option<Digest> {
+    /// The build that a failure on a node is of: the one that it runs, or is to run where its service is gone. Only failures
+    /// outlive a change of builds, so only they carry it.
+    fn failed_on(&self, i: usize, reading: &Reading) -> Option<Digest> {
+        if reading.verdict != Verdict::Fail {
+            return None;
+        }
         let node = self.node(i);
         let expected = if self.under_test(i) {
             Some(self.plan.release)
@@ -522,7 +526,7 @@ impl<'a> Draft<'a> {
             decided_at: None,
             evidence: None,
         };
-        note_reading(&mut status, self.read_on(i), reading);
+        note_reading(&mut status, self.failed_on(i, reading), reading);
         status
     }
 }

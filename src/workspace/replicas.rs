@@ -68,7 +68,9 @@ pub(super) fn merged(chain: &[Arc<Document>], problems: &mut Problems) -> Option
     for document in documents {
         let misspelt = misspelt_components(of, &tree, &document.tree);
         if !misspelt.is_empty() {
-            misspelt.into_iter().for_each(|problem| problems.push(problem));
+            for problem in misspelt {
+                problems.push(problem);
+            }
             return None;
         }
         tree = laid_over(&tree, &document.tree, problems);
