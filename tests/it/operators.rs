@@ -481,6 +481,25 @@ fn a_rehearsal_restarts_a_component_under_the_upgrades_own_lease() {
 }
 
 #[test]
+fn a_rehearsal_that_says_what_it_starts_from_can_be_repeated() {
+    let small = Trivial::up();
+    let text = rehearsal("again", "restartComponent: {component: web, after: 100ms}");
+    let starts = text.replace("  disturbances:", "  startFrom: web=1\n  disturbances:");
+    small.write("workspace/pipelines/again.yaml", &starts);
+    for _ in 0..2 {
+        let said = small.run(&["rehearse", "again", "-o", "json"]).expect_code(0);
+        assert_eq!(said.json()["status"]["runs"][0]["phase"], "Succeeded", "{said:?}");
+        assert_eq!(small.upgrade()["spec"]["build"], "web-2");
+    }
+    small.write(
+        "workspace/pipelines/again.yaml",
+        &starts.replace("startFrom: web=1", "startFrom: wev=1"),
+    );
+    let refused = small.run(&["rehearse", "again"]).expect_code(2);
+    assert!(refused.err.contains("did you mean `web`?"), "{refused:?}");
+}
+
+#[test]
 fn a_disk_that_others_use_is_never_filled() {
     let small = Trivial::up();
     small.write(

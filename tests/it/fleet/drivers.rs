@@ -1,6 +1,13 @@
 //! Who drives, and what an operator says to them.
 
+use jiff::Timestamp;
 use rustix::process::Signal;
+use stagegate::engine::session::HeldLease;
+use stagegate::home::Home;
+use stagegate::model::upgrade::{Event, Severity};
+use stagegate::report::{Subject, dispatcher};
+use stagegate::store::build::Mark;
+use stagegate::store::{BuildChange, Quarantine, Store as _};
 
 use super::system::{ENVIRONMENT, Fleet, NODES, Settings, completed, of_node, phase, until};
 
@@ -127,22 +134,61 @@ fn what_a_terminal_is_to_be_told_is_told_by_who_drives() {
         reports: "    - {name: console, stdout: {}}\n".to_owned(),
         ..Settings::default()
     });
-    fleet.hold_installs();
-    let mut driver = fleet.begin("2.0");
-    driver.until("is rolling");
-    // A driver that is held up, so that its reports wait.
-    driver.signal(Signal::STOP);
-    fleet.run(&["pause", ENVIRONMENT]).expect_code(0);
-    let refused = fleet.upgrade("2.1").expect_code(6);
-    let released = fleet.run(&["build", "list"]).expect_code(0);
-    for other in [&refused, &released] {
-        assert!(!other.err.contains("asks it to hold"), "{other:?}");
+    // This process has the environment, and something is to be told.
+    let home = Home::open(&fleet.state()).expect("the state");
+    let lease = HeldLease::take(&home, ENVIRONMENT).expect("free");
+    let (at, reason) = (Timestamp::now(), "the row is held".to_owned());
+    let subject = Subject {
+        component: "web".to_owned(),
+        build: "web-1.0".to_owned(),
+        user: "tester".to_owned(),
+    };
+    let sinks = ["fleet/journal".to_owned(), "fleet/console".to_owned()];
+    let change = BuildChange {
+        build: "web-1.0".to_owned(),
+        mark: Mark::Quarantine(Quarantine {
+            environment: ENVIRONMENT.to_owned(),
+            at,
+            reason: reason.clone(),
+        }),
+    };
+    let event = Event {
+        at,
+        reason: "Quarantined".to_owned(),
+        severity: Severity::Alert,
+        node: None,
+        message: reason,
+    };
+    let dispatch = dispatcher(home.store().home(), &subject, &sinks);
+    home.store()
+        .change_build(&change, &event, &dispatch, at)
+        .expect("written");
+
+    let release = [
+        "build",
+        "release",
+        "web-1.0",
+        "--env",
+        ENVIRONMENT,
+        "--reason",
+        "it is free",
+    ];
+    for other in [fleet.upgrade("2.1").expect_code(6), fleet.run(&release).expect_code(0)] {
+        assert!(
+            !other.err.contains("the row is held") && !other.err.contains("it is free"),
+            "{other:?}"
+        );
     }
-    driver.signal(Signal::CONT);
-    fleet.let_installs_go();
-    let said = driver.end().expect_code(5);
-    assert!(said.err.contains("asks it to hold"), "{said:?}");
-    fleet.run(&["abort", ENVIRONMENT]).expect_code(0);
+    // A file has an address of its own.
+    let told = fleet.reported();
+    assert!(
+        told.iter().any(|r| r["text"].to_string().contains("the row is held")),
+        "{told:#?}"
+    );
+    drop(lease);
+    let said = fleet.upgrade("2.0").expect_code(0);
+    let place = |part: &str| said.err.find(part).unwrap_or_else(|| panic!("{part}: {said:?}"));
+    assert!(place("the row is held") < place("it is free"), "{said:?}");
 }
 
 #[test]
