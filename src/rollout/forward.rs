@@ -52,6 +52,7 @@ impl Draft<'_> {
             return self.hold(Phase::Paused, "PreflightFailed", problems.join("; "));
         }
         if waiting {
+            self.say_what_preflight_waits_for();
             return Ok(());
         }
         let release = &self.plan.release;
@@ -79,6 +80,17 @@ impl Draft<'_> {
         }
         let message = format!("reading the gates on the old system for {}", self.plan.policy.baseline);
         self.enter(Phase::Baseline, "PreflightPassed", message)
+    }
+
+    /// Nodes are looked at within seconds, and a build may take minutes to be made ready: who watches is told which it is.
+    fn say_what_preflight_waits_for(&mut self) {
+        let unseen = (0..self.plan.nodes.len()).filter(|&i| self.seen(i).is_none()).count();
+        if unseen == 0 && self.seen.prepared == Prepared::Pending {
+            self.status.message = format!(
+                "{}@{}: every node was seen; its build is being made ready",
+                self.plan.component, self.plan.version
+            );
+        }
     }
 
     pub(super) fn baseline(&mut self) -> Result<(), RolloutError> {

@@ -8,6 +8,7 @@
 mod blame;
 mod decide;
 mod forward;
+mod lost;
 mod nodes;
 mod phases;
 mod plan;

@@ -1,9 +1,9 @@
 //! The way back, and the proof that it cured what it was for.
 
-use super::decide::{Draft, RolloutError, gate_status};
+use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::Look;
-use crate::model::upgrade::{Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
+use crate::model::upgrade::{Cause, Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
 
 /// Restarts of a node on its way back after which a service that ends again while the cure is proven is left to its gates.
 const RESTARTS: u32 = 2;
@@ -43,6 +43,11 @@ impl Draft<'_> {
         if early || why == RollbackFor::Abort && all_untouched && all_idle && self.status.phase != Phase::Soak {
             return self.enter(Phase::Aborted, reason, format!("{message}; no node had changed"));
         }
+        self.status.cause = Some(Cause {
+            reason: reason.to_owned(),
+            message: message.clone(),
+            at: self.now(),
+        });
         if why == RollbackFor::BadBuild {
             self.quarantine = Some(message.clone());
         }
@@ -240,7 +245,7 @@ impl Draft<'_> {
             for &g in &gates {
                 match readings.get(g).filter(|_| fresh && self.seen.now > cure.since) {
                     Some(r) if r.verdict == Verdict::Pass => {
-                        proof.push(gate_status(&self.plan.gates[g].name, &self.plan.nodes[i], r));
+                        proof.push(self.gate_status(i, &self.plan.gates[g].name, r));
                     }
                     Some(r) if r.verdict == Verdict::Fail => {
                         let message = format!(

@@ -34,6 +34,18 @@ fn a_pause_waits_for_steps_that_run_but_not_for_a_host_that_is_gone() {
 }
 
 #[test]
+fn whose_time_is_up_is_held_for_that_and_not_as_if_somebody_had_asked() {
+    let plan = plan(2, 1);
+    let status = status(Phase::Rolling, &plan);
+    let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Pass)];
+    let held = decided(&plan, &status, &observed(1, Wish::TimeUp, world.clone()));
+    ends_in(&held, Phase::Paused, "TimedOut");
+    assert!(held.status.message.contains("--timeout"), "{}", held.status.message);
+    let asked = decided(&plan, &status, &observed(1, Wish::Pause, world));
+    ends_in(&asked, Phase::Paused, "ByUser");
+}
+
+#[test]
 fn a_soak_resumed_with_a_node_left_out_goes_back_to_changing_it() {
     let plan = plan(2, 1);
     let mut status = status(Phase::Inconclusive, &plan);

@@ -2,6 +2,7 @@
 
 mod blame;
 mod holds;
+mod lost;
 mod order;
 mod random;
 mod rollback;

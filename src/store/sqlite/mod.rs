@@ -27,6 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::error::directory_of;
 use super::place;
 use super::{
     Attestation, BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease,
@@ -278,6 +279,7 @@ fn explain(fault: Fault, tried: &'static str, path: &Path) -> StoreError {
             StoreError::Full { tried, path }
         }
         Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { tried, path },
+        Some(ErrorCode::CannotOpen) if !may_write_in(directory_of(&path)) => StoreError::ReadOnly { tried, path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked {
             tried,
             path,
@@ -297,7 +299,13 @@ fn explain(fault: Fault, tried: &'static str, path: &Path) -> StoreError {
 }
 
 fn no_space_at(path: &Path) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|seen| seen.f_bavail.saturating_mul(seen.f_frsize) < FULL_BELOW_BYTES)
+    // The file itself may not be there yet.
+    rustix::fs::statvfs(directory_of(path))
+        .is_ok_and(|seen| seen.f_bavail.saturating_mul(seen.f_frsize) < FULL_BELOW_BYTES)
+}
+
+fn may_write_in(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// The next number of the home's one version counter.
