@@ -161,6 +161,12 @@ impl Draft<'_> {
             };
             return self.enter(Phase::Aborted, "AbortedByUser", message);
         }
+        self.begin_proof();
+        Ok(())
+    }
+
+    /// Every node is back: the gates read afresh.
+    fn begin_proof(&mut self) {
         let now = self.now();
         for node in &mut self.status.nodes {
             if node.phase == NodePhase::Done {
@@ -185,7 +191,6 @@ impl Draft<'_> {
         );
         // Readings in this look are of the old windows: the next look has the new ones.
         self.wake_by(now);
-        Ok(())
     }
 
     /// Gives a node up for now. One that was not taken out yet stays as it is: it may serve, and I1 was not asked.
