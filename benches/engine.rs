@@ -47,6 +47,7 @@ impl World {
                 onset_at: None,
                 decided_at: Some(start),
                 evidence: None,
+                blind: None,
             }],
         };
         let plan = Plan {

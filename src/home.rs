@@ -73,6 +73,8 @@ impl Home {
             "artifacts",
             "builds",
             "cache",
+            "hooks",
+            "tools",
             "evidence",
             "mirrors",
             "ssh",

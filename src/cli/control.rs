@@ -12,7 +12,7 @@ use super::upgrade::{self, Carrier, Patience, Staying};
 use super::{Exit, ground};
 use crate::engine::delivery::sinks;
 use crate::engine::fleet::Fleet;
-use crate::engine::session::{self, KnownBuild, Refusal, SessionError};
+use crate::engine::session::{self, HeldLease, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
@@ -27,6 +27,16 @@ pub(super) struct Arguments {
     /// The environment: a file's name in environments/
     #[arg(value_name = "ENV")]
     environment: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PauseArguments {
+    /// The environment: a file's name in environments/
+    #[arg(value_name = "ENV")]
+    environment: String,
+    /// Return once it holds and its driver has let go
+    #[arg(long)]
+    wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -50,9 +60,34 @@ pub(super) struct UndoArguments {
     dry_run: bool,
 }
 
-fn open_upgrade(home: &Home, environment: &str) -> anyhow::Result<UpgradeRecord> {
-    let open = home.store().unfinished(Some(environment))?.pop();
-    Ok(open.ok_or_else(|| GroundError::NoOpenUpgrade(environment.to_owned()))?)
+/// A word to an upgrade needs one: where there is none the state refuses it, as it refuses whatever does not fit it.
+fn open_upgrade(home: &Home, environment: &str, word: &'static str) -> anyhow::Result<UpgradeRecord> {
+    if let Some(open) = home.store().unfinished(Some(environment))?.pop() {
+        return Ok(open);
+    }
+    is_known(home, environment)?;
+    Err(SessionError::from(Refusal::NothingUnderWay {
+        environment: environment.to_owned(),
+        word,
+    })
+    .into())
+}
+
+/// A name that nobody has heard of is a mistake in the command.
+fn is_known(home: &Home, environment: &str) -> anyhow::Result<()> {
+    let known = home.store().resource("Environment", environment)?.is_some();
+    if known
+        || ground::workspace()
+            .environment(environment, ground::port_shift()?)
+            .is_ok()
+    {
+        return Ok(());
+    }
+    Err(GroundError::NotUp {
+        environment: environment.to_owned(),
+        how: "was never brought up here",
+    }
+    .into())
 }
 
 /// The component and build that an upgrade is about, as they are known now.
@@ -80,7 +115,7 @@ pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> 
         at: Timestamp::now(),
         reason: match wish {
             Wish::Abort => "AbortAsked",
-            Wish::Pause | Wish::Proceed => "PauseAsked",
+            Wish::Pause | Wish::TimeUp | Wish::Proceed => "PauseAsked",
         }
         .to_owned(),
         severity: Severity::Step,
@@ -94,27 +129,69 @@ pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> 
 }
 
 /// Says so to the driver; without a driver the upgrade already stands still.
-pub(super) fn pause(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+pub(super) fn pause(arguments: &PauseArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let PauseArguments { environment, wait } = arguments;
     let home = ground::look()?;
-    let open = open_upgrade(&home, &arguments.environment)?;
+    let open = open_upgrade(&home, environment, "pause")?;
+    let name = &open.name;
+    if session::awaits_resume(&open) {
+        printer.note(&format!(
+            "{name} is {:?} already ({}); `stagegate resume {environment}` goes on",
+            open.status.phase, open.status.reason
+        ));
+        show_to_programs(&home, name, printer)?;
+        return Ok(Exit::Done);
+    }
     wish(
         &home,
         &open,
         Wish::Pause,
         &format!("{} asks it to hold", settings::user()),
     )?;
-    printer.note(&format!(
-        "{} will hold once its steps have ended; `stagegate resume {}` goes on",
-        open.name, arguments.environment
-    ));
-    show_to_programs(&home, &open.name, printer)?;
+    match ground::driver(&home, environment)? {
+        Some(driver) => {
+            printer.note(&format!(
+                "{name} will hold once its steps have ended ({driver} drives it); `stagegate resume {environment}` goes on"
+            ));
+            if *wait {
+                wait_for_the_hold(&home, &open, printer)?;
+            }
+        }
+        None => printer.note(&format!(
+            "nobody drives {name} now, so it stands still in {:?}: this takes effect at the next drive, by `stagegate serve`; \
+             `stagegate resume {environment}` drives it and goes on",
+            open.status.phase
+        )),
+    }
+    show_to_programs(&home, name, printer)?;
     Ok(Exit::Done)
+}
+
+/// Until it is held, or has ended, and nobody has the environment's lease. Steps have deadlines of their own, so this ends.
+fn wait_for_the_hold(home: &Home, open: &UpgradeRecord, printer: &Printer) -> anyhow::Result<()> {
+    printer.doing(format!("{}: waiting for its steps to end", open.name));
+    while !printer.is_unread() {
+        let record = home.store().upgrade(&open.name)?;
+        let settled = record.as_ref().is_none_or(session::is_settled);
+        let holder = HeldLease::holder(home, &open.spec.environment)?;
+        if holder.is_none() {
+            break;
+        }
+        // Somebody may have said otherwise since.
+        let overruled = record.is_some_and(|r| r.spec.wish != Wish::Pause && !settled);
+        if overruled {
+            break;
+        }
+        std::thread::sleep(upgrade::LOOK_EVERY);
+    }
+    printer.idle();
+    Ok(())
 }
 
 pub(super) async fn resume(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {
     let StayingArguments { environment, staying } = arguments;
     let (home, fleet) = ground::operable(&environment, ground::look)?;
-    let open = open_upgrade(&home, &environment)?;
+    let open = open_upgrade(&home, &environment, "resume")?;
     again(&home, &fleet, &open, &staying, printer).await
 }
 
@@ -123,7 +200,13 @@ pub(super) async fn retry(arguments: StayingArguments, printer: &Printer) -> any
     let StayingArguments { environment, staying } = arguments;
     let (home, fleet) = ground::operable(&environment, ground::look)?;
     let last = home.store().upgrades(Some(&environment), 1)?.pop();
-    let last = last.ok_or_else(|| GroundError::NeverUpgraded(environment.clone()))?;
+    let Some(last) = last else {
+        return Err(SessionError::from(Refusal::NothingUnderWay {
+            environment,
+            word: "retry",
+        })
+        .into());
+    };
     if last.status.phase == Phase::Succeeded {
         return Err(SessionError::from(Refusal::NothingToRetry {
             environment,
@@ -232,7 +315,7 @@ fn nothing_to_undo(environment: &str, why: String) -> anyhow::Error {
 pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment } = arguments;
     let home = ground::look()?;
-    let open = open_upgrade(&home, &environment)?;
+    let open = open_upgrade(&home, &environment, "abort")?;
     // Before the files are read: a living driver hears it also when they are wrong by now.
     wish(
         &home,
@@ -240,7 +323,15 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
         Wish::Abort,
         &format!("{} asks it to go back", settings::user()),
     )?;
-    let (home, fleet) = ground::operable(&environment, ground::look)?;
+    let (home, fleet) = ground::operable(&environment, ground::look).inspect_err(|_| {
+        if matches!(ground::driver(&home, &environment), Ok(None)) {
+            printer.note(&format!(
+                "that {} goes back is written down, and nobody drives it now: it takes effect at the next drive; with the files \
+                 mended, `stagegate abort {environment}` drives it",
+                open.name
+            ));
+        }
+    })?;
     let carrier = Carrier::new(&home, &fleet, printer, Patience::Endless)?;
     let done = match carrier.go_on(open.clone()).await {
         Ok(done) => done,

@@ -6,8 +6,9 @@ use super::Exit;
 use super::ground;
 use super::printer::Printer;
 use super::standing::{self, Standing};
+use super::up::count;
 use crate::commits::proof;
-use crate::engine::session::{HeldLease, Refusal, SessionError};
+use crate::engine::session::{Refusal, SessionError};
 use crate::engine::up::Bringing;
 use crate::server::seat;
 use crate::store::Store as _;
@@ -27,8 +28,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let (home, fleet) = ground::operable(&environment, ground::home)?;
     let interrupt = ground::interrupt()?;
     standing::refuse_missing_nodes(&home, &fleet)?;
-    ground::deliver_first(&home, &fleet, printer).await;
-    let lease = HeldLease::take(&home, &environment)?;
+    let lease = ground::lease(&home, &fleet, printer).await?;
     match (home.store().unfinished(Some(&environment))?.pop(), purge) {
         // Its driver may be dead and one of its steps alive: a node that is just started is not stopped by who looks now.
         (Some(open), false) => return Err(SessionError::from(Refusal::unfinished(open)).into()),
@@ -68,12 +68,18 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         std::fs::remove_dir_all(&directory)?;
     }
     let pruned = home.store().forget_environment(&environment, lease.token())?;
-    for upgrade in pruned.upgrades {
-        let evidence = home.evidence(&upgrade);
+    for upgrade in &pruned.upgrades {
+        let evidence = home.evidence(upgrade);
         if evidence.exists() {
             std::fs::remove_dir_all(&evidence)?;
         }
     }
+    let untold: u64 = home
+        .store()
+        .pending(Some(&environment), None)?
+        .iter()
+        .map(|p| p.waiting)
+        .sum();
     // One whose files are gone is listed all the same, and one that is just coming up has a directory before it is listed.
     let nobody_needs_it = home.store().resources("Environment")?.is_empty()
         && home.has_no_environment()?
@@ -83,12 +89,25 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         && home.store().runs(None, 1)?.is_empty()
         && home.store().resources(proof::keys::KIND)?.is_empty();
     drop(lease);
+    let state = home.root().to_owned();
     if nobody_needs_it {
         // Builds belong to no environment; when none is left, nobody needs what is known and was prepared of them.
         home.delete()?;
     }
     printer.idle();
-    printer.note(&format!("{environment} is gone"));
+    let forgotten = count(pruned.upgrades.len(), "upgrade");
+    let of_state = if state.exists() {
+        format!("nothing of it is left in {}, which others use", state.display())
+    } else {
+        format!("nothing is left, {} included", state.display())
+    };
+    printer.done(&format!(
+        "{environment} is gone, with what was remembered of {forgotten}; {of_state}"
+    ));
+    if nobody_needs_it && untold > 0 {
+        let reports = count(usize::try_from(untold).unwrap_or(usize::MAX), "report");
+        printer.note(&format!("{reports} that no sink has taken went with it"));
+    }
     let packages = &fleet.environment.spec.packages;
     if !packages.is_empty() {
         printer.note(&format!("what stays are the Debian packages: {}", packages.join(" ")));

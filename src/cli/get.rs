@@ -12,11 +12,31 @@ use crate::store::{Resource, Store as _};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// environment, build or upgrade
-    #[arg(value_enum, ignore_case = true, hide_possible_values = true)]
-    kind: Kind,
+    /// environment, build or upgrade; or KIND/NAME, as `-o name` prints it
+    #[arg(value_name = "KIND")]
+    what: Wanted,
     /// Its name; all without
     name: Option<String>,
+}
+
+/// `KIND` or `KIND/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    kind: Kind,
+    name: Option<String>,
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = match text.split_once('/') {
+            None => (text, None),
+            Some((_, "")) => return Err("there is no name after the `/`".to_owned()),
+            Some((kind, name)) => (kind, Some(name.to_owned())),
+        };
+        let kind = Kind::from_str(kind, true).map_err(|_| "write environment, build or upgrade".to_owned())?;
+        Ok(Self { kind, name })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,8 +61,13 @@ impl Kind {
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::look()?;
-    let Arguments { kind, name } = arguments;
-    let found = find(&home, *kind, name.as_deref())?;
+    let Arguments { what, name } = arguments;
+    let kind = &what.kind;
+    let name = match (&what.name, name) {
+        (Some(_), Some(other)) => return Err(GroundError::TwoNames(other.clone()).into()),
+        (one, other) => one.as_ref().or(other.as_ref()),
+    };
+    let found = find(&home, *kind, name.map(String::as_str))?;
     if let Some(name) = name {
         let one = found.first().ok_or_else(|| GroundError::UnknownResource {
             kind: kind.word(),

@@ -9,11 +9,11 @@ use super::printer::Printer;
 use super::standing;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::{HeldLease, KnownBuild};
+use crate::engine::session::{self, HeldLease, KnownBuild};
 use crate::engine::{builds, delivery};
 use crate::home::Home;
 use crate::model::build::BuildRef;
-use crate::model::environment::Component;
+use crate::model::environment::{BuildSource, Component};
 use crate::model::system::PortShift;
 use crate::server::{self, Running, Terms};
 use crate::settings;
@@ -33,6 +33,9 @@ pub enum GroundError {
     /// `--build`.
     #[error("`{0}` does not name a build; write COMPONENT=VERSION, as web=2.0")]
     Build(String),
+    /// `--build` with what a package tool would choose a version by.
+    #[error("`{0}` names more than one version, and a build is one; write COMPONENT=VERSION, as web=2.0")]
+    Range(String),
     /// No such component.
     #[error("environment {environment} has no component `{component}`; it has {there}")]
     Component {
@@ -73,6 +76,9 @@ pub enum GroundError {
         /// What was asked for.
         name: String,
     },
+    /// `get KIND/NAME NAME`.
+    #[error("a name is given already, so `{0}` is one too many; write KIND/NAME, or KIND NAME")]
+    TwoNames(String),
     /// A record that cannot be read, or is none.
     #[error("{path} is no evidence that can be replayed: {why}", path = path.display())]
     Evidence {
@@ -127,9 +133,6 @@ pub enum GroundError {
         /// The nodes.
         nodes: Vec<String>,
     },
-    /// Nothing is under way.
-    #[error("environment {0} has no unfinished upgrade; `stagegate history {0}` lists the others")]
-    NoOpenUpgrade(String),
     /// Nothing ever was.
     #[error(
         "environment {0} was never upgraded; `stagegate plan {0} --build COMPONENT=VERSION` shows what would happen"
@@ -205,6 +208,14 @@ pub(super) fn port_shift() -> Result<PortShift, GroundError> {
     settings::port_shift().map(PortShift).map_err(GroundError::Setting)
 }
 
+/// The name of an environment; as `-o name` prints it, too.
+pub(super) fn environment_name(text: &str) -> Result<String, String> {
+    match text.strip_prefix("environment/").unwrap_or(text) {
+        "" => Err("it names no environment".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// `COMPONENT=VERSION`, with the component.
 pub(super) fn component_and_version<'a>(
     fleet: &'a Fleet,
@@ -214,6 +225,11 @@ pub(super) fn component_and_version<'a>(
         .split_once('=')
         .filter(|(c, v)| !c.is_empty() && !v.is_empty())
         .ok_or_else(|| GroundError::Build(wanted.to_owned()))?;
+    // `==` is how package tools write it, and means the same.
+    let version = version.strip_prefix('=').unwrap_or(version);
+    if version.is_empty() || version.contains(|c: char| c.is_whitespace() || "=<>~!*,;@".contains(c)) {
+        return Err(GroundError::Range(wanted.to_owned()));
+    }
     let found = fleet.environment.component(component).ok_or_else(|| {
         let there: Vec<_> = fleet
             .environment
@@ -243,9 +259,18 @@ pub(super) async fn find_build(
     if let Some(known) = KnownBuild::find(home, &name)? {
         return Ok((known.spec.reference(), known));
     }
-    printer.doing(format!("finding {name} in its source"));
+    printer.doing(match &component.source {
+        Some(BuildSource::PackageIndex(_)) => format!("{name}: asking the package index, and locking all its packages"),
+        Some(BuildSource::Directory(_)) | None => format!("{name}: looking for it in its source"),
+    });
     let spec = builds::resolve(component, version, &settings::workspace()).await?;
-    // A version may be written in more than one way.
+    // A version may be written in more than one way, and a source may know it by another.
+    if spec.version != version {
+        printer.note(&format!(
+            "{}={version} is {} in its source, and goes by that",
+            component.name, spec.version
+        ));
+    }
     if let Some(known) = KnownBuild::find(home, &spec.name())? {
         return Ok((known.spec.reference(), known));
     }
@@ -290,6 +315,18 @@ pub(super) fn server(home: &Home) -> anyhow::Result<Option<Running>> {
     Ok(Some(running))
 }
 
+/// Takes an environment's lease, says from whom if its driver was killed, and then carries the reports that still wait: who is
+/// refused the lease does not say what belongs to who has it.
+pub(super) async fn lease(home: &Home, fleet: &Fleet, printer: &Printer) -> anyhow::Result<HeldLease> {
+    let lease = HeldLease::take(home, &fleet.environment.name)?;
+    if let Some(lost) = lease.taken_over() {
+        printer.note(&format!("took over from {lost}"));
+        session::tell_takeover(home, fleet, &lease)?;
+    }
+    deliver_first(home, fleet, printer).await;
+    Ok(lease)
+}
+
 /// Carries an environment's reports that still wait, before a command makes new ones; where the server runs, it does.
 pub(super) async fn deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) {
     if let Err(why) = try_deliver_first(home, fleet, printer).await {
@@ -303,7 +340,10 @@ async fn try_deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) -> any
         return Ok(());
     }
     let end = Timestamp::now().saturating_add(EARLIER_REPORTS)?;
-    let (courier, troubles) = delivery::courier(home, fleet, &printer.lines());
+    let others = HeldLease::is_held_by_another(home, &fleet.environment.name)?;
+    // What the sink `stdout` is to say belongs to the one who drives.
+    let lines = (!others).then(|| printer.lines());
+    let (courier, troubles) = delivery::courier(home, fleet, lines.as_ref());
     courier.drain(end).await?;
     match troubles.into_iter().next() {
         Some(trouble) => Err(trouble.into()),

@@ -4,6 +4,7 @@ mod adopt;
 mod attest;
 mod backup;
 mod build;
+mod called;
 mod check;
 mod control;
 mod down;
@@ -15,10 +16,12 @@ mod ground;
 mod hooks;
 mod init;
 mod lint;
+mod look;
 mod plan;
 mod post_receive;
 mod pre_receive;
 mod printer;
+mod pulse;
 mod quickstart;
 mod reference;
 mod rehearse;
@@ -169,7 +172,8 @@ Exit codes:
        otherwise than expected
   4    not cured (RollbackIneffective, Failed)
   5    held or ended by an operator (Paused, Inconclusive, Aborted)
-  6    refused: another driver, another upgrade, a quarantine, findings in commits
+  6    refused: another driver, another upgrade, a quarantine, findings in commits;
+       nothing there to pause, resume, abort, retry or undo
   124  not done within --timeout; the upgrade is paused
   130  interrupted; the same command goes on with it
 
@@ -237,7 +241,7 @@ enum Command {
     #[command(after_help = "Example:\n  stagegate upgrade demo --build web=2.0 --timeout 30m")]
     Upgrade(upgrade::Arguments),
     /// Hold the running upgrade once its steps have ended
-    Pause(control::Arguments),
+    Pause(control::PauseArguments),
     /// Go on with a held upgrade
     Resume(control::StayingArguments),
     /// Take the running upgrade back to the builds before it

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use clap::Args;
 use serde_json::json;
 
+use super::look::{self, Sight};
 use super::printer::Printer;
 use super::view::{API_VERSION, Names};
 use super::{Exit, ground};
@@ -13,7 +14,6 @@ use crate::engine::session::{self, SessionError};
 use crate::gates::StatedGate;
 use crate::gates::plan::{calls_to_pass, seconds_to_pass};
 use crate::home::Home;
-use crate::hosts::{Host as _, HostError, NodeSight};
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
 use crate::model::values::Duration;
@@ -49,7 +49,7 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
     let plan = session::plan(fleet, component, "plan", &build)?;
     let names = Names::read(home)?;
     let places = fleet.places(&component.name);
-    let looks = futures::future::join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await;
+    let looks = look::at(places).await;
     let (nodes, changing) = changes(component, &build, &names, places.iter().zip(&looks));
     let batch = u32::try_from(plan.policy.batch_size).unwrap_or(u32::MAX).max(1);
     let batches = changing.div_ceil(batch);
@@ -107,13 +107,13 @@ fn changes<'a>(
     component: &Component,
     build: &BuildRef,
     names: &Names,
-    looks: impl Iterator<Item = (&'a Place, &'a Result<NodeSight, HostError>)>,
+    looks: impl Iterator<Item = (&'a Place, &'a Sight)>,
 ) -> (Vec<(String, String, String)>, u32) {
     let mut nodes = Vec::new();
     let mut changing = 0_u32;
     for (place, look) in looks {
         let (runs, what) = match look {
-            Err(why) => ("-".to_owned(), why.to_string()),
+            Err(why) => ("-".to_owned(), why.clone()),
             Ok(sight) => {
                 let current = sight.running.as_ref().and_then(|r| r.build);
                 let what = if current == Some(build.digest) {

@@ -10,8 +10,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::pulse::Pulse;
 use super::view::API_VERSION;
-use super::{Exit, Output};
+use super::{Exit, Output, called};
 use crate::model::text::Ink;
 use crate::report::Lines;
 use crate::workspace::{Invalid, WorkspaceError};
@@ -20,6 +21,7 @@ use crate::workspace::{Invalid, WorkspaceError};
 pub struct Printer {
     output: Output,
     bar: ProgressBar,
+    pulse: Arc<Pulse>,
     /// Data was written, so that a program has what it reads.
     wrote: AtomicBool,
     /// The reader of stdout has gone.
@@ -28,12 +30,30 @@ pub struct Printer {
     outcome: Mutex<String>,
 }
 
+/// `kind/name`, as `get` and `status` take it again; of a list one for each of its items.
+fn names(resource: &Value) -> Vec<String> {
+    let name = |resource: &Value| {
+        let text = |at: &Value| at.as_str().unwrap_or_default().to_owned();
+        let kind = text(&resource["kind"]).to_lowercase();
+        format!("{kind}/{}", text(&resource["metadata"]["name"]))
+    };
+    match resource["items"].as_array() {
+        Some(items) if resource["kind"] == "List" => items.iter().map(name).collect(),
+        Some(_) | None => vec![name(resource)],
+    }
+}
+
 /// Standard error, beside the progress line.
-struct BesideProgress(ProgressBar);
+#[derive(Clone)]
+struct BesideProgress {
+    bar: ProgressBar,
+    pulse: Arc<Pulse>,
+}
 
 impl Lines for BesideProgress {
     fn line(&self, line: &str) -> std::io::Result<()> {
-        self.0.suspend(|| writeln!(std::io::stderr(), "{line}"))
+        self.pulse.spoke();
+        self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"))
     }
 }
 
@@ -51,6 +71,7 @@ impl Printer {
         Self {
             output,
             bar,
+            pulse: Pulse::new(),
             wrote: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             outcome: Mutex::default(),
@@ -67,15 +88,27 @@ impl Printer {
         matches!(self.output, Output::Table | Output::Wide)
     }
 
-    /// One line for people who watch.
+    fn beside_progress(&self) -> BesideProgress {
+        BesideProgress {
+            bar: self.bar.clone(),
+            pulse: Arc::clone(&self.pulse),
+        }
+    }
+
+    /// One line for people who watch. Commands in backticks are written so that they can be pasted.
     pub fn note(&self, line: &str) {
         // Nobody is there to be told that nobody reads.
-        let _ = BesideProgress(self.bar.clone()).line(line);
+        let _ = self.beside_progress().line(&called::in_sentence(line));
     }
 
     /// The same for others who write lines for people.
     pub fn lines(&self) -> Arc<dyn Lines> {
-        Arc::new(BesideProgress(self.bar.clone()))
+        Arc::new(self.beside_progress())
+    }
+
+    /// A command to go on with, by itself in its line.
+    pub fn command(&self, line: &str) {
+        self.note(&format!("  {}", called::command(line)));
     }
 
     /// What came of a command that has no resource to show.
@@ -84,14 +117,27 @@ impl Printer {
         line.clone_into(&mut self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What goes on now; shown on a terminal only, and replaced by the next.
+    /// What goes on now, with the time that it has taken: on a terminal one line, replaced by the next; elsewhere a line now
+    /// and then.
     pub fn doing(&self, what: String) {
+        if self.pulse.doing(&what) {
+            self.bar.reset_elapsed();
+        }
+        if self.bar.is_hidden() {
+            let lines = self.beside_progress().bar;
+            self.pulse.beat(move |line| {
+                // Nobody is there to be told that nobody reads.
+                let _ = lines.suspend(|| writeln!(std::io::stderr(), "{line}"));
+            });
+            return;
+        }
         self.bar.enable_steady_tick(Duration::from_millis(200));
         self.bar.set_message(what);
     }
 
     /// Nothing goes on any more.
     pub fn idle(&self) {
+        self.pulse.idle();
         self.bar.finish_and_clear();
     }
 
@@ -159,6 +205,11 @@ impl Printer {
         Ok(())
     }
 
+    /// A line of data for people, with commands in backticks.
+    pub fn sentence(&self, line: &str) -> anyhow::Result<()> {
+        self.line(&called::in_sentence(line))
+    }
+
     /// A table.
     pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
         let mut table = Table::new();
@@ -180,9 +231,9 @@ impl Printer {
             Output::Json | Output::Sarif => self.line(&serde_json::to_string_pretty(resource)?),
             Output::Yaml => self.line(crate::model::text::to_yaml(resource)?.trim_end()),
             Output::Name => {
-                let text = |at: &Value| at.as_str().unwrap_or_default().to_owned();
-                let kind = text(&resource["kind"]).to_lowercase();
-                self.line(&format!("{kind}/{}", text(&resource["metadata"]["name"])))
+                // A list that is empty is an answer, too.
+                self.wrote.store(true, Ordering::Relaxed);
+                names(resource).iter().try_for_each(|name| self.line(name))
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
+use super::called::quoted;
 use super::ground::GroundError;
 use super::printer::Printer;
 use super::rehearse::{self, Quarantined};
@@ -68,7 +69,7 @@ fn next_commands(fleet: &Fleet, printer: &Printer) {
         format!("stagegate events {name}"),
         format!("stagegate down {name} --purge"),
     ] {
-        printer.note(&format!("  {line}"));
+        printer.command(&line);
     }
 }
 
@@ -133,33 +134,17 @@ impl Installation {
     /// In the foreground, since sudo may ask for a password.
     fn run(&self, printer: &Printer) -> anyhow::Result<()> {
         printer.note(&format!("installing {}", self.packages.join(" ")));
+        if rustix::process::geteuid().is_root() {
+            // sudo would ask for a password in the line that this writes over.
+            printer.doing("installing Debian packages".to_owned());
+        }
         let status = self.command().stdout(Stdio::null()).status();
+        printer.idle();
         let status = status.context("cannot run the script that installs packages")?;
         anyhow::ensure!(
             status.success(),
             "installing the packages ended with {status}; see above"
         );
         Ok(())
-    }
-}
-
-/// As a shell reads it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn a_path_is_one_word_for_the_shell() {
-        assert_eq!(quoted("/srv/x-1/a.sh"), "/srv/x-1/a.sh");
-        assert_eq!(quoted("/it's here/a.sh"), r"'/it'\''s here/a.sh'");
     }
 }

@@ -14,9 +14,9 @@ use super::{Exit, ground};
 use crate::engine::disturb::Disturbances;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::{Asked, HeldLease, KnownBuild, Refusal, SessionError};
+use crate::engine::session::{Asked, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
-use crate::model::rehearsal::{RehearsalSpec, unmet};
+use crate::model::rehearsal::{Disturbance, RehearsalSpec, unmet};
 use crate::settings;
 
 #[derive(Debug, Args)]
@@ -68,6 +68,8 @@ impl Ran {
 /// What came out of a rehearsal.
 pub(super) struct Outcome {
     pub(super) runs: Vec<Ran>,
+    /// What was to run before the first run and could not be brought there.
+    began_elsewhere: Option<String>,
     pub(super) interrupted: bool,
 }
 
@@ -75,7 +77,7 @@ impl Outcome {
     pub(super) fn exit(&self) -> Exit {
         if self.interrupted {
             Exit::Interrupted
-        } else if self.runs.iter().all(|r| r.unmet.is_empty()) {
+        } else if self.began_elsewhere.is_none() && self.runs.iter().all(|r| r.unmet.is_empty()) {
             Exit::Done
         } else {
             Exit::GateFailed
@@ -95,6 +97,7 @@ pub(super) async fn rehearse(
 ) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome {
         runs: Vec::new(),
+        began_elsewhere: None,
         interrupted: false,
     };
     let carrier = Carrier {
@@ -104,10 +107,16 @@ pub(super) async fn rehearse(
         interrupt,
         patience: Patience::Endless,
     };
-    ground::deliver_first(home, fleet, printer).await;
+    if let Some(build) = &spec.start_from
+        && let Some(ended) = start_from(&carrier, build).await?
+    {
+        outcome.interrupted = ended == Exit::Interrupted;
+        outcome.began_elsewhere = Some(build.clone()).filter(|_| !outcome.interrupted);
+        return Ok(outcome);
+    }
     for run in &spec.runs {
         printer.note(&format!("{}: expecting {:?}", run.build, run.expect.phase));
-        let (done, undone) = match one_run(&carrier, spec, &run.build).await {
+        let (done, undone) = match drive_with(&carrier, &spec.disturbances, &run.build).await {
             Ok(ran) => ran,
             Err(error) => match error.downcast_ref::<SessionError>() {
                 Some(SessionError::Refused(refusal @ Refusal::Quarantined { .. })) => {
@@ -145,17 +154,30 @@ pub(super) async fn rehearse(
     Ok(outcome)
 }
 
+/// Sees to it that this build runs on every node, undisturbed. How that ended, if it did not succeed.
+async fn start_from(carrier: &Carrier<'_>, build: &str) -> anyhow::Result<Option<Exit>> {
+    carrier.printer.note(&format!("{build}: to start from"));
+    let undisturbed = [];
+    let (done, _) = drive_with(carrier, &undisturbed, build).await?;
+    upgrade::show_for_people(carrier.home, &done, carrier.printer)?;
+    Ok(Some(done.exit).filter(|exit| *exit != Exit::Done))
+}
+
 /// Drives one run with the disturbances going on, and tells which of them did not take place. A rehearsal drives itself, also
 /// where a server runs: its disturbances act on the nodes under the same lease as the upgrade.
-async fn one_run(carrier: &Carrier<'_>, spec: &RehearsalSpec, wanted: &str) -> anyhow::Result<(Done, Vec<String>)> {
+async fn drive_with(
+    carrier: &Carrier<'_>,
+    disturbances: &[Disturbance],
+    wanted: &str,
+) -> anyhow::Result<(Done, Vec<String>)> {
     let Carrier {
         home, fleet, printer, ..
     } = carrier;
     super::standing::refuse_not_up(home, fleet)?;
     let (component, version) = ground::component_and_version(fleet, wanted)?;
     let (build, _) = ground::build(home, component, &version, printer).await?;
-    let lease = HeldLease::take(home, &fleet.environment.name)?;
-    let disturbances = Disturbances::start(home, fleet, lease.token(), &spec.disturbances)?;
+    let lease = ground::lease(home, fleet, printer).await?;
+    let disturbances = Disturbances::start(home, fleet, lease.token(), disturbances)?;
     let user = settings::user();
     let asked = Asked {
         home,
@@ -197,9 +219,14 @@ pub(super) fn show(name: &str, spec: &RehearsalSpec, outcome: &Outcome, printer:
         "kind": "Rehearsal",
         "metadata": {"name": name},
         "spec": spec,
-        "status": {"runs": runs, "finishedAt": Timestamp::now()},
+        "status": {"runs": runs, "couldNotStartFrom": outcome.began_elsewhere, "finishedAt": Timestamp::now()},
     });
     printer.resource(&resource, |p| {
+        if let Some(build) = &outcome.began_elsewhere {
+            p.line(&format!(
+                "{build:<28} could not be brought there to start from, so nothing was run"
+            ))?;
+        }
         for (i, run) in spec.runs.iter().enumerate() {
             let line = match outcome.runs.get(i) {
                 None => "not run".to_owned(),

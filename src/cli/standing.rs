@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::ground::GroundError;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
-use crate::model::system::PortShift;
-use crate::store::{Expect, Store as _, StoreError};
+use crate::model::render::Renderer;
+use crate::model::system::{Environment, PortShift};
+use crate::store::{Expect, Resource, Store as _, StoreError};
 
 /// Whether an environment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,15 @@ pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Resu
     let status = serde_json::to_value(status)?;
     store.put_status("Environment", name, &status, Expect::Anything, now)?;
     Ok(())
+}
+
+/// An environment as it was brought up, for looking at its nodes: its scripts are not there.
+pub(super) fn fleet(home: &Home, resource: &Resource) -> anyhow::Result<Fleet> {
+    let shift = resource
+        .status_as::<EnvironmentStatus>()
+        .map_or(PortShift::default(), |status| PortShift(status.port_shift));
+    let (environment, _) = Environment::check(&resource.name, resource.spec_as()?, shift);
+    Ok(Fleet::new(environment, Renderer::default(), home))
 }
 
 fn read(home: &Home, environment: &str) -> Result<Option<EnvironmentStatus>, StoreError> {

@@ -1,4 +1,6 @@
-//! `stagegate status [ENV] [-w]`.
+//! `stagegate status [ENV] [-w | --look]`: what was written down, how old that is, and, asked for, what the nodes show now.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -6,26 +8,36 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ground::GroundError;
+use super::look::{self, Sight};
 use super::printer::Printer;
+use super::standing::{self, Standing};
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, ground};
 use crate::home::Home;
-use crate::model::environment::EnvironmentSpec;
-use crate::store::{Resource, Store as _, UpgradeRecord};
+use crate::model::environment::{Component, EnvironmentSpec};
+use crate::model::upgrade::NodeStatus;
+use crate::model::values::Digest;
+use crate::store::{KEEP_FINISHED_UPGRADES, Resource, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The environment; every one without
-    #[arg(value_name = "ENV")]
+    #[arg(value_name = "ENV", value_parser = ground::environment_name)]
     environment: Option<String>,
     /// Show it again whenever it changes
     #[arg(short, long)]
     watch: bool,
+    /// Ask every node now, all at once, and mark what differs from what was written down
+    #[arg(long, conflicts_with = "watch")]
+    look: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::look()?;
+    if arguments.look {
+        return super::wait_for(look_and_show(&home, arguments.environment.as_deref(), printer));
+    }
     let mut shown = None;
     loop {
         let environments = environments(&home, arguments.environment.as_deref())?;
@@ -34,17 +46,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             .map(Shown::resource)
             .collect::<anyhow::Result<_>>()?;
         if shown.as_ref() != Some(&now) {
-            let list =
-                json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "environments"}, "items": now});
-            let asked_for = arguments.environment.as_ref().and(now.first());
-            printer.resource(asked_for.unwrap_or(&list), |p| {
-                if environments.is_empty() {
-                    p.note("nothing is up; `stagegate up ENV` brings an environment up");
-                }
-                environments
-                    .iter()
-                    .try_for_each(|environment| environment.for_people(p))
-            })?;
+            print(&environments, arguments.environment.as_deref(), &now, printer)?;
             shown = Some(now);
         }
         if !arguments.watch || printer.is_unread() {
@@ -52,6 +54,39 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// One look at every node, then it is shown.
+async fn look_and_show(home: &Home, wanted: Option<&str>, printer: &Printer) -> anyhow::Result<Exit> {
+    let interrupt = ground::interrupt()?;
+    let mut environments = environments(home, wanted)?;
+    for environment in &mut environments {
+        printer.doing(format!("{}: asking its nodes", environment.resource.name));
+        tokio::select! {
+            () = interrupt.wait() => return Ok(Exit::Interrupted),
+            looked = environment.look(home) => looked?,
+        }
+    }
+    printer.idle();
+    let now: Vec<Value> = environments
+        .iter()
+        .map(Shown::resource)
+        .collect::<anyhow::Result<_>>()?;
+    print(&environments, wanted, &now, printer)?;
+    Ok(Exit::Done)
+}
+
+fn print(environments: &[Shown], wanted: Option<&str>, items: &[Value], printer: &Printer) -> anyhow::Result<()> {
+    let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "environments"}, "items": items});
+    let asked_for = wanted.and(items.first());
+    printer.resource(asked_for.unwrap_or(&list), |p| {
+        if environments.is_empty() {
+            p.note("nothing is up; `stagegate up ENV` brings an environment up");
+        }
+        environments
+            .iter()
+            .try_for_each(|environment| environment.for_people(p))
+    })
 }
 
 /// Shows one environment.
@@ -62,20 +97,59 @@ pub(super) fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result
     Ok(())
 }
 
-/// A node, what it is of, and the build that it has.
+/// A node, what it is of, the build that it has by the record, and what a look showed.
 #[derive(Serialize)]
 struct NodeLine {
     name: String,
     component: String,
     build: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<SeenNow>,
+}
+
+/// What a node showed when it was asked.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SeenNow {
+    state: State,
+    /// The build that its service was started from; of a component without a service the one that `current` points to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    /// What is otherwise than it was written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differs: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+enum State {
+    Running,
+    NotRunning,
+    /// The component has no service that could run.
+    NoService,
+    Unreachable,
 }
 
 struct Shown {
     resource: Resource,
+    /// The last upgrade of the environment.
     last: Option<UpgradeRecord>,
+    /// Nodes of upgraded components, each as the last upgrade that looked at it left it.
+    upgraded: BTreeMap<String, NodeStatus>,
     /// Who drives an unfinished upgrade.
     driver: Option<String>,
+    record: Record,
     names: Names,
+    /// What each node showed, by its name; without a look nothing.
+    sights: Option<BTreeMap<String, Sight>>,
+}
+
+/// How old what is written down is, and whose word it is.
+#[derive(Serialize)]
+struct Record {
+    at: Timestamp,
+    by: String,
 }
 
 fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>> {
@@ -94,14 +168,79 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
     resources
         .into_iter()
         .map(|resource: Resource| {
+            let last = store.upgrades(Some(&resource.name), 1)?.pop();
             Ok(Shown {
-                last: store.upgrades(Some(&resource.name), 1)?.pop(),
+                upgraded: upgraded_nodes(home, &resource, last.as_ref())?,
                 driver: ground::driver(home, &resource.name)?,
+                record: Record::of(home, &resource, last.as_ref())?,
                 names: Names::read(home)?,
+                last,
                 resource,
+                sights: None,
             })
         })
         .collect()
+}
+
+/// The last upgrade may be of another component, or have ended before it looked at a node.
+fn upgraded_nodes(
+    home: &Home,
+    resource: &Resource,
+    last: Option<&UpgradeRecord>,
+) -> anyhow::Result<BTreeMap<String, NodeStatus>> {
+    let mut nodes = BTreeMap::new();
+    let Some(last) = last else {
+        return Ok(nodes);
+    };
+    let mut take = |upgrade: &UpgradeRecord| {
+        for node in &upgrade.status.nodes {
+            nodes.entry(node.name.clone()).or_insert_with(|| node.clone());
+        }
+    };
+    take(last);
+    let has_source = |c: &&Component| c.source.is_some();
+    let components: BTreeSet<String> = resource.spec_as::<EnvironmentSpec>().map_or_else(
+        |_| BTreeSet::new(),
+        |spec| {
+            spec.components
+                .iter()
+                .filter(has_source)
+                .map(|c| c.name.clone())
+                .collect()
+        },
+    );
+    let is_whole = !last.status.nodes.is_empty() && components.iter().all(|c| *c == last.spec.component);
+    if !is_whole {
+        let all = u32::try_from(KEEP_FINISHED_UPGRADES).unwrap_or(u32::MAX);
+        let before = home.store().upgrades(Some(&resource.name), all)?;
+        before.iter().rev().for_each(take);
+    }
+    Ok(nodes)
+}
+
+impl Record {
+    fn of(home: &Home, resource: &Resource, last: Option<&UpgradeRecord>) -> anyhow::Result<Self> {
+        let Some(upgrade) = last else {
+            return Ok(Self {
+                at: resource.updated_at,
+                by: "`up`".to_owned(),
+            });
+        };
+        let status = &upgrade.status;
+        let by = format!("{}'s upgrade to {}", upgrade.spec.user, upgrade.spec.build);
+        if let Some(at) = status.finished_at {
+            return Ok(Self { at, by });
+        }
+        // A driver that did not give its lease back, living or dead, last wrote when it last renewed it.
+        let lease = home.store().lease(&resource.name)?;
+        let renewed = lease.and_then(|lease| lease.holder.map(|_| lease.renewed_at));
+        let steps = status.nodes.iter().map(|n| n.since);
+        let at = renewed
+            .or_else(|| steps.max())
+            .unwrap_or(status.since)
+            .max(status.since);
+        Ok(Self { at, by })
+    }
 }
 
 impl Shown {
@@ -112,8 +251,28 @@ impl Shown {
             "kind": "Environment",
             "metadata": {"name": self.resource.name, "generation": self.resource.generation},
             "spec": self.resource.spec,
-            "status": {"environment": self.resource.status, "nodes": self.nodes(), "upgrade": upgrade, "driver": self.driver},
+            "status": {
+                "environment": self.resource.status,
+                "nodes": self.nodes(),
+                "upgrade": upgrade,
+                "driver": self.driver,
+                "record": self.record,
+            },
         }))
+    }
+
+    /// Asks the nodes as they were brought up: a file that has changed since, or is wrong by now, hides none of them.
+    async fn look(&mut self, home: &Home) -> anyhow::Result<()> {
+        let fleet = standing::fleet(home, &self.resource)?;
+        let places: Vec<_> = fleet.all_places().collect();
+        let sights = look::at(places.iter().copied()).await;
+        let names = places.iter().map(|place| place.site.name.clone());
+        self.sights = Some(names.zip(sights).collect());
+        Ok(())
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        serde_json::from_value(self.resource.status["phase"].clone()).ok()
     }
 
     /// What every node has: of an upgraded component as its last upgrade left it, of the others what `up` installs.
@@ -122,57 +281,152 @@ impl Shown {
             // Written by another version, whose keys these need not be.
             return Vec::new();
         };
-        let upgraded = |node: &str| {
-            let status = self.last.as_ref().map(|upgrade| &upgrade.status)?;
-            status.nodes.iter().find(|n| n.name == node)
-        };
         let lines = spec.components.iter().flat_map(|component| {
-            component.nodes.iter().map(move |node| NodeLine {
-                name: node.name.clone(),
-                component: component.name.clone(),
-                build: match upgraded(&node.name) {
+            component.nodes.iter().map(move |node| {
+                let build = match self.upgraded.get(&node.name) {
                     Some(now) => now.build.as_ref().map(|build| self.names.of(Some(build))),
                     None => component.source.as_ref().and_then(|_| {
                         let version = component.build.as_ref()?;
                         Some(format!("{}-{version}", component.name))
                     }),
-                },
+                };
+                let sight = self.sights.as_ref().and_then(|sights| sights.get(&node.name));
+                NodeLine {
+                    name: node.name.clone(),
+                    component: component.name.clone(),
+                    seen: sight.map(|sight| self.compared(component, build.as_deref(), sight)),
+                    build,
+                }
             })
         });
         lines.collect()
     }
 
+    /// What a node shows, beside what is written of it.
+    fn compared(&self, component: &Component, written: Option<&str>, sight: &Sight) -> SeenNow {
+        let sight = match sight {
+            Ok(sight) => sight,
+            Err(why) => {
+                return SeenNow {
+                    state: State::Unreachable,
+                    build: None,
+                    since: None,
+                    differs: Some(format!("it cannot be reached: {why}")),
+                };
+            }
+        };
+        let name = |digest: Option<Digest>| digest.map(|digest| self.names.of(Some(&digest)));
+        let (state, build, since) = match (&component.service, &sight.running) {
+            (None, _) => (State::NoService, name(sight.current), None),
+            (Some(_), Some(running)) => (State::Running, name(running.build), Some(running.started_at)),
+            (Some(_), None) => (State::NotRunning, None, None),
+        };
+        SeenNow {
+            differs: differs(state, self.standing(), component, written, build.as_deref()),
+            state,
+            build,
+            since,
+        }
+    }
+
     fn nodes_for_people(&self, printer: &Printer) -> anyhow::Result<()> {
-        let rows = self
-            .nodes()
-            .into_iter()
-            .map(|NodeLine { name, component, build }| vec![name, component, build.unwrap_or_else(|| "-".to_owned())]);
-        printer.table(&["NODE", "COMPONENT", "BUILD"], rows.collect())
+        let now = Timestamp::now();
+        let rows = self.nodes().into_iter().map(|line| {
+            let NodeLine {
+                name,
+                component,
+                build,
+                seen,
+            } = line;
+            let mut row = vec![name, component, build.unwrap_or_else(|| "-".to_owned())];
+            if let Some(seen) = seen {
+                row.extend([
+                    match seen.state {
+                        State::Running => seen.build.unwrap_or_else(|| "yes".to_owned()),
+                        State::NotRunning => "no".to_owned(),
+                        State::NoService => seen.build.unwrap_or_else(|| "-".to_owned()),
+                        State::Unreachable => "?".to_owned(),
+                    },
+                    seen.since.map_or_else(|| "-".to_owned(), |since| view::age(now, since)),
+                    seen.differs.unwrap_or_else(|| "-".to_owned()),
+                ]);
+            }
+            row
+        });
+        let mut header = vec!["NODE", "COMPONENT", "BUILD"];
+        if self.sights.is_some() {
+            header.extend(["RUNS", "AGE", "DIFFERS"]);
+        }
+        printer.table(&header, rows.collect())
     }
 
     fn for_people(&self, printer: &Printer) -> anyhow::Result<()> {
+        let name = &self.resource.name;
         let up = self.resource.status["phase"].as_str().unwrap_or("Unknown");
+        let under_way = self.last.as_ref().is_some_and(|u| !u.status.phase.is_final());
         match &self.last {
-            Some(upgrade) if !upgrade.status.phase.is_final() => {
-                let name = &self.resource.name;
+            Some(upgrade) if under_way => {
                 let driver = match &self.driver {
                     Some(driver) => format!("driven by {driver}"),
                     None => format!("driven by nobody; `stagegate why {name}` says what goes on with it"),
                 };
-                printer.line(&format!("unfinished upgrade of {name}, {driver}:"))?;
-                view::upgrade_for_people(printer, upgrade, &self.names)
+                printer.sentence(&format!("unfinished upgrade of {name}, {driver}:"))?;
+                view::upgrade_for_people(printer, upgrade, &self.names)?;
             }
             Some(upgrade) => {
-                printer.line(&format!("{} {up}; its last upgrade:", self.resource.name))?;
-                view::upgrade_for_people(printer, upgrade, &self.names)
+                printer.line(&format!("{name} {up}; its last upgrade:"))?;
+                view::upgrade_for_people(printer, upgrade, &self.names)?;
             }
             None => {
                 printer.line(&format!(
-                    "{} {up} since {}; never upgraded",
-                    self.resource.name,
+                    "{name} {up} since {}; never upgraded",
                     view::age(Timestamp::now(), self.resource.updated_at)
                 ))?;
-                self.nodes_for_people(printer)
+            }
+        }
+        if self.sights.is_some() {
+            if self.last.is_some() {
+                printer.line("the nodes now:")?;
+            }
+            return self.nodes_for_people(printer);
+        }
+        if self.last.is_none() {
+            self.nodes_for_people(printer)?;
+        }
+        // What a living driver writes is at most a few seconds old.
+        if under_way && self.driver.is_some() {
+            return Ok(());
+        }
+        let Record { at, by } = &self.record;
+        printer.sentence(&format!(
+            "as {by} left it {} ago; nobody has looked since, `stagegate status {name} --look` does",
+            view::age(Timestamp::now(), *at)
+        ))
+    }
+}
+
+/// What is otherwise than it was written down. Pure.
+fn differs(
+    state: State,
+    standing: Option<Standing>,
+    component: &Component,
+    written: Option<&str>,
+    build: Option<&str>,
+) -> Option<String> {
+    match (state, standing) {
+        (State::Unreachable, _) => Some("it cannot be reached".to_owned()),
+        (State::NotRunning, Some(Standing::Down)) => None,
+        (State::NotRunning, _) => Some("its service does not run".to_owned()),
+        (State::Running, Some(Standing::Down)) => Some("it runs, and its environment is down".to_owned()),
+        (State::Running | State::NoService, _) => {
+            // What has no source has no build to compare.
+            component.source.as_ref()?;
+            match (written, build) {
+                (Some(written), Some(build)) if written == build => None,
+                (None, None) => None,
+                (Some(written), Some(build)) => Some(format!("it runs {build}, and {written} is written down")),
+                (None, Some(build)) => Some(format!("it runs {build}, and nothing is written down")),
+                (Some(written), None) => Some(format!("it runs no build of ours, and {written} is written down")),
             }
         }
     }

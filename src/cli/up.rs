@@ -8,7 +8,6 @@ use super::printer::Printer;
 use super::standing::{self, Standing};
 use super::status;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session::HeldLease;
 use crate::engine::up::Bringing;
 
 #[derive(Debug, Args)]
@@ -30,8 +29,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 /// Brings an environment up and writes down that it is.
 pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
     let (home, fleet) = ground::operable(name, ground::home)?;
-    ground::deliver_first(&home, &fleet, printer).await;
-    let lease = HeldLease::take(&home, name)?;
+    let lease = ground::lease(&home, &fleet, printer).await?;
     standing::refuse_missing_nodes(&home, &fleet)?;
     // Before the first step: whoever clears up must know that something may be there.
     standing::write(&home, &fleet, Standing::ComingUp)?;

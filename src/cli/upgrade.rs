@@ -170,8 +170,7 @@ impl Carrier<'_> {
         if self.patience == Patience::None {
             return Err(GroundError::NobodyDrives.into());
         }
-        ground::deliver_first(self.home, self.fleet, self.printer).await;
-        let lease = HeldLease::take(self.home, &self.fleet.environment.name)?;
+        let lease = ground::lease(self.home, self.fleet, self.printer).await?;
         let record = asked.open(&lease).await?;
         self.drive(&record, &lease).await
     }
@@ -182,8 +181,7 @@ impl Carrier<'_> {
             let seen = self.last_event()?;
             return self.stay(record, &server, seen).await;
         }
-        ground::deliver_first(self.home, self.fleet, self.printer).await;
-        let lease = HeldLease::take(self.home, &self.fleet.environment.name)?;
+        let lease = ground::lease(self.home, self.fleet, self.printer).await?;
         self.drive(&record, &lease).await
     }
 
@@ -229,7 +227,7 @@ impl Carrier<'_> {
             Watched::Orphaned(record) => {
                 self.printer
                     .note("`stagegate serve` is gone; the upgrade is driven from here now");
-                let lease = HeldLease::take(self.home, environment)?;
+                let lease = ground::lease(self.home, self.fleet, self.printer).await?;
                 self.drive(&record, &lease).await
             }
         }
@@ -299,7 +297,7 @@ impl Carrier<'_> {
         let Self {
             home, fleet, printer, ..
         } = self;
-        let (courier, troubles) = delivery::courier(home, fleet, &printer.lines());
+        let (courier, troubles) = delivery::courier(home, fleet, Some(&printer.lines()));
         for trouble in troubles {
             printer.note(&format!("its reports wait: {trouble}"));
         }
@@ -379,7 +377,7 @@ impl Carrier<'_> {
             return Ok(());
         }
         let why = format!("not done within {limit}, so it is to hold");
-        match super::control::wish(self.home, &open, Wish::Pause, &why) {
+        match super::control::wish(self.home, &open, Wish::TimeUp, &why) {
             // It was just in time.
             Err(StoreError::Finished { .. }) => return Ok(()),
             other => other?,
@@ -445,5 +443,10 @@ fn now_doing(status: &UpgradeStatus) -> String {
     let gate = busy
         .and_then(|n| status.gates.iter().find(|g| g.node == n.name))
         .map_or_else(String::new, |g| format!(" ({}: {})", g.name, g.reason));
-    format!("{:?}{node}{gate}", status.phase)
+    let message = if busy.is_some() || status.message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", status.message)
+    };
+    format!("{:?}{node}{gate}{message}", status.phase)
 }

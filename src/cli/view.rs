@@ -9,7 +9,7 @@ use super::Output;
 use super::printer::Printer;
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
-use crate::model::upgrade::UpgradeStatus;
+use crate::model::upgrade::{Blocker, Cause, GateStatus, Loss, NodePhase, NodeStatus, UpgradeStatus, Verdict};
 use crate::model::values::Digest;
 use crate::store::UpgradeRecord;
 
@@ -43,6 +43,9 @@ pub(super) fn upgrade(record: &UpgradeRecord, names: &Names) -> anyhow::Result<V
             shown["build"] = json!(node.build.as_ref().map(|d| names.of(Some(d))));
         }
     }
+    let cure = record.status.cure.iter().flat_map(|cure| &cure.gates);
+    name_builds(status.pointer_mut("/gates"), record.status.gates.iter(), names);
+    name_builds(status.pointer_mut("/cure/gates"), cure, names);
     Ok(json!({
         "apiVersion": API_VERSION,
         "kind": "Upgrade",
@@ -56,6 +59,54 @@ pub(super) fn upgrade(record: &UpgradeRecord, names: &Names) -> anyhow::Result<V
     }))
 }
 
+/// As nodes: the name of the build, with the digest beside.
+fn name_builds<'a>(shown: Option<&mut Value>, gates: impl Iterator<Item = &'a GateStatus>, names: &Names) {
+    let shown = shown.and_then(Value::as_array_mut).into_iter().flatten();
+    for (shown, gate) in shown.zip(gates) {
+        if let Some(build) = &gate.build {
+            shown["digest"] = json!(build);
+            shown["build"] = json!(names.of(Some(build)));
+        }
+    }
+}
+
+/// What the gates said of a node. A verdict on a build that the node no longer runs says so: beside one that was cured a bare
+/// `Fail` reads as if it failed now.
+fn gates_of(status: &UpgradeStatus, node: &NodeStatus, names: &Names) -> String {
+    let cured = status.cure.iter().flat_map(|cure| &cure.gates);
+    let words = status.gates.iter().filter(|g| g.node == node.name).map(|gate| {
+        let said = format!("{} {:?}", gate.name, gate.verdict);
+        let of_another = gate.build.is_some() && gate.build != node.build;
+        if gate.verdict != Verdict::Fail || !(of_another || status.cure.is_some()) {
+            return said;
+        }
+        let since = cured.clone().find(|c| c.node == gate.node && c.name == gate.name);
+        let since = since.map_or_else(String::new, |c| format!(", {:?} since it is back", c.verdict));
+        match &gate.build {
+            Some(build) => format!("{said} on {}{since}", names.of(Some(build))),
+            None => format!("{said} before it went back{since}"),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// Why a node is out of service, if it is; and since when.
+pub(super) fn out_of_service(node: &NodeStatus) -> Option<(Timestamp, String)> {
+    let trouble = || node.trouble.clone().unwrap_or_else(|| "it was given up".to_owned());
+    match (&node.lost, node.phase) {
+        (_, NodePhase::OutOfService | NodePhase::Removing) => Some((node.since, trouble())),
+        (Some(lost), _) => {
+            let how = match lost.how {
+                Loss::NotRunning => "its service does not run",
+                Loss::Mute => "its service runs and its probes fail",
+                Loss::Unreachable => "it cannot be reached",
+            };
+            Some((lost.since, how.to_owned()))
+        }
+        (None, _) => None,
+    }
+}
+
 /// An upgrade for people.
 pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, names: &Names) -> anyhow::Result<()> {
     let UpgradeStatus {
@@ -63,8 +114,8 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         reason,
         message,
         nodes,
-        gates,
         blockers,
+        cause,
         ..
     } = &record.status;
     printer.line(&format!("{} {phase:?} ({reason}): {message}", record.name))?;
@@ -73,12 +124,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
     let rows = nodes
         .iter()
         .map(|node| {
-            let gate = gates
-                .iter()
-                .filter(|g| g.node == node.name)
-                .map(|g| format!("{} {:?}", g.name, g.verdict))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let gate = gates_of(&record.status, node, names);
             let mut row = vec![
                 node.name.clone(),
                 node.address.clone(),
@@ -107,8 +153,29 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         header.extend(["FROM", "BACK", "STEP", "TROUBLE"]);
     }
     printer.table(&header, rows)?;
-    for blocker in blockers {
-        printer.line(&blocker.to_string())?;
+    for node in nodes {
+        if let Some((since, why)) = out_of_service(node) {
+            let (name, age) = (&node.name, age(now, since));
+            printer.line(&format!(
+                "{name} is out of service since {since} ({age}): {}",
+                first_line(&why)
+            ))?;
+        }
+    }
+    why_it_went_back(printer, cause.as_ref(), blockers)
+}
+
+/// Why nodes went back, which the message of how that ended does not say, and who held what others waited for.
+pub(super) fn why_it_went_back(printer: &Printer, cause: Option<&Cause>, blockers: &[Blocker]) -> anyhow::Result<()> {
+    if let Some(Cause { reason, message, at }) = cause {
+        let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        printer.line(&format!("went back at {at} ({reason}): {message}"))?;
+    }
+    let said = |blocker: &str| cause.is_some_and(|cause| cause.message.contains(blocker));
+    for blocker in blockers.iter().map(ToString::to_string) {
+        if !said(&blocker) {
+            printer.line(&blocker)?;
+        }
     }
     Ok(())
 }

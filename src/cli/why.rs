@@ -2,15 +2,16 @@
 
 use clap::Args;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 
 use super::ground::GroundError;
 use super::printer::Printer;
-use super::view::{API_VERSION, age};
-use super::{Exit, ground};
+use super::view::{self, API_VERSION, age};
+use super::{Exit, called, ground};
 use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
-use crate::model::upgrade::{NodePhase, Phase, Verdict, Wish};
+use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Verdict, Wish};
 use crate::store::{Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
@@ -27,6 +28,16 @@ struct Unmet {
     since: Timestamp,
     clears: String,
     next: String,
+    /// Nodes that stand in the way.
+    nodes: Vec<OutNode>,
+}
+
+/// A node that is out of service.
+#[derive(Serialize)]
+struct OutNode {
+    name: String,
+    since: Timestamp,
+    why: String,
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
@@ -44,13 +55,15 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         since,
         clears,
         next,
+        nodes,
     } = &unmet;
+    let cause = record.status.cause.as_ref();
     let resource = json!({
         "apiVersion": API_VERSION,
         "kind": "Why",
         "metadata": {"name": record.name},
         "spec": {"environment": environment, "upgrade": record.name},
-        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver},
+        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver, "nodes": nodes, "cause": cause, "blockers": record.status.blockers},
     });
     printer.resource(&resource, |p| {
         p.line(&format!(
@@ -58,14 +71,17 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             record.name, record.status.phase, record.status.reason
         ))?;
         p.line(&format!("rule:   {rule}"))?;
-        p.line(&format!("value:  {value}"))?;
+        p.sentence(&format!("value:  {value}"))?;
         p.line(&format!("since:  {since} ({})", age(Timestamp::now(), *since)))?;
-        p.line(&format!("clears: {clears}"))?;
-        p.line(&format!("next:   {next}"))?;
-        for blocker in &record.status.blockers {
-            p.line(&blocker.to_string())?;
+        p.sentence(&format!("clears: {clears}"))?;
+        p.line(&format!("next:   {}", called::command(next)))?;
+        for OutNode { name, since, why } in nodes {
+            p.line(&format!(
+                "out:    {name} since {since} ({}): {why}",
+                age(Timestamp::now(), *since)
+            ))?;
         }
-        Ok(())
+        view::why_it_went_back(p, cause, &record.status.blockers)
     })?;
     Ok(Exit::Done)
 }
@@ -102,6 +118,7 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
         since: status.since,
         clears: clears.to_owned(),
         next,
+        nodes: Vec::new(),
     };
     // Without a driver no other condition can be met, whatever the phase says.
     if !session::is_settled(record) && facts.driver.is_none() {
@@ -112,11 +129,20 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
             clears: "the same command again, or `stagegate serve`".to_owned(),
             next: match record.spec.wish {
                 Wish::Abort => format!("stagegate abort {environment}"),
-                Wish::Proceed | Wish::Pause => again,
+                Wish::Proceed | Wish::Pause | Wish::TimeUp => again,
             },
+            nodes: out_nodes(record),
         };
     }
     match status.phase {
+        Phase::Paused if session::is_settled(record) && !out_nodes(record).is_empty() => Unmet {
+            nodes: out_nodes(record),
+            ..simple(
+                &format!("the upgrade is held: {}", status.reason),
+                "the nodes that are out mended and brought up, then `resume`; or `abort`",
+                format!("stagegate up {environment} && stagegate resume {environment}"),
+            )
+        },
         Phase::Paused | Phase::Inconclusive if session::is_settled(record) => simple(
             &format!("the upgrade is held: {}", status.reason),
             "the cause mended, then `resume`; or `abort`",
@@ -129,7 +155,7 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
             format!("stagegate status {environment}"),
         ),
         Phase::RolledBack | Phase::RollbackIneffective | Phase::Failed if facts.quarantined => simple(
-            "a build that failed here is quarantined",
+            &format!("{}, which failed here, is quarantined", record.spec.build),
             "another build, or a release with a reason",
             format!(
                 "stagegate build release {} --env {environment} --reason TEXT",
@@ -160,16 +186,47 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
     }
 }
 
+/// The nodes that are out of service and stay out until somebody sees to them.
+fn out_nodes(record: &UpgradeRecord) -> Vec<OutNode> {
+    let nodes = record.status.nodes.iter();
+    nodes
+        .filter_map(|node| {
+            let (since, why) = view::out_of_service(node)?;
+            Some(OutNode {
+                name: node.name.clone(),
+                since,
+                why,
+            })
+        })
+        .collect()
+}
+
 fn rolling(record: &UpgradeRecord) -> Unmet {
     let status = &record.status;
-    let next = format!("stagegate status {} -w", record.spec.environment);
-    let Some(node) = status.nodes.iter().find(|n| n.in_batch) else {
+    let environment = &record.spec.environment;
+    let next = format!("stagegate status {environment} -w");
+    let has_no_place = |n: &NodeStatus| n.phase == NodePhase::Drain && !n.drained;
+    let Some(node) = status.nodes.iter().find(|n| n.in_batch && !has_no_place(n)) else {
+        let nodes = out_nodes(record);
+        let names: Vec<&str> = nodes.iter().map(|n| n.name.as_str()).collect();
         return Unmet {
             rule: "a place to take the next node out of service (maxUnavailable)".to_owned(),
-            value: status.message.clone(),
-            since: status.since,
+            value: if nodes.is_empty() {
+                status.message.clone()
+            } else {
+                format!("out of service: {}", names.join(", "))
+            },
+            since: nodes.iter().map(|n| n.since).min().unwrap_or(status.since),
             clears: "a node that is out coming back into service".to_owned(),
-            next,
+            // It does not come back by itself, and `up` needs the lease that the driver has.
+            next: if nodes.is_empty() {
+                next
+            } else {
+                format!(
+                    "stagegate pause {environment} --wait && stagegate up {environment} && stagegate resume {environment}"
+                )
+            },
+            nodes,
         };
     };
     let gate = status
@@ -184,6 +241,7 @@ fn rolling(record: &UpgradeRecord) -> Unmet {
             since: node.since,
             clears: "enough clean calls".to_owned(),
             next,
+            nodes: out_nodes(record),
         },
         None => Unmet {
             rule: format!("{} gets through {:?}", node.name, node.phase),
@@ -194,6 +252,69 @@ fn rolling(record: &UpgradeRecord) -> Unmet {
             since: node.since,
             clears: "the step ending well".to_owned(),
             next,
+            nodes: out_nodes(record),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::upgrade::UpgradeStatus;
+
+    /// An upgrade of three nodes, of which the second was left out; the third waits, or is in the batch without a place.
+    fn held_up(third: serde_json::Value) -> UpgradeRecord {
+        let at = |s: i64| Timestamp::from_second(1_700_000_000 + s).expect("a constant");
+        let node = |more: serde_json::Value| {
+            let mut node = json!({"name": "n", "phase": "Done", "since": at(0)});
+            node.as_object_mut()
+                .expect("a map")
+                .extend(more.as_object().expect("a map").clone());
+            serde_json::from_value(node).expect("the rest of a node has defaults")
+        };
+        let mut status = UpgradeStatus::new(at(0));
+        status.phase = Phase::Rolling;
+        status.message = "web@2 goes onto 3 nodes".to_owned();
+        status.nodes = vec![
+            node(json!({"name": "n1"})),
+            node(
+                json!({"name": "n2", "phase": "OutOfService", "since": at(60), "trouble": "work failed while its peers pass"}),
+            ),
+            node(third),
+        ];
+        UpgradeRecord {
+            name: "web-2-abcd".to_owned(),
+            spec: serde_json::from_value(json!({"environment": "fleet", "component": "web", "build": "web-2"}))
+                .expect("a spec"),
+            status,
+            resource_version: 1,
+            wish_version: 1,
+            created_at: at(0),
+        }
+    }
+
+    #[test]
+    fn an_upgrade_that_waits_for_a_node_names_it_since_when_why_and_what_to_do() {
+        let facts = Facts {
+            driver: Some("tester@here (pid 1)".to_owned()),
+            quarantined: false,
+        };
+        for third in [
+            json!({"name": "n3", "phase": "Waiting"}),
+            json!({"name": "n3", "phase": "Drain", "inBatch": true}),
+        ] {
+            let record = held_up(third);
+            let unmet = unmet(&record, &facts);
+            assert!(unmet.rule.contains("maxUnavailable"), "{}", unmet.rule);
+            assert_eq!(unmet.value, "out of service: n2");
+            assert_eq!(unmet.since, record.status.nodes[1].since);
+            assert_eq!(
+                unmet.next,
+                "stagegate pause fleet --wait && stagegate up fleet && stagegate resume fleet"
+            );
+            let out = &unmet.nodes[..];
+            assert_eq!((out[0].name.as_str(), out.len()), ("n2", 1));
+            assert_eq!(out[0].why, "work failed while its peers pass");
+        }
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::time::Duration;
 
+use pep440_rs::Version;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -328,12 +330,38 @@ fn explain_pip(component: &Component, index: &PackageIndex, version: &str, compl
         .nth(1)
         .and_then(|rest| rest.split(')').next())
         .filter(|list| *list != "none")?;
-    let newest: Vec<_> = there.rsplit(", ").take(8).collect();
+    let there: Vec<&str> = there.split(", ").map(str::trim).collect();
     Some(BuildError::UnknownVersion {
         component: component.name.clone(),
         version: version.to_owned(),
-        why: format!("the package index has, newest first, {}", newest.join(", ")),
+        why: format!("the package index has {}", nearest(version, &there)),
     })
+}
+
+/// Versions on either side of one that is not there, which are named.
+const NEAR: usize = 3;
+
+/// What to choose from instead of a version that is not there: those just below and above it, and the newest. What is no
+/// version as package tools know it is ordered by its letters, before all that are.
+fn nearest(wanted: &str, there: &[&str]) -> String {
+    let order = |text: &str| (Version::from_str(text).ok(), text.to_owned());
+    let mut sorted = there.to_vec();
+    sorted.sort_by_key(|text| order(text));
+    sorted.dedup();
+    let Some(newest) = sorted.last() else {
+        return "none".to_owned();
+    };
+    let at = sorted.partition_point(|text| order(text) < order(wanted));
+    let near = &sorted[at.saturating_sub(NEAR)..(at + NEAR).min(sorted.len())];
+    let mut words = near.join(", ");
+    if near.len() < sorted.len() {
+        words = format!("{words} near it");
+        if !near.contains(newest) {
+            words = format!("{words}, {newest} as its newest");
+        }
+        words = format!("{words}; {} in all", sorted.len());
+    }
+    words
 }
 
 /// A directory's files as a locked set: each is a package whose version is its mode.
@@ -348,7 +376,7 @@ fn from_directory(component: &Component, directory: &Path, version: &str) -> Res
     }
     let from = directory.join(version);
     if !from.is_dir() {
-        let mut there: Vec<_> = std::fs::read_dir(directory)
+        let there: Vec<String> = std::fs::read_dir(directory)
             .map(|list| {
                 list.flatten()
                     .filter(|e| e.path().is_dir())
@@ -356,8 +384,12 @@ fn from_directory(component: &Component, directory: &Path, version: &str) -> Res
                     .collect()
             })
             .unwrap_or_default();
-        there.sort();
-        return Err(unknown(format!("{} has {}", directory.display(), there.join(", "))));
+        let there: Vec<&str> = there.iter().map(String::as_str).collect();
+        return Err(unknown(format!(
+            "{} has {}",
+            directory.display(),
+            nearest(version, &there)
+        )));
     }
     Ok((BuildSpec::new(&component.name, version, files_of(&from)?), from))
 }
@@ -598,4 +630,28 @@ fn requirements(spec: &BuildSpec) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn what_is_near_is_named_and_not_only_what_is_new() {
+        let there = ["0.0.9", "0.4.2", "0.7.1", "0.7.10", "0.7.2", "1.2.0", "1.2.4", "2.0"];
+        for (wanted, named) in [
+            (
+                "0.7.3",
+                "0.4.2, 0.7.1, 0.7.2, 0.7.10, 1.2.0, 1.2.4 near it, 2.0 as its newest; 8 in all",
+            ),
+            ("0.1", "0.0.9, 0.4.2, 0.7.1, 0.7.2 near it, 2.0 as its newest; 8 in all"),
+            ("9", "1.2.0, 1.2.4, 2.0 near it; 8 in all"),
+            ("latest", "0.0.9, 0.4.2, 0.7.1 near it, 2.0 as its newest; 8 in all"),
+        ] {
+            assert_eq!(nearest(wanted, &there), named, "{wanted}");
+        }
+        assert_eq!(nearest("3", &["1", "2"]), "1, 2");
+        assert_eq!(nearest("3", &[]), "none");
+        assert_eq!(nearest("c", &["bad", "slow", "1"]), "bad, slow, 1");
+    }
 }

@@ -59,9 +59,9 @@ fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
 }
 
 /// Whoever drains an environment's outbox, and the sinks that cannot be made ready: their reports wait, and hold nothing up.
-/// `lines` is what the sink `stdout` writes to.
+/// `lines` is what the sink `stdout` writes to; without, its reports wait for the one whose they are.
 #[must_use]
-pub fn courier(home: &Home, fleet: &Fleet, lines: &Arc<dyn Lines>) -> (Courier, Vec<DeliveryError>) {
+pub fn courier(home: &Home, fleet: &Fleet, lines: Option<&Arc<dyn Lines>>) -> (Courier, Vec<DeliveryError>) {
     let stated = fleet.environment.spec.reports.iter();
     let (mut sinks, mut troubles) = (Vec::new(), Vec::new());
     for made in stated.filter_map(|stated| sink(home, fleet, stated, lines).transpose()) {
@@ -78,7 +78,7 @@ fn sink(
     home: &Home,
     fleet: &Fleet,
     stated: &ReportSink,
-    lines: &Arc<dyn Lines>,
+    lines: Option<&Arc<dyn Lines>>,
 ) -> Result<Option<Box<dyn Sink>>, DeliveryError> {
     let ReportSink {
         name,
@@ -114,8 +114,8 @@ fn sink(
             source,
         })?)));
     }
-    let lines = || LineSink::new(outbox, Arc::clone(lines));
-    Ok(stdout.as_ref().map(|_| Box::new(lines()) as Box<dyn Sink>))
+    let lines = lines.filter(|_| stdout.is_some());
+    Ok(lines.map(|lines| Box::new(LineSink::new(outbox, Arc::clone(lines))) as Box<dyn Sink>))
 }
 
 /// Whether events reach standard error as reports already, so that whoever drives must not say them too.

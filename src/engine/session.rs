@@ -139,6 +139,17 @@ pub enum Refusal {
         /// Since when.
         since: Timestamp,
     },
+    /// There is nothing to say this to.
+    #[error(
+        "there is nothing to {word} in {environment}: it has no unfinished upgrade; `stagegate history {environment}` lists what \
+         there was"
+    )]
+    NothingUnderWay {
+        /// The environment.
+        environment: String,
+        /// The operator's word.
+        word: &'static str,
+    },
     /// There is nothing to begin again.
     #[error("there is nothing to retry in {environment}: its last upgrade, {upgrade}, succeeded")]
     NothingToRetry {
@@ -176,6 +187,23 @@ pub struct HeldLease {
     home: Home,
     environment: String,
     token: FencingToken,
+    taken_over: Option<Lost>,
+}
+
+/// A driver that is gone and has not given its lease back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Who it was.
+    pub holder: Holder,
+    /// When it last said that it lives.
+    pub heard_of: Timestamp,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { holder, heard_of } = self;
+        write!(f, "{holder}, which is gone and was last heard of at {heard_of:.0}")
+    }
 }
 
 impl HeldLease {
@@ -189,6 +217,18 @@ impl HeldLease {
             let holder = lease.living(Timestamp::now(), &local_liveness)?;
             Some((holder.clone(), lease.acquired_at))
         }))
+    }
+
+    /// Whether another living process has an environment's lease.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn is_held_by_another(home: &Home, environment: &str) -> Result<bool, SessionError> {
+        let Some((holder, _)) = Self::holder(home, environment)? else {
+            return Ok(false);
+        };
+        let me = Holder::current(settings::user()).map_err(SessionError::Holder)?;
+        Ok(holder != me)
     }
 
     /// Takes it as soon as this holder gives it back, which it is about to.
@@ -217,11 +257,20 @@ impl HeldLease {
     pub fn take(home: &Home, environment: &str) -> Result<Self, SessionError> {
         let me = Holder::current(settings::user()).map_err(SessionError::Holder)?;
         let store = home.store();
+        // Only to be told: who really had it, if two take it at once, is for nobody to decide by.
+        let before = store.lease(environment)?;
         match store.acquire(environment, &me, LEASE_TTL, Timestamp::now(), &local_liveness) {
             Ok(token) => Ok(Self {
                 home: home.clone(),
                 environment: environment.to_owned(),
                 token,
+                taken_over: before.and_then(|lease| {
+                    let holder = lease.holder.filter(|holder| *holder != me)?;
+                    Some(Lost {
+                        holder,
+                        heard_of: lease.renewed_at,
+                    })
+                }),
             }),
             Err(StoreError::Held { .. }) => {
                 let lease = store.lease(environment)?;
@@ -235,6 +284,12 @@ impl HeldLease {
             }
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// From whom it was taken over: a driver that was killed did not give it back.
+    #[must_use]
+    pub fn taken_over(&self) -> Option<&Lost> {
+        self.taken_over.as_ref()
     }
 
     /// Proof of holding it.
@@ -462,8 +517,9 @@ impl Asked<'_> {
 
     /// Goes on with an upgrade that is under way: a wish to pause is over.
     fn proceed(&self, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
-        if open.spec.wish != Wish::Pause {
-            return Ok(open);
+        match open.spec.wish {
+            Wish::Proceed | Wish::Abort => return Ok(open),
+            Wish::Pause | Wish::TimeUp => {}
         }
         self.home.store().set_wish(&open.name, Wish::Proceed)?;
         self.again(open)
@@ -604,6 +660,33 @@ pub async fn run(
         prune(fleet, component, record, lease, status).await;
     }
     Ok(ending)
+}
+
+/// That its driver was killed is part of what happened to an upgrade: told by who takes its lease over, whatever for.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn tell_takeover(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Result<(), StoreError> {
+    let Some(lost) = lease.taken_over() else {
+        return Ok(());
+    };
+    let open = home.store().unfinished(Some(&fleet.environment.name))?.pop();
+    // An upgrade that was begun since has lost no driver.
+    let Some(record) = open.filter(|open| open.created_at <= lost.heard_of) else {
+        return Ok(());
+    };
+    let event = Event {
+        at: Timestamp::now(),
+        reason: "TakenOver".to_owned(),
+        severity: Severity::Step,
+        node: None,
+        message: format!("{} took over from {lost}", settings::user()),
+    };
+    let (subject, sinks) = (subject(&record.spec), sinks(fleet));
+    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
+    home.store()
+        .append(&record.spec.environment, Some(&record.name), &[event], &dispatch)?;
+    Ok(())
 }
 
 /// Nodes that the component's last upgrade before this one did not put back into service.

@@ -17,6 +17,10 @@ pub struct RehearsalSpec {
     pub description: String,
     /// The environment; it must be up.
     pub environment: String,
+    /// What must run on every node before the first run, as `COMPONENT=VERSION`: an upgrade without disturbances puts it there
+    /// where it does not. With it a rehearsal can be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<String>,
     /// What goes on beside every run.
     #[serde(default)]
     pub disturbances: Vec<Disturbance>,

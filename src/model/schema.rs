@@ -101,18 +101,23 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
 
 /// Answers carry the names of builds, with their digests beside (`cli::view`).
 fn name_builds(definitions: &mut Map<String, Value>) {
-    let Some(properties) = definitions
-        .get_mut("NodeStatus")
-        .and_then(|node| node.get_mut("properties"))
-    else {
-        return;
-    };
-    let digest = properties["build"].take();
-    properties["build"] = json!({
-        "type": ["string", "null"],
-        "description": "Name of the build that it runs, as last seen; the beginning of its digest where no name is known.",
-    });
-    properties["digest"] = digest;
+    for (of, description) in [
+        (
+            "NodeStatus",
+            "Name of the build that it runs, as last seen; the beginning of its digest where no name is known.",
+        ),
+        (
+            "GateStatus",
+            "Of a failure: name of the build that the node ran then; the beginning of its digest where no name is known.",
+        ),
+    ] {
+        let Some(properties) = definitions.get_mut(of).and_then(|status| status.get_mut("properties")) else {
+            continue;
+        };
+        let digest = properties["build"].take();
+        properties["build"] = json!({"type": ["string", "null"], "description": description});
+        properties["digest"] = digest;
+    }
 }
 
 /// What the definitions begin with that describe what a replica states.

@@ -35,6 +35,8 @@ pub enum Wish {
     Proceed,
     /// Finish the steps that run, then hold.
     Pause,
+    /// The same, since the time is up that its command was given (`--timeout`): nobody has decided against it.
+    TimeUp,
     /// Go back to the build that ran before, then end.
     Abort,
 }
@@ -161,6 +163,9 @@ pub struct UpgradeStatus {
     /// Who holds what others wait for, as last seen while a gate failed.
     #[serde(default)]
     pub blockers: Vec<Blocker>,
+    /// Why its nodes went back, or go back: it stays when they are back and the phase has a message of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// The gate whose failure began a rollback: the cure must make it pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_gate: Option<String>,
@@ -202,6 +207,7 @@ impl UpgradeStatus {
             nodes: Vec::new(),
             gates: Vec::new(),
             blockers: Vec::new(),
+            cause: None,
             failed_gate: None,
             cure: None,
             updates: None,
@@ -221,6 +227,18 @@ pub enum RollbackFor {
     BadBuild,
     /// An operator asked.
     Abort,
+}
+
+/// What began a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// One word for programs (`GateFailed`, `NodeFailed`, `AbortedByUser`).
+    pub reason: String,
+    /// Why, for people; with who held what others waited for, where that was seen.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// The test that a rollback cured what it was for: on samples from after it alone.
@@ -289,6 +307,9 @@ pub struct NodeStatus {
     /// In this batch.
     #[serde(default)]
     pub in_batch: bool,
+    /// It does not serve on the build that it ran before, without our doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
     /// Since when it does not serve though it is under test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sick_since: Option<Timestamp>,
@@ -316,6 +337,30 @@ pub struct NodeStatus {
     /// What went wrong here last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// A node that this upgrade has not changed and that stopped serving by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lost {
+    /// Since when.
+    pub since: Timestamp,
+    /// What is seen of it.
+    pub how: Loss,
+    /// When somebody was told; one that comes back before is told of to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Timestamp>,
+}
+
+/// How a node is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Loss {
+    /// Its service does not run.
+    NotRunning,
+    /// Its service runs and its probes fail.
+    Mute,
+    /// Its host does not answer us.
+    Unreachable,
 }
 
 /// A step that was decided and is durable before it starts.
@@ -374,6 +419,9 @@ pub struct GateStatus {
     pub name: String,
     /// The node that it watches.
     pub node: String,
+    /// Of a failure: the build that the node ran then. One that began a rollback stays in the record when the node has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Digest>,
     /// What it says.
     pub verdict: Verdict,
     /// Its figures in words.

@@ -24,8 +24,8 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
     let words = match event.reason.as_str() {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
         "NodeRolledBack" => format!("{what} rollback on: {host}{by}."),
-        "GateFailed" | "NodeOutOfService" => message.clone(),
-        "UpdatesKept" | "UpdatesLost" | "PauseAsked" | "AbortAsked" => {
+        "GateFailed" | "NodeOutOfService" | "NodeLost" | "NodeUnreachable" | "NodeBack" => message.clone(),
+        "UpdatesKept" | "UpdatesLost" | "PauseAsked" | "AbortAsked" | "TakenOver" => {
             format!("{what} upgrade of {environment}: {message}")
         }
         "RollbackIneffective" => format!("the rollback of {what} did not cure it{}", because(message)),
@@ -69,9 +69,11 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
 /// What an alert says of its service, in percent; `None` for what is no alert.
 fn availability(event: &Event) -> Option<&'static str> {
     match (event.reason.as_str(), event.severity) {
-        ("GateFailed" | "NodeOutOfService" | "RollbackIneffective" | "Failed" | "UpdatesLost", _) => Some("0"),
-        // The gate that failed has passed again.
-        ("RolledBack", Severity::Alert) => Some("100"),
+        ("GateFailed" | "NodeOutOfService" | "NodeLost" | "RollbackIneffective" | "Failed" | "UpdatesLost", _) => {
+            Some("0")
+        }
+        // The gate that failed has passed again; the node serves again.
+        ("RolledBack" | "NodeBack", Severity::Alert) => Some("100"),
         // Held or on its way: nothing shows how well the service is.
         (_, Severity::Alert) => Some("unknown"),
         (_, Severity::Step) => None,
@@ -199,6 +201,17 @@ mod tests {
             ("Inconclusive", None, "update-job undecided after 10m"),
             ("Errored", None, "the disk is full"),
             ("NodeOutOfService", Some("node3"), "does not answer"),
+            (
+                "NodeLost",
+                Some("node1"),
+                "node1 went out by itself: its service does not run",
+            ),
+            (
+                "NodeUnreachable",
+                Some("node1"),
+                "node1 went out by itself: it cannot be reached",
+            ),
+            ("NodeBack", Some("node1"), "node1 is back"),
             ("SomethingNew", Some("node1"), "told all the same"),
         ] {
             let _ = writeln!(all, "{}", said_as(Severity::Alert, "shifter", reason, node, message));
@@ -210,6 +223,9 @@ mod tests {
         Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@2.0.4 upgrade of staging is inconclusive and held: update-job undecided after 10m
         Stagegate notification. Service: ticket-server. Host: staging. Availability: unknown. Availability info: ticket-server@2.0.4 upgrade of staging was stopped by an error of ours: the disk is full
         Stagegate notification. Service: ticket-server. Host: node3. Availability: 0. Availability info: does not answer
+        Stagegate notification. Service: ticket-server. Host: node1. Availability: 0. Availability info: node1 went out by itself: its service does not run
+        Stagegate notification. Service: ticket-server. Host: node1. Availability: unknown. Availability info: node1 went out by itself: it cannot be reached
+        Stagegate notification. Service: ticket-server. Host: node1. Availability: 100. Availability info: node1 is back
         Stagegate notification. Service: ticket-server. Host: node1. Availability: unknown. Availability info: ticket-server@2.0.4 on node1 of staging: SomethingNew: told all the same
         ");
     }

@@ -1,12 +1,15 @@
 //! A gate or a node failed: the build's fault, the node's, or that of something all of them share?
 
 use super::decide::{Draft, RolloutError};
-use super::plan::{Look, Reading, Serving};
+use super::plan::{Blind, Look, Reading, Serving};
 use crate::model::upgrade::{NodePhase, Phase, RollbackFor, Severity, Verdict};
 use crate::model::values::Duration;
 
 /// A service under test that ended or does not answer has this long to come back: a supervisor starts one anew within seconds.
 const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
+
+/// A sensor that cannot see has this long to see again: a database restarts in seconds, and nobody should look on for longer.
+const TIME_TO_SEE_AGAIN: Duration = Duration::from_secs(20);
 
 /// What a failure leaves to do in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,25 @@ impl Draft<'_> {
         for i in 0..self.plan.nodes.len() {
             if self.under_test(i) && self.service_lost(i)? == Judged::Turn {
                 return Ok(true);
+            }
+        }
+        (0..self.plan.nodes.len()).try_fold(false, |held, i| Ok(held || self.under_test(i) && self.held_blind(i)?))
+    }
+
+    /// Holds when a gate of a node has seen nothing for too long: what it saw before says nothing of now (I7), and what keeps it
+    /// from seeing, a database that is gone, mostly keeps the users from working, too.
+    pub(super) fn held_blind(&mut self, i: usize) -> Result<bool, RolloutError> {
+        for (gate, reading) in self.plan.gates.iter().zip(&self.signals(i).readings) {
+            let Some(Blind { since, why }) = reading.blind.as_ref() else {
+                continue;
+            };
+            if self.passed(*since, TIME_TO_SEE_AGAIN) {
+                let message = format!(
+                    "{} has seen nothing on {} for {TIME_TO_SEE_AGAIN}: {why}; a gate that cannot see proves nothing: once it \
+                     can, `resume`",
+                    gate.name, self.plan.nodes[i]
+                );
+                return self.hold(Phase::Paused, "NoData", message).map(|()| true);
             }
         }
         Ok(false)

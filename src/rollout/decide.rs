@@ -352,6 +352,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         self.note_rules();
+        self.note_lost();
         match self.seen.wish {
             Wish::Proceed => {}
             Wish::Abort if phase == Phase::RollingBack => {}
@@ -376,17 +377,21 @@ impl<'a> Draft<'a> {
                     "an operator asked for it".to_owned(),
                 );
             }
-            Wish::Pause if phase.is_held() => return Ok(()),
-            Wish::Pause => {
+            Wish::Pause | Wish::TimeUp if phase.is_held() => return Ok(()),
+            Wish::Pause | Wish::TimeUp => {
                 if self.steps_awaited() {
                     self.keep_steps();
                     return Ok(());
                 }
-                return self.hold(
-                    Phase::Paused,
-                    "ByUser",
-                    "an operator asked for it; `resume` goes on".to_owned(),
-                );
+                let (reason, message) = if self.seen.wish == Wish::TimeUp {
+                    (
+                        "TimedOut",
+                        "it was not done within the `--timeout` of its command; nobody decided against it, and `resume` goes on",
+                    )
+                } else {
+                    ("ByUser", "an operator asked for it; `resume` goes on")
+                };
+                return self.hold(Phase::Paused, reason, message.to_owned());
             }
         }
         match phase {
@@ -437,13 +442,31 @@ impl<'a> Draft<'a> {
     /// The status has a line for each reading of this look and no other: most looks find it so.
     fn gates_stand_in_order(&self) -> bool {
         let written = self.status.gates.iter().map(|g| (g.node.as_str(), g.name.as_str()));
-        written.eq(readings(self.plan, self.seen).map(|(node, gate, _)| (node, gate)))
+        let names = readings(self.plan, self.seen).map(|(i, gate, _)| (self.plan.nodes[i].as_str(), gate));
+        written.eq(names)
     }
 
     fn note_gates_in_place(&mut self) {
-        for (gate, (_, _, reading)) in self.status.gates.iter_mut().zip(readings(self.plan, self.seen)) {
-            note_reading(gate, reading);
+        let mut gates = std::mem::take(&mut self.status.gates);
+        for (gate, (i, _, reading)) in gates.iter_mut().zip(readings(self.plan, self.seen)) {
+            note_reading(gate, self.failed_on(i, reading), reading);
         }
+        self.status.gates = gates;
+    }
+
+    /// The build that a failure on a node is of: the one that it runs, or is to run where its service is gone. Only failures
+    /// outlive a change of builds, so only they carry it.
+    fn failed_on(&self, i: usize, reading: &Reading) -> Option<Digest> {
+        if reading.verdict != Verdict::Fail {
+            return None;
+        }
+        let node = self.node(i);
+        let expected = if self.under_test(i) {
+            Some(self.plan.release)
+        } else {
+            node.from
+        };
+        node.build.or(expected)
     }
 
     /// Keeps who blocks whom as evidence, and says of the longest queue what to look at first.
@@ -482,7 +505,7 @@ impl<'a> Draft<'a> {
                 if kept.iter().any(|k| k.name == gate.name && k.node == self.plan.nodes[i]) {
                     continue;
                 }
-                gates.push(gate_status(&gate.name, &self.plan.nodes[i], r));
+                gates.push(self.gate_status(i, &gate.name, r));
             }
         }
         gates.extend(kept);
@@ -490,25 +513,26 @@ impl<'a> Draft<'a> {
             self.status.gates = gates;
         }
     }
-}
 
-/// What the status says of a gate on a node.
-pub(super) fn gate_status(gate: &str, node: &str, reading: &Reading) -> GateStatus {
-    let mut status = GateStatus {
-        name: gate.to_owned(),
-        node: node.to_owned(),
-        verdict: reading.verdict,
-        reason: String::new(),
-        onset_at: None,
-        decided_at: None,
-        evidence: None,
-    };
-    note_reading(&mut status, reading);
-    status
+    /// What the status says of a gate on a node.
+    pub(super) fn gate_status(&self, i: usize, gate: &str, reading: &Reading) -> GateStatus {
+        let mut status = GateStatus {
+            name: gate.to_owned(),
+            node: self.plan.nodes[i].clone(),
+            build: None,
+            verdict: reading.verdict,
+            reason: String::new(),
+            onset_at: None,
+            decided_at: None,
+            evidence: None,
+        };
+        note_reading(&mut status, self.failed_on(i, reading), reading);
+        status
+    }
 }
 
 /// In place: most texts are as long as before, and there are many.
-fn note_reading(gate: &mut GateStatus, reading: &Reading) {
+fn note_reading(gate: &mut GateStatus, build: Option<Digest>, reading: &Reading) {
     let Reading {
         verdict,
         reason,
@@ -517,7 +541,9 @@ fn note_reading(gate: &mut GateStatus, reading: &Reading) {
         onset_at,
         decided_at,
         evidence,
+        blind: _,
     } = reading;
+    gate.build = build;
     gate.verdict = *verdict;
     gate.reason.clone_from(reason);
     gate.onset_at = *onset_at;
@@ -525,12 +551,12 @@ fn note_reading(gate: &mut GateStatus, reading: &Reading) {
     gate.evidence.clone_from(evidence);
 }
 
-/// Every reading of an observation: node, gate, reading.
-fn readings<'a>(plan: &'a Plan, seen: &'a Observed) -> impl Iterator<Item = (&'a str, &'a str, &'a Reading)> {
-    let nodes = plan.nodes.iter().zip(&seen.nodes);
-    nodes.flat_map(|(node, view)| {
+/// Every reading of an observation: number of the node, gate, reading.
+fn readings<'a>(plan: &'a Plan, seen: &'a Observed) -> impl Iterator<Item = (usize, &'a str, &'a Reading)> {
+    let nodes = seen.nodes.iter().take(plan.nodes.len()).enumerate();
+    nodes.flat_map(|(i, view)| {
         let gates = plan.gates.iter().zip(&view.signals.readings);
-        gates.map(|(gate, reading)| (node.as_str(), gate.name.as_str(), reading))
+        gates.map(move |(gate, reading)| (i, gate.name.as_str(), reading))
     })
 }
 
@@ -545,6 +571,7 @@ fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {
         step: None,
         drained: false,
         in_batch: false,
+        lost: None,
         sick_since: None,
         analysed_since: None,
         installs: 0,

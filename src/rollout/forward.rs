@@ -52,6 +52,7 @@ impl Draft<'_> {
             return self.hold(Phase::Paused, "PreflightFailed", problems.join("; "));
         }
         if waiting {
+            self.say_what_preflight_waits_for();
             return Ok(());
         }
         let release = &self.plan.release;
@@ -81,6 +82,17 @@ impl Draft<'_> {
         self.enter(Phase::Baseline, "PreflightPassed", message)
     }
 
+    /// Nodes are looked at within seconds, and a build may take minutes to be made ready: who watches is told which it is.
+    fn say_what_preflight_waits_for(&mut self) {
+        let unseen = (0..self.plan.nodes.len()).filter(|&i| self.seen(i).is_none()).count();
+        if unseen == 0 && self.seen.prepared == Prepared::Pending {
+            self.status.message = format!(
+                "{}@{}: every node was seen; its build is being made ready",
+                self.plan.component, self.plan.version
+            );
+        }
+    }
+
     pub(super) fn baseline(&mut self) -> Result<(), RolloutError> {
         let mut mute = None;
         let somebody_serves = (0..self.plan.nodes.len()).any(|i| !self.is_out(i));
@@ -92,6 +104,9 @@ impl Draft<'_> {
             if self.seen(i).is_none() {
                 mute = mute.or(Some((i, "it cannot be seen".to_owned())));
                 continue;
+            }
+            if self.held_blind(i)? {
+                return Ok(());
             }
             let readings = &self.signals(i).readings;
             if readings.len() < self.plan.gates.len() {
@@ -112,7 +127,10 @@ impl Draft<'_> {
                         return Ok(());
                     }
                     Verdict::NoData => mute = mute.or(Some((i, format!("{}: {}", gate.name, reading.reason)))),
-                    Verdict::Pass | Verdict::Undecided => {}
+                    Verdict::Pass | Verdict::Undecided => {
+                        let blind = reading.blind.as_ref();
+                        mute = mute.or(blind.map(|blind| (i, format!("{}: {}", gate.name, blind.why))));
+                    }
                 }
             }
         }
@@ -170,6 +188,7 @@ impl Draft<'_> {
             let message = format!("every node changed; the gates watch for {} more", self.plan.policy.soak);
             return self.enter(Phase::Soak, "AllNodesChanged", message);
         }
+        self.install_ahead();
         self.stuck()
     }
 
@@ -312,7 +331,7 @@ impl Draft<'_> {
             .gates
             .iter()
             .zip(&signals.readings)
-            .filter(|(_, r)| r.verdict != Verdict::Pass)
+            .filter(|(_, r)| r.verdict != Verdict::Pass || r.blind.is_some())
             .map(|(g, r)| format!("{} ({})", g.name, r.reason))
             .collect();
         if signals.readings.len() < self.plan.gates.len() {

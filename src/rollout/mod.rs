@@ -8,6 +8,7 @@
 mod blame;
 mod decide;
 mod forward;
+mod lost;
 mod nodes;
 mod phases;
 mod plan;
@@ -16,7 +17,7 @@ mod rollback;
 pub use decide::{Decision, RolloutError, StepEffect, decide, resume};
 pub use phases::{IllegalTransition, transition};
 pub use plan::{
-    GatePlan, Hooks, Look, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, Signals, StepView,
+    Blind, GatePlan, Hooks, Look, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, Signals, StepView,
 };
 
 #[cfg(test)]

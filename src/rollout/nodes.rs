@@ -93,12 +93,9 @@ impl Draft<'_> {
         }
     }
 
-    /// Puts the next nodes into a batch: the sick first, then in the environment's order, then those that cannot be
+    /// The nodes that wait for their batch: the sick first, then in the environment's order, then those that cannot be
     /// reached now.
-    pub(super) fn choose_batch(&mut self) {
-        if self.place_owed {
-            return;
-        }
+    fn in_turn(&self) -> Vec<usize> {
         let mut waiting: Vec<usize> = (0..self.plan.nodes.len())
             .filter(|&i| self.node(i).phase == NodePhase::Waiting)
             .collect();
@@ -106,10 +103,43 @@ impl Draft<'_> {
             let gone = matches!(self.look(i), Look::Unreachable { .. });
             (gone, !self.is_known_out(i))
         });
+        waiting
+    }
+
+    /// Installs the build on the nodes of the next batch while this one is judged: beside the release that serves, so that
+    /// it takes nothing from anybody, and a node's turn is shorter by the longest of its steps.
+    pub(super) fn install_ahead(&mut self) {
+        let goal = self.plan.release;
+        let mut next = 0;
+        for i in self.in_turn() {
+            self.keep_step(i);
+            if matches!(self.look(i), Look::Unreachable { .. }) {
+                continue;
+            }
+            next += 1;
+            let Some(seen) = self.seen(i).filter(|_| next <= self.plan.policy.batch_size) else {
+                continue;
+            };
+            // One that fails is left to its own turn, when it is tried anew and a failure counts.
+            if self.node(i).step.is_none()
+                && !seen.releases.contains(&goal)
+                && self.node(i).attempts < ATTEMPTS
+                && self.step(i, StepAction::Install, &goal) == Progress::Done
+            {
+                self.node_mut(i).attempts = ATTEMPTS;
+            }
+        }
+    }
+
+    /// Puts the next nodes into a batch.
+    pub(super) fn choose_batch(&mut self) {
+        if self.place_owed {
+            return;
+        }
         // Taken out by this batch, beside those that are out already.
         let mut more = 0;
         let mut chosen = 0;
-        for i in waiting {
+        for i in self.in_turn() {
             if chosen == self.plan.policy.batch_size {
                 break;
             }
@@ -258,7 +288,10 @@ impl Draft<'_> {
         signals.serving == Serving::Yes
             && !self.seen(i).is_some_and(strayed)
             && signals.readings.len() == self.plan.gates.len()
-            && signals.readings.iter().all(|r| r.verdict == Verdict::Pass)
+            && signals
+                .readings
+                .iter()
+                .all(|r| r.verdict == Verdict::Pass && r.blind.is_none())
     }
 
     /// Moves a node back to the build that it ran before.
@@ -304,7 +337,7 @@ impl Draft<'_> {
         }
     }
 
-    fn keep_step(&mut self, i: usize) {
+    pub(super) fn keep_step(&mut self, i: usize) {
         if let Some(intent) = self.node(i).step.clone() {
             self.effects.push(StepEffect { node: i, intent });
         }

@@ -207,4 +207,15 @@ pub struct Reading {
     pub decided_at: Option<Timestamp>,
     /// The evidence file, once it decided.
     pub evidence: Option<String>,
+    /// Its sensor sees nothing now, whatever it saw before.
+    pub blind: Option<Blind>,
+}
+
+/// A sensor that cannot see: trouble of ours or of what it needs, never the node's doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    /// The first time that it could not since it last could.
+    pub since: Timestamp,
+    /// Why, last.
+    pub why: String,
 }

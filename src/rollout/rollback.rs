@@ -1,9 +1,9 @@
 //! The way back, and the proof that it cured what it was for.
 
-use super::decide::{Draft, RolloutError, gate_status};
+use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::Look;
-use crate::model::upgrade::{Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
+use crate::model::upgrade::{Cause, Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
 
 /// Restarts of a node on its way back after which a service that ends again while the cure is proven is left to its gates.
 const RESTARTS: u32 = 2;
@@ -27,7 +27,9 @@ impl Draft<'_> {
                 n.phase,
                 NodePhase::Waiting | NodePhase::Install | NodePhase::Drain | NodePhase::Done
             );
-            n.step.is_none() && !n.drained && same && early
+            // An install that was begun ahead of its turn ends beside what serves.
+            let idle = n.step.is_none() || n.phase == NodePhase::Waiting;
+            idle && !n.drained && same && early
         };
         let early = matches!(self.status.phase, Phase::Pending | Phase::Preflight | Phase::Baseline)
             || self.status.phase.is_held()
@@ -37,9 +39,15 @@ impl Draft<'_> {
                 );
         let all_untouched = (0..self.plan.nodes.len()).all(|i| untouched(self, i));
         // A check that still runs changes nothing, and ends by its own deadline.
-        if early || why == RollbackFor::Abort && all_untouched && self.status.phase != Phase::Soak {
+        let all_idle = self.status.nodes.iter().all(|n| n.step.is_none());
+        if early || why == RollbackFor::Abort && all_untouched && all_idle && self.status.phase != Phase::Soak {
             return self.enter(Phase::Aborted, reason, format!("{message}; no node had changed"));
         }
+        self.status.cause = Some(Cause {
+            reason: reason.to_owned(),
+            message: message.clone(),
+            at: self.now(),
+        });
         if why == RollbackFor::BadBuild {
             self.quarantine = Some(message.clone());
         }
@@ -71,6 +79,12 @@ impl Draft<'_> {
 
     pub(super) fn rolling_back(&mut self) -> Result<(), RolloutError> {
         let n = self.plan.nodes.len();
+        // An install that was begun ahead is waited for by the end, and by nothing else.
+        for i in 0..n {
+            if self.node(i).phase == NodePhase::Done {
+                self.keep_step(i);
+            }
+        }
         // What is seen decides, not what was once done: a node that has left its old build goes back (again).
         for i in 0..n {
             let strayed = self.node(i).from.is_some()
@@ -138,12 +152,21 @@ impl Draft<'_> {
             return Ok(());
         }
         if self.status.rollback_for == Some(RollbackFor::Abort) {
+            if self.steps_awaited() {
+                return Ok(());
+            }
             let message = match self.left_behind() {
                 None => "every node runs the build it ran before".to_owned(),
                 Some(names) => format!("{names} could not be brought back"),
             };
             return self.enter(Phase::Aborted, "AbortedByUser", message);
         }
+        self.begin_proof();
+        Ok(())
+    }
+
+    /// Every node is back: the gates read afresh.
+    fn begin_proof(&mut self) {
         let now = self.now();
         for node in &mut self.status.nodes {
             if node.phase == NodePhase::Done {
@@ -168,7 +191,6 @@ impl Draft<'_> {
         );
         // Readings in this look are of the old windows: the next look has the new ones.
         self.wake_by(now);
-        Ok(())
     }
 
     /// Gives a node up for now. One that was not taken out yet stays as it is: it may serve, and I1 was not asked.
@@ -228,7 +250,7 @@ impl Draft<'_> {
             for &g in &gates {
                 match readings.get(g).filter(|_| fresh && self.seen.now > cure.since) {
                     Some(r) if r.verdict == Verdict::Pass => {
-                        proof.push(gate_status(&self.plan.gates[g].name, &self.plan.nodes[i], r));
+                        proof.push(self.gate_status(i, &self.plan.gates[g].name, r));
                     }
                     Some(r) if r.verdict == Verdict::Fail => {
                         let message = format!(
@@ -252,6 +274,9 @@ impl Draft<'_> {
                 let blocked = self.note_blockers();
                 return self.enter(Phase::RollbackIneffective, "CureNotProven", message + &blocked);
             }
+            return Ok(());
+        }
+        if self.steps_awaited() {
             return Ok(());
         }
         let now = self.now();

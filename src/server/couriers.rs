@@ -93,7 +93,7 @@ impl<'a> Couriers<'a> {
         {
             return Ok(());
         }
-        let (courier, troubles) = delivery::courier(self.home, &fleet, &self.lines);
+        let (courier, troubles) = delivery::courier(self.home, &fleet, Some(&self.lines));
         let courier = Arc::new(courier);
         let task = tokio::spawn({
             let courier = Arc::clone(&courier);

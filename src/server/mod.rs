@@ -207,6 +207,7 @@ impl Server<'_> {
     async fn drive(&self, record: &UpgradeRecord, lease: &HeldLease) -> Result<(), Trouble> {
         let environment = &record.spec.environment;
         let fleet = Arc::new(Fleet::read(self.home, self.workspace, environment, self.shift)?);
+        session::tell_takeover(self.home, &fleet, lease).map_err(SessionError::from)?;
         let told_by_sink = delivery::tells_stderr(&fleet);
         let on_commit = |_: &UpgradeStatus, events: &[Event]| {
             if !told_by_sink {

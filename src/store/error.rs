@@ -1,6 +1,6 @@
 //! What the store refuses and why, in words that say what to do next.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::lease::Holder;
 use crate::hosts::FencingToken;
@@ -76,7 +76,8 @@ pub enum StoreError {
     },
     /// No space left to write.
     #[error(
-        "cannot {tried}: the disk under {path} is full; nothing was changed: free some space there and run the same command again"
+        "cannot {tried}: the disk of {directory} is full; nothing was changed, and nothing that was written before is lost: free some space there (`du -xsh {directory}/*` shows what takes it; of a state directory cache/ and the evidence/ of old upgrades may go, stagegate.db and environments/ must stay), then run the same command again",
+        directory = directory_of(path).display()
     )]
     Full {
         /// What was tried.
@@ -86,7 +87,8 @@ pub enum StoreError {
     },
     /// The file cannot be written.
     #[error(
-        "cannot {tried}: {path} is read-only; nothing was changed: check its owner, its mode and how its disk is mounted"
+        "cannot {tried}: {path} or its directory {directory} is read-only; nothing was changed, and nothing that was written before is lost: check owner and mode (`ls -ld {directory}`) and how its disk is mounted (`findmnt -T {directory}`), then run the same command again",
+        directory = directory_of(path).display()
     )]
     ReadOnly {
         /// What was tried.
@@ -197,4 +199,26 @@ pub enum StoreError {
         /// By which name.
         name: String,
     },
+}
+
+/// Where a file lies whose disk is in trouble.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        _ if path.is_dir() => path,
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_in_trouble_is_named_with_what_may_go_and_that_nothing_is_lost() {
+        let path = PathBuf::from("/var/lib/stagegate/stagegate.db");
+        let tried = "write a step of an upgrade";
+        insta::assert_snapshot!(StoreError::Full { tried, path: path.clone() }, @"cannot write a step of an upgrade: the disk of /var/lib/stagegate is full; nothing was changed, and nothing that was written before is lost: free some space there (`du -xsh /var/lib/stagegate/*` shows what takes it; of a state directory cache/ and the evidence/ of old upgrades may go, stagegate.db and environments/ must stay), then run the same command again");
+        insta::assert_snapshot!(StoreError::ReadOnly { tried, path }, @"cannot write a step of an upgrade: /var/lib/stagegate/stagegate.db or its directory /var/lib/stagegate is read-only; nothing was changed, and nothing that was written before is lost: check owner and mode (`ls -ld /var/lib/stagegate`) and how its disk is mounted (`findmnt -T /var/lib/stagegate`), then run the same command again");
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn make_file(file: &Path) -> Result<(), StoreError> {
             }
             fs::set_permissions(file, Permissions::from_mode(0o600)).map_err(place("close to others", file))
         }
-        Err(e) => Err(place("make", file)(e)),
+        Err(e) => Err(place("make the state file", file)(e)),
     }
 }
 
@@ -72,10 +72,14 @@ pub(super) fn sync_directory_of(file: &Path) -> Result<(), StoreError> {
 }
 
 pub(super) fn place<'a>(tried: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Place {
-        tried,
-        path: path.to_owned(),
-        source,
+    move |source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { tried, path },
+            io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { tried, path },
+            // Not our enum: the system has dozens, and the rest of them need no other remedy.
+            _ => StoreError::Place { tried, path, source },
+        }
     }
 }
 

@@ -7,8 +7,16 @@ use crate::model::text::{self, Document, Key, Node, Path, PathPattern, Problem, 
 /// A chain of replicas longer than this is nothing that anybody could follow.
 const LONGEST_CHAIN: usize = 8;
 
+/// Why there is nothing under the name of an environment.
+pub(super) enum NotFound {
+    /// Its file is there and its text is wrong, which has been told.
+    Told,
+    /// What is to be told of whoever names it.
+    Untold(Box<Problem>),
+}
+
 /// What is found under the name of an environment.
-pub(super) type Named<'a> = dyn FnMut(&str) -> Result<Arc<Document>, Problem> + 'a;
+pub(super) type Named<'a> = dyn FnMut(&str) -> Result<Arc<Document>, NotFound> + 'a;
 
 /// An environment's document, its base's, and so on to the one that copies nobody. A base that is not there and a circle are
 /// problems of the document that states it.
@@ -37,7 +45,8 @@ pub(super) fn chain(
         }
         match find(&base) {
             Ok(found) => chain.push(found),
-            Err(problem) => {
+            Err(NotFound::Told) => return None,
+            Err(NotFound::Untold(problem)) => {
                 problems.push(problem.span(last.tree.nearest_span(&path)).at(path));
                 return None;
             }
@@ -50,18 +59,58 @@ fn replica_of(document: &Document) -> Option<String> {
     document.tree.at(&path).and_then(Node::as_str).map(str::to_owned)
 }
 
-/// A chain as one document: its head is the first one's, its spec is that of all.
-pub(super) fn merged(chain: &[Arc<Document>], problems: &mut Problems) -> Document {
+/// A chain as one document: its head is the first one's, its spec is that of all. Nothing where a replica names a component
+/// that is not there: what else is missing then, is missing for that.
+pub(super) fn merged(chain: &[Arc<Document>], problems: &mut Problems) -> Option<Document> {
     let mut documents = chain.iter().rev();
-    let mut tree = documents.next().map(|base| base.tree.clone());
+    let base = documents.next()?;
+    let (mut of, mut tree) = (&base.name, base.tree.clone());
     for document in documents {
-        tree = tree.map(|base| laid_over(&base, &document.tree, problems));
+        let misspelt = misspelt_components(of, &tree, &document.tree);
+        if !misspelt.is_empty() {
+            for problem in misspelt {
+                problems.push(problem);
+            }
+            return None;
+        }
+        tree = laid_over(&tree, &document.tree, problems);
+        of = &document.name;
     }
     let first = Document::clone(&chain[0]);
-    Document {
-        tree: tree.unwrap_or_else(|| first.tree.clone()),
-        ..first
+    Some(Document { tree, ..first })
+}
+
+/// A component is added by what makes it one. What states only what differs, differs from a component of the base: one that
+/// the base does not have was meant to be another.
+fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
+    /// Every component that stands by itself has one of them.
+    const MAKES_A_COMPONENT: [&str; 3] = ["actions", "source", "service"];
+    let path = Path::root().key("spec").key("components");
+    let name_of = |component: &Node| component.get("name").and_then(Node::as_str).map(str::to_owned);
+    let items = |tree: &Node| match tree.at(&path).map(|node| &node.value) {
+        Some(Value::Seq(items)) => items.clone(),
+        Some(_) | None => Vec::new(),
+    };
+    let there: Vec<String> = items(base).iter().filter_map(name_of).collect();
+    let mut problems = Vec::new();
+    for (i, component) in items(replica).iter().enumerate() {
+        let Some(name) = name_of(component) else { continue };
+        let stands_alone = MAKES_A_COMPONENT.iter().any(|key| component.get(key).is_some());
+        let is_taken_out = component.get("$patch").is_some();
+        if there.contains(&name) || stands_alone || is_taken_out {
+            continue;
+        }
+        let hint = match text::did_you_mean(&name, there.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!(
+                "it has {}; one of its own states at least `actions` or `source`",
+                there.join(", ")
+            ),
+        };
+        let message = format!("`{of}`, which this is a replica of, has no component `{name}`");
+        problems.push(Problem::in_tree(replica, &path.index(i).key("name"), message).hint(hint));
     }
+    problems
 }
 
 /// A replica's document over its base's: the head is the replica's, the spec is merged. A replica has its own nodes.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::files;
 use super::reading::{Reading, words_of};
-use super::replicas;
+use super::replicas::{self, NotFound};
 use super::texts::{self, Fault, Why};
 use crate::commits::policy;
 use crate::model::build::BuildSpec;
@@ -72,6 +72,8 @@ pub(super) struct Resources<'a> {
     root: &'a FilePath,
     reading: &'a mut Reading,
     read: BTreeSet<PathBuf>,
+    /// Of these, the ones whose text is wrong: what they were to state is missing, and that has been told.
+    broken: BTreeSet<PathBuf>,
     documents: Vec<Arc<Document>>,
     templates: BTreeMap<String, SourceId>,
     renderer: Renderer,
@@ -84,6 +86,7 @@ impl<'a> Resources<'a> {
             root,
             reading,
             read: BTreeSet::new(),
+            broken: BTreeSet::new(),
             documents: Vec::new(),
             templates: BTreeMap::new(),
             renderer: Renderer::default(),
@@ -133,17 +136,22 @@ impl<'a> Resources<'a> {
     /// The documents of a file.
     pub(super) fn read(&mut self, file: &FilePath) -> Vec<Arc<Document>> {
         let known_as = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-        if !self.read.insert(known_as) {
+        if !self.read.insert(known_as.clone()) {
             return Vec::new();
         }
         let Some(source) = self.reading.text(file) else {
+            self.broken.insert(known_as);
             return Vec::new();
         };
         let Reading { sources, problems } = &mut *self.reading;
+        let before = problems.len();
         let documents: Vec<_> = text::documents(sources, source, &KINDS, problems)
             .into_iter()
             .map(Arc::new)
             .collect();
+        if problems.len() > before {
+            self.broken.insert(known_as);
+        }
         for document in &documents {
             self.is_named_as_its_file(file, document);
         }
@@ -186,7 +194,7 @@ impl<'a> Resources<'a> {
     }
 
     /// The environment of this name; its file is read when it is in none that was.
-    fn environment_named(&mut self, name: &str) -> Result<Arc<Document>, Problem> {
+    fn environment_named(&mut self, name: &str) -> Result<Arc<Document>, NotFound> {
         let place = self.root.join("environments");
         let known = |documents: &[Arc<Document>]| {
             let mut all = documents.iter();
@@ -195,8 +203,13 @@ impl<'a> Resources<'a> {
         if let Some(found) = known(&self.documents) {
             return Ok(found);
         }
-        if let Ok(file) = files::find(&place, name, "environment") {
-            self.read(&file);
+        let file = files::find(&place, name, "environment").ok();
+        if let Some(file) = &file {
+            self.read(file);
+        }
+        let is_broken = file.is_some_and(|file| self.broken.contains(&file.canonicalize().unwrap_or(file)));
+        if is_broken && known(&self.documents).is_none() {
+            return Err(NotFound::Told);
         }
         let stated = || {
             let all = self.documents.iter().filter(|d| d.kind == "Environment");
@@ -206,7 +219,7 @@ impl<'a> Resources<'a> {
             let hint = did_you_mean(name, stated())
                 .map_or_else(|| files::hint(&place, name), |near| format!("did you mean `{near}`?"));
             let message = format!("there is no environment `{name}` in {}", place.display());
-            Problem::new(message).hint(hint)
+            NotFound::Untold(Box::new(Problem::new(message).hint(hint)))
         })
     }
 
@@ -254,7 +267,7 @@ impl<'a> Resources<'a> {
         // Told apart, since looking a base up reads files and so finds problems of its own.
         let mut problems = std::mem::take(&mut self.reading.problems);
         let chain = replicas::chain(document, &mut |name| self.environment_named(name), &mut problems);
-        let merged = chain.map(|chain| replicas::merged(&chain, &mut problems));
+        let merged = chain.and_then(|chain| replicas::merged(&chain, &mut problems));
         self.reading.problems.extend(problems);
         let merged = merged?;
         let spec: EnvironmentSpec = self.decode(&merged)?;
@@ -273,11 +286,12 @@ impl<'a> Resources<'a> {
         let path = Path::root().key("spec").key("environment");
         let environment = match self.environment_named(&spec.environment) {
             Ok(found) => self.environment(&found, shift),
-            Err(problem) => {
+            Err(NotFound::Untold(problem)) => {
                 let span = document.tree.nearest_span(&path);
                 self.reading.problems.push(problem.at(path).span(span));
                 None
             }
+            Err(NotFound::Told) => None,
         };
         self.tell(document, spec.findings(environment.as_ref().map(|e| &e.spec)));
         if let Some(environment) = environment {

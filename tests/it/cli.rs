@@ -449,6 +449,82 @@ fn lint_reads_replicas_as_up_does() {
 }
 
 #[test]
+fn a_component_that_a_replica_misspells_is_one_mistake() {
+    let workspace = workspace(SOUND);
+    let copy = "apiVersion: stagegate.dev/v1alpha1\nkind: Environment\nmetadata: {name: copy}\nspec:\n  replicaOf: one\n  components:\n    \
+                - name: sever\n      ports: {http: 28200}\n      nodes: [{name: n9}]\n      probes:\n        - {name: alive, http: {url: \"http://{{ node.port }}/\"}}\n";
+    write(workspace.path(), "environments/copy.yaml", copy);
+    for command in [&["lint"][..], &["plan", "copy", "--build", "server=1.0"]] {
+        let words = says(workspace.path(), command, 2);
+        assert_eq!(words.matches("error: ").count(), 1, "{words}");
+        assert!(
+            words.contains("`one`, which this is a replica of, has no component `sever`"),
+            "{words}"
+        );
+        assert!(
+            words.contains("copy.yaml:7:13") && words.contains("did you mean `server`?"),
+            "{words}"
+        );
+    }
+    // One of its own is added by what makes it one.
+    let added = copy.replace("sever", "sever2").replace("node.port", "node.address")
+        + "      actions: {setup: {template: a.sh}}\n";
+    write(workspace.path(), "environments/copy.yaml", &added);
+    says(workspace.path(), &["lint"], 0);
+}
+
+#[test]
+fn an_environment_whose_text_is_wrong_is_not_missing_as_well() {
+    let workspace = workspace(WHOLE);
+    write(workspace.path(), "pipelines/bad-day.yaml", REHEARSAL);
+    let copy =
+        "apiVersion: stagegate.dev/v1alpha1\nkind: Environment\nmetadata: {name: copy}\nspec: {replicaOf: one}\n";
+    write(workspace.path(), "environments/copy.yaml", copy);
+    says(workspace.path(), &["lint"], 0);
+    for wrong in [
+        &b"apiVersion: [\n"[..],
+        b"\xff\xfe",
+        b"apiVersion: stagegate.dev/v1alpha1\nkind: Enviroment\nmetadata: {name: one}\n",
+    ] {
+        std::fs::write(workspace.path().join("environments/one.yaml"), wrong).expect("written");
+        let words = says(workspace.path(), &["lint"], 2);
+        assert!(!words.contains("there is no environment"), "{words}");
+        assert!(words.contains("one.yaml"), "{words}");
+    }
+    // What is really not there is told.
+    std::fs::remove_file(workspace.path().join("environments/one.yaml")).expect("was there");
+    let words = says(workspace.path(), &["lint"], 2);
+    assert!(words.contains("there is no environment `one`"), "{words}");
+}
+
+#[test]
+fn commands_that_are_shown_work_when_they_are_pasted() {
+    let place = tempfile::tempdir().expect("a directory");
+    let state = place.path().join("state");
+    let fresh = place.path().join("it's new");
+    let said = stagegate(&state, place.path(), &["init", &fresh.display().to_string()]);
+    assert!(said.status.success(), "{said:?}");
+    let words = text(&said.stderr);
+    let line = words
+        .lines()
+        .find(|line| line.ends_with(" lint"))
+        .unwrap_or_else(|| panic!("{words}"));
+    let pasted = Command::new("sh")
+        .args(["-c", line])
+        .env("STAGEGATE_STATE", &state)
+        .output()
+        .expect("sh runs");
+    assert!(pasted.status.success(), "{line}: {pasted:?}");
+    let hint = text(&stagegate(&state, &fresh, &["status", "demo"]).stderr);
+    let command = hint.split('`').nth(1).unwrap_or_else(|| panic!("{hint}"));
+    assert_eq!(
+        command,
+        format!("{} up demo", env!("CARGO_BIN_EXE_stagegate")),
+        "{hint}"
+    );
+}
+
+#[test]
 fn builds_and_upgrades_can_be_linted() {
     let workspace = workspace(SOUND);
     let build = "\
@@ -482,7 +558,8 @@ fn what_only_reads_makes_no_home() {
         (&["get", "builds"], 0),
         (&["build", "list"], 0),
         (&["why", "one"], 2),
-        (&["pause", "one"], 2),
+        (&["pause", "one"], 6),
+        (&["pause", "nosuch"], 2),
         (&["undo", "one", "--dry-run"], 6),
         (&["plan", "one", "--build", "server=1.0"], 0),
         (&["upgrade", "one", "--build", "server=1.0", "--dry-run"], 0),

@@ -276,6 +276,7 @@ fn the_incident_is_caught_cured_and_survived_on_the_real_server() {
         state: tempfile::tempdir().expect("a directory"),
     };
     the_shipped_rehearsal_holds(&replica);
+    a_database_that_dies_holds_the_upgrade(&replica);
     let psql = Psql::holds_the_row(&replica);
     a_good_build_passes_though_its_driver_is_killed(&replica);
     a_holder_that_nobody_told_us_of_is_named(&replica);
@@ -323,6 +324,34 @@ fn the_shipped_rehearsal_holds(replica: &Replica) {
     assert!(
         words.contains("refused: build panda-server-0.5.1 is quarantined"),
         "{words}"
+    );
+}
+
+/// Without its database no call can be made ready and no gate can fail: what cannot be seen is held, and blamed on nobody.
+fn a_database_that_dies_holds_the_upgrade(replica: &Replica) {
+    let succeeds = |arguments: &[&str]| {
+        let said = replica.run(arguments);
+        assert!(said.status.success(), "{}{}", text(&said.stdout), text(&said.stderr));
+    };
+    succeeds(&["rehearse", "panda-database-dies"]);
+    let (upgrades, _) = replica.json(&["history", "panda-staging", "--last", "1", "-o", "json"]);
+    let held = &upgrades["items"][0];
+    let message = held["status"]["message"].as_str().expect("words");
+    assert!(message.contains("panda_db"), "it names the database: {held:#}");
+    succeeds(&["up", "panda-staging"]);
+    succeeds(&["abort", "panda-staging"]);
+    let (status, _) = replica.json(&["status", "panda-staging", "-o", "json"]);
+    let upgrade = &status["status"]["upgrade"];
+    assert_eq!(upgrade["metadata"]["name"], held["metadata"]["name"], "{status:#}");
+    assert_eq!(upgrade["status"]["phase"], "Aborted", "{status:#}");
+    for node in upgrade["status"]["nodes"].as_array().expect("nodes") {
+        assert_eq!(node["build"], "panda-server-1.0.4", "{node:#}");
+    }
+    let updates = &upgrade["status"]["updates"];
+    assert_eq!(
+        (&updates["lost"], &updates["unchecked"]),
+        (&0.into(), &0.into()),
+        "{updates:#}"
     );
 }
 

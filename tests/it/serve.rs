@@ -15,7 +15,7 @@ fn where_serve_runs_upgrade_hands_over_and_watches() {
     let done = small.run(&["upgrade", ENVIRONMENT, "--build", "web=2", "-o", "json"]);
     assert_eq!(done.code, Some(0), "{done:?}");
     for part in [
-        "`stagegate serve` (",
+        "stagegate serve` (",
         "web@2 upgrade of small begun by tester",
         "web@2 upgrade on: n1 by tester.",
         "web@2 upgrade on: n2 by tester.",
@@ -45,7 +45,7 @@ fn where_serve_runs_upgrade_hands_over_and_watches() {
     assert!(reports.contains("was rolled back"), "{reports}");
     let own = small.run(&["upgrade", ENVIRONMENT, "--build", "web=3"]);
     assert_eq!(own.code, Some(0), "{own:?}");
-    assert!(!own.err.contains("`stagegate serve`"), "{own:?}");
+    assert!(!own.err.contains("stagegate serve`"), "{own:?}");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn an_upgrade_whose_server_was_killed_is_finished_by_who_watches_and_nothing_is_
     watcher.until("is rolling");
     server.signal(Signal::KILL);
     drop(server);
-    watcher.until("`stagegate serve` is gone");
+    watcher.until("stagegate serve` is gone");
     small.let_go();
     let done = watcher.end();
     assert_eq!(done.code, Some(0), "{done:?}");

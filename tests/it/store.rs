@@ -256,7 +256,7 @@ fn a_backup_taken_in_use_is_a_whole_home() {
         0o600
     );
     let restored = SqliteStore::open(copy.path()).expect("opened");
-    assert_eq!(restored.home(), store.home());
+    assert_ne!(restored.home(), store.home(), "the original may live on");
     assert_eq!(
         restored.resources("Build").expect("read"),
         store.resources("Build").expect("read")
@@ -269,6 +269,37 @@ fn a_backup_taken_in_use_is_a_whole_home() {
         store.backup(&directory.path().join("none/here.db")),
         Err(StoreError::Place { .. })
     ));
+}
+
+#[test]
+fn a_file_that_was_put_back_or_copied_is_a_home_of_its_own_and_one_that_was_moved_is_not() {
+    let (directory, store) = home();
+    let home = store.home().to_owned();
+    take(&store, "staging", 1);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let backup = elsewhere.path().join("backup");
+    store.backup(&backup).expect("backed up");
+    drop(store);
+    let file = directory.path().join(FILE_NAME);
+    let open = |directory: &std::path::Path| SqliteStore::open(directory).expect("opened");
+    assert_eq!(open(directory.path()).home(), home, "itself");
+
+    let moved = tempfile::tempdir_in(directory.path()).expect("a directory");
+    let there = moved.path().join(FILE_NAME);
+    std::fs::rename(&file, &there).expect("moved");
+    assert_eq!(open(moved.path()).home(), home);
+    std::fs::copy(&there, &file).expect("copied");
+    let copy = open(directory.path());
+    assert_ne!(copy.home(), home);
+    let lease = copy.lease("staging").expect("read").expect("there");
+    assert_eq!(lease.holder, None, "who drives the original drives nothing here");
+    let name = copy.home().to_owned();
+    drop(copy);
+    assert_eq!(open(directory.path()).home(), name, "once");
+
+    // Over the very file, whose number stays.
+    std::fs::copy(&backup, &there).expect("copied");
+    assert_ne!(open(moved.path()).home(), home);
 }
 
 // ---- resources

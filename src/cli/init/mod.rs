@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Exit;
+use super::called::quoted;
 use super::ground::GroundError;
 use super::printer::Printer;
 
@@ -67,12 +68,15 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     }
     let place = directory.display();
     printer.done(&format!("made a workspace in {place}; to go on:"));
+    let place = quoted(&place.to_string());
     for line in [
         "stagegate lint",
         "stagegate up demo",
         "stagegate upgrade demo --build web=2.0",
+        "stagegate rehearse demo-restart",
+        "stagegate down demo --purge",
     ] {
-        printer.note(&format!("  STAGEGATE_WORKSPACE={place} {line}"));
+        printer.command(&format!("STAGEGATE_WORKSPACE={place} {line}"));
     }
     Ok(Exit::Done)
 }

@@ -42,6 +42,11 @@ pub(super) async fn look_again(acknowledged: Vec<Acknowledged>) -> Kept {
                 kept.updates.lost += 1;
                 why
             }
+            // What keeps one from being looked for mostly keeps all.
+            Err(_) if kept.updates.unchecked > 0 => {
+                kept.updates.unchecked += 1;
+                continue;
+            }
             Err(why) => {
                 kept.updates.unchecked += 1;
                 why
@@ -144,6 +149,11 @@ mod tests {
                 vec![7],
                 (1, 0, 1),
                 "1 of 1 acknowledged updates could not be looked for again: call 7: no database",
+            ),
+            (
+                vec![5, 7, 14, 21],
+                (4, 1, 3),
+                "1 of 4 acknowledged updates are not in the database, 3 could not be looked for: call 5 is gone; call 7: no database",
             ),
             (
                 vec![1, 99],

@@ -638,7 +638,7 @@ fn take(state: &mut State, observed: &Observed, probes: &[Probe], now_us: i64) -
         }
         Observed::Trouble(trouble) => {
             for window in state.windows(&trouble.node, &trouble.signal) {
-                window.trouble = Some(trouble.why.clone());
+                window.trouble(trouble);
             }
             false
         }

@@ -10,8 +10,8 @@ use crate::gates::evidence::MOST_SAMPLES;
 use crate::gates::{self, Evidence, GateTest, StatedGate};
 use crate::model::sample::{Outcome, Sample};
 use crate::model::upgrade::Verdict;
-use crate::rollout::Reading;
-use crate::signals::{Afterwards, LateEnd};
+use crate::rollout::{Blind, Reading};
+use crate::signals::{Afterwards, LateEnd, SensorTrouble};
 
 /// The samples since a moment, and what the gate makes of them.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Window {
     test: GateTest,
     samples: Vec<Sample>,
     late: LateCalls,
-    /// Why the sensor saw nothing, last.
-    pub(super) trouble: Option<String>,
+    /// The sensor has seen nothing since.
+    blind: Option<Blind>,
     /// The verdict that is on record, and where.
     record: Option<(Verdict, String)>,
 }
@@ -45,7 +45,7 @@ impl Window {
             since_us,
             samples: Vec::new(),
             late: LateCalls::default(),
-            trouble: None,
+            blind: None,
             record: None,
         }
     }
@@ -68,7 +68,23 @@ impl Window {
         }
         self.test.push(sample);
         self.samples.push(sample.clone());
-        self.trouble = None;
+        self.blind = None;
+    }
+
+    /// The sensor could not see.
+    pub(super) fn trouble(&mut self, trouble: &SensorTrouble) {
+        if trouble.at_us < self.since_us {
+            return;
+        }
+        let why = trouble.why.clone();
+        match &mut self.blind {
+            Some(blind) => blind.why = why,
+            None => {
+                self.blind = Timestamp::from_microsecond(trouble.at_us)
+                    .ok()
+                    .map(|since| Blind { since, why });
+            }
+        }
     }
 
     /// What became of a late call: for people. The gate has counted it.
@@ -94,6 +110,7 @@ impl Window {
                     reason = format!("{reason}; its evidence could not be written: {why}");
                     return Reading {
                         verdict: Verdict::Undecided,
+                        blind: self.blind.clone(),
                         ..words_only(&seen, reason)
                     };
                 }
@@ -101,6 +118,7 @@ impl Window {
         }
         Reading {
             evidence,
+            blind: self.blind.clone(),
             ..words_only(&seen, reason)
         }
     }
@@ -159,14 +177,15 @@ impl Window {
         };
         let limit = &self.setup.limit;
         match seen.verdict {
-            Verdict::NoData => match &self.trouble {
-                Some(why) => format!("no sample: {why}"),
+            Verdict::NoData => match &self.blind {
+                Some(blind) => format!("no sample: {}", blind.why),
                 None => "no sample yet".to_owned(),
             },
             Verdict::Pass | Verdict::Fail => format!("{counted}; limit {limit}"),
-            Verdict::Undecided => match seen.expected_calls_to_pass {
-                Some(more) => format!("{counted}; limit {limit}; {more} more clean calls pass it"),
-                None => format!("{counted}; limit {limit}"),
+            Verdict::Undecided => match (&self.blind, seen.expected_calls_to_pass) {
+                (Some(blind), _) => format!("{counted}; limit {limit}; no sample since: {}", blind.why),
+                (None, Some(more)) => format!("{counted}; limit {limit}; {more} more clean calls pass it"),
+                (None, None) => format!("{counted}; limit {limit}"),
             },
         }
     }
@@ -227,6 +246,7 @@ fn words_only(seen: &gates::Reading, reason: String) -> Reading {
         onset_at: time(seen.onset_us),
         decided_at: time(seen.decided_us),
         evidence: None,
+        blind: None,
     }
 }
 
@@ -253,8 +273,7 @@ fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn late_calls_are_told_apart_once_they_have_ended() {
+    fn window() -> Window {
         let component = serde_json::from_value(serde_json::json!({
             "name": "server",
             "nodes": [{"name": "n1"}],
@@ -262,22 +281,50 @@ mod tests {
             "gates": [{"name": "work", "share": {"of": "traffic/work", "over": "5s", "limit": "2%"}}],
         }))
         .expect("a component");
-        let setup = StatedGate::all(&component, 1).expect("a gate").remove(0);
-        let mut window = Window::new(setup, 0);
+        Window::new(StatedGate::all(&component, 1).expect("a gate").remove(0), 0)
+    }
+
+    fn sample(seq: u64, outcome: Outcome) -> Sample {
+        Sample {
+            signal: "traffic/work".into(),
+            seq,
+            node: "n1".into(),
+            build: String::new(),
+            intended_us: 0,
+            resolved_us: 5_000_000,
+            outcome,
+        }
+    }
+
+    #[test]
+    fn a_sensor_is_blind_from_its_first_trouble_to_its_next_sample() {
+        let mut window = window();
+        let trouble = |at_us, why: &str| SensorTrouble {
+            signal: "traffic/work".into(),
+            node: "n1".into(),
+            at_us,
+            why: why.into(),
+        };
+        window.push(&sample(0, Outcome::Ok));
+        window.trouble(&trouble(6_000_000, "connection reset"));
+        window.trouble(&trouble(7_000_000, "connection refused"));
+        let blind = window.blind.clone().expect("it cannot see");
+        assert_eq!((blind.since.as_second(), blind.why.as_str()), (6, "connection refused"));
+        let seen = window.read(8_000_000);
+        assert!(window.words(&seen).ends_with("no sample since: connection refused"));
+        window.push(&sample(1, Outcome::Ok));
+        assert_eq!(window.blind, None);
+    }
+
+    #[test]
+    fn late_calls_are_told_apart_once_they_have_ended() {
+        let mut window = window();
         let words = |window: &mut Window| {
             let seen = window.read(60_000_000);
             window.words(&seen).split("; limit").next().map(str::to_owned)
         };
         for seq in 0..4 {
-            window.push(&Sample {
-                signal: "traffic/work".into(),
-                seq,
-                node: "n1".into(),
-                build: String::new(),
-                intended_us: 0,
-                resolved_us: 5_000_000,
-                outcome: Outcome::Late,
-            });
+            window.push(&sample(seq, Outcome::Late));
         }
         assert_eq!(
             words(&mut window).as_deref(),

@@ -16,6 +16,9 @@ pub(in crate::model) fn findings(spec: &RehearsalSpec, environment: Option<&Envi
     for (i, disturbance) in spec.disturbances.iter().enumerate() {
         checker.disturbance(&[key("disturbances"), Step::Index(i)], disturbance);
     }
+    if let Some(build) = &spec.start_from {
+        checker.build(&[key("startFrom")], build);
+    }
     if spec.runs.is_empty() {
         checker.say(
             &[key("runs")],
@@ -91,24 +94,25 @@ impl Checker<'_> {
         }
     }
 
-    fn run(&mut self, at: &[Step], run: &Run) {
-        let named = run
-            .build
-            .split_once('=')
-            .filter(|(c, v)| !c.is_empty() && !v.is_empty());
+    fn build(&mut self, at: &[Step], build: &str) {
+        let named = build.split_once('=').filter(|(c, v)| !c.is_empty() && !v.is_empty());
         match (named, self.environment) {
             (None, _) => self.say(
-                &super::below(at, &[key("build")]),
-                format!("`{}` does not name a build", run.build),
+                at,
+                format!("`{build}` does not name a build"),
                 Some("write COMPONENT=VERSION".to_owned()),
             ),
             (Some((component, _)), Some(environment)) => {
                 let upgraded = environment.components.iter().filter(|c| c.source.is_some());
                 let there: Vec<&str> = upgraded.map(|c| c.name.as_str()).collect();
-                self.refers(at, ["build"], "component with a `source`", component, &there);
+                self.refers(at, [], "component with a `source`", component, &there);
             }
             (Some(_), None) => {}
         }
+    }
+
+    fn run(&mut self, at: &[Step], run: &Run) {
+        self.build(&super::below(at, &[key("build")]), &run.build);
         if let Some(pattern) = &run.expect.blocker_statement
             && let Err(why) = regex::Regex::new(pattern)
         {

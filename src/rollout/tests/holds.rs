@@ -34,6 +34,18 @@ fn a_pause_waits_for_steps_that_run_but_not_for_a_host_that_is_gone() {
 }
 
 #[test]
+fn whose_time_is_up_is_held_for_that_and_not_as_if_somebody_had_asked() {
+    let plan = plan(2, 1);
+    let status = status(Phase::Rolling, &plan);
+    let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Pass)];
+    let held = decided(&plan, &status, &observed(1, Wish::TimeUp, world.clone()));
+    ends_in(&held, Phase::Paused, "TimedOut");
+    assert!(held.status.message.contains("--timeout"), "{}", held.status.message);
+    let asked = decided(&plan, &status, &observed(1, Wish::Pause, world));
+    ends_in(&asked, Phase::Paused, "ByUser");
+}
+
+#[test]
 fn a_soak_resumed_with_a_node_left_out_goes_back_to_changing_it() {
     let plan = plan(2, 1);
     let mut status = status(Phase::Inconclusive, &plan);
@@ -95,4 +107,34 @@ fn rules_that_change_on_the_way_are_told() {
     assert!(after.events.iter().any(|e| e.reason == "RulesChanged"));
     let again = decided(&plan, &after.status, &world());
     assert!(again.events.iter().all(|e| e.reason != "RulesChanged"));
+}
+
+/// A database that died took the statement before each call with it: no call went out, and no gate could fail.
+#[test]
+fn a_gate_that_went_blind_admits_nobody_and_holds_after_a_while_whatever_it_saw_before() {
+    let plan = plan(2, 1);
+    for phase in [Phase::Baseline, Phase::Rolling, Phase::Soak] {
+        let mut status = status(phase, &plan);
+        let build = if phase == Phase::Baseline { old() } else { new() };
+        match phase {
+            Phase::Rolling => {
+                in_batch(&mut status.nodes[0], NodePhase::Analyse);
+                status.nodes[0].analysed_since = Some(at(0));
+                done(&mut status.nodes[1]);
+            }
+            Phase::Soak => status.nodes.iter_mut().for_each(done),
+            _ => {}
+        }
+        let blind = || up(build, Verdict::Pass).blind_since(at(40));
+        let world = || vec![blind(), up(build, Verdict::Pass)];
+        let waits = decided(&plan, &status, &look(59, world()));
+        assert_eq!(waits.status.phase, phase);
+        let held = decided(&plan, &status, &look(60, world()));
+        ends_in(&held, Phase::Paused, "NoData");
+        let message = &held.status.message;
+        assert!(
+            message.contains("node0") && message.contains("connection refused"),
+            "{message}"
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 mod blame;
 mod holds;
+mod lost;
 mod order;
 mod random;
 mod rollback;
@@ -110,6 +111,7 @@ fn reading(verdict: Verdict) -> Reading {
         onset_at: None,
         decided_at: Some(at(0)),
         evidence: None,
+        blind: None,
     }
 }
 
@@ -134,6 +136,17 @@ fn up(build: Digest, verdict: Verdict) -> NodeView {
 impl NodeView {
     fn serving(mut self, serving: Serving) -> Self {
         self.signals.serving = serving;
+        self
+    }
+
+    /// Its gate has seen nothing for so long.
+    fn blind_since(mut self, since: Timestamp) -> Self {
+        for reading in &mut self.signals.readings {
+            reading.blind = Some(Blind {
+                since,
+                why: "connection refused".to_owned(),
+            });
+        }
         self
     }
 

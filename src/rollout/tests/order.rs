@@ -153,3 +153,64 @@ fn a_mended_node_goes_on_beside_a_batch_that_waits_for_its_place() {
     let after = decided(&plan, &status, &look(1, world)).status;
     assert!(after.nodes[0].in_batch && !after.nodes[2].drained, "{after:?}");
 }
+
+/// The first node is being judged, the others wait, and lack the build.
+fn judged_first(plan: &Plan) -> (UpgradeStatus, Vec<NodeView>) {
+    let mut status = status(Phase::Rolling, plan);
+    in_batch(&mut status.nodes[0], NodePhase::Analyse);
+    let lacks_it = || up(old(), Verdict::Pass).with(|seen| seen.releases = vec![old()]);
+    let mut world = vec![up(new(), Verdict::Undecided)];
+    world.extend((1..plan.nodes.len()).map(|_| lacks_it()));
+    (status, world)
+}
+
+#[test]
+fn the_next_batch_gets_the_build_while_this_one_is_judged() {
+    let plan = plan(4, 1);
+    let (before, world) = judged_first(&plan);
+    let after = decided(&plan, &before, &look(1, world));
+    let asked: Vec<_> = after.effects.iter().map(|e| (e.node, e.intent.action)).collect();
+    assert_eq!(asked, [(1, StepAction::Install)]);
+    let next = &after.status.nodes[1];
+    assert_eq!(
+        (next.phase, next.in_batch, next.drained),
+        (NodePhase::Waiting, false, false)
+    );
+    // Its turn finds the step that runs.
+    let mut turn = after.status.clone();
+    done(&mut turn.nodes[0]);
+    turn.nodes[0].in_batch = false;
+    turn.nodes[0].drained = false;
+    let lacks_it = || up(old(), Verdict::Pass).with(|seen| seen.releases = vec![old()]);
+    let world = vec![
+        up(new(), Verdict::Pass),
+        lacks_it().at_step(Some(StepView::Running)),
+        lacks_it(),
+        lacks_it(),
+    ];
+    let turn = decided(&plan, &turn, &look(2, world));
+    assert_eq!(turn.status.nodes[1].phase, NodePhase::Install);
+    assert_eq!(turn.status.nodes[1].step, after.status.nodes[1].step);
+}
+
+#[test]
+fn an_install_ahead_that_fails_is_left_to_the_nodes_own_turn() {
+    let plan = plan(2, 1);
+    let (mut status, mut world) = judged_first(&plan);
+    let ended = |exit| {
+        Some(StepView::Ended {
+            exit,
+            log_tail: "no space".to_owned(),
+        })
+    };
+    // A step that ended with 0 and left no release is no success either.
+    for (attempts, exit) in [(1, 1), (0, 0)] {
+        status.nodes[1].attempts = attempts;
+        step(&mut status.nodes[1], StepAction::Install, new());
+        world[1] = world[1].clone().at_step(ended(exit));
+        let after = decided(&plan, &status, &look(1, world.clone()));
+        let again = decided(&plan, &after.status, &look(2, world.clone()));
+        assert_eq!((after.effects, again.effects), (Vec::new(), Vec::new()), "{exit}");
+        assert_eq!(again.status.phase, Phase::Rolling);
+    }
+}

@@ -49,7 +49,8 @@ fn any_view() -> impl Strategy<Value = NodeView> {
 type Glance = (i64, Wish, Vec<NodeView>, bool);
 
 fn any_look(nodes: usize) -> impl Strategy<Value = Glance> {
-    let wish = prop_oneof![20 => Just(Wish::Proceed), 1 => Just(Wish::Pause), 1 => Just(Wish::Abort)];
+    let wish =
+        prop_oneof![20 => Just(Wish::Proceed), 1 => Just(Wish::Pause), 1 => Just(Wish::TimeUp), 1 => Just(Wish::Abort)];
     let later = prop_oneof![4 => 0_i64..20, 1 => 60_i64..400];
     (later, wish, proptest::collection::vec(any_view(), nodes), any::<bool>())
 }

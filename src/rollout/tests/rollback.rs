@@ -166,3 +166,37 @@ fn an_abort_that_loses_a_node_wants_somebody() {
     ends_in(&decision, Phase::Aborted, "AbortedByUser");
     assert_eq!(decision.events[0].severity, Severity::Alert);
 }
+
+#[test]
+fn a_node_that_was_only_installed_on_ahead_keeps_serving_and_its_install_is_waited_for() {
+    let plan = plan(2, 1);
+    let mut before = status(Phase::Rolling, &plan);
+    in_batch(&mut before.nodes[0], NodePhase::Analyse);
+    step(&mut before.nodes[1], StepAction::Install, new());
+    let installing = || up(old(), Verdict::Pass).at_step(Some(StepView::Running));
+    let world = |first: NodeView| vec![first, installing()];
+    let back = decided(&plan, &before, &look(1, world(up(new(), Verdict::Fail))));
+    ends_in(&back, Phase::RollingBack, "GateFailed");
+    let other = &back.status.nodes[1];
+    assert_eq!((other.phase, other.drained), (NodePhase::Done, false));
+    // An abort with nothing else to do waits for it too.
+    let mut aborted = status(Phase::Rolling, &plan);
+    step(&mut aborted.nodes[1], StepAction::Install, new());
+    let mut proving = proving_cure(&plan);
+    step(&mut proving.nodes[1], StepAction::Install, new());
+    let ended = StepView::Ended {
+        exit: 0,
+        log_tail: String::new(),
+    };
+    for (status, wish, end) in [
+        (aborted, Wish::Abort, Phase::Aborted),
+        (proving, Wish::Proceed, Phase::RolledBack),
+    ] {
+        let waits = decided(&plan, &status, &observed(5, wish, world(up(old(), Verdict::Pass))));
+        assert_eq!(waits.status.phase, Phase::RollingBack);
+        assert_eq!(waits.effects.len(), 1, "a new driver finds the step");
+        let world = vec![up(old(), Verdict::Pass), installing().at_step(Some(ended.clone()))];
+        let over = decided(&plan, &waits.status, &observed(6, wish, world));
+        assert_eq!(over.status.phase, end);
+    }
+}

@@ -1,7 +1,7 @@
 //! The embedded home: `stagegate.db` in the state directory.
 //!
-//! A restored backup has an older lease counter than the nodes have seen; they refuse it until they are adopted
-//! (`stagegate adopt`).
+//! A backup that was put back, or another copy of the file, is a home of its own: the nodes of the original refuse it until
+//! they are adopted (`stagegate adopt`).
 
 mod attestations;
 mod events;
@@ -15,6 +15,7 @@ mod tests;
 mod upgrades;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::error::directory_of;
 use super::place;
 use super::{
     Attestation, BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease,
@@ -90,7 +92,15 @@ impl SqliteStore {
         place::make_file(&path)?;
         let unclean = alone && size_of(&path.with_extension("db-wal")) > 0;
         let tried = "open the state";
-        let connection = open_file(&path, unclean).map_err(|fault| explain(fault, tried, &path))?;
+        let mut connection = open_file(&path, unclean).map_err(|fault| explain(fault, tried, &path))?;
+        let inode = std::fs::metadata(&path).map_err(place::place("look at", &path))?.ino();
+        if let Some(original) = schema::tie(&mut connection, inode).map_err(|fault| explain(fault, tried, &path))? {
+            tracing::warn!(
+                file = %path.display(),
+                "this state is a copy of another (home {original}), and a home of its own from now on: nodes that served the \
+                 original serve this one after `stagegate adopt ENVIRONMENT`"
+            );
+        }
         if alone {
             lock(FlockOperation::LockShared)?;
         }
@@ -170,6 +180,7 @@ impl SqliteStore {
             });
         }
         drop(source);
+        schema::untie(&target).map_err(explain_copy)?;
         target.close().map_err(|(_, e)| explain_copy(e))?;
         File::open(partial)
             .and_then(|file| file.sync_all())
@@ -268,6 +279,7 @@ fn explain(fault: Fault, tried: &'static str, path: &Path) -> StoreError {
             StoreError::Full { tried, path }
         }
         Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { tried, path },
+        Some(ErrorCode::CannotOpen) if !may_write_in(directory_of(&path)) => StoreError::ReadOnly { tried, path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked {
             tried,
             path,
@@ -287,7 +299,13 @@ fn explain(fault: Fault, tried: &'static str, path: &Path) -> StoreError {
 }
 
 fn no_space_at(path: &Path) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|seen| seen.f_bavail.saturating_mul(seen.f_frsize) < FULL_BELOW_BYTES)
+    // The file itself may not be there yet.
+    rustix::fs::statvfs(directory_of(path))
+        .is_ok_and(|seen| seen.f_bavail.saturating_mul(seen.f_frsize) < FULL_BELOW_BYTES)
+}
+
+fn may_write_in(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// The next number of the home's one version counter.

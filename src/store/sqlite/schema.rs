@@ -66,9 +66,48 @@ fn name_home(tx: &Transaction<'_>, home: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Replaces the random identity of a home that lives in memory.
+/// Gives a home another identity.
 pub(super) fn rename_home(connection: &Connection, home: &str) -> rusqlite::Result<()> {
     connection.execute("UPDATE meta SET value = ?1 WHERE key = 'home'", [home])?;
+    Ok(())
+}
+
+/// Ties the home to the file that it was made in. What lies in another one is a copy (a backup that was put back, a file that
+/// was copied or carried to another machine): it remembers less than the nodes of the original, which may live on beside it, so
+/// it becomes a home of its own, and nodes serve it once somebody says so. Answers whose copy it is.
+pub(super) fn tie(connection: &mut Connection, inode: u64) -> Result<Option<String>, Fault> {
+    let inode = inode.to_string();
+    let tied = |connection: &Connection| {
+        let value = "SELECT value FROM meta WHERE key = 'file'";
+        connection
+            .query_row(value, [], |row| row.get::<_, String>(0))
+            .optional()
+    };
+    if tied(connection)?.as_ref() == Some(&inode) {
+        return Ok(None);
+    }
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let copied = match tied(&tx)? {
+        Some(other) if other != inode => {
+            let original = tx.query_row("SELECT value FROM meta WHERE key = 'home'", [], |row| row.get(0))?;
+            rename_home(&tx, &random_id())?;
+            // Who drove the original drives nothing here.
+            tx.execute("UPDATE leases SET holder = NULL", [])?;
+            Some(original)
+        }
+        Some(_) | None => None,
+    };
+    tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('file', ?1)", [inode])?;
+    tx.commit()?;
+    Ok(copied)
+}
+
+/// Makes a copy known as one wherever it is put, be it over the original's own file.
+pub(super) fn untie(copy: &Connection) -> rusqlite::Result<()> {
+    copy.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('file', 'a backup')",
+        [],
+    )?;
     Ok(())
 }
 

@@ -48,11 +48,7 @@ fn a_hook_that_cannot_run_is_an_error_that_says_what_to_do() {
         "{}",
         said.all
     );
-    assert!(
-        said.all.contains("`stagegate hooks install` fetches it"),
-        "{}",
-        said.all
-    );
+    assert!(said.all.contains("stagegate hooks install` fetches it"), "{}", said.all);
     assert!(!clone.home.join("state/tools").exists());
     clone.write(".pre-commit-config.yaml", "repos: [\n");
     let said = clone.stagegate(&["check"]);

@@ -61,7 +61,7 @@ fn a_checked_commit_is_proven_with_by_whom_and_by_which_policy() {
     let without = clone.stagegate(&["check", "--range", "origin/main..HEAD", "--attest"]);
     assert_eq!(without.code, Some(2), "{}", without.all);
     assert!(
-        without.all.contains("`stagegate attest key create` makes one"),
+        without.all.contains("stagegate attest key create` makes one"),
         "{}",
         without.all
     );

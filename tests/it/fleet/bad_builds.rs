@@ -42,6 +42,26 @@ fn a_slow_build_is_rolled_back_cured_quarantined_and_its_verdict_can_be_replayed
     let gate = failed_gate(&upgrade);
     assert_eq!((&gate["node"], &gate["name"]), (&"n1".into(), &"work".into()), "{gate}");
     assert!(gate["reason"].to_string().contains("later than 2s"), "{gate}");
+    // Which verdict is of what, and why it went back, wherever it is looked up.
+    assert_eq!(gate["build"], "web-3.0", "{gate}");
+    let cause = &upgrade["status"]["cause"];
+    assert_eq!(cause["reason"], "GateFailed", "{upgrade:#}");
+    let message = cause["message"].as_str().expect("words");
+    assert!(message.starts_with("work failed on n1: "), "{upgrade:#}");
+    let status = fleet.run(&["status", ENVIRONMENT]).expect_code(0);
+    assert!(
+        status.out.contains("work Fail on web-3.0, Pass since it is back"),
+        "{status:?}"
+    );
+    let why = fleet.run(&["why", ENVIRONMENT]).expect_code(0);
+    for said in [&status, &why] {
+        assert!(
+            said.out.contains("went back at ") && said.out.contains(message),
+            "{said:?}"
+        );
+    }
+    let why = fleet.run(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    assert_eq!(why["status"]["cause"], *cause, "{why:#}");
 
     let evidence = gate["evidence"].as_str().expect("a record");
     let replayed = fleet

@@ -42,6 +42,15 @@ fn a_node_left_out_holds_the_rest_by_max_unavailable_and_is_tried_again_once_it_
     assert_eq!(phase(&held), ("Paused", "MaxUnavailable"), "{held:#}");
     assert_eq!(of_node(&held, "n2")["phase"], "OutOfService", "{held:#}");
     assert_eq!(fleet.ask("n3").as_deref(), Some("1.0"), "I1 holds");
+    let why = fleet.run(&["why", ENVIRONMENT]).expect_code(0);
+    for part in [
+        "stagegate up fleet && ",
+        "stagegate resume fleet",
+        "out:    n2 since ",
+        "its peers on the same build pass",
+    ] {
+        assert!(why.out.contains(part), "{part}: {why:?}");
+    }
 
     fleet.make_quick("n2");
     let done = fleet.run(&["resume", ENVIRONMENT, "-o", "json"]).expect_code(0).json();

@@ -1,6 +1,13 @@
 //! Who drives, and what an operator says to them.
 
+use jiff::Timestamp;
 use rustix::process::Signal;
+use stagegate::engine::session::HeldLease;
+use stagegate::home::Home;
+use stagegate::model::upgrade::{Event, Severity};
+use stagegate::report::{Subject, dispatcher};
+use stagegate::store::build::Mark;
+use stagegate::store::{BuildChange, Quarantine, Store as _};
 
 use super::system::{ENVIRONMENT, Fleet, NODES, Settings, completed, of_node, phase, until};
 
@@ -76,13 +83,112 @@ fn an_upgrade_that_takes_too_long_is_paused_and_not_lost() {
         "json",
     ];
     let held = fleet.run(&wanted).expect_code(124).json();
-    assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
+    assert_eq!(phase(&held), ("Paused", "TimedOut"), "{held:#}");
+    let message = held["status"]["message"].to_string();
+    assert!(
+        message.contains("--timeout") && !message.contains("operator"),
+        "{message}"
+    );
     fleet.assert_no_step_open();
     fleet.assert_free();
     let done = fleet.upgrade("2.0").expect_code(0).json();
     assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
     assert_eq!(done["metadata"]["name"], held["metadata"]["name"]);
     fleet.assert_changed_once(&done, "2.0");
+}
+
+/// Holding it would leave nodes on a build that was just found bad.
+#[test]
+fn a_way_back_ends_whatever_its_commands_timeout_is() {
+    let fleet = Fleet::up();
+    let mut driver = fleet.begin("4.0");
+    fleet.wait(&mut driver, "it goes back", |u| phase(u).0 == "RollingBack");
+    driver.signal(Signal::INT);
+    let left = driver.end().expect_code(130).json();
+    assert_eq!(phase(&left).0, "RollingBack", "{left:#}");
+    let wanted = [
+        "upgrade",
+        ENVIRONMENT,
+        "--build",
+        "web=4.0",
+        "--timeout",
+        "1ms",
+        "-o",
+        "json",
+    ];
+    let said = fleet.run(&wanted).expect_code(3);
+    assert!(
+        said.err
+            .contains("not done within 1ms: it is on its way back, which ends first"),
+        "{said:?}"
+    );
+    let done = said.json();
+    assert_eq!(phase(&done), ("RolledBack", "Cured"), "{done:#}");
+    assert_eq!(done["metadata"]["name"], left["metadata"]["name"]);
+    fleet.assert_serves("1.0");
+}
+
+#[test]
+fn what_a_terminal_is_to_be_told_is_told_by_who_drives() {
+    let fleet = Fleet::up_with(&Settings {
+        reports: "    - {name: console, stdout: {}}\n".to_owned(),
+        ..Settings::default()
+    });
+    // This process has the environment, and something is to be told.
+    let home = Home::open(&fleet.state()).expect("the state");
+    let lease = HeldLease::take(&home, ENVIRONMENT).expect("free");
+    let (at, reason) = (Timestamp::now(), "the row is held".to_owned());
+    let subject = Subject {
+        component: "web".to_owned(),
+        build: "web-1.0".to_owned(),
+        user: "tester".to_owned(),
+    };
+    let sinks = ["fleet/journal".to_owned(), "fleet/console".to_owned()];
+    let change = BuildChange {
+        build: "web-1.0".to_owned(),
+        mark: Mark::Quarantine(Quarantine {
+            environment: ENVIRONMENT.to_owned(),
+            at,
+            reason: reason.clone(),
+        }),
+    };
+    let event = Event {
+        at,
+        reason: "Quarantined".to_owned(),
+        severity: Severity::Alert,
+        node: None,
+        message: reason,
+    };
+    let dispatch = dispatcher(home.store().home(), &subject, &sinks);
+    home.store()
+        .change_build(&change, &event, &dispatch, at)
+        .expect("written");
+
+    let release = [
+        "build",
+        "release",
+        "web-1.0",
+        "--env",
+        ENVIRONMENT,
+        "--reason",
+        "it is free",
+    ];
+    for other in [fleet.upgrade("2.1").expect_code(6), fleet.run(&release).expect_code(0)] {
+        assert!(
+            !other.err.contains("the row is held") && !other.err.contains("it is free"),
+            "{other:?}"
+        );
+    }
+    // A file has an address of its own.
+    let told = fleet.reported();
+    assert!(
+        told.iter().any(|r| r["text"].to_string().contains("the row is held")),
+        "{told:#?}"
+    );
+    drop(lease);
+    let said = fleet.upgrade("2.0").expect_code(0);
+    let place = |part: &str| said.err.find(part).unwrap_or_else(|| panic!("{part}: {said:?}"));
+    assert!(place("the row is held") < place("it is free"), "{said:?}");
 }
 
 #[test]
@@ -93,7 +199,14 @@ fn pause_resume_and_abort_reach_a_driver_from_another_process() {
     let status = fleet.run(&["status", ENVIRONMENT]).expect_code(0);
     assert!(status.out.contains("fleet, driven by tester@"), "{status:?}");
     let bob = [("STAGEGATE_USER", "bob")];
-    fleet.start_with(&["pause", ENVIRONMENT], &bob).end().expect_code(0);
+    fleet
+        .start_with(&["pause", ENVIRONMENT, "--wait"], &bob)
+        .end()
+        .expect_code(0);
+    // Then nobody has the environment, and what needs it can follow.
+    fleet.assert_free();
+    let again = fleet.run(&["pause", ENVIRONMENT]).expect_code(0);
+    assert!(again.err.contains("is Paused already (ByUser)"), "{again:?}");
     let held = driver.end().expect_code(5).json();
     assert_eq!(phase(&held), ("Paused", "ByUser"), "{held:#}");
     let told = fleet.reported();

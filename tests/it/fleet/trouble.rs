@@ -11,12 +11,36 @@ fn a_node_that_dies_before_its_turn_comes_first_and_comes_back() {
     let fleet = Fleet::up();
     let mut driver = fleet.begin("2.0");
     fleet.wait_node(&mut driver, "n1", &["Analyse"]);
+    fleet.hold_installs();
     fleet.kill_service("n3");
+    // Somebody is called while it waits for its turn, and why says who is out.
+    fleet.wait(&mut driver, "its death is told", |u| {
+        of_node(u, "n3")["lost"]["toldAt"].is_string()
+    });
+    let why = fleet.run(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let out = &why["status"]["nodes"][0];
+    assert_eq!(
+        (&out["name"], &out["why"]),
+        (&"n3".into(), &"its service does not run".into()),
+        "{why:#}"
+    );
+    fleet.let_installs_go();
     let done = driver.end().expect_code(0).json();
     assert_eq!(phase(&done), ("Succeeded", "Verified"), "{done:#}");
     fleet.assert_serves("2.0");
     fleet.assert_changed_once(&done, "2.0");
     let told = fleet.reported();
+    let of_it: Vec<_> = told.iter().filter(|r| r["node"] == "n3").collect();
+    let alerts: Vec<_> = of_it.iter().filter(|r| r["severity"] == "alert").collect();
+    let reasons: Vec<_> = alerts.iter().filter_map(|r| r["reason"].as_str()).collect();
+    assert_eq!(reasons, ["NodeLost", "NodeBack"], "{told:#?}");
+    let text = alerts[0]["text"].as_str().expect("a text");
+    assert!(
+        text.starts_with(
+            "Stagegate notification. Service: web. Host: n3. Availability: 0. Availability info: n3 went out by itself"
+        ),
+        "{text}"
+    );
     let order: Vec<_> = told
         .iter()
         .filter(|r| r["reason"] == "NodeUpgraded")
@@ -112,6 +136,11 @@ fn a_full_disk_under_the_state_ends_the_driver_with_a_remedy_and_loses_nothing()
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(
         said.err.contains("is full") && said.err.contains("free some space"),
+        "{said:?}"
+    );
+    let place = format!("the disk of {} is full", fleet.state().display());
+    assert!(
+        said.err.contains(&place) && said.err.contains("nothing that was written before is lost"),
         "{said:?}"
     );
 

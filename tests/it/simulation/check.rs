@@ -100,8 +100,9 @@ pub fn ending(u: &mut Universe) {
         broken.push("I4: a build that failed was not quarantined".to_owned());
     }
     if phase == Phase::Succeeded && u.status.reason == "Verified" {
-        let now = u.now();
-        let dead = |t: jiff::Timestamp| now.duration_since(t).as_secs() > SEEING_TAKES;
+        // As of the decision: a driver may stall before it is written.
+        let decided = u.status.finished_at.unwrap_or(u.now());
+        let dead = |t: jiff::Timestamp| decided.duration_since(t).as_secs() > SEEING_TAKES;
         if let Some(i) = u.nodes.iter().position(|n| n.down_since.is_some_and(dead)) {
             broken.push(format!(
                 "I7: it succeeded, and node{i} has not served for {SEEING_TAKES} s"

@@ -137,6 +137,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
             cursed: cursed == Some(i as u64),
             full_until: start,
             deaths: 0,
+            unheard: None,
             installs: BTreeMap::new(),
             restarts: BTreeMap::new(),
         })

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::story::Death;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stagegate::engine::{CommitError, Loaded, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
 use stagegate::model::upgrade::{Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish};
 use stagegate::model::values::Digest;
-use stagegate::rollout::{Decision, Prepared, Reading, Serving, Signals};
+use stagegate::rollout::{Blind, Decision, Prepared, Reading, Serving, Signals};
 
 /// Chance from a seed (splitmix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
@@ -169,6 +169,8 @@ pub struct SimNode {
     pub full_until: Timestamp,
     /// Times that its service was taken down from outside.
     pub deaths: u32,
+    /// The driver that could not reach it for a step, and when; until one of them can.
+    pub unheard: Option<(u64, Timestamp)>,
     pub installs: BTreeMap<Digest, u32>,
     pub restarts: BTreeMap<Digest, u32>,
 }
@@ -237,6 +239,8 @@ pub struct Universe {
 }
 
 pub const START: i64 = 1_700_000_000;
+/// A node that cannot be reached is not asked for a step again before: a loop that asks at once would do nothing else.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// A rule of the checker, not of the engine: what went down this recently could not be known.
 pub const SEEING_TAKES: i64 = 30;
 
@@ -352,12 +356,13 @@ impl Universe {
     pub fn reading(&self, i: usize, since: Timestamp) -> Reading {
         let dead = self.nodes[i].running.is_none() && self.dead_are_silent;
         let now = self.nodes[i].down_since.filter(|_| dead).unwrap_or(self.now());
-        let quiet_s = |from: Timestamp| {
+        let quiet = |from: Timestamp| {
             self.silence
                 .filter(|(a, b)| *b > from && *a <= now)
-                .map_or(0, |(a, b)| b.min(now).duration_since(a.max(from)).as_secs())
+                .map_or(SignedDuration::ZERO, |(a, b)| b.min(now).duration_since(a.max(from)))
         };
-        let age_s = |t: Timestamp| now.duration_since(t).as_secs();
+        // Rounded once: of two roundings the difference would go down at times.
+        let heard_s = |t: Timestamp| (now.duration_since(t) - quiet(t)).as_secs();
         let running = self.nodes[i].running;
         let onset = match running {
             None if dead => None,
@@ -371,11 +376,11 @@ impl Universe {
             .filter(|(a, b)| *b > since && *a <= now)
             .map(|(a, _)| a.max(since));
         let onset = onset.into_iter().chain(shared).min();
-        let sampled_s = age_s(since) - quiet_s(since);
+        let sampled_s = heard_s(since);
         let (verdict, bad) = match onset {
             _ if sampled_s < 1 => (Verdict::NoData, 0),
-            Some(t) if age_s(t) - quiet_s(t) >= 7 => (Verdict::Fail, 5),
-            Some(t) => (Verdict::Undecided, u64::from(age_s(t) - quiet_s(t) >= 5)),
+            Some(t) if heard_s(t) >= 7 => (Verdict::Fail, 5),
+            Some(t) => (Verdict::Undecided, u64::from(heard_s(t) >= 5)),
             None if sampled_s >= 50 => (Verdict::Pass, 0),
             None => (Verdict::Undecided, 0),
         };
@@ -390,6 +395,13 @@ impl Universe {
             onset_at: onset,
             decided_at,
             evidence: None,
+            blind: self
+                .silence
+                .filter(|(a, b)| *a <= now && now < *b && is_told(*a))
+                .map(|(a, _)| Blind {
+                    since: a.max(since),
+                    why: "connection refused".to_owned(),
+                }),
         }
     }
 
@@ -482,6 +494,20 @@ impl SimWorld {
             });
         }
         Ok(())
+    }
+
+    /// Reaches a node for a step, and takes note of who asks too often.
+    fn asked(&self, node: usize) -> Result<(), HostError> {
+        let reached = self.reach(node);
+        let mut u = self.universe.borrow_mut();
+        let (now, before) = (u.now(), u.nodes[node].unheard);
+        u.nodes[node].unheard = reached.is_err().then_some((self.token, now));
+        let soon = |at: Timestamp| now.duration_since(at).unsigned_abs() < ASK_AGAIN_AFTER;
+        if before.is_some_and(|(token, at)| token == self.token && soon(at)) {
+            u.broken
+                .push(format!("node{node} could not be reached and was asked again at once"));
+        }
+        reached
     }
 
     #[expect(clippy::same_functions_in_if_condition, reason = "the dice fall anew each time")]
@@ -624,12 +650,13 @@ impl World for SimWorld {
         let slow = self.universe.borrow_mut().dice.percent(20);
         self.call(if slow { 2 } else { 20 }, if slow { 60 } else { 20 }).await;
         self.reach(node)?;
+        self.universe.borrow_mut().nodes[node].unheard = None;
         Ok(self.universe.borrow_mut().sight(node, step.map_or("", |s| &s.id)))
     }
 
     async fn run(&self, node: usize, step: &StepIntent, patience: Duration) -> Result<NodeSight, HostError> {
         self.call(2, 60).await;
-        self.reach(node)?;
+        self.asked(node)?;
         self.begin(node, step)?;
         let ends = self.universe.borrow().nodes[node]
             .step(&step.id)
@@ -637,7 +664,7 @@ impl World for SimWorld {
         let left = Duration::try_from(ends.duration_since(self.now())).unwrap_or_default();
         tokio::time::sleep(left.min(patience) + Duration::from_millis(1)).await;
         self.call(2, 60).await;
-        self.reach(node)?;
+        self.asked(node)?;
         let mut u = self.universe.borrow_mut();
         let trouble = u.trouble;
         if u.dice.below(1000) < trouble {
@@ -697,6 +724,11 @@ impl World for SimWorld {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+/// One in four of the sensors that see nothing knows why; the others (a log in which nothing is written) just see nothing.
+fn is_told(silence: Timestamp) -> bool {
+    silence.as_second() % 4 == 0
 }
 
 /// Whether a node is out by the status and by the truth, long enough that it could be known.

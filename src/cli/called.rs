@@ -1,0 +1,95 @@
+//! How this program is called from where its user stands, so that a command that is shown works when it is pasted: after
+//! `cargo run` it is not where the shell looks.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The name that texts have.
+const NAME: &str = "stagegate";
+
+/// The words that call this program.
+pub(super) fn program() -> &'static str {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let (Ok(program), Ok(here)) = (std::env::current_exe(), std::env::current_dir()) else {
+            return NAME.to_owned();
+        };
+        let search = crate::settings::path().unwrap_or_default();
+        let found = std::env::split_paths(&search)
+            .map(|directory| directory.join(NAME))
+            .find(|file| file.is_file());
+        called_as(&program, &here, found.and_then(|file| file.canonicalize().ok()))
+    })
+}
+
+/// A sentence with commands in backticks, as the user can paste them.
+pub(super) fn in_sentence(text: &str) -> Cow<'_, str> {
+    called(text, "`stagegate ")
+}
+
+/// The same for a text that is nothing but commands.
+pub(super) fn command(text: &str) -> Cow<'_, str> {
+    called(text, "stagegate ")
+}
+
+fn called<'a>(text: &'a str, begin: &str) -> Cow<'a, str> {
+    if program() == NAME || !text.contains(begin) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace(begin, &begin.replace(NAME, program())))
+}
+
+/// By its name where the shell finds it, else by its path, from the working directory if it lies below.
+fn called_as(program: &Path, here: &Path, found: Option<PathBuf>) -> String {
+    if found.is_some_and(|found| found == program) {
+        return NAME.to_owned();
+    }
+    let path = match program.strip_prefix(here) {
+        Ok(below) if below.components().count() > 1 => below.to_owned(),
+        Ok(below) => Path::new(".").join(below),
+        Err(_) => program.to_owned(),
+    };
+    quoted(&path.display().to_string())
+}
+
+/// As a shell reads it.
+pub(super) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_called_by_what_a_shell_finds() {
+        let program = Path::new("/src/sg/target/release/stagegate");
+        let rows = [
+            ("/src/sg", None, "target/release/stagegate"),
+            ("/src/sg/target/release", None, "./stagegate"),
+            ("/home/x", None, "/src/sg/target/release/stagegate"),
+            ("/src/sg", Some("/src/sg/target/release/stagegate"), "stagegate"),
+            // Another one of the same name is not this one.
+            ("/src/sg", Some("/usr/bin/stagegate"), "target/release/stagegate"),
+        ];
+        for (here, found, expected) in rows {
+            assert_eq!(
+                called_as(program, Path::new(here), found.map(PathBuf::from)),
+                expected,
+                "{here} {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(quoted("/srv/x-1/a.sh"), "/srv/x-1/a.sh");
+        assert_eq!(quoted("/it's here/a.sh"), r"'/it'\''s here/a.sh'");
+    }
+}
