@@ -307,6 +307,9 @@ pub struct NodeStatus {
     /// In this batch.
     #[serde(default)]
     pub in_batch: bool,
+    /// It has been seen to serve since this upgrade began: only what served can be lost.
+    #[serde(default)]
+    pub served: bool,
     /// It does not serve on the build that it ran before, without our doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,

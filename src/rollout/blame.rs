@@ -1,12 +1,12 @@
 //! A gate or a node failed: the build's fault, the node's, or that of something all of them share?
 
 use super::decide::{Draft, RolloutError};
-use super::plan::{Blind, Look, Reading, Serving};
+use super::plan::{Look, Reading, Serving};
 use crate::model::upgrade::{NodePhase, Phase, RollbackFor, Severity, Verdict};
 use crate::model::values::Duration;
 
-/// A service under test that ended or does not answer has this long to come back: a supervisor starts one anew within seconds.
-const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
+/// A service that ended or does not answer has this long to come back: a supervisor starts one anew within seconds.
+pub(super) const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
 
 /// A sensor that cannot see has this long to see again: a database restarts in seconds, and nobody should look on for longer.
 const TIME_TO_SEE_AGAIN: Duration = Duration::from_secs(20);
@@ -45,10 +45,11 @@ impl Draft<'_> {
     /// from seeing, a database that is gone, mostly keeps the users from working, too.
     pub(super) fn held_blind(&mut self, i: usize) -> Result<bool, RolloutError> {
         for (gate, reading) in self.plan.gates.iter().zip(&self.signals(i).readings) {
-            let Some(Blind { since, why }) = reading.blind.as_ref() else {
+            let Some(blind) = reading.blind.as_ref() else {
                 continue;
             };
-            if self.passed(*since, TIME_TO_SEE_AGAIN) {
+            if self.passed(blind.since, TIME_TO_SEE_AGAIN) && blind.lasted(TIME_TO_SEE_AGAIN) {
+                let why = &blind.why;
                 let message = format!(
                     "{} has seen nothing on {} for {TIME_TO_SEE_AGAIN}: {why}; a gate that cannot see proves nothing: once it \
                      can, `resume`",
@@ -79,6 +80,10 @@ impl Draft<'_> {
         let now = self.now();
         let since = *self.node_mut(i).sick_since.get_or_insert(now);
         if !self.passed(since, TIME_TO_COME_BACK) {
+            return Ok(Judged::GoOn);
+        }
+        // What its gates need is gone, too: whose fault that is, `held_blind` leaves open.
+        if self.signals(i).readings.iter().any(Reading::is_blind) {
             return Ok(Judged::GoOn);
         }
         let why = format!("its service has not answered for {TIME_TO_COME_BACK}");
@@ -173,7 +178,7 @@ impl Draft<'_> {
             };
             match peer.verdict {
                 Verdict::Fail => peer_fails = true,
-                Verdict::Pass if !troubled(peer) => peer_passes = true,
+                Verdict::Pass if peer.passes() && !troubled(peer) => peer_passes = true,
                 Verdict::Pass | Verdict::Undecided => peer_troubled |= troubled(peer),
                 Verdict::NoData => {}
             }

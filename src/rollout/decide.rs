@@ -163,6 +163,8 @@ pub(super) struct Draft<'a> {
     pub(super) out: usize,
     pub(super) quarantine: Option<String>,
     pub(super) verified: bool,
+    /// Whether a node was under test when this look came, whatever was made of it since.
+    was_under_test: Vec<bool>,
     wake_at: Option<Timestamp>,
 }
 
@@ -179,6 +181,7 @@ impl<'a> Draft<'a> {
             out: 0,
             quarantine: None,
             verified: false,
+            was_under_test: Vec::new(),
             wake_at: None,
         };
         if draft.status.nodes.is_empty() {
@@ -190,6 +193,7 @@ impl<'a> Draft<'a> {
             }
         }
         draft.out = (0..plan.nodes.len()).filter(|&i| draft.is_out(i)).count();
+        draft.was_under_test = (0..plan.nodes.len()).map(|i| draft.under_test(i)).collect();
         draft
     }
 
@@ -461,7 +465,7 @@ impl<'a> Draft<'a> {
             return None;
         }
         let node = self.node(i);
-        let expected = if self.under_test(i) {
+        let expected = if self.was_under_test[i] {
             Some(self.plan.release)
         } else {
             node.from
@@ -571,6 +575,7 @@ fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {
         step: None,
         drained: false,
         in_batch: false,
+        served: false,
         lost: None,
         sick_since: None,
         analysed_since: None,

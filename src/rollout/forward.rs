@@ -128,7 +128,7 @@ impl Draft<'_> {
                     }
                     Verdict::NoData => mute = mute.or(Some((i, format!("{}: {}", gate.name, reading.reason)))),
                     Verdict::Pass | Verdict::Undecided => {
-                        let blind = reading.blind.as_ref();
+                        let blind = reading.blind.as_ref().filter(|_| reading.is_blind());
                         mute = mute.or(blind.map(|blind| (i, format!("{}: {}", gate.name, blind.why))));
                     }
                 }
@@ -331,7 +331,7 @@ impl Draft<'_> {
             .gates
             .iter()
             .zip(&signals.readings)
-            .filter(|(_, r)| r.verdict != Verdict::Pass || r.blind.is_some())
+            .filter(|(_, r)| !r.passes())
             .map(|(g, r)| format!("{} ({})", g.name, r.reason))
             .collect();
         if signals.readings.len() < self.plan.gates.len() {

@@ -1,14 +1,12 @@
 //! Nodes that stop serving by themselves while they wait for their turn: the operators are told, once, and once more when
 //! they are back. No batch depends on it: [`Draft::is_out`] counts them already.
 
+use super::blame::TIME_TO_COME_BACK;
 use super::decide::Draft;
 use super::plan::{Look, Serving};
 use crate::model::upgrade::{Loss, Lost, NodePhase, Phase, Severity};
 use crate::model::values::Duration;
 
-/// A service that ended or fails its probes has this long to come back before anybody is called: as for a node under test,
-/// a supervisor starts one anew within seconds.
-const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
 /// A connection that was cut is made anew within this; a host that says nothing for longer is worth a call.
 const TIME_TO_BE_REACHED: Duration = Duration::from_secs(30);
 
@@ -23,6 +21,13 @@ impl Draft<'_> {
             return;
         }
         for i in 0..self.plan.nodes.len() {
+            if *self.look(i) == Look::NotYet {
+                // What the driver before saw is no news.
+                continue;
+            }
+            if self.signals(i).serving == Serving::Yes && !self.node(i).served {
+                self.node_mut(i).served = true;
+            }
             // On the way back a node that has strayed is started again, and its end is told.
             let ours_to_mend = phase == Phase::RollingBack || !self.is_untouched(i);
             match self.loss(i) {
@@ -49,13 +54,14 @@ impl Draft<'_> {
             | NodePhase::Removing
             | NodePhase::OutOfService => false,
         };
-        // One that never ran anything has nothing to lose, and one that the upgrade before left out was told then.
-        waits && !node.drained && node.from.is_some()
+        // One that did not serve when the upgrade began has nothing to lose, and one that the upgrade before left out was told
+        // then.
+        waits && !node.drained && node.served
     }
 
     fn loss(&self, i: usize) -> Option<Loss> {
         match self.look(i) {
-            Look::NotYet => self.node(i).lost.as_ref().map(|lost| lost.how),
+            Look::NotYet => None,
             Look::Unreachable { .. } => Some(Loss::Unreachable),
             Look::Seen(seen) if seen.running.is_none() => Some(Loss::NotRunning),
             Look::Seen(_) if self.signals(i).serving == Serving::No => Some(Loss::Mute),
@@ -106,7 +112,7 @@ impl Draft<'_> {
             return;
         };
         let settled = self.is_untouched(i) || node.phase == NodePhase::Done;
-        if !settled || self.signals(i).serving != Serving::Yes && lost.how != Loss::Unreachable {
+        if !settled || self.signals(i).serving != Serving::Yes {
             return;
         }
         self.node_mut(i).lost = None;

@@ -1,8 +1,8 @@
 //! What one node needs next, forward and back: whatever can be seen on the node is not done again.
 
 use super::decide::{Draft, Ended, StepEffect};
-use super::plan::{Look, Seen, Serving, StepView};
-use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, StepIntent, Verdict};
+use super::plan::{Look, Reading, Seen, Serving, StepView};
+use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, StepIntent};
 use crate::model::values::Digest;
 
 /// How far a node, or a step on it, is.
@@ -165,6 +165,8 @@ impl Draft<'_> {
 
     /// Begins a node's way, forward or back.
     pub(super) fn start_node(&mut self, i: usize) {
+        // An install ahead that failed in this very look is not its turn's.
+        self.ended[i] = None;
         self.node_mut(i).in_batch = true;
         self.enter_phase(i, NodePhase::Install);
     }
@@ -288,10 +290,7 @@ impl Draft<'_> {
         signals.serving == Serving::Yes
             && !self.seen(i).is_some_and(strayed)
             && signals.readings.len() == self.plan.gates.len()
-            && signals
-                .readings
-                .iter()
-                .all(|r| r.verdict == Verdict::Pass && r.blind.is_none())
+            && signals.readings.iter().all(Reading::passes)
     }
 
     /// Moves a node back to the build that it ran before.

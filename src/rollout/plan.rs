@@ -211,11 +211,44 @@ pub struct Reading {
     pub blind: Option<Blind>,
 }
 
+/// Trouble that goes on for so long is no blink: one call that could not be checked, a log that was just rotated.
+const BLINK: Duration = Duration::from_secs(5);
+
+impl Reading {
+    /// Passes, and can still see: what it saw before it went blind says nothing of now (I7).
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.verdict == Verdict::Pass && !self.is_blind()
+    }
+
+    /// Has seen nothing but trouble for longer than a blink.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind.as_ref().is_some_and(Blind::lasts)
+    }
+}
+
 /// A sensor that cannot see: trouble of ours or of what it needs, never the node's doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blind {
     /// The first time that it could not since it last could.
     pub since: Timestamp,
+    /// The last time. One note of trouble and silence after it is no proof that it cannot see.
+    pub last: Timestamp,
     /// Why, last.
     pub why: String,
+}
+
+impl Blind {
+    /// It is more than a blink.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        self.lasted(BLINK)
+    }
+
+    /// Trouble was met again after so long.
+    #[must_use]
+    pub fn lasted(&self, length: Duration) -> bool {
+        self.last.duration_since(self.since) >= length.signed()
+    }
 }

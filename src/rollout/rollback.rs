@@ -152,7 +152,7 @@ impl Draft<'_> {
             return Ok(());
         }
         if self.status.rollback_for == Some(RollbackFor::Abort) {
-            if self.steps_awaited() {
+            if self.installs_awaited() {
                 return Ok(());
             }
             let message = match self.left_behind() {
@@ -191,6 +191,14 @@ impl Draft<'_> {
         );
         // Readings in this look are of the old windows: the next look has the new ones.
         self.wake_by(now);
+    }
+
+    /// An install that was begun ahead, on a node that stays as it is, still runs.
+    fn installs_awaited(&self) -> bool {
+        let mut nodes = self.status.nodes.iter().zip(&self.seen.nodes);
+        nodes.any(|(node, view)| {
+            node.phase == NodePhase::Done && node.step.is_some() && !matches!(view.look, Look::Unreachable { .. })
+        })
     }
 
     /// Gives a node up for now. One that was not taken out yet stays as it is: it may serve, and I1 was not asked.
@@ -249,7 +257,7 @@ impl Draft<'_> {
             let readings = &self.signals(i).readings;
             for &g in &gates {
                 match readings.get(g).filter(|_| fresh && self.seen.now > cure.since) {
-                    Some(r) if r.verdict == Verdict::Pass => {
+                    Some(r) if r.passes() => {
                         proof.push(self.gate_status(i, &self.plan.gates[g].name, r));
                     }
                     Some(r) if r.verdict == Verdict::Fail => {
@@ -276,7 +284,7 @@ impl Draft<'_> {
             }
             return Ok(());
         }
-        if self.steps_awaited() {
+        if self.installs_awaited() {
             return Ok(());
         }
         let now = self.now();

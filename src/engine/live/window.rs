@@ -77,12 +77,17 @@ impl Window {
             return;
         }
         let why = trouble.why.clone();
+        let Ok(at) = Timestamp::from_microsecond(trouble.at_us) else {
+            return;
+        };
         match &mut self.blind {
-            Some(blind) => blind.why = why,
+            Some(blind) => (blind.last, blind.why) = (at, why),
             None => {
-                self.blind = Timestamp::from_microsecond(trouble.at_us)
-                    .ok()
-                    .map(|since| Blind { since, why });
+                self.blind = Some(Blind {
+                    since: at,
+                    last: at,
+                    why,
+                });
             }
         }
     }
@@ -182,7 +187,10 @@ impl Window {
                 None => "no sample yet".to_owned(),
             },
             Verdict::Pass | Verdict::Fail => format!("{counted}; limit {limit}"),
-            Verdict::Undecided => match (&self.blind, seen.expected_calls_to_pass) {
+            Verdict::Undecided => match (
+                self.blind.as_ref().filter(|blind| blind.lasts()),
+                seen.expected_calls_to_pass,
+            ) {
                 (Some(blind), _) => format!("{counted}; limit {limit}; no sample since: {}", blind.why),
                 (None, Some(more)) => format!("{counted}; limit {limit}; {more} more clean calls pass it"),
                 (None, None) => format!("{counted}; limit {limit}"),
@@ -307,10 +315,13 @@ mod tests {
         };
         window.push(&sample(0, Outcome::Ok));
         window.trouble(&trouble(6_000_000, "connection reset"));
-        window.trouble(&trouble(7_000_000, "connection refused"));
-        let blind = window.blind.clone().expect("it cannot see");
-        assert_eq!((blind.since.as_second(), blind.why.as_str()), (6, "connection refused"));
         let seen = window.read(8_000_000);
+        assert!(window.words(&seen).ends_with("calls pass it"), "a blink");
+        window.trouble(&trouble(11_000_000, "connection refused"));
+        let blind = window.blind.clone().expect("it cannot see");
+        let times = (blind.since.as_second(), blind.last.as_second());
+        assert_eq!((times, blind.why.as_str()), ((6, 11), "connection refused"));
+        let seen = window.read(12_000_000);
         assert!(window.words(&seen).ends_with("no sample since: connection refused"));
         window.push(&sample(1, Outcome::Ok));
         assert_eq!(window.blind, None);

@@ -138,3 +138,31 @@ fn a_gate_that_went_blind_admits_nobody_and_holds_after_a_while_whatever_it_saw_
         );
     }
 }
+
+#[test]
+fn one_note_of_trouble_and_silence_after_it_hold_nothing() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Soak, &plan);
+    status.nodes.iter_mut().for_each(done);
+    let noted = || up(new(), Verdict::Pass).blind(at(5), at(5));
+    let decision = decided(&plan, &status, &look(30, vec![noted(), noted()]));
+    ends_in(&decision, Phase::Succeeded, "Verified");
+}
+
+#[test]
+fn a_service_that_is_lost_together_with_what_its_gate_needs_is_held_and_blamed_on_nobody() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Soak, &plan);
+    status.nodes.iter_mut().for_each(done);
+    let mute = |gate: fn(NodeView) -> NodeView| gate(up(new(), Verdict::Undecided).serving(Serving::No));
+    let phases = |gate: fn(NodeView) -> NodeView| {
+        let mut status = status.clone();
+        for s in [1, 12, 21] {
+            let world = vec![mute(gate), mute(gate)];
+            status = decided(&plan, &status, &look(s, world)).status;
+        }
+        status.phase
+    };
+    assert_eq!(phases(|node| node), Phase::RollingBack);
+    assert_eq!(phases(|node| node.blind_since(at(1))), Phase::Paused);
+}

@@ -83,3 +83,22 @@ fn what_a_batch_has_in_hand_is_no_loss_and_a_driver_that_was_away_holds_nothing_
         decision.events
     );
 }
+
+#[test]
+fn what_did_not_serve_before_the_upgrade_is_no_loss_and_what_nobody_looked_at_is_no_news() {
+    let plan = plan(3, 1);
+    let mut status = rolling(&plan);
+    status.nodes[2].served = false;
+    assert_eq!(told(&plan, &mut status, 0..60, &dead()), [""; 0]);
+
+    let mut status = rolling(&plan);
+    assert_eq!(told(&plan, &mut status, 0..5, &dead()), [""; 0]);
+    assert_eq!(told(&plan, &mut status, 5..60, &NodeView::default()), [""; 0]);
+    let unheard = up(old(), Verdict::Pass).serving(Serving::Unknown);
+    assert_eq!(told(&plan, &mut status, 60..62, &dead()), ["Alert NodeLost"]);
+    assert_eq!(
+        told(&plan, &mut status, 62..70, &unheard),
+        [""; 0],
+        "not before it serves"
+    );
+}

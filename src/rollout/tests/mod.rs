@@ -75,7 +75,7 @@ fn status(phase: Phase, plan: &Plan) -> UpgradeStatus {
 
 fn waiting(name: &str) -> NodeStatus {
     serde_json::from_value(serde_json::json!({
-        "name": name, "from": old(), "build": old(), "phase": "Waiting", "since": at(0),
+        "name": name, "from": old(), "build": old(), "phase": "Waiting", "since": at(0), "served": true,
     }))
     .expect("the rest of a node has defaults")
 }
@@ -140,10 +140,16 @@ impl NodeView {
     }
 
     /// Its gate has seen nothing for so long.
-    fn blind_since(mut self, since: Timestamp) -> Self {
+    fn blind_since(self, since: Timestamp) -> Self {
+        self.blind(since, since + std::time::Duration::from_secs(20))
+    }
+
+    /// Its gate met trouble first and last at these times, and has seen nothing since.
+    fn blind(mut self, since: Timestamp, last: Timestamp) -> Self {
         for reading in &mut self.signals.readings {
             reading.blind = Some(Blind {
                 since,
+                last,
                 why: "connection refused".to_owned(),
             });
         }

@@ -33,13 +33,18 @@ fn any_view() -> impl Strategy<Value = NodeView> {
         1 => Just(Verdict::NoData)
     ];
     let serving = prop_oneof![6 => Just(Serving::Yes), 1 => Just(Serving::No), 1 => Just(Serving::Unknown)];
-    let looked_at = (any_release(), any_release(), any_step(), serving, verdict).prop_map(
-        |(current, running, step, serving, verdict)| {
-            up(old(), verdict).serving(serving).with(|seen| {
+    let blind = prop_oneof![6 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(40))];
+    let looked_at = (any_release(), any_release(), any_step(), serving, verdict, blind).prop_map(
+        |(current, running, step, serving, verdict, blind)| {
+            let node = up(old(), verdict).serving(serving).with(|seen| {
                 seen.current = current;
                 seen.running = running;
                 seen.step = step;
-            })
+            });
+            match blind {
+                Some(s) => node.blind(at(0), at(s)),
+                None => node,
+            }
         },
     );
     prop_oneof![12 => looked_at, 1 => Just(NodeView::default()), 1 => Just(gone())]

@@ -200,3 +200,22 @@ fn a_node_that_was_only_installed_on_ahead_keeps_serving_and_its_install_is_wait
         assert_eq!(over.status.phase, end);
     }
 }
+
+/// Its restart was written down, its host vanished before the agent heard of it, and came back after it was given up.
+#[test]
+fn a_step_that_a_node_never_heard_of_keeps_no_way_back_from_ending() {
+    let plan = plan(2, 1);
+    let mut proving = proving_cure(&plan);
+    proving.nodes[1].phase = NodePhase::OutOfService;
+    step(&mut proving.nodes[1], StepAction::Restart, old());
+    let world = vec![up(old(), Verdict::Pass), up(new(), Verdict::Pass)];
+    ends_in(&decided(&plan, &proving, &look(5, world)), Phase::RolledBack, "Cured");
+}
+
+#[test]
+fn a_gate_that_went_blind_proves_no_cure() {
+    let plan = plan(2, 1);
+    let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Pass).blind_since(at(5))];
+    let decision = decided(&plan, &proving_cure(&plan), &look(26, world));
+    assert_eq!(decision.status.phase, Phase::RollingBack);
+}

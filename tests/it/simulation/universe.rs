@@ -400,6 +400,7 @@ impl Universe {
                 .filter(|(a, b)| *a <= now && now < *b && is_told(*a))
                 .map(|(a, _)| Blind {
                     since: a.max(since),
+                    last: now,
                     why: "connection refused".to_owned(),
                 }),
         }
