@@ -61,7 +61,8 @@ impl Home {
         there.then(|| Self::open(root)).transpose()
     }
 
-    /// Deletes everything that a home is made of, and its directory if nothing else lies in it.
+    /// Deletes everything that a home is made of, and its directory if nothing else lies in it. Programs that were fetched stay:
+    /// the hooks of this user's clones run them.
     ///
     /// # Errors
     /// As the system says.
@@ -74,7 +75,6 @@ impl Home {
             "builds",
             "cache",
             "hooks",
-            "tools",
             "evidence",
             "mirrors",
             "ssh",

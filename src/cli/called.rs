@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 /// The name that texts have.
 const NAME: &str = "stagegate";
+/// Between commands of which each needs the one before.
+const AND: &str = " && ";
 
 /// The words that call this program.
 pub(super) fn program() -> &'static str {
@@ -25,19 +27,27 @@ pub(super) fn program() -> &'static str {
 
 /// A sentence with commands in backticks, as the user can paste them.
 pub(super) fn in_sentence(text: &str) -> Cow<'_, str> {
-    called(text, "`stagegate ")
-}
-
-/// The same for a text that is nothing but commands.
-pub(super) fn command(text: &str) -> Cow<'_, str> {
-    called(text, "stagegate ")
-}
-
-fn called<'a>(text: &'a str, begin: &str) -> Cow<'a, str> {
+    let begin = "`stagegate ";
     if program() == NAME || !text.contains(begin) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.replace(begin, &begin.replace(NAME, program())))
+}
+
+/// The same for a text that is nothing but commands, one after the other.
+pub(super) fn command(text: &str) -> Cow<'_, str> {
+    commands_called_as(text, program())
+}
+
+fn commands_called_as<'a>(text: &'a str, program: &str) -> Cow<'a, str> {
+    let one = |command: &str| match command.strip_prefix(NAME) {
+        Some(rest) if rest.starts_with(' ') => format!("{program}{rest}"),
+        Some(_) | None => command.to_owned(),
+    };
+    if program == NAME {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split(AND).map(one).collect::<Vec<_>>().join(AND))
 }
 
 /// By its name where the shell finds it, else by its path, from the working directory if it lies below.
@@ -85,6 +95,15 @@ mod tests {
                 "{here} {found:?}"
             );
         }
+    }
+
+    #[test]
+    fn commands_are_replaced_where_they_begin_and_nowhere_else() {
+        let said = commands_called_as(
+            "stagegate pause prod-stagegate --wait && stagegate up prod-stagegate x",
+            "./s",
+        );
+        assert_eq!(said, "./s pause prod-stagegate --wait && ./s up prod-stagegate x");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::model::values::Digest;
 use crate::report::{self, Subject};
 use crate::settings;
 use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, StoreError, UpgradeRecord};
+use crate::workspace::WorkspaceError;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -75,12 +76,12 @@ fn open_upgrade(home: &Home, environment: &str, word: &'static str) -> anyhow::R
 
 /// A name that nobody has heard of is a mistake in the command.
 fn is_known(home: &Home, environment: &str) -> anyhow::Result<()> {
-    let known = home.store().resource("Environment", environment)?.is_some();
-    if known
-        || ground::workspace()
-            .environment(environment, ground::port_shift()?)
-            .is_ok()
-    {
+    if home.store().resource("Environment", environment)?.is_some() {
+        return Ok(());
+    }
+    // A file that is wrong is one that there is.
+    let file = ground::workspace().environment(environment, ground::port_shift()?);
+    if !matches!(file, Err(WorkspaceError::Unknown { .. })) {
         return Ok(());
     }
     Err(GroundError::NotUp {
@@ -153,8 +154,10 @@ pub(super) fn pause(arguments: &PauseArguments, printer: &Printer) -> anyhow::Re
             printer.note(&format!(
                 "{name} will hold once its steps have ended ({driver} drives it); `stagegate resume {environment}` goes on"
             ));
-            if *wait {
-                wait_for_the_hold(&home, &open, printer)?;
+            if *wait && !is_held_in_the_end(&home, &open, printer)? {
+                printer.note(&format!("{name} is not held: somebody has said otherwise since"));
+                show_to_programs(&home, name, printer)?;
+                return Ok(Exit::Refused);
             }
         }
         None => printer.note(&format!(
@@ -167,25 +170,26 @@ pub(super) fn pause(arguments: &PauseArguments, printer: &Printer) -> anyhow::Re
     Ok(Exit::Done)
 }
 
-/// Until it is held, or has ended, and nobody has the environment's lease. Steps have deadlines of their own, so this ends.
-fn wait_for_the_hold(home: &Home, open: &UpgradeRecord, printer: &Printer) -> anyhow::Result<()> {
+/// Waits until it is held, or has ended, and nobody has the environment's lease; false when somebody overrules that. Steps have
+/// deadlines of their own, and a driver that died leaves none who would carry it on, so this ends.
+fn is_held_in_the_end(home: &Home, open: &UpgradeRecord, printer: &Printer) -> anyhow::Result<bool> {
     printer.doing(format!("{}: waiting for its steps to end", open.name));
     while !printer.is_unread() {
         let record = home.store().upgrade(&open.name)?;
         let settled = record.as_ref().is_none_or(session::is_settled);
-        let holder = HeldLease::holder(home, &open.spec.environment)?;
-        if holder.is_none() {
-            break;
+        let environment = &open.spec.environment;
+        let held = settled && HeldLease::holder(home, environment)?.is_none();
+        if held || ground::driver(home, environment)?.is_none() {
+            printer.idle();
+            return Ok(true);
         }
-        // Somebody may have said otherwise since.
-        let overruled = record.is_some_and(|r| r.spec.wish != Wish::Pause && !settled);
-        if overruled {
-            break;
+        if record.is_some_and(|r| r.spec.wish != Wish::Pause && !settled) {
+            printer.idle();
+            return Ok(false);
         }
         std::thread::sleep(upgrade::LOOK_EVERY);
     }
-    printer.idle();
-    Ok(())
+    Ok(true)
 }
 
 pub(super) async fn resume(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {

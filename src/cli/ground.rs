@@ -227,7 +227,10 @@ pub(super) fn component_and_version<'a>(
         .ok_or_else(|| GroundError::Build(wanted.to_owned()))?;
     // `==` is how package tools write it, and means the same.
     let version = version.strip_prefix('=').unwrap_or(version);
-    if version.is_empty() || version.contains(|c: char| c.is_whitespace() || "=<>~!*,;@".contains(c)) {
+    // What makes a range to package tools; `!`, `~` and `@` within are parts of versions (epochs, pre-releases).
+    let is_range =
+        version.starts_with(['=', '<', '>', '~', '!', '^', '@']) || version.contains(['*', ',', ';', '<', '>']);
+    if version.is_empty() || is_range || version.contains(char::is_whitespace) {
         return Err(GroundError::Range(wanted.to_owned()));
     }
     let found = fleet.environment.component(component).ok_or_else(|| {

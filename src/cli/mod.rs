@@ -498,6 +498,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     };
     let store = match session {
         Some(SessionError::Refused(_)) => return Some(Exit::Refused),
+        Some(SessionError::Interrupted) => return Some(Exit::Interrupted),
         Some(SessionError::Store(store)) => Some(store),
         _ => cause.downcast_ref(),
     };

@@ -186,7 +186,7 @@ async fn drive_with(
         build: &build,
         user: &user,
     };
-    let done = match asked.open(&lease).await {
+    let done = match carrier.open(&asked, &lease).await {
         Ok(record) => carrier.drive(&record, &lease).await,
         Err(refused) => Err(refused.into()),
     };

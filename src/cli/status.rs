@@ -193,7 +193,8 @@ fn upgraded_nodes(
         return Ok(nodes);
     };
     let mut take = |upgrade: &UpgradeRecord| {
-        for node in &upgrade.status.nodes {
+        // One that it never saw says nothing.
+        for node in upgrade.status.nodes.iter().filter(|node| node.build.is_some()) {
             nodes.entry(node.name.clone()).or_insert_with(|| node.clone());
         }
     };
@@ -209,7 +210,8 @@ fn upgraded_nodes(
                 .collect()
         },
     );
-    let is_whole = !last.status.nodes.is_empty() && components.iter().all(|c| *c == last.spec.component);
+    let saw_all = !last.status.nodes.is_empty() && last.status.nodes.iter().all(|node| node.build.is_some());
+    let is_whole = saw_all && components.iter().all(|c| *c == last.spec.component);
     if !is_whole {
         let all = u32::try_from(KEEP_FINISHED_UPGRADES).unwrap_or(u32::MAX);
         let before = home.store().upgrades(Some(&resource.name), all)?;
@@ -229,7 +231,15 @@ impl Record {
         let status = &upgrade.status;
         let by = format!("{}'s upgrade to {}", upgrade.spec.user, upgrade.spec.build);
         if let Some(at) = status.finished_at {
-            return Ok(Self { at, by });
+            let since = resource.updated_at;
+            return Ok(if since > at {
+                Self {
+                    at: since,
+                    by: "`up` or `down`".to_owned(),
+                }
+            } else {
+                Self { at, by }
+            });
         }
         // A driver that did not give its lease back, living or dead, last wrote when it last renewed it.
         let lease = home.store().lease(&resource.name)?;
@@ -283,18 +293,21 @@ impl Shown {
         };
         let lines = spec.components.iter().flat_map(|component| {
             component.nodes.iter().map(move |node| {
-                let build = match self.upgraded.get(&node.name) {
-                    Some(now) => now.build.as_ref().map(|build| self.names.of(Some(build))),
+                let digest = self.upgraded.get(&node.name).and_then(|node| node.build);
+                let build = match digest {
+                    Some(digest) => Some(self.names.of(Some(&digest))),
                     None => component.source.as_ref().and_then(|_| {
                         let version = component.build.as_ref()?;
                         Some(format!("{}-{version}", component.name))
                     }),
                 };
+                // A version of the file's that the source knows by another name is a build all the same.
+                let written = digest.or_else(|| build.as_ref().and_then(|name| self.names.digest(name)));
                 let sight = self.sights.as_ref().and_then(|sights| sights.get(&node.name));
                 NodeLine {
                     name: node.name.clone(),
                     component: component.name.clone(),
-                    seen: sight.map(|sight| self.compared(component, build.as_deref(), sight)),
+                    seen: sight.map(|sight| self.compared(component, written, sight)),
                     build,
                 }
             })
@@ -303,7 +316,7 @@ impl Shown {
     }
 
     /// What a node shows, beside what is written of it.
-    fn compared(&self, component: &Component, written: Option<&str>, sight: &Sight) -> SeenNow {
+    fn compared(&self, component: &Component, written: Option<Digest>, sight: &Sight) -> SeenNow {
         let sight = match sight {
             Ok(sight) => sight,
             Err(why) => {
@@ -315,16 +328,15 @@ impl Shown {
                 };
             }
         };
-        let name = |digest: Option<Digest>| digest.map(|digest| self.names.of(Some(&digest)));
         let (state, build, since) = match (&component.service, &sight.running) {
-            (None, _) => (State::NoService, name(sight.current), None),
-            (Some(_), Some(running)) => (State::Running, name(running.build), Some(running.started_at)),
+            (None, _) => (State::NoService, sight.current, None),
+            (Some(_), Some(running)) => (State::Running, running.build, Some(running.started_at)),
             (Some(_), None) => (State::NotRunning, None, None),
         };
         SeenNow {
-            differs: differs(state, self.standing(), component, written, build.as_deref()),
+            differs: self.differs(state, component, written, build),
             state,
-            build,
+            build: build.map(|digest| self.names.of(Some(&digest))),
             since,
         }
     }
@@ -403,30 +415,38 @@ impl Shown {
             view::age(Timestamp::now(), *at)
         ))
     }
-}
 
-/// What is otherwise than it was written down. Pure.
-fn differs(
-    state: State,
-    standing: Option<Standing>,
-    component: &Component,
-    written: Option<&str>,
-    build: Option<&str>,
-) -> Option<String> {
-    match (state, standing) {
-        (State::Unreachable, _) => Some("it cannot be reached".to_owned()),
-        (State::NotRunning, Some(Standing::Down)) => None,
-        (State::NotRunning, _) => Some("its service does not run".to_owned()),
-        (State::Running, Some(Standing::Down)) => Some("it runs, and its environment is down".to_owned()),
-        (State::Running | State::NoService, _) => {
-            // What has no source has no build to compare.
-            component.source.as_ref()?;
-            match (written, build) {
-                (Some(written), Some(build)) if written == build => None,
-                (None, None) => None,
-                (Some(written), Some(build)) => Some(format!("it runs {build}, and {written} is written down")),
-                (None, Some(build)) => Some(format!("it runs {build}, and nothing is written down")),
-                (Some(written), None) => Some(format!("it runs no build of ours, and {written} is written down")),
+    /// What is otherwise than it was written down.
+    fn differs(
+        &self,
+        state: State,
+        component: &Component,
+        written: Option<Digest>,
+        build: Option<Digest>,
+    ) -> Option<String> {
+        match (state, self.standing()) {
+            (State::Unreachable, _) => Some("it cannot be reached".to_owned()),
+            (State::NotRunning, Some(Standing::Down)) => None,
+            (State::NotRunning, _) => Some("its service does not run".to_owned()),
+            (State::Running, Some(Standing::Down)) => Some("it runs, and its environment is down".to_owned()),
+            (State::Running | State::NoService, _) => {
+                // What has no source has no build to compare.
+                component.source.as_ref()?;
+                let name = |digest: &Digest| self.names.of(Some(digest));
+                match (&written, &build) {
+                    (Some(written), Some(build)) if written == build => None,
+                    // What was never upgraded has what `up` installed, by whatever name.
+                    (None, _) => None,
+                    (Some(written), Some(build)) => Some(format!(
+                        "it runs {}, and {} is written down",
+                        name(build),
+                        name(written)
+                    )),
+                    (Some(written), None) => Some(format!(
+                        "it runs no build of ours, and {} is written down",
+                        name(written)
+                    )),
+                }
             }
         }
     }

@@ -171,8 +171,16 @@ impl Carrier<'_> {
             return Err(GroundError::NobodyDrives.into());
         }
         let lease = ground::lease(self.home, self.fleet, self.printer).await?;
-        let record = asked.open(&lease).await?;
+        let record = self.open(&asked, &lease).await?;
         self.drive(&record, &lease).await
+    }
+
+    /// Opens what is asked for. What a build must have may be asked of servers far away, so an operator can break it off.
+    pub(super) async fn open(&self, asked: &Asked<'_>, lease: &HeldLease) -> Result<UpgradeRecord, SessionError> {
+        tokio::select! {
+            () = self.interrupt.wait() => Err(SessionError::Interrupted),
+            opened = asked.open(lease) => opened,
+        }
     }
 
     /// Stays with an unfinished upgrade that needs no word to go on.
@@ -374,6 +382,10 @@ impl Carrier<'_> {
             self.printer.note(&format!(
                 "not done within {limit}: it is on its way back, which ends first"
             ));
+            return Ok(());
+        }
+        if open.spec.wish != Wish::Proceed {
+            // An operator has said already what is to become of it.
             return Ok(());
         }
         let why = format!("not done within {limit}, so it is to hold");

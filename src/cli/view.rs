@@ -26,6 +26,11 @@ impl Names {
         ))
     }
 
+    pub(super) fn digest(&self, name: &str) -> Option<Digest> {
+        let mut all = self.0.iter();
+        all.find(|(_, known)| known.as_str() == name).map(|(digest, _)| *digest)
+    }
+
     pub(super) fn of(&self, digest: Option<&Digest>) -> String {
         match digest {
             None => "-".to_owned(),

@@ -64,6 +64,9 @@ pub enum SessionError {
     /// A status that cannot be gone on with.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
+    /// Asked to end before anything was begun.
+    #[error("interrupted before anything was begun; nothing was changed")]
+    Interrupted,
     /// A build that is not in the state.
     #[error("build {0} is not known here; `stagegate build list` shows what is")]
     UnknownBuild(String),
@@ -265,7 +268,9 @@ impl HeldLease {
                 environment: environment.to_owned(),
                 token,
                 taken_over: before.and_then(|lease| {
-                    let holder = lease.holder.filter(|holder| *holder != me)?;
+                    // One that lives gave it back in between.
+                    let lives = lease.living(Timestamp::now(), &local_liveness).is_some();
+                    let holder = lease.holder.filter(|holder| *holder != me && !lives)?;
                     Some(Lost {
                         holder,
                         heard_of: lease.renewed_at,

@@ -180,6 +180,10 @@ impl SqliteStore {
             });
         }
         drop(source);
+        // As one file: what is written into a log beside it would be left behind.
+        target
+            .pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))
+            .map_err(explain_copy)?;
         schema::untie(&target).map_err(explain_copy)?;
         target.close().map_err(|(_, e)| explain_copy(e))?;
         File::open(partial)
