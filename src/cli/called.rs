@@ -40,14 +40,40 @@ pub(super) fn command(text: &str) -> Cow<'_, str> {
 }
 
 fn commands_called_as<'a>(text: &'a str, program: &str) -> Cow<'a, str> {
-    let one = |command: &str| match command.strip_prefix(NAME) {
-        Some(rest) if rest.starts_with(' ') => format!("{program}{rest}"),
-        Some(_) | None => command.to_owned(),
+    let one = |command: &str| {
+        let (assignments, words) = command.split_at(after_assignments(command));
+        match words.strip_prefix(NAME) {
+            Some(rest) if rest.starts_with(' ') => format!("{assignments}{program}{rest}"),
+            Some(_) | None => command.to_owned(),
+        }
     };
     if program == NAME {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.split(AND).map(one).collect::<Vec<_>>().join(AND))
+}
+
+/// Where the command's own name begins: `NAME='its value'` may stand before it.
+fn after_assignments(command: &str) -> usize {
+    let mut begin = 0;
+    loop {
+        let rest = &command[begin..];
+        let name = rest.find(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        if !name.is_some_and(|end| end > 0 && rest[end..].starts_with('=')) {
+            return begin;
+        }
+        let (mut quoted, mut escaped) = (false, false);
+        let end = rest.find(|c: char| {
+            let ends = c == ' ' && !quoted && !escaped;
+            quoted ^= c == '\'' && !escaped;
+            escaped = c == '\\' && !quoted && !escaped;
+            ends
+        });
+        match end {
+            Some(end) => begin += end + 1,
+            None => return begin,
+        }
+    }
 }
 
 /// By its name where the shell finds it, else by its path, from the working directory if it lies below.
@@ -104,6 +130,8 @@ mod tests {
             "./s",
         );
         assert_eq!(said, "./s pause prod-stagegate --wait && ./s up prod-stagegate x");
+        let said = commands_called_as(r"A='/a stagegate b' B='it'\''s' stagegate lint", "./s");
+        assert_eq!(said, r"A='/a stagegate b' B='it'\''s' ./s lint");
     }
 
     #[test]
