@@ -21,7 +21,8 @@ impl Protected {
         let environment = std::fs::read_to_string(&file).expect("written");
         let commits = format!(
             "commits: {{repository: {}, revision: refs/tags/vVERSION}}\n      rollout: {{requires: [HooksPassed], ",
-            this.system.path("server.git").display()
+            // As the workspace sees it; what is shown is to be typed elsewhere.
+            "../server.git"
         );
         std::fs::write(&file, environment.replace("rollout: {", &commits)).expect("written");
         this.sh(
@@ -57,7 +58,12 @@ impl Protected {
             .split('`')
             .find(|part| part.starts_with("stagegate verdict run"));
         let command = command.unwrap_or_else(|| panic!("no command in {refusal:?}"));
-        let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        // As a shell reads it; no path here has a blank.
+        let words: Vec<&str> = command
+            .split_whitespace()
+            .skip(1)
+            .map(|word| word.trim_matches('\''))
+            .collect();
         self.system.run(&words).expect_code(0);
     }
 
