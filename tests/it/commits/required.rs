@@ -21,8 +21,7 @@ impl Protected {
         let environment = std::fs::read_to_string(&file).expect("written");
         let commits = format!(
             "commits: {{repository: {}, revision: refs/tags/vVERSION}}\n      rollout: {{requires: [HooksPassed], ",
-            // As the workspace sees it; what is shown is to be typed elsewhere.
-            "../server.git"
+            this.system.path("server.git").display()
         );
         std::fs::write(&file, environment.replace("rollout: {", &commits)).expect("written");
         this.sh(
