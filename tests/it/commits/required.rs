@@ -55,7 +55,7 @@ impl Protected {
         let command = refusal
             .err
             .split('`')
-            .find(|part| part.starts_with("stagegate verdict run"));
+            .find(|part| part.contains("stagegate verdict run"));
         let command = command.unwrap_or_else(|| panic!("no command in {refusal:?}"));
         // As a shell reads it; no path here has a blank.
         let words: Vec<&str> = command
