@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use stagegate::commits::content::{CHECKS, File, Mode};
-use stagegate::commits::finding::shown;
+use stagegate::commits::finding::{is_invisible, shown};
 use stagegate::commits::policy::Policy;
 
 fuzz_target!(|input: (&[u8], &[u8])| {
@@ -13,5 +13,5 @@ fuzz_target!(|input: (&[u8], &[u8])| {
     for check in CHECKS.iter().filter(|check| policy.covers(check.rule, path)) {
         let _ = (check.run)(&policy, &file);
     }
-    assert!(!shown(path).chars().any(char::is_control));
+    assert!(!shown(path).chars().any(|c| c.is_control() || is_invisible(c)));
 });

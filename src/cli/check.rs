@@ -18,7 +18,7 @@ use super::view::API_VERSION;
 use super::{Exit, Output, ground};
 use crate::commits::base::Base;
 use crate::commits::content::{FIXABLE, fixed};
-use crate::commits::examine::{Bounds, Cut, Examiner, Report};
+use crate::commits::examine::{self, Bounds, Brought, Cut, Examiner, Report};
 use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::install::HooksDirectory;
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
@@ -196,9 +196,12 @@ fn sign(repository: &Repository, base: &Base, range: &str) -> anyhow::Result<Sig
 /// A check of one commit by itself, with every file that it has. Hooks that no native rule stands for need their own run, and without it nothing is proven.
 fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyhow::Result<Verdict> {
     let started_at = Timestamp::now();
-    let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
-    examiner.commit(id, branch, &Identity::Unknown)?;
-    examiner.all_files_of(id)?;
+    let mut examiner = Examiner::new(repository, &base.policy, Bounds::of_whole(&base.policy));
+    let gap = match examiner.whole(id, Brought::Itself, branch, |_| Identity::Unknown) {
+        Ok(()) => None,
+        Err(Cut::Over(why)) => Some(why),
+        Err(Cut::Repository(why)) => return Err(why.into()),
+    };
     let Report { findings, issues, .. } = examiner.report();
     // Nobody's machine asks a tracker: what has to be looked up is looked up before the commit is built upon.
     let issues = match base.policy.level(Rule::Issue) {
@@ -209,6 +212,8 @@ fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyho
     let (hooks, outcome) = if findings.refuse() {
         // Which hook would have refused is not known of rules that stand for several.
         (Vec::new(), Outcome::Failed)
+    } else if let Some(why) = gap {
+        (Vec::new(), Outcome::NotProven { why })
     } else if rest.is_empty() {
         (hooks, Outcome::Passed)
     } else {
@@ -348,12 +353,7 @@ fn new_commits(
     hidden: &[Oid],
     most: usize,
 ) -> anyhow::Result<Vec<Oid>> {
-    let since = base
-        .policy
-        .spec
-        .since
-        .as_deref()
-        .and_then(|name| repository.known_commit(name));
+    let since = examine::spared_by(repository, &base.policy);
     let hidden: Vec<Oid> = hidden.iter().copied().chain(since).collect();
     let Ok(ids) = repository.between(&[tip], &hidden, most)? else {
         return Err(Cut::Over(format!("more than {most} commits are new")).into());

@@ -11,10 +11,10 @@ use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::commits::base::Base;
 use crate::commits::finding::plain;
-use crate::commits::proof::{self, AttestError, KeyError, Outcome, Passed, Verdict};
+use crate::commits::proof::{self, Outcome, Passed, Verdict};
 use crate::commits::repository::Repository;
 use crate::commits::sandbox::{self, Ask, AskedBase, Means};
-use crate::commits::tracker::{IssueResult, Trackers, issues};
+use crate::commits::tracker::{IssueResult, Trackers};
 use crate::store::runs::{Run, RunAsk, RunKey, RunPhase};
 
 /// Runs that are listed unless asked otherwise: what fits on a screen.
@@ -151,12 +151,9 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
         base_tip: ask.base.tip.map(|tip| tip.to_string()),
     };
     home.store().put_verdict(&kept, &verdict, Timestamp::now())?;
-    match proof::attest(&home, &verdict, Timestamp::now()) {
-        Ok((_, key)) => printer.note(&format!("signed by key {}", key.short())),
-        Err(AttestError::Key(KeyError::None)) => {
-            printer.note("not signed, since this home has no key; `stagegate attest key create` makes one");
-        }
-        Err(why) => return Err(why.into()),
+    match proof::attest_where_there_is_a_key(&home, &verdict)? {
+        Some(key) => printer.note(&format!("signed by key {}", key.short())),
+        None => printer.note("not signed, since this home has no key; `stagegate attest key create` makes one"),
     }
     let run = Run {
         id: 0,
@@ -171,10 +168,8 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
     Ok(exit(&run))
 }
 
-/// Whether issues are still to be looked up, so that a pass proves nothing yet.
 fn is_deferred(run: &Run) -> bool {
-    let open = |verdict: &Verdict| issues::open(&verdict.issues).next().is_some();
-    run.verdict.as_ref().is_some_and(open)
+    run.verdict.as_ref().is_some_and(Verdict::is_deferred)
 }
 
 /// One word for a list.

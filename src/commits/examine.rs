@@ -9,8 +9,15 @@ use super::content::{self, CHECKS, File, Hit, Mode};
 use super::finding::{Finding, Findings, Level, Rule};
 use super::message::{self, Branch, Facts, Identity, Message, Revert};
 use super::policy::Policy;
-use super::repository::{Change, CommitFacts, Repository, RepositoryError, short};
+use super::repository::{Change, CommitFacts, Repository, RepositoryError, TooMany, short};
 use super::tracker::Named;
+
+/// A whole commit is looked at in some seconds; 2,000 files take a tenth of one.
+const WHOLE_LONGEST: Duration = Duration::from_mins(1);
+/// Files of a whole commit. The largest repositories that we know have 80,000.
+pub const MOST_FILES: usize = 200_000;
+/// Their bytes together: some seconds of reading.
+pub const MOST_BYTES: u64 = 2 << 30;
 
 /// Why an examination ended before it was done.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +56,18 @@ impl Bounds {
         }
     }
 
+    /// For a whole commit, from now on: what a push may bring, and every file that the commit has beside. One with more could
+    /// be compared with no build either.
+    #[must_use]
+    pub fn of_whole(policy: &Policy) -> Self {
+        let push = Self::of(policy, Instant::now() + WHOLE_LONGEST);
+        Self {
+            files: push.files.saturating_add(MOST_FILES),
+            bytes: push.bytes.saturating_add(MOST_BYTES),
+            ..push
+        }
+    }
+
     /// None but what memory asks: for the machine of who asks.
     #[must_use]
     pub fn none() -> Self {
@@ -58,6 +77,44 @@ impl Bounds {
             bytes: u64::MAX,
             until: None,
         }
+    }
+}
+
+/// The commit that the policy spares with everything before it, if it is here.
+#[must_use]
+pub fn spared_by(repository: &Repository, policy: &Policy) -> Option<Oid> {
+    let since = policy.spec.since.as_deref();
+    since.and_then(|name| repository.known_commit(name))
+}
+
+/// Which commits are looked at with a whole one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Brought {
+    /// None but itself.
+    Itself,
+    /// All that cannot be reached from these; itself where that is none.
+    Beyond(Vec<Oid>),
+}
+
+/// The commits whose messages and changes a proof of this one speaks of, the oldest first; none where the policy spares it.
+///
+/// # Errors
+/// git could not be read, or there are too many.
+pub fn brought(repository: &Repository, policy: &Policy, id: Oid, what: Brought) -> Result<Vec<Oid>, Cut> {
+    let since = spared_by(repository, policy);
+    if since.is_some_and(|since| repository.is_ancestor(id, since)) {
+        return Ok(Vec::new());
+    }
+    let hidden: Vec<Oid> = match what {
+        Brought::Itself => return Ok(vec![id]),
+        Brought::Beyond(known) => known.into_iter().chain(since).collect(),
+    };
+    let most = policy.spec.bounds.commits;
+    match repository.between(&[id], &hidden, most)? {
+        Err(TooMany) => Err(Cut::Over(format!("more than {most} commits are new since the base"))),
+        // One that the base has already is still looked at itself.
+        Ok(none) if none.is_empty() => Ok(vec![id]),
+        Ok(ids) => Ok(ids),
     }
 }
 
@@ -97,6 +154,8 @@ pub struct Examiner<'a> {
     vouched: HashSet<Oid>,
     /// Nor does the same commit on its way to the same kind of branch.
     seen_commits: HashSet<(Oid, Branch)>,
+    /// Names that were found to differ in case only, with their neighbours: a commit's, and once more those of all files.
+    in_case_only: HashSet<(Vec<u8>, Vec<u8>)>,
     times: Vec<Option<Duration>>,
     issues: Vec<Named>,
 }
@@ -118,6 +177,7 @@ impl<'a> Examiner<'a> {
             seen: HashSet::new(),
             vouched: HashSet::new(),
             seen_commits: HashSet::new(),
+            in_case_only: HashSet::new(),
             times: vec![None; Rule::ALL.len()],
             issues: Vec::new(),
         }
@@ -211,6 +271,24 @@ impl<'a> Examiner<'a> {
         Ok(())
     }
 
+    /// Looks at what a proof of a commit speaks of: the commits that are brought with it, which go to this kind of branch, and
+    /// every file that it has, since that is what a build of it has. `identity` says who vouches for each.
+    ///
+    /// # Errors
+    /// git could not be read, or there is too much.
+    pub fn whole(
+        &mut self,
+        id: Oid,
+        what: Brought,
+        branch: Branch,
+        identity: impl Fn(Oid) -> Identity,
+    ) -> Result<(), Cut> {
+        for brought in brought(self.repository, self.policy, id, what)? {
+            self.commit(brought, branch, &identity(brought))?;
+        }
+        self.all_files_of(id)
+    }
+
     fn files_of_commit(&mut self, id: Oid, name: &str, changes: &[Change]) -> Result<(), Cut> {
         for change in changes {
             self.file(Some(name), change)?;
@@ -226,11 +304,10 @@ impl<'a> Examiner<'a> {
     ///
     /// # Errors
     /// git could not be read, or there is too much.
-    pub fn all_files_of(&mut self, id: Oid) -> Result<(), Cut> {
+    fn all_files_of(&mut self, id: Oid) -> Result<(), Cut> {
         let repository = self.repository;
-        let since = self.policy.spec.since.as_deref();
-        let since = since.and_then(|name| repository.known_commit(name));
-        let spared: HashSet<Change> = match since {
+        let spared: HashSet<Change> = match spared_by(repository, self.policy) {
+            Some(since) if repository.is_ancestor(id, since) => return Ok(()),
             Some(since) => repository
                 .files_of_tree(repository.tree_of(since)?)?
                 .into_iter()
@@ -238,12 +315,9 @@ impl<'a> Examiner<'a> {
             None => HashSet::new(),
         };
         let name = short(id);
-        for change in repository.files_of_tree(repository.tree_of(id)?)? {
-            if !spared.contains(&change) {
-                self.file(Some(&name), &change)?;
-            }
-        }
-        Ok(())
+        let mut all = repository.files_of_tree(repository.tree_of(id)?)?;
+        all.retain(|change| !spared.contains(change));
+        self.files_of_commit(id, &name, &all)
     }
 
     /// Looks at a commit's files and for secrets in its message, but not at how the message is written.
@@ -415,7 +489,9 @@ impl<'a> Examiner<'a> {
         let mut begin = 0;
         for part in change.path.split(|b| *b == b'/') {
             let directory = change.path[..begin.max(1) - 1].to_vec();
-            if let Some(other) = met.get(&(directory, part.to_vec())) {
+            if let Some(other) = met.get(&(directory, part.to_vec()))
+                && self.in_case_only.insert((change.path.clone(), other.clone()))
+            {
                 let message = format!("differs from `{}` in case only", super::finding::shown(other));
                 let fix = "rename one: where case does not count, the second replaces the first";
                 let hit = Hit {

@@ -243,7 +243,8 @@ pub fn plain(text: &str) -> String {
 }
 
 /// Characters that change how others are seen (Boucher and Anderson 2021, "Trojan Source").
-fn is_invisible(c: char) -> bool {
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'

@@ -6,7 +6,7 @@
 use git2::Oid;
 
 use super::base::Base;
-use super::examine::{Cut, Examiner};
+use super::examine::{Cut, Examiner, spared_by};
 use super::finding::{Finding, Level, Rule, shown};
 use super::message::{Branch, Identity};
 use super::policy::TrustFor;
@@ -103,8 +103,7 @@ pub fn examine(
     examiner: &mut Examiner,
 ) -> Result<(), Cut> {
     let refs = repository.refs()?;
-    let since = base.policy.spec.since.as_deref();
-    let since = since.and_then(|name| repository.known_commit(name));
+    let since = spared_by(repository, &base.policy);
     let all: Vec<Oid> = refs.iter().map(|(_, id)| *id).collect();
     let protected: Vec<Oid> = refs
         .iter()

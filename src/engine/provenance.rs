@@ -13,13 +13,15 @@ use super::builds::{self, BuildError};
 use super::session::KnownBuild;
 use crate::commits::base::{Base, BaseError};
 use crate::commits::content::Mode;
+use crate::commits::examine::{MOST_BYTES, MOST_FILES};
 use crate::commits::finding::shown;
 use crate::commits::policy::{Policy, TrustFor};
 use crate::commits::proof::question::{self, QuestionError};
 use crate::commits::proof::{self, KeyError, Lack, Weighed, notes};
 use crate::commits::repository::{Change, Repository, RepositoryError, short};
-use crate::commits::tracker::{IssueCheck, IssueResult, Trackers, issues};
+use crate::commits::tracker::{IssueCheck, IssueResult, Trackers};
 use crate::home::Home;
+use crate::hosts::quoted;
 use crate::model::build::{BuildSpec, CommitRef, LockedPackage};
 use crate::model::environment::{Component, Requirement};
 use crate::model::values::Digest;
@@ -28,11 +30,6 @@ use crate::workspace::Workspace;
 
 /// The condition's type.
 pub const HOOKS_PASSED: &str = "HooksPassed";
-/// Files of a commit that are compared. The largest repositories that we know have 80,000.
-const MOST_FILES: usize = 200_000;
-/// Their bytes together: some seconds of reading.
-const MOST_BYTES: u64 = 2 << 30;
-
 /// Why it is not known.
 #[derive(Debug, thiserror::Error)]
 enum Unknown {
@@ -196,7 +193,7 @@ pub async fn lacking(home: &Home, workspace: &Workspace, component: &Component, 
         match requirement {
             Requirement::HooksPassed => {
                 let found = found(home, workspace, build).await;
-                let lacking = Lacking::hooks(build, found);
+                let lacking = Lacking::hooks(workspace, build, found);
                 if lacking.is_some() {
                     return lacking;
                 }
@@ -207,7 +204,7 @@ pub async fn lacking(home: &Home, workspace: &Workspace, component: &Component, 
 }
 
 impl Lacking {
-    fn hooks(build: &BuildSpec, found: Option<Found>) -> Option<Self> {
+    fn hooks(workspace: &Workspace, build: &BuildSpec, found: Option<Found>) -> Option<Self> {
         let (Some(CommitRef { repository, commit, .. }), Some(found)) = (&build.commit, found) else {
             return Some(Self {
                 condition: HOOKS_PASSED,
@@ -218,6 +215,11 @@ impl Lacking {
                         .to_owned(),
             });
         };
+        // It is stated relative to the workspace, and the command is typed anywhere.
+        let place = workspace.root().join(repository);
+        let place = std::path::absolute(&place).unwrap_or(place);
+        let place = place.canonicalize().unwrap_or(place);
+        let repository = quoted(&place.display().to_string());
         let remedy = match found.remedy? {
             Remedy::Rebuild => format!("build it from commit {commit} and nothing else, as another version"),
             Remedy::Merge => "merge the commit into that branch, or build one that is on it".to_owned(),
@@ -292,7 +294,10 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
         ([], _) => Found::yes(proven),
         ([Lack::Deferred(_)], Some(verdict)) => {
             let trackers = Trackers::of(home, workspace);
-            settled(&trackers, &base.policy, &verdict.issues, &short(commit), proven).await
+            let checks = trackers
+                .settle(&base.policy, &commit.to_string(), &verdict.issues)
+                .await;
+            settled(&base.policy, &checks, &short(commit), &proven)
         }
         ([Lack::Failed(_), ..], _) => {
             let message = format!("commit {} did not pass, as {by} has signed", short(commit));
@@ -305,14 +310,12 @@ async fn look(home: &Home, workspace: &Workspace, build: &BuildSpec, named: &Com
     })
 }
 
-/// Asks the tracker about what was put off.
-async fn settled(trackers: &Trackers, policy: &Policy, checks: &[IssueCheck], commit: &str, proven: String) -> Found {
+/// What the tracker's word on what was put off comes to.
+fn settled(policy: &Policy, checks: &[IssueCheck], commit: &str, proven: &str) -> Found {
     let tracker = policy.spec.message.issue.tracker.as_deref().unwrap_or_default();
-    let keys = issues::open(checks).flat_map(|check| check.keys.iter().cloned());
-    let answers = trackers.ask(policy, &keys.collect()).await;
-    for check in issues::open(checks) {
+    for check in checks {
         let keys = check.keys.join(" or ");
-        match issues::judge(policy, &check.keys, &answers) {
+        match &check.result {
             IssueResult::Right { .. } => {}
             IssueResult::Wrong { why } => {
                 let message = format!("commit {commit} names an issue that {tracker} has not as it must be: {why}");

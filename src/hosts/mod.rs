@@ -20,6 +20,7 @@ mod agent;
 mod local;
 mod ssh;
 
+pub(crate) use agent::quoted;
 pub use local::LocalHost;
 pub use ssh::SshHost;
 

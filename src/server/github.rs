@@ -25,9 +25,9 @@ use crate::commits::github::checks::Ended;
 use crate::commits::github::judge::{self, JudgeError, Known};
 use crate::commits::github::mirror::{Mirror, MirrorError};
 use crate::commits::github::webhook::{self, About};
-use crate::commits::proof::{self, Outcome, Verdict};
+use crate::commits::proof::{self, AttestError, Outcome, Verdict};
 use crate::commits::repository::{Repository, RepositoryError};
-use crate::commits::sandbox::{self, Means};
+use crate::commits::sandbox::{self, Completed, Gap, Means};
 use crate::commits::tracker::Trackers;
 use crate::home::Home;
 use crate::model::repository::RepositorySpec;
@@ -131,6 +131,9 @@ struct CheckStatus {
     id: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     verdict: Option<Verdict>,
+    /// What may bring another verdict without anything of the head's changing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    awaited: Option<Awaited>,
     /// Not before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     again_at: Option<Timestamp>,
@@ -138,9 +141,16 @@ struct CheckStatus {
     why: Option<String>,
 }
 
+/// What a check that was told to GitHub still waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Awaited {
+    /// Issues are to be looked up before anything passes, and could not be.
+    Tracker,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum CheckPhase {
-    /// GitHub was told that it has begun.
+    /// GitHub was told that it has begun; or how it ended, and that is to be looked at again.
     Running,
     /// There is a verdict, and GitHub does not know it yet.
     Judged,
@@ -297,7 +307,7 @@ impl Hosts {
     /// Looks at every repository for ever: soon when something was hinted at, else every [`RECONCILE_EVERY`].
     pub(super) async fn work(self: Arc<Self>) {
         loop {
-            let mut wait = RECONCILE_EVERY;
+            let (began, mut wait) = (Timestamp::now(), RECONCILE_EVERY);
             for hosted in self.all() {
                 let repository = hosted.spec.github.repository.clone();
                 if let Err(why) = self.look(&hosted).await {
@@ -308,7 +318,7 @@ impl Hosts {
             if let Err(why) = self.forget() {
                 tracing::warn!(%why, "old checks were not cleared away");
             }
-            let wait = self.until_due().min(wait);
+            let wait = self.until_due(began).min(wait);
             tokio::select! {
                 () = self.hinted.notified() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -316,12 +326,14 @@ impl Hosts {
         }
     }
 
-    /// Until the first check that was put off is to be tried again.
-    fn until_due(&self) -> Duration {
+    /// Until the first check that was put off is to be tried again. What was due before this look began and still is belongs to
+    /// a head that is no more: nobody waits for it.
+    fn until_due(&self, began: Timestamp) -> Duration {
         let all = self.home.store().resources(CHECK).unwrap_or_default();
         let due = all
             .iter()
             .filter_map(|r| r.status_as::<CheckStatus>().ok()?.again_at)
+            .filter(|at| *at > began)
             .min();
         due.map_or(RECONCILE_EVERY, |at| {
             // At least a moment: what is due and fails at once must not turn in circles.
@@ -435,6 +447,7 @@ impl Hosts {
             phase: CheckPhase::Again,
             id: None,
             verdict: None,
+            awaited: None,
             again_at: None,
             why: None,
         });
@@ -444,6 +457,8 @@ impl Hosts {
                 status.phase = CheckPhase::Again;
                 self.write(&spec, &status)?;
             }
+            // Who asks does not wait for our next try.
+            (CheckPhase::Running, Asked::Again) if status.awaited.is_some() => {}
             (CheckPhase::Running | CheckPhase::Judged | CheckPhase::Again, _) => {
                 if status.again_at.is_some_and(|at| at > Timestamp::now()) {
                     return Ok(());
@@ -478,20 +493,51 @@ impl Hosts {
         }
         if status.phase == CheckPhase::Running {
             let known = self.known(hosted, &spec.head).await?;
-            let verdict = self.verdict(hosted, &spec.head, known).await?;
-            proof::attest_where_there_is_a_key(&self.home, &verdict)?;
+            let Completed { verdict, gap } = self.verdict(hosted, &spec.head, known).await?;
+            status.awaited = match gap {
+                Some(Gap::Tracker(_)) => Some(Awaited::Tracker),
+                Some(Gap::Check(_)) | None => None,
+            };
+            if status.awaited.is_none() {
+                self.attest(&verdict)?;
+            }
             status.verdict = Some(verdict);
             status.phase = CheckPhase::Judged;
             self.write(spec, status)?;
         }
         if let Some(verdict) = &status.verdict {
             hosted.api.end(&spec.head, status.id, &Ended::of(verdict)).await?;
-            self.alarm(spec, verdict);
+            if status.awaited.is_none() {
+                self.alarm(spec, verdict);
+            }
         }
-        status.phase = CheckPhase::Done;
-        (status.again_at, status.why) = (None, None);
+        match status.awaited {
+            None => {
+                status.phase = CheckPhase::Done;
+                (status.again_at, status.why) = (None, None);
+            }
+            // The check run that says so is the one that is corrected: an outage of an afternoon leaves one, not fifty.
+            Some(Awaited::Tracker) => {
+                status.phase = CheckPhase::Running;
+                let at = SignedDuration::try_from(RECONCILE_EVERY).unwrap_or_default();
+                status.again_at = Some(Timestamp::now() + at);
+                status.why = Some("the tracker could not be asked".to_owned());
+            }
+        }
         self.write(spec, status)?;
         Ok(())
+    }
+
+    /// A verdict that cannot be signed is told to GitHub all the same.
+    fn attest(&self, verdict: &Verdict) -> Result<(), StoreError> {
+        match proof::attest_where_there_is_a_key(&self.home, verdict) {
+            Ok(Some(_) | None) => Ok(()),
+            Err(AttestError::Store(why)) => Err(why),
+            Err(why) => {
+                tracing::warn!(%why, commit = verdict.subject.commit, "a verdict was not signed");
+                Ok(())
+            }
+        }
     }
 
     /// A branch whose tip does not pass has got it by a way round the check: people are to know, and nothing is built upon it.
@@ -560,7 +606,8 @@ impl Hosts {
                 continue;
             }
             let passed = match kept.status_as::<CheckStatus>()?.verdict {
-                Some(verdict) => verdict.outcome == Outcome::Passed,
+                // What was put off is asked about with the commits that come after it.
+                Some(verdict) => verdict.outcome == Outcome::Passed && !verdict.is_deferred(),
                 None => false,
             };
             if passed && last.as_ref().is_none_or(|(at, _)| *at < kept.updated_at) {
@@ -572,14 +619,18 @@ impl Hosts {
 
     /// Judges a head: the native rules, and the base's hooks in the sandbox, where there are any that no rule stands for. On a
     /// thread of its own: bwrap ends its sandbox when the thread that began it ends.
-    async fn verdict(&self, hosted: &Hosted, head: &Head, known: Known) -> Result<Verdict, Trouble> {
+    async fn verdict(&self, hosted: &Hosted, head: &Head, known: Known) -> Result<Completed, Trouble> {
         let (directory, name) = (hosted.mirror.directory().to_owned(), hosted.mirror.url().to_owned());
         let (home, workspace, head) = (self.home.clone(), self.workspace.clone(), head.clone());
         let run = tokio::task::spawn_blocking(move || {
             let repository = Repository::open_at(&directory)?;
             let base = match judge::base_of(&repository, &head)? {
                 Ok(base) => base,
-                Err(why) => return judge::unjudged(&repository, &name, &head, &why).map_err(Trouble::from),
+                Err(why) => {
+                    let verdict = judge::unjudged(&repository, &name, &head, &why)?;
+                    let gap = Some(Gap::Check(why.to_string()));
+                    return Ok(Completed { verdict, gap });
+                }
             };
             let subject = judge::subject_of(&repository, &name, &head, &base)?;
             let looked = judge::look(&repository, &head, &base, &known)?;
@@ -592,8 +643,8 @@ impl Hosts {
                 .enable_all()
                 .build()
                 .map_err(|why| Trouble::CutOff(why.to_string()))?;
-            let judged = runtime.block_on(sandbox::complete(means, &repository, &base, subject, looked));
-            Ok(judged.map_err(JudgeError::from)?)
+            let completed = runtime.block_on(sandbox::complete(means, &repository, &base, subject, looked));
+            Ok(completed.map_err(JudgeError::from)?)
         });
         run.await.map_err(|why| Trouble::CutOff(why.to_string()))?
     }

@@ -358,32 +358,26 @@ impl Api {
     pub async fn tip(&self, branch: &str) -> Result<Option<String>, ApiError> {
         let route = self.route(&format!("/branches/{}", path_word(branch)));
         let tried = format!("look at branch {branch}");
-        match self.call::<Branch>(&tried, &Method::GET, &route, None).await {
-            Ok(Branch { commit }) => Ok(Some(commit.sha)),
-            Err(ApiError::Refused {
-                status: StatusCode::NOT_FOUND,
-                ..
-            }) => Ok(None),
-            Err(why) => Err(why),
-        }
+        let found = if_there(self.call::<Branch>(&tried, &Method::GET, &route, None).await)?;
+        Ok(found.map(|Branch { commit }| commit.sha))
     }
 
     /// The App that made a commit. GitHub signs in an App's name only what the App made by its API and gave no other author to
-    /// ("Signature verification for bots"); who wrote an author's name into a commit is not asked.
+    /// ("Signature verification for bots"); who wrote an author's name into a commit is not asked. What a person squashes at
+    /// GitHub of an App's pull request looks the same: the App is its author, and GitHub has signed it.
     ///
     /// # Errors
     /// GitHub cannot be asked.
     pub async fn app_of_commit(&self, commit: &str) -> Result<Option<u64>, ApiError> {
         let route = self.route(&format!("/commits/{commit}"));
         let tried = format!("see who made commit {commit}");
-        let MadeCommit {
+        let Some(MadeCommit {
             author,
             committer,
             commit,
-        } = match self.call(&tried, &Method::GET, &route, None).await {
-            Ok(made) => made,
-            Err(ApiError::Refused { .. }) => return Ok(None),
-            Err(why) => return Err(why),
+        }) = if_there(self.call(&tried, &Method::GET, &route, None).await)?
+        else {
+            return Ok(None);
         };
         let by_github = committer.is_some_and(|user| user.login == GITHUB_ITSELF) && commit.verification.verified;
         match author.and_then(User::bot).filter(|_| by_github) {
@@ -403,14 +397,11 @@ impl Api {
         }
         let route = format!("/apps/{}", path_word(name));
         let tried = format!("look at the App {name}");
-        match self.call::<FoundApp>(&tried, &Method::GET, &route, None).await {
-            Ok(FoundApp { id }) => {
-                self.state().apps.insert(name.to_owned(), id);
-                Ok(Some(id))
-            }
-            Err(ApiError::Refused { .. }) => Ok(None),
-            Err(why) => Err(why),
-        }
+        let found = if_there(self.call::<FoundApp>(&tried, &Method::GET, &route, None).await)?;
+        Ok(found.map(|FoundApp { id }| {
+            self.state().apps.insert(name.to_owned(), id);
+            id
+        }))
     }
 
     /// Says that a check has begun; its id at GitHub. Without an App it is a pending commit status, which has none.
@@ -593,6 +584,19 @@ impl Api {
     }
 }
 
+/// Nothing where GitHub says that it is not there, or is no name of one (422: a commit that it does not know). Any other no says
+/// nothing about it.
+fn if_there<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(ApiError::Refused {
+            status: StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY,
+            ..
+        }) => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
 /// What an answer comes to.
 fn read<T: DeserializeOwned>(tried: &str, answer: Answer) -> Result<T, ApiError> {
     let Answer { status, wait, text, .. } = answer;
@@ -646,4 +650,57 @@ fn encoded(text: &str, allowed: &[u8]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use wiremock::matchers::{method, path};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+
+    /// What GitHub says of an App, or why it does not.
+    async fn app_of_bot(status: u16) -> String {
+        let server = MockServer::start().await;
+        let body = json!({"id": 29110, "message": "Resource not accessible"});
+        Mock::given(method("GET"))
+            .and(path("/apps/dependabot"))
+            .respond_with(ResponseTemplate::new(status).set_body_json(body))
+            .mount(&server)
+            .await;
+        let github = serde_json::from_value(json!({
+            "repository": "a/b", "api": server.uri(), "remote": server.uri(), "token": "given", "webhookSecret": "hook",
+            "branches": ["main"],
+        }));
+        let api = Api::new(github.expect("valid"), Access::Token("given".to_owned())).expect("a client");
+        match api.app_of_bot("dependabot[bot]").await {
+            Ok(Some(id)) => id.to_string(),
+            Ok(None) => "none".to_owned(),
+            Err(why) => why.to_string(),
+        }
+    }
+
+    /// Who is refused an answer does not know that there is no App.
+    #[tokio::test]
+    async fn only_what_github_says_is_not_there_is_no_app() {
+        for (status, expected) in [
+            (200, "29110"),
+            (404, "none"),
+            (422, "none"),
+            (
+                401,
+                "cannot look at the App dependabot: GitHub answers 401 Unauthorized: Resource not accessible",
+            ),
+            (
+                403,
+                "cannot look at the App dependabot: GitHub answers 403 Forbidden: Resource not accessible",
+            ),
+            (
+                410,
+                "cannot look at the App dependabot: GitHub answers 410 Gone: Resource not accessible",
+            ),
+        ] {
+            assert_eq!(app_of_bot(status).await, expected, "{status}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::api::Head;
 use crate::commits::base::{Base, BaseError};
-use crate::commits::examine::{Bounds, Cut, Examiner};
+use crate::commits::examine::{self, Bounds, Brought, Cut, Examiner};
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, Outcome, Subject, Verdict};
 use crate::commits::repository::{Repository, RepositoryError};
@@ -62,11 +62,15 @@ pub fn look<'a>(
 ) -> Result<Looked<'a>, JudgeError> {
     let started_at = Timestamp::now();
     let id = commit_of(repository, head)?;
-    let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
-    let gap = look_at(repository, id, head, base, known, &mut examiner).err();
+    let mut examiner = Examiner::new(repository, &base.policy, Bounds::of_whole(&base.policy));
+    let gap = match look_at(repository, id, head, known, &mut examiner) {
+        Ok(()) => None,
+        Err(Cut::Over(why)) => Some(why),
+        Err(Cut::Repository(why)) => return Err(why.into()),
+    };
     Ok(Looked {
         examiner,
-        gap: gap.map(|why| why.to_string()),
+        gap,
         started_at,
     })
 }
@@ -85,7 +89,8 @@ pub fn subject_of(repository: &Repository, name: &str, head: &Head, base: &Base)
 /// # Errors
 /// They cannot be read.
 pub fn commits(repository: &Repository, head: &Head, base: &Base, known: &Known) -> Result<Vec<Oid>, JudgeError> {
-    match brought(repository, commit_of(repository, head)?, head, base, known) {
+    let id = commit_of(repository, head)?;
+    match examine::brought(repository, &base.policy, id, brought(repository, id, head, known)) {
         Ok(ids) => Ok(ids),
         Err(Cut::Over(_)) => Ok(Vec::new()),
         Err(Cut::Repository(why)) => Err(why.into()),
@@ -125,45 +130,22 @@ fn subject(repository: &Repository, name: &str, id: Oid) -> Result<Subject, Judg
     })
 }
 
-fn since(repository: &Repository, base: &Base) -> Option<Oid> {
-    let since = base.policy.spec.since.as_deref();
-    since.and_then(|name| repository.known_commit(name))
-}
-
-fn brought(repository: &Repository, id: Oid, head: &Head, base: &Base, known: &Known) -> Result<Vec<Oid>, Cut> {
-    let since = since(repository, base);
-    let before = if head.is_tip() {
-        if since.is_some_and(|since| repository.is_ancestor(id, since)) {
-            return Ok(Vec::new());
-        }
-        match known.passed_tip.filter(|tip| repository.is_ancestor(*tip, id)) {
-            Some(tip) if tip != id => Some(tip),
-            Some(_) | None => return Ok(vec![id]),
-        }
-    } else {
-        repository.known_commit(&head.base_commit)
-    };
-    let hidden: Vec<Oid> = before.into_iter().chain(since).collect();
-    let most = base.policy.spec.bounds.commits;
-    let ids = repository.between(&[id], &hidden, most)?;
-    ids.map_err(|_| Cut::Over(format!("more than {most} commits are new to {}", head.base)))
-}
-
-fn look_at(
-    repository: &Repository,
-    id: Oid,
-    head: &Head,
-    base: &Base,
-    known: &Known,
-    examiner: &mut Examiner,
-) -> Result<(), Cut> {
-    let identity = |app: Option<u64>| app.map_or(Identity::Unknown, Identity::App);
-    for id in brought(repository, id, head, base, known)? {
-        // They are judged as what they are to become: commits of the base.
-        let identity = identity(known.made_by_apps.get(&id).copied());
-        examiner.commit(id, Branch::Protected, &identity)?;
+/// What a head brings to its base.
+fn brought(repository: &Repository, id: Oid, head: &Head, known: &Known) -> Brought {
+    if !head.is_tip() {
+        return Brought::Beyond(repository.known_commit(&head.base_commit).into_iter().collect());
     }
-    examiner.all_files_of(id)?;
+    match known.passed_tip.filter(|tip| repository.is_ancestor(*tip, id)) {
+        Some(tip) => Brought::Beyond(vec![tip]),
+        None => Brought::Itself,
+    }
+}
+
+fn look_at(repository: &Repository, id: Oid, head: &Head, known: &Known, examiner: &mut Examiner) -> Result<(), Cut> {
+    let identity = |app: Option<u64>| app.map_or(Identity::Unknown, Identity::App);
+    let made_by = |id| identity(known.made_by_apps.get(&id).copied());
+    // They are judged as what they are to become: commits of the base.
+    examiner.whole(id, brought(repository, id, head, known), Branch::Protected, made_by)?;
     if let Some(title) = &head.title {
         let facts = Facts {
             parents: Some(1),

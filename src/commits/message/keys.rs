@@ -48,6 +48,20 @@ impl IssueKeys {
                 .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
     }
 
+    /// Whether a text is a key of these projects and nothing else.
+    #[must_use]
+    pub fn is_key(&self, text: &str) -> bool {
+        let words = self.words(text);
+        matches!(words.as_slice(), [Word::Key(key)] if key == text)
+    }
+
+    /// Whether a text has the form of a key, of whichever project.
+    #[must_use]
+    pub fn has_form(text: &str) -> bool {
+        let parts = text.rsplit_once('-');
+        parts.is_some_and(|(project, _)| Self::is_project(project) && Self::new(&[project.to_owned()]).is_key(text))
+    }
+
     /// The keys of a line, and what nearly is one.
     #[must_use]
     pub fn words(&self, line: &str) -> Vec<Word> {
@@ -160,5 +174,40 @@ pub(super) fn check(policy: &Policy, message: &Message, breaches: &mut Vec<Breac
         };
         let message = format!("no issue key in {}", places.join(" or "));
         say(policy, Rule::IssueKey, 1, message, fix, breaches);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is asked about goes into an address as it is.
+    #[test]
+    fn a_key_is_nothing_but_a_key() {
+        let keys = IssueKeys::new(&["ABC".to_owned(), "A_1".to_owned()]);
+        for (text, is_key, has_form) in [
+            ("ABC-1", true, true),
+            ("A_1-20", true, true),
+            ("DEF-1", false, true),
+            ("", false, false),
+            ("ABC", false, false),
+            ("ABC-", false, false),
+            ("ABC-0", false, false),
+            ("abc-1", false, false),
+            (" ABC-1", false, false),
+            ("ABC-1\n", false, false),
+            ("ABC-1 ABC-2", false, false),
+            ("../../x?y=ABC-1", false, false),
+            ("ABC-1/../../x", false, false),
+            ("ABC-1?fields=", false, false),
+            ("\u{c4}BC-1", false, false),
+            ("ABC-\u{661}", false, false),
+        ] {
+            assert_eq!(
+                (keys.is_key(text), IssueKeys::has_form(text)),
+                (is_key, has_form),
+                "{text:?}"
+            );
+        }
     }
 }

@@ -64,18 +64,15 @@ pub fn attest(home: &Home, verdict: &Verdict, now: Timestamp) -> Result<(Envelop
     Ok((envelope, signer.id()))
 }
 
-/// The same for who goes on either way: a home without a key proves nothing, and checks all the same.
+/// The same for a home that may have no key, which proves nothing and checks all the same; the key that has signed.
 ///
 /// # Errors
-/// The state cannot be written.
-pub fn attest_where_there_is_a_key(home: &Home, verdict: &Verdict) -> Result<(), StoreError> {
+/// There is a key and it cannot sign, or the state cannot be written.
+pub fn attest_where_there_is_a_key(home: &Home, verdict: &Verdict) -> Result<Option<KeyId>, AttestError> {
     match attest(home, verdict, Timestamp::now()) {
-        Ok(_) => Ok(()),
-        Err(AttestError::Store(why)) => Err(why),
-        Err(why) => {
-            tracing::info!(%why, commit = verdict.subject.commit, "a verdict was not signed");
-            Ok(())
-        }
+        Ok((_, key)) => Ok(Some(key)),
+        Err(AttestError::Key(KeyError::None)) => Ok(None),
+        Err(why) => Err(why),
     }
 }
 

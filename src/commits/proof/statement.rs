@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::verdict::{Outcome, Passed, Verdict};
 use crate::commits::finding::{MOST_KEPT, plain};
+use crate::commits::message::keys::IssueKeys;
 use crate::commits::tracker::IssueResult;
 
 /// What the framework calls its first version.
@@ -47,6 +48,9 @@ pub enum StatementError {
     /// It does not name the commit as git does.
     #[error("the statement's subject has no usable `{0}`: 40 hexadecimal digits in lower case")]
     Digest(&'static str),
+    /// Keys are looked up in a tracker, by addresses that are made of them.
+    #[error("the statement names `{0}` as an issue, and no tracker has a key of that form")]
+    IssueKey(String),
     /// Its two halves speak of different things.
     #[error("the statement contradicts itself: its {what} is `{one}` in one place and `{other}` in another")]
     Contradiction {
@@ -140,7 +144,11 @@ pub fn read(bytes: &[u8]) -> Result<Verdict, StatementError> {
     agrees(described, &verdict)?;
     is_bounded(&verdict)?;
     is_consistent(&verdict)?;
-    Ok(verdict)
+    let mut keys = verdict.issues.iter().flat_map(|check| &check.keys);
+    match keys.find(|key| !IssueKeys::has_form(key)) {
+        Some(key) => Err(StatementError::IssueKey(plain(key))),
+        None => Ok(verdict),
+    }
 }
 
 fn agrees(described: &Described, verdict: &Verdict) -> Result<(), StatementError> {
@@ -315,6 +323,9 @@ mod tests {
         );
         let wrong = json!([{"commit": "c", "keys": ["ABC-1"], "result": {"result": "Wrong", "why": "x"}}]);
         is(changed(|v| v["predicate"]["issues"] = wrong), "`ABC-1 is wrong`");
+        let elsewhere =
+            json!([{"commit": "c", "keys": ["../../x?y="], "result": {"result": "Unavailable", "why": "x"}}]);
+        is(changed(|v| v["predicate"]["issues"] = elsewhere), "names `../../x?y=`");
         is(
             changed(|v| v["predicate"]["startedAt"] = json!("2026-11-02T10:00:00Z")),
             "its time is",

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::commits::tracker::IssueCheck;
+use crate::commits::tracker::{IssueCheck, issues};
 use crate::model::values::Digest;
 
 /// What was checked.
@@ -93,4 +93,12 @@ pub struct Verdict {
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Timestamp,
+}
+
+impl Verdict {
+    /// Whether issues are still to be looked up, so that a pass proves nothing yet.
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        issues::open(&self.issues).next().is_some()
+    }
 }

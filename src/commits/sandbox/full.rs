@@ -15,7 +15,7 @@ use super::checkout::{self, Checkout, CheckoutError};
 use super::environments::{self, CONFIG, EnvironmentError, Wanted, last_words};
 use super::scratch::Scratch;
 use crate::commits::base::{self, BaseError};
-use crate::commits::examine::{Bounds, Cut, Examiner};
+use crate::commits::examine::{Bounds, Brought, Cut, Examiner};
 use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::hooks::{self, Code, Ended, How, Planned};
 use crate::commits::message::{Branch, Identity};
@@ -28,8 +28,6 @@ use crate::commits::tracker::{IssueCheck, IssueResult, Named, Trackers, issues};
 use crate::model::values::Digest;
 use crate::process::{self, ProcessError};
 
-/// The native rules look at every file: 2,000 of them take a tenth of a second.
-const NATIVE_LONGEST: Duration = Duration::from_mins(1);
 /// All hooks together: whoever waits for a verdict waits no longer, and the next run gets its turn.
 const WHOLE: Duration = Duration::from_mins(45);
 /// What is read of one hook's output: half from its begin, where prek says how it ended, half from its end.
@@ -141,56 +139,41 @@ pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Verdict, FullRunError> {
         });
     }
     let subject = question::subject(&repository, &base, ask.commit)?;
-    let bounds = Bounds {
-        // Those of a push are of what it brings, and this looks at all that is there.
-        files: usize::MAX,
-        bytes: u64::MAX,
-        ..Bounds::of(&base.policy, Instant::now() + NATIVE_LONGEST)
-    };
-    let mut looked = Looked {
-        examiner: Examiner::new(&repository, &base.policy, bounds),
-        gap: None,
-        started_at,
-    };
-    native(&repository, &base, ask, &mut looked)?;
-    Ok(complete(means, &repository, &base, subject, looked).await?)
-}
-
-/// What a push would be asked: each commit that is new since the base; and every file of the commit, since what is proven is what
-/// a build of it has, and the base may have got some of it round the check.
-fn native(
-    repository: &Repository,
-    base: &base::Base,
-    ask: &Ask,
-    looked: &mut Looked<'_>,
-) -> Result<(), RepositoryError> {
-    let commit = ask.commit;
-    let since = base.policy.spec.since.as_deref();
-    let since = since.and_then(|name| repository.known_commit(name));
-    if since.is_some_and(|since| repository.is_ancestor(commit, since)) {
-        return Ok(());
-    }
-    let hidden: Vec<Oid> = ask.base.tip.into_iter().chain(since).collect();
-    let most = looked.examiner.commits_left();
-    let Ok(mut ids) = repository.between(&[commit], &hidden, most)? else {
-        looked.gap = Some(format!("more than {most} commits are new since the base"));
-        return Ok(());
-    };
-    // One that the base has already is still looked at itself.
-    if ids.is_empty() {
-        ids.push(commit);
-    }
+    let mut examiner = Examiner::new(&repository, &base.policy, Bounds::of_whole(&base.policy));
+    // What a push would be asked, and every file.
+    let brought = Brought::Beyond(ask.base.tip.into_iter().collect());
     let protected = ask.reference.as_deref().is_some_and(|name| base.protects(name));
     let branch = if protected { Branch::Protected } else { Branch::Topic };
-    let all = ids
-        .into_iter()
-        .try_for_each(|id| looked.examiner.commit(id, branch, &Identity::Unknown));
-    match all.and_then(|()| looked.examiner.all_files_of(commit)) {
-        Ok(()) => {}
-        Err(Cut::Over(why)) => looked.gap = Some(why),
-        Err(Cut::Repository(why)) => return Err(why),
-    }
-    Ok(())
+    let gap = match examiner.whole(ask.commit, brought, branch, |_| Identity::Unknown) {
+        Ok(()) => None,
+        Err(Cut::Over(why)) => Some(why),
+        Err(Cut::Repository(why)) => return Err(why.into()),
+    };
+    let looked = Looked {
+        examiner,
+        gap,
+        started_at,
+    };
+    let Completed { verdict, .. } = complete(means, &repository, &base, subject, looked).await?;
+    Ok(verdict)
+}
+
+/// Why a run proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// Something of the check itself: there is too much, a hook cannot run.
+    Check(String),
+    /// The tracker could not be asked, and may be soon.
+    Tracker(String),
+}
+
+/// A verdict, and what it waits for.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why it is not proven, where it is not.
+    pub gap: Option<Gap>,
 }
 
 /// Runs the base's hooks over the subject, has its issues looked up, and gives a verdict on all of it.
@@ -203,7 +186,7 @@ pub async fn complete(
     base: &base::Base,
     subject: Subject,
     looked: Looked<'_>,
-) -> Result<Verdict, RepositoryError> {
+) -> Result<Completed, RepositoryError> {
     let Looked {
         examiner,
         gap,
@@ -217,7 +200,7 @@ pub async fn complete(
         examiner,
         hooks: Vec::new(),
         issues: Vec::new(),
-        gap,
+        gap: gap.map(Gap::Check),
     };
     run.hooks().await?;
     run.issues().await;
@@ -229,12 +212,13 @@ pub async fn complete(
         ..
     } = run;
     let report = examiner.report();
-    let outcome = match gap {
+    let gap = gap.filter(|_| !report.findings.refuse());
+    let outcome = match &gap {
         _ if report.findings.refuse() => Outcome::Failed,
-        Some(why) => Outcome::NotProven { why },
+        Some(Gap::Check(why) | Gap::Tracker(why)) => Outcome::NotProven { why: why.clone() },
         None => Outcome::Passed,
     };
-    Ok(Verdict {
+    let verdict = Verdict {
         subject,
         policy: base.policy.digest,
         engine: proof::engine(),
@@ -244,7 +228,8 @@ pub async fn complete(
         issues,
         started_at,
         finished_at: Timestamp::now(),
-    })
+    };
+    Ok(Completed { verdict, gap })
 }
 
 struct Run<'a> {
@@ -256,7 +241,7 @@ struct Run<'a> {
     hooks: Vec<HookRun>,
     issues: Vec<IssueCheck>,
     /// Why it cannot be a pass, whatever was found.
-    gap: Option<String>,
+    gap: Option<Gap>,
 }
 
 /// How a hook ended.
@@ -268,8 +253,8 @@ enum End {
 }
 
 impl Run<'_> {
-    fn gap(&mut self, why: String) {
-        self.gap.get_or_insert(why);
+    fn gap(&mut self, gap: Gap) {
+        self.gap.get_or_insert(gap);
     }
 
     /// Every hook that the base's configuration has.
@@ -290,7 +275,7 @@ impl Run<'_> {
         };
         if let Err(why) = ran {
             match level {
-                Level::Refused => self.gap(why.to_string()),
+                Level::Refused => self.gap(Gap::Check(why.to_string())),
                 Level::Warned => self.examiner.found(said(level, "hooks", why.to_string(), "")),
             }
         }
@@ -312,42 +297,47 @@ impl Run<'_> {
         let (Some(level), Some(tracker)) = (policy.level(Rule::Issue), &spec.tracker) else {
             return;
         };
+        let found = |commit: Option<String>, message: String, fix: &str| Finding {
+            rule: Rule::Issue,
+            level,
+            commit,
+            path: None,
+            line: 0,
+            column: 0,
+            message,
+            fix: fix.to_owned(),
+        };
         let mut named = self.examiner.issues().to_vec();
         if named.is_empty() {
             return;
         }
         if named.len() > MOST_ISSUES {
-            self.gap(format!("more than {MOST_ISSUES} issues were to be looked up"));
+            let why = format!("more than {MOST_ISSUES} issues were to be looked up");
+            match level {
+                Level::Refused => self.gap(Gap::Check(why)),
+                Level::Warned => self.examiner.found(found(None, why, "the first of them were")),
+            }
             named.truncate(MOST_ISSUES);
         }
         let answers = self.means.trackers.ask(policy, &issues::keys_of(&named)).await;
         for Named { commit, keys } in named {
             let result = issues::judge(policy, &keys, &answers);
-            let found = |message: String, fix: &str| Finding {
-                rule: Rule::Issue,
-                level,
-                commit: Some(commit.clone()),
-                path: None,
-                line: 0,
-                column: 0,
-                message,
-                fix: fix.to_owned(),
-            };
+            let of_commit = Some(commit.clone());
             match (&result, level, spec.unavailable) {
                 (IssueResult::Wrong { why }, ..) => {
                     let fix = "name an issue that is what the policy asks, or bring the issue there";
-                    self.examiner.found(found(format!("{tracker}: {why}"), fix));
+                    self.examiner.found(found(of_commit, format!("{tracker}: {why}"), fix));
                 }
                 (IssueResult::Unavailable { why }, Level::Warned, _) => {
                     let message = format!("{tracker}: {} could not be looked up: {why}", keys.join(" or "));
-                    self.examiner
-                        .found(found(message, "it is only suggested, and not asked again"));
+                    let fix = "it is only suggested, and not asked again";
+                    self.examiner.found(found(of_commit, message, fix));
                 }
                 (IssueResult::Unavailable { why }, Level::Refused, Unavailable::Refuse) => {
-                    self.gap(format!(
+                    self.gap(Gap::Tracker(format!(
                         "{tracker}: {} could not be looked up: {why}",
                         keys.join(" or ")
-                    ));
+                    )));
                 }
                 (IssueResult::Right { .. }, ..)
                 | (IssueResult::Unavailable { .. }, Level::Refused, Unavailable::Defer) => {}

@@ -12,4 +12,4 @@ pub mod full;
 mod scratch;
 
 pub use bubblewrap::{Sandbox, SandboxError};
-pub use full::{Ask, Base as AskedBase, FullRunError, Looked, Means, complete, run};
+pub use full::{Ask, Base as AskedBase, Completed, FullRunError, Gap, Looked, Means, complete, run};

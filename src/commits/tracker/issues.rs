@@ -51,8 +51,10 @@ pub enum Answer {
     There(Issue),
     /// It is not there, or hidden from who asks: a tracker does not tell these apart.
     NotThere,
-    /// Nothing is known of it.
+    /// Nothing is known of it, and another may be answered all the same.
     Unavailable(String),
+    /// Nothing is known of it, since the tracker answers nobody now, or not us.
+    Silent(String),
 }
 
 /// The keys that one commit names.
@@ -108,7 +110,7 @@ pub fn judge(policy: &Policy, keys: &[String], answers: &BTreeMap<String, Answer
                 Some(why) => wrong.push(format!("{key} {why}")),
             },
             Some(Answer::NotThere) => wrong.push(format!("{key} is not there, or hidden from who asks")),
-            Some(Answer::Unavailable(why)) => {
+            Some(Answer::Unavailable(why) | Answer::Silent(why)) => {
                 silent.get_or_insert_with(|| plain(why));
             }
             None => {
@@ -169,6 +171,15 @@ pub fn unasked(named: Vec<Named>, why: &str) -> Vec<IssueCheck> {
     named.into_iter().map(check).collect()
 }
 
+/// Whether a check has found an issue that a commit may name.
+#[must_use]
+pub fn is_right(policy: &Policy, check: &IssueCheck) -> bool {
+    match &check.result {
+        IssueResult::Right { issue } => fits(policy, issue),
+        IssueResult::Wrong { .. } | IssueResult::Unavailable { .. } => false,
+    }
+}
+
 /// Those that nobody could look up so far.
 pub fn open(checks: &[IssueCheck]) -> impl Iterator<Item = &IssueCheck> {
     checks.iter().filter(|check| match check.result {
@@ -195,7 +206,8 @@ mod tests {
             ("epic", there("ABC", "Epic", "Open")),
             ("done", there("ABC", "Bug", "Done")),
             ("gone", Answer::NotThere),
-            ("silent", Answer::Unavailable("it \u{1b} is down".to_owned())),
+            ("silent", Answer::Silent("it \u{1b} is down".to_owned())),
+            ("closed", Answer::Unavailable("403".to_owned())),
         ]
         .map(|(key, answer)| (key.to_owned(), answer))
         .into();
@@ -216,6 +228,7 @@ mod tests {
             (&["done"], "wrong: done is in status `Done`, and not Open or In Review"),
             (&["gone"], "wrong: gone is not there, or hidden from who asks"),
             (&["gone", "silent"], "unknown: it \\u{1b} is down"),
+            (&["closed"], "unknown: 403"),
             (&["never"], "unknown: it was not asked"),
         ] {
             assert_eq!(judged(keys), expected, "{keys:?}");

@@ -137,7 +137,8 @@ impl Jira {
         })
     }
 
-    /// Looks an issue up. A key has letters, digits, `_` and `-` alone, which an address can carry as they are.
+    /// Looks an issue up. [`super::Trackers::ask`] lets only keys of known projects through to here: they have letters, digits,
+    /// `_` and `-` alone, which an address can carry as they are.
     pub async fn issue(&self, key: &str) -> Answer {
         let mut wait = Duration::from_secs(1);
         let mut attempt = 0;
@@ -149,7 +150,7 @@ impl Jira {
             };
             let pause = asked.unwrap_or(wait);
             if attempt >= self.limits.attempts || pause > self.limits.wait {
-                return Answer::Unavailable(why);
+                return Answer::Silent(why);
             }
             tokio::time::sleep(pause).await;
             wait *= 2;
@@ -168,19 +169,19 @@ impl Jira {
         let response = match sent {
             Ok(response) => response,
             // A connection that hangs has taken its time already.
-            Err(why) if why.is_timeout() => return unavailable(cause(&why)),
+            Err(why) if why.is_timeout() => return silent(cause(&why)),
             Err(why) => return Called::Later(None, format!("JIRA does not answer: {}", cause(&why))),
         };
         let (status, wait, known) = (response.status(), asked_wait(&response), knows_us(&response));
         let text = match body(response).await {
             Ok(text) => text,
-            Err(why) => return Called::Later(None, format!("JIRA does not answer: {why}")),
+            Err(why) => return why,
         };
         match status {
             StatusCode::OK => read(&text),
             // Anybody who is not known is told that nothing is there.
             StatusCode::NOT_FOUND if !known => {
-                unavailable("JIRA does not know who asks (it answers 404 as to anybody); look at the token".to_owned())
+                silent("JIRA does not know who asks (it answers 404 as to anybody); look at the token".to_owned())
             }
             StatusCode::NOT_FOUND if said(&text).is_some() => Called::Answered(Answer::NotThere),
             StatusCode::NOT_FOUND => unavailable(
@@ -188,13 +189,21 @@ impl Jira {
             ),
             StatusCode::TOO_MANY_REQUESTS => Called::Later(wait, words(status, &text)),
             status if status.is_server_error() => Called::Later(wait, words(status, &text)),
+            // It is about who asks, and asking on with a token that does not hold may lock the account.
+            StatusCode::UNAUTHORIZED => silent(words(status, &text)),
             status => unavailable(words(status, &text)),
         }
     }
 }
 
+/// What concerns this key alone, as far as we see.
 fn unavailable(why: String) -> Called {
     Called::Answered(Answer::Unavailable(why))
+}
+
+/// What every other key would meet, too.
+fn silent(why: String) -> Called {
+    Called::Answered(Answer::Silent(why))
 }
 
 /// As seconds; JIRA gives no date there.
@@ -211,11 +220,13 @@ fn knows_us(response: &Response) -> bool {
     !refused && headers.get(ACCOUNT).is_none_or(|account| account != "anonymous")
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+async fn body(mut response: Response) -> Result<Vec<u8>, Called> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|why| cause(&why))? {
+    let broken = |why: reqwest::Error| Called::Later(None, format!("JIRA does not answer: {}", cause(&why)));
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if bytes.len() + chunk.len() > MOST_BYTES {
-            return Err(format!("the answer has more than {} KiB", MOST_BYTES >> 10));
+            let kib = MOST_BYTES >> 10;
+            return Err(unavailable(format!("JIRA's answer has more than {kib} KiB")));
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -341,6 +352,7 @@ mod tests {
             }) => format!("{key} {project} {kind} {status}"),
             Answer::NotThere => "not there".to_owned(),
             Answer::Unavailable(why) => format!("unavailable: {why}"),
+            Answer::Silent(why) => format!("silent: {why}"),
         }
     }
 
@@ -383,12 +395,12 @@ mod tests {
             (
                 "a token that has ended",
                 answer(404, hidden()).insert_header(LOGIN_REASON, "AUTHENTICATED_FAILED"),
-                "unavailable: JIRA does not know who asks",
+                "silent: JIRA does not know who asks",
             ),
             (
                 "anonymous",
                 answer(404, hidden()).insert_header(ACCOUNT, "anonymous"),
-                "unavailable: JIRA does not know who asks",
+                "silent: JIRA does not know who asks",
             ),
             (
                 "another server",
@@ -398,7 +410,7 @@ mod tests {
             (
                 "401",
                 answer(401, refused),
-                "unavailable: JIRA answers 401 Unauthorized: You are not logged in [31m; look at the token",
+                "silent: JIRA answers 401 Unauthorized: You are not logged in [31m; look at the token",
             ),
             (
                 "403",
@@ -419,17 +431,17 @@ mod tests {
             (
                 "a flood",
                 ResponseTemplate::new(200).set_body_string("x".repeat(MOST_BYTES + 1)),
-                "unavailable: JIRA does not answer: the answer has more than 64 KiB",
+                "unavailable: JIRA's answer has more than 64 KiB",
             ),
             (
                 "503",
                 answer(503, json!({})),
-                "unavailable: JIRA answers 503 Service Unavailable",
+                "silent: JIRA answers 503 Service Unavailable",
             ),
             (
                 "asked for more patience than we have",
                 ResponseTemplate::new(429).insert_header("retry-after", "3600"),
-                "unavailable: JIRA answers 429 Too Many Requests",
+                "silent: JIRA answers 429 Too Many Requests",
             ),
         ] {
             let server = MockServer::start().await;
@@ -464,13 +476,13 @@ mod tests {
         let call = Duration::from_millis(50);
         let (_place, hung) = jira(&url, Kind::Cloud, Limits { call, ..QUICK });
         let said = in_words(&hung.issue("ABC-1").await);
-        assert!(said.starts_with("unavailable: timed out"), "{said}");
+        assert!(said.starts_with("silent: timed out"), "{said}");
         drop(listener);
         let attempts = 1;
         let (_place, gone) = jira(&url, Kind::Cloud, Limits { attempts, ..QUICK });
         let said = in_words(&gone.issue("ABC-1").await);
         assert!(
-            said.starts_with("unavailable: JIRA does not answer: no connection"),
+            said.starts_with("silent: JIRA does not answer: no connection"),
             "{said}"
         );
     }

@@ -9,13 +9,13 @@ use super::{Place, Said, World};
 const TOKEN: &str = "a-token-that-nobody-may-see";
 
 /// A JIRA Data Center that says what it is told to.
-struct Jira {
+pub(super) struct Jira {
     runtime: tokio::runtime::Runtime,
     server: MockServer,
 }
 
 impl Jira {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -26,7 +26,7 @@ impl Jira {
     }
 
     /// From now on this is all that it knows.
-    fn has(&self, issues: &[(&str, &str, &str)]) {
+    pub(super) fn has(&self, issues: &[(&str, &str, &str)]) {
         self.runtime.block_on(async {
             self.server.reset().await;
             for (key, kind, status) in issues {
@@ -48,7 +48,7 @@ impl Jira {
         });
     }
 
-    fn is_down(&self) {
+    pub(super) fn is_down(&self) {
         self.runtime.block_on(async {
             self.server.reset().await;
             Mock::given(method("GET"))
@@ -56,6 +56,15 @@ impl Jira {
                 .mount(&self.server)
                 .await;
         });
+    }
+
+    /// The resource that says where it is, whose token is in this file.
+    pub(super) fn stated(&self, token: &str) -> String {
+        format!(
+            "apiVersion: stagegate.dev/v1alpha1\nkind: IssueTracker\nmetadata: {{name: its}}\nspec:\n  jira: {{url: '{}', \
+             dataCenter: {{token: jira}}}}\n  secrets: {{jira: {{file: {token}}}}}\n",
+            self.server.uri()
+        )
     }
 
     fn asked(&self) -> usize {
@@ -86,14 +95,7 @@ impl Tracked {
         let jira = Jira::start();
         let ops = Place::at(world.root.path().join("ops"), &world.clone.home);
         ops.write("token", format!("{TOKEN}\n"));
-        ops.write(
-            "hooks/its.yaml",
-            format!(
-                "apiVersion: stagegate.dev/v1alpha1\nkind: IssueTracker\nmetadata: {{name: its}}\nspec:\n  jira: {{url: '{}', \
-                 dataCenter: {{token: jira}}}}\n  secrets: {{jira: {{file: token}}}}\n",
-                jira.server.uri()
-            ),
-        );
+        ops.write("hooks/its.yaml", jira.stated("token"));
         assert!(ops.stagegate(&["attest", "key", "create"]).ok());
         Self { world, ops, jira }
     }
@@ -195,7 +197,7 @@ fn a_jira_that_is_down_defers_or_refuses_and_proves_nothing() {
     );
     let said = tracked.proven(&commit);
     assert_eq!(said.code, Some(6), "{}", said.all);
-    assert!(said.all.contains("`stagegate verdict run"), "{}", said.all);
+    assert!(said.all.contains("stagegate verdict run"), "{}", said.all);
     tracked.jira.has(&[("ABC-2", "Bug", "Open")]);
     assert_eq!(tracked.verdict(&commit).0, Some(0));
     assert!(tracked.proven(&commit).ok());
@@ -231,6 +233,34 @@ fn a_jira_that_is_down_defers_or_refuses_and_proves_nothing() {
         "{}",
         said.all
     );
+}
+
+/// A rule that is only suggested proves what it proves, however much there is to look up.
+#[test]
+fn more_keys_than_a_run_asks_about_hold_nothing_up_that_is_only_suggested() {
+    for (mode, code) in [("SUGGESTED", 0), ("MANDATORY", 5)] {
+        let world = World::empty();
+        let spec = format!(
+            "bounds: {{commits: 2000}}, message: {{issueKeys: {{projects: [ABC]}}, issue: {{mode: {mode}, tracker: its}}}}"
+        );
+        world
+            .clone
+            .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+        world
+            .clone
+            .sh("git add .; git commit -qm 'Begin'; git push -q origin main");
+        let many = "from=$(git rev-parse main)\nfor i in $(seq 1001); do\n\
+                    printf 'commit refs/heads/many\\ncommitter A <a@example.org> %s +0000\\ndata <<E\\nABC-%s: x\\nE\\n' $((1700000000 + i)) $i\n\
+                    if [ $i = 1 ]; then echo \"from $from\"; fi\necho; done | git fast-import --quiet";
+        world.server.sh(many);
+        let said = world.server.stagegate(&["verdict", "run", "many"]);
+        assert_eq!(said.code, Some(code), "{mode}: {:.600}", said.all);
+        assert!(
+            said.all.contains("more than 1000 issues were to be looked up"),
+            "{mode}: {:.600}",
+            said.all
+        );
+    }
 }
 
 /// I8: the token is nowhere but in the request.

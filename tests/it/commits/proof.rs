@@ -524,6 +524,23 @@ fn a_note_that_vouches_for_something_else_hides_nothing() {
     assert!(!said.ok() && said.all.contains(" k:1:6 private-key "), "{}", said.all);
 }
 
+/// Two names that differ in case only are one file on many a machine, whoever brought them and by whichever way.
+#[test]
+fn names_that_came_round_the_check_and_differ_in_case_only_are_not_proven() {
+    let world = World::new(None);
+    let clone = &world.clone;
+    made_key(clone);
+    world.hook("exit 0");
+    clone.sh("echo a >page; echo b >Page; git add .; git commit -qm 'Add two'; git push -q origin main");
+    world.hook("exec \"$STAGEGATE\" pre-receive");
+    clone.sh("echo good >f; git add f; git commit -qm 'Add f'; git push -q origin main");
+    let said = world.server.stagegate(&["verdict", "run", "main"]);
+    assert_eq!(said.code, Some(6), "{}", said.all);
+    assert!(said.all.contains("page case-conflict"), "{}", said.all);
+    let said = clone.stagegate(&["check", "--range", "main~..main", "--attest"]);
+    assert_eq!(said.code, Some(6), "{}", said.all);
+}
+
 /// A workspace beside the clone, whose builds are directories, and whose repository is the clone.
 struct Workspace<'w> {
     world: &'w World,

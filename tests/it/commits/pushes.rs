@@ -434,3 +434,50 @@ fn history_before_since_is_spared() {
         .try_sh(&format!("git checkout -qf main; git push '{target}' main"));
     assert!(said.ok(), "{}", said.all);
 }
+
+/// The server's hook runs for who comes over ssh as it does for a path, and says the same.
+#[test]
+fn a_push_over_ssh_meets_the_same_verdict_as_one_over_a_path() {
+    let world = World::new(None);
+    // What comes in over ssh has an environment of its own.
+    world.hook(&format!("exec '{}' pre-receive", super::PROGRAM));
+    let place = world.root.path().join("sshd");
+    std::fs::create_dir(&place).expect("made");
+    let sshd = crate::sshd::Sshd::start(&place);
+    let url = format!(
+        "ssh://{}{}",
+        crate::sshd::Sshd::HOST,
+        world.server.dir.canonicalize().expect("there").display()
+    );
+    let ssh = format!("GIT_SSH_COMMAND='ssh -F {}'", sshd.config().display());
+    let push = |to: &str, what: &str| {
+        let said = world.clone.try_sh(&format!("{ssh} git push {to} {what}"));
+        let remote = said.all.lines().filter_map(|line| line.strip_prefix("remote: "));
+        (
+            said.code,
+            remote.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>(),
+        )
+    };
+    world
+        .clone
+        .sh("git checkout -qb topic; printf '%s\\n' \"$KEY\" >k; git add k; git commit -qm 'Add k'");
+    let by_path = push("origin", "topic");
+    let by_ssh = push(&url, "topic");
+    assert_eq!(by_path.0, Some(1), "{by_path:?}");
+    assert!(
+        by_path.1.iter().any(|line| line.contains(" k:1:6 private-key ")),
+        "{by_path:?}"
+    );
+    assert_eq!(by_ssh, by_path);
+    assert_eq!(world.server.sh("git for-each-ref refs/heads/topic"), "");
+    // What is right comes in, and is there.
+    world
+        .clone
+        .sh("git reset -q --hard HEAD~; echo good >f; git add f; git commit -qm 'Add f'");
+    let good = push(&url, "topic");
+    assert_eq!(good.0, Some(0), "{good:?}");
+    assert_eq!(
+        world.server.sh("git rev-parse topic"),
+        world.clone.sh("git rev-parse HEAD")
+    );
+}

@@ -55,9 +55,14 @@ impl Protected {
         let command = refusal
             .err
             .split('`')
-            .find(|part| part.starts_with("stagegate verdict run"));
+            .find(|part| part.contains("stagegate verdict run"));
         let command = command.unwrap_or_else(|| panic!("no command in {refusal:?}"));
-        let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        // As a shell reads it; no path here has a blank.
+        let words: Vec<&str> = command
+            .split_whitespace()
+            .skip(1)
+            .map(|word| word.trim_matches('\''))
+            .collect();
         self.system.run(&words).expect_code(0);
     }
 

@@ -568,6 +568,96 @@ fn what_was_merged_round_the_check_is_told_of_and_held_against_what_follows() {
     );
 }
 
+/// A repository whose policy looks issues up, and the JIRA that knows them.
+fn tracked(unavailable: &str) -> (Hosted, super::issues::Jira) {
+    let hosted = Hosted::new(As::App);
+    let jira = super::issues::Jira::start();
+    let token = hosted.path("jira-token");
+    std::fs::write(&token, "s3cret\n").expect("written");
+    let stated = jira.stated(&token.display().to_string());
+    std::fs::write(hosted.path("workspace/hooks/its.yaml"), stated).expect("written");
+    let spec = format!(
+        "{{message: {{issueKeys: {{mode: MANDATORY, projects: [ABC]}}, issue: {{mode: MANDATORY, tracker: its, unavailable: \
+         {unavailable}}}}}}}"
+    );
+    hosted.clone.write("hooks/policy.yaml", format!("{HEAD}spec: {spec}\n"));
+    hosted
+        .clone
+        .sh("git commit -qam 'ABC-1: Look issues up'; git push -q origin main main:release");
+    (hosted, jira)
+}
+
+/// A tip whose issues were put off passes by name only: they are asked about with what follows it.
+#[test]
+fn issues_that_were_put_off_are_held_against_what_follows() {
+    let (hosted, jira) = tracked("DEFER");
+    jira.has(&[("ABC-1", "Bug", "Open")]);
+    let first = hosted.clone.sh("git rev-parse HEAD");
+    let (server, address) = hosted.serve();
+    assert_eq!(hosted.ended(&first), "success");
+    let merge = |script: &str| {
+        hosted
+            .clone
+            .sh(&format!("git checkout -q main; {script}; git push -q origin main"));
+        let body = about(&json!({"ref": "refs/heads/main"}));
+        assert_eq!(deliver(&address, "push", &signed(&body), &body), 202);
+        hosted.clone.sh("git rev-parse HEAD")
+    };
+    jira.is_down();
+    let second = merge("echo f >f; git add f; git commit -qm 'ABC-2: f'");
+    assert_eq!(hosted.ended(&second), "success");
+    jira.has(&[("ABC-1", "Bug", "Open"), ("ABC-3", "Bug", "Open")]);
+    let third = merge("echo g >g; git add g; git commit -qm 'ABC-3: g'");
+    assert_eq!(hosted.ended(&third), "failure");
+    let run = hosted.github.memory(|m| m.check(&third).cloned()).expect("made");
+    assert!(
+        run["output"]["summary"].to_string().contains("ABC-2 is not there"),
+        "{run:#}"
+    );
+    drop(server);
+}
+
+/// A short outage of the tracker must not refuse a head for ever, nor leave a row of checks.
+#[test]
+fn a_tracker_that_is_back_ends_the_check_that_it_held_up() {
+    let (hosted, jira) = tracked("REFUSE");
+    jira.is_down();
+    let head = hosted.propose(
+        1,
+        "main",
+        "ABC-2: f",
+        "printf 'good\\n' >f; git add f; git commit -qm 'ABC-2: f'",
+    );
+    let (server, address) = hosted.serve();
+    assert_eq!(hosted.ended(&head), "action_required");
+    let again = about(&json!({"action": "rerequested", "check_run": {"head_sha": head}}));
+    let store = stagegate::home::Home::look(&hosted.path("state")).expect("a home");
+    let waits = || {
+        use stagegate::store::Store as _;
+        let checks = store.store().resources("Check").expect("read");
+        let of_head = checks.iter().find(|check| check.spec["head"]["commit"] == head);
+        of_head.is_some_and(|check| check.status["againAt"].is_string())
+    };
+    // It is told before it is written down; the next thing that is told comes after that.
+    assert_eq!(deliver(&address, "check_run", &signed(&again), &again), 202);
+    hosted.github.until("it was tried again", |m| {
+        let ends = m.updates.iter().filter(|(_, u)| u["conclusion"] == "action_required");
+        let of_head = m.check(&head)?["id"].as_u64()?;
+        (ends.filter(|(id, _)| *id == of_head).count() >= 2).then_some(())
+    });
+    assert!(waits(), "it is tried again without anybody's asking");
+    jira.has(&[("ABC-1", "Bug", "Open"), ("ABC-2", "Bug", "Open")]);
+    assert_eq!(deliver(&address, "check_run", &signed(&again), &again), 202);
+    hosted
+        .github
+        .until("it passes", |m| (m.conclusion(&head) == Some("success")).then_some(()));
+    let of_head = hosted
+        .github
+        .memory(|m| m.check_runs.iter().filter(|run| run["head_sha"] == *head).count());
+    assert_eq!(of_head, 1);
+    drop(server);
+}
+
 #[test]
 fn without_an_app_commit_statuses_say_it() {
     let hosted = Hosted::new(As::Token);
