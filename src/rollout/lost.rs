@@ -61,11 +61,10 @@ impl Draft<'_> {
 
     fn loss(&self, i: usize) -> Option<Loss> {
         match self.look(i) {
-            Look::NotYet => None,
             Look::Unreachable { .. } => Some(Loss::Unreachable),
             Look::Seen(seen) if seen.running.is_none() => Some(Loss::NotRunning),
             Look::Seen(_) if self.signals(i).serving == Serving::No => Some(Loss::Mute),
-            Look::Seen(_) => None,
+            Look::NotYet | Look::Seen(_) => None,
         }
     }
 
