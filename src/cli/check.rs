@@ -501,7 +501,7 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
         let Ok(metadata) = std::fs::symlink_metadata(&file) else {
             continue;
         };
-        if !metadata.is_file() {
+        if !metadata.is_file() || leads_elsewhere(&root, path) {
             continue;
         }
         let failed = |e: std::io::Error| anyhow::anyhow!("cannot mend {}: {e}", crate::commits::finding::shown(path));
@@ -526,6 +526,16 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
         ));
     }
     Ok(())
+}
+
+/// Whether a directory on the way to a file is a link by now: what lies behind it is not of this checkout.
+fn leads_elsewhere(root: &Path, path: &[u8]) -> bool {
+    let Some(above) = Path::new(std::ffi::OsStr::from_bytes(path)).parent() else {
+        return false;
+    };
+    let stated = root.canonicalize().map(|root| root.join(above));
+    let found = root.join(above).canonicalize();
+    !matches!((stated, found), (Ok(stated), Ok(found)) if stated == found)
 }
 
 /// All or nothing: the new content is whole before it takes the file's name.

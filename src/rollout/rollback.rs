@@ -155,9 +155,10 @@ impl Draft<'_> {
             if self.installs_awaited() {
                 return Ok(());
             }
-            let message = match self.left_behind() {
-                None => "every node runs the build it ran before".to_owned(),
-                Some(names) => format!("{names} could not be brought back"),
+            let message = match (self.left_behind(), self.not_as_before()) {
+                (None, None) => "every node runs the build it ran before".to_owned(),
+                (None, Some(names)) => format!("{names} does not run the build it ran before"),
+                (Some(names), _) => format!("{names} could not be brought back"),
             };
             return self.enter(Phase::Aborted, "AbortedByUser", message);
         }
@@ -191,6 +192,20 @@ impl Draft<'_> {
         );
         // Readings in this look are of the old windows: the next look has the new ones.
         self.wake_by(now);
+    }
+
+    /// Nodes that count as back, and whose service is seen not to run on the build that it ran before.
+    fn not_as_before(&self) -> Option<String> {
+        let away = |i: &usize| {
+            let node = self.node(*i);
+            let seen = self.seen(*i);
+            node.phase == NodePhase::Done && node.from.is_some() && seen.is_some_and(|s| s.running != node.from)
+        };
+        let names: Vec<_> = (0..self.plan.nodes.len())
+            .filter(away)
+            .map(|i| self.plan.nodes[i].as_str())
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// An install that was begun ahead, on a node that stays as it is, still runs.
@@ -281,6 +296,18 @@ impl Draft<'_> {
                 );
                 let blocked = self.note_blockers();
                 return self.enter(Phase::RollbackIneffective, "CureNotProven", message + &blocked);
+            }
+            return Ok(());
+        }
+        // A gate may pass on what a dead service has left behind: a worker that holds its port.
+        if let Some(names) = self.not_as_before() {
+            let deadline = self.plan.gates.iter().map(|g| g.deadline).max().unwrap_or_default();
+            if self.passed(cure.since, deadline) {
+                let message = format!(
+                    "the gates pass, and {names} does not run the build it ran before: look for what answers in its place; the \
+                     cure is not proven"
+                );
+                return self.enter(Phase::RollbackIneffective, "CureNotProven", message);
             }
             return Ok(());
         }

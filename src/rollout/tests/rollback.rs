@@ -219,3 +219,20 @@ fn a_gate_that_went_blind_proves_no_cure() {
     let decision = decided(&plan, &proving_cure(&plan), &look(26, world));
     assert_eq!(decision.status.phase, Phase::RollingBack);
 }
+
+/// Its parent died, and a worker of the bad build holds the port: its probes and its gate pass.
+#[test]
+fn gates_that_pass_on_what_a_dead_service_left_prove_no_cure() {
+    let plan = plan(2, 1);
+    let mut proving = proving_cure(&plan);
+    proving.nodes[1].rollback_restarts = 2;
+    let world = || {
+        let stray = up(old(), Verdict::Pass).with(|seen| seen.running = None);
+        vec![up(old(), Verdict::Pass), stray]
+    };
+    let waits = decided(&plan, &proving, &look(60, world()));
+    assert_eq!(waits.status.phase, Phase::RollingBack);
+    let ends = decided(&plan, &waits.status, &look(DEADLINE_S, world()));
+    ends_in(&ends, Phase::RollbackIneffective, "CureNotProven");
+    assert!(ends.status.message.contains("node1"), "{}", ends.status.message);
+}

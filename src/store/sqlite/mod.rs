@@ -93,8 +93,8 @@ impl SqliteStore {
         let unclean = alone && size_of(&path.with_extension("db-wal")) > 0;
         let tried = "open the state";
         let mut connection = open_file(&path, unclean).map_err(|fault| explain(fault, tried, &path))?;
-        let inode = std::fs::metadata(&path).map_err(place::place("look at", &path))?.ino();
-        if let Some(original) = schema::tie(&mut connection, inode).map_err(|fault| explain(fault, tried, &path))? {
+        let file = identity(&path).map_err(place::place("look at", &path))?;
+        if let Some(original) = schema::tie(&mut connection, &file).map_err(|fault| explain(fault, tried, &path))? {
             tracing::warn!(
                 file = %path.display(),
                 "this state is a copy of another (home {original}), and a home of its own from now on: nodes that served the \
@@ -264,6 +264,16 @@ fn configure(connection: &Connection) -> Result<(), Fault> {
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_LIMIT_BYTES, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
+}
+
+/// What tells a file from every other: its number, and when it was made, since each file system counts for itself and uses
+/// numbers again. Where none is kept (some file systems, old kernels) the number must do.
+fn identity(path: &Path) -> std::io::Result<String> {
+    let seen = std::fs::metadata(path)?;
+    let made = seen.created().ok();
+    let since = made.and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
+    let nanoseconds = since.map_or(0, |since| since.as_nanos());
+    Ok(format!("{} {nanoseconds}", seen.ino()))
 }
 
 fn size_of(path: &Path) -> u64 {

@@ -75,20 +75,19 @@ pub(super) fn rename_home(connection: &Connection, home: &str) -> rusqlite::Resu
 /// Ties the home to the file that it was made in. What lies in another one is a copy (a backup that was put back, a file that
 /// was copied or carried to another machine): it remembers less than the nodes of the original, which may live on beside it, so
 /// it becomes a home of its own, and nodes serve it once somebody says so. Answers whose copy it is.
-pub(super) fn tie(connection: &mut Connection, inode: u64) -> Result<Option<String>, Fault> {
-    let inode = inode.to_string();
+pub(super) fn tie(connection: &mut Connection, file: &str) -> Result<Option<String>, Fault> {
     let tied = |connection: &Connection| {
         let value = "SELECT value FROM meta WHERE key = 'file'";
         connection
             .query_row(value, [], |row| row.get::<_, String>(0))
             .optional()
     };
-    if tied(connection)?.as_ref() == Some(&inode) {
+    if tied(connection)?.as_deref() == Some(file) {
         return Ok(None);
     }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let copied = match tied(&tx)? {
-        Some(other) if other != inode => {
+        Some(other) if other != file => {
             let original = tx.query_row("SELECT value FROM meta WHERE key = 'home'", [], |row| row.get(0))?;
             rename_home(&tx, &random_id())?;
             // Who drove the original drives nothing here.
@@ -97,7 +96,7 @@ pub(super) fn tie(connection: &mut Connection, inode: u64) -> Result<Option<Stri
         }
         Some(_) | None => None,
     };
-    tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('file', ?1)", [inode])?;
+    tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('file', ?1)", [file])?;
     tx.commit()?;
     Ok(copied)
 }

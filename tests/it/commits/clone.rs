@@ -10,6 +10,18 @@ fn json(text: &str) -> Value {
 
 /// T1.
 #[test]
+fn a_directory_that_is_a_link_by_now_leads_no_mending_out_of_the_checkout() {
+    let world = World::new(None);
+    let clone = &world.clone;
+    clone.sh(
+        "mkdir d ../elsewhere; printf 'a \\n' >d/f; git add d; cp d/f ../elsewhere/f; rm -r d; ln -s ../elsewhere d",
+    );
+    let said = clone.stagegate(&["check", "--fix"]);
+    assert!(said.all.contains("d/f:1:2 trailing-whitespace"), "{}", said.all);
+    assert_eq!(clone.sh("od -An -c ../elsewhere/f | tr -d ' '"), "a\\n", "{}", said.all);
+}
+
+#[test]
 fn what_is_staged_is_checked_and_mended_in_the_checkout_alone() {
     let world = World::new(None);
     let clone = &world.clone;
