@@ -162,7 +162,7 @@ pub(super) fn pause(arguments: &PauseArguments, printer: &Printer) -> anyhow::Re
         }
         None => printer.note(&format!(
             "nobody drives {name} now, so it stands still in {:?}: this takes effect at the next drive, by `stagegate serve`; \
-             `stagegate resume {environment}` drives it and goes on",
+             `stagegate resume {environment}` drives it and goes on, and so does its `upgrade` again, pause or no pause",
             open.status.phase
         )),
     }

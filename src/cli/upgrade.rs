@@ -19,7 +19,7 @@ use crate::engine::{Ending, delivery};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::upgrade::{Event, Phase, UpgradeStatus, Wish};
+use crate::model::upgrade::{Event, Phase, UpgradeStatus, Verdict, Wish};
 use crate::model::values;
 use crate::server::Running;
 use crate::settings;
@@ -450,6 +450,12 @@ pub(super) fn show_for_people(home: &Home, done: &Done, printer: &Printer) -> an
 
 /// One line for who watches a terminal.
 fn now_doing(status: &UpgradeStatus) -> String {
+    if status.cure.as_ref().is_some_and(|cure| cure.proven_at.is_none()) {
+        // What failed stays in the record beside it, and is no news.
+        let open = status.gates.iter().find(|g| g.verdict == Verdict::Undecided);
+        let open = open.map_or_else(String::new, |g| format!(" ({} on {}: {})", g.name, g.node, g.reason));
+        return format!("{:?}: proving the cure{open}", status.phase);
+    }
     let busy = status.nodes.iter().find(|n| n.in_batch);
     let node = busy.map_or_else(String::new, |n| format!(" {}: {:?}", n.name, n.phase));
     let gate = busy

@@ -143,6 +143,16 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
                 format!("stagegate up {environment} && stagegate resume {environment}"),
             )
         },
+        // What a database or another service that died does to nodes and gates: `up` starts what does not run.
+        Phase::Paused
+            if session::is_settled(record) && matches!(status.reason.as_str(), "NoData" | "PreflightFailed") =>
+        {
+            simple(
+                &format!("the upgrade is held: {}", status.reason),
+                "the cause mended (`up` starts what has died), then `resume`; or `abort`",
+                format!("stagegate up {environment} && stagegate resume {environment}"),
+            )
+        }
         Phase::Paused | Phase::Inconclusive if session::is_settled(record) => simple(
             &format!("the upgrade is held: {}", status.reason),
             "the cause mended, then `resume`; or `abort`",
