@@ -103,7 +103,7 @@ pub(super) fn out_of_service(node: &NodeStatus) -> Option<(Timestamp, String)> {
         (Some(lost), _) => {
             let how = match lost.how {
                 Loss::NotRunning => "its service does not run",
-                Loss::Mute => "its service runs and its probes fail",
+                Loss::Mute => "its probes fail",
                 Loss::Unreachable => "it cannot be reached",
             };
             Some((lost.since, how.to_owned()))

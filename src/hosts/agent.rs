@@ -39,6 +39,8 @@ const MAX_PIECE: usize = 1 << 20;
 const MAX_ANSWER: u64 = 4 << 20;
 /// The lines of a step's log that are shown: a screen full. The agent answers with its last 4 KiB.
 const LOG_LINES: usize = 40;
+/// A line of a secret that is shorter than this is hidden nowhere: it would take half of every text with it, and is no secret.
+const SHORTEST_HIDDEN: usize = 6;
 /// What is kept of a shell's own complaints.
 const MAX_COMPLAINT: u64 = 4096;
 
@@ -217,11 +219,14 @@ impl<S: Shell> Host for S {
         ask.check("step id", &step.id, is_word)?;
         ask.check("action", &step.action, is_word)?;
         let payload = payload(&ask, node, step)?;
-        ask.set("step", &step.id)
+        let mut sight = ask
+            .set("step", &step.id)
             .set("patience", &seconds(patience))
             .text(&payload)
             .sight(patience.saturating_add(CALL_LIMIT))
-            .await
+            .await?;
+        step.hide_secrets(&mut sight);
+        Ok(sight)
     }
 
     async fn deliver(
@@ -640,6 +645,34 @@ fn payload<S: Shell>(ask: &Ask<'_, S>, node: &NodeAddress, step: &Step) -> Resul
         roles.join(" "),
         octal(request.as_bytes())
     ))
+}
+
+impl Step {
+    /// Takes out of a sight what the step's scripts printed of their own secrets: what a sight says goes into messages, reports and
+    /// the state (I8). The log on the node keeps it.
+    pub(crate) fn hide_secrets(&self, sight: &mut NodeSight) {
+        let Some(StepState::Ended(end)) = sight.steps.get_mut(&self.id) else {
+            return;
+        };
+        let scripts = Parts::of(&self.work).scripts;
+        let values = scripts.iter().flat_map(|(_, script)| {
+            let files = script.secrets.values().map(|content| String::from_utf8_lossy(content));
+            files.chain(script.environment.values().map(|value| value.as_str().into()))
+        });
+        // As a log shows them: line by line, without control characters.
+        let lines = values.flat_map(|value| value.lines().map(printable).collect::<Vec<_>>());
+        let mut lines: Vec<String> = lines
+            .map(|line| line.trim().to_owned())
+            .filter(|line| line.len() >= SHORTEST_HIDDEN)
+            .collect();
+        // The longest first: a shorter one may be a part of it.
+        lines.sort_by_key(|line| std::cmp::Reverse(line.len()));
+        for line in lines {
+            if end.log_tail.contains(&line) {
+                end.log_tail = end.log_tail.replace(&line, "[hidden]");
+            }
+        }
+    }
 }
 
 /// A step's work in the agent's words.

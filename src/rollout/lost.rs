@@ -86,7 +86,7 @@ impl Draft<'_> {
         }
         let seen = match (how, self.look(i)) {
             (Loss::NotRunning, _) => "its service does not run".to_owned(),
-            (Loss::Mute, _) => "its service runs and its probes fail".to_owned(),
+            (Loss::Mute, _) => "its probes fail".to_owned(),
             (Loss::Unreachable, Look::Unreachable { why }) => format!("it cannot be reached: {why}"),
             (Loss::Unreachable, Look::NotYet | Look::Seen(_)) => "it cannot be reached".to_owned(),
         };

@@ -20,7 +20,7 @@ use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;
 use super::world::{CommitError, Loaded, World};
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, Work};
+use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
 use crate::model::upgrade::{Blocker, Event, Severity, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
@@ -312,7 +312,18 @@ impl World for LiveWorld<'_> {
     async fn observe(&self, node: usize, step: Option<&StepIntent>) -> Result<NodeSight, HostError> {
         let place = self.place(node);
         let steps: Vec<String> = step.map(|s| s.id.clone()).into_iter().collect();
-        place.host.observe(&place.address, &steps).await
+        let mut sight = place.host.observe(&place.address, &steps).await?;
+        // A step of a driver before this one: what its scripts printed of their secrets is to be hidden all the same.
+        if let Some(intent) = step
+            && let Some(StepState::Ended(end)) = sight.steps.get_mut(&intent.id)
+            && !end.log_tail.is_empty()
+        {
+            match self.step(node, intent) {
+                Ok(step) => step.hide_secrets(&mut sight),
+                Err(why) => end.log_tail = format!("(its log is not shown, for its secrets are not known: {why})\n"),
+            }
+        }
+        Ok(sight)
     }
 
     async fn run(&self, node: usize, intent: &StepIntent, patience: Duration) -> Result<NodeSight, HostError> {

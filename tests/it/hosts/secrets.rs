@@ -12,6 +12,29 @@ use super::{Bench, PATIENCE, ended, let_go, meeting, met_at, on_both_hosts, scri
 on_both_hosts! {
     secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else
     variables_of_a_script_lie_as_secrets_do_and_reach_it_whole
+    what_a_script_prints_of_its_secrets_reaches_nobody
+}
+
+/// A `set -x` or a client that shows its command line is enough.
+async fn what_a_script_prints_of_its_secrets_reaches_nobody(bench: Bench) {
+    let mut script = script("cat \"$STAGEGATE_SECRETS_DIR\"/*; echo \"asked $INDEX\"; exit 7\n");
+    script
+        .secrets
+        .insert("key".into(), b"first-half\nsecond-half\n".to_vec());
+    script.secrets.insert("pin".into(), b"1234".to_vec());
+    script
+        .environment
+        .insert("INDEX".into(), "https://u:purple-rain@index.example/".into());
+    let step = step("s1", Work::Script(script));
+    let sight = bench.host.run(&bench.node, &token("home-a", 1), &step, PATIENCE).await;
+    let end = ended(&sight.expect("run"), "s1");
+    assert_eq!(end.exit, 7);
+    let shown: Vec<&str> = end.log_tail.lines().collect();
+    assert_eq!(
+        shown[..4],
+        ["[hidden]", "[hidden]", "1234asked [hidden]", shown[3]],
+        "{shown:?}"
+    );
 }
 
 async fn secrets_are_files_for_as_long_as_the_step_runs_and_nowhere_else(bench: Bench) {
