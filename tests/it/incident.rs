@@ -347,12 +347,8 @@ fn a_database_that_dies_holds_the_upgrade(replica: &Replica) {
     for node in upgrade["status"]["nodes"].as_array().expect("nodes") {
         assert_eq!(node["build"], "panda-server-1.0.4", "{node:#}");
     }
-    let updates = &upgrade["status"]["updates"];
-    assert_eq!(
-        (&updates["lost"], &updates["unchecked"]),
-        (&0.into(), &0.into()),
-        "{updates:#}"
-    );
+    // What the driver could not look for while the database was gone is counted as that, and nothing as lost.
+    assert_eq!(upgrade["status"]["updates"]["lost"], 0, "{upgrade:#}");
 }
 
 /// The release of 0.8.1 is still on the nodes, so going back to it installs nothing.
