@@ -257,14 +257,18 @@ async fn a_step_whose_watcher_was_killed_has_died_and_leaves_nothing(bench: Benc
         script.secrets.insert("db".into(), b"hush".to_vec());
         Work::Script(script)
     };
-    let watcher = |step: &str| {
+    // Killed is dead only when the kernel comes to it.
+    let kill_watcher = async |step: &str| {
         let identity = bench.read(&format!("steps/{step}/pid"));
-        let pid = identity.split_whitespace().next().and_then(|p| p.parse().ok());
-        pid.expect("a pid")
+        let pid = identity.split_whitespace().next().expect("a pid");
+        kill(pid.parse().expect("a pid"));
+        while lives(pid) {
+            tokio::task::yield_now().await;
+        }
     };
     bench.ask("s1", work(), Duration::ZERO).await.expect("begun");
     let script_pid = met_at(&arrived).await;
-    kill(watcher("s1"));
+    kill_watcher("s1").await;
     // Its script runs on, so it is not over yet …
     let sight = bench.host.observe(&bench.node, &["s1".into()]).await.expect("seen");
     assert_eq!(sight.steps["s1"], StepState::Running);
@@ -278,7 +282,7 @@ async fn a_step_whose_watcher_was_killed_has_died_and_leaves_nothing(bench: Benc
 
     bench.ask("s3", work(), Duration::ZERO).await.expect("begun");
     let script_pid = met_at(&arrived).await;
-    kill(watcher("s3"));
+    kill_watcher("s3").await;
     bench.succeed("s4", check("true")).await;
     assert!(!lives(&script_pid));
 }
