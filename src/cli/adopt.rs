@@ -7,7 +7,7 @@ use super::printer::Printer;
 use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::engine::adopt::{self, Adoption, Outcome};
-use crate::engine::session::HeldLease;
+use crate::engine::lease::HeldLease;
 use crate::hosts::FencingToken;
 
 #[derive(Debug, Args)]

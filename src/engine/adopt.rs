@@ -4,7 +4,7 @@
 use futures::future::join_all;
 
 use super::fleet::Fleet;
-use super::session::HeldLease;
+use super::lease::HeldLease;
 use crate::hosts::{FencingToken, Host as _, HostError};
 use crate::store::StoreError;
 

@@ -8,6 +8,7 @@ pub mod disturb;
 mod drive;
 pub mod fleet;
 pub mod interrupt;
+pub mod lease;
 pub mod live;
 pub mod provenance;
 pub mod session;

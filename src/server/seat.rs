@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::session::{HeldLease, Refusal, SessionError};
+use crate::engine::lease::HeldLease;
+use crate::engine::session::{Refusal, SessionError};
 use crate::home::Home;
 use crate::model::system::PortShift;
 use crate::store::{Expect, Holder, Store as _, StoreError};

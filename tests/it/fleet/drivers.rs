@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rustix::process::Signal;
-use stagegate::engine::session::HeldLease;
+use stagegate::engine::lease::HeldLease;
 use stagegate::home::Home;
 use stagegate::model::upgrade::{Event, Severity};
 use stagegate::report::{Subject, dispatcher};
