@@ -14,10 +14,11 @@ use crate::engine::provenance::{self, HOOKS_PASSED};
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
 use crate::model::build::CommitRef;
+use crate::model::text;
 use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
 use crate::settings;
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreError};
 use crate::store::build::{BuildChange, Mark};
 
 #[derive(Debug, Args)]
@@ -66,7 +67,18 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 }
 
 fn known(home: &Home, name: &str) -> anyhow::Result<KnownBuild> {
-    Ok(KnownBuild::find(home, name)?.ok_or_else(|| GroundError::UnknownBuild(name.to_owned()))?)
+    Ok(match KnownBuild::find(home, name)? {
+        Some(known) => known,
+        None => return Err(unknown(home, name)?.into()),
+    })
+}
+
+fn unknown(home: &Home, name: &str) -> Result<GroundError, StoreError> {
+    let known: Vec<String> = KnownBuild::all(home)?.into_keys().collect();
+    Ok(GroundError::UnknownBuild {
+        name: name.to_owned(),
+        hint: text::what_is_known(name, &known),
+    })
 }
 
 fn resource(name: &str, build: &KnownBuild) -> Value {
@@ -104,7 +116,9 @@ fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
 async fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> {
     // Keys, policies and branches change, so what is proven is looked at now.
     let refreshed = provenance::refreshed(home, &ground::workspace(), name, Timestamp::now()).await?;
-    let build = refreshed.ok_or_else(|| GroundError::UnknownBuild(name.to_owned()))?;
+    let Some(build) = refreshed else {
+        return Err(unknown(home, name)?.into());
+    };
     printer.resource(&resource(name, &build), |p| {
         p.line(&format!("{name}  {}", build.spec.digest))?;
         if let Some(CommitRef {

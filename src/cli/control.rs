@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::ground::GroundError;
 use super::printer::Printer;
 use super::upgrade::{self, Carrier, Patience, Staying};
 use super::{Exit, ground};
@@ -22,7 +21,6 @@ use crate::model::values::Digest;
 use crate::report::{self, Subject};
 use crate::settings;
 use crate::store::{KEEP_FINISHED_UPGRADES, Store as _, StoreError, UpgradeRecord};
-use crate::workspace::WorkspaceError;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -67,28 +65,11 @@ fn open_upgrade(home: &Home, environment: &str, word: &'static str) -> anyhow::R
     if let Some(open) = home.store().unfinished(Some(environment))?.pop() {
         return Ok(open);
     }
-    is_known(home, environment)?;
+    ground::refuse_unknown(home, environment)?;
     Err(SessionError::from(Refusal::NothingUnderWay {
         environment: environment.to_owned(),
         word,
     })
-    .into())
-}
-
-/// A name that nobody has heard of is a mistake in the command.
-fn is_known(home: &Home, environment: &str) -> anyhow::Result<()> {
-    if home.store().resource("Environment", environment)?.is_some() {
-        return Ok(());
-    }
-    // A file that is wrong is one that there is.
-    let file = ground::workspace().environment(environment, ground::port_shift()?);
-    if !matches!(file, Err(WorkspaceError::Unknown { .. })) {
-        return Ok(());
-    }
-    Err(GroundError::NotUp {
-        environment: environment.to_owned(),
-        how: "was never brought up here",
-    }
     .into())
 }
 

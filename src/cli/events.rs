@@ -4,16 +4,19 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::ground::GroundError;
 use super::printer::Printer;
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, Output, ground};
+use crate::home::Home;
+use crate::model::text;
 use crate::store::{EventQuery, EventRecord, Store as _, Take};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The environment; every one without
-    #[arg(value_name = "ENV")]
+    #[arg(value_name = "ENV", value_parser = ground::environment_name)]
     environment: Option<String>,
     /// Of this upgrade alone
     #[arg(long)]
@@ -35,6 +38,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         take,
     };
     let mut events = home.store().events(&of(0, Take::Last(arguments.last)))?;
+    if events.is_empty() {
+        refuse_unknown(&home, arguments)?;
+    }
     if !arguments.watch {
         let items = events.iter().map(resource).collect::<Result<Vec<_>, _>>()?;
         let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "events"}, "items": items});
@@ -51,6 +57,34 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         events = home.store().events(&of(after, Take::First(1000)))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where nothing has happened, what was asked for may be misspelt.
+fn refuse_unknown(home: &Home, arguments: &Arguments) -> anyhow::Result<()> {
+    let environment = arguments.environment.as_deref();
+    if let Some(environment) = environment {
+        ground::refuse_unknown(home, environment)?;
+    }
+    let Some(upgrade) = &arguments.upgrade else {
+        return Ok(());
+    };
+    let mut known: Vec<String> = home
+        .store()
+        .upgrades(environment, u32::MAX)?
+        .into_iter()
+        .map(|record| record.name)
+        .collect();
+    if known.contains(upgrade) {
+        return Ok(());
+    }
+    // The list is cut, and the newest are meant more often.
+    known.reverse();
+    Err(GroundError::UnknownUpgrade {
+        name: upgrade.clone(),
+        of: environment.map_or_else(String::new, |environment| format!(" of {environment}")),
+        hint: text::what_is_known(upgrade, &known),
+    }
+    .into())
 }
 
 fn resource(event: &EventRecord) -> serde_json::Result<Value> {
@@ -93,7 +127,7 @@ fn for_people(printer: &Printer, record: &EventRecord) -> anyhow::Result<()> {
 #[derive(Debug, Args)]
 pub(super) struct HistoryArguments {
     /// The environment; every one without
-    #[arg(value_name = "ENV")]
+    #[arg(value_name = "ENV", value_parser = ground::environment_name)]
     environment: Option<String>,
     /// How many of the last ones
     #[arg(long, default_value_t = 20)]
@@ -106,6 +140,9 @@ pub(super) fn history(arguments: &HistoryArguments, printer: &Printer) -> anyhow
     let upgrades = home
         .store()
         .upgrades(arguments.environment.as_deref(), arguments.last)?;
+    if let (Some(environment), true) = (&arguments.environment, upgrades.is_empty()) {
+        ground::refuse_unknown(&home, environment)?;
+    }
     let items = upgrades
         .iter()
         .map(|u| view::upgrade(u, &names))

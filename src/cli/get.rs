@@ -8,6 +8,7 @@ use super::printer::Printer;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, ground};
 use crate::home::Home;
+use crate::model::text;
 use crate::store::{Resource, Store as _};
 
 #[derive(Debug, Args)]
@@ -69,10 +70,15 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     };
     let found = find(&home, *kind, name.map(String::as_str))?;
     if let Some(name) = name {
-        let one = found.first().ok_or_else(|| GroundError::UnknownResource {
-            kind: kind.word(),
-            name: name.clone(),
-        })?;
+        let Some(one) = found.first() else {
+            let known: Vec<String> = names_of(&find(&home, *kind, None)?);
+            return Err(GroundError::UnknownResource {
+                kind: kind.word(),
+                name: name.clone(),
+                hint: text::what_is_known(name, &known),
+            }
+            .into());
+        };
         printer.resource(one, |p| p.line(crate::model::text::to_yaml(one)?.trim_end()))?;
         return Ok(Exit::Done);
     }
@@ -89,6 +95,11 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         p.table(&["NAME", "PHASE"], rows)
     })?;
     Ok(Exit::Done)
+}
+
+fn names_of(found: &[Value]) -> Vec<String> {
+    let name = |resource: &Value| resource["metadata"]["name"].as_str().map(str::to_owned);
+    found.iter().filter_map(name).collect()
 }
 
 fn find(home: &Home, kind: Kind, name: Option<&str>) -> anyhow::Result<Vec<Value>> {

@@ -1,5 +1,6 @@
 //! What most commands stand on: the home, the workspace, an environment.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::{BuildSource, Component};
 use crate::model::system::PortShift;
+use crate::model::text;
 use crate::server::{self, Running, Terms};
 use crate::settings;
 use crate::store::{BuildStatus, Store as _, StoreError};
@@ -24,6 +26,9 @@ use crate::workspace::Workspace;
 /// Earlier reports may hold a command up for this long: a chat that answers takes them in less, one that is dead must not
 /// keep an operator waiting.
 const EARLIER_REPORTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
+
+/// Every upgrade that a home keeps: those that have ended, and one that has not in each environment.
+const ALL_UPGRADES: u32 = u32::MAX;
 
 /// Arguments and settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +53,13 @@ pub enum GroundError {
         there: String,
     },
     /// A build that nobody has seen.
-    #[error("there is no build {0}; `stagegate build list` shows what is known")]
-    UnknownBuild(String),
+    #[error("there is no build `{name}` here; {hint}")]
+    UnknownBuild {
+        /// What was asked for.
+        name: String,
+        /// What is near, and what there is.
+        hint: String,
+    },
     /// No such repository.
     #[error("there is no repository `{name}` in hooks/; there is {there}")]
     UnknownRepository {
@@ -57,6 +67,26 @@ pub enum GroundError {
         name: String,
         /// What there is.
         there: String,
+    },
+    /// A name that nobody has heard of.
+    #[error("there is no environment `{name}`: nothing of that name was brought up here, and {place} has no such file; {hint}")]
+    UnknownEnvironment {
+        /// What was asked for.
+        name: String,
+        /// Where files are looked for.
+        place: PathBuf,
+        /// What is near, and what there is.
+        hint: String,
+    },
+    /// No such upgrade.
+    #[error("there is no upgrade `{name}`{of}; {hint}")]
+    UnknownUpgrade {
+        /// What was asked for.
+        name: String,
+        /// Of which environment, if one was named.
+        of: String,
+        /// What is near, and what there is.
+        hint: String,
     },
     /// It does not stand.
     #[error("environment {environment} {how}; `stagegate up {environment}` brings it up")]
@@ -70,12 +100,14 @@ pub enum GroundError {
     #[error("there is no state in {path}; STAGEGATE_STATE says where it is", path = .0.display())]
     NoState(PathBuf),
     /// A resource that is not there.
-    #[error("there is no {kind} {name}; `stagegate get {kind}` lists what there is")]
+    #[error("there is no {kind} `{name}` here; {hint}")]
     UnknownResource {
         /// Its kind.
         kind: &'static str,
         /// What was asked for.
         name: String,
+        /// What is near, and what there is.
+        hint: String,
     },
     /// `get KIND/NAME NAME`.
     #[error("a name is given already, so `{0}` is one too many; write KIND/NAME, or KIND NAME")]
@@ -215,6 +247,30 @@ pub(super) fn environment_name(text: &str) -> Result<String, String> {
         "" => Err("it names no environment".to_owned()),
         name => Ok(name.to_owned()),
     }
+}
+
+/// Refuses a name that nobody has heard of, which is a mistake in the command: of no environment that was brought up or
+/// upgraded here, and of no file. A file that is wrong is one that there is.
+pub(super) fn refuse_unknown(home: &Home, environment: &str) -> anyhow::Result<()> {
+    let workspace = workspace();
+    let mut known: BTreeSet<String> = workspace.environment_names().into_iter().collect();
+    known.extend(home.store().resources("Environment")?.into_iter().map(|e| e.name));
+    known.extend(home.store().upgrades(None, ALL_UPGRADES)?.into_iter().map(|u| u.spec.environment));
+    if known.contains(environment) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.into_iter().collect();
+    let hint = if known.is_empty() {
+        "STAGEGATE_WORKSPACE says where the workspace is".to_owned()
+    } else {
+        text::what_is_known(environment, &known)
+    };
+    Err(GroundError::UnknownEnvironment {
+        name: environment.to_owned(),
+        place: workspace.root().join("environments"),
+        hint,
+    }
+    .into())
 }
 
 /// `COMPONENT=VERSION`, with the component.

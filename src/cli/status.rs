@@ -159,6 +159,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
         None => store.resources("Environment")?,
     };
     if let (Some(name), true) = (wanted, resources.is_empty()) {
+        ground::refuse_unknown(home, name)?;
         return Err(GroundError::NotUp {
             environment: name.to_owned(),
             how: "is not up",

@@ -17,7 +17,7 @@ use crate::store::{Store as _, UpgradeRecord};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The environment: a file's name in environments/
-    #[arg(value_name = "ENV")]
+    #[arg(value_name = "ENV", value_parser = ground::environment_name)]
     environment: String,
 }
 
@@ -45,6 +45,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let environment = &arguments.environment;
     let last = home.store().upgrades(Some(environment), 1)?.pop();
     let Some(record) = last else {
+        ground::refuse_unknown(&home, environment)?;
         return Err(GroundError::NeverUpgraded(environment.clone()).into());
     };
     let facts = Facts::look(&home, &record)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 use super::WorkspaceError;
-use crate::model::text::did_you_mean;
+use crate::model::text::what_is_known;
 
 /// Endings of a resource file.
 const ENDINGS: [&str; 2] = ["yaml", "yml"];
@@ -26,11 +26,10 @@ pub(super) fn find(place: &FilePath, name: &str, kind: &'static str) -> Result<P
 /// What is meant by a name that no file has.
 pub(super) fn hint(place: &FilePath, name: &str) -> String {
     let there = names_in(place).unwrap_or_default();
-    match did_you_mean(name, there.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if there.is_empty() => "STAGEGATE_WORKSPACE says where the workspace is".to_owned(),
-        None => format!("there is {}", there.join(", ")),
+    if there.is_empty() {
+        return "STAGEGATE_WORKSPACE says where the workspace is".to_owned();
     }
+    what_is_known(name, &there)
 }
 
 pub(super) fn names_in(directory: &FilePath) -> Result<Vec<String>, WorkspaceError> {

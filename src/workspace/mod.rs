@@ -119,6 +119,12 @@ impl Workspace {
             })
     }
 
+    /// The names by which environments are looked for; none where nothing can be read.
+    #[must_use]
+    pub fn environment_names(&self) -> Vec<String> {
+        files::names_in(&self.root.join("environments")).unwrap_or_default()
+    }
+
     /// A rehearsal by its name in `pipelines/`, or by a path.
     ///
     /// # Errors

@@ -193,6 +193,18 @@ fn an_unknown_name_says_what_is_near() {
     let state = workspace.path().join("state");
     for (arguments, expected) in [
         (&["up", "on"][..], "did you mean `one`?"),
+        (&["status", "on"], "did you mean `one`?"),
+        (&["status", "on", "--watch"], "did you mean `one`?"),
+        (&["status", "on", "--look"], "did you mean `one`?"),
+        (&["why", "on"], "did you mean `one`?"),
+        (&["history", "on"], "did you mean `one`?"),
+        (&["events", "on"], "did you mean `one`?"),
+        (&["events", "on", "--watch"], "did you mean `one`?"),
+        (&["pause", "on"], "did you mean `one`?"),
+        (&["events", "far-away"], "there is `one`"),
+        (&["events", "one", "--upgrade", "server-2"], "no upgrade `server-2` of one; there is none"),
+        (&["get", "build", "server-2"], "no Build `server-2` here; there is none"),
+        (&["build", "show", "server-2"], "no build `server-2` here; there is none"),
         (&["upgrade", "one", "--build", "server=2.0"], "has no version 2.0"),
         (&["upgrade", "one", "--build", "server"], "write COMPONENT=VERSION"),
         (

@@ -208,9 +208,17 @@ fn names_of_a_list_can_be_given_to_get_and_status() {
         }
     }
     small.run(&["status", "environment/small"]).expect_code(0);
-    let none = small.run(&["history", "nosuch", "-o", "name"]).expect_code(0);
-    assert_eq!(none.out, "", "an empty list has no names");
     small.run(&["get", "build/web-2", "web-2"]).expect_code(2);
+    let upgrade = small.upgrade()["metadata"]["name"].as_str().expect("a name").to_owned();
+    let (short, _) = upgrade.split_at(upgrade.len() - 1);
+    for misspelt in [&["events", "--upgrade", short][..], &["get", "upgrade", short]] {
+        let refused = small.run(misspelt).expect_code(2);
+        assert!(refused.err.contains(&format!("did you mean `{upgrade}`?")), "{refused:?}");
+    }
+    small.run(&["events", ENVIRONMENT, "--upgrade", &upgrade]).expect_code(0);
+    small.run(&["down", ENVIRONMENT, "--purge"]).expect_code(0);
+    let none = small.run(&["history", ENVIRONMENT, "-o", "name"]).expect_code(0);
+    assert_eq!(none.out, "", "an empty list has no names");
 }
 
 #[test]

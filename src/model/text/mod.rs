@@ -26,6 +26,6 @@ pub use path::{Path, PathPattern};
 pub use problem::{Problem, Problems};
 pub use render::Ink;
 pub use source::{Position, SourceId, Sources, Span};
-pub use suggest::did_you_mean;
+pub use suggest::{did_you_mean, what_is_known};
 pub use tree::{Key, Node, Value};
 pub use write::to_yaml;

@@ -1,5 +1,7 @@
 //! "Did you mean": the known word nearest to a mistyped one.
 
+use super::words::{all_of, quoted};
+
 /// Longest word compared; edit distance costs the product of the lengths, and no known key is near this long.
 const WORD_LIMIT_CHARS: usize = 64;
 
@@ -19,6 +21,15 @@ pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -
         .map(|(_, word)| word)
 }
 
+/// What to say of a word that is not known: the nearest that is, and what else there is, as far as anybody reads.
+pub fn what_is_known<S: AsRef<str>>(typed: &str, known: &[S]) -> String {
+    match (did_you_mean(typed, known.iter().map(AsRef::as_ref)), known) {
+        (None, known) => format!("there is {}", all_of(known)),
+        (Some(near), [_]) => format!("did you mean {}?", quoted(near)),
+        (Some(near), known) => format!("did you mean {}? There is {}", quoted(near), all_of(known)),
+    }
+}
+
 fn folded(word: &str) -> String {
     word.chars()
         .filter(|c| !matches!(c, '-' | '_' | ' '))
@@ -29,6 +40,21 @@ fn folded(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_is_listed_with_the_nearest_first() {
+        let known = ["staging", "production"];
+        for (typed, known, said) in [
+            ("stagin", &known[..], "did you mean `staging`? There is `staging` and `production`"),
+            ("stagin", &known[..1], "did you mean `staging`?"),
+            ("x", &known, "there is `staging` and `production`"),
+            ("x", &[], "there is none"),
+        ] {
+            assert_eq!(what_is_known(typed, known), said);
+        }
+        let many: Vec<String> = (0..40).map(|i| format!("env-{i}")).collect();
+        assert!(what_is_known("x", &many).ends_with("`env-11` and 28 more"));
+    }
 
     #[test]
     fn the_nearest_known_word_is_offered_and_nothing_far_off() {

@@ -40,23 +40,30 @@ pub(super) fn found(node: &Node) -> String {
 
 /// `` `a`, `b` or `c` ``, cut when long.
 pub(super) fn one_of<S: AsRef<str>>(words: &[S]) -> String {
-    let mut listed: Vec<String> = words
-        .iter()
-        .take(LIST_LIMIT)
-        .map(|word| quoted(word.as_ref()))
-        .collect();
-    if words.len() > LIST_LIMIT {
-        listed.push(format!("{} more", words.len() - LIST_LIMIT));
-    }
-    alternatives(&listed)
+    alternatives(&listed(words))
+}
+
+/// `` `a`, `b` and `c` ``, cut when long.
+pub(super) fn all_of<S: AsRef<str>>(words: &[S]) -> String {
+    joined(&listed(words), "and", "none")
+}
+
+fn listed<S: AsRef<str>>(words: &[S]) -> Vec<String> {
+    let shown = words.iter().take(LIST_LIMIT).map(|word| quoted(word.as_ref()));
+    let more = words.len().checked_sub(LIST_LIMIT).filter(|more| *more > 0);
+    shown.chain(more.map(|more| format!("{more} more"))).collect()
 }
 
 /// `a, b or c`.
 pub(super) fn alternatives(phrases: &[String]) -> String {
+    joined(phrases, "or", "nothing")
+}
+
+fn joined(phrases: &[String], with: &str, without_any: &str) -> String {
     match phrases {
-        [] => "nothing".to_owned(),
+        [] => without_any.to_owned(),
         [only] => only.clone(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {with} {last}", first.join(", ")),
     }
 }
 
