@@ -19,9 +19,14 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment } = arguments;
+    let interrupt = ground::interrupt(printer)?;
     let (home, fleet) = ground::operable(&environment, ground::home)?;
     let mut lease = HeldLease::take(&home, &environment)?;
-    let nodes = adopt::adopt(&fleet, &mut lease).await?;
+    // A node that was asked and not heard is asked again by the next, which finds it ours.
+    let nodes = tokio::select! {
+        () = interrupt.wait() => return Ok(Exit::Interrupted),
+        nodes = adopt::adopt(&fleet, &mut lease) => nodes?,
+    };
     let now = lease.token();
     let resource = json!({
         "apiVersion": API_VERSION,

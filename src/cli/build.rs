@@ -18,8 +18,8 @@ use crate::model::text;
 use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
 use crate::settings;
-use crate::store::{Store as _, StoreError};
 use crate::store::build::{BuildChange, Mark};
+use crate::store::{Store as _, StoreError};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

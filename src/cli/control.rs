@@ -11,6 +11,7 @@ use super::upgrade::{self, Carrier, Patience, Staying};
 use super::{Exit, ground};
 use crate::engine::delivery::sinks;
 use crate::engine::fleet::Fleet;
+use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
 use crate::engine::session::{self, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
@@ -112,8 +113,9 @@ pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> 
 }
 
 /// Says so to the driver; without a driver the upgrade already stands still.
-pub(super) fn pause(arguments: &PauseArguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let PauseArguments { environment, wait } = arguments;
+pub(super) async fn pause(arguments: PauseArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let PauseArguments { environment, wait } = &arguments;
+    let interrupt = ground::interrupt(printer)?;
     let home = ground::look()?;
     let open = open_upgrade(&home, environment, "pause")?;
     let name = &open.name;
@@ -136,42 +138,80 @@ pub(super) fn pause(arguments: &PauseArguments, printer: &Printer) -> anyhow::Re
             printer.note(&format!(
                 "{name} will hold once its steps have ended ({driver} drives it); `stagegate resume {environment}` goes on"
             ));
-            if *wait && !is_held_in_the_end(&home, &open, printer)? {
-                printer.note(&format!("{name} is not held: somebody has said otherwise since"));
-                show_to_programs(&home, name, printer)?;
-                return Ok(Exit::Refused);
-            }
+            let waited = if *wait {
+                until_held(&home, &open, &interrupt, printer).await?
+            } else {
+                Waited::Held
+            };
+            let exit = match waited {
+                Waited::Held => Exit::Done,
+                Waited::Overruled => {
+                    printer.note(&format!("{name} is not held: somebody has said otherwise since"));
+                    Exit::Refused
+                }
+                Waited::Interrupted => {
+                    printer.note(&format!(
+                        "stopped waiting; {name} holds all the same once its steps have ended, `stagegate status {environment} -w` shows it"
+                    ));
+                    Exit::Interrupted
+                }
+            };
+            show_to_programs(&home, name, printer)?;
+            Ok(exit)
         }
-        None => printer.note(&format!(
-            "nobody drives {name} now, so it stands still in {:?}: this takes effect at the next drive, by `stagegate serve`; \
-             `stagegate resume {environment}` drives it and goes on, and so does its `upgrade` again, pause or no pause",
-            open.status.phase
-        )),
+        None => {
+            printer.note(&format!(
+                "nobody drives {name} now, so it stands still in {:?}: this takes effect at the next drive, by `stagegate serve`; \
+                 `stagegate resume {environment}` drives it and goes on, and so does its `upgrade` again, pause or no pause",
+                open.status.phase
+            ));
+            show_to_programs(&home, name, printer)?;
+            Ok(Exit::Done)
+        }
     }
-    show_to_programs(&home, name, printer)?;
-    Ok(Exit::Done)
 }
 
-/// Waits until it is held, or has ended, and nobody has the environment's lease; false when somebody overrules that. Steps have
-/// deadlines of their own, and a driver that died leaves none who would carry it on, so this ends.
-fn is_held_in_the_end(home: &Home, open: &UpgradeRecord, printer: &Printer) -> anyhow::Result<bool> {
+/// How waiting for a hold ended.
+enum Waited {
+    /// It is held, or has ended, or has no driver that would go on.
+    Held,
+    /// Somebody wants something else of it by now.
+    Overruled,
+    /// The one who waited was asked to end.
+    Interrupted,
+}
+
+/// Waits until it is held, or has ended, and nobody has the environment's lease. Steps have deadlines of their own, and a driver
+/// that died leaves none who would carry it on, so this ends.
+async fn until_held(
+    home: &Home,
+    open: &UpgradeRecord,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> anyhow::Result<Waited> {
+    let environment = &open.spec.environment;
     printer.doing(format!("{}: waiting for its steps to end", open.name));
     while !printer.is_unread() {
         let record = home.store().upgrade(&open.name)?;
         let settled = record.as_ref().is_none_or(session::is_settled);
-        let environment = &open.spec.environment;
         let held = settled && HeldLease::holder(home, environment)?.is_none();
         if held || ground::driver(home, environment)?.is_none() {
-            printer.idle();
-            return Ok(true);
+            break;
         }
         if record.is_some_and(|r| r.spec.wish != Wish::Pause && !settled) {
             printer.idle();
-            return Ok(false);
+            return Ok(Waited::Overruled);
         }
-        std::thread::sleep(upgrade::LOOK_EVERY);
+        tokio::select! {
+            () = interrupt.wait() => {
+                printer.idle();
+                return Ok(Waited::Interrupted);
+            }
+            () = tokio::time::sleep(upgrade::LOOK_EVERY) => {}
+        }
     }
-    Ok(true)
+    printer.idle();
+    Ok(Waited::Held)
 }
 
 pub(super) async fn resume(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {

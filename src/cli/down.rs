@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment, purge } = arguments;
     let (home, fleet) = ground::operable(&environment, ground::home)?;
-    let interrupt = ground::interrupt()?;
+    let interrupt = ground::interrupt(printer)?;
     standing::refuse_missing_nodes(&home, &fleet)?;
     let lease = ground::lease(&home, &fleet, printer).await?;
     match (home.store().unfinished(Some(&environment))?.pop(), purge) {

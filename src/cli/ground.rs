@@ -69,7 +69,9 @@ pub enum GroundError {
         there: String,
     },
     /// A name that nobody has heard of.
-    #[error("there is no environment `{name}`: nothing of that name was brought up here, and {place} has no such file; {hint}")]
+    #[error(
+        "there is no environment `{name}`: nothing of that name was brought up here, and {place} has no such file; {hint}"
+    )]
     UnknownEnvironment {
         /// What was asked for.
         name: String,
@@ -255,7 +257,12 @@ pub(super) fn refuse_unknown(home: &Home, environment: &str) -> anyhow::Result<(
     let workspace = workspace();
     let mut known: BTreeSet<String> = workspace.environment_names().into_iter().collect();
     known.extend(home.store().resources("Environment")?.into_iter().map(|e| e.name));
-    known.extend(home.store().upgrades(None, ALL_UPGRADES)?.into_iter().map(|u| u.spec.environment));
+    known.extend(
+        home.store()
+            .upgrades(None, ALL_UPGRADES)?
+            .into_iter()
+            .map(|u| u.spec.environment),
+    );
     if known.contains(environment) {
         return Ok(());
     }
@@ -411,10 +418,11 @@ async fn try_deliver_first(home: &Home, fleet: &Fleet, printer: &Printer) -> any
     }
 }
 
-/// The first SIGINT or SIGTERM asks for the end; a second one ends at once, which loses nothing either.
-pub(super) fn interrupt() -> anyhow::Result<Interrupt> {
+/// The first SIGINT or SIGTERM asks for the end; a second one ends at once, which loses nothing either, and programs are told.
+pub(super) fn interrupt(printer: &Printer) -> anyhow::Result<Interrupt> {
     use tokio::signal::unix::{SignalKind, signal};
     let (asks, interrupt) = Interrupt::new();
+    let last_word = printer.last_word();
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         for asked_before in [false, true] {
@@ -423,7 +431,7 @@ pub(super) fn interrupt() -> anyhow::Result<Interrupt> {
                 _ = term.recv() => {}
             }
             if asked_before {
-                std::process::exit(130);
+                last_word.interrupted();
             }
             asks.interrupt();
         }

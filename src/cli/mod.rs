@@ -404,7 +404,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Status(arguments) => status::run(&arguments, printer),
         Command::Upgrade(arguments) => wait_for(upgrade::run(arguments, printer)),
         Command::Plan(arguments) => wait_for(plan::run(arguments, printer)),
-        Command::Pause(arguments) => control::pause(&arguments, printer),
+        Command::Pause(arguments) => wait_for(control::pause(arguments, printer)),
         Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
         Command::Abort(arguments) => wait_for(control::abort(arguments, printer)),
         Command::Retry(arguments) => wait_for(control::retry(arguments, printer)),

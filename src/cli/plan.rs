@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 
 /// Changes nothing, so it may be cut off anywhere.
 pub(super) async fn plan(environment: &str, wanted: &str, printer: &Printer) -> anyhow::Result<Exit> {
-    let interrupt = ground::interrupt()?;
+    let interrupt = ground::interrupt(printer)?;
     let (home, fleet) = ground::operable(environment, ground::look)?;
     tokio::select! {
         () = interrupt.wait() => Ok(Exit::Interrupted),

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,15 +19,87 @@ use crate::workspace::{Invalid, WorkspaceError};
 
 /// Writes data to stdout as asked for, and everything else to stderr.
 pub struct Printer {
-    output: Output,
     bar: ProgressBar,
     pulse: Arc<Pulse>,
-    /// Data was written, so that a program has what it reads.
-    wrote: AtomicBool,
-    /// The reader of stdout has gone.
-    unread: AtomicBool,
+    data: Arc<Data>,
     /// What came of the command, in words, where it has no resource to show.
     outcome: Mutex<String>,
+}
+
+/// Standard output.
+struct Data {
+    output: Output,
+    /// Whether anything was written, so that a program has what it reads. Locked while something is.
+    wrote: Mutex<bool>,
+    /// The reader of stdout has gone.
+    unread: AtomicBool,
+}
+
+/// What is still said where the process ends in the middle of its work.
+pub(super) struct LastWord(Arc<Data>);
+
+/// A reader that stalls may keep a process from writing, but not from ending.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Data {
+    fn is_for_people(&self) -> bool {
+        matches!(self.output, Output::Table | Output::Wide)
+    }
+}
+
+impl LastWord {
+    /// Ends the process. A program that asked for a resource has one all the same: what is just being written is written to
+    /// its end, and where nothing was, it is this.
+    pub(super) fn interrupted(&self) -> ! {
+        let Self(data) = self;
+        if !data.is_for_people() {
+            // Nothing can be said by who writes already, nor by who cannot be waited for: on its own thread it may stay.
+            let (data, (tell, said)) = (Arc::clone(data), mpsc::channel());
+            let saying = std::thread::Builder::new().spawn(move || {
+                let mut wrote = data.wrote.lock().unwrap_or_else(PoisonError::into_inner);
+                if !*wrote {
+                    let words =
+                        "interrupted twice, so it ended in the middle of its step; the same command goes on with it";
+                    let status = status_of("Failed", Exit::Interrupted, words, None);
+                    let _ = text_of(data.output, &status).map(|text| writeln!(std::io::stdout(), "{text}"));
+                }
+                *wrote = true;
+                let _ = tell.send(());
+                // The lock is kept until the process is gone, so that nothing is written behind it.
+                loop {
+                    std::thread::park();
+                }
+            });
+            if saying.is_ok() {
+                let _ = said.recv_timeout(LAST_WORD_PATIENCE);
+            }
+        }
+        std::process::exit(Exit::Interrupted.code().into());
+    }
+}
+
+/// How a command ended, as a resource.
+fn status_of(phase: &str, exit: Exit, message: &str, details: Option<Value>) -> Value {
+    let mut status = json!({
+        "apiVersion": API_VERSION,
+        "kind": "Status",
+        "metadata": {"name": exit.word()},
+        "spec": {},
+        "status": {"phase": phase, "reason": exit.word(), "message": message, "exitCode": exit.code()},
+    });
+    if let Some(details) = details {
+        status["status"]["details"] = details;
+    }
+    status
+}
+
+/// A resource for programs.
+fn text_of(output: Output, resource: &Value) -> anyhow::Result<String> {
+    Ok(match output {
+        Output::Json | Output::Sarif | Output::Table | Output::Wide => serde_json::to_string_pretty(resource)?,
+        Output::Yaml => crate::model::text::to_yaml(resource)?.trim_end().to_owned(),
+        Output::Name => names(resource).join("\n"),
+    })
 }
 
 /// `kind/name`, as `get` and `status` take it again; of a list one for each of its items.
@@ -69,23 +141,30 @@ impl Printer {
             bar.set_style(style);
         }
         Self {
-            output,
             bar,
             pulse: Pulse::new(),
-            wrote: AtomicBool::new(false),
-            unread: AtomicBool::new(false),
+            data: Arc::new(Data {
+                output,
+                wrote: Mutex::new(false),
+                unread: AtomicBool::new(false),
+            }),
             outcome: Mutex::default(),
         }
     }
 
     /// How data is asked for.
     pub fn output(&self) -> Output {
-        self.output
+        self.data.output
+    }
+
+    /// For who ends the process in the middle of its work.
+    pub(super) fn last_word(&self) -> LastWord {
+        LastWord(Arc::clone(&self.data))
     }
 
     /// Whether data is written for people.
     pub fn is_for_people(&self) -> bool {
-        matches!(self.output, Output::Table | Output::Wide)
+        self.data.is_for_people()
     }
 
     fn beside_progress(&self) -> BesideProgress {
@@ -173,33 +252,29 @@ impl Printer {
     }
 
     fn status(&self, phase: &str, exit: Exit, message: &str, details: Option<Value>) {
-        if self.is_for_people() || self.wrote.load(Ordering::Relaxed) {
+        if self.is_for_people() || *self.wrote() {
             return;
         }
-        let mut status = json!({
-            "apiVersion": API_VERSION,
-            "kind": "Status",
-            "metadata": {"name": exit.word()},
-            "spec": {},
-            "status": {"phase": phase, "reason": exit.word(), "message": message, "exitCode": exit.code()},
-        });
-        if let Some(details) = details {
-            status["status"]["details"] = details;
-        }
+        let status = status_of(phase, exit, message, details);
         // Nobody is there to be told that stdout cannot be written.
         let _ = self.resource(&status, |_| Ok(()));
     }
 
     /// Whether the reader of stdout has gone, as `head` does: who would write for ever ends then.
     pub fn is_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
+        self.data.unread.load(Ordering::Relaxed)
+    }
+
+    fn wrote(&self) -> MutexGuard<'_, bool> {
+        self.data.wrote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A line of data. That nobody reads it is no error: the exit code says what came of the command, not of its reader.
     pub fn line(&self, line: &str) -> anyhow::Result<()> {
-        self.wrote.store(true, Ordering::Relaxed);
+        let mut wrote = self.wrote();
+        *wrote = true;
         match self.bar.suspend(|| writeln!(std::io::stdout(), "{line}")) {
-            Err(why) if why.kind() == ErrorKind::BrokenPipe => self.unread.store(true, Ordering::Relaxed),
+            Err(why) if why.kind() == ErrorKind::BrokenPipe => self.data.unread.store(true, Ordering::Relaxed),
             written => written.context("cannot write to standard output")?,
         }
         Ok(())
@@ -226,15 +301,15 @@ impl Printer {
 
     /// A resource, as asked for; `people` writes it for people.
     pub fn resource(&self, resource: &Value, people: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        match self.output {
+        let output = self.data.output;
+        match output {
             Output::Table | Output::Wide => people(self),
-            Output::Json | Output::Sarif => self.line(&serde_json::to_string_pretty(resource)?),
-            Output::Yaml => self.line(crate::model::text::to_yaml(resource)?.trim_end()),
-            Output::Name => {
-                // A list that is empty is an answer, too.
-                self.wrote.store(true, Ordering::Relaxed);
-                names(resource).iter().try_for_each(|name| self.line(name))
+            // A list that is empty is an answer, too.
+            Output::Name if names(resource).is_empty() => {
+                *self.wrote() = true;
+                Ok(())
             }
+            Output::Json | Output::Sarif | Output::Yaml | Output::Name => self.line(&text_of(output, resource)?),
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         }
         installation.run(printer)?;
     }
-    let interrupt = ground::interrupt()?;
+    let interrupt = ground::interrupt(printer)?;
     up::bring_up(&spec.environment, &interrupt, printer).await?;
     let (home, fleet) = ground::operable(&spec.environment, ground::home)?;
     let outcome = rehearse::rehearse(&home, &fleet, &spec, interrupt, printer, Quarantined::WasShown).await?;

@@ -29,7 +29,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let workspace = ground::workspace();
     let (name, spec) = workspace.rehearsal(&arguments.rehearsal, ground::port_shift()?)?;
     let (home, fleet) = ground::operable(&spec.environment, ground::home)?;
-    let interrupt = ground::interrupt()?;
+    let interrupt = ground::interrupt(printer)?;
     let outcome = rehearse(&home, &fleet, &spec, interrupt, printer, Quarantined::IsUnmet).await?;
     show(&name, &spec, &outcome, printer)?;
     Ok(outcome.exit())

@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         home: &home,
         workspace: &workspace,
         shift: ground::port_shift()?,
-        interrupt: ground::interrupt()?,
+        interrupt: ground::interrupt(printer)?,
         tell: &|line| printer.note(line),
         lines: printer.lines(),
         on_verdict: Arc::new(move |verdict| {

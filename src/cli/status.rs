@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 
 /// One look at every node, then it is shown.
 async fn look_and_show(home: &Home, wanted: Option<&str>, printer: &Printer) -> anyhow::Result<Exit> {
-    let interrupt = ground::interrupt()?;
+    let interrupt = ground::interrupt(printer)?;
     let mut environments = environments(home, wanted)?;
     for environment in &mut environments {
         printer.doing(format!("{}: asking its nodes", environment.resource.name));

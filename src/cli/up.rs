@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    bring_up(&arguments.environment, &ground::interrupt()?, printer).await?;
+    bring_up(&arguments.environment, &ground::interrupt(printer)?, printer).await?;
     // People were told of each step; programs get what there is now.
     if !printer.is_for_people() {
         status::show(&ground::home()?, &arguments.environment, printer)?;

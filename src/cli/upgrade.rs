@@ -137,7 +137,7 @@ impl<'a> Carrier<'a> {
             home,
             fleet,
             printer,
-            interrupt: ground::interrupt()?,
+            interrupt: ground::interrupt(printer)?,
             patience,
         })
     }

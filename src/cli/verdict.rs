@@ -113,7 +113,7 @@ fn show(commit: &str, repository: Option<PathBuf>, printer: &Printer) -> anyhow:
 
 async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -> anyhow::Result<Exit> {
     let home = ground::home()?;
-    let interrupt = ground::interrupt()?;
+    let interrupt = ground::interrupt(printer)?;
     let ask = {
         let repository = opened(repository)?;
         let (branch, tip) = Base::known_to(&repository);

@@ -202,9 +202,15 @@ fn an_unknown_name_says_what_is_near() {
         (&["events", "on", "--watch"], "did you mean `one`?"),
         (&["pause", "on"], "did you mean `one`?"),
         (&["events", "far-away"], "there is `one`"),
-        (&["events", "one", "--upgrade", "server-2"], "no upgrade `server-2` of one; there is none"),
+        (
+            &["events", "one", "--upgrade", "server-2"],
+            "no upgrade `server-2` of one; there is none",
+        ),
         (&["get", "build", "server-2"], "no Build `server-2` here; there is none"),
-        (&["build", "show", "server-2"], "no build `server-2` here; there is none"),
+        (
+            &["build", "show", "server-2"],
+            "no build `server-2` here; there is none",
+        ),
         (&["upgrade", "one", "--build", "server=2.0"], "has no version 2.0"),
         (&["upgrade", "one", "--build", "server"], "write COMPONENT=VERSION"),
         (

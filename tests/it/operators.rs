@@ -213,9 +213,14 @@ fn names_of_a_list_can_be_given_to_get_and_status() {
     let (short, _) = upgrade.split_at(upgrade.len() - 1);
     for misspelt in [&["events", "--upgrade", short][..], &["get", "upgrade", short]] {
         let refused = small.run(misspelt).expect_code(2);
-        assert!(refused.err.contains(&format!("did you mean `{upgrade}`?")), "{refused:?}");
+        assert!(
+            refused.err.contains(&format!("did you mean `{upgrade}`?")),
+            "{refused:?}"
+        );
     }
-    small.run(&["events", ENVIRONMENT, "--upgrade", &upgrade]).expect_code(0);
+    small
+        .run(&["events", ENVIRONMENT, "--upgrade", &upgrade])
+        .expect_code(0);
     small.run(&["down", ENVIRONMENT, "--purge"]).expect_code(0);
     let none = small.run(&["history", ENVIRONMENT, "-o", "name"]).expect_code(0);
     assert_eq!(none.out, "", "an empty list has no names");
@@ -449,6 +454,26 @@ fn up_that_is_interrupted_ends_its_step_and_is_gone_on_with() {
     let said = up.end();
     assert_eq!(said.code, Some(130), "{said:?}");
     small.run(&["up", ENVIRONMENT]).expect_code(0);
+}
+
+/// Also where the process ends in the middle of its work.
+#[test]
+fn programs_get_one_resource_of_a_command_that_is_interrupted_twice() {
+    let small = Trivial::up();
+    let mut driver = small.start(&["upgrade", ENVIRONMENT, "--build", "web=slow", "-o", "json"]);
+    driver.until("rolling");
+    let mut waiting = small.start(&["pause", ENVIRONMENT, "--wait", "-o", "json"]);
+    waiting.until("will hold once its steps have ended");
+    waiting.signal(rustix::process::Signal::INT);
+    let waited = waiting.end().expect_code(130);
+    assert_eq!(waited.json()["kind"], "Upgrade", "{waited:?}");
+    // Two kinds: two of one kind may arrive as one.
+    driver.signal(rustix::process::Signal::INT);
+    driver.signal(rustix::process::Signal::TERM);
+    let said = driver.end().expect_code(130);
+    assert_eq!(said.json()["kind"], "Status", "{said:?}");
+    assert_eq!(said.json()["status"]["reason"], "Interrupted", "{said:?}");
+    assert_eq!(said.json()["status"]["exitCode"], 130, "{said:?}");
 }
 
 #[test]

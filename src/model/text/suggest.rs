@@ -45,7 +45,11 @@ mod tests {
     fn what_is_known_is_listed_with_the_nearest_first() {
         let known = ["staging", "production"];
         for (typed, known, said) in [
-            ("stagin", &known[..], "did you mean `staging`? There is `staging` and `production`"),
+            (
+                "stagin",
+                &known[..],
+                "did you mean `staging`? There is `staging` and `production`",
+            ),
             ("stagin", &known[..1], "did you mean `staging`?"),
             ("x", &known, "there is `staging` and `production`"),
             ("x", &[], "there is none"),
