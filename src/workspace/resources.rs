@@ -19,7 +19,7 @@ use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::{RenderError, Renderer};
 use crate::model::repository::RepositorySpec;
 use crate::model::system::{Environment, Finding, PortShift};
-use crate::model::text::{self, Document, Path, Problem, SourceId, did_you_mean};
+use crate::model::text::{self, Broken, Document, Path, Problem, Readable, SourceId, did_you_mean, what_is_known};
 use crate::model::tracker::IssueTrackerSpec;
 use crate::model::upgrade::UpgradeSpec;
 
@@ -65,6 +65,21 @@ struct Metadata {
     _resource_version: Option<String>,
     #[serde(default, rename = "creationTimestamp")]
     _creation_timestamp: Option<String>,
+}
+
+/// A document as far as it was read.
+struct Read<T> {
+    spec: T,
+    /// Without what was left out.
+    document: Document,
+    broken: Broken,
+}
+
+impl<T> Read<T> {
+    fn problem(&self, path: &Path, message: String) -> Problem {
+        let span = self.document.tree.nearest_span(path);
+        Problem::new(message).at(self.broken.place(path)).span(span)
+    }
 }
 
 /// The resources of one workspace, as far as its files were read.
@@ -169,7 +184,7 @@ impl<'a> Resources<'a> {
         let directory = |path: &FilePath| path.canonicalize().ok();
         let is_looked_for = file.parent().and_then(directory) == directory(&self.root.join(place));
         let stem = file.file_stem().unwrap_or_default();
-        if is_looked_for && stem != document.name.as_str() {
+        if is_looked_for && !document.name.is_empty() && stem != document.name.as_str() {
             let name = Path::root().key("metadata").key("name");
             let message = format!(
                 "the file of `{}` is called {}, and nothing finds it",
@@ -216,8 +231,11 @@ impl<'a> Resources<'a> {
             all.map(|d| d.name.as_str()).collect::<Vec<_>>()
         };
         known(&self.documents).ok_or_else(|| {
-            let hint = did_you_mean(name, stated())
-                .map_or_else(|| files::hint(&place, name), |near| format!("did you mean `{near}`?"));
+            let stated: Vec<&str> = stated();
+            let hint = match did_you_mean(name, stated.iter().copied()) {
+                Some(_) => what_is_known(name, &stated),
+                None => files::hint(&place, name),
+            };
             let message = format!("there is no environment `{name}` in {}", place.display());
             NotFound::Untold(Box::new(Problem::new(message).hint(hint)))
         })
@@ -252,14 +270,20 @@ impl<'a> Resources<'a> {
         }
     }
 
-    fn decode<T: DeserializeOwned + JsonSchema>(&mut self, document: &Document) -> Option<T> {
-        match text::decode::<Resource<T>>(document) {
-            Ok(resource) => Some(resource.spec),
-            Err(problems) => {
-                self.reading.problems.extend(problems);
-                None
-            }
-        }
+    /// Reads a document as far as it can be read; what is wrong is told.
+    fn decode<T: DeserializeOwned + JsonSchema>(&mut self, document: &Document) -> Option<Read<T>> {
+        let Readable {
+            value,
+            document,
+            problems,
+            broken,
+        } = text::decode_readable::<Resource<T>>(document);
+        self.reading.problems.extend(problems);
+        Some(Read {
+            spec: value?.spec,
+            document,
+            broken,
+        })
     }
 
     /// An environment with all that it inherits; with which nothing is wrong if there are no problems.
@@ -269,20 +293,21 @@ impl<'a> Resources<'a> {
         let chain = replicas::chain(document, &mut |name| self.environment_named(name), &mut problems);
         let merged = chain.and_then(|chain| replicas::merged(&chain, &mut problems));
         self.reading.problems.extend(problems);
-        let merged = merged?;
-        let spec: EnvironmentSpec = self.decode(&merged)?;
-        self.templates_are_there(&merged, &spec);
-        let (environment, findings) = Environment::check(&merged.name, spec, shift);
+        let merged = self.decode::<EnvironmentSpec>(&merged?)?;
+        self.templates_are_there(&merged);
+        let (environment, findings) = Environment::check(&merged.document.name, merged.spec.clone(), shift);
         self.tell(&merged, findings);
         for fault in texts::faults(&environment, &self.renderer) {
             self.tell_fault(&merged, &environment.name, &fault);
         }
-        Some(environment)
+        // What is missing of it others may rightly refer to.
+        merged.broken.is_empty().then_some(environment)
     }
 
     /// A rehearsal, checked against its environment.
     pub(super) fn rehearsal(&mut self, document: &Arc<Document>, shift: PortShift) -> Option<RehearsalSpec> {
-        let spec: RehearsalSpec = self.decode(document)?;
+        let read = self.decode::<RehearsalSpec>(document)?;
+        let spec = &read.spec;
         let path = Path::root().key("spec").key("environment");
         let environment = match self.environment_named(&spec.environment) {
             Ok(found) => self.environment(&found, shift),
@@ -293,52 +318,59 @@ impl<'a> Resources<'a> {
             }
             Err(NotFound::Told) => None,
         };
-        self.tell(document, spec.findings(environment.as_ref().map(|e| &e.spec)));
+        self.tell(&read, spec.findings(environment.as_ref().map(|e| &e.spec)));
         if let Some(environment) = environment {
             for (i, disturbance) in spec.disturbances.iter().enumerate() {
                 let Some(hold) = &disturbance.hold_row else { continue };
                 let at = Path::root().key("spec").key("disturbances").index(i);
                 let at = at.key("holdRow").key("sql");
                 if let Some(fault) = texts::hold_row_fault(&environment, &self.renderer, &at, &hold.sql) {
-                    self.tell_fault(document, &environment.name, &fault);
+                    self.tell_fault(&read, &environment.name, &fault);
                 }
             }
         }
-        Some(spec)
+        Some(read.spec)
     }
 
     /// A repository that is checked where it is hosted.
     pub(super) fn repository(&mut self, document: &Document) -> Option<RepositorySpec> {
-        let spec: RepositorySpec = self.decode(document)?;
-        self.tell(document, spec.findings());
-        Some(spec)
+        let read = self.decode::<RepositorySpec>(document)?;
+        self.tell(&read, read.spec.findings());
+        Some(read.spec)
     }
 
     /// A tracker of issues that commits name.
     pub(super) fn tracker(&mut self, document: &Document) -> Option<IssueTrackerSpec> {
-        let spec: IssueTrackerSpec = self.decode(document)?;
-        self.tell(document, spec.findings());
-        Some(spec)
+        let read = self.decode::<IssueTrackerSpec>(document)?;
+        self.tell(&read, read.spec.findings());
+        Some(read.spec)
     }
 
-    fn tell(&mut self, document: &Document, findings: Vec<Finding>) {
+    fn tell<T>(&mut self, read: &Read<T>, findings: Vec<Finding>) {
         for Finding { path, message, hint } in findings {
             let path = Path::root().key("spec").join(&path.into_iter().collect());
-            let mut problem = Problem::in_tree(&document.tree, &path, message);
+            let mut problem = read.problem(&path, message);
             problem.hint = hint;
+            self.push(read, &path, problem);
+        }
+    }
+
+    /// Tells a problem of the value at `path`, unless it may be one only because something was left out of the document.
+    fn push<T>(&mut self, read: &Read<T>, path: &Path, problem: Problem) {
+        if !read.broken.may_explain(path, &problem.message) {
             self.reading.problems.push(problem);
         }
     }
 
-    fn tell_fault(&mut self, document: &Document, environment: &str, fault: &Fault) {
+    fn tell_fault<T>(&mut self, read: &Read<T>, environment: &str, fault: &Fault) {
         let Fault { path, why } = fault;
         let problem = match why {
-            Why::Unusable(why) => Problem::in_tree(&document.tree, path, why.clone()),
+            Why::Unusable(why) => read.problem(path, why.clone()),
             Why::Render(error) => {
                 let mut problem = self.rendering_problem(error);
                 if problem.span.is_none() {
-                    problem.span = Some(document.tree.nearest_span(path));
-                    problem.path = Some(path.clone());
+                    problem.span = Some(read.document.tree.nearest_span(path));
+                    problem.path = Some(read.broken.place(path));
                 } else {
                     // The template is right for other environments, perhaps.
                     problem.message = format!("{} in environment {environment}", problem.message);
@@ -346,7 +378,7 @@ impl<'a> Resources<'a> {
                 problem
             }
         };
-        self.reading.problems.push(problem);
+        self.push(read, path, problem);
     }
 
     /// Points into the template, if it is one's.
@@ -361,12 +393,13 @@ impl<'a> Resources<'a> {
         problem
     }
 
-    fn templates_are_there(&mut self, document: &Document, spec: &EnvironmentSpec) {
+    fn templates_are_there(&mut self, read: &Read<EnvironmentSpec>) {
+        let spec = &read.spec;
         let place = Path::root().key("spec");
         let mut stated = Vec::new();
         if let Some(script) = &spec.packages_script {
             let path = place.key("packagesScript");
-            self.is_run_as_it_stands(document, &path, script);
+            self.is_run_as_it_stands(read, &path, script);
             stated.push((path, script));
         }
         for (c, component) in spec.components.iter().enumerate() {
@@ -380,24 +413,21 @@ impl<'a> Resources<'a> {
             if !self.templates.contains_key(template) {
                 let message = format!("there is no template `{template}`");
                 let hint = format!("templates lie in {}", self.root.join("templates").display());
-                let problem = Problem::in_tree(&document.tree, &path, message);
-                self.reading.problems.push(problem.hint(hint));
+                self.push(read, &path, read.problem(&path, message).hint(hint));
             }
         }
     }
 
     /// An operator must be able to read what they run as root.
-    fn is_run_as_it_stands(&mut self, document: &Document, path: &Path, script: &str) {
+    fn is_run_as_it_stands(&mut self, read: &Read<EnvironmentSpec>, path: &Path, script: &str) {
         let Some(source) = self.templates.get(script) else {
             return;
         };
         let text = self.reading.sources.text(*source);
         if text.contains("{{") || text.contains("{%") {
             let message = format!("`{script}` is run as it stands, so it can have no variables");
-            let problem = Problem::in_tree(&document.tree, path, message);
-            self.reading
-                .problems
-                .push(problem.hint("pass what differs as an environment variable"));
+            let problem = read.problem(path, message);
+            self.push(read, path, problem.hint("pass what differs as an environment variable"));
         }
     }
 }

@@ -26,14 +26,14 @@ pub struct Document {
     pub api_version: String,
     /// One of the kinds that were asked for.
     pub kind: String,
-    /// Its `metadata.name`, an RFC 1123 label; of a Build or Upgrade a subdomain.
+    /// Its `metadata.name`, an RFC 1123 label; of a Build or Upgrade a subdomain. Empty where it has none, which was told.
     pub name: String,
     /// The whole document.
     pub tree: Node,
 }
 
 /// Reads all documents of a text and checks their heads: `apiVersion`, a `kind` out of `kinds`, and `metadata.name`. What
-/// is wrong is added to `problems`; what comes back has a sound head.
+/// is wrong is added to `problems`; what comes back has a known kind, so that its body can be checked as well.
 pub fn documents(sources: &Sources, source: SourceId, kinds: &[&str], problems: &mut Problems) -> Vec<Document> {
     let mut documents = Vec::new();
     for tree in tree::parse(sources, source, problems) {
@@ -42,7 +42,7 @@ pub fn documents(sources: &Sources, source: SourceId, kinds: &[&str], problems: 
     documents
 }
 
-/// Checks a whole document against the schema of `T` and reads it.
+/// Checks a whole document against the schema of `T` and reads it, all or nothing; [`super::decode_readable`] reads what it can.
 pub fn decode<T: DeserializeOwned + JsonSchema>(document: &Document) -> Result<T, Problems> {
     decode_at(&document.tree, &Path::root())
 }
@@ -75,7 +75,7 @@ fn with_head(source: SourceId, tree: Node, kinds: &[&str], problems: &mut Proble
         );
         return None;
     }
-    // Each is looked at, so that all that is wrong with the head is reported.
+    // Each is looked at, and what can be made of a wrong one is gone on with, so that all that is wrong with the head is reported, and what is wrong below it.
     let api_version = text_at(
         &tree,
         &root.key("apiVersion"),
@@ -89,14 +89,18 @@ fn with_head(source: SourceId, tree: Node, kinds: &[&str], problems: &mut Proble
         "how other resources refer to this one",
         problems,
     );
-    let api_version = api_version.filter(|version| is_ours(version, &tree, problems));
-    let kind = kind.filter(|kind| is_known(kind, kinds, &tree, problems));
-    let name = name.filter(|name| is_name(name, kind.as_deref(), &tree, problems));
+    if let Some(version) = &api_version {
+        is_ours(version, &tree, problems);
+    }
+    let kind = kind.and_then(|kind| meant_kind(kind, kinds, &tree, problems));
+    if let Some(name) = &name {
+        is_name(name, kind.as_deref(), &tree, problems);
+    }
     Some(Document {
         source,
-        api_version: api_version?,
+        api_version: API_VERSION.to_owned(),
         kind: kind?,
-        name: name?,
+        name: name.unwrap_or_default(),
         tree,
     })
 }
@@ -114,31 +118,32 @@ fn text_at(tree: &Node, path: &Path, hint: &str, problems: &mut Problems) -> Opt
     None
 }
 
-fn is_ours(version: &str, tree: &Node, problems: &mut Problems) -> bool {
+fn is_ours(version: &str, tree: &Node, problems: &mut Problems) {
     if version == API_VERSION {
-        return true;
+        return;
     }
     let message = format!("the apiVersion {} is not known", quoted(version));
     let problem = Problem::in_tree(tree, &Path::root().key("apiVersion"), message);
     problems.push(problem.hint(format!("this version of stagegate reads `{API_VERSION}`")));
-    false
 }
 
-fn is_known(kind: &str, kinds: &[&str], tree: &Node, problems: &mut Problems) -> bool {
-    if kinds.contains(&kind) {
-        return true;
+/// The kind, or the known one that it is near to.
+fn meant_kind(kind: String, kinds: &[&str], tree: &Node, problems: &mut Problems) -> Option<String> {
+    if kinds.contains(&kind.as_str()) {
+        return Some(kind);
     }
-    let hint = match did_you_mean(kind, kinds.iter().copied()) {
+    let near = did_you_mean(&kind, kinds.iter().copied());
+    let hint = match near {
         Some(near) => format!("did you mean {}?", quoted(near)),
         None => format!("known kinds: {}", one_of(kinds)),
     };
-    let message = format!("the kind {} is not known", quoted(kind));
+    let message = format!("the kind {} is not known", quoted(&kind));
     problems.push(Problem::in_tree(tree, &Path::root().key("kind"), message).hint(hint));
-    false
+    near.map(str::to_owned)
 }
 
 /// Builds and upgrades have versions in their names, and so dots.
-fn is_name(name: &str, kind: Option<&str>, tree: &Node, problems: &mut Problems) -> bool {
+fn is_name(name: &str, kind: Option<&str>, tree: &Node, problems: &mut Problems) {
     let (sound, hint) = match kind {
         Some("Build" | "Upgrade") => (
             is_dns_subdomain(name),
@@ -154,7 +159,6 @@ fn is_name(name: &str, kind: Option<&str>, tree: &Node, problems: &mut Problems)
         let problem = Problem::in_tree(tree, &path, format!("{} cannot be a name", quoted(name)));
         problems.push(problem.hint(hint));
     }
-    sound
 }
 
 /// Whether a name is an RFC 1123 subdomain: labels with dots between them, at most 253 characters.
@@ -182,7 +186,7 @@ pub fn report_twice_stated<'d>(
 ) {
     let name_path = Path::root().key("metadata").key("name");
     let mut first_stated = HashMap::new();
-    for document in documents {
+    for document in documents.into_iter().filter(|document| !document.name.is_empty()) {
         let span = document.tree.nearest_span(&name_path);
         match first_stated.entry((&document.kind, &document.name)) {
             Entry::Vacant(vacant) => {

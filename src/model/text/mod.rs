@@ -9,6 +9,7 @@
 pub mod document;
 pub mod merge;
 mod parse;
+pub mod partial;
 pub mod path;
 pub mod problem;
 mod render;
@@ -22,6 +23,7 @@ pub mod write;
 
 pub use document::{API_VERSION, Document, decode, decode_at, documents, is_dns_label, report_twice_stated};
 pub use merge::merge;
+pub use partial::{Broken, Readable, decode_readable};
 pub use path::{Path, PathPattern};
 pub use problem::{Problem, Problems};
 pub use render::Ink;

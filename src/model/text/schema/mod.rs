@@ -26,11 +26,13 @@ use limits::Patterns;
 use view::{Additional, View};
 
 /// Adds everything in which `node` departs from `schema`; `at` is its path in its document.
-pub fn check(schema: &schemars::Schema, node: &Node, at: &Path, problems: &mut Problems) {
+/// What comes back are the keys that are not known.
+pub fn check(schema: &schemars::Schema, node: &Node, at: &Path, problems: &mut Problems) -> Vec<Stray> {
     let mut checker = Checker {
         root: schema.as_value(),
         patterns: Patterns::default(),
         problems,
+        strays: Vec::new(),
     };
     checker.check(
         View::of(schema.as_value(), schema.as_value()),
@@ -40,12 +42,23 @@ pub fn check(schema: &schemars::Schema, node: &Node, at: &Path, problems: &mut P
             key: None,
         },
     );
+    checker.strays
+}
+
+/// A key that is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its path.
+    pub at: Path,
+    /// The known key that it was meant to be, if one is near and its value fits.
+    pub meant: Option<String>,
 }
 
 struct Checker<'s, 'p> {
     root: &'s Json,
     patterns: Patterns<'s>,
     problems: &'p mut Problems,
+    strays: Vec<Stray>,
 }
 
 /// A value under check.
@@ -114,6 +127,7 @@ impl<'s> Checker<'s, '_> {
                     let near = did_you_mean(&key.name, known.iter().copied().filter(|name| absent(name, entries)));
                     meant.extend(near);
                     self.problems.push(unknown_key(&inner, near, &known));
+                    self.stray(view, near, &inner);
                     continue;
                 }
             };
@@ -126,6 +140,34 @@ impl<'s> Checker<'s, '_> {
             if absent(name, entries) && !meant.contains(&name) {
                 self.problems.push(self.missing_key(view, name, spot));
             }
+        }
+    }
+
+    /// The value of a misspelt key is looked at as what it was meant to be: what is wrong in it is shown in one go. One that
+    /// is something else altogether was meant otherwise.
+    fn stray(&mut self, view: &View<'s>, near: Option<&str>, spot: &Spot<'_>) {
+        let mut inside = Problems::new();
+        let mut strays = Vec::new();
+        if let Some(name) = near {
+            let mut checker = Checker {
+                root: self.root,
+                patterns: Patterns::default(),
+                problems: &mut inside,
+                strays: Vec::new(),
+            };
+            for schema in view.property(name) {
+                checker.check(View::of(self.root, schema), spot);
+            }
+            strays = checker.strays;
+        }
+        let is_meant = inside.iter().all(|problem| problem.path.as_ref() != Some(&spot.at));
+        self.strays.push(Stray {
+            at: spot.at.clone(),
+            meant: near.filter(|_| is_meant).map(str::to_owned),
+        });
+        if is_meant {
+            self.problems.extend(inside);
+            self.strays.extend(strays);
         }
     }
 
