@@ -34,7 +34,7 @@ pub enum ValueError {
 }
 
 macro_rules! text_value {
-    ($type:ty, $name:literal, $pattern:expr, $doc:literal) => {
+    ($type:ty, $name:literal, $pattern:expr, $doc:literal, $what:literal, $examples:tt) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.collect_str(self)
@@ -50,7 +50,9 @@ macro_rules! text_value {
                 $name.into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "pattern": $pattern, "description": $doc})
+                json_schema!({
+                    "title": $what, "examples": $examples, "type": "string", "pattern": $pattern, "description": $doc
+                })
             }
         }
     };
@@ -136,7 +138,9 @@ text_value!(
     Duration,
     "Duration",
     "^([0-9]+(ms|s|m|h|d))+$",
-    "A length of time, as 250ms, 30s, 5m, 1h30m"
+    "A length of time, as 250ms, 30s, 5m, 1h30m",
+    "a duration",
+    ["250ms", "30s", "5m", "1h30m"]
 );
 
 /// A share of calls, strictly between 0 and 1, written as a percentage.
@@ -175,7 +179,9 @@ text_value!(
     Share,
     "Share",
     "^[0-9]+([.][0-9]+)? ?%$",
-    "A share between 0% and 100%, as 2% or 0.5%"
+    "A share between 0% and 100%, as 2% or 0.5%",
+    "a percentage between 0% and 100%",
+    ["2%", "0.5%"]
 );
 
 /// A number of nodes, absolute or as a percentage of all (rounded down, never to 0).
@@ -255,6 +261,8 @@ impl JsonSchema for Amount {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
+            "title": "a number of nodes above 0, or a percentage of them",
+            "examples": [1, "25%"],
             "description": "A number of nodes above 0, or a percentage of them",
             "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^([1-9][0-9]?|100)%$|^[1-9][0-9]*$"}]
         })
@@ -322,7 +330,9 @@ text_value!(
     Digest,
     "Digest",
     "^sha256:[0-9a-f]{64}$",
-    "SHA-256 over the full locked set of a build's artifacts"
+    "SHA-256 over the full locked set of a build's artifacts",
+    "a digest",
+    ["sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
 );
 
 /// A range of versions, as `<1.0` or `>=1.0,<2` (PEP 440 specifiers); empty means every version.
@@ -362,7 +372,9 @@ text_value!(
     BuildRange,
     "BuildRange",
     "^[<>=!~0-9.,*a-zA-Z+ -]*$",
-    "A range of versions, as <1.0 or >=1.0,<2"
+    "A range of versions, as <1.0 or >=1.0,<2",
+    "a range of versions",
+    ["<1.0", ">=1.0,<2"]
 );
 
 /// How a service names its sessions, such as `COMPONENT/NODE/VERSION`: words in capitals stand for what is there, everything
@@ -421,7 +433,9 @@ text_value!(
     NamePattern,
     "NamePattern",
     "NODE",
-    "How a service names its sessions, as COMPONENT/NODE/VERSION: the words in capitals stand for what is there"
+    "How a service names its sessions, as COMPONENT/NODE/VERSION: the words in capitals stand for what is there",
+    "a pattern of names with NODE in it",
+    ["COMPONENT/NODE/VERSION"]
 );
 
 #[cfg(test)]

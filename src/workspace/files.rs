@@ -63,16 +63,33 @@ pub(super) fn yaml_below(path: &FilePath) -> Result<Vec<PathBuf>, WorkspaceError
     Ok(files)
 }
 
-/// Every file below a directory by its path there, with its text.
-pub(super) fn texts_below(root: &FilePath) -> Result<BTreeMap<String, String>, WorkspaceError> {
+/// Every file below a directory of a workspace by its path there, with its text, or why it has none that may be used.
+pub(super) fn texts_below(
+    workspace: &FilePath,
+    root: &FilePath,
+) -> Result<BTreeMap<String, Result<String, WorkspaceError>>, WorkspaceError> {
     let mut texts = BTreeMap::new();
     walk(root, &mut |file| {
-        let text = std::fs::read_to_string(file).map_err(|why| unreadable(file, &why))?;
+        let text = lies_inside(workspace, file)
+            .and_then(|()| std::fs::read_to_string(file).map_err(|why| unreadable(file, &why)));
         let name = file.strip_prefix(root).unwrap_or(file).to_string_lossy().into_owned();
         texts.insert(name, text);
         Ok(())
     })?;
     Ok(texts)
+}
+
+/// Refuses a link that leads out of the workspace: whoever can write there would say what is run on the nodes.
+fn lies_inside(workspace: &FilePath, file: &FilePath) -> Result<(), WorkspaceError> {
+    let real = |path: &FilePath| path.canonicalize().map_err(|why| unreadable(path, &why));
+    let (target, workspace) = (real(file)?, real(workspace)?);
+    if target.starts_with(&workspace) {
+        return Ok(());
+    }
+    Err(WorkspaceError::LeadsOut {
+        path: file.to_owned(),
+        target,
+    })
 }
 
 fn walk(

@@ -36,6 +36,18 @@ pub enum WorkspaceError {
         /// What the system said.
         why: String,
     },
+    /// A link.
+    #[error(
+        "{path} is a link to {target}, out of the workspace, and is not read; put the file itself there",
+        path = path.display(),
+        target = target.display()
+    )]
+    LeadsOut {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// No such resource.
     #[error("there is no {kind} `{name}` in {place}{hint}")]
     Unknown {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::WorkspaceError;
 use super::files;
 use super::reading::{Reading, words_of};
 use super::replicas::{self, NotFound};
@@ -108,12 +109,25 @@ impl<'a> Resources<'a> {
         };
         let place = root.join("templates");
         if place.is_dir() {
-            match files::texts_below(&place) {
-                Ok(texts) => this.parse_templates(texts),
+            match files::texts_below(root, &place) {
+                Ok(texts) => this.take_templates(texts),
                 Err(why) => this.reading.unreadable(&why),
             }
         }
         this
+    }
+
+    /// One that cannot be read is told and taken for an empty one, as one that does not parse.
+    fn take_templates(&mut self, read: BTreeMap<String, Result<String, WorkspaceError>>) {
+        let mut texts = BTreeMap::new();
+        for (name, text) in read {
+            let text = text.unwrap_or_else(|why| {
+                self.reading.unreadable(&why);
+                String::new()
+            });
+            texts.insert(name, text);
+        }
+        self.parse_templates(texts);
     }
 
     /// One that does not parse is told and taken for an empty one, so that the others are looked at too.
@@ -164,6 +178,14 @@ impl<'a> Resources<'a> {
             .into_iter()
             .map(Arc::new)
             .collect();
+        if documents.is_empty() && problems.len() == before {
+            let file = file.display();
+            let problem = Problem::new(format!(
+                "{file} states no resource: it is empty, or has nothing but comments"
+            ))
+            .hint("a resource has `apiVersion`, `kind`, `metadata` and `spec`; delete the file if there is to be none");
+            problems.push(problem);
+        }
         if problems.len() > before {
             self.broken.insert(known_as);
         }

@@ -429,6 +429,184 @@ spec: {replicaOf: onee}
     }
 }
 
+/// A person mends a file once: what does not depend on what is broken is said in the same go.
+#[test]
+fn a_file_with_mistakes_of_every_kind_shows_them_all() {
+    let mut text = WHOLE.to_owned();
+    for (from, to) in [
+        // Of the text, of the schema, of a value, of the model, of a template's variables.
+        ("  databases:", "  secrets: {}\n  databases:"),
+        ("over: 5s", "over: 5 parsecs"),
+        ("limit: 2%", "limit: 0%"),
+        ("pidFile: run/pid", "pidFil: ../run/pid"),
+        ("install: {template: a.sh}", "install: {template: b.sh}"),
+        ("{{ node.address }}/new", "{{ node.adress }}/new"),
+        ("rate: 1\n", "rate: quick\n"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let workspace = workspace(&text);
+    for command in [&["lint"][..], &["up", "one"]] {
+        let words = says(workspace.path(), command, 2);
+        for expected in [
+            "the key `secrets` is given twice",
+            "expected a duration, found the string `5 parsecs`",
+            "write it as `250ms`, `30s`, `5m` or `1h30m`",
+            "`0%` is not a share",
+            "unknown key `pidFil`",
+            "`../run/pid` is no path below the node directory",
+            "no template `b.sh`",
+            "`node.adress` is not defined",
+            "expected a number, found the string `quick`",
+            "write a number alone, without a unit, as 5 or 0.5",
+        ] {
+            assert!(words.contains(expected), "{expected}: {words}");
+        }
+        assert_eq!(words.matches("error: ").count(), 8, "{words}");
+    }
+}
+
+/// What is missing only because something else is broken is no mistake of its own.
+#[test]
+fn one_mistake_is_one_error() {
+    let rows = [
+        ("apiVersion: stagegate.dev/v1alpha1", "apiVersion: stagegate.dev/v1"),
+        ("kind: Environment", "kind: Enviroment"),
+        ("metadata: {name: one}", "metadata: {}"),
+        ("metadata: {name: one}", "metadata: {name: One}"),
+        ("  components:", "  component:"),
+        ("      actions:", "      action:"),
+        ("      traffic:", "      traffics:"),
+        ("      traffic:", "      load:"),
+        ("      probes:", "      checks:"),
+        ("      service: {pidFile: run/pid}", "      service: run/pid"),
+        ("rate: 5", "rate: fast"),
+        ("rate: 5", "rate: 5/s"),
+        ("rate: 5", "rate: 5\n          concurrency: 1.5"),
+        ("{name: db, ", "{nam: db, "),
+        ("port: \"5432\"", "port: 5432"),
+        ("ports: {http: 28190}", "ports: {http: many}"),
+        ("ports: {http: 28190}", "ports: {http: 99999}"),
+        ("ports: {http: 28190}", "port: 28190"),
+        ("{name: n1}, ", "{name: 1}, "),
+        ("over: 5s", "over: 5"),
+        ("limit: 2%", "limit: 2"),
+        ("builds: \"<2\"", "builds: \"below 2\""),
+        ("file: secrets/word", "fil: secrets/word"),
+        ("file: {path: reports.jsonl}", "file: reports.jsonl"),
+    ];
+    for (from, to) in rows {
+        assert!(WHOLE.contains(from), "{from}");
+        let workspace = workspace(&WHOLE.replacen(from, to, 1));
+        write(workspace.path(), "pipelines/bad-day.yaml", REHEARSAL);
+        let words = says(workspace.path(), &["lint"], 2);
+        assert_eq!(words.matches("error: ").count(), 1, "{to}: {words}");
+    }
+}
+
+#[test]
+fn a_value_that_is_written_wrongly_shows_how_it_is_written() {
+    let policy = |rollout: &str| SOUND.to_owned() + "      rollout: {" + rollout + "}\n";
+    let rows = [
+        (
+            "soak: 5 parsecs",
+            "found the string `5 parsecs`",
+            "`250ms`, `30s`, `5m` or `1h30m`",
+        ),
+        (
+            "soak: 30",
+            "expected a duration, found the number `30`",
+            "`250ms`, `30s`",
+        ),
+        (
+            "maxUnavailable: 0%",
+            "above 0, or a percentage of them, found the string `0%`",
+            "`1` or `25%`",
+        ),
+        (
+            "maxUnavailable: 0",
+            "above 0, or a percentage of them, found the number `0`",
+            "`1` or `25%`",
+        ),
+        ("maxUnavailable: half", "found the string `half`", "`1` or `25%`"),
+        ("maxUnavailable: [1]", "found a list", "`1` or `25%`"),
+        (
+            "keepReleases: many",
+            "expected a whole number, found the string `many`",
+            "a whole number alone",
+        ),
+        (
+            "keepReleases: 2.5",
+            "expected a whole number, found the number `2.5`",
+            "a whole number alone",
+        ),
+    ];
+    for (rollout, message, hint) in rows {
+        let workspace = workspace(&policy(rollout));
+        let words = says(workspace.path(), &["lint"], 2);
+        assert!(words.contains(message) && words.contains(hint), "{rollout}: {words}");
+        assert_eq!(words.matches("error: ").count(), 1, "{rollout}: {words}");
+    }
+}
+
+#[test]
+fn a_file_that_states_nothing_is_no_environment() {
+    let workspace = workspace(SOUND);
+    for text in ["", "# to be written\n", "---\n", "\n---\n# nothing\n---\n"] {
+        write(workspace.path(), "environments/two.yaml", text);
+        for command in [&["lint"][..], &["up", "two"]] {
+            let words = says(workspace.path(), command, 2);
+            assert!(words.contains("two.yaml states no resource"), "{text:?}: {words}");
+        }
+    }
+}
+
+#[test]
+fn what_a_template_never_closes_is_shown_where_it_opens() {
+    let workspace = workspace(SOUND);
+    for (template, place, expected) in [
+        ("set -eu\necho {% if x\nexit 0\n\n", "a.sh:2:6", "`{%` opens here"),
+        ("set -eu\n{% if vars %}\nexit 0\n\n", "a.sh:2:1", "`{% endif %}`"),
+        (
+            "set -eu\n  {{ node.name\nexit 0\n{{ node.name }}\n",
+            "a.sh:2:3",
+            "`{{` opens here",
+        ),
+    ] {
+        write(workspace.path(), "templates/a.sh", template);
+        for command in [&["lint"][..], &["up", "one"]] {
+            let words = says(workspace.path(), command, 2);
+            assert!(words.contains(place) && words.contains(expected), "{template}: {words}");
+        }
+    }
+}
+
+#[test]
+fn a_template_that_leads_out_of_the_workspace_is_refused() {
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    write(elsewhere.path(), "a.sh", "exit 0\n");
+    let workspace = workspace(SOUND);
+    let link = |target: &Path| {
+        let template = workspace.path().join("templates/a.sh");
+        std::fs::remove_file(&template).expect("was there");
+        std::os::unix::fs::symlink(target, template).expect("made");
+    };
+    // From one place of the workspace to another is as good as a file.
+    write(workspace.path(), "templates/shared/b.sh", "exit 0\n");
+    link(Path::new("shared/b.sh"));
+    says(workspace.path(), &["lint"], 0);
+    link(&elsewhere.path().join("a.sh"));
+    for command in [&["lint"][..], &["up", "one"], &["plan", "one", "--build", "server=1.0"]] {
+        let words = says(workspace.path(), command, 2);
+        assert!(
+            words.contains("templates/a.sh is a link to") && words.contains("out of the workspace"),
+            "{words}"
+        );
+        assert_eq!(words.matches("error: ").count(), 1, "{words}");
+    }
+}
+
 #[test]
 fn lint_reads_replicas_as_up_does() {
     let replica = |name: &str, of: &str| {

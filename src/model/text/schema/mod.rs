@@ -85,6 +85,7 @@ impl<'s> Checker<'s, '_> {
             match choice::pick(self.root, &choice, spot) {
                 Ok(branch) => view.narrow_to(self.root, branch),
                 Err(problem) => {
+                    let problem = not_so_written(&view, spot).unwrap_or(problem);
                     self.problems.push(with_description(problem, &view, spot));
                     return;
                 }
@@ -92,7 +93,8 @@ impl<'s> Checker<'s, '_> {
         }
         if !view.accepts(spot.node) {
             let message = format!("expected {}, found {}", view.expected(self.root), found(spot.node));
-            let problem = with_repair(spot.problem(message), &view, spot.node);
+            let problem =
+                not_so_written(&view, spot).unwrap_or_else(|| with_repair(spot.problem(message), &view, spot.node));
             self.problems.push(with_description(problem, &view, spot));
             return;
         }
@@ -101,7 +103,8 @@ impl<'s> Checker<'s, '_> {
             return;
         }
         for message in limits::broken(&view, spot.node, &mut self.patterns) {
-            self.problems.push(with_description(spot.problem(message), &view, spot));
+            let problem = not_so_written(&view, spot).unwrap_or_else(|| spot.problem(message));
+            self.problems.push(with_description(problem, &view, spot));
         }
         match &spot.node.value {
             Value::Map(entries) => self.check_map(&view, entries, spot),
@@ -249,6 +252,13 @@ fn unknown_word(spot: &Spot<'_>, words: &[String]) -> Problem {
     }
 }
 
+/// What has a notation of its own, and is written otherwise: a pattern would say less.
+fn not_so_written(view: &View<'_>, spot: &Spot<'_>) -> Option<Problem> {
+    let (what, examples) = view.notation()?;
+    let problem = spot.problem(format!("expected {what}, found {}", found(spot.node)));
+    Some(problem.hint(format!("write it as {}", one_of(&examples))))
+}
+
 /// What to type instead, where the value differs from what was meant by its notation only.
 fn with_repair(problem: Problem, view: &View<'_>, node: &Node) -> Problem {
     let wants = |name: &str| view.type_names().is_some_and(|types| types.contains(&name));
@@ -258,6 +268,10 @@ fn with_repair(problem: Problem, view: &View<'_>, node: &Node) -> Problem {
         }
         Value::String(text) if wants("integer") && text.parse::<i64>().is_ok() => problem.hint("remove the quotes"),
         Value::String(text) if wants("number") && text.parse::<f64>().is_ok() => problem.hint("remove the quotes"),
+        Value::String(_) | Value::Float(_) if wants("integer") => {
+            problem.hint("write a whole number alone, without a unit, as 5")
+        }
+        Value::String(_) if wants("number") => problem.hint("write a number alone, without a unit, as 5 or 0.5"),
         Value::String(text) if wants("boolean") => match text.to_lowercase().as_str() {
             "true" | "yes" | "on" => problem.hint("write `true`"),
             "false" | "no" | "off" => problem.hint("write `false`"),

@@ -219,6 +219,14 @@ impl<'s> View<'s> {
         placed.or_else(|| self.first("items"))
     }
 
+    /// What a value with a notation of its own is called, and how it is written.
+    pub(super) fn notation(&self) -> Option<(&'s str, Vec<String>)> {
+        let facet = self.facets.iter().find(|facet| facet.contains_key("examples"))?;
+        let title = facet.get("title")?.as_str()?;
+        let examples = list(facet, "examples").map(word).collect();
+        Some((title, examples))
+    }
+
     /// The first sentence of the description nearest to the value, without Rust's link brackets, if it is short.
     pub(super) fn description(&self) -> Option<String> {
         let text = self.first("description")?.as_str()?;

@@ -3,6 +3,8 @@
 //! script with a hole in it would run. (In a condition an undefined field is false, as Tera has it: that is how a
 //! template asks whether something is there.)
 
+mod unclosed;
+
 use std::collections::BTreeMap;
 
 use tera::{ErrorKind, Tera};
@@ -189,11 +191,11 @@ fn refuse_concatenation(template: &str, text: &str) -> Result<(), RenderError> {
         if close != "#}"
             && let Some(at) = outside_quotes(&text[open + 2..end], '~')
         {
-            let before = &text[..open + 2 + at];
+            let (line, column) = place_of(text, open + 2 + at);
             return Err(RenderError::Broken {
                 template: template.to_owned(),
-                line: before.matches('\n').count() + 1,
-                column: before.rsplit('\n').next().unwrap_or("").chars().count() + 1,
+                line,
+                column,
                 why: "`~` would write an undefined value as nothing; write `{{ a }}{{ b }}` instead of `{{ a ~ b }}`"
                     .to_owned(),
             });
@@ -201,6 +203,13 @@ fn refuse_concatenation(template: &str, text: &str) -> Result<(), RenderError> {
         rest = end + 2;
     }
     Ok(())
+}
+
+/// Line and column, from 1.
+fn place_of(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..at];
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
 }
 
 fn outside_quotes(code: &str, wanted: char) -> Option<usize> {
@@ -226,6 +235,19 @@ fn explain(error: &tera::Error, sources: &BTreeMap<String, String>, inline: Opti
     } else {
         (report.filename(), sources.get(report.filename()).map(String::as_str))
     };
+    let is_syntax = matches!(error.kind(), ErrorKind::SyntaxError(_));
+    if let Some(text) = source.filter(|_| is_syntax)
+        && let Some(open) = unclosed::unclosed(text)
+        && open.at <= span.range.start
+    {
+        let (line, column) = place_of(text, open.at);
+        return RenderError::Broken {
+            template: template.to_owned(),
+            line,
+            column,
+            why: open.why,
+        };
+    }
     let (template, line, column) = (template.to_owned(), span.start_line, span.start_col + 1);
     let detail = report.message().to_owned();
     if !speaks_of_undefined(&detail) {
@@ -312,12 +334,23 @@ mod tests {
              host); define it, or give it a default with `| default(value=...)`"
         );
         let error = renderer(&[])
-            .render_text("a\n {{ x", &json!({}))
+            .render_text("a\n {{ x\n\n", &json!({}))
             .expect_err("no template");
         assert!(
-            matches!(&error, RenderError::Broken { template, line: 2, .. } if template == INLINE),
+            matches!(&error, RenderError::Broken { template, line: 2, column: 2, .. } if template == INLINE),
             "{error:?}"
         );
+        for (text, place) in [
+            // What is wrong before it is said first.
+            ("{{ 1 + }}\n{% if x", (1, 8)),
+            ("a\n{% if x %}\nb\n", (2, 1)),
+            ("a\n{% if x\nb\n{% endif %}\n", (2, 1)),
+        ] {
+            let error = renderer(&[])
+                .render_text(text, &json!({"x": 1}))
+                .expect_err("no template");
+            assert_eq!(error.place(), Some(place), "{text}: {error}");
+        }
     }
 
     #[test]
