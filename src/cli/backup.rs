@@ -9,6 +9,7 @@ use super::ground::GroundError;
 use super::printer::Printer;
 use crate::home::Home;
 use crate::settings;
+use crate::store::StoreError;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -19,7 +20,12 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let root = settings::state_directory();
     let home = Home::existing(&root)?.ok_or(GroundError::NoState(root))?;
-    home.store().backup(&arguments.file)?;
+    let to = &arguments.file;
+    home.store().backup(to).map_err(|why| match why {
+        StoreError::Exists { .. } => anyhow::Error::from(GroundError::BackupExists(to.clone())),
+        StoreError::Place { source, .. } => GroundError::BackupRefused { to: to.clone(), source }.into(),
+        other => other.into(),
+    })?;
     printer.done(&format!("copied the state to {}", arguments.file.display()));
     Ok(Exit::Done)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::ground::GroundError;
 use super::printer::Printer;
-use super::view::API_VERSION;
+use super::view::{API_VERSION, moment};
 use super::{Exit, ground};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
@@ -133,19 +133,25 @@ async fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> 
         if let Some(condition) = build.status.condition(HOOKS_PASSED) {
             p.line(&format!(
                 "{HOOKS_PASSED} {} ({}) since {}: {}",
-                condition.status, condition.reason, condition.last_transition_time, condition.message
+                condition.status,
+                condition.reason,
+                moment(condition.last_transition_time),
+                condition.message
             ))?;
         }
         for verification in &build.status.verifications {
             p.line(&format!(
                 "verified in {} at {}",
-                verification.environment, verification.at
+                verification.environment,
+                moment(verification.at)
             ))?;
         }
         for quarantine in &build.status.quarantines {
             p.line(&format!(
                 "quarantined in {} since {}: {}",
-                quarantine.environment, quarantine.at, quarantine.reason
+                quarantine.environment,
+                moment(quarantine.at),
+                quarantine.reason
             ))?;
         }
         let rows = build

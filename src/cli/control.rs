@@ -227,16 +227,19 @@ pub(super) async fn retry(arguments: StayingArguments, printer: &Printer) -> any
     let (home, fleet) = ground::operable(&environment, ground::look)?;
     let last = home.store().upgrades(Some(&environment), 1)?.pop();
     let Some(last) = last else {
-        return Err(SessionError::from(Refusal::NothingUnderWay {
+        return Err(SessionError::from(Refusal::NothingToRetry {
             environment,
-            word: "retry",
+            why: "it was never upgraded".to_owned(),
         })
         .into());
     };
     if last.status.phase == Phase::Succeeded {
         return Err(SessionError::from(Refusal::NothingToRetry {
+            why: format!(
+                "its last upgrade, {}, succeeded, and `stagegate undo {environment}` goes back",
+                last.name
+            ),
             environment,
-            upgrade: last.name,
         })
         .into());
     }

@@ -8,8 +8,10 @@ use super::printer::Printer;
 use super::standing::{self, Standing};
 use super::up::count;
 use crate::commits::proof;
+use crate::engine::fleet::Fleet;
 use crate::engine::session::{Refusal, SessionError};
 use crate::engine::up::Bringing;
+use crate::home::Home;
 use crate::server::seat;
 use crate::store::Store as _;
 
@@ -25,6 +27,15 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { environment, purge } = arguments;
+    let (home, fleet) = ground::operable(&environment, ground::look)?;
+    if purge && is_unknown_here(&home, &fleet)? {
+        printer.done(&format!(
+            "there is nothing of {environment} in {}, so nothing was changed",
+            home.root().display()
+        ));
+        return Ok(Exit::Done);
+    }
+    drop((home, fleet));
     let (home, fleet) = ground::operable(&environment, ground::home)?;
     let interrupt = ground::interrupt(printer)?;
     standing::refuse_missing_nodes(&home, &fleet)?;
@@ -113,4 +124,19 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         printer.note(&format!("what stays are the Debian packages: {}", packages.join(" ")));
     }
     Ok(Exit::Done)
+}
+
+/// Whether nothing at all of an environment is here. What lies on other hosts is there without a trace here when the state was
+/// lost, so of those only their nodes can tell.
+fn is_unknown_here(home: &Home, fleet: &Fleet) -> anyhow::Result<bool> {
+    let (store, name) = (home.store(), &fleet.environment.name);
+    Ok(fleet.all_places().all(|place| place.site.host.is_none())
+        && !home.environment(name).exists()
+        && store.resource("Environment", name)?.is_none()
+        && store.upgrades(Some(name), 1)?.is_empty()
+        && store.lease(name)?.is_none_or(|lease| lease.holder.is_none())
+        && store
+            .pending(Some(name), None)?
+            .iter()
+            .all(|pending| pending.waiting == 0))
 }

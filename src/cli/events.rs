@@ -11,6 +11,7 @@ use super::view::{self, API_VERSION, Names};
 use super::{Exit, Output, ground};
 use crate::home::Home;
 use crate::model::text;
+use crate::report::excerpt;
 use crate::store::{EventQuery, EventRecord, Store as _, Take};
 
 #[derive(Debug, Args)]
@@ -115,12 +116,12 @@ fn for_people(printer: &Printer, record: &EventRecord) -> anyhow::Result<()> {
     let event = &record.event;
     printer.line(&format!(
         "{}  {:<8} {:<14} {:<22} {:<12} {}",
-        event.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        view::moment(event.at),
         format!("{:?}", event.severity),
         record.environment,
         event.reason,
         event.node.as_deref().unwrap_or("-"),
-        event.message
+        excerpt(&event.message)
     ))
 }
 

@@ -1,7 +1,7 @@
 //! What most commands stand on: the home, the workspace, an environment.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -101,6 +101,21 @@ pub enum GroundError {
     /// Nothing to copy.
     #[error("there is no state in {path}; STAGEGATE_STATE says where it is", path = .0.display())]
     NoState(PathBuf),
+    /// `backup` onto something.
+    #[error("cannot copy the state to {path}: there is a file already, and a copy overwrites nothing; name another file, or remove that one first", path = .0.display())]
+    BackupExists(PathBuf),
+    /// `backup` where nothing can be written.
+    #[error(
+        "cannot copy the state to {path}: {source}; no copy was made: name a file in a directory that is there and that you may write to (`ls -ld {directory}`)",
+        path = to.display(),
+        directory = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")).display()
+    )]
+    BackupRefused {
+        /// The copy.
+        to: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A resource that is not there.
     #[error("there is no {kind} `{name}` here; {hint}")]
     UnknownResource {

@@ -193,7 +193,7 @@ impl Printer {
     /// What came of a command that has no resource to show.
     pub fn done(&self, line: &str) {
         self.note(line);
-        line.clone_into(&mut self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = called::in_sentence(line).into_owned();
     }
 
     /// What goes on now, with the time that it has taken: on a terminal one line, replaced by the next; elsewhere a line now
@@ -240,7 +240,12 @@ impl Printer {
             _ if text.starts_with("error: ") => self.note(&text),
             _ => self.note(&format!("error: {text}")),
         }
-        self.status("Failed", exit, &text, invalid.map(Invalid::to_json));
+        self.status(
+            "Failed",
+            exit,
+            &called::in_sentence(&text),
+            invalid.map(Invalid::to_json),
+        );
     }
 
     /// How a command ended, for a program that asked for a resource and got none.

@@ -1,6 +1,7 @@
 //! `stagegate status [ENV] [-w | --look]`: what was written down, how old that is, and, asked for, what the nodes show now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -14,11 +15,13 @@ use super::standing::{self, Standing};
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, ground};
+use crate::engine::lease::HeldLease;
 use crate::home::Home;
 use crate::model::environment::{Component, EnvironmentSpec};
-use crate::model::upgrade::NodeStatus;
+use crate::model::upgrade::{Loss, NodeStatus};
 use crate::model::values::Digest;
-use crate::store::{KEEP_FINISHED_UPGRADES, Resource, Store as _, UpgradeRecord};
+use crate::report::excerpt;
+use crate::store::{Holder, KEEP_FINISHED_UPGRADES, Resource, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -38,21 +41,46 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     if arguments.look {
         return super::wait_for(look_and_show(&home, arguments.environment.as_deref(), printer));
     }
-    let mut shown = None;
+    let mut redraw = Redraw::default();
     loop {
         let environments = environments(&home, arguments.environment.as_deref())?;
         let now: Vec<Value> = environments
             .iter()
             .map(Shown::resource)
             .collect::<anyhow::Result<_>>()?;
-        if shown.as_ref() != Some(&now) {
+        if redraw.is_due(&now, Instant::now()) {
             print(&environments, arguments.environment.as_deref(), &now, printer)?;
-            shown = Some(now);
         }
         if !arguments.watch || printer.is_unread() {
             return Ok(Exit::Done);
         }
         std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// What is watched is shown again for its ages alone once in this time: they are in minutes soon, and a screen that is written
+/// anew all the time cannot be read.
+const AGES_EVERY: Duration = Duration::from_mins(1);
+
+/// What was shown last, but for what grows older by itself, and when.
+#[derive(Default)]
+struct Redraw(Option<(Vec<Value>, Instant)>);
+
+impl Redraw {
+    fn is_due(&mut self, items: &[Value], now: Instant) -> bool {
+        let mut content = items.to_vec();
+        for item in &mut content {
+            // A driver says all the time that it lives, which shows as an age.
+            item["status"]["record"]["at"] = Value::Null;
+        }
+        if let Some((shown, at)) = &self.0
+            && *shown == content
+            && now.duration_since(*at) < AGES_EVERY
+        {
+            return false;
+        }
+        self.0 = Some((content, now));
+        true
     }
 }
 
@@ -139,6 +167,8 @@ struct Shown {
     upgraded: BTreeMap<String, NodeStatus>,
     /// Who drives an unfinished upgrade.
     driver: Option<String>,
+    /// Who has the environment now, and since when.
+    holder: Option<(Holder, Timestamp)>,
     record: Record,
     names: Names,
     /// What each node showed, by its name; without a look nothing.
@@ -173,6 +203,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
             Ok(Shown {
                 upgraded: upgraded_nodes(home, &resource, last.as_ref())?,
                 driver: ground::driver(home, &resource.name)?,
+                holder: HeldLease::holder(home, &resource.name)?,
                 record: Record::of(home, &resource, last.as_ref())?,
                 names: Names::read(home)?,
                 last,
@@ -325,7 +356,7 @@ impl Shown {
                     state: State::Unreachable,
                     build: None,
                     since: None,
-                    differs: Some(format!("it cannot be reached: {why}")),
+                    differs: Some(format!("{}: {why}", Loss::Unreachable)),
                 };
             }
         };
@@ -334,8 +365,15 @@ impl Shown {
             (Some(_), Some(running)) => (State::Running, running.build, Some(running.started_at)),
             (Some(_), None) => (State::NotRunning, None, None),
         };
+        let is_down = self.standing() == Some(Standing::Down);
+        let differs = match (&component.service, &sight.running) {
+            (Some(_), None) if is_down => None,
+            (Some(_), None) => Some(Loss::NotRunning.to_string()),
+            (Some(_), Some(_)) if is_down => Some("it runs, and its environment is down".to_owned()),
+            (None, _) | (Some(_), Some(_)) => self.other_build(component, written, build),
+        };
         SeenNow {
-            differs: self.differs(state, component, written, build),
+            differs,
             state,
             build: build.map(|digest| self.names.of(Some(&digest))),
             since,
@@ -361,7 +399,7 @@ impl Shown {
                         State::Unreachable => "?".to_owned(),
                     },
                     seen.since.map_or_else(|| "-".to_owned(), |since| view::age(now, since)),
-                    seen.differs.unwrap_or_else(|| "-".to_owned()),
+                    seen.differs.map_or_else(|| "-".to_owned(), |differs| excerpt(&differs)),
                 ]);
             }
             row
@@ -397,6 +435,21 @@ impl Shown {
                 ))?;
             }
         }
+        let at_work = self.holder.as_ref().filter(|_| !under_way);
+        if let Some((holder, since)) = at_work {
+            let doing = match self.standing() {
+                Some(Standing::ComingUp) => "brings it up",
+                Some(Standing::Up | Standing::Down) | None => "is at work on it",
+            };
+            printer.line(&format!(
+                "{holder} {doing} now, since {}; what stands below was written before",
+                view::age(Timestamp::now(), *since)
+            ))?;
+        } else if self.standing() == Some(Standing::ComingUp) {
+            printer.sentence(&format!(
+                "bringing it up has not ended, and nobody is at it now; `stagegate up {name}` goes on"
+            ))?;
+        }
         if self.sights.is_some() {
             if self.last.is_some() {
                 printer.line("the nodes now:")?;
@@ -407,7 +460,7 @@ impl Shown {
             self.nodes_for_people(printer)?;
         }
         // What a living driver writes is at most a few seconds old.
-        if under_way && self.driver.is_some() {
+        if at_work.is_some() || under_way && self.driver.is_some() {
             return Ok(());
         }
         let Record { at, by } = &self.record;
@@ -417,38 +470,47 @@ impl Shown {
         ))
     }
 
-    /// What is otherwise than it was written down.
-    fn differs(
-        &self,
-        state: State,
-        component: &Component,
-        written: Option<Digest>,
-        build: Option<Digest>,
-    ) -> Option<String> {
-        match (state, self.standing()) {
-            (State::Unreachable, _) => Some("it cannot be reached".to_owned()),
-            (State::NotRunning, Some(Standing::Down)) => None,
-            (State::NotRunning, _) => Some("its service does not run".to_owned()),
-            (State::Running, Some(Standing::Down)) => Some("it runs, and its environment is down".to_owned()),
-            (State::Running | State::NoService, _) => {
-                // What has no source has no build to compare.
-                component.source.as_ref()?;
-                let name = |digest: &Digest| self.names.of(Some(digest));
-                match (&written, &build) {
-                    (Some(written), Some(build)) if written == build => None,
-                    // What was never upgraded has what `up` installed, by whatever name.
-                    (None, _) => None,
-                    (Some(written), Some(build)) => Some(format!(
-                        "it runs {}, and {} is written down",
-                        name(build),
-                        name(written)
-                    )),
-                    (Some(written), None) => Some(format!(
-                        "it runs no build of ours, and {} is written down",
-                        name(written)
-                    )),
-                }
-            }
+    /// How the build of a node is another than is written down.
+    fn other_build(&self, component: &Component, written: Option<Digest>, build: Option<Digest>) -> Option<String> {
+        // What has no source has no build to compare; what was never upgraded has what `up` installed, by whatever name.
+        component.source.as_ref()?;
+        let written = written?;
+        let name = |digest: &Digest| self.names.of(Some(digest));
+        match build {
+            Some(build) if build == written => None,
+            Some(build) => Some(format!(
+                "it runs {}, and {} is written down",
+                name(&build),
+                name(&written)
+            )),
+            None => Some(format!(
+                "it runs no build of ours, and {} is written down",
+                name(&written)
+            )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_is_shown_again_when_it_changes_and_for_its_ages_once_a_minute() {
+        let begin = Instant::now();
+        let at = |s| begin + Duration::from_secs(s);
+        let item = |phase: &str, heard: u64| {
+            [json!({"status": {"upgrade": {"status": {"phase": phase}}, "record": {"at": heard, "by": "tester"}}})]
+        };
+        let mut redraw = Redraw::default();
+        assert!(redraw.is_due(&item("Rolling", 0), at(0)));
+        assert!(
+            !redraw.is_due(&item("Rolling", 3), at(3)),
+            "its driver lives, and that is all"
+        );
+        assert!(redraw.is_due(&item("Soak", 3), at(4)));
+        assert!(!redraw.is_due(&item("Soak", 60), at(63)));
+        assert!(redraw.is_due(&item("Soak", 60), at(64)));
+        assert!(!redraw.is_due(&item("Soak", 64), at(65)));
     }
 }

@@ -9,8 +9,9 @@ use super::Output;
 use super::printer::Printer;
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
-use crate::model::upgrade::{Blocker, Cause, GateStatus, Loss, NodePhase, NodeStatus, UpgradeStatus, Verdict};
+use crate::model::upgrade::{Blocker, Cause, GateStatus, NodePhase, NodeStatus, UpgradeStatus, Verdict};
 use crate::model::values::Digest;
+use crate::report::excerpt;
 use crate::store::UpgradeRecord;
 
 pub(super) const API_VERSION: &str = "stagegate.dev/v1alpha1";
@@ -100,14 +101,7 @@ pub(super) fn out_of_service(node: &NodeStatus) -> Option<(Timestamp, String)> {
     let trouble = || node.trouble.clone().unwrap_or_else(|| "it was given up".to_owned());
     match (&node.lost, node.phase) {
         (_, NodePhase::OutOfService | NodePhase::Removing) => Some((node.since, trouble())),
-        (Some(lost), _) => {
-            let how = match lost.how {
-                Loss::NotRunning => "its service does not run",
-                Loss::Mute => "its probes fail",
-                Loss::Unreachable => "it cannot be reached",
-            };
-            Some((lost.since, how.to_owned()))
-        }
+        (Some(lost), _) => Some((lost.since, lost.how.to_string())),
         (None, _) => None,
     }
 }
@@ -123,7 +117,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         cause,
         ..
     } = &record.status;
-    printer.line(&format!("{} {phase:?} ({reason}): {message}", record.name))?;
+    printer.line(&format!("{} {phase:?} ({reason}): {}", record.name, excerpt(message)))?;
     let now = Timestamp::now();
     let wide = printer.output() == Output::Wide;
     let rows = nodes
@@ -162,8 +156,9 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         if let Some((since, why)) = out_of_service(node) {
             let (name, age) = (&node.name, age(now, since));
             printer.line(&format!(
-                "{name} is out of service since {since} ({age}): {}",
-                first_line(&why)
+                "{name} is out of service since {} ({age}): {}",
+                moment(since),
+                excerpt(&why)
             ))?;
         }
     }
@@ -173,13 +168,13 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
 /// Why nodes went back, which the message of how that ended does not say, and who held what others waited for.
 pub(super) fn why_it_went_back(printer: &Printer, cause: Option<&Cause>, blockers: &[Blocker]) -> anyhow::Result<()> {
     if let Some(Cause { reason, message, at }) = cause {
-        let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let (at, message) = (moment(*at), excerpt(message));
         printer.line(&format!("went back at {at} ({reason}): {message}"))?;
     }
     let said = |blocker: &str| cause.is_some_and(|cause| cause.message.contains(blocker));
     for blocker in blockers.iter().map(ToString::to_string) {
         if !said(&blocker) {
-            printer.line(&blocker)?;
+            printer.line(&excerpt(&blocker))?;
         }
     }
     Ok(())
@@ -187,7 +182,12 @@ pub(super) fn why_it_went_back(printer: &Printer, cause: Option<&Cause>, blocker
 
 /// What stands in a table: a script's last words may be many lines.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    excerpt(text.lines().next().unwrap_or_default())
+}
+
+/// A time for people: nobody reads what is below a second.
+pub(super) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// `5s`, `3m`, `2h`, `4d`, as Kubernetes' tables have ages.

@@ -7,11 +7,12 @@ use serde_json::json;
 
 use super::ground::GroundError;
 use super::printer::Printer;
-use super::view::{self, API_VERSION, age};
+use super::view::{self, API_VERSION, age, moment};
 use super::{Exit, called, ground};
 use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Verdict, Wish};
+use crate::report::excerpt;
 use crate::store::{Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
@@ -59,6 +60,12 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         nodes,
     } = &unmet;
     let cause = record.status.cause.as_ref();
+    // Programs paste commands as people do.
+    let (value, clears, next) = (
+        called::in_sentence(value),
+        called::in_sentence(clears),
+        called::command(next),
+    );
     let resource = json!({
         "apiVersion": API_VERSION,
         "kind": "Why",
@@ -72,14 +79,20 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             record.name, record.status.phase, record.status.reason
         ))?;
         p.line(&format!("rule:   {rule}"))?;
-        p.sentence(&format!("value:  {value}"))?;
-        p.line(&format!("since:  {since} ({})", age(Timestamp::now(), *since)))?;
-        p.sentence(&format!("clears: {clears}"))?;
-        p.line(&format!("next:   {}", called::command(next)))?;
+        p.line(&format!("value:  {}", excerpt(&value)))?;
+        p.line(&format!(
+            "since:  {} ({})",
+            moment(*since),
+            age(Timestamp::now(), *since)
+        ))?;
+        p.line(&format!("clears: {clears}"))?;
+        p.line(&format!("next:   {next}"))?;
         for OutNode { name, since, why } in nodes {
             p.line(&format!(
-                "out:    {name} since {since} ({}): {why}",
-                age(Timestamp::now(), *since)
+                "out:    {name} since {} ({}): {}",
+                moment(*since),
+                age(Timestamp::now(), *since),
+                excerpt(why)
             ))?;
         }
         view::why_it_went_back(p, cause, &record.status.blockers)

@@ -151,12 +151,14 @@ pub enum Refusal {
         word: &'static str,
     },
     /// There is nothing to begin again.
-    #[error("there is nothing to retry in {environment}: its last upgrade, {upgrade}, succeeded")]
+    #[error(
+        "there is nothing to retry in {environment}: {why}; `stagegate upgrade {environment} --build COMPONENT=VERSION` begins an upgrade"
+    )]
     NothingToRetry {
         /// The environment.
         environment: String,
-        /// Its last upgrade.
-        upgrade: String,
+        /// Why not.
+        why: String,
     },
     /// There is nothing to go back to.
     #[error("there is nothing to undo in {environment}: {why}")]
@@ -376,7 +378,22 @@ impl Asked<'_> {
             Wish::Proceed | Wish::Abort => return Ok(open),
             Wish::Pause | Wish::TimeUp => {}
         }
-        self.home.store().set_wish(&open.name, Wish::Proceed)?;
+        let store = self.home.store();
+        store.set_wish(&open.name, Wish::Proceed)?;
+        // It was asked for in the history's eyes, and never came: that is to be found there, too.
+        let event = Event {
+            at: Timestamp::now(),
+            reason: "PauseDropped".to_owned(),
+            severity: Severity::Step,
+            node: None,
+            message: format!(
+                "{} goes on with it, so the pause that was asked for is dropped",
+                self.user
+            ),
+        };
+        let (subject, sinks) = (subject(&open.spec), sinks(self.fleet));
+        let dispatch = report::dispatcher(store.home(), &subject, &sinks);
+        store.append(self.environment(), Some(&open.name), &[event], &dispatch)?;
         self.again(open)
     }
 

@@ -1,6 +1,7 @@
 //! An upgrade: one build going onto one environment. Its spec says what is wanted, its status how far it is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -366,6 +367,17 @@ pub enum Loss {
     Unreachable,
 }
 
+/// For people, to follow the node's name.
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Loss::NotRunning => "its service does not run",
+            Loss::Mute => "its probes fail",
+            Loss::Unreachable => "it cannot be reached",
+        })
+    }
+}
+
 /// A step that was decided and is durable before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -468,9 +480,9 @@ pub struct Blocker {
 /// Characters of a statement in a sentence for people: enough for its tables and its condition.
 const LONGEST_STATEMENT: usize = 200;
 
-impl std::fmt::Display for Blocker {
+impl fmt::Display for Blocker {
     /// One line for people: who waits, behind whom, since when, for which statement.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { holder, waiting } = self;
         let mut counted: BTreeMap<String, usize> = BTreeMap::new();
         for session in waiting {

@@ -9,6 +9,32 @@ use crate::store::EventRecord;
 /// Slack 40,000), and nobody on shift reads more.
 const LONGEST: usize = 1_800;
 
+/// What a message says is cut in its middle when it is longer than the two together: it begins with our words, and ends with
+/// the last lines of a script or a server, which say why it failed. A script's tail alone may have 4 KB.
+const EXCERPT_BEGIN: usize = 250;
+const EXCERPT_END: usize = 450;
+
+/// A message in one line, as people get it: bounded, and without what could steer a terminal or a log, since messages quote
+/// servers and scripts. Whoever needs all of it finds it in the record.
+#[must_use]
+pub fn excerpt(message: &str) -> String {
+    let words: Vec<&str> = message
+        .split(|c: char| c.is_control())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let line = words.join(" ");
+    let line = line.trim();
+    let length = line.chars().count();
+    if length <= EXCERPT_BEGIN + EXCERPT_END {
+        return line.to_owned();
+    }
+    let begin = line.chars().take(EXCERPT_BEGIN);
+    begin
+        .chain(" … ".chars())
+        .chain(line.chars().skip(length - EXCERPT_END))
+        .collect()
+}
+
 /// The text of an event.
 #[must_use]
 pub fn text(subject: &Subject, record: &EventRecord) -> String {
@@ -19,13 +45,13 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
     } else {
         format!(" by {}", subject.user)
     };
-    let (host, message) = (event.node.as_deref().unwrap_or(environment), &event.message);
+    let (host, message) = (event.node.as_deref().unwrap_or(environment), &excerpt(&event.message));
     let phase = |words: &str| format!("{what} upgrade of {environment} {words}{}", because(message));
     let words = match event.reason.as_str() {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
         "NodeRolledBack" => format!("{what} rollback on: {host}{by}."),
         "GateFailed" | "NodeOutOfService" | "NodeLost" | "NodeUnreachable" | "NodeBack" => message.clone(),
-        "UpdatesKept" | "UpdatesLost" | "PauseAsked" | "AbortAsked" | "TakenOver" => {
+        "UpdatesKept" | "UpdatesLost" | "PauseAsked" | "PauseDropped" | "AbortAsked" | "TakenOver" => {
             format!("{what} upgrade of {environment}: {message}")
         }
         "RollbackIneffective" => format!("the rollback of {what} did not cure it{}", because(message)),
@@ -240,9 +266,18 @@ mod tests {
 
     #[test]
     fn a_flood_from_a_script_becomes_one_bounded_line() {
-        let flood = "\u{1b}[2Jline\n".repeat(1_000);
+        let flood = format!("install ended with 3: {}\u{1b}[2J\nno space left", "x".repeat(4_096));
         let said = said("", "Paused", None, &flood);
-        assert_eq!(said.chars().count(), LONGEST);
-        assert!(said.ends_with('…') && !said.contains(char::is_control));
+        assert!(said.chars().count() < EXCERPT_BEGIN + EXCERPT_END + 100, "{said}");
+        assert!(
+            said.contains("install ended with 3: xxx")
+                && said.contains("x … x")
+                && said.ends_with("x [2J no space left"),
+            "{said}"
+        );
+        assert!(!said.contains(char::is_control));
+        assert_eq!(excerpt("a\r\n\n b\n"), "a  b");
+        let whole = "x".repeat(EXCERPT_BEGIN + EXCERPT_END);
+        assert_eq!(excerpt(&whole), whole);
     }
 }

@@ -84,11 +84,9 @@ impl Draft<'_> {
         if told || !self.passed(since, patience) {
             return;
         }
-        let seen = match (how, self.look(i)) {
-            (Loss::NotRunning, _) => "its service does not run".to_owned(),
-            (Loss::Mute, _) => "its probes fail".to_owned(),
-            (Loss::Unreachable, Look::Unreachable { why }) => format!("it cannot be reached: {why}"),
-            (Loss::Unreachable, Look::NotYet | Look::Seen(_)) => "it cannot be reached".to_owned(),
+        let seen = match self.look(i) {
+            Look::Unreachable { why } => format!("{how}: {why}"),
+            Look::NotYet | Look::Seen(_) => how.to_string(),
         };
         let reason = match how {
             Loss::NotRunning | Loss::Mute => "NodeLost",

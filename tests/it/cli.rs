@@ -837,6 +837,48 @@ fn programs_get_a_resource_from_every_command() {
     assert_eq!(json(&["events"])["kind"], "List");
 }
 
+#[test]
+fn purging_what_is_not_there_says_so_and_changes_nothing() {
+    let workspace = workspace(SOUND);
+    let words = says(workspace.path(), &["down", "one", "--purge"], 0);
+    assert!(
+        words.starts_with("there is nothing of one in ") && words.lines().count() == 1,
+        "{words}"
+    );
+    says(workspace.path(), &["down", "on", "--purge"], 2);
+}
+
+#[test]
+fn a_copy_that_cannot_be_made_says_why_and_what_to_do() {
+    let workspace = workspace(SOUND);
+    let state = workspace.path().join("state");
+    assert!(stagegate(&state, workspace.path(), &["down", "one"]).status.success());
+    write(workspace.path(), "taken", "");
+    for (file, expected) in [
+        (
+            "taken",
+            "there is a file already, and a copy overwrites nothing; name another file",
+        ),
+        (
+            "nowhere/copy",
+            "No such file or directory (os error 2); no copy was made: name a file in a directory that is there",
+        ),
+    ] {
+        let path = workspace.path().join(file).display().to_string();
+        let said = stagegate(&state, workspace.path(), &["backup", &path]);
+        let words = text(&said.stderr);
+        assert_eq!(said.status.code(), Some(2), "{words}");
+        assert!(
+            words.contains(&format!("cannot copy the state to {path}: ")) && words.contains(expected),
+            "{words}"
+        );
+        assert!(
+            !words.contains(".partial") && !words.contains("STAGEGATE_STATE"),
+            "{words}"
+        );
+    }
+}
+
 /// As `head` does. The exit code is the command's, not its reader's.
 #[test]
 fn a_reader_that_goes_is_no_error() {

@@ -22,8 +22,11 @@ fn undo_returns_to_the_build_before_and_refuses_where_there_is_none() {
     assert_eq!(nothing.json()["kind"], "Status", "{nothing:?}");
 
     assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]).code, Some(0));
-    let succeeded = small.run(&["retry", ENVIRONMENT]);
-    assert_eq!(succeeded.code, Some(6), "{succeeded:?}");
+    let succeeded = small.run(&["retry", ENVIRONMENT]).expect_code(6);
+    assert!(
+        succeeded.err.contains("succeeded, and `") && succeeded.err.contains("stagegate undo small` goes back"),
+        "{succeeded:?}"
+    );
     // What changed nothing and what was rolled back is not what undo goes back over.
     assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]).code, Some(0));
     assert_eq!(small.run(&["upgrade", ENVIRONMENT, "--build", "web=bad"]).code, Some(3));
@@ -376,6 +379,17 @@ fn why_sees_that_nobody_drives_and_that_a_quarantine_is_lifted() {
         .filter(|e| e["reason"] == "TakenOver");
     let told: Vec<String> = told.map(|e| e["message"].to_string()).collect();
     assert!(told.len() == 1 && told[0].contains(&from), "{told:?}");
+    // What was asked for and never came is in the history as what was asked for.
+    let dropped = events["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|e| e["reason"] == "PauseDropped");
+    let dropped: Vec<String> = dropped.map(|e| e["message"].to_string()).collect();
+    assert_eq!(
+        dropped,
+        ["\"tester goes on with it, so the pause that was asked for is dropped\""]
+    );
     let reports = std::fs::read_to_string(small.path("state/environments/small/reports.jsonl")).expect("reports");
     assert!(
         reports.contains("web@slow upgrade of small: tester took over from tester@"),
@@ -398,6 +412,18 @@ fn why_sees_that_nobody_drives_and_that_a_quarantine_is_lifted() {
     assert_eq!(released.code, Some(0), "{released:?}");
     assert_eq!(released.json()["kind"], "Build", "{released:?}");
     assert!(why("next").contains("stagegate upgrade"), "{}", why("next"));
+    // As they can be pasted, for programs too.
+    assert!(
+        why("next").starts_with(&format!("\"{} ", env!("CARGO_BIN_EXE_stagegate"))),
+        "{}",
+        why("next")
+    );
+    let words = small.run(&["why", ENVIRONMENT]).expect_code(0).out;
+    let since = words
+        .lines()
+        .find(|line| line.starts_with("since:"))
+        .unwrap_or_else(|| panic!("{words}"));
+    assert!(!since.contains('.') && since.contains("Z ("), "{since}");
     let again = small.run(&["build", "release", "web-bad", "--env", ENVIRONMENT, "--reason", "seen"]);
     assert_eq!(again.code, Some(2), "{again:?}");
 }
@@ -450,9 +476,21 @@ fn up_that_is_interrupted_ends_its_step_and_is_gone_on_with() {
     let mut up = small.start(&["up", ENVIRONMENT]);
     up.until("n2: installing");
     up.signal(rustix::process::Signal::INT);
+    // Who looks meanwhile is told what goes on, and by whom.
+    let meanwhile = small.run(&["status", ENVIRONMENT]).expect_code(0);
+    assert!(
+        meanwhile.out.contains("tester@") && meanwhile.out.contains(" brings it up now"),
+        "{meanwhile:?}"
+    );
+    assert!(!meanwhile.out.contains("nobody has looked"), "{meanwhile:?}");
     small.let_go();
     let said = up.end();
     assert_eq!(said.code, Some(130), "{said:?}");
+    let left = small.run(&["status", ENVIRONMENT]).expect_code(0);
+    assert!(
+        left.out.contains("nobody is at it now") && left.out.contains("stagegate up small`"),
+        "{left:?}"
+    );
     small.run(&["up", ENVIRONMENT]).expect_code(0);
 }
 
@@ -484,6 +522,45 @@ fn events_are_one_list_for_programs() {
     assert_eq!(list["items"].as_array().map(Vec::len), Some(2), "{list}");
     for key in ["apiVersion", "kind", "metadata", "reason"] {
         assert!(!list["items"][0][key].is_null(), "no {key}: {list}");
+    }
+}
+
+/// What scripts say is shown to people in one line, and whole to programs.
+#[test]
+fn a_script_that_floods_breaks_no_line() {
+    let small = Trivial::up();
+    small.write(
+        "workspace/templates/install.sh",
+        "i=0\nwhile [ $i -lt 60 ]; do echo \"line $i of many words that nobody reads in a chat\"; i=$((i+1)); done\necho the end; exit 3\n",
+    );
+    small.run(&["upgrade", ENVIRONMENT, "--build", "web=2"]);
+    let events = small.run(&["events", ENVIRONMENT]).expect_code(0).out;
+    let list = small.run(&["events", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let items = list["items"].as_array().expect("a list");
+    assert_eq!(events.lines().count(), items.len(), "{events}");
+    let is_long = |item: &&serde_json::Value| {
+        item["message"]
+            .as_str()
+            .is_some_and(|m| m.len() > 1_500 && m.contains('\n'))
+    };
+    assert!(items.iter().any(|item| is_long(&item)), "{list:#}");
+    let cut = events
+        .lines()
+        .find(|line| line.contains(" … "))
+        .unwrap_or_else(|| panic!("{events}"));
+    assert!(
+        cut.contains("install ended with 3: ") && cut.trim_end().ends_with("the end"),
+        "{cut}"
+    );
+    let status = small.run(&["status", ENVIRONMENT]).expect_code(0).out;
+    assert!(status.lines().all(|line| line.chars().count() < 1_000), "{status}");
+    let reports = std::fs::read_to_string(small.path("state/environments/small/reports.jsonl")).expect("reports");
+    for report in reports.lines() {
+        let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
+        assert!(
+            report["text"].as_str().expect("a text").chars().count() < 1_000,
+            "{report}"
+        );
     }
 }
 
