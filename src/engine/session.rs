@@ -26,7 +26,7 @@ use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
 use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
-    fresh_upgrade_name,
+    fresh_upgrade_name, no_dispatch,
 };
 use crate::workspace::Workspace;
 
@@ -376,7 +376,9 @@ impl Asked<'_> {
             Wish::Proceed | Wish::Abort => return Ok(open),
             Wish::Pause | Wish::TimeUp => {}
         }
-        self.home.store().set_wish(&open.name, Wish::Proceed)?;
+        self.home
+            .store()
+            .set_wish(&open.name, Wish::Proceed, &[], &no_dispatch)?;
         self.again(open)
     }
 

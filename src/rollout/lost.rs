@@ -64,7 +64,7 @@ impl Draft<'_> {
             Look::Unreachable { .. } => Some(Loss::Unreachable),
             Look::Seen(seen) if seen.running.is_none() => Some(Loss::NotRunning),
             Look::Seen(_) if self.signals(i).serving == Serving::No => Some(Loss::Mute),
-            Look::NotYet | Look::Seen(_) => None,
+            Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => None,
         }
     }
 
@@ -88,7 +88,9 @@ impl Draft<'_> {
             (Loss::NotRunning, _) => "its service does not run".to_owned(),
             (Loss::Mute, _) => "its probes fail".to_owned(),
             (Loss::Unreachable, Look::Unreachable { why }) => format!("it cannot be reached: {why}"),
-            (Loss::Unreachable, Look::NotYet | Look::Seen(_)) => "it cannot be reached".to_owned(),
+            (Loss::Unreachable, Look::NotYet | Look::Foreign { .. } | Look::Seen(_)) => {
+                "it cannot be reached".to_owned()
+            }
         };
         let reason = match how {
             Loss::NotRunning | Loss::Mute => "NodeLost",
