@@ -87,7 +87,6 @@ fn subject<'a>(home: &Home, fleet: &'a Fleet, record: &UpgradeRecord) -> anyhow:
 
 /// Writes an operator's wish down, and who it is: the driver that hears it may be somebody else's.
 pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> Result<(), StoreError> {
-    home.store().set_wish(&open.name, wish)?;
     let environment = &open.spec.environment;
     // Files that are wrong by now keep nobody from being heard; only the reports do not go out.
     let sinks = ground::operable(environment, ground::look).map_or_else(|_| Vec::new(), |(_, fleet)| sinks(&fleet));
@@ -107,8 +106,7 @@ pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> 
         message: why.to_owned(),
     };
     let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
-    home.store()
-        .append(environment, Some(&open.name), &[event], &dispatch)?;
+    home.store().set_wish(&open.name, wish, &[event], &dispatch)?;
     Ok(())
 }
 

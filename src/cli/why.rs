@@ -13,6 +13,7 @@ use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Verdict, Wish};
 use crate::report::excerpt;
+use crate::rollout::FOREIGN_HOME;
 use crate::store::{Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
@@ -167,6 +168,11 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
                 format!("stagegate up {environment} && stagegate resume {environment}"),
             )
         }
+        Phase::Paused if session::is_settled(record) && status.reason == FOREIGN_HOME => simple(
+            "nodes serve another home",
+            "this home adopting them, if that one is no more, then `resume`; or `abort`",
+            format!("stagegate adopt {environment} && stagegate resume {environment}"),
+        ),
         Phase::Paused | Phase::Inconclusive if session::is_settled(record) => simple(
             &format!("the upgrade is held: {}", status.reason),
             "the cause mended, then `resume`; or `abort`",

@@ -19,7 +19,6 @@ use crate::model::environment::{BuildCommits, BuildSource, Component, PackageInd
 use crate::model::values::Digest;
 use crate::process::{self, Bounds, Said};
 use crate::settings;
-use crate::store::Store as _;
 
 /// Resolving asks an index for some dozens of packages; ten minutes is a mirror that is down.
 const RESOLVE_LIMIT: Duration = Duration::from_mins(10);
@@ -477,7 +476,7 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
     }
     // What is left of the preparation is scratch, unless another environment's driver is at it, too.
     let node = preparation_node(order, &place);
-    if let Err(why) = LocalHost::new().destroy(&node, &preparation_token(home)).await {
+    if let Err(why) = LocalHost::new().destroy(&node, &preparation_token()).await {
         tracing::debug!(%why, "{} stays", place.display());
     }
     Ok(ready)
@@ -518,6 +517,8 @@ impl Attempt {
 
 fn preparation_node(order: &Order, place: &Path) -> NodeAddress {
     NodeAddress {
+        // It is of none: all that need the build find it here.
+        environment: String::new(),
         node: order.build.name.clone(),
         directory: place.to_string_lossy().into_owned(),
         pid_file: None,
@@ -525,9 +526,10 @@ fn preparation_node(order: &Order, place: &Path) -> NodeAddress {
 }
 
 /// No lease is over a preparation: whoever needs the build makes it, and the place's lock lets them in one by one.
-fn preparation_token(home: &Home) -> FencingToken {
+/// It serves whichever home finds it, so that one in a copied state goes on.
+fn preparation_token() -> FencingToken {
     FencingToken {
-        home: home.store().home().to_owned(),
+        home: "preparations".to_owned(),
         counter: 1,
     }
 }
@@ -600,7 +602,7 @@ async fn run_script(
     // How the package index is reached is this machine's matter: pip reads it from these.
     script.environment.extend(settings::package_tools());
     let host = LocalHost::new();
-    let (node, token) = (preparation_node(order, place), preparation_token(home));
+    let (node, token) = (preparation_node(order, place), preparation_token());
     let step = Step {
         id: format!("prepare.{attempt}"),
         action: Lifecycle::Prepare.word().to_owned(),

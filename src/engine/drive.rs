@@ -118,10 +118,13 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             world.renew().await?;
             renew_at = tokio::time::Instant::now() + limits.renew_every;
         }
-        if let Some(refused) = refused {
-            return Err(DriveError::Node(refused));
-        }
         let Loaded { status, wish, version } = &loaded;
+        match refused {
+            // Before anything is changed it is a finding like any other.
+            Some(HostError::ForeignHome { .. }) if matches!(status.phase, Phase::Pending | Phase::Preflight) => {}
+            Some(refused) => return Err(DriveError::Node(refused)),
+            None => {}
+        }
         world.watch(status, &nodes.sights);
         let decision = decide(plan, status, &nodes.observed(world, watching_since, *wish, status))?;
         let material = is_material(status, &decision);
@@ -221,7 +224,7 @@ struct Nodes<'a, W: World> {
     plan: &'a Plan,
     limits: &'a Limits,
     sights: Vec<Option<NodeSight>>,
-    troubles: Vec<Option<String>>,
+    troubles: Vec<Option<HostError>>,
     looked_at: Vec<Option<tokio::time::Instant>>,
     /// A node that could not do what it was asked is not asked again before.
     ask_again_at: Vec<Option<tokio::time::Instant>>,
@@ -339,10 +342,10 @@ impl<'a, W: World> Nodes<'a, W> {
             }
             Err(e) => {
                 self.ask_again_at[node] = Some(tokio::time::Instant::now() + self.limits.look_every);
-                self.troubles[node] = Some(e.to_string());
                 if let HostError::Fenced { .. } | HostError::ForeignHome { .. } = e {
-                    self.refusal = Some(e);
+                    self.refusal = Some(e.clone());
                 }
+                self.troubles[node] = Some(e);
             }
         }
         true
@@ -352,7 +355,8 @@ impl<'a, W: World> Nodes<'a, W> {
         let nodes = (0..self.plan.nodes.len())
             .map(|i| NodeView {
                 look: match (&self.troubles[i], &self.sights[i]) {
-                    (Some(why), _) => Look::Unreachable { why: why.clone() },
+                    (Some(why @ HostError::ForeignHome { .. }), _) => Look::Foreign { why: why.to_string() },
+                    (Some(why), _) => Look::Unreachable { why: why.to_string() },
                     (None, None) => Look::NotYet,
                     (None, Some(sight)) => Look::Seen(seen(i, sight, status)),
                 },

@@ -99,6 +99,7 @@ impl Fleet {
                 .iter()
                 .map(|site| Place {
                     address: NodeAddress {
+                        environment: environment.name.clone(),
                         node: site.name.clone(),
                         directory: match &site.host {
                             Some(ssh) => ssh.directory.clone(),

@@ -26,7 +26,7 @@ use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
 use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
-    fresh_upgrade_name,
+    fresh_upgrade_name, no_dispatch,
 };
 use crate::workspace::Workspace;
 
@@ -379,7 +379,6 @@ impl Asked<'_> {
             Wish::Pause | Wish::TimeUp => {}
         }
         let store = self.home.store();
-        store.set_wish(&open.name, Wish::Proceed)?;
         // It was asked for in the history's eyes, and never came: that is to be found there, too.
         let event = Event {
             at: Timestamp::now(),
@@ -393,7 +392,7 @@ impl Asked<'_> {
         };
         let (subject, sinks) = (subject(&open.spec), sinks(self.fleet));
         let dispatch = report::dispatcher(store.home(), &subject, &sinks);
-        store.append(self.environment(), Some(&open.name), &[event], &dispatch)?;
+        store.set_wish(&open.name, Wish::Proceed, &[event], &dispatch)?;
         self.again(open)
     }
 

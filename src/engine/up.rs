@@ -204,7 +204,8 @@ impl Bringing<'_> {
     pub async fn down(&self, component: &Component) -> Result<(), UpError> {
         all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
-            if sight.running.is_some() && component.actions.stop.is_some() {
+            let lives = sight.running.is_some() || !sight.remains.is_empty();
+            if lives && component.actions.stop.is_some() {
                 (self.on_step)(&format!("{}: stopping", place.site.name));
                 self.script(component, place, None, Lifecycle::Stop).await?;
             }

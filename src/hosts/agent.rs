@@ -349,6 +349,7 @@ struct Ask<'a, S> {
 #[derive(Clone)]
 struct Who {
     host: String,
+    environment: String,
     node: String,
     tried: String,
     ours: Option<FencingToken>,
@@ -390,6 +391,7 @@ impl<'a, S: Shell> Ask<'a, S> {
             call: call.to_owned(),
             who: Who {
                 host: shell.host().to_owned(),
+                environment: node.environment.clone(),
                 node: node.node.clone(),
                 tried: tried.to_owned(),
                 ours: None,
@@ -479,12 +481,14 @@ impl<'a, S: Shell> Ask<'a, S> {
             Some(["fenced", home, counter]) => {
                 let ours = who.ours.as_ref();
                 Err(HostError::Fenced {
+                    environment: who.environment,
                     node: who.node,
                     seen: format!("{home}/{counter}"),
                     ours: ours.map_or_else(String::new, |t| format!("{}/{}", t.home, t.counter)),
                 })
             }
             Some(["foreign", home, _]) => Err(HostError::ForeignHome {
+                environment: who.environment,
                 node: who.node,
                 seen: (*home).to_owned(),
             }),
@@ -557,6 +561,9 @@ fn read_sight(lines: &str, who: &Who) -> Result<NodeSight, HostError> {
                     pid: who.number(pid)?,
                     started_at: Timestamp::from_second(who.number(since)?).map_err(|_| who.not_understood(line))?,
                 });
+            }
+            ["remains", ref pids @ ..] => {
+                sight.remains = pids.iter().map(|pid| who.number(pid)).collect::<Result<_, _>>()?;
             }
             ["step", id, "running"] => {
                 sight.steps.insert(id.to_owned(), StepState::Running);
@@ -789,6 +796,7 @@ mod tests {
     fn who() -> Who {
         Who {
             host: "h".into(),
+            environment: "e".into(),
             node: "n".into(),
             tried: "look at the node".into(),
             ours: None,

@@ -51,6 +51,9 @@ pub struct NodeSight {
     pub releases: Vec<Digest>,
     /// The service process, if it lives.
     pub running: Option<RunningService>,
+    /// Living processes of the service that a step of ours started last, its main process being gone. They may hold its port
+    /// and answer. Told by their environment, which they can change.
+    pub remains: Vec<u32>,
     /// The steps that were asked about, those that the node knows.
     pub steps: BTreeMap<String, StepState>,
     /// Free space where the node directory lies, in bytes; `None` when this is the answer to a step.
@@ -192,6 +195,8 @@ pub struct Step {
 /// What a node needs to be found and understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeAddress {
+    /// The environment that it belongs to, as messages name it.
+    pub environment: String,
     /// The node's name in its environment.
     pub node: String,
     /// Its directory on its host. Absolute, or for SSH relative to the login directory.
@@ -213,9 +218,11 @@ pub enum HostError {
     },
     /// The node has seen a newer token: another driver has taken over.
     #[error(
-        "node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over. Where this state was restored from a backup, `stagegate adopt ENVIRONMENT` catches up"
+        "node {node} refused us: it has seen token {seen}, ours is {ours}; another driver has taken over. Where this state was restored from a backup, `stagegate adopt {environment}` catches up"
     )]
     Fenced {
+        /// Its environment.
+        environment: String,
         /// The node.
         node: String,
         /// The token it remembers.
@@ -224,8 +231,10 @@ pub enum HostError {
         ours: String,
     },
     /// The node belongs to another home.
-    #[error("node {node} serves another home ({seen}); `stagegate adopt ENVIRONMENT` takes its nodes over")]
+    #[error("node {node} serves another home ({seen}); `stagegate adopt {environment}` takes its nodes over")]
     ForeignHome {
+        /// Its environment.
+        environment: String,
         /// The node.
         node: String,
         /// The home it serves.

@@ -67,7 +67,7 @@ impl Draft<'_> {
         match self.look(i) {
             Look::Seen(s) => self.signals(i).serving == Serving::No || s.running != release,
             // A host that is gone says nothing of the build; its gates tell whether its calls fail.
-            Look::NotYet | Look::Unreachable { .. } => false,
+            Look::NotYet | Look::Unreachable { .. } | Look::Foreign { .. } => false,
         }
     }
 

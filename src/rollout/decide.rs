@@ -235,7 +235,7 @@ impl<'a> Draft<'a> {
     pub(super) fn seen(&self, i: usize) -> Option<&'a Seen> {
         match self.look(i) {
             Look::Seen(s) => Some(s),
-            Look::NotYet | Look::Unreachable { .. } => None,
+            Look::NotYet | Look::Unreachable { .. } | Look::Foreign { .. } => None,
         }
     }
 

@@ -6,9 +6,13 @@ use super::plan::{Look, Prepared, Seen, Serving};
 use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Severity, StepAction, Verdict};
 use crate::model::values::Duration;
 
+/// The reason of an upgrade that is held because nodes have to be adopted first.
+pub const FOREIGN_HOME: &str = "ForeignHome";
+
 impl Draft<'_> {
     pub(super) fn preflight(&mut self) -> Result<(), RolloutError> {
         let mut problems = Vec::new();
+        let mut foreign = Vec::new();
         let mut waiting = false;
         for i in 0..self.plan.nodes.len() {
             match self.look(i) {
@@ -19,6 +23,7 @@ impl Draft<'_> {
                     }
                     waiting = true;
                 }
+                Look::Foreign { why } => foreign.push(why.clone()),
                 Look::Seen(s) => {
                     let least = self.plan.policy.min_free_bytes;
                     if let Some(free) = s.free_bytes.filter(|free| *free < least) {
@@ -47,6 +52,10 @@ impl Draft<'_> {
                 "{}@{} could not be prepared: {why}",
                 self.plan.component, self.plan.version
             )),
+        }
+        // Nothing else is to be known of it, and nothing else helps: no other problem is named beside it.
+        if !foreign.is_empty() {
+            return self.hold(Phase::Paused, FOREIGN_HOME, foreign.join("; "));
         }
         if !problems.is_empty() {
             return self.hold(Phase::Paused, "PreflightFailed", problems.join("; "));

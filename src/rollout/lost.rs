@@ -64,7 +64,7 @@ impl Draft<'_> {
             Look::Unreachable { .. } => Some(Loss::Unreachable),
             Look::Seen(seen) if seen.running.is_none() => Some(Loss::NotRunning),
             Look::Seen(_) if self.signals(i).serving == Serving::No => Some(Loss::Mute),
-            Look::NotYet | Look::Seen(_) => None,
+            Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => None,
         }
     }
 
@@ -86,7 +86,7 @@ impl Draft<'_> {
         }
         let seen = match self.look(i) {
             Look::Unreachable { why } => format!("{how}: {why}"),
-            Look::NotYet | Look::Seen(_) => how.to_string(),
+            Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => how.to_string(),
         };
         let reason = match how {
             Loss::NotRunning | Loss::Mute => "NodeLost",

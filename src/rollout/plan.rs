@@ -143,6 +143,11 @@ pub enum Look {
         /// What the connection said.
         why: String,
     },
+    /// It serves another home, and does nothing for this one. A drive begins with that or ends at it.
+    Foreign {
+        /// The node's words, with the way on.
+        why: String,
+    },
     /// Looked at.
     Seen(Seen),
 }

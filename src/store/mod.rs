@@ -358,8 +358,15 @@ pub trait Store: Send + Sync {
     /// The unfinished upgrades, of one environment (at most one) or of all.
     fn unfinished(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError>;
     /// Says what the operator wants. Needs no lease and does not touch `resource_version`: a running driver in another
-    /// process sees it at its next reading, and never loses a commit to it. Returns the `wish_version`.
-    fn set_wish(&self, upgrade: &str, wish: Wish) -> Result<u64, StoreError>;
+    /// process sees it at its next reading, and never loses a commit to it. The events that tell of it, and their reports, are
+    /// written with it or not at all. Returns the `wish_version`.
+    fn set_wish(
+        &self,
+        upgrade: &str,
+        wish: Wish,
+        events: &[Event],
+        dispatch: &Dispatcher<'_>,
+    ) -> Result<u64, StoreError>;
     /// Writes a step of an upgrade: all of it, or nothing. Refused when the token does not hold the lease
     /// ([`StoreError::Fenced`]), the upgrade has changed ([`StoreError::Conflict`]), or it has finished and the step would
     /// change its phase, a build or the wish ([`StoreError::Finished`]).

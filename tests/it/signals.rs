@@ -716,6 +716,7 @@ async fn a_row_is_held_again_and_again_over_a_restart_and_let_go_in_the_end() {
 #[tokio::test]
 async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
     let node = NodeAddress {
+        environment: "e".to_owned(),
         node: "node1".to_owned(),
         directory: env!("CARGO_MANIFEST_DIR").to_owned(),
         pid_file: None,

@@ -438,7 +438,7 @@ fn an_environment_has_one_unfinished_upgrade() {
         "nothing happens after the end"
     );
     assert!(matches!(
-        store.set_wish("up", Wish::Abort),
+        store.set_wish("up", Wish::Abort, &[], &no_dispatch),
         Err(StoreError::Finished { .. })
     ));
     create("up2", "staging").expect("the next");
@@ -510,7 +510,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
         .create_upgrade("up", &spec("staging"), &status(Phase::Pending, ""), NOW)
         .expect("created");
     let token = take(&store, "staging", 1);
-    assert_eq!(store.set_wish("up", Wish::Pause).expect("wished"), 2);
+    assert_eq!(store.set_wish("up", Wish::Pause, &[], &no_dispatch).expect("wished"), 2);
     let read = || store.upgrade("up").expect("read").expect("there");
     assert_eq!(read().spec.wish, Wish::Pause);
     let rolling = status(Phase::Rolling, "");
@@ -520,7 +520,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     assert_eq!(read().spec.wish, Wish::Pause, "a commit does not undo it");
 
     // The engine wants to say Proceed, having seen the first wish only: the newer wish stands.
-    store.set_wish("up", Wish::Abort).expect("wished");
+    store.set_wish("up", Wish::Abort, &[], &no_dispatch).expect("wished");
     let mut commit = step(&token, next.resource_version, &rolling, &[]);
     commit.wish = Some(WishChange {
         seen: 2,
@@ -539,7 +539,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     assert_eq!(glance.resource_version, read().resource_version);
     assert_eq!(store.glance("none").expect("read"), None);
     assert!(matches!(
-        store.set_wish("none", Wish::Pause),
+        store.set_wish("none", Wish::Pause, &[], &no_dispatch),
         Err(StoreError::NotFound { .. })
     ));
 }

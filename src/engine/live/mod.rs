@@ -313,6 +313,13 @@ impl World for LiveWorld<'_> {
         let place = self.place(node);
         let steps: Vec<String> = step.map(|s| s.id.clone()).into_iter().collect();
         let mut sight = place.host.observe(&place.address, &steps).await?;
+        if let Some(fence) = sight.fence.take_if(|fence| fence.home != self.token.home) {
+            return Err(HostError::ForeignHome {
+                environment: self.spec.environment.clone(),
+                node: place.site.name.clone(),
+                seen: fence.home,
+            });
+        }
         // A step of a driver before this one: what its scripts printed of their secrets is to be hidden all the same.
         if let Some(intent) = step
             && let Some(StepState::Ended(end)) = sight.steps.get_mut(&intent.id)

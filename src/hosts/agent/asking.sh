@@ -14,6 +14,7 @@ open_node() {
 	[ -d "$dir" ] || mkdir -p -- "$dir" 2>/dev/null || fail 'make the node directory' "mkdir $dir failed"
 	cd -P -- "$dir" 2>/dev/null || fail 'enter the node directory' "cannot enter $dir"
 	node=$PWD
+	[ -s tie ] || { stat -c '%i %W' . >tie; } 2>/dev/null || fail_write 'the identity of the directory'
 	{ printf '' >>.lock; } 2>/dev/null || fail_write 'the lock file'
 	exec 9>>.lock
 	# Held only while a step is put on record, so a wait of seconds means a node in trouble.
@@ -112,7 +113,24 @@ put() { printf '%b' "$2" >"steps/$step/$1"; }
 call_adopt() {
 	open_node
 	check_fence
+	disown_copied
 	printf 'end\n'
+}
+
+# A directory that was copied names the processes of its original, and this machine may well have them: what it says of them is
+# forgotten, so that nothing here acts on the original's service and steps. `mv` keeps the inode, and a directory restored in
+# its place has no living processes to confuse.
+disown_copied() {
+	here=$(stat -c '%i %W' .) || fail 'look at the node directory' 'stat failed'
+	tied=''
+	read -r tied <tie
+	[ "$here" != "$tied" ] || return 0
+	[ -z "$pid_file" ] || rm -f -- "$pid_file"
+	# A step that ended keeps how; one whose processes are another's is no step of this directory.
+	for at in steps/*; do
+		[ ! -d "$at" ] || [ -e "$at/rc" ] || rm -rf -- "$at"
+	done
+	{ rm -f running .busy && printf '%s\n' "$here" >tie.new && mv -f tie.new tie; } || fail_write 'the identity of the directory'
 }
 
 # Is the build there? First half of a delivery over SSH, which sends it only when it is not.
@@ -189,6 +207,7 @@ call_destroy() {
 		open_node
 		check_fence
 		! look_service || fail 'delete the node directory' "its service still runs (pid $service_pid); stop it first"
+		! look_remains || fail 'delete the node directory' "processes of its service still run (pids$remains); stop it first"
 		# A step that has ended holds its lock a moment longer than its end is on record.
 		busy='' moment=0
 		{ read -r busy <.busy; } 2>/dev/null

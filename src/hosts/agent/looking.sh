@@ -66,10 +66,36 @@ look_uptime() {
 	uptime=${uptime%.*}${uptime#*.}
 }
 
+# look_marked MARK…: sets $marked to the processes that carry the mark of one of these steps in their environment.
+look_marked() {
+	for each in "$@"; do
+		shift
+		[ -z "$each" ] || set -- "$@" -e "STAGEGATE_STEP=$each"
+	done
+	marked=''
+	files=$(grep -lszFx "$@" /proc/[0-9]*/environ)
+	for each in $files; do
+		each=${each#/proc/}
+		marked="$marked ${each%/environ}"
+	done
+}
+
+# What the last service that we started has left, its main process being gone: sets $remains to their pids and $service_mark.
+look_remains() {
+	remains='' service_mark=''
+	[ -s running ] || return 1
+	read -r _ ran_pid ran_ticks ran_boot _ service_mark <running
+	read -r boot </proc/sys/kernel/random/boot_id
+	[ "$ran_boot" = "$boot" ] && [ -n "$service_mark" ] || return 1
+	look_marked "$service_mark"
+	remains=$marked
+	[ -n "$remains" ]
+}
+
 # Looks for the service. Sets $service_pid (empty when there is none), $service_ticks, $service_group, $service_release
-# (`-` when no step of ours started it) and $service_since (seconds since the epoch).
+# (`-` when no step of ours started it), $service_since (seconds since the epoch) and $service_mark (empty likewise).
 look_service() {
-	service_pid='' service_release='-' service_since=0
+	service_pid='' service_release='-' service_since=0 service_mark=''
 	[ -n "$pid_file" ] && [ -s "$pid_file" ] || return 1
 	found=''
 	{ read -r found _ <"$pid_file"; } 2>/dev/null
@@ -77,10 +103,10 @@ look_service() {
 	look_process "$found" || return 1
 	service_ticks=$started service_group=$group
 	if [ -s running ]; then
-		read -r ran ran_pid ran_ticks ran_boot ran_since <running
+		read -r ran ran_pid ran_ticks ran_boot ran_since ran_mark <running
 		read -r boot </proc/sys/kernel/random/boot_id
 		if [ "$ran_pid $ran_ticks $ran_boot" = "$found $service_ticks $boot" ]; then
-			service_pid=$found service_release=$ran service_since=$ran_since
+			service_pid=$found service_release=$ran service_since=$ran_since service_mark=$ran_mark
 			return 0
 		fi
 	fi
@@ -172,7 +198,11 @@ sight() {
 	if [ -s fence ]; then
 		read -r seen_home seen <fence && printf 'fence %s %s\n' "$seen_home" "$seen"
 	fi
-	! look_service || printf 'running %s %s %s\n' "$service_release" "$service_pid" "$service_since"
+	if look_service; then
+		printf 'running %s %s %s\n' "$service_release" "$service_pid" "$service_since"
+	elif look_remains; then
+		printf 'remains%s\n' "$remains"
+	fi
 	for id in $asked; do
 		look_step "$id"
 		case $state in

@@ -76,7 +76,7 @@ is_done() {
 	install) [ -e "releases/$release/.complete" ] ;;
 	activate) look_current && [ "$current" = "$release" ] ;;
 	start) look_service ;;
-	stop) [ -n "$pid_file" ] && ! look_service ;;
+	stop) [ -n "$pid_file" ] && ! look_service && ! look_remains ;;
 	*) false ;;
 	esac
 }
@@ -195,8 +195,11 @@ run_script() {
 		read -r run_group _ <"$at/group"
 		kill -s KILL -- "-$run_group" 2>/dev/null
 		exec 6>&-
-		sweep "$mark"
-		survive=$?
+		# A service ends gracefully, so what carries a mark is swept when its time is up: see stop_service.
+		if [ "$role" != stop ] || [ -z "$pid_file" ]; then
+			sweep "$mark"
+			survive=$?
+		fi
 	fi
 	printf '' >"$at/group"
 	for secret in "$at/secrets/$role"/* "$at/secrets/$role"/.[!.]* "$at/secrets/$role.environment"; do
@@ -241,6 +244,8 @@ start_service() {
 		note 'nothing is activated: current points to no release'
 		return 1
 	}
+	# A restart has ended them with the service.
+	[ "$work" = restart ] || end_remains || return
 	await_burial
 	run_script start || return
 	why=''
@@ -262,8 +267,28 @@ start_service() {
 
 record_service() {
 	look_uptime
-	printf '%s %s %s %s %s\n' "${current:--}" "$service_pid" "$service_ticks" "$boot" \
-		$((stamp_s + (uptime - stamp_uptime) / 100)) >running.new && mv -f running.new running
+	printf '%s %s %s %s %s %s\n' "${current:--}" "$service_pid" "$service_ticks" "$boot" \
+		$((stamp_s + (uptime - stamp_uptime) / 100)) "$mark" >running.new && mv -f running.new running
+}
+
+# Ends what a service left whose main process is gone: there is nobody left to ask for a graceful end, and its processes hold
+# the port that the next one needs.
+end_remains() {
+	look_remains || return 0
+	# shellcheck disable=SC2086 # a list of words
+	note "the service is gone, but processes of it live on; ending them:" $remains
+	# shellcheck disable=SC2086 # a list of pids
+	kill -s TERM $remains 2>/dev/null
+	look_uptime
+	give_up=$((uptime + grace * 100)) tries=0
+	while look_remains; do
+		look_uptime
+		[ "$uptime" -lt "$give_up" ] || break
+		nap
+	done
+	sweep "$service_mark" && return
+	note_survivors
+	return 1
 }
 
 # Waits until a dead process that the pid file still names is out of the process table. Until its parent has taken note of its
@@ -286,7 +311,8 @@ stop_service() {
 	fi
 	look_service || {
 		note 'there is no service to stop'
-		return 0
+		end_remains
+		return
 	}
 	main="$service_pid $service_ticks" main_group=$service_group members=''
 	processes_below "$service_pid"
@@ -306,7 +332,11 @@ stop_service() {
 		[ "$uptime" -lt "$give_up" ] || break
 		nap
 	done
-	living_members || return 0
+	living_members || {
+		sweep "$mark" "$service_mark" && return
+		note_survivors
+		return 1
+	}
 	note "still alive after the stop script (exit $stopped) and its deadline of $deadline_stop s; killed:$living"
 	# shellcheck disable=SC2086 # a list of pids
 	kill -s KILL $living 2>/dev/null
@@ -321,6 +351,10 @@ stop_service() {
 		}
 		nap
 	done
+	sweep "$mark" "$service_mark" || {
+		note_survivors
+		return 1
+	}
 }
 
 # Sets $living to those of $members that are alive; false when none is.
@@ -350,20 +384,19 @@ reap() {
 	rm -rf -- "$1/secrets" "$1/agent" "$1/reserve" "$1"/out.*
 }
 
-# sweep MARK: kills every process that carries this step's mark in its environment, wherever it has forked to, and waits
-# until none is left: one that forks while we look leaves a child, and a killed one ends when it is next scheduled. False
-# when some live on, named by $strays.
+# sweep MARK…: kills every process that carries the mark of one of these steps, wherever it has forked to, and waits until
+# none is left: one that forks while we look leaves a child, and a killed one ends when it is next scheduled. False when some
+# live on, named by $strays.
 sweep() {
 	tries=0
 	while :; do
-		strays=$(grep -lszFx -- "STAGEGATE_STEP=$1" /proc/[0-9]*/environ)
+		look_marked "$@"
+		strays=$marked
 		[ -n "$strays" ] || return 0
 		# Seconds; a process that outlives KILL so long is stuck in the kernel (a dead disk, a dead NFS server).
 		[ $tries -lt 60 ] || return 1
-		for stray in $strays; do
-			stray=${stray#/proc/}
-			kill -s KILL "${stray%/environ}" 2>/dev/null
-		done
+		# shellcheck disable=SC2086 # a list of pids
+		kill -s KILL $strays 2>/dev/null
 		nap
 	done
 }

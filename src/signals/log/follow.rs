@@ -296,6 +296,7 @@ mod tests {
     /// A log in this directory.
     fn log_in(dir: &Path, name: &str) -> HostLog {
         let node = NodeAddress {
+            environment: "e".to_owned(),
             node: "n".to_owned(),
             directory: dir.to_string_lossy().into_owned(),
             pid_file: None,

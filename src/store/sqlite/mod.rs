@@ -451,8 +451,16 @@ impl Store for SqliteStore {
         })
     }
 
-    fn set_wish(&self, upgrade: &str, wish: Wish) -> Result<u64, StoreError> {
-        self.write("write an operator's wish", |tx| upgrades::set_wish(tx, upgrade, wish))
+    fn set_wish(
+        &self,
+        upgrade: &str,
+        wish: Wish,
+        events: &[Event],
+        dispatch: &Dispatcher<'_>,
+    ) -> Result<u64, StoreError> {
+        self.write("write an operator's wish", |tx| {
+            upgrades::set_wish(tx, upgrade, wish, events, dispatch)
+        })
     }
 
     fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {

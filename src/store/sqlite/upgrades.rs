@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Fault, decode, encode, events, leases, next_version, resources, signed, time, unsigned};
-use crate::model::upgrade::{UpgradeSpec, UpgradeStatus, Wish};
-use crate::store::{Commit, Committed, Glance, KEEP_FINISHED_UPGRADES, StoreError, UpgradeRecord};
+use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus, Wish};
+use crate::store::{Commit, Committed, Dispatcher, Glance, KEEP_FINISHED_UPGRADES, StoreError, UpgradeRecord};
 
 const COLUMNS: &str = "name, spec, status, wish, wish_version, resource_version, created_us";
 
@@ -137,13 +137,20 @@ pub(super) fn create(
     existing(tx, name)
 }
 
-pub(super) fn set_wish(tx: &Transaction<'_>, name: &str, wish: Wish) -> Result<u64, Fault> {
+pub(super) fn set_wish(
+    tx: &Transaction<'_>,
+    name: &str,
+    wish: Wish,
+    events: &[Event],
+    dispatch: &Dispatcher<'_>,
+) -> Result<u64, Fault> {
     let record = unfinished_one(tx, name)?;
     if wish == Wish::TimeUp && record.spec.wish != Wish::Proceed {
         // A clock overrules nobody.
         return Ok(record.wish_version);
     }
     write_wish(tx, name, wish)?;
+    events::append(tx, &record.spec.environment, Some(name), events, dispatch)?;
     Ok(record.wish_version + 1)
 }
 

@@ -70,6 +70,7 @@ impl Bench {
         Self {
             host: Arc::new(host),
             node: NodeAddress {
+                environment: "e1".into(),
                 node: "n1".into(),
                 directory: directory.to_str().expect("UTF-8").into(),
                 pid_file: Some("run/pid".into()),

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use stagegate::hosts::{Host as _, Script, Work};
+use rustix::process::{Signal, kill_process};
+use stagegate::hosts::{Host as _, NodeAddress, Script, Work};
 use stagegate::model::values::Digest;
 
-use super::{Bench, install, lives, on_both_hosts, prepared, script, start, stop, token};
+use super::{Bench, PATIENCE, ended, install, lives, on_both_hosts, prepared, script, start, stop, token};
 
 on_both_hosts! {
     a_start_without_a_service_is_a_failure
@@ -16,6 +17,9 @@ on_both_hosts! {
     a_service_that_does_not_stop_is_killed_and_the_log_says_so
     a_stale_pid_file_is_not_a_service
     a_service_goes_through_its_life
+    what_outlives_its_service_is_seen_and_ended
+    a_stop_ends_also_what_left_the_service
+    a_copied_directory_has_no_service_once_it_is_adopted
     connections_of_a_service_tell_whose_they_are
 }
 
@@ -191,6 +195,112 @@ async fn a_service_goes_through_its_life(bench: Bench) {
     let destroyed = bench.host.destroy(&bench.node, &token("home-a", 1)).await;
     destroyed.expect("destroyed");
     assert!(!Path::new(&bench.node.directory).exists());
+}
+
+/// A service with a worker that is no descendant of it, and whose pid is in `run/child`.
+fn start_with_worker() -> Script {
+    let mut start = start();
+    start.text.push_str(
+        "setsid -f sh -c 'echo $$ >run/child; exec sleep 1000'\nwhile [ ! -s run/child ]; do sleep 0.01; done\n",
+    );
+    start
+}
+
+async fn what_outlives_its_service_is_seen_and_ended(bench: Bench) {
+    prepared(&bench, &Digest::of(b"1"), 1).await;
+    let (stop, start) = (self::stop, start_with_worker);
+    let work = || {
+        [
+            ("stop", Work::Stop { stop: stop() }),
+            ("start", Work::Start { start: start() }),
+            (
+                "restart",
+                Work::Restart {
+                    stop: stop(),
+                    start: start(),
+                },
+            ),
+        ]
+    };
+    for (round, (name, ending)) in work().into_iter().enumerate() {
+        bench
+            .succeed(&format!("s{round}"), Work::Start { start: start() })
+            .await;
+        let sight = bench.observe().await;
+        assert_eq!(sight.remains, [] as [u32; 0], "what runs has left nothing");
+        let main = sight.running.expect("it runs").pid;
+        let worker = bench.read("run/child");
+        end(main);
+        let sight = bench.observe().await;
+        assert_eq!(sight.running, None, "{name}");
+        assert!(
+            sight.remains.contains(&worker.trim().parse().expect("a pid")),
+            "{name}: {:?}",
+            sight.remains
+        );
+        let refused = bench.host.destroy(&bench.node, &token("home-a", 1)).await;
+        let why = refused.expect_err("it would take their files").to_string();
+        assert!(why.contains(worker.trim()), "{why}");
+
+        let log = bench.run(&format!("{name}{round}"), ending).await.log_tail;
+        assert!(!lives(&worker), "{name}");
+        assert!(log.contains("processes of it live on"), "{name}: {log}");
+        bench.succeed(&format!("e{round}"), Work::Stop { stop: stop() }).await;
+        assert_eq!(bench.observe().await.remains, [] as [u32; 0], "{name}");
+    }
+}
+
+/// Kills a process and waits until it does nothing any more.
+fn end(pid: u32) {
+    let text = pid.to_string();
+    let target = super::pid(&text).expect("a pid");
+    kill_process(target, Signal::KILL).expect("killed");
+    while lives(&text) {
+        std::thread::yield_now();
+    }
+}
+
+async fn a_stop_ends_also_what_left_the_service(bench: Bench) {
+    prepared(&bench, &Digest::of(b"1"), 1).await;
+    let start = start_with_worker();
+    bench.succeed("s1", Work::Start { start }).await;
+    let worker = bench.read("run/child");
+    assert!(lives(&worker));
+    bench.succeed("s2", Work::Stop { stop: stop() }).await;
+    assert!(!lives(&worker));
+}
+
+async fn a_copied_directory_has_no_service_once_it_is_adopted(bench: Bench) {
+    prepared(&bench, &Digest::of(b"1"), 1).await;
+    bench.succeed("s1", Work::Start { start: start() }).await;
+    let original = bench.observe().await.running.expect("it runs");
+    let directory = bench.root.join("copy");
+    let copied = std::process::Command::new("cp")
+        .args(["-a", &bench.node.directory])
+        .arg(&directory)
+        .status();
+    assert!(copied.expect("cp runs").success());
+    let copy = NodeAddress {
+        directory: directory.to_str().expect("UTF-8").into(),
+        ..bench.node.clone()
+    };
+    let new = token("home-b", 1);
+    bench.host.adopt(&copy, &new).await.expect("adopted");
+    assert_eq!(bench.host.observe(&copy, &[]).await.expect("seen").running, None);
+    let stop = super::step("s2", Work::Stop { stop: stop() });
+    let sight = bench.host.run(&copy, &new, &stop, PATIENCE).await.expect("asked");
+    assert_eq!(ended(&sight, "s2").exit, 0);
+    assert!(lives(&original.pid.to_string()), "it is the original's");
+
+    // One that was only adopted keeps what is its own.
+    bench.host.adopt(&bench.node, &new).await.expect("adopted");
+    assert_eq!(bench.observe().await.running, Some(original));
+    let stop = super::step("s3", Work::Stop { stop: self::stop() });
+    bench
+        .host
+        .run(&bench.node, &new, &stop, PATIENCE)
+        .await
+        .expect("stopped");
 }
 
 async fn connections_of_a_service_tell_whose_they_are(bench: Bench) {

@@ -102,12 +102,14 @@ async fn an_older_token_and_a_foreign_home_are_refused(bench: Bench) {
     assert_eq!(
         run("home-a", 8, "s3").await,
         Err(HostError::Fenced {
+            environment: "e1".into(),
             node: "n1".into(),
             seen: "home-a/9".into(),
             ours: "home-a/8".into()
         })
     );
     let foreign = Err(HostError::ForeignHome {
+        environment: "e1".into(),
         node: "n1".into(),
         seen: "home-a".into(),
     });

@@ -422,6 +422,7 @@ impl Universe {
             steps.insert(step.to_owned(), state);
         }
         NodeSight {
+            remains: Vec::new(),
             current: Some(node.current),
             releases: node.releases.iter().copied().collect(),
             running: node.running.map(|(build, at)| RunningService {
@@ -520,6 +521,7 @@ impl SimWorld {
             if u.guard != Guard::WithoutFence {
                 let (seen, ours) = (u.nodes[i].fence.to_string(), token.to_string());
                 return Err(HostError::Fenced {
+                    environment: "simulated".to_owned(),
                     node: format!("node{i}"),
                     seen,
                     ours,
