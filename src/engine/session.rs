@@ -26,7 +26,7 @@ use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
 use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
-    fresh_upgrade_name, no_dispatch,
+    fresh_upgrade_name,
 };
 use crate::workspace::Workspace;
 
