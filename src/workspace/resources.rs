@@ -5,7 +5,6 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::WorkspaceError;
@@ -35,7 +34,7 @@ pub(super) const KINDS: [&str; 7] = [
     policy::KIND,
 ];
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Resource<T> {
     #[serde(rename = "apiVersion")]
@@ -44,14 +43,15 @@ struct Resource<T> {
     _kind: String,
     #[serde(rename = "metadata")]
     _metadata: Metadata,
-    spec: T,
+    #[serde(rename = "spec")]
+    _spec: T,
     /// Stagegate's own word; what stands here in a file is not read.
     #[serde(default, rename = "status")]
     _status: Option<serde_json::Value>,
 }
 
 /// What `get -o yaml` prints is accepted again.
-#[derive(Deserialize, JsonSchema)]
+#[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Metadata {
     #[serde(rename = "name")]
@@ -196,7 +196,7 @@ impl<'a> Resources<'a> {
         documents
     }
 
-    /// By that name it is looked for.
+    /// By that name it is looked for. One that cannot be a name has been told.
     fn is_named_as_its_file(&mut self, file: &FilePath, document: &Document) {
         let place = match document.kind.as_str() {
             "Environment" => "environments",
@@ -206,7 +206,7 @@ impl<'a> Resources<'a> {
         let directory = |path: &FilePath| path.canonicalize().ok();
         let is_looked_for = file.parent().and_then(directory) == directory(&self.root.join(place));
         let stem = file.file_stem().unwrap_or_default();
-        if is_looked_for && !document.name.is_empty() && stem != document.name.as_str() {
+        if is_looked_for && text::is_dns_label(&document.name) && stem != document.name.as_str() {
             let name = Path::root().key("metadata").key("name");
             let message = format!(
                 "the file of `{}` is called {}, and nothing finds it",
@@ -299,10 +299,10 @@ impl<'a> Resources<'a> {
             document,
             problems,
             broken,
-        } = text::decode_readable::<Resource<T>>(document);
+        } = text::decode_readable::<Resource<T>, T>(document);
         self.reading.problems.extend(problems);
         Some(Read {
-            spec: value?.spec,
+            spec: value?,
             document,
             broken,
         })

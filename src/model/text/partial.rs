@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::document::Document;
 use super::path::{Part, Path};
 use super::problem::{Problem, Problems};
-use super::schema::{self, Stray};
+use super::schema::{self, Fit, Stray};
 use super::tree::{Node, Value};
 
 /// Values left out before it is given up: a file with more mistakes is mended in more than one go.
@@ -42,25 +42,34 @@ pub struct Broken {
     elements: BTreeMap<Path, BTreeSet<usize>>,
 }
 
-/// Reads a document as far as it can be read.
-pub fn decode_readable<T: DeserializeOwned + JsonSchema>(document: &Document) -> Readable<T> {
+/// Checks a whole document against the schema of `Whole` and reads its `spec` as far as it can be read.
+pub fn decode_readable<Whole: JsonSchema, Spec: DeserializeOwned>(document: &Document) -> Readable<Spec> {
+    let mut found = Problems::new();
+    let mut strays = schema::check(&schemars::schema_for!(Whole), &document.tree, &Path::root(), &mut found);
+    let mut broken = Broken::default();
     let mut problems = Problems::new();
-    let mut strays = schema::check(&schemars::schema_for!(T), &document.tree, &Path::root(), &mut problems);
-    let mut broken = Broken {
-        wrong: problems.iter().filter_map(|problem| problem.path.clone()).collect(),
-        ..Broken::default()
-    };
+    for problem in &found {
+        broken.wrong.extend(problem.path.clone());
+        if !problem.path.as_ref().is_some_and(is_of_the_head) {
+            problems.push(problem.clone());
+        }
+    }
+    let spec = Path::root().key("spec");
     let mut document = document.clone();
     // The innermost first, so that the paths of the others still hold.
     strays.sort_by_key(|stray| std::cmp::Reverse(stray.at.parts().len()));
-    for Stray { at, meant } in strays {
-        match meant {
-            Some(name) => rename(&mut document.tree, &at, name),
-            None => broken.leave_out(&mut document.tree, &at),
+    for Stray { at, near, fit } in strays {
+        match (near, fit) {
+            (Some(name), Fit::Fits) => rename(&mut document.tree, &at, name),
+            (near, Fit::Fits | Fit::Differs) => {
+                broken.names.extend(near);
+                broken.leave_out(&mut document.tree, &at);
+            }
         }
     }
     for _ in 0..MOST_LEFT_OUT {
-        let error = match serde_path_to_error::deserialize(document.tree.to_json()) {
+        let Some(node) = document.tree.at(&spec) else { break };
+        let error = match serde_path_to_error::deserialize(node.to_json()) {
             Ok(value) => {
                 return Readable {
                     value: Some(value),
@@ -71,7 +80,7 @@ pub fn decode_readable<T: DeserializeOwned + JsonSchema>(document: &Document) ->
             }
             Err(error) => error,
         };
-        let at = there(&document.tree, Path::from(error.path()));
+        let at = there(&document.tree, spec.join(&Path::from(error.path())));
         // Checks that a schema cannot state (a share above 0) are the type's own; what is missing since it was left out is not.
         if !broken.touches(&broken.place(&at)) {
             let problem = Problem::new(error.inner().to_string()).span(document.tree.nearest_span(&at));
@@ -91,6 +100,13 @@ pub fn decode_readable<T: DeserializeOwned + JsonSchema>(document: &Document) ->
         problems,
         broken,
     }
+}
+
+/// What every resource states of itself, which was looked at when the document was found.
+fn is_of_the_head(path: &Path) -> bool {
+    let root = Path::root();
+    let metadata = root.key("metadata");
+    [root.key("apiVersion"), root.key("kind"), metadata.key("name"), metadata].contains(path)
 }
 
 /// The path as far as the tree has it: inside an untagged value serde names what is not written.
@@ -144,6 +160,11 @@ fn names(node: &Node, found: &mut BTreeSet<String>) {
         }
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
     }
+}
+
+/// What a message has in backticks, as our checks write names.
+fn quoted(message: &str) -> impl Iterator<Item = &str> {
+    message.split('`').skip(1).step_by(2)
 }
 
 impl Broken {
@@ -216,9 +237,121 @@ impl Broken {
                 let of_list = matches!(gone.parts().last(), Some(Part::Index(_)));
                 place == holder || around == holder || (of_list && place == above(&holder))
             })
-            || message
-                .split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-')))
-                .any(|word| self.names.contains(word))
-            || message.split('`').any(|quoted| self.names.contains(quoted))
+            || quoted(message).any(|words| {
+                let mut words = words.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-')));
+                words.any(|word| self.names.contains(word))
+            })
+            || quoted(message).any(|name| self.names.contains(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::model::text::{Sources, documents};
+    use crate::model::values::{Duration, Share};
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        name: String,
+        #[serde(rename = "wait")]
+        _wait: Duration,
+        share: Option<Share>,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Spec {
+        items: Vec<Item>,
+        #[serde(default)]
+        more: Vec<String>,
+    }
+
+    #[derive(JsonSchema)]
+    struct Whole {
+        #[serde(rename = "apiVersion")]
+        _api_version: String,
+        #[serde(rename = "kind")]
+        _kind: String,
+        #[serde(rename = "metadata")]
+        _metadata: BTreeMap<String, String>,
+        #[serde(rename = "spec")]
+        _spec: Spec,
+    }
+
+    fn readable(spec: &str) -> Readable<Spec> {
+        let mut sources = Sources::new();
+        let head = "apiVersion: stagegate.dev/v1alpha1\nkind: Build\nmetadata: {name: b}\n";
+        let source = sources.add("b.yaml", format!("{head}spec:\n{spec}"));
+        let mut problems = Problems::new();
+        let found = documents(&sources, source, &["Build"], &mut problems);
+        assert!(problems.is_empty(), "{problems}");
+        decode_readable::<Whole, Spec>(&found[0])
+    }
+
+    fn path(text: &str) -> Path {
+        text.parse().expect("a path")
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out_and_the_rest_keeps_its_place() {
+        let read = readable(
+            "  items:\n  - {name: 5, wait: 1s}\n  - {nam: b, wait: 2s, share: 0%}\n  - {name: c, wait: long, share: 100%}\n  - {name: d, wait: 3s}\n",
+        );
+        let value = read.value.expect("the rest");
+        let names: Vec<&str> = value.items.iter().map(|item| item.name.as_str()).collect();
+        assert_eq!(names, ["b", "d"], "{:?}", read.problems);
+        assert!(value.items[0].share.is_none() && value.more.is_empty());
+        let wrong: Vec<String> = read
+            .problems
+            .iter()
+            .map(|p| p.path.clone().unwrap_or_default().to_string())
+            .collect();
+        assert_eq!(
+            wrong,
+            [
+                "spec.items[0].name",
+                "spec.items[1].nam",
+                "spec.items[1].share",
+                "spec.items[2].wait",
+                "spec.items[2].share"
+            ]
+        );
+        assert_eq!(
+            read.broken.place(&path("spec.items[1].name")),
+            path("spec.items[3].name")
+        );
+        for (at, message, explained) in [
+            // It was left out, or stood beside it.
+            ("spec.items[0].share", "is needed", true),
+            ("spec.items[0].name", "is needed", true),
+            ("spec.items", "has too few", true),
+            // It names what was left out.
+            ("spec.more", "there is no item `c`", true),
+            ("spec.more", "there is no item `d`", false),
+            ("spec.items[1].name", "cannot be a name", false),
+        ] {
+            assert_eq!(
+                read.broken.may_explain(&path(at), message),
+                explained,
+                "{at}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn with_nothing_wrong_nothing_is_explained() {
+        let read = readable("  items: [{name: a, wait: 1s}]\n");
+        assert!(read.value.is_some() && read.problems.is_empty() && read.broken.is_empty());
+        assert!(
+            !read
+                .broken
+                .may_explain(&path("spec.items[0].name"), "`a` cannot be a name")
+        );
+        let lost = readable("  items: {}\n");
+        assert!(lost.value.is_none() && lost.problems.len() == 1, "{:?}", lost.problems);
     }
 }

@@ -50,8 +50,19 @@ pub fn check(schema: &schemars::Schema, node: &Node, at: &Path, problems: &mut P
 pub struct Stray {
     /// Its path.
     pub at: Path,
-    /// The known key that it was meant to be, if one is near and its value fits.
-    pub meant: Option<String>,
+    /// The known key that is near.
+    pub near: Option<String>,
+    /// Whether its value is what that one has.
+    pub fit: Fit,
+}
+
+/// Whether a value is what it is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// As far as a first look tells.
+    Fits,
+    /// It is something else altogether.
+    Differs,
 }
 
 struct Checker<'s, 'p> {
@@ -163,12 +174,17 @@ impl<'s> Checker<'s, '_> {
             }
             strays = checker.strays;
         }
-        let is_meant = inside.iter().all(|problem| problem.path.as_ref() != Some(&spot.at));
+        let fit = if inside.iter().any(|problem| problem.path.as_ref() == Some(&spot.at)) {
+            Fit::Differs
+        } else {
+            Fit::Fits
+        };
         self.strays.push(Stray {
             at: spot.at.clone(),
-            meant: near.filter(|_| is_meant).map(str::to_owned),
+            near: near.map(str::to_owned),
+            fit,
         });
-        if is_meant {
+        if fit == Fit::Fits {
             self.problems.extend(inside);
             self.strays.extend(strays);
         }
