@@ -11,7 +11,7 @@ use super::view::{self, API_VERSION, Names};
 use super::{Exit, Output, ground};
 use crate::home::Home;
 use crate::model::text;
-use crate::report::excerpt;
+use crate::report::in_one_line;
 use crate::store::{EventQuery, EventRecord, Store as _, Take};
 
 #[derive(Debug, Args)]
@@ -121,7 +121,7 @@ fn for_people(printer: &Printer, record: &EventRecord) -> anyhow::Result<()> {
         record.environment,
         event.reason,
         event.node.as_deref().unwrap_or("-"),
-        excerpt(&event.message)
+        in_one_line(&event.message)
     ))
 }
 

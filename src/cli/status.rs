@@ -20,7 +20,7 @@ use crate::home::Home;
 use crate::model::environment::{Component, EnvironmentSpec};
 use crate::model::upgrade::{Loss, NodeStatus};
 use crate::model::values::Digest;
-use crate::report::excerpt;
+use crate::report::in_one_line;
 use crate::store::{Holder, KEEP_FINISHED_UPGRADES, Resource, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
@@ -399,7 +399,8 @@ impl Shown {
                         State::Unreachable => "?".to_owned(),
                     },
                     seen.since.map_or_else(|| "-".to_owned(), |since| view::age(now, since)),
-                    seen.differs.map_or_else(|| "-".to_owned(), |differs| excerpt(&differs)),
+                    seen.differs
+                        .map_or_else(|| "-".to_owned(), |differs| in_one_line(&differs)),
                 ]);
             }
             row

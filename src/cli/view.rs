@@ -11,7 +11,7 @@ use crate::engine::session::KnownBuild;
 use crate::home::Home;
 use crate::model::upgrade::{Blocker, Cause, GateStatus, NodePhase, NodeStatus, UpgradeStatus, Verdict};
 use crate::model::values::Digest;
-use crate::report::excerpt;
+use crate::report::in_one_line;
 use crate::store::UpgradeRecord;
 
 pub(super) const API_VERSION: &str = "stagegate.dev/v1alpha1";
@@ -117,7 +117,11 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         cause,
         ..
     } = &record.status;
-    printer.line(&format!("{} {phase:?} ({reason}): {}", record.name, excerpt(message)))?;
+    printer.line(&format!(
+        "{} {phase:?} ({reason}): {}",
+        record.name,
+        in_one_line(message)
+    ))?;
     let now = Timestamp::now();
     let wide = printer.output() == Output::Wide;
     let rows = nodes
@@ -158,7 +162,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
             printer.line(&format!(
                 "{name} is out of service since {} ({age}): {}",
                 moment(since),
-                excerpt(&why)
+                in_one_line(&why)
             ))?;
         }
     }
@@ -168,13 +172,13 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
 /// Why nodes went back, which the message of how that ended does not say, and who held what others waited for.
 pub(super) fn why_it_went_back(printer: &Printer, cause: Option<&Cause>, blockers: &[Blocker]) -> anyhow::Result<()> {
     if let Some(Cause { reason, message, at }) = cause {
-        let (at, message) = (moment(*at), excerpt(message));
+        let (at, message) = (moment(*at), in_one_line(message));
         printer.line(&format!("went back at {at} ({reason}): {message}"))?;
     }
     let said = |blocker: &str| cause.is_some_and(|cause| cause.message.contains(blocker));
     for blocker in blockers.iter().map(ToString::to_string) {
         if !said(&blocker) {
-            printer.line(&excerpt(&blocker))?;
+            printer.line(&in_one_line(&blocker))?;
         }
     }
     Ok(())
@@ -182,7 +186,7 @@ pub(super) fn why_it_went_back(printer: &Printer, cause: Option<&Cause>, blocker
 
 /// What stands in a table: a script's last words may be many lines.
 fn first_line(text: &str) -> String {
-    excerpt(text.lines().next().unwrap_or_default())
+    in_one_line(text.lines().next().unwrap_or_default())
 }
 
 /// A time for people: nobody reads what is below a second.

@@ -12,7 +12,7 @@ use super::{Exit, called, ground};
 use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Verdict, Wish};
-use crate::report::excerpt;
+use crate::report::in_one_line;
 use crate::rollout::FOREIGN_HOME;
 use crate::store::{Store as _, UpgradeRecord};
 
@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
             record.name, record.status.phase, record.status.reason
         ))?;
         p.line(&format!("rule:   {rule}"))?;
-        p.line(&format!("value:  {}", excerpt(&value)))?;
+        p.line(&format!("value:  {}", in_one_line(&value)))?;
         p.line(&format!(
             "since:  {} ({})",
             moment(*since),
@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
                 "out:    {name} since {} ({}): {}",
                 moment(*since),
                 age(Timestamp::now(), *since),
-                excerpt(why)
+                in_one_line(why)
             ))?;
         }
         view::why_it_went_back(p, cause, &record.status.blockers)

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use courier::{Clock, Courier, Tally, backoff};
 pub use sinks::{FileSink, LineSink, Lines};
-pub use texts::{excerpt, text};
+pub use texts::{in_one_line, text};
 pub use webhook::{LONGEST_RETRY_AFTER, WEBHOOK_TIMEOUT, WebhookError, WebhookSink};
 
 use crate::model::upgrade::Severity;

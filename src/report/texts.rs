@@ -3,6 +3,7 @@
 
 use super::Subject;
 use crate::model::upgrade::{Event, Severity};
+use crate::signals::excerpt;
 use crate::store::EventRecord;
 
 /// Longer texts are cut: the smallest limit of the chats in use is 2,000 characters (Discord; Mattermost takes 16,383,
@@ -17,16 +18,11 @@ const EXCERPT_END: usize = 450;
 /// A message in one line, as people get it: bounded, and without what could steer a terminal or a log, since messages quote
 /// servers and scripts. Whoever needs all of it finds it in the record.
 #[must_use]
-pub fn excerpt(message: &str) -> String {
-    let words: Vec<&str> = message
-        .split(|c: char| c.is_control())
-        .filter(|part| !part.is_empty())
-        .collect();
-    let line = words.join(" ");
-    let line = line.trim();
+pub fn in_one_line(message: &str) -> String {
+    let line = excerpt(message, usize::MAX);
     let length = line.chars().count();
     if length <= EXCERPT_BEGIN + EXCERPT_END {
-        return line.to_owned();
+        return line;
     }
     let begin = line.chars().take(EXCERPT_BEGIN);
     begin
@@ -45,7 +41,10 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
     } else {
         format!(" by {}", subject.user)
     };
-    let (host, message) = (event.node.as_deref().unwrap_or(environment), &excerpt(&event.message));
+    let (host, message) = (
+        event.node.as_deref().unwrap_or(environment),
+        &in_one_line(&event.message),
+    );
     let phase = |words: &str| format!("{what} upgrade of {environment} {words}{}", because(message));
     let words = match event.reason.as_str() {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
@@ -276,8 +275,8 @@ mod tests {
             "{said}"
         );
         assert!(!said.contains(char::is_control));
-        assert_eq!(excerpt("a\r\n\n b\n"), "a  b");
+        assert_eq!(in_one_line("a\r\n\n b\n"), "a b");
         let whole = "x".repeat(EXCERPT_BEGIN + EXCERPT_END);
-        assert_eq!(excerpt(&whole), whole);
+        assert_eq!(in_one_line(&whole), whole);
     }
 }

@@ -284,10 +284,6 @@ fn with_repair(problem: Problem, view: &View<'_>, node: &Node) -> Problem {
         }
         Value::String(text) if wants("integer") && text.parse::<i64>().is_ok() => problem.hint("remove the quotes"),
         Value::String(text) if wants("number") && text.parse::<f64>().is_ok() => problem.hint("remove the quotes"),
-        Value::String(_) | Value::Float(_) if wants("integer") => {
-            problem.hint("write a whole number alone, without a unit, as 5")
-        }
-        Value::String(_) if wants("number") => problem.hint("write a number alone, without a unit, as 5 or 0.5"),
         Value::String(text) if wants("boolean") => match text.to_lowercase().as_str() {
             "true" | "yes" | "on" => problem.hint("write `true`"),
             "false" | "no" | "off" => problem.hint("write `false`"),
@@ -304,6 +300,33 @@ fn with_repair(problem: Problem, view: &View<'_>, node: &Node) -> Problem {
         | Value::Seq(_)
         | Value::Map(_) => problem,
     }
+}
+
+/// How a number is written, for who wrote something else.
+fn number_form(view: &View<'_>, node: &Node) -> Option<&'static str> {
+    let types = view.type_names()?;
+    match &node.value {
+        Value::String(_) | Value::Float(_) if types.contains(&"integer") => {
+            Some("write a whole number alone, without a unit, as 5")
+        }
+        Value::String(_) if types.contains(&"number") => Some("write a number alone, without a unit, as 5 or 0.5"),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::String(_)
+        | Value::Seq(_)
+        | Value::Map(_) => None,
+    }
+}
+
+/// How the value is written, before what it means.
+fn with_form(form: Option<&str>, mut problem: Problem) -> Problem {
+    problem.hint = match (form, problem.hint.take()) {
+        (Some(form), Some(meaning)) => Some(format!("{form}; {meaning}")),
+        (form, meaning) => form.map(str::to_owned).or(meaning),
+    };
+    problem
 }
 
 /// Says what the value means, where nothing better is known to say.

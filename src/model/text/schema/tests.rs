@@ -245,7 +245,7 @@ fn a_wrong_type_says_what_it_should_mean() {
     2 | maxUnavailable: abc
       |                 ^^^ maxUnavailable
       |
-      = help: `maxUnavailable`: How many nodes may be out of service at once
+      = help: write a whole number alone, without a unit, as 5; `maxUnavailable`: How many nodes may be out of service at once
 
     error: expected a list, found the string `x`
      --> c.yaml:3:8
@@ -491,6 +491,8 @@ fn untagged_values_are_judged_by_the_shape_they_are_nearest_to() {
       |
     2 | vars: {a: true, b: {one: x}, c: {leest: 3}, d: [1, x]}
       |                                                    ^ vars.d[1]
+      |
+      = help: write a whole number alone, without a unit, as 5
     ");
 }
 
