@@ -611,9 +611,12 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     kill_one();
     for _ in 0..4 {
         refused();
-        let said = upgrade("web=2").expect_code(1);
-        assert!(said.err.contains("stagegate adopt"), "{said:?}");
+        let said = upgrade("web=2").expect_code(5);
+        assert!(said.err.contains(&format!("stagegate adopt {ENVIRONMENT}")), "{said:?}");
     }
+    let why = small.run(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let way_on = format!("stagegate adopt {ENVIRONMENT} && stagegate resume {ENVIRONMENT}");
+    assert!(why.to_string().contains(&way_on), "{why:#}");
 
     let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
     let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
@@ -626,7 +629,7 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     let adopted = adopt();
     assert_eq!(outcomes(&adopted), ["Adopted", "Adopted"], "{adopted:#}");
     assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
-    upgrade("web=2").expect_code(0);
+    small.run(&["resume", ENVIRONMENT]).expect_code(0);
 
     forget();
     assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");
