@@ -340,8 +340,10 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
         Ok(done) => done,
         Err(other) => match other.downcast_ref() {
             Some(SessionError::Refused(Refusal::Held { by, .. })) => {
+                let driver =
+                    ground::driver(&home, &environment)?.map_or_else(|| by.clone(), |driver| driver.to_string());
                 printer.note(&format!(
-                    "{by} drives it and takes it back now; `stagegate status {environment}` shows how far"
+                    "{driver} drives it and takes it back now; `stagegate status {environment}` shows how far"
                 ));
                 show_to_programs(&home, &open.name, printer)?;
                 return Ok(Exit::Done);

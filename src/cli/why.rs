@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ground::GroundError;
+use super::ground::{Driver, GroundError};
 use super::printer::Printer;
 use super::view::{self, API_VERSION, age};
 use super::{Exit, called, ground};
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         "kind": "Why",
         "metadata": {"name": record.name},
         "spec": {"environment": environment, "upgrade": record.name},
-        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver, "nodes": nodes, "cause": cause, "blockers": record.status.blockers},
+        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver.as_ref().map(ToString::to_string), "nodes": nodes, "cause": cause, "blockers": record.status.blockers},
     });
     printer.resource(&resource, |p| {
         p.line(&format!(
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 /// What an upgrade's own status does not say.
 struct Facts {
     /// Who drives it: the holder of the environment's lease, or the home's server.
-    driver: Option<String>,
+    driver: Option<Driver>,
     quarantined: bool,
 }
 
@@ -132,6 +132,25 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
                 Wish::Abort => format!("stagegate abort {environment}"),
                 Wish::Proceed | Wish::Pause | Wish::TimeUp => again,
             },
+            nodes: out_nodes(record),
+        };
+    }
+    if let Some(Driver {
+        holder,
+        silent_since: Some(since),
+    }) = &facts.driver
+    {
+        return Unmet {
+            rule: "its driver says that it lives".to_owned(),
+            value: format!(
+                "{holder} drives it and has said nothing since {since:.0}: it is stopped, or its machine or disk hangs"
+            ),
+            since: *since,
+            clears: format!(
+                "it going on; or its end (`kill -KILL {}`), and then the same command again, which takes over",
+                holder.pid
+            ),
+            next: format!("kill -CONT {}", holder.pid),
             nodes: out_nodes(record),
         };
     }

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::fleet::system::until;
 use crate::trivial::{ENVIRONMENT, Trivial};
 
 #[test]
@@ -319,6 +320,16 @@ fn why_sees_that_nobody_drives_and_that_a_quarantine_is_lifted() {
     let why = |part: &str| small.run(&["why", ENVIRONMENT, "-o", "json"]).json()["status"][part].to_string();
     assert!(!why("driver").contains("null"), "{}", why("driver"));
     assert!(why("next").contains("status"), "{}", why("next"));
+    // A driver that is stopped lives, keeps the environment, and does nothing.
+    driver.signal(rustix::process::Signal::STOP);
+    until("a silent driver is named", || {
+        why("value").contains("has said nothing since").then_some(())
+    });
+    assert!(
+        why("next").contains(&format!("kill -CONT {}", driver.pid())),
+        "{}",
+        why("next")
+    );
     driver.signal(rustix::process::Signal::KILL);
     let dead = driver.pid();
     drop(driver);
