@@ -131,42 +131,39 @@ pub(super) async fn pause(arguments: PauseArguments, printer: &Printer) -> anyho
         Wish::Pause,
         &format!("{} asks it to hold", settings::user()),
     )?;
-    match ground::driver(&home, environment)? {
-        Some(driver) => {
-            printer.note(&format!(
-                "{name} will hold once its steps have ended ({driver} drives it); `stagegate resume {environment}` goes on"
-            ));
-            let waited = if *wait {
-                until_held(&home, &open, &interrupt, printer).await?
-            } else {
-                Waited::Held
-            };
-            let exit = match waited {
-                Waited::Held => Exit::Done,
-                Waited::Overruled => {
-                    printer.note(&format!("{name} is not held: somebody has said otherwise since"));
-                    Exit::Refused
-                }
-                Waited::Interrupted => {
-                    printer.note(&format!(
-                        "stopped waiting; {name} holds all the same once its steps have ended, `stagegate status {environment} -w` shows it"
-                    ));
-                    Exit::Interrupted
-                }
-            };
-            show_to_programs(&home, name, printer)?;
-            Ok(exit)
+    let Some(driver) = ground::driver(&home, environment)? else {
+        printer.note(&format!(
+            "nobody drives {name} now, so it stands still in {:?}: this takes effect at the next drive, by `stagegate serve`; \
+             `stagegate resume {environment}` drives it and goes on, and so does its `upgrade` again, pause or no pause",
+            open.status.phase
+        ));
+        show_to_programs(&home, name, printer)?;
+        return Ok(Exit::Done);
+    };
+    printer.note(&format!(
+        "{name} will hold once its steps have ended ({driver} drives it); `stagegate resume {environment}` goes on"
+    ));
+    let waited = if *wait {
+        until_held(&home, &open, &interrupt, printer).await?
+    } else {
+        Waited::Held
+    };
+    let exit = match waited {
+        Waited::Held => Exit::Done,
+        Waited::Overruled => {
+            printer.note(&format!("{name} is not held: somebody has said otherwise since"));
+            Exit::Refused
         }
-        None => {
+        Waited::Interrupted => {
             printer.note(&format!(
-                "nobody drives {name} now, so it stands still in {:?}: this takes effect at the next drive, by `stagegate serve`; \
-                 `stagegate resume {environment}` drives it and goes on, and so does its `upgrade` again, pause or no pause",
-                open.status.phase
+                "stopped waiting; {name} holds all the same once its steps have ended, `stagegate status {environment} -w` \
+                 shows it"
             ));
-            show_to_programs(&home, name, printer)?;
-            Ok(Exit::Done)
+            Exit::Interrupted
         }
-    }
+    };
+    show_to_programs(&home, name, printer)?;
+    Ok(exit)
 }
 
 /// How waiting for a hold ended.
@@ -364,8 +361,10 @@ pub(super) async fn abort(arguments: Arguments, printer: &Printer) -> anyhow::Re
         Ok(done) => done,
         Err(other) => match other.downcast_ref() {
             Some(SessionError::Refused(Refusal::Held { by, .. })) => {
+                let driver =
+                    ground::driver(&home, &environment)?.map_or_else(|| by.clone(), |driver| driver.to_string());
                 printer.note(&format!(
-                    "{by} drives it and takes it back now; `stagegate status {environment}` shows how far"
+                    "{driver} drives it and takes it back now; `stagegate status {environment}` shows how far"
                 ));
                 show_to_programs(&home, &open.name, printer)?;
                 return Ok(Exit::Done);

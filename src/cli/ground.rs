@@ -1,6 +1,7 @@
 //! What most commands stand on: the home, the workspace, an environment.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::model::system::PortShift;
 use crate::model::text;
 use crate::server::{self, Running, Terms};
 use crate::settings;
-use crate::store::{BuildStatus, Store as _, StoreError};
+use crate::store::{BuildStatus, Holder, Store as _, StoreError};
 use crate::workspace::Workspace;
 
 /// Earlier reports may hold a command up for this long: a chat that answers takes them in less, one that is dead must not
@@ -245,13 +246,32 @@ pub(super) fn operable(environment: &str, open: fn() -> anyhow::Result<Home>) ->
     Ok((home, Arc::new(fleet)))
 }
 
+/// Who drives an environment.
+pub(super) struct Driver {
+    /// The process.
+    pub holder: Holder,
+    /// Since when it has said nothing, if that is longer than a driver at work does.
+    pub silent_since: Option<Timestamp>,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { holder, silent_since } = self;
+        match silent_since {
+            None => write!(f, "{holder}"),
+            Some(since) => write!(f, "{holder}, which has said nothing since {since:.0}"),
+        }
+    }
+}
+
 /// Who drives an environment: the holder of its lease, else the home's server, which takes up what is unfinished.
-pub(super) fn driver(home: &Home, environment: &str) -> Result<Option<String>, StoreError> {
+pub(super) fn driver(home: &Home, environment: &str) -> Result<Option<Driver>, StoreError> {
+    let silent_since = HeldLease::silent_since(home, environment)?;
     let holder = match HeldLease::holder(home, environment)? {
         Some((holder, _)) => Some(holder),
         None => server::running(home)?.map(|server| server.holder),
     };
-    Ok(holder.map(|holder| holder.to_string()))
+    Ok(holder.map(|holder| Driver { holder, silent_since }))
 }
 
 pub(super) fn port_shift() -> Result<PortShift, GroundError> {

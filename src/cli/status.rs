@@ -202,7 +202,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
             let last = store.upgrades(Some(&resource.name), 1)?.pop();
             Ok(Shown {
                 upgraded: upgraded_nodes(home, &resource, last.as_ref())?,
-                driver: ground::driver(home, &resource.name)?,
+                driver: ground::driver(home, &resource.name)?.map(|driver| driver.to_string()),
                 holder: HeldLease::holder(home, &resource.name)?,
                 record: Record::of(home, &resource, last.as_ref())?,
                 names: Names::read(home)?,

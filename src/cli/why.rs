@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ground::GroundError;
+use super::ground::{Driver, GroundError};
 use super::printer::Printer;
 use super::view::{self, API_VERSION, age, moment};
 use super::{Exit, called, ground};
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         "kind": "Why",
         "metadata": {"name": record.name},
         "spec": {"environment": environment, "upgrade": record.name},
-        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver, "nodes": nodes, "cause": cause, "blockers": record.status.blockers},
+        "status": {"phase": record.status.phase, "rule": rule, "value": value, "since": since, "clears": clears, "next": next, "driver": facts.driver.as_ref().map(ToString::to_string), "nodes": nodes, "cause": cause, "blockers": record.status.blockers},
     });
     printer.resource(&resource, |p| {
         p.line(&format!(
@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 /// What an upgrade's own status does not say.
 struct Facts {
     /// Who drives it: the holder of the environment's lease, or the home's server.
-    driver: Option<String>,
+    driver: Option<Driver>,
     quarantined: bool,
 }
 
@@ -148,6 +148,9 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
             },
             nodes: out_nodes(record),
         };
+    }
+    if let Some(silent) = silent_driver(record, facts) {
+        return silent;
     }
     match status.phase {
         Phase::Paused if session::is_settled(record) && !out_nodes(record).is_empty() => Unmet {
@@ -214,6 +217,26 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
         }
         Phase::Rolling | Phase::RollingBack => rolling(record),
     }
+}
+
+/// A driver that says nothing keeps everybody else from driving.
+fn silent_driver(record: &UpgradeRecord, facts: &Facts) -> Option<Unmet> {
+    let Driver { holder, silent_since } = facts.driver.as_ref()?;
+    let since = (*silent_since)?;
+    Some(Unmet {
+        rule: "its driver says that it lives".to_owned(),
+        value: format!(
+            "{holder} drives it and has said nothing since {}: it is stopped, or its machine or disk hangs",
+            moment(since)
+        ),
+        since,
+        clears: format!(
+            "it going on; or its end (`kill -KILL {}`), and then the same command again, which takes over",
+            holder.pid
+        ),
+        next: format!("kill -CONT {}", holder.pid),
+        nodes: out_nodes(record),
+    })
 }
 
 /// The nodes that are out of service and stay out until somebody sees to them.
@@ -291,6 +314,7 @@ fn rolling(record: &UpgradeRecord) -> Unmet {
 mod tests {
     use super::*;
     use crate::model::upgrade::UpgradeStatus;
+    use crate::store::Holder;
 
     /// An upgrade of three nodes, of which the second was left out; the third waits, or is in the batch without a place.
     fn held_up(third: serde_json::Value) -> UpgradeRecord {
@@ -326,7 +350,17 @@ mod tests {
     #[test]
     fn an_upgrade_that_waits_for_a_node_names_it_since_when_why_and_what_to_do() {
         let facts = Facts {
-            driver: Some("tester@here (pid 1)".to_owned()),
+            driver: Some(Driver {
+                holder: Holder {
+                    user: "tester".to_owned(),
+                    host: "here".to_owned(),
+                    pid: 1,
+                    start_ticks: 0,
+                    boot_id: String::new(),
+                    pid_namespace: String::new(),
+                },
+                silent_since: None,
+            }),
             quarantined: false,
         };
         for third in [

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::world::{CommitError, Loaded, World};
 use crate::hosts::{HostError, NodeSight, StepState};
-use crate::model::upgrade::{Phase, StepIntent, UpgradeStatus, Wish};
+use crate::model::upgrade::{Phase, StepAction, StepIntent, UpgradeStatus, Wish};
 use crate::rollout::{Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide};
 
 /// Bounds of the loop's waiting.
@@ -23,6 +23,8 @@ pub struct Limits {
     pub look_in_soak_every: Duration,
     /// One wait for a step's end: below the minutes after which idle connections are dropped on the way.
     pub step_patience: Duration,
+    /// The same for an install, during which the node serves: one that dies meanwhile is seen by the next look.
+    pub install_patience: Duration,
     /// The lease is kept this often: a third of its time to live, so that two renewals may fail.
     pub renew_every: Duration,
     /// Notes that nothing depends on (a gate's counts) are written at most this often.
@@ -39,6 +41,7 @@ impl Default for Limits {
             look_every: Duration::from_secs(2),
             look_in_soak_every: Duration::from_secs(5),
             step_patience: Duration::from_secs(20),
+            install_patience: Duration::from_secs(5),
             renew_every: Duration::from_secs(5),
             notes_every: Duration::from_secs(2),
             looks_at_once: 32,
@@ -275,7 +278,16 @@ impl<'a, W: World> Nodes<'a, W> {
             return;
         }
         self.in_flight.insert(node, Some(intent.id.clone()));
-        let (world, intent, patience) = (self.world, intent.clone(), self.limits.step_patience);
+        let patience = match intent.action {
+            StepAction::Install => self.limits.install_patience,
+            StepAction::Check
+            | StepAction::Drain
+            | StepAction::Activate
+            | StepAction::Restart
+            | StepAction::Warm
+            | StepAction::Admit => self.limits.step_patience,
+        };
+        let (world, intent) = (self.world, intent.clone());
         self.flights.push(Box::pin(async move {
             let answer = world.run(node, &intent, patience).await;
             Landed {

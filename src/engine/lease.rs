@@ -8,7 +8,10 @@ use super::session::{Refusal, SessionError};
 use crate::home::Home;
 use crate::hosts::FencingToken;
 use crate::settings;
-use crate::store::{Holder, Store as _, StoreError, lease::local_liveness};
+use crate::store::{
+    Holder, Store as _, StoreError,
+    lease::{Liveness, local_liveness},
+};
 
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -31,12 +34,22 @@ pub struct Lost {
     pub holder: Holder,
     /// When it last said that it lives.
     pub heard_of: Timestamp,
+    /// What can be told of it from here: dead, or not to be seen.
+    pub liveness: Liveness,
 }
 
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { holder, heard_of } = self;
-        write!(f, "{holder}, which is gone and was last heard of at {heard_of:.0}")
+        let Self {
+            holder,
+            heard_of,
+            liveness,
+        } = self;
+        let fate = match liveness {
+            Liveness::Dead => "is gone",
+            Liveness::Unknown | Liveness::Alive => "cannot be seen from here",
+        };
+        write!(f, "{holder}, which {fate} and was last heard of at {heard_of:.0}")
     }
 }
 
@@ -51,6 +64,18 @@ impl HeldLease {
             let holder = lease.living(Timestamp::now(), &local_liveness)?;
             Some((holder.clone(), lease.acquired_at))
         }))
+    }
+
+    /// Since when a living holder of an environment's lease has said nothing, if that is longer than any driver at work does: it
+    /// is stopped, or its machine or disk hangs. It keeps the lease all the same, for it may go on at any moment.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn silent_since(home: &Home, environment: &str) -> Result<Option<Timestamp>, StoreError> {
+        let (lease, now) = (home.store().lease(environment)?, Timestamp::now());
+        let held = lease.filter(|lease| lease.living(now, &local_liveness).is_some());
+        let heard_at = held.map(|lease| lease.renewed_at);
+        Ok(heard_at.filter(|at| now.duration_since(*at).unsigned_abs() > LEASE_TTL))
     }
 
     /// Whether another living process has an environment's lease.
@@ -103,6 +128,7 @@ impl HeldLease {
                     let lives = lease.living(Timestamp::now(), &local_liveness).is_some();
                     let holder = lease.holder.filter(|holder| *holder != me && !lives)?;
                     Some(Lost {
+                        liveness: local_liveness(&holder),
                         holder,
                         heard_of: lease.renewed_at,
                     })

@@ -221,6 +221,7 @@ impl<S: Shell> Host for S {
         let payload = payload(&ask, node, step)?;
         let mut sight = ask
             .set("step", &step.id)
+            .set("work", Parts::of(&step.work).work)
             .set("patience", &seconds(patience))
             .text(&payload)
             .sight(patience.saturating_add(CALL_LIMIT))

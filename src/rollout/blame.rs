@@ -86,7 +86,10 @@ impl Draft<'_> {
         if self.signals(i).readings.iter().any(Reading::is_blind) {
             return Ok(Judged::GoOn);
         }
-        let why = format!("its service has not answered for {TIME_TO_COME_BACK}");
+        let why = match self.gone(i) {
+            "" => format!("its service has not answered for {TIME_TO_COME_BACK}"),
+            _ => format!("the service that was started on it has not run for {TIME_TO_COME_BACK}"),
+        };
         let others = || (0..self.plan.nodes.len()).filter(|&j| j != i);
         // One whose process lives and does not answer either waits for something that all of them need.
         let old = others().find(|&j| {
@@ -109,6 +112,14 @@ impl Draft<'_> {
         let message = format!("{}: {why}", self.plan.nodes[i]) + &self.note_blockers();
         self.begin_rollback(RollbackFor::BadBuild, None, "NodeFailed", message)?;
         Ok(Judged::Turn)
+    }
+
+    /// What explains bad calls better than their count: nothing is there to answer them.
+    fn gone(&self, i: usize) -> &'static str {
+        match self.seen(i) {
+            Some(seen) if seen.running.is_none() => "; the service that was started on it does not run any more",
+            Some(_) | None => "",
+        }
     }
 
     /// On the new build by this upgrade, and watched.
@@ -194,8 +205,10 @@ impl Draft<'_> {
         }
         if peer_passes {
             let why = format!(
-                "{} failed while its peers on the same build pass: {}",
-                gate.name, reading.reason
+                "{} failed while its peers on the same build pass: {}{}",
+                gate.name,
+                reading.reason,
+                self.gone(i)
             );
             return self.condemn(i, why);
         }
@@ -214,7 +227,12 @@ impl Draft<'_> {
     pub(super) fn blame_build(&mut self, i: usize, g: usize, reading: &Reading) -> Result<(), RolloutError> {
         let gate = &self.plan.gates[g].name;
         let blocked = self.note_blockers();
-        let message = format!("{gate} failed on {}: {}{blocked}", self.plan.nodes[i], reading.reason);
+        let message = format!(
+            "{gate} failed on {}: {}{}{blocked}",
+            self.plan.nodes[i],
+            reading.reason,
+            self.gone(i)
+        );
         self.tell(Severity::Alert, "GateFailed", Some(i), message.clone());
         self.begin_rollback(RollbackFor::BadBuild, Some(gate.clone()), "GateFailed", message)
     }

@@ -8,5 +8,5 @@ mod kills;
 mod reports;
 mod standing;
 mod steps;
-mod system;
+pub mod system;
 mod trouble;

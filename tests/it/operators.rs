@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::fleet::system::until;
 use crate::trivial::{ENVIRONMENT, Trivial};
 
 #[test]
@@ -335,6 +336,16 @@ fn why_sees_that_nobody_drives_and_that_a_quarantine_is_lifted() {
     let why = |part: &str| small.run(&["why", ENVIRONMENT, "-o", "json"]).json()["status"][part].to_string();
     assert!(!why("driver").contains("null"), "{}", why("driver"));
     assert!(why("next").contains("status"), "{}", why("next"));
+    // A driver that is stopped lives, keeps the environment, and does nothing.
+    driver.signal(rustix::process::Signal::STOP);
+    until("a silent driver is named", || {
+        why("value").contains("has said nothing since").then_some(())
+    });
+    assert!(
+        why("next").contains(&format!("kill -CONT {}", driver.pid())),
+        "{}",
+        why("next")
+    );
     driver.signal(rustix::process::Signal::KILL);
     let dead = driver.pid();
     drop(driver);
@@ -721,9 +732,12 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     kill_one();
     for _ in 0..4 {
         refused();
-        let said = upgrade("web=2").expect_code(1);
-        assert!(said.err.contains("stagegate adopt"), "{said:?}");
+        let said = upgrade("web=2").expect_code(5);
+        assert!(said.err.contains(&format!("stagegate adopt {ENVIRONMENT}")), "{said:?}");
     }
+    let why = small.run(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let way_on = format!("stagegate adopt {ENVIRONMENT} && stagegate resume {ENVIRONMENT}");
+    assert!(why.to_string().contains(&way_on), "{why:#}");
 
     let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
     let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
@@ -736,7 +750,7 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     let adopted = adopt();
     assert_eq!(outcomes(&adopted), ["Adopted", "Adopted"], "{adopted:#}");
     assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
-    upgrade("web=2").expect_code(0);
+    small.run(&["resume", ENVIRONMENT]).expect_code(0);
 
     forget();
     assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");

@@ -510,7 +510,12 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
         .create_upgrade("up", &spec("staging"), &status(Phase::Pending, ""), NOW)
         .expect("created");
     let token = take(&store, "staging", 1);
-    assert_eq!(store.set_wish("up", Wish::Pause, &[], &no_dispatch).expect("wished"), 2);
+    let told = [event("pause, please")];
+    assert_eq!(store.set_wish("up", Wish::Pause, &told, &to_chat).expect("wished"), 2);
+    // A clock that overrules nobody has nothing to tell.
+    assert_eq!(store.set_wish("up", Wish::TimeUp, &told, &to_chat).expect("heard"), 2);
+    assert_eq!(events_of(&store, "up").len(), 1);
+    assert_eq!(store.pending(None, None).expect("read")[0].waiting, 1);
     let read = || store.upgrade("up").expect("read").expect("there");
     assert_eq!(read().spec.wish, Wish::Pause);
     let rolling = status(Phase::Rolling, "");

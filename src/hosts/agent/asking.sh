@@ -97,6 +97,18 @@ begin_step() {
 	}
 	exec 8<"$at/lock"
 	flock 8
+	# Milliseconds, and no script that could hang: a process of its own would cost more than the step. Were it cut off, the
+	# next one finds what is left to do. The node's lock is held meanwhile, so nobody else's step is waited for.
+	if [ "$work" = activate ] && is_idle; then
+		# As a process of its own: what it sets is none of the call's.
+		(
+			trap '' HUP PIPE
+			step_main "$step"
+		) </dev/null >>"$at/log" 2>&1
+		exec 8<&-
+		umask 022
+		return
+	fi
 	# Started from the foreground: a shell makes what it starts with `&` ignore SIGINT, and the service would inherit that.
 	# shellcheck disable=SC2016 # expanded by the shell that is started
 	setsid -f sh -c '. "./steps/$1/agent" && step_main "$1"' sh "$step" </dev/null >>"$at/log" 2>&1 || {
@@ -105,6 +117,13 @@ begin_step() {
 	}
 	exec 8<&-
 	umask 022
+}
+
+# Has the node's last step ended? One that died has left things that its successor has to see to, in a process of its own.
+is_idle() {
+	busy=''
+	{ read -r busy <.busy; } 2>/dev/null
+	[ -z "$busy" ] || [ -e "steps/$busy/rc" ]
 }
 
 # put FILE TEXT: what `payload` is made of. TEXT is in printf's %b notation, which carries any byte.

@@ -82,11 +82,10 @@ fn end_of_tag(text: &str, at: usize, close: &str) -> Option<usize> {
     for (i, c) in inside.char_indices() {
         match quote {
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if inside[i..].starts_with(close) => return Some(at + 2 + i + 2),
             None if ["{{", "{%", "{#"].iter().any(|open| inside[i..].starts_with(open)) => return None,
             None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None => {}
+            Some(_) | None => {}
         }
     }
     None

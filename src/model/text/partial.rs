@@ -80,7 +80,7 @@ pub fn decode_readable<Whole: JsonSchema, Spec: DeserializeOwned>(document: &Doc
             }
             Err(error) => error,
         };
-        let at = there(&document.tree, spec.join(&Path::from(error.path())));
+        let at = there(&document.tree, &spec.join(&Path::from(error.path())));
         // Checks that a schema cannot state (a share above 0) are the type's own; what is missing since it was left out is not.
         if !broken.touches(&broken.place(&at)) {
             let problem = Problem::new(error.inner().to_string()).span(document.tree.nearest_span(&at));
@@ -110,7 +110,7 @@ fn is_of_the_head(path: &Path) -> bool {
 }
 
 /// The path as far as the tree has it: inside an untagged value serde names what is not written.
-fn there(tree: &Node, path: Path) -> Path {
+fn there(tree: &Node, path: &Path) -> Path {
     let mut parts = path.parts().to_vec();
     while tree.at(&parts.iter().cloned().collect()).is_none() && parts.pop().is_some() {}
     parts.into_iter().collect()

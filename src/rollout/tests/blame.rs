@@ -198,3 +198,20 @@ fn what_failed_before_the_upgrade_proves_nothing_against_the_build() {
     ends_in(&again, Phase::Paused, "SharedDependencyDegraded");
     assert_eq!(again.quarantine, None);
 }
+
+#[test]
+fn calls_that_fail_for_want_of_a_service_are_told_as_that() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    in_batch(&mut status.nodes[0], NodePhase::Analyse);
+    status.nodes[0].analysed_since = Some(at(0));
+    let told = |view: NodeView| {
+        let decision = decided(&plan, &status, &look(5, vec![view, up(old(), Verdict::Pass)]));
+        ends_in(&decision, Phase::RollingBack, "GateFailed");
+        decision.status.message
+    };
+    let words = "does not run any more";
+    assert!(!told(up(new(), Verdict::Fail)).contains(words));
+    let dead = up(new(), Verdict::Fail).with(|seen| seen.running = None);
+    assert!(told(dead).contains(words));
+}

@@ -1,6 +1,7 @@
 //! What holds an upgrade, what goes on after it, and which phase may follow which.
 
 use super::*;
+use crate::rollout::FOREIGN_HOME;
 
 #[test]
 fn an_abort_does_not_wait_for_a_check_that_changes_nothing() {
@@ -165,4 +166,20 @@ fn a_service_that_is_lost_together_with_what_its_gate_needs_is_held_and_blamed_o
     };
     assert_eq!(phases(|node| node), Phase::RollingBack);
     assert_eq!(phases(|node| node.blind_since(at(1))), Phase::Paused);
+}
+
+#[test]
+fn nodes_of_another_home_are_named_before_anything_else_is_looked_at() {
+    let plan = plan(2, 1);
+    let status = status(Phase::Preflight, &plan);
+    let foreign = NodeView {
+        look: Look::Foreign {
+            why: "n1 serves another".to_owned(),
+        },
+        signals: Signals::default(),
+    };
+    // At once, though the other host may yet answer.
+    let decision = decided(&plan, &status, &look(0, vec![foreign, gone()]));
+    ends_in(&decision, Phase::Paused, FOREIGN_HOME);
+    assert_eq!(decision.status.message, "n1 serves another");
 }

@@ -90,6 +90,7 @@ pub fn interrupted_at(call: u64) -> (Ending, Vec<usize>) {
         let universe = Rc::new(RefCell::new(universe));
         let limits = Limits {
             step_patience: Duration::from_millis(100),
+            install_patience: Duration::from_millis(100),
             ..Limits::default()
         };
         let ending = drive(&hire(&universe, &plan), &plan, &limits)

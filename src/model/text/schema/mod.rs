@@ -106,7 +106,9 @@ impl<'s> Checker<'s, '_> {
             let message = format!("expected {}, found {}", view.expected(self.root), found(spot.node));
             let problem =
                 not_so_written(&view, spot).unwrap_or_else(|| with_repair(spot.problem(message), &view, spot.node));
-            self.problems.push(with_description(problem, &view, spot));
+            let form = number_form(&view, spot.node).filter(|_| problem.hint.is_none());
+            self.problems
+                .push(with_form(form, with_description(problem, &view, spot)));
             return;
         }
         if let Some(problem) = not_allowed(&view, spot) {
