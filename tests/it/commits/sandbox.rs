@@ -563,9 +563,9 @@ fn a_pinned_hook_is_installed_apart_and_once() {
     );
     let world = world(&config, "");
     expect("clean", &world, "exit 0", "Passed", &["\"theirs\"", &revision]);
-    // What is there is not fetched again.
-    daemon.signal(Signal::KILL);
-    drop(daemon);
+    // What is there is not fetched again. `git` hands this signal on to the daemon, and `end` waits until that is gone.
+    daemon.signal(Signal::TERM);
+    daemon.end();
     world.clone.write("bad.txt", "bad\n");
     expect("bad", &world, "exit 1", "Failed", &["bad.txt:bad"]);
     // And what cannot be fetched is not proven.
