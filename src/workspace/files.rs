@@ -70,7 +70,7 @@ pub(super) fn texts_below(
 ) -> Result<BTreeMap<String, Result<String, WorkspaceError>>, WorkspaceError> {
     let mut texts = BTreeMap::new();
     walk(root, &mut |file| {
-        let text = lies_inside(workspace, file)
+        let text = lies_inside([workspace, root], file)
             .and_then(|()| std::fs::read_to_string(file).map_err(|why| unreadable(file, &why)));
         let name = file.strip_prefix(root).unwrap_or(file).to_string_lossy().into_owned();
         texts.insert(name, text);
@@ -79,12 +79,15 @@ pub(super) fn texts_below(
     Ok(texts)
 }
 
-/// Refuses a link that leads out of the workspace: whoever can write there would say what is run on the nodes.
-fn lies_inside(workspace: &FilePath, file: &FilePath) -> Result<(), WorkspaceError> {
+/// Refuses a link that leads out of the workspace: whoever can write there would say what is run on the nodes. A directory that
+/// is itself a link to another place is taken for what its owner meant.
+fn lies_inside(places: [&FilePath; 2], file: &FilePath) -> Result<(), WorkspaceError> {
     let real = |path: &FilePath| path.canonicalize().map_err(|why| unreadable(path, &why));
-    let (target, workspace) = (real(file)?, real(workspace)?);
-    if target.starts_with(&workspace) {
-        return Ok(());
+    let target = real(file)?;
+    for place in places {
+        if target.starts_with(real(place)?) {
+            return Ok(());
+        }
     }
     Err(WorkspaceError::LeadsOut {
         path: file.to_owned(),

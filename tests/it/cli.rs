@@ -596,6 +596,11 @@ fn a_template_that_leads_out_of_the_workspace_is_refused() {
     write(workspace.path(), "templates/shared/b.sh", "exit 0\n");
     link(Path::new("shared/b.sh"));
     says(workspace.path(), &["lint"], 0);
+    // So is a directory that is meant to lie elsewhere.
+    let scripts = elsewhere.path().join("scripts");
+    std::fs::rename(workspace.path().join("templates"), &scripts).expect("moved");
+    std::os::unix::fs::symlink(&scripts, workspace.path().join("templates")).expect("made");
+    says(workspace.path(), &["lint"], 0);
     link(&elsewhere.path().join("a.sh"));
     for command in [&["lint"][..], &["up", "one"], &["plan", "one", "--build", "server=1.0"]] {
         let words = says(workspace.path(), command, 2);

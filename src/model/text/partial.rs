@@ -121,6 +121,18 @@ fn above(path: &Path) -> Path {
     parts[..parts.len().saturating_sub(1)].iter().cloned().collect()
 }
 
+/// The name of the nearest thing around a value that has one.
+fn nearest_name(tree: &Node, at: &Path) -> Option<String> {
+    let mut around = at.clone();
+    while !around.is_root() {
+        around = above(&around);
+        if let Some(name) = tree.at(&around).and_then(|node| node.get("name")) {
+            return name.as_str().map(str::to_owned);
+        }
+    }
+    None
+}
+
 fn inner<'n>(tree: &'n mut Node, path: &Path) -> Option<&'n mut Node> {
     path.parts()
         .iter()
@@ -176,9 +188,12 @@ impl Broken {
 
     fn leave_out(&mut self, tree: &mut Node, at: &Path) {
         let place = self.place(at);
+        let named = nearest_name(tree, at);
         let (Some(last), Some(holder)) = (at.parts().last(), inner(tree, &above(at))) else {
             return;
         };
+        // What it is part of is another thing without it, and goes by its name.
+        self.names.extend(named);
         let gone = match (last, &mut holder.value) {
             (Part::Key(name), Value::Map(entries)) => {
                 self.names.insert(name.clone());
@@ -331,6 +346,8 @@ mod tests {
             ("spec.items", "has too few", true),
             // It names what was left out.
             ("spec.more", "there is no item `c`", true),
+            // It names what something was left out of.
+            ("spec.more", "two items `b` are the same", true),
             ("spec.more", "there is no item `d`", false),
             ("spec.items[1].name", "cannot be a name", false),
         ] {
