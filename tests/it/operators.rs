@@ -736,7 +736,8 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
         assert!(said.err.contains(&format!("stagegate adopt {ENVIRONMENT}")), "{said:?}");
     }
     let why = small.run(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
-    let way_on = format!("stagegate adopt {ENVIRONMENT} && stagegate resume {ENVIRONMENT}");
+    let program = env!("CARGO_BIN_EXE_stagegate");
+    let way_on = format!("{program} adopt {ENVIRONMENT} && {program} resume {ENVIRONMENT}");
     assert!(why.to_string().contains(&way_on), "{why:#}");
 
     let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
