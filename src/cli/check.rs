@@ -1,9 +1,9 @@
 //! `stagegate check`: the developer's side of the commit policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -29,11 +29,13 @@ use crate::settings;
 
 /// A longer message is refused by its rule; more of it is not read.
 const MOST_MESSAGE_BYTES: u64 = 1 << 20;
+/// What a file is called while it is mended.
+const MENDING: &str = "stagegate-mending";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The commits of A..B, each with its message
-    #[arg(long, value_name = "A..B", conflicts_with_all = ["all", "message", "fix"])]
+    /// The commits of A..B, each with its message; of one commit, those of all its history
+    #[arg(long, value_name = "A..B|COMMIT", conflicts_with_all = ["all", "message", "fix"])]
     range: Option<String>,
     /// Every file that git tracks
     #[arg(long, conflicts_with = "message")]
@@ -179,7 +181,7 @@ fn sign(repository: &Repository, base: &Base, range: &str) -> anyhow::Result<Sig
     let home = ground::home()?;
     let (from, to) = repository.range(range)?;
     let mut signed = Signed::default();
-    for id in new_commits(repository, base, to, &[from], Bounds::none().commits)? {
+    for id in new_commits(repository, base, to, from.as_slice(), Bounds::none().commits)? {
         let verdict = alone(repository, base, id, branch_here(repository, base))?;
         match &verdict.outcome {
             Outcome::Passed => {
@@ -228,6 +230,7 @@ fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyho
         outcome,
         findings: findings.kept().iter().map(Finding::to_json).collect(),
         issues,
+        blames: Vec::new(),
         started_at,
         finished_at: Timestamp::now(),
     })
@@ -320,7 +323,14 @@ fn start_hooks(
 
 fn commits(repository: &Repository, base: &Base, range: &str, examiner: &mut Examiner) -> anyhow::Result<()> {
     let (from, to) = repository.range(range)?;
-    walk(repository, base, to, &[from], branch_here(repository, base), examiner)
+    walk(
+        repository,
+        base,
+        to,
+        from.as_slice(),
+        branch_here(repository, base),
+        examiner,
+    )
 }
 
 fn push(repository: &Repository, base: &Base, outgoing: &[Outgoing], examiner: &mut Examiner) -> anyhow::Result<()> {
@@ -448,6 +458,7 @@ pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
         findings,
         commits,
         refused_commits,
+        refused: _,
         vouched_commits: _,
         files,
         times,
@@ -460,11 +471,19 @@ pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
         Scope::Message(_) => "message",
         Scope::Push(_) => "push",
     };
-    let rules: Vec<Value> = times
+    let times: BTreeMap<Rule, u128> = times.iter().map(|(rule, time)| (*rule, time.as_micros())).collect();
+    let known: BTreeSet<Rule> = times.keys().chain(findings.tallies().keys()).copied().collect();
+    let rules: Vec<Value> = known
         .iter()
-        .map(|(rule, time)| {
-            let of_rule = findings.kept().iter().filter(|f| f.rule == *rule).count();
-            json!({"rule": rule.name(), "micros": time.as_micros(), "findings": of_rule})
+        .map(|rule| {
+            let tally = findings.tallies().get(rule).cloned().unwrap_or_default();
+            json!({
+                "rule": rule.name(),
+                // Rules of messages are asked together; their time is that of `message-text`.
+                "micros": times.get(rule),
+                "findings": tally.refused + tally.warned,
+                "commits": tally.commits,
+            })
         })
         .collect();
     json!({
@@ -515,7 +534,8 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
             }
         }
         if after != before {
-            replace(&file, &after, &metadata).map_err(failed)?;
+            let half = repository.own_directory().join(MENDING);
+            replace(&file, &after, &metadata, &half).map_err(failed)?;
             mended += 1;
         }
     }
@@ -535,26 +555,54 @@ fn leads_elsewhere(root: &Path, path: &[u8]) -> bool {
     };
     let stated = root.canonicalize().map(|root| root.join(above));
     let found = root.join(above).canonicalize();
-    !matches!((stated, found), (Ok(stated), Ok(found)) if stated == found)
+    // An index that somebody else has written can have a name that begins at the root of the machine.
+    let inside = |found: &Path| root.canonicalize().is_ok_and(|root| found.starts_with(root));
+    !matches!((stated, found), (Ok(stated), Ok(found)) if stated == found && inside(&found))
 }
 
-/// All or nothing: the new content is whole before it takes the file's name.
-fn replace(file: &Path, content: &[u8], like: &std::fs::Metadata) -> std::io::Result<()> {
-    let directory = file.parent().unwrap_or(Path::new("."));
-    let half = directory.join(format!(".stagegate-{}", std::process::id()));
-    let written = std::fs::OpenOptions::new()
+/// All or nothing: the new content is whole, and on the disk, before it takes the file's name. It is written beside git's own
+/// files, so that what is half when the machine or somebody ends us is not taken for a new file of the checkout.
+fn replace(file: &Path, content: &[u8], like: &std::fs::Metadata, half: &Path) -> std::io::Result<()> {
+    let replaced = write_half(half, content, like)
+        .and_then(|()| unchanged(file, like))
+        .and_then(|()| match std::fs::rename(half, file) {
+            // A checkout may lie on another disk than its repository.
+            Err(why) if why.kind() == std::io::ErrorKind::CrossesDevices => {
+                let beside = file.with_file_name(format!(".{MENDING}"));
+                write_half(&beside, content, like)
+                    .and_then(|()| std::fs::rename(&beside, file))
+                    .inspect_err(|_| {
+                        let _ = std::fs::remove_file(&beside);
+                    })
+            }
+            renamed => renamed,
+        });
+    // What is half is of no use.
+    let _ = std::fs::remove_file(half);
+    replaced
+}
+
+fn write_half(half: &Path, content: &[u8], like: &std::fs::Metadata) -> std::io::Result<()> {
+    // One that was left behind would have another's permissions.
+    let _ = std::fs::remove_file(half);
+    let mut open = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&half)
-        .and_then(|mut open| open.write_all(content))
-        .and_then(|()| std::fs::set_permissions(&half, like.permissions()))
-        .and_then(|()| std::fs::rename(&half, file));
-    if written.is_err() {
-        // What is half is of no use.
-        let _ = std::fs::remove_file(&half);
+        .open(half)?;
+    open.write_all(content)?;
+    open.set_permissions(like.permissions())?;
+    open.sync_all()
+}
+
+/// What somebody has written into the file since we read it must not be lost.
+fn unchanged(file: &Path, read: &std::fs::Metadata) -> std::io::Result<()> {
+    let now = std::fs::symlink_metadata(file)?;
+    let identity = |m: &std::fs::Metadata| (m.ino(), m.len(), m.mtime(), m.mtime_nsec());
+    if identity(&now) == identity(read) {
+        return Ok(());
     }
-    written
+    Err(std::io::Error::other("it was changed meanwhile; run the check again"))
 }
 
 /// Hooks that are not there check nothing, in silence; so we say it.
@@ -567,5 +615,49 @@ fn say_what_is_missing(printer: &Printer) {
             "this repository lacks the hooks {}; `stagegate hooks install` puts them in place",
             lacking.join(", ")
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_out_of_a_checkout_lead_to_no_mending() {
+        let place = tempfile::tempdir().expect("a directory");
+        let root = place.path().join("checkout");
+        std::fs::create_dir_all(root.join("d")).expect("made");
+        std::fs::create_dir(place.path().join("other")).expect("made");
+        let absolute = place.path().canonicalize().expect("there").join("other/f");
+        for (path, elsewhere) in [
+            (&b"f"[..], false),
+            (b"d/f", false),
+            (b"../other/f", true),
+            (b"d/../../other/f", true),
+            (absolute.as_os_str().as_bytes(), true),
+        ] {
+            assert_eq!(
+                leads_elsewhere(&root, path),
+                elsewhere,
+                "{}",
+                String::from_utf8_lossy(path)
+            );
+        }
+    }
+
+    #[test]
+    fn what_somebody_writes_while_a_file_is_mended_is_kept() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (file, half) = (place.path().join("f"), place.path().join("half"));
+        std::fs::write(&file, "a \n").expect("written");
+        let seen = std::fs::symlink_metadata(&file).expect("there");
+        std::fs::write(&file, "more than that\n").expect("written");
+        let why = replace(&file, b"a\n", &seen, &half).expect_err("it has changed");
+        assert!(why.to_string().contains("changed meanwhile"), "{why}");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), "more than that\n");
+        let seen = std::fs::symlink_metadata(&file).expect("there");
+        replace(&file, b"a\n", &seen, &half).expect("replaced");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), "a\n");
+        assert!(!half.exists());
     }
 }

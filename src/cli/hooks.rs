@@ -97,9 +97,13 @@ fn fetch_what_is_needed(printer: &Printer) -> anyhow::Result<()> {
     };
     let (state, ids) = (settings::state_directory(), rest.ids.join(", "));
     printer.doing(format!("fetching prek {} for {ids}", prek::VERSION));
-    prek::fetch(&state)?;
-    prek::prepare(&state, &root, &rest)?;
+    let made = prek::fetch(&state).and_then(|_| prek::prepare(&state, &root, &rest));
     printer.idle();
+    made.map_err(|why| {
+        anyhow::anyhow!(
+            "no hook was put in place, since {ids} of {name} cannot be made ready to run: {why}; it needs the network, this once"
+        )
+    })?;
     printer.note(&format!("prek {} runs {ids}", prek::VERSION));
     Ok(())
 }
@@ -147,7 +151,11 @@ fn run_stage(stage: &str, arguments: &[PathBuf], printer: &Printer) -> anyhow::R
     );
     let mut input = Vec::new();
     if stage == "pre-push" {
-        std::io::stdin().take(MOST_INPUT_BYTES).read_to_end(&mut input)?;
+        std::io::stdin().take(MOST_INPUT_BYTES + 1).read_to_end(&mut input)?;
+        anyhow::ensure!(
+            input.len() as u64 <= MOST_INPUT_BYTES,
+            "the names of the refs that are pushed have more than 1 MiB; push them in parts"
+        );
     }
     let directory = HooksDirectory::find()?;
     if let Some(before) = directory.kept(stage)

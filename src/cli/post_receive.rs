@@ -1,7 +1,5 @@
 //! `stagegate post-receive`: what a server runs once it has accepted a push. It asks for a full run of each ref's new tip.
 
-use std::io::Read as _;
-
 use clap::Args;
 use git2::Oid;
 use jiff::Timestamp;
@@ -15,9 +13,6 @@ use crate::commits::repository::{Repository, short};
 use crate::commits::sandbox::full;
 use crate::home::Home;
 use crate::store::runs::{Enqueued, RunAsk, RunKey};
-
-/// What git writes for 1,000 refs of 300 bytes and more.
-const MOST_INPUT_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {}
@@ -33,9 +28,7 @@ pub(super) fn run(_: &Arguments, printer: &Printer) -> Exit {
 }
 
 fn ask(printer: &Printer) -> anyhow::Result<()> {
-    let mut input = String::new();
-    std::io::stdin().take(MOST_INPUT_BYTES).read_to_string(&mut input)?;
-    let updates = push::updates(&input)?;
+    let updates = push::read(std::io::stdin())?;
     let repository = Repository::open()?;
     let home = ground::home()?;
     let base = before(&repository, &updates);

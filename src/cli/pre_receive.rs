@@ -1,6 +1,5 @@
 //! `stagegate pre-receive`: what a server runs before it accepts a push.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,8 +20,6 @@ use crate::commits::repository::{Repository, RepositoryError};
 const LONGEST: Duration = Duration::from_secs(5);
 /// Findings that are shown to who pushes. More scroll the first out of sight.
 const MOST_SHOWN: usize = 20;
-/// What git writes for 1,000 refs of 300 bytes and more.
-const MOST_INPUT_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -38,12 +35,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Arguments { policy, pusher_from } = arguments;
     let until = Instant::now() + LONGEST;
-    let mut input = String::new();
-    std::io::stdin()
-        .take(MOST_INPUT_BYTES)
-        .read_to_string(&mut input)
-        .map_err(|e| anyhow::anyhow!("cannot read what git says is pushed: {e}"))?;
-    let updates = push::updates(&input)?;
+    let updates = push::read(std::io::stdin())?;
     let repository = Repository::open()?;
     if repository.is_shallow() {
         return Err(RepositoryError::Shallow.into());

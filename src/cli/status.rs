@@ -160,6 +160,8 @@ enum State {
 }
 
 struct Shown {
+    /// This home's identity.
+    home: String,
     resource: Resource,
     /// The last upgrade of the environment.
     last: Option<UpgradeRecord>,
@@ -201,6 +203,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
         .map(|resource: Resource| {
             let last = store.upgrades(Some(&resource.name), 1)?.pop();
             Ok(Shown {
+                home: store.home().to_owned(),
                 upgraded: upgraded_nodes(home, &resource, last.as_ref())?,
                 driver: ground::driver(home, &resource.name)?.map(|driver| driver.to_string()),
                 holder: HeldLease::holder(home, &resource.name)?,
@@ -366,7 +369,13 @@ impl Shown {
             (Some(_), None) => (State::NotRunning, None, None),
         };
         let is_down = self.standing() == Some(Standing::Down);
+        let foreign = sight.fence.as_ref().is_some_and(|fence| fence.home != self.home);
         let differs = match (&component.service, &sight.running) {
+            _ if foreign => Some("it serves another home".to_owned()),
+            (Some(_), None) if !sight.remains.is_empty() => Some(format!(
+                "its service's main process is gone, and processes of it live on (pids {}): `up` and `down` end them",
+                sight.remains.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+            )),
             (Some(_), None) if is_down => None,
             (Some(_), None) => Some(Loss::NotRunning.to_string()),
             (Some(_), Some(_)) if is_down => Some("it runs, and its environment is down".to_owned()),

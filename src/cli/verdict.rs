@@ -232,6 +232,9 @@ fn people(run: &Run, printer: &Printer) -> anyhow::Result<()> {
     for finding in &verdict.findings {
         printer.line(&line_of(finding))?;
     }
+    for blame in &verdict.blames {
+        printer.line(&blame.to_string())?;
+    }
     printer.line(&conclusion(verdict))
 }
 

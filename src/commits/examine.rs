@@ -19,6 +19,12 @@ pub const MOST_FILES: usize = 200_000;
 /// Their bytes together: some seconds of reading.
 pub const MOST_BYTES: u64 = 2 << 30;
 
+/// Refused commits that are kept with their rules: a person mends the first few and runs again.
+const MOST_REFUSED: usize = 100;
+/// Bytes of the names of directories whose neighbours are compared. The 100,000 directories of the largest repositories have
+/// 6 MB; names that are made to be long and deep have many GB in a push of some kilobytes.
+const MOST_NAME_BYTES: usize = 32 << 20;
+
 /// Why an examination ended before it was done.
 #[derive(Debug, thiserror::Error)]
 pub enum Cut {
@@ -27,7 +33,25 @@ pub enum Cut {
     Over(String),
     /// git could not be read.
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
+    Repository(RepositoryError),
+}
+
+impl From<RepositoryError> for Cut {
+    fn from(why: RepositoryError) -> Self {
+        match why {
+            RepositoryError::TooManyEntries { .. }
+            | RepositoryError::PathTooLong { .. }
+            | RepositoryError::MessageTooLong { .. } => Cut::Over(why.to_string()),
+            RepositoryError::NoRepository
+            | RepositoryError::NoRepositoryAt(_)
+            | RepositoryError::Commit { .. }
+            | RepositoryError::NoDirectory { .. }
+            | RepositoryError::Sha256
+            | RepositoryError::Shallow
+            | RepositoryError::Range(_)
+            | RepositoryError::Git { .. } => Cut::Repository(why),
+        }
+    }
 }
 
 /// How much may be looked at.
@@ -127,6 +151,8 @@ pub struct Report {
     pub commits: usize,
     /// Commits of them with a finding that refuses.
     pub refused_commits: usize,
+    /// The first of these, each with the rules that refuse it.
+    pub refused: Vec<(Oid, Vec<Rule>)>,
     /// Commits of them whose files were not looked at, since a trusted key has signed that they are right.
     pub vouched_commits: usize,
     /// Files that were looked at.
@@ -145,6 +171,7 @@ pub struct Examiner<'a> {
     findings: Findings,
     commits: usize,
     refused_commits: usize,
+    refused: Vec<(Oid, Vec<Rule>)>,
     vouched_commits: usize,
     files: usize,
     bytes: u64,
@@ -171,6 +198,7 @@ impl<'a> Examiner<'a> {
             findings: Findings::default(),
             commits: 0,
             refused_commits: 0,
+            refused: Vec::new(),
             vouched_commits: 0,
             files: 0,
             bytes: 0,
@@ -191,6 +219,7 @@ impl<'a> Examiner<'a> {
             findings: self.findings,
             commits: self.commits,
             refused_commits: self.refused_commits,
+            refused: self.refused,
             vouched_commits: self.vouched_commits,
             files: self.files,
             times: times.filter_map(|(rule, time)| Some((*rule, time?))).collect(),
@@ -253,7 +282,7 @@ impl<'a> Examiner<'a> {
         if !self.seen_commits.insert((id, branch)) {
             return Ok(());
         }
-        let before = self.findings.refused();
+        let before = self.findings.tallies().clone();
         let facts = self.content_of(id)?;
         let message = Message::new(&facts.message, facts.encoding.as_deref());
         let revert = match message.reverts().and_then(|name| self.repository.known_commit(name)) {
@@ -267,7 +296,13 @@ impl<'a> Examiner<'a> {
             identity: self.identity(id, identity),
         };
         self.message(Some(&short(id)), &message, &facts);
-        self.refused_commits += usize::from(self.findings.refused() > before);
+        let rules = self.findings.rules_that_refused_since(&before);
+        if !rules.is_empty() {
+            self.refused_commits += 1;
+            if self.refused.len() < MOST_REFUSED {
+                self.refused.push((id, rules));
+            }
+        }
         Ok(())
     }
 
@@ -458,12 +493,24 @@ impl<'a> Examiner<'a> {
             return Ok(());
         }
         let began = Instant::now();
-        let mut directories = HashSet::new();
+        let mut directories: HashSet<Vec<u8>> = HashSet::from([Vec::new()]);
+        let mut held = 0;
         for change in changes {
+            self.in_time()?;
             let slashes = change.path.iter().enumerate().filter(|(_, b)| **b == b'/');
-            directories.extend(slashes.map(|(at, _)| change.path[..at].to_vec()));
+            for (at, _) in slashes {
+                if !directories.contains(&change.path[..at]) {
+                    held += at;
+                    directories.insert(change.path[..at].to_vec());
+                }
+            }
+            if held > MOST_NAME_BYTES {
+                let mib = MOST_NAME_BYTES >> 20;
+                return Err(Cut::Over(format!(
+                    "the names of the new directories have more than {mib} MiB"
+                )));
+            }
         }
-        directories.insert(Vec::new());
         let mut met = HashMap::new();
         for (directory, names) in names(&directories)? {
             let meeting = content::names::differ_in_case_only(names.iter().map(Vec::as_slice));
@@ -475,6 +522,7 @@ impl<'a> Examiner<'a> {
         }
         if !met.is_empty() {
             for change in changes {
+                self.in_time()?;
                 self.meeting(commit, change, &met);
             }
         }
@@ -522,7 +570,11 @@ impl<'a> Examiner<'a> {
         });
     }
 
-    fn in_time(&self) -> Result<(), Cut> {
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn in_time(&self) -> Result<(), Cut> {
         match self.bounds.until {
             Some(until) if Instant::now() > until => Err(Cut::Over(format!(
                 "not done in time, after {} commits and {} files",

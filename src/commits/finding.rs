@@ -1,5 +1,6 @@
 //! What a rule has to say: which rule, where, what is wrong, what to do.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
@@ -159,18 +160,41 @@ impl fmt::Display for Finding {
     }
 }
 
+/// How often a rule found something, kept or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Findings that refuse.
+    pub refused: usize,
+    /// Findings that only warn.
+    pub warned: usize,
+    /// Commits that have one; 0 where files of no commit are looked at.
+    pub commits: usize,
+    /// The last of these: a commit's findings come together.
+    last: Option<String>,
+}
+
 /// What was found, in the order it was found, with a bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     kept: Vec<Finding>,
     omitted: usize,
     refused: usize,
+    tallies: BTreeMap<Rule, Tally>,
 }
 
 impl Findings {
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {
         self.refused += usize::from(finding.level == Level::Refused);
+        let tally = self.tallies.entry(finding.rule).or_default();
+        match finding.level {
+            Level::Refused => tally.refused += 1,
+            Level::Warned => tally.warned += 1,
+        }
+        if finding.commit.is_some() && finding.commit != tally.last {
+            tally.commits += 1;
+            tally.last.clone_from(&finding.commit);
+        }
         if self.kept.len() < MOST_KEPT {
             self.kept.push(finding);
         } else {
@@ -182,6 +206,22 @@ impl Findings {
     #[must_use]
     pub fn kept(&self) -> &[Finding] {
         &self.kept
+    }
+
+    /// How often each rule found something; those that did not are missing.
+    #[must_use]
+    pub fn tallies(&self) -> &BTreeMap<Rule, Tally> {
+        &self.tallies
+    }
+
+    /// The rules that have refused something since their tallies were these.
+    #[must_use]
+    pub fn rules_that_refused_since(&self, before: &BTreeMap<Rule, Tally>) -> Vec<Rule> {
+        let refused = |tally: Option<&Tally>| tally.map_or(0, |tally| tally.refused);
+        let now = self.tallies.iter();
+        now.filter(|(rule, tally)| tally.refused > refused(before.get(rule)))
+            .map(|(rule, _)| *rule)
+            .collect()
     }
 
     /// How many there were beyond those kept.
@@ -313,6 +353,34 @@ mod tests {
         }
         assert_eq!((findings.kept().len(), findings.omitted()), (MOST_KEPT, 7));
         assert_eq!((findings.refused(), findings.warned()), (504, 503));
+    }
+
+    #[test]
+    fn each_rule_is_tallied_with_the_commits_that_it_found_something_in() {
+        let mut findings = Findings::default();
+        let mut find = |rule, level, commit: &str| {
+            findings.push(Finding {
+                rule,
+                level,
+                commit: Some(commit.to_owned()),
+                path: None,
+                line: 0,
+                column: 0,
+                message: String::new(),
+                fix: String::new(),
+            });
+        };
+        find(Rule::Secret, Level::Refused, "a");
+        find(Rule::Subject, Level::Warned, "a");
+        find(Rule::Secret, Level::Refused, "a");
+        find(Rule::Secret, Level::Refused, "b");
+        let tallies = findings.tallies();
+        let secret = &tallies[&Rule::Secret];
+        assert_eq!((secret.refused, secret.warned, secret.commits), (3, 0, 2));
+        let subject = &tallies[&Rule::Subject];
+        assert_eq!((subject.refused, subject.warned, subject.commits), (0, 1, 1));
+        assert_eq!(findings.rules_that_refused_since(&BTreeMap::new()), [Rule::Secret]);
+        assert_eq!(findings.rules_that_refused_since(tallies), []);
     }
 
     #[test]

@@ -143,20 +143,16 @@ impl HooksDirectory {
         std::fs::create_dir_all(&self.path).map_err(disk("make", &self.path))?;
         let hook = self.path.join(stage);
         let kept = self.path.join(format!("{stage}.{BEFORE}"));
-        let before = std::fs::read(&hook).ok().filter(|text| !is_ours(text));
-        let mut moved = None;
-        if before.is_some() {
-            if kept.exists() {
-                return Err(InstallError::Twice { hook, kept });
-            }
-            std::fs::rename(&hook, &kept).map_err(disk("move", &hook))?;
-            moved = Some(kept);
-        }
-        let half = self.path.join(format!(".{stage}.{}", std::process::id()));
-        std::fs::write(&half, text(stage, program)).map_err(disk("write", &half))?;
-        std::fs::set_permissions(&half, std::fs::Permissions::from_mode(0o755)).map_err(disk("write", &half))?;
+        let half = self.path.join(format!(".{stage}.stagegate"));
+        std::fs::write(&half, text(stage, program))
+            .and_then(|()| std::fs::set_permissions(&half, std::fs::Permissions::from_mode(0o755)))
+            .map_err(disk("write", &half))?;
+        // Only once ours is whole: a full disk, or an end in the middle, leaves the hook that was there where git looks.
+        let moved = keep(&hook, &kept).inspect_err(|_| {
+            let _ = std::fs::remove_file(&half);
+        })?;
         std::fs::rename(&half, &hook).map_err(disk("write", &hook))?;
-        Ok(moved)
+        Ok(moved.then_some(kept))
     }
 
     /// Takes the hook of a stage out, and puts back what was there before. Only ours is touched.
@@ -192,6 +188,33 @@ impl HooksDirectory {
             scope: scope.to_owned(),
         })
     }
+}
+
+/// Gives a hook that is not ours its second name, by which ours runs it, and says whether there was one. It keeps the first
+/// until ours takes that.
+fn keep(hook: &Path, kept: &Path) -> Result<bool, InstallError> {
+    let text = match std::fs::read(hook) {
+        Ok(text) => text,
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(why) => return Err(disk("read", hook)(why)),
+    };
+    if is_ours(&text) {
+        return Ok(false);
+    }
+    // An installation that was ended here has left both names.
+    if kept.exists() && std::fs::read(kept).ok().as_ref() != Some(&text) {
+        return Err(InstallError::Twice {
+            hook: hook.to_owned(),
+            kept: kept.to_owned(),
+        });
+    }
+    if !kept.exists() {
+        std::fs::hard_link(hook, kept)
+            // Not every file system has them.
+            .or_else(|_| std::fs::copy(hook, kept).map(|_| ()))
+            .map_err(disk("keep", hook))?;
+    }
+    Ok(true)
 }
 
 fn is_ours(text: &[u8]) -> bool {

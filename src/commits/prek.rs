@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::finding::{Finding, Level, shown};
 use super::hooks::{self, Rest};
+use crate::home::make_private;
 
 /// The version whose verdicts the tests compare with.
 pub const VERSION: &str = "0.5.11";
@@ -92,7 +93,7 @@ fn fetch_into(scratch: &Path, place: &Path) -> Result<(), PrekError> {
         let what = format!("{doing} {}", path.display());
         move |why: std::io::Error| PrekError::Fetch(format!("{what}: {why}"))
     };
-    std::fs::create_dir_all(scratch).map_err(io("making", scratch))?;
+    make_private(scratch).map_err(io("making", scratch))?;
     let requirements = scratch.join("requirements.txt");
     let hashes = WHEELS.map(|hash| format!(" --hash=sha256:{hash}")).concat();
     std::fs::write(&requirements, format!("prek=={VERSION}{hashes}\n")).map_err(io("writing", &requirements))?;
@@ -126,7 +127,7 @@ fn fetch_into(scratch: &Path, place: &Path) -> Result<(), PrekError> {
     let binary = unpacked.join(format!("prek-{VERSION}.data/scripts/prek"));
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&binary, executable).map_err(io("finding", &binary))?;
-    std::fs::create_dir_all(place).map_err(io("making", place))?;
+    make_private(place).map_err(io("making", place))?;
     std::fs::rename(&binary, place.join("prek")).map_err(io("moving", &binary))
 }
 
@@ -152,7 +153,8 @@ impl Config {
         let place = state.join("tools");
         let path = place.join(format!("hooks-{}.yaml", std::process::id()));
         // JSON is YAML.
-        std::fs::create_dir_all(&place)
+        // The state directory may not be there yet, and holds keys later.
+        make_private(&place)
             .and_then(|()| std::fs::write(&path, rest.config.to_string()))
             .map_err(|why| PrekError::Run {
                 program: path.clone(),
@@ -283,4 +285,26 @@ fn said(words: &[u8]) -> String {
     let text = String::from_utf8_lossy(words);
     let lines: Vec<String> = text.lines().take(5).map(|l| shown(l.as_bytes())).collect();
     lines.join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// `hooks install` is the first command of many; a state directory that is open to others is none for the second.
+    #[test]
+    fn a_state_directory_that_is_made_for_prek_is_closed_to_others() {
+        let place = tempfile::tempdir().expect("a directory");
+        let state = place.path().join("state");
+        let rest = Rest {
+            config: serde_json::json!({}),
+            ids: Vec::new(),
+        };
+        let config = Config::write(&state, &rest).expect("written");
+        assert!(config.0.is_file());
+        let mode = std::fs::metadata(&state).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }

@@ -3,6 +3,8 @@
 //! The policy is the protected base's as it is before the push. What a push brings is read from its quarantine; nothing is
 //! written, no program is started, and over the bounds it is refused as a whole.
 
+use std::collections::BTreeMap;
+
 use git2::Oid;
 
 use super::base::Base;
@@ -15,6 +17,8 @@ use super::repository::{Object, Repository, RepositoryError, short};
 
 /// Refs that one push may move. `git push --mirror` of a large repository has some hundred.
 const MOST_UPDATES: usize = 1_000;
+/// What git writes for so many refs of 900 bytes; names are of 30.
+const MOST_INPUT_BYTES: u64 = 1 << 20;
 /// Tags of tags of tags that are followed; git itself makes one.
 const MOST_TAGS_DEEP: usize = 8;
 
@@ -40,9 +44,39 @@ pub enum PushError {
         /// As it is.
         text: String,
     },
+    /// More than are looked at. What was not read must not be let in with what was.
+    #[error("the push moves more than {MOST_UPDATES} refs, or their names have more than 1 MiB; push them in parts")]
+    TooMany,
+    /// Not a ref.
+    #[error(
+        "standard input names no ref, and git runs no hook without one: something that ran before has read it; \
+         hand it on, as by `tee` into a file"
+    )]
+    Nothing,
+    /// The pipe from git broke, or has what is no text.
+    #[error("cannot read which refs are pushed, which git writes to standard input: {0}")]
+    Unreadable(std::io::Error),
     /// The newer object format.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+}
+
+/// Reads what git writes to the standard input of pre-receive and post-receive, to its end.
+///
+/// # Errors
+/// As [`updates`]; and there is more than is looked at.
+pub fn read(input: impl std::io::Read) -> Result<Vec<Update>, PushError> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let mut bounded = input.take(MOST_INPUT_BYTES + 1);
+    match bounded.read_to_string(&mut text) {
+        // The bound may cut a character in two; that there is too much is what has to be said.
+        _ if bounded.limit() == 0 => Err(PushError::TooMany),
+        // A script before ours that reads its input leaves none for us, and then all would be let in unseen.
+        Ok(0) => Err(PushError::Nothing),
+        Ok(_) => updates(&text),
+        Err(why) => Err(PushError::Unreadable(why)),
+    }
 }
 
 /// Reads what git writes to pre-receive's standard input.
@@ -74,8 +108,11 @@ pub fn updates(input: &str) -> Result<Vec<Update>, PushError> {
             new: id(new)?,
             name: name.to_owned(),
         };
-        if name.is_empty() || (update.old.is_none() && update.new.is_none()) || line > MOST_UPDATES {
+        if name.is_empty() || (update.old.is_none() && update.new.is_none()) {
             return Err(bad());
+        }
+        if line > MOST_UPDATES {
+            return Err(PushError::TooMany);
         }
         updates.push(update);
     }
@@ -89,6 +126,25 @@ enum Kind {
     Tag,
     Notes,
     Other,
+}
+
+/// How commits are looked at that arrive on a ref. All that arrive the same way are walked together: a walk reads every other ref
+/// first, and of both there may be thousands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Protected,
+    Topic,
+    Notes,
+}
+
+impl Kind {
+    fn way(self) -> Way {
+        match self {
+            Kind::Branch(Branch::Protected) => Way::Protected,
+            Kind::Branch(Branch::Topic) | Kind::Tag | Kind::Other => Way::Topic,
+            Kind::Notes => Way::Notes,
+        }
+    }
 }
 
 /// Looks at a whole push.
@@ -125,8 +181,14 @@ pub fn examine(
             named.push((update, kind));
         }
     }
+    let mut arriving: BTreeMap<Way, Vec<Oid>> = BTreeMap::new();
     for (update, kind) in named {
-        push.update(update, kind, examiner)?;
+        if let Some(tip) = push.update(update, kind, examiner)? {
+            arriving.entry(kind.way()).or_default().push(tip);
+        }
+    }
+    for (way, tips) in arriving {
+        push.commits(&tips, way, examiner)?;
     }
     Ok(())
 }
@@ -239,29 +301,29 @@ impl Push<'_> {
         Some(kind)
     }
 
-    fn update(&self, update: &Update, kind: Kind, examiner: &mut Examiner) -> Result<(), Cut> {
+    /// Looks at a ref, and gives the commit that it leads to, if it does.
+    fn update(&self, update: &Update, kind: Kind, examiner: &mut Examiner) -> Result<Option<Oid>, Cut> {
         let Update { old, new, name } = update;
+        // Refs that bring nothing new take time, too, where there are thousands of others.
+        examiner.in_time()?;
         if let Some(finding) = self.moved(update, kind) {
             examiner.found(finding);
         }
-        let Some(new) = *new else { return Ok(()) };
-        if *old == Some(new) {
-            return Ok(());
-        }
+        let Some(new) = new.filter(|new| *old != Some(*new)) else {
+            return Ok(None);
+        };
         let tip = self.peeled(new, examiner)?;
         match (kind, self.repository.object(tip)?) {
-            (_, Object::Commit) => self.commits(tip, kind, examiner),
+            (_, Object::Commit) => return Ok(Some(tip)),
             (Kind::Branch(_) | Kind::Notes, _) => {
                 let fix = "a branch names a commit; push the object as a tag if it must travel";
                 examiner.found(refused(Rule::RefName, name, "names no commit", fix));
-                Ok(())
             }
             (_, Object::Tree) => {
                 let shown = short(tip);
                 for change in self.repository.files_of_tree(tip)? {
                     examiner.file(Some(&shown), &change)?;
                 }
-                Ok(())
             }
             (_, Object::Blob | Object::Tag { .. }) => {
                 let change = super::repository::Change {
@@ -269,9 +331,10 @@ impl Push<'_> {
                     mode: super::content::Mode::Regular,
                     id: tip,
                 };
-                examiner.file(Some(&short(tip)), &change)
+                examiner.file(Some(&short(tip)), &change)?;
             }
         }
+        Ok(None)
     }
 
     /// What is wrong with where a ref goes.
@@ -322,27 +385,27 @@ impl Push<'_> {
         Err(Cut::Over(format!("{MOST_TAGS_DEEP} tags name one another")))
     }
 
-    fn commits(&self, tip: Oid, kind: Kind, examiner: &mut Examiner) -> Result<(), Cut> {
-        let (branch, hidden) = match kind {
-            Kind::Branch(Branch::Protected) => (Branch::Protected, &self.hidden_of_protected),
-            Kind::Branch(Branch::Topic) | Kind::Tag | Kind::Notes | Kind::Other => (Branch::Topic, &self.hidden),
+    fn commits(&self, tips: &[Oid], way: Way, examiner: &mut Examiner) -> Result<(), Cut> {
+        let (branch, hidden) = match way {
+            Way::Protected => (Branch::Protected, &self.hidden_of_protected),
+            Way::Topic | Way::Notes => (Branch::Topic, &self.hidden),
         };
         // A branch from where another is has nothing new, and needs no walk.
-        if hidden.contains(&tip) {
+        if tips.iter().all(|tip| hidden.contains(tip)) {
             return Ok(());
         }
         let left = examiner.commits_left();
-        let Ok(new) = self.repository.between(&[tip], hidden, left)? else {
+        let Ok(new) = self.repository.between(tips, hidden, left)? else {
             return Err(Cut::Over(format!("more than {left} commits are new")));
         };
         for id in new {
             if let Some(vouchers) = &self.vouchers
-                && kind != Kind::Notes
+                && way != Way::Notes
                 && vouchers.vouch_for(id)?
             {
                 examiner.vouch(id);
             }
-            if kind == Kind::Notes {
+            if way == Way::Notes {
                 // git writes the messages of notes itself.
                 examiner.content_of(id)?;
             } else {
@@ -393,6 +456,38 @@ mod tests {
             updates(&sha256),
             Err(PushError::Repository(RepositoryError::Sha256))
         ));
+    }
+
+    #[test]
+    fn refs_beyond_the_bounds_are_not_let_in_unseen() {
+        let line = |name: &str| format!("{} {} {name}\n", "0".repeat(40), "1".repeat(40));
+        let many = |count: usize, name: &str| line(name).repeat(count);
+        let long = format!("refs/heads/{}", "x/".repeat(600));
+        assert_eq!(
+            read(many(MOST_UPDATES, "refs/heads/a").as_bytes()).expect("read").len(),
+            MOST_UPDATES
+        );
+        // The second ends a line just where the bound is, so that what is read is well-formed.
+        let upto = usize::try_from(MOST_INPUT_BYTES).expect("fits");
+        let mut exact = many(upto / line(&long).len() - 1, &long);
+        let left = upto - exact.len() - line("").len();
+        exact.push_str(&line(&"y".repeat(left)));
+        assert_eq!(exact.len(), upto);
+        assert!(read(exact.as_bytes()).is_ok());
+        for input in [
+            many(MOST_UPDATES + 1, "refs/heads/a"),
+            exact + &line("refs/heads/main"),
+            many(990, &long),
+        ] {
+            assert!(
+                matches!(read(input.as_bytes()), Err(PushError::TooMany)),
+                "{}",
+                input.len()
+            );
+        }
+        assert!(matches!(read(&b""[..]), Err(PushError::Nothing)));
+        let no_text = [line("refs/heads/").trim_end().as_bytes(), b"\xff\n"].concat();
+        assert!(matches!(read(no_text.as_slice()), Err(PushError::Unreadable(_))));
     }
 
     proptest::proptest! {

@@ -4,12 +4,21 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Sort, Tree};
+use git2::{Delta, DiffOptions, ErrorCode, ObjectType, Oid, Sort, Tree, TreeEntry};
 
 use super::content::Mode;
 
 /// Characters of a commit's name that are shown. Ten tell apart the commits of the largest repositories.
 const SHORT: usize = 10;
+
+/// Entries of trees that are compared for one commit. The largest repositories that we know have 500,000 files; a few trees that
+/// name one another many times have billions, in a push of some kilobytes.
+const MOST_ENTRIES: usize = 1_000_000;
+/// A commit, or a tag, with its message. Rules of messages refuse what has more than 64 KiB; of what has 1 GiB, which is a MiB in
+/// a push, several copies would be in memory first.
+const MOST_OBJECT_BYTES: u64 = 16 << 20;
+/// Bytes of a file's name with its directories: Linux's `PATH_MAX`, so that what is longer can be checked out nowhere.
+const MOST_PATH_BYTES: usize = 4_096;
 
 /// Why git could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +54,26 @@ pub enum RepositoryError {
     )]
     Shallow,
     /// Not a range.
-    #[error("`{0}` names no range of commits; write A..B, as origin/main..HEAD")]
+    #[error("`{0}` names no range of commits; write A..B, as origin/main..HEAD, or one commit for all of its history")]
     Range(String),
+    /// More than can be compared.
+    #[error("tree {tree} has more than {MOST_ENTRIES} entries that are new; no check looks at so many")]
+    TooManyEntries {
+        /// Where.
+        tree: Oid,
+    },
+    /// A message that nobody wrote.
+    #[error("{object} is a commit or a tag of more than {} MiB; no check reads so long a message", MOST_OBJECT_BYTES >> 20)]
+    MessageTooLong {
+        /// Which.
+        object: Oid,
+    },
+    /// A name that no checkout can have.
+    #[error("tree {tree} has a file whose name with its directories is longer than {MOST_PATH_BYTES} bytes")]
+    PathTooLong {
+        /// Where.
+        tree: Oid,
+    },
     /// Anything else.
     #[error("cannot {doing}: {why}")]
     Git {
@@ -134,6 +161,12 @@ impl Repository {
     pub fn directory(&self) -> PathBuf {
         let directory = self.git.commondir();
         directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
+    }
+
+    /// The directory of what belongs to this checkout alone: of a linked worktree, its own.
+    #[must_use]
+    pub fn own_directory(&self) -> &Path {
+        self.git.path()
     }
 
     /// Where a remote is.
@@ -346,13 +379,21 @@ impl Repository {
     ) -> Result<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>, RepositoryError> {
         let commit = self.git.find_commit(commit).map_err(failed("read a commit"))?;
         let root = commit.tree().map_err(failed("read a commit's tree"))?;
+        let mut sorted: Vec<&Vec<u8>> = directories.iter().collect();
+        // Each comes after the one above it, whose tree is known by then: deep ones need no way from the root.
+        sorted.sort_unstable();
+        let mut trees: HashMap<&[u8], Tree> = HashMap::new();
         let mut names = HashMap::new();
-        for directory in directories {
-            let Some(tree) = self.tree_at(&root, directory)? else {
+        for directory in sorted {
+            let split = directory.iter().rposition(|b| *b == b'/');
+            let above = split.and_then(|at| trees.get(&directory[..at]).map(|tree| (tree, &directory[at + 1..])));
+            let (from, rest) = above.unwrap_or((&root, directory));
+            let Some(tree) = self.tree_at(from, rest)? else {
                 continue;
             };
             let there = tree.iter().map(|e| e.name_bytes().to_vec()).collect();
             names.insert(directory.clone(), there);
+            trees.insert(directory, tree);
         }
         Ok(names)
     }
@@ -393,6 +434,7 @@ impl Repository {
     /// It or a tree of it cannot be read.
     pub fn commit(&self, id: Oid) -> Result<CommitFacts, RepositoryError> {
         let doing = || format!("read commit {id}");
+        self.is_readable(id)?;
         let commit = self.git.find_commit(id).map_err(failed(doing()))?;
         let tree = commit.tree().map_err(failed(doing()))?;
         let mut of_all: Option<Vec<Change>> = None;
@@ -427,9 +469,44 @@ impl Repository {
         Ok(begin.map_or(Vec::new(), |at| raw.data()[at + 2..].to_vec()))
     }
 
+    /// What a tree has that another has not, by name. libgit2's own comparison has no bound, and git2 panics on modes that no git
+    /// of today writes.
     fn changed(&self, before: Option<&Tree>, after: &Tree) -> Result<Vec<Change>, RepositoryError> {
-        let diff = self.git.diff_tree_to_tree(before, Some(after), Some(&mut plain_diff()));
-        Ok(changes(&diff.map_err(failed("compare two trees"))?))
+        let tree_of = |id| self.git.find_tree(id).map_err(failed(format!("read tree {id}")));
+        let mut changes = Vec::new();
+        let mut entries = 0;
+        let mut open = vec![(Vec::new(), before.map(Tree::id), after.id())];
+        while let Some((above, before, after)) = open.pop() {
+            let (before, tree) = (before.map(tree_of).transpose()?, tree_of(after)?);
+            for entry in &tree {
+                // One that is out of order is not found here, and so is looked at.
+                let was = before.as_ref().and_then(|b| b.get_name_bytes(entry.name_bytes()));
+                let same = |was: &TreeEntry| was.id() == entry.id() && was.filemode_raw() == entry.filemode_raw();
+                if was.as_ref().is_some_and(same) {
+                    continue;
+                }
+                entries += 1;
+                if entries > MOST_ENTRIES {
+                    return Err(RepositoryError::TooManyEntries { tree: after });
+                }
+                let path = below(&above, entry.name_bytes());
+                if path.len() > MOST_PATH_BYTES {
+                    return Err(RepositoryError::PathTooLong { tree: after });
+                }
+                if entry.kind() == Some(ObjectType::Tree) {
+                    let was = was.filter(|was| was.kind() == Some(ObjectType::Tree));
+                    open.push((path, was.map(|was| was.id()), entry.id()));
+                } else {
+                    changes.push(Change {
+                        path,
+                        mode: Mode::of(u32::try_from(entry.filemode_raw()).unwrap_or_default()),
+                        id: entry.id(),
+                    });
+                }
+            }
+        }
+        changes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(changes)
     }
 
     /// Every file below a tree.
@@ -494,21 +571,36 @@ impl Repository {
         Ok(Ok(Vec::new()))
     }
 
-    /// The two ends of `A..B`.
+    /// The two ends of `A..B`; of one commit, which stands for itself and all before it as git's own log takes it, the first is
+    /// missing.
     ///
     /// # Errors
     /// It is no range of commits.
-    pub fn range(&self, text: &str) -> Result<(Oid, Oid), RepositoryError> {
+    pub fn range(&self, text: &str) -> Result<(Option<Oid>, Oid), RepositoryError> {
         let bad = || RepositoryError::Range(text.to_owned());
-        if !text.contains("..") || text.contains("...") {
+        if text.contains("...") {
             return Err(bad());
+        }
+        if !text.contains("..") {
+            return self.named_commit(text).map(|to| (None, to)).map_err(|_| bad());
         }
         let spec = self.git.revparse(text).map_err(|_| bad())?;
         let end = |object: Option<&git2::Object>| Some(object?.peel_to_commit().ok()?.id());
         match (end(spec.from()), end(spec.to())) {
-            (Some(from), Some(to)) => Ok((from, to)),
-            _ => Err(bad()),
+            (Some(from), Some(to)) => Ok((Some(from), to)),
+            (None, _) | (_, None) => Err(bad()),
         }
+    }
+
+    /// Who wrote a commit, as it says: name and address.
+    #[must_use]
+    pub fn author(&self, id: Oid) -> String {
+        let Ok(commit) = self.git.find_commit(id) else {
+            return String::new();
+        };
+        let author = commit.author();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        format!("{} <{}>", text(author.name_bytes()), text(author.email_bytes()))
     }
 
     /// Every ref with the commit that it leads to. Those that lead to none (a tag of a file) are left out, and symbolic ones,
@@ -567,22 +659,29 @@ impl Repository {
     /// # Errors
     /// It is not there.
     pub fn object(&self, id: Oid) -> Result<Object, RepositoryError> {
-        let object = self
-            .git
-            .find_object(id, None)
-            .map_err(failed(format!("read object {id}")))?;
-        Ok(match object.kind() {
-            Some(ObjectType::Commit) => Object::Commit,
-            Some(ObjectType::Tree) => Object::Tree,
-            Some(ObjectType::Tag) => {
-                let tag = object.as_tag();
+        let odb = self.git.odb().map_err(failed("read objects"))?;
+        let (_, kind) = odb.read_header(id).map_err(failed(format!("read object {id}")))?;
+        Ok(match kind {
+            ObjectType::Commit => Object::Commit,
+            ObjectType::Tree => Object::Tree,
+            ObjectType::Tag => {
+                self.is_readable(id)?;
+                let tag = self.git.find_tag(id).map_err(failed(format!("read tag {id}")))?;
                 Object::Tag {
-                    message: tag.and_then(git2::Tag::message_bytes).unwrap_or_default().to_vec(),
-                    target: tag.map_or(id, git2::Tag::target_id),
+                    message: tag.message_bytes().unwrap_or_default().to_vec(),
+                    target: tag.target_id(),
                 }
             }
-            Some(ObjectType::Blob | ObjectType::Any) | None => Object::Blob,
+            ObjectType::Blob | ObjectType::Any => Object::Blob,
         })
+    }
+
+    /// Whether a commit or tag is of a size to be read whole.
+    fn is_readable(&self, object: Oid) -> Result<(), RepositoryError> {
+        if self.size(object)? <= MOST_OBJECT_BYTES {
+            return Ok(());
+        }
+        Err(RepositoryError::MessageTooLong { object })
     }
 
     /// Names of the remotes.
@@ -621,6 +720,13 @@ pub fn short(id: Oid) -> String {
     let mut name = id.to_string();
     name.truncate(SHORT);
     name
+}
+
+fn below(above: &[u8], name: &[u8]) -> Vec<u8> {
+    if above.is_empty() {
+        return name.to_vec();
+    }
+    [above, name].join(&b'/')
 }
 
 fn plain_diff() -> DiffOptions {

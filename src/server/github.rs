@@ -493,7 +493,7 @@ impl Hosts {
         }
         if status.phase == CheckPhase::Running {
             let known = self.known(hosted, &spec.head).await?;
-            let Completed { verdict, gap } = self.verdict(hosted, &spec.head, known).await?;
+            let Completed { verdict, gap, .. } = self.verdict(hosted, &spec.head, known).await?;
             status.awaited = match gap {
                 Some(Gap::Tracker(_)) => Some(Awaited::Tracker),
                 Some(Gap::Check(_)) | None => None,
@@ -629,7 +629,11 @@ impl Hosts {
                 Err(why) => {
                     let verdict = judge::unjudged(&repository, &name, &head, &why)?;
                     let gap = Some(Gap::Check(why.to_string()));
-                    return Ok(Completed { verdict, gap });
+                    return Ok(Completed {
+                        verdict,
+                        gap,
+                        refused: Vec::new(),
+                    });
                 }
             };
             let subject = judge::subject_of(&repository, &name, &head, &base)?;

@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What proved nothing is tried again after this: a package index that did not answer is back in minutes.
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(2);
 
+/// Commits of a push that are named in the log; `stagegate verdict show` has all.
+const MOST_TOLD: usize = 20;
+
 /// Told each verdict once it is stored: where signing goes.
 pub type OnVerdict = Arc<dyn Fn(&Verdict) + Send + Sync>;
 
@@ -100,6 +103,9 @@ impl HookRuns {
         };
         store.end_run(id, holder, attempt)?;
         self.tell(&format!("the hooks of {name} {word}"));
+        for blame in verdict.blames.iter().take(MOST_TOLD) {
+            self.tell(&format!("  {blame}"));
+        }
         (self.on_verdict)(&verdict);
         Ok(())
     }

@@ -4,6 +4,7 @@
 mod clone;
 mod equal_verdicts;
 mod github;
+mod history;
 mod issues;
 mod messages;
 mod own_hooks;
@@ -111,11 +112,27 @@ impl Place {
         )
     }
 
+    /// Writes a policy with this below its `spec:`.
+    fn policy(&self, spec: &str) {
+        self.write("hooks/policy.yaml", format!("{HEAD}spec: {{{spec}}}\n"));
+    }
+
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.dir.join(name);
         std::fs::create_dir_all(path.parent().expect("below")).expect("made");
         std::fs::write(path, content).expect("written");
     }
+}
+
+/// A server's repository of this name without any commit, and a clone of it.
+fn server_and_clone(root: &Path, name: &str) -> (Place, Place) {
+    let home = root.join("home");
+    std::fs::create_dir_all(&home).expect("made");
+    let server = Place::at(root.join(name), &home);
+    server.sh("git init -q --bare -b main .");
+    let clone = Place::at(root.join("clone"), &home);
+    clone.sh(&format!("git init -q -b main .; git remote add origin ../{name}"));
+    (server, clone)
 }
 
 /// A server's repository with our hook, and a clone of it.
@@ -133,9 +150,7 @@ impl World {
             .clone
             .sh("printf '# Project\\n' >README.md; git add .; git commit -qm 'Begin'");
         if let Some(spec) = spec {
-            world
-                .clone
-                .write("hooks/policy.yaml", format!("{HEAD}spec: {{{spec}}}\n"));
+            world.clone.policy(spec);
             world.clone.sh("git add .; git commit -qm 'Add the policy'");
         }
         world
@@ -147,12 +162,7 @@ impl World {
     /// Without any commit.
     fn empty() -> Self {
         let root = tempfile::tempdir().expect("a directory");
-        let home = root.path().join("home");
-        std::fs::create_dir_all(&home).expect("made");
-        let server = Place::at(root.path().join("server.git"), &home);
-        server.sh("git init -q --bare -b main .");
-        let clone = Place::at(root.path().join("clone"), &home);
-        clone.sh("git init -q -b main .; git remote add origin ../server.git");
+        let (server, clone) = server_and_clone(root.path(), "server.git");
         let world = Self { root, server, clone };
         world.hook("exec \"$STAGEGATE\" pre-receive");
         world

@@ -183,6 +183,7 @@ mod tests {
             outcome,
             findings,
             issues: Vec::new(),
+            blames: Vec::new(),
             started_at: Timestamp::UNIX_EPOCH,
             finished_at: Timestamp::UNIX_EPOCH,
         }

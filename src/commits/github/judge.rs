@@ -117,6 +117,7 @@ pub fn unjudged(repository: &Repository, name: &str, head: &Head, why: &BaseErro
         outcome: Outcome::NotProven { why: why.to_string() },
         findings: Vec::new(),
         issues: Vec::new(),
+        blames: Vec::new(),
         started_at: now,
         finished_at: now,
     })

@@ -262,7 +262,11 @@ impl<'a> Keys<'a> {
             Ed25519KeyPair::from_pkcs8(private.as_ref()).map_err(|_| KeyError::Make("ring does not read its own"))?;
         let public = public_of(&pair)?;
         let id = public.id();
-        self.write_private(&id, private.as_ref())?;
+        if let Err(why) = self.write_private(&id, private.as_ref()) {
+            // Half a key is none; the first error is the one to tell.
+            let _ = self.delete_private(&id);
+            return Err(why);
+        }
         // The file comes first: a key that is listed can sign.
         let spec = json!(Spec {
             public_key: public.to_string()

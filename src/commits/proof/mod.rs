@@ -17,7 +17,7 @@ use jiff::Timestamp;
 pub use envelope::{Envelope, KeyId};
 pub use judge::{Judged, Keyring, Lack, Question, Standing, judge};
 pub use keys::{KeyError, Keys, Signer};
-pub use verdict::{Engine, HookRun, Outcome, Passed, Subject, Verdict};
+pub use verdict::{Blame, Engine, HookRun, Outcome, Passed, Since, Subject, Verdict};
 
 use self::statement::StatementError;
 use super::policy::Policy;
@@ -170,6 +170,7 @@ pub(crate) mod tests {
             outcome: Outcome::Passed,
             findings: Vec::new(),
             issues: Vec::new(),
+            blames: Vec::new(),
             started_at: "2026-11-01T10:00:00Z".parse().expect("a time"),
             finished_at: "2026-11-01T10:00:07Z".parse().expect("a time"),
         }

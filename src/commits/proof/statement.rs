@@ -180,6 +180,7 @@ fn is_bounded(verdict: &Verdict) -> Result<(), StatementError> {
         ("findings", verdict.findings.len(), MOST_KEPT),
         ("hooks", verdict.hooks.len(), MOST_HOOKS),
         ("issues", verdict.issues.len(), MOST_ISSUES),
+        ("blames", verdict.blames.len(), MOST_KEPT),
     ];
     for (what, count, most) in counts {
         if count > most {
@@ -201,6 +202,9 @@ fn is_consistent(verdict: &Verdict) -> Result<(), StatementError> {
     if let (Outcome::Passed, Some(check)) = (&verdict.outcome, wrong) {
         let other = format!("{} is wrong", check.keys.join(", "));
         return Err(contradiction("outcome", "Passed", &other));
+    }
+    if let (Outcome::Passed, Some(blame)) = (&verdict.outcome, verdict.blames.first()) {
+        return Err(contradiction("outcome", "Passed", &blame.to_string()));
     }
     if verdict.started_at > verdict.finished_at {
         let (one, other) = (verdict.started_at.to_string(), verdict.finished_at.to_string());

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::commits::finding::plain;
 use crate::commits::tracker::{IssueCheck, issues};
 use crate::model::values::Digest;
 
@@ -53,6 +54,42 @@ pub enum Passed {
     No,
 }
 
+/// When what a commit is refused for came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Since {
+    /// With what was checked.
+    ThisCommit,
+    /// Earlier: the base is refused for it, too.
+    Before,
+}
+
+/// A commit of those that were checked together, and what it is refused for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Blame {
+    /// Full name of the commit, hexadecimal.
+    pub commit: String,
+    /// Who wrote it, as it says.
+    pub author: String,
+    /// Rules, by their names, and hooks, as `hook ID`.
+    pub rules: Vec<String>,
+    /// Whether it is the one that brought it.
+    pub since: Since,
+}
+
+/// One harmless line.
+impl std::fmt::Display for Blame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { author, since, .. } = self;
+        let commit = self.commit.get(..10).unwrap_or(&self.commit);
+        let rules = plain(&self.rules.join(", "));
+        match since {
+            Since::ThisCommit => write!(f, "{commit} by {} is refused by {rules}", plain(author)),
+            Since::Before => write!(f, "{commit}, where the base was before, is refused by {rules}, too"),
+        }
+    }
+}
+
 /// How a full check ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "result", rename_all_fields = "camelCase")]
@@ -89,6 +126,9 @@ pub struct Verdict {
     /// nothing until it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issues: Vec<IssueCheck>,
+    /// Which of the commits that were checked together are refused, and for what; the others are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blames: Vec<Blame>,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ended.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use git2::Oid;
 use jiff::Timestamp;
 
+use super::blame;
 use super::bubblewrap::{Mount, Network, Room, Sandbox, SandboxError};
 use super::checkout::{self, Checkout, CheckoutError};
 use super::environments::{self, CONFIG, EnvironmentError, Wanted, last_words};
 use super::scratch::Scratch;
 use crate::commits::base::{self, BaseError};
-use crate::commits::examine::{Bounds, Brought, Cut, Examiner};
+use crate::commits::examine::{Bounds, Brought, Cut, Examiner, Report};
 use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::hooks::{self, Code, Ended, How, Planned};
 use crate::commits::message::{Branch, Identity};
@@ -83,7 +84,7 @@ pub enum FullRunError {
 
 /// Why hooks did not run.
 #[derive(Debug, thiserror::Error)]
-enum Obstacle {
+pub(super) enum Obstacle {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
@@ -96,6 +97,8 @@ enum Obstacle {
     Environment(#[from] EnvironmentError),
     #[error(transparent)]
     Process(#[from] ProcessError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
     #[error("the base's hooks cannot be read: {0}")]
     Config(String),
     #[error("prek did not say how the hook {hook} ended (exit code {code}): {said}")]
@@ -154,7 +157,14 @@ pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Verdict, FullRunError> {
         gap,
         started_at,
     };
-    let Completed { verdict, .. } = complete(means, &repository, &base, subject, looked).await?;
+    let completed = complete(means, &repository, &base, subject, looked).await?;
+    let Completed {
+        mut verdict, refused, ..
+    } = completed;
+    if verdict.outcome == Outcome::Failed {
+        verdict.blames = blame::of(means, &repository, &base, ask.commit, &verdict, refused).await;
+        verdict.finished_at = Timestamp::now();
+    }
     Ok(verdict)
 }
 
@@ -174,6 +184,8 @@ pub struct Completed {
     pub verdict: Verdict,
     /// Why it is not proven, where it is not.
     pub gap: Option<Gap>,
+    /// The commits that rules of ours refuse, as [`Report::refused`] has them.
+    pub refused: Vec<(Oid, Vec<Rule>)>,
 }
 
 /// Runs the base's hooks over the subject, has its issues looked up, and gives a verdict on all of it.
@@ -211,7 +223,7 @@ pub async fn complete(
         gap,
         ..
     } = run;
-    let report = examiner.report();
+    let report: Report = examiner.report();
     let gap = gap.filter(|_| !report.findings.refuse());
     let outcome = match &gap {
         _ if report.findings.refuse() => Outcome::Failed,
@@ -226,10 +238,15 @@ pub async fn complete(
         outcome,
         findings: report.findings.kept().iter().map(Finding::to_json).collect(),
         issues,
+        blames: Vec::new(),
         started_at,
         finished_at: Timestamp::now(),
     };
-    Ok(Completed { verdict, gap })
+    Ok(Completed {
+        verdict,
+        gap,
+        refused: report.refused,
+    })
 }
 
 struct Run<'a> {
@@ -245,7 +262,7 @@ struct Run<'a> {
 }
 
 /// How a hook ended.
-enum End {
+pub(super) enum End {
     Content,
     /// It is not one that looks at files.
     NotAsked,
@@ -259,19 +276,13 @@ impl Run<'_> {
 
     /// Every hook that the base's configuration has.
     async fn hooks(&mut self) -> Result<(), RepositoryError> {
-        let policy = &self.base.policy;
-        let Some(level) = policy.level(Rule::Hook) else {
+        let Some(level) = self.base.policy.level(Rule::Hook) else {
             return Ok(());
         };
-        let Some(text) = self.configuration()? else {
-            return Ok(());
-        };
-        let planned = String::from_utf8(text)
-            .map_err(|_| "it is not UTF-8".to_owned())
-            .and_then(|text| hooks::plan(&policy.spec.hooks.config, &text, policy));
-        let ran = match planned {
+        let ran = match planned(self.repository, self.base) {
             Ok(planned) => self.each(planned, level).await,
-            Err(why) => Err(Obstacle::Config(why)),
+            Err(Obstacle::Repository(why)) => return Err(why),
+            Err(why) => Err(why),
         };
         if let Err(why) = ran {
             match level {
@@ -280,14 +291,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The base's list of hooks; the commit's own is not asked.
-    fn configuration(&self) -> Result<Option<Vec<u8>>, RepositoryError> {
-        match self.base.tip {
-            Some(tip) => self.repository.file(tip, &self.base.policy.spec.hooks.config),
-            None => Ok(None),
-        }
     }
 
     /// Has the issues looked up that commits name.
@@ -406,8 +409,20 @@ impl Run<'_> {
     }
 }
 
+/// The hooks of the base's list; the commit's own is not asked.
+pub(super) fn planned(repository: &Repository, base: &base::Base) -> Result<Vec<Planned>, Obstacle> {
+    let config = &base.policy.spec.hooks.config;
+    let text = match base.tip {
+        Some(tip) => repository.file(tip, config)?,
+        None => None,
+    };
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let text = String::from_utf8(text).map_err(|_| Obstacle::Config("it is not UTF-8".to_owned()))?;
+    hooks::plan(config, &text, &base.policy).map_err(Obstacle::Config)
+}
+
 /// A hook whose code may be another tomorrow: tags have been moved to hostile commits (tj-actions 2025, trivy-action 2026).
-fn movable(code: &Code, hook: &str, level: Level) -> Option<Finding> {
+pub(super) fn movable(code: &Code, hook: &str, level: Level) -> Option<Finding> {
     let Code::Movable { repo, revision } = code else {
         return None;
     };
@@ -430,7 +445,7 @@ fn said(level: Level, hook: &str, message: String, fix: &str) -> Finding {
 }
 
 /// What all hooks of a run need.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     state: &'a Path,
     sandbox: Sandbox,
     scratch: Scratch,
@@ -439,7 +454,7 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    async fn set_up(repository: &Repository, commit: Oid, state: &'a Path) -> Result<Self, Obstacle> {
+    pub(super) async fn set_up(repository: &Repository, commit: Oid, state: &'a Path) -> Result<Self, Obstacle> {
         let sandbox = Sandbox::find().await?;
         let prek = prek::fetch(state)?;
         let scratch = Scratch::make(state, checkout::MOST_BYTES)?;
@@ -460,7 +475,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    async fn run(
+    pub(super) async fn run(
         &self,
         hook: &str,
         config: &serde_json::Value,

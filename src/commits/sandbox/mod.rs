@@ -2,9 +2,11 @@
 //! base's policy and the base's list of hooks.
 //!
 //! [`bubblewrap`] is the sandbox, [`checkout`] the copy, [`environments`] what hooks need to be installed for, and [`full`]
-//! puts them together into a [`Verdict`](super::proof::Verdict). Every hook is taken for hostile: it is code that somebody
+//! puts them together into a [`Verdict`](super::proof::Verdict), and
+//! [`blame`] says whose commit it is that is refused. Every hook is taken for hostile: it is code that somebody
 //! pushed.
 
+mod blame;
 pub mod bubblewrap;
 pub mod checkout;
 pub mod environments;

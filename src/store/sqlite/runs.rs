@@ -334,6 +334,7 @@ mod tests {
             outcome,
             findings: Vec::new(),
             issues: Vec::new(),
+            blames: Vec::new(),
             started_at: at(0),
             finished_at: at(1),
         }

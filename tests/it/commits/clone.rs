@@ -61,7 +61,7 @@ fn partly_staged_files_are_judged_by_what_is_staged() {
     assert_eq!(said.code, Some(6), "{}", said.all);
     assert_eq!(clone.sh("cat f"), "other\nwork", "mended, with all that was there");
     assert_eq!(clone.sh("git show :f"), "bad", "the staged blank is git's to keep");
-    assert_eq!(clone.sh("git stash list; find . -name '.stagegate-*'"), "");
+    assert_eq!(clone.sh("git stash list; find . -name '*stagegate-*'"), "");
     // A link is not followed, and a mode stays.
     clone.sh("git rm -qf --cached f; printf '#!/bin/sh \\n' >run; chmod +x run; printf 'x ' >../outside; ln -s ../outside l; git add run l");
     let said = clone.stagegate(&["check", "--fix"]);
@@ -121,7 +121,7 @@ fn ranges_and_everything_are_checked_like_a_push() {
     let said = clone.stagegate(&["check", "--all"]);
     assert_eq!(said.out.lines().count(), 1, "{}", said.all);
     assert!(said.out.starts_with("f:1 end-of-file"), "{}", said.all);
-    for bad in ["HEAD", "a..b", "origin/main...HEAD"] {
+    for bad in ["nothing", "a..b", "origin/main...HEAD"] {
         assert_eq!(clone.stagegate(&["check", "--range", bad]).code, Some(2), "{bad}");
     }
     // A repository without a commit has something staged, too.
@@ -173,7 +173,7 @@ fn a_message_is_checked_before_it_is_a_commit() {
     let world = World::new(None);
     let clone = &world.clone;
     clone.sh("git remote remove origin");
-    clone.write("hooks/policy.yaml", format!("{HEAD}spec: {{{spec}}}\n"));
+    clone.policy(spec);
     clone.sh("$STAGEGATE hooks install 2>/dev/null; git add .");
     let said = clone.try_sh("git commit -m 'Add it'");
     assert!(
@@ -300,4 +300,77 @@ fn this_repository_keeps_its_own_policy() {
     let said = place.stagegate(&["check", "--all", "--policy", "hooks/policy.yaml"]);
     assert!(said.ok(), "{}", said.all);
     assert!(place.stagegate(&["lint", "hooks/policy.yaml"]).ok());
+}
+
+/// A limit of no bytes for files is a full disk for who asks to be told of it (`trap`), and for who does not, an end in the
+/// middle of the first write.
+const DISKS: [&str; 2] = ["trap '' XFSZ; ulimit -f 0; ", "ulimit -f 0; "];
+
+#[test]
+fn a_full_disk_or_an_end_in_the_middle_of_mending_costs_nothing() {
+    for disk in DISKS {
+        let world = World::new(None);
+        let clone = &world.clone;
+        clone.sh("printf 'a \n' >f; git add f");
+        let said = clone.try_sh(&format!("{disk}\"$STAGEGATE\" check --fix"));
+        assert!(!said.ok() && !said.all.contains("mended"), "{disk}: {}", said.all);
+        assert_eq!(clone.sh("od -An -c f | tr -d ' '"), "a\\n", "{disk}");
+        assert_eq!(
+            clone.sh("git status --porcelain"),
+            "A  f",
+            "{disk}: nothing that `git add .` would take"
+        );
+        let said = clone.stagegate(&["check", "--fix"]);
+        assert!(said.all.contains("mended 1 file"), "{disk}: {}", said.all);
+        assert_eq!(clone.sh("cat f; find .git -name '*stagegate*'"), "a", "{disk}");
+    }
+}
+
+#[test]
+fn a_full_disk_or_an_end_in_the_middle_of_an_installation_leaves_the_hook_that_was_there() {
+    for disk in DISKS {
+        let world = World::new(None);
+        let clone = &world.clone;
+        clone.sh("printf '#!/bin/sh\necho before\n' >.git/hooks/pre-commit; chmod +x .git/hooks/pre-commit");
+        let said = clone.try_sh(&format!("{disk}\"$STAGEGATE\" hooks install"));
+        assert!(!said.ok(), "{disk}: {}", said.all);
+        let said = clone.try_sh("git commit --allow-empty -m 'Add nothing'");
+        assert!(said.ok() && said.all.contains("before"), "{disk}: {}", said.all);
+        // Both names are there when it was ended between the two.
+        clone.sh("cp -p .git/hooks/pre-commit .git/hooks/pre-commit.before-stagegate");
+        let said = clone.stagegate(&["hooks", "install"]);
+        assert!(said.ok() && said.all.contains("runs first"), "{disk}: {}", said.all);
+        let said = clone.try_sh("git commit --allow-empty -m 'Add nothing'");
+        assert!(said.ok() && said.all.contains("before"), "{disk}: {}", said.all);
+        clone.sh("$STAGEGATE hooks uninstall 2>&1; grep -q before .git/hooks/pre-commit");
+    }
+}
+
+/// The first commit of all can be named by no `A..B`.
+#[test]
+fn a_whole_history_is_checked_by_naming_its_tip_and_each_rule_says_in_how_many_commits() {
+    let world = World::empty();
+    let clone = &world.clone;
+    clone.sh(
+        "printf 'a \nb \n' >f; git add f; git commit -qm 'Add f'; printf 'c \n' >g; git add g; git commit -qm 'Add g'\n\
+         printf 'd' >h; git add h; git commit -qm 'Add h'",
+    );
+    let said = clone.stagegate(&["check", "--range", "HEAD", "-o", "json"]);
+    assert_eq!(said.code, Some(6), "{}", said.all);
+    let status = &json(&said.out)["status"];
+    assert_eq!((&status["commits"], &status["refusedCommits"]), (&3.into(), &3.into()));
+    let tally = |name: &str| {
+        let rules = status["rules"].as_array().expect("a list");
+        let rule = rules.iter().find(|rule| rule["rule"] == name).expect("it was asked");
+        (rule["findings"].as_u64(), rule["commits"].as_u64())
+    };
+    assert_eq!(tally("trailing-whitespace"), (Some(3), Some(2)));
+    assert_eq!(tally("end-of-file"), (Some(1), Some(1)));
+    assert_eq!(tally("secret"), (Some(0), Some(0)));
+    let said = clone.stagegate(&["check", "--range", "nothing"]);
+    assert!(
+        said.code == Some(2) && said.all.contains("or one commit for all of its history"),
+        "{}",
+        said.all
+    );
 }

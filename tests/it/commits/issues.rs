@@ -86,9 +86,7 @@ impl Tracked {
         let spec = format!(
             "message: {{issueKeys: {{mode: MANDATORY, projects: [ABC]}}, issue: {{mode: MANDATORY, tracker: its, {issue}}}}}"
         );
-        world
-            .clone
-            .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+        world.clone.policy(&spec);
         world
             .clone
             .sh("git add .; git commit -qm 'ABC-1: Begin'; git push -q origin main; git remote set-head origin main");
@@ -221,9 +219,7 @@ fn a_jira_that_is_down_defers_or_refuses_and_proves_nothing() {
     // A rule that is only suggested holds nothing up, and says so.
     let lenient = World::empty();
     let spec = "message: {issueKeys: {projects: [ABC]}, issue: {mode: SUGGESTED, tracker: its}}";
-    lenient
-        .clone
-        .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+    lenient.clone.policy(spec);
     lenient
         .clone
         .sh("git add .; git commit -qm 'ABC-1: Begin'; git push -q origin main");
@@ -243,9 +239,7 @@ fn more_keys_than_a_run_asks_about_hold_nothing_up_that_is_only_suggested() {
         let spec = format!(
             "bounds: {{commits: 2000}}, message: {{issueKeys: {{projects: [ABC]}}, issue: {{mode: {mode}, tracker: its}}}}"
         );
-        world
-            .clone
-            .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+        world.clone.policy(&spec);
         world
             .clone
             .sh("git add .; git commit -qm 'Begin'; git push -q origin main");
@@ -334,7 +328,7 @@ fn what_is_wrong_in_a_trackers_file_or_a_policy_is_said_with_its_line() {
         ),
     ] {
         let spec = format!("message: {{issue: {{{issue}}}}}");
-        place.write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+        place.policy(&spec);
         let said = place.stagegate(&["lint", "hooks"]);
         assert!(
             said.code == Some(2) && said.all.contains(words),

@@ -11,9 +11,7 @@ fn world(spec: &str) -> World {
     world
         .clone
         .sh("printf '# Project\\n' >README.md; git add .; git commit -qm 'ABC-1: Begin'");
-    world
-        .clone
-        .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+    world.clone.policy(spec);
     world.clone.sh(
         "git add .; git commit -qm 'ABC-1: Add the policy'; git push -q origin main; git remote set-head origin main",
     );

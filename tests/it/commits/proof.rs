@@ -287,7 +287,7 @@ fn a_note_travels_and_is_as_good_as_its_signature() {
         .to_owned();
     let trust = |what: &str| {
         let spec = format!("attest: {{trust: [{{name: laptop, publicKey: '{public}', for: [{what}]}}]}}");
-        clone.write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+        clone.policy(&spec);
     };
     trust("hooks");
     clone.sh("git checkout -qB main origin/main; git add hooks; git commit -qm 'Trust the laptop'; git push -q origin main; git checkout -q topic");
@@ -360,6 +360,7 @@ fn sign_verdict_of(world: &World, engine: Engine, hooks: &[(&str, &str, Passed)]
         outcome,
         findings: Vec::new(),
         issues: Vec::new(),
+        blames: Vec::new(),
         started_at: now,
         finished_at: now,
     };
@@ -436,7 +437,7 @@ fn a_server_goes_by_the_word_of_a_key_that_its_policy_trusts_for_content() {
         let spec = format!(
             "attest: {{trust: [{{publicKey: '{public}', for: [{what}]}}]}}, message: {{fixups: {{mode: MANDATORY}}}}{more}"
         );
-        clone.write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+        clone.policy(&spec);
         clone.sh("git add hooks; git commit -qm 'Policy'; git push -q origin main");
     };
     let begin = |branch: &str, script: &str| {
@@ -502,7 +503,7 @@ fn a_note_that_vouches_for_something_else_hides_nothing() {
     let clone = &world.clone;
     let public = made_key(clone);
     let spec = format!("attest: {{trust: [{{publicKey: '{public}', for: [content]}}]}}");
-    clone.write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+    clone.policy(&spec);
     clone.sh("git add hooks; git commit -qm 'Policy'; git push -q origin main; git checkout -qb topic; echo good >f; git add f; git commit -qm 'Add f'; $STAGEGATE check --range main..HEAD --attest 2>/dev/null; $STAGEGATE attest note HEAD 2>/dev/null");
     clone.sh("git notes --ref=stagegate show HEAD >../note; echo \"$KEY\" >k; git add k; git commit -qm 'Add k'; git notes --ref=stagegate add -f -F ../note HEAD");
     let said = world.push("topic refs/notes/stagegate");

@@ -402,9 +402,7 @@ fn history_before_since_is_spared() {
     world.clone.sh("printf 'old ' >old; git add .; git commit -qm 'Old.'");
     let since = world.clone.sh("git rev-parse HEAD");
     let spec = format!("since: {since}, message: {{subject: {{mode: MANDATORY}}}}");
-    world
-        .clone
-        .write("hooks/policy.yaml", format!("{HEAD}spec: {{{spec}}}\n"));
+    world.clone.policy(&spec);
     world
         .clone
         .sh("git add .; git commit -qm 'Add the policy'; git push -q origin main; git remote set-head origin main");
@@ -480,4 +478,70 @@ fn a_push_over_ssh_meets_the_same_verdict_as_one_over_a_path() {
         world.server.sh("git rev-parse topic"),
         world.clone.sh("git rev-parse HEAD")
     );
+}
+
+/// Objects that cost next to nothing to push, and a server more than it has to read.
+#[test]
+fn objects_that_are_made_to_be_endless_are_refused_by_their_bounds() {
+    let world = World::new(None);
+    // A directory of ten that are the same, seven deep: ten million files in eight objects.
+    let bomb = "t=$(printf '100644 blob %s\tf\n' $b | git mktree)\n\
+                for i in 1 2 3 4 5 6 7; do\n\
+                t=$(for j in 0 1 2 3 4 5 6 7 8 9; do printf '040000 tree %s\td%s\n' $t $j; done | git mktree); done";
+    // A directory within a directory, and so on.
+    let chain = |levels: usize| {
+        format!(
+            "export GIT_INDEX_FILE=\"$PWD/../scratch\"\n\
+             printf '100644 %s\t%sf\n' $b \"$(printf 'd/%.0s' $(seq {levels}))\" | git update-index --index-info\n\
+             t=$(git write-tree); rm \"$GIT_INDEX_FILE\"; unset GIT_INDEX_FILE\n"
+        )
+    };
+    // The same, many times side by side: some hundred bytes each in a push, some MB of names in memory.
+    let side_by_side = "t=$(for i in $(seq 600); do printf '040000 tree %s\te%s\n' $t $i; done | git mktree)";
+    let long =
+        "{ echo Much; echo; head -c 20000000 /dev/zero | tr '\\0' m; } >../message; t=$(git rev-parse main^{tree})";
+    for (case, script, words) in [
+        (
+            "a long message",
+            long.to_owned(),
+            "is a commit or a tag of more than 16 MiB",
+        ),
+        ("a bomb", bomb.to_owned(), "has more than 1000000 entries"),
+        ("a long name", chain(2_100), "longer than 4096 bytes"),
+        (
+            "long names",
+            format!("{}{side_by_side}", chain(1_500)),
+            "the names of the new directories have more than 32 MiB",
+        ),
+    ] {
+        let commit = world.clone.sh(&format!(
+            "echo 'Add much' >../message; b=$(git rev-parse main:README.md); {script}\n\
+             git commit-tree -p main -F ../message $t"
+        ));
+        let said = world.push(&format!("{commit}:refs/heads/topic"));
+        assert!(
+            !said.ok() && said.all.contains("bounds ") && said.all.contains(words),
+            "{case}: {}",
+            said.all
+        );
+    }
+}
+
+/// Modes that no git of today writes, and old repositories and hand-made trees have.
+#[test]
+fn modes_that_git_does_not_write_are_a_finding() {
+    let world = World::new(None);
+    let blob = world.clone.sh("git rev-parse main:README.md");
+    let id: Vec<u8> = (0..20)
+        .map(|at| u8::from_str_radix(&blob[2 * at..2 * at + 2], 16).expect("hexadecimal"))
+        .collect();
+    for mode in ["100600", "100777", "110644", "7"] {
+        let tree = [format!("{mode} f\0").as_bytes(), id.as_slice()].concat();
+        world.clone.write("../tree", tree);
+        let commit = world
+            .clone
+            .sh("git commit-tree -p main -m 'Add f' $(git hash-object -w -t tree --literally ../tree)");
+        let said = world.push(&format!("{commit}:refs/heads/topic"));
+        assert!(!said.ok() && said.all.contains(" file-mode "), "{mode}: {}", said.all);
+    }
 }

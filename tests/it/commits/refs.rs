@@ -244,6 +244,20 @@ fn a_killed_hook_refuses() {
     world.server.sh("git fsck --strict --no-dangling");
 }
 
+/// A hook before ours that reads what git hands over leaves us nothing to look at.
+#[test]
+fn a_push_that_is_not_named_to_us_is_refused() {
+    let world = World::new(None);
+    world.hook("while read line; do :; done; exec \"$STAGEGATE\" pre-receive");
+    world.clone.sh("echo \"$KEY\" >k; git add k; git commit -qm 'Key'");
+    let said = world.push("main");
+    assert!(
+        !said.ok() && said.all.contains("standard input names no ref"),
+        "{}",
+        said.all
+    );
+}
+
 /// What git hands over otherwise than it does is refused.
 #[test]
 fn input_that_git_does_not_write_is_an_error() {
@@ -254,7 +268,9 @@ fn input_that_git_does_not_write_is_an_error() {
             .try_sh(&format!("printf '%s\\n' '{input}' | $STAGEGATE pre-receive"));
         assert_eq!(said.ok(), input == "never", "{input}: {}", said.all);
     }
-    let outside = world.clone.try_sh("cd \"$HOME\" && printf '' | $STAGEGATE pre-receive");
+    let outside = world
+        .clone
+        .try_sh("cd \"$HOME\" && printf '%040d %040d refs/heads/a\\n' 1 2 | $STAGEGATE pre-receive");
     assert!(
         !outside.ok() && outside.all.contains("this is no git repository"),
         "{}",

@@ -3,9 +3,8 @@
 use std::process::Command;
 
 use serde_json::json;
-use wiremock::matchers::method;
-use wiremock::{Mock, MockServer, ResponseTemplate};
 
+use super::issues::Jira;
 use crate::trivial::{ENVIRONMENT, Said, Trivial};
 
 /// The trivial system, whose builds have to be commits of a repository with their hooks passed.
@@ -191,32 +190,10 @@ fn what_was_merged_round_the_check_is_not_upgraded_to() {
 fn an_issue_that_was_put_off_is_looked_up_before_an_upgrade() {
     let protected = Protected::new();
     let system = &protected.system;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let server = runtime.block_on(MockServer::start());
-    let says = |response: ResponseTemplate| {
-        runtime.block_on(async {
-            server.reset().await;
-            Mock::given(method("GET")).respond_with(response).mount(&server).await;
-        });
-    };
-    let issue = |status: &str| {
-        ResponseTemplate::new(200).set_body_json(json!({"key": "ABC-7", "fields": {
-            "project": {"key": "ABC"}, "issuetype": {"name": "Bug"}, "status": {"name": status}}}))
-    };
+    let jira = Jira::start();
     system.write("token", "secret\n");
-    system.write(
-        "workspace/hooks/its.yaml",
-        &format!(
-            "apiVersion: stagegate.dev/v1alpha1\nkind: IssueTracker\nmetadata: {{name: its}}\nspec:\n  jira: {{url: '{}', cloud: {{user: \
-             bot@example.org, token: jira}}}}\n  secrets: {{jira: {{file: {}}}}}\n",
-            server.uri(),
-            system.path("token").display()
-        ),
-    );
+    let token = system.path("token").display().to_string();
+    system.write("workspace/hooks/its.yaml", &jira.stated(&token));
     // The builds are a directory of the repository, whose policy is not one of their files.
     let file = system.path("workspace/environments/small.yaml");
     let environment = std::fs::read_to_string(&file).expect("written");
@@ -233,7 +210,7 @@ fn an_issue_that_was_put_off_is_looked_up_before_an_upgrade() {
     protected.obey(&first);
     system.run(&["up", ENVIRONMENT]).expect_code(0);
 
-    says(ResponseTemplate::new(503));
+    jira.is_down();
     let commit = protected.sh("git -C clone rev-parse v2");
     let repository = system.path("server.git").display().to_string();
     system
@@ -246,7 +223,7 @@ fn an_issue_that_was_put_off_is_looked_up_before_an_upgrade() {
             "names ABC-7, which could not be looked up in its: JIRA answers 503",
         ],
     );
-    says(issue("Done"));
+    jira.has(&[("ABC-7", "Bug", "Done")]);
     refused(
         &protected.plan("2"),
         &["False (IssueWrong)", "ABC-7 is in status `Done`, and not Open"],
@@ -258,7 +235,7 @@ fn an_issue_that_was_put_off_is_looked_up_before_an_upgrade() {
             .out
             .contains("HooksPassed False (IssueWrong)")
     );
-    says(issue("Open"));
+    jira.has(&[("ABC-7", "Bug", "Open")]);
     protected.upgrade("2").expect_code(0);
     let shown = system.run(&["build", "show", "web-2"]).expect_code(0);
     assert!(shown.out.contains("its was asked about its issues since"), "{shown:?}");

@@ -44,9 +44,7 @@ pub(super) fn put_prek(state: &Path) {
 fn world(config: &str, spec: &str) -> World {
     let world = World::empty();
     put_prek(&world.clone.home.join("state"));
-    world
-        .clone
-        .write("hooks/policy.yaml", format!("{}spec: {{{spec}}}\n", super::HEAD));
+    world.clone.policy(spec);
     world.clone.write(".pre-commit-config.yaml", config);
     world
         .clone
@@ -407,6 +405,82 @@ fn closed(world: &World) -> String {
     format!("{}:/usr/bin:/bin", place.dir.display())
 }
 
+/// A hook that needs nothing of the commit but that a file is not there.
+const NO_BAD: &str = "\
+repos:
+- repo: local
+  hooks:
+  - {id: no-bad, name: no-bad, language: system, entry: sh -c '! ls | grep -q bad', always_run: true, pass_filenames: false}
+";
+
+/// Whose fault it is, as the verdict has it: short names, authors, rules.
+fn blames(verdict: &Value) -> Vec<String> {
+    let blames = verdict["blames"].as_array().map_or(&[][..], Vec::as_slice);
+    blames
+        .iter()
+        .map(|b| {
+            let rules: Vec<&str> = b["rules"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter_map(Value::as_str)
+                .collect();
+            let (commit, author) = (
+                b["commit"].as_str().expect("a name"),
+                b["author"].as_str().expect("a text"),
+            );
+            format!(
+                "{} {author} {} {}",
+                &commit[..10],
+                rules.join("+"),
+                b["since"].as_str().expect("a word")
+            )
+        })
+        .collect()
+}
+
+/// `--no-verify` on somebody's machine, and a server that looks at content only afterwards: nine good commits are not bad
+/// because they travelled with one that is.
+#[test]
+fn what_a_full_run_refuses_is_said_of_the_commit_that_brought_it() {
+    let world = world(NO_BAD, "");
+    world.hook("exit 0");
+    let clone = &world.clone;
+    // The bad one comes by a merge, between good ones of others.
+    clone.sh(
+        "as() { n=$1; shift; git -c user.name=$n commit -q --no-verify --author=\"$n <$n@example.org>\" \"$@\"; }\n\
+         git checkout -qb side; echo 1 >bad.txt; git add .; as Bob -m 'Add something'; git tag culprit\n\
+         git checkout -q main; for i in 1 2 3; do echo $i >f$i; git add .; as Ann -m \"Add $i\"; done\n\
+         git merge -q --no-ff -m 'Merge side' side; echo 4 >f4; git add .; as Ann -m 'Add 4'\n\
+         printf 'blank \\n' >g; git add .; as Cleo -m 'Add g'; git tag blank; git rm -q g; as Ann -m 'Remove g'",
+    );
+    let base = world.server.sh("git rev-parse main");
+    let commit = clone.sh("git push -q origin HEAD:topic; git rev-parse HEAD");
+    let said = world.server.stagegate(&["verdict", "run", &commit, "-o", "json"]);
+    assert_eq!(said.code, Some(6), "{}", said.all);
+    let (culprit, blank) = (clone.sh("git rev-parse culprit"), clone.sh("git rev-parse blank"));
+    let of_blank = format!(
+        "{} Cleo <Cleo@example.org> trailing-whitespace ThisCommit",
+        &blank[..10]
+    );
+    let expected = [
+        of_blank.clone(),
+        format!("{} Bob <Bob@example.org> hook no-bad ThisCommit", &culprit[..10]),
+    ];
+    assert_eq!(blames(&status(&said)["verdict"]), expected, "{}", said.all);
+    let shown = world.server.stagegate(&["verdict", "show", &commit]);
+    let line = format!("{} by Bob <Bob@example.org> is refused by hook no-bad", &culprit[..10]);
+    assert!(shown.all.contains(&line), "{}", shown.all);
+
+    // What the base had already is nobody's of this push.
+    world
+        .server
+        .sh(&format!("git update-ref refs/heads/main {culprit} {base}"));
+    let said = world.server.stagegate(&["verdict", "run", &commit, "-o", "json"]);
+    let before = format!("{} Bob <Bob@example.org> hook no-bad Before", &culprit[..10]);
+    assert_eq!(blames(&status(&said)["verdict"]), [of_blank, before], "{}", said.all);
+}
+
 /// T54.
 #[test]
 fn without_a_sandbox_nothing_is_proven() {
@@ -489,9 +563,9 @@ fn a_pinned_hook_is_installed_apart_and_once() {
     );
     let world = world(&config, "");
     expect("clean", &world, "exit 0", "Passed", &["\"theirs\"", &revision]);
-    // What is there is not fetched again.
-    daemon.signal(Signal::KILL);
-    drop(daemon);
+    // What is there is not fetched again. `git` hands this signal on to the daemon, and `end` waits until that is gone.
+    daemon.signal(Signal::TERM);
+    daemon.end();
     world.clone.write("bad.txt", "bad\n");
     expect("bad", &world, "exit 1", "Failed", &["bad.txt:bad"]);
     // And what cannot be fetched is not proven.

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use self::server::{APP, GitHub, INSTALLATION, Made, Memory, Pull, REPOSITORY};
-use super::{HEAD, Place, Said};
+use super::{HEAD, Place, Said, server_and_clone};
 use crate::fetched::{npm, python_with_jsonschema};
 use crate::trivial::Running;
 
@@ -35,12 +35,7 @@ struct Hosted {
 impl Hosted {
     fn new(who: As) -> Self {
         let root = tempfile::tempdir().expect("a directory");
-        let home = root.path().join("home");
-        std::fs::create_dir_all(&home).expect("made");
-        let bare = Place::at(root.path().join("github.git"), &home);
-        bare.sh("git init -q --bare -b main .");
-        let clone = Place::at(root.path().join("clone"), &home);
-        clone.sh("git init -q -b main .; git remote add origin ../github.git");
+        let (server, clone) = server_and_clone(root.path(), "github.git");
         clone.write("hooks/policy.yaml", format!("{HEAD}spec: {{}}\n"));
         clone.sh("printf '# Project\\n' >README.md; git add .; git commit -qm 'Begin'; git push -q origin main");
         let key = root.path().join("app.pem");
@@ -50,7 +45,7 @@ impl Hosted {
             .arg("2048")
             .output();
         assert!(made.expect("openssl runs").status.success());
-        let github = GitHub::start(&root.path().join("github.git"), &key);
+        let github = GitHub::start(&server.dir, &key);
         let this = Self { root, clone, github };
         let us = match who {
             As::App => format!("app: {{id: {APP}, installation: {INSTALLATION}, key: key}}"),

@@ -1,0 +1,154 @@
+//! Which commit of those that were checked together is refused. Hooks run once, at the tip; who pushes nine good commits with
+//! somebody's bad one must not hear that all are bad, and who wrote the bad one, with `--no-verify`, must.
+
+use std::time::{Duration, Instant};
+
+use git2::Oid;
+
+use super::full::{Bench, End, Means, Obstacle, movable, planned};
+use crate::commits::base::Base;
+use crate::commits::examine::spared_by;
+use crate::commits::finding::{Level, Rule};
+use crate::commits::hooks::{How, Planned};
+use crate::commits::proof::{Blame, HookRun, Passed, Since, Verdict};
+use crate::commits::repository::{Repository, RepositoryError};
+
+/// All that is run to find out. Of 2,000 commits eleven are run a hook, of seconds each; the verdict stands without it.
+const LONGEST: Duration = Duration::from_mins(10);
+
+/// Whose the findings of a verdict are; what cannot be told in time is nobody's.
+pub(super) async fn of(
+    means: Means<'_>,
+    repository: &Repository,
+    base: &Base,
+    commit: Oid,
+    verdict: &Verdict,
+    refused: Vec<(Oid, Vec<Rule>)>,
+) -> Vec<Blame> {
+    let mut blames = Blames {
+        repository,
+        blames: Vec::new(),
+    };
+    for (id, rules) in refused {
+        for rule in rules {
+            blames.add(id, Since::ThisCommit, rule.name().to_owned());
+        }
+    }
+    for finding in &verdict.findings {
+        // The tracker was asked after the commits were looked at.
+        if finding["rule"] == Rule::Issue.name()
+            && finding["level"] == "refused"
+            && let Some(id) = finding["commit"]
+                .as_str()
+                .and_then(|name| repository.named_commit(name).ok())
+        {
+            blames.add(id, Since::ThisCommit, Rule::Issue.name().to_owned());
+        }
+    }
+    let search = Search {
+        means,
+        repository,
+        base,
+        until: Instant::now() + LONGEST,
+    };
+    for hook in &verdict.hooks {
+        if hook.native || hook.passed == Passed::Yes {
+            continue;
+        }
+        match search.since(hook, commit).await {
+            Ok(Some((id, since))) => blames.add(id, since, format!("hook {}", hook.id)),
+            Ok(None) => {}
+            Err(why) => tracing::warn!(%why, hook = hook.id, "cannot tell which commit a hook refuses"),
+        }
+    }
+    blames.blames
+}
+
+struct Blames<'a> {
+    repository: &'a Repository,
+    blames: Vec<Blame>,
+}
+
+impl Blames<'_> {
+    fn add(&mut self, id: Oid, since: Since, rule: String) {
+        let commit = id.to_string();
+        let known = self.blames.iter_mut().find(|b| b.commit == commit && b.since == since);
+        match known {
+            Some(blame) if blame.rules.contains(&rule) => {}
+            Some(blame) => blame.rules.push(rule),
+            None => self.blames.push(Blame {
+                commit,
+                author: self.repository.author(id),
+                rules: vec![rule],
+                since,
+            }),
+        }
+    }
+}
+
+struct Search<'a> {
+    means: Means<'a>,
+    repository: &'a Repository,
+    base: &'a Base,
+    until: Instant,
+}
+
+impl Search<'_> {
+    /// Since which commit a hook is not content. None if it was not run at all, or nothing is new, or time is up.
+    async fn since(&self, hook: &HookRun, commit: Oid) -> Result<Option<(Oid, Since)>, Obstacle> {
+        let planned = planned(self.repository, self.base)?;
+        let Some(planned) = planned
+            .into_iter()
+            .find(|p| p.id == hook.id && p.revision == hook.revision)
+        else {
+            return Ok(None);
+        };
+        let mut content: Vec<Oid> = spared_by(self.repository, &self.base.policy).into_iter().collect();
+        if let Some(tip) = self.base.tip {
+            if self.repository.is_ancestor(commit, tip) {
+                return Ok(None);
+            }
+            match self.refuses(&planned, tip).await? {
+                None => return Ok(None),
+                Some(true) => return Ok(Some((tip, Since::Before))),
+                Some(false) => content.push(tip),
+            }
+        }
+        let mut refused = commit;
+        while let Some(middle) = self.middle(refused, &content)? {
+            match self.refuses(&planned, middle).await? {
+                None => return Ok(None),
+                Some(true) => refused = middle,
+                Some(false) => content.push(middle),
+            }
+        }
+        Ok(Some((refused, Since::ThisCommit)))
+    }
+
+    /// A commit that a refused one has and none that is content has, and that halves them as far as an order can: so
+    /// `git bisect` goes.
+    fn middle(&self, refused: Oid, content: &[Oid]) -> Result<Option<Oid>, RepositoryError> {
+        let most = self.base.policy.spec.bounds.commits;
+        let ids = self.repository.between(&[refused], content, most)?.unwrap_or_default();
+        // The refused one comes last.
+        let others = ids.len().saturating_sub(1);
+        Ok((others > 0).then(|| ids[(others - 1) / 2]))
+    }
+
+    /// Whether a hook refuses a commit; none where it must not be run, or time is up.
+    async fn refuses(&self, Planned { id, how, .. }: &Planned, commit: Oid) -> Result<Option<bool>, Obstacle> {
+        let How::Prek { config, stage, code } = how else {
+            return Ok(None);
+        };
+        if Instant::now() > self.until || movable(code, id, Level::Refused).is_some() {
+            return Ok(None);
+        }
+        let bench = Bench::set_up(self.repository, commit, self.means.state).await?;
+        let timeout = Duration::from_secs(self.base.policy.spec.hooks.timeout_s);
+        let end = bench.run(id, config, stage, code, timeout, Level::Refused).await?;
+        Ok(Some(match end {
+            End::Found(_) => true,
+            End::Content | End::NotAsked => false,
+        }))
+    }
+}
