@@ -196,7 +196,7 @@ fn exit(run: &Run) -> Exit {
 fn people(run: &Run, printer: &Printer) -> anyhow::Result<()> {
     match &run.phase {
         RunPhase::Queued { not_before } => printer.line(&format!("queued; not begun before {not_before}"))?,
-        RunPhase::Running { since, by } => printer.line(&format!("running since {since} by {by}"))?,
+        RunPhase::Running { since, by } => printer.line(&format!("running since {since:.0} by {by}"))?,
         RunPhase::Done => {}
     }
     if let Some(why) = &run.last_error {

@@ -74,7 +74,7 @@ pub enum SessionError {
 pub enum Refusal {
     /// Somebody else drives.
     #[error(
-        "environment {environment} is driven by {by} since {since}; wait for it (`stagegate status {environment} -w`), or ask them"
+        "environment {environment} is driven by {by} since {since:.0}; wait for it (`stagegate status {environment} -w`), or ask them"
     )]
     Held {
         /// The environment.
@@ -100,7 +100,7 @@ pub enum Refusal {
     },
     /// The build failed here.
     #[error(
-        "build {build} is quarantined in {environment} since {since}: {reason}\n`stagegate build release {build} --env {environment} --reason TEXT` lifts it"
+        "build {build} is quarantined in {environment} since {since:.0}: {reason}\n`stagegate build release {build} --env {environment} --reason TEXT` lifts it"
     )]
     Quarantined {
         /// The build.
@@ -129,7 +129,7 @@ pub enum Refusal {
     },
     /// A server runs on this home.
     #[error(
-        "`stagegate serve` of this state runs already: {by} since {since}; one drives all its environments, and `kill {pid}` ends it once its running steps have ended"
+        "`stagegate serve` of this state runs already: {by} since {since:.0}; one drives all its environments, and `kill {pid}` ends it once its running steps have ended"
     )]
     Serving {
         /// Who.

@@ -151,7 +151,7 @@ pub enum StoreError {
     },
     /// A living driver holds the environment.
     #[error(
-        "environment {environment} is held by {by} since {since}; wait for it (`stagegate status -w`), or stop that process"
+        "environment {environment} is held by {by} since {since:.0}; wait for it (`stagegate status -w`), or stop that process"
     )]
     Held {
         /// The environment.

@@ -160,7 +160,7 @@ impl Found {
     fn key_in_words(&self, key: &KeyId) -> String {
         let short = key.short();
         match self.ring.get(key).map(|known| &known.standing) {
-            Some(Standing::Active { since }) => format!("key {short} of this home, active since {since}"),
+            Some(Standing::Active { since }) => format!("key {short} of this home, active since {since:.0}"),
             Some(Standing::Retired { at }) => format!("key {short} of this home, retired at {at}"),
             Some(Standing::Revoked { at, .. }) => format!("key {short} of this home, revoked at {at}"),
             Some(Standing::Trusted(what)) => {
