@@ -59,8 +59,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     };
     let components: Vec<_> = fleet.environment.components_in_order().collect();
     for component in components.iter().rev() {
-        bringing.down(component).await?;
-        lease.renew()?;
+        lease.keep(bringing.down(component)).await??;
     }
     if !purge {
         standing::write(&home, &fleet, Standing::Down)?;
@@ -71,8 +70,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         return Ok(Exit::Done);
     }
     for component in components.iter().rev() {
-        bringing.remove(component).await?;
-        lease.renew()?;
+        lease.keep(bringing.remove(component)).await??;
     }
     let directory = home.environment(&environment);
     if directory.exists() {

@@ -59,7 +59,7 @@ impl LastWord {
                 let mut wrote = data.wrote.lock().unwrap_or_else(PoisonError::into_inner);
                 if !*wrote {
                     let words =
-                        "interrupted twice, so it ended in the middle of its step; the same command goes on with it";
+                        "interrupted twice, so it ended at once; what it had begun the same command takes up again";
                     let status = status_of("Failed", Exit::Interrupted, words, None);
                     let _ = text_of(data.output, &status).map(|text| writeln!(std::io::stdout(), "{text}"));
                 }

@@ -47,13 +47,11 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
     for component in fleet.environment.components_in_order() {
         printer.doing(format!("{}: looking", component.name));
         let build = match (&component.source, &component.build) {
-            (Some(_), Some(version)) => Some(ground::build(&home, component, version, printer).await?),
+            (Some(_), Some(version)) => Some(lease.keep(ground::build(&home, component, version, printer)).await??),
             _ => None,
         };
-        bringing
-            .up(component, build.as_ref().map(|(build, known)| (build, &known.spec)))
-            .await?;
-        lease.renew()?;
+        let build = build.as_ref().map(|(build, known)| (build, &known.spec));
+        lease.keep(bringing.up(component, build)).await??;
         printer.note(&format!(
             "{}: {} up",
             component.name,

@@ -175,10 +175,11 @@ pub(super) fn why_it_went_back(printer: &Printer, cause: Option<&Cause>, blocker
         let (at, message) = (moment(*at), in_one_line(message));
         printer.line(&format!("went back at {at} ({reason}): {message}"))?;
     }
-    let said = |blocker: &str| cause.is_some_and(|cause| cause.message.contains(blocker));
-    for blocker in blockers.iter().map(ToString::to_string) {
+    // What was cut of a long message is not said.
+    let said = |blocker: &str| cause.is_some_and(|cause| in_one_line(&cause.message).contains(blocker));
+    for blocker in blockers.iter().map(|blocker| in_one_line(&blocker.to_string())) {
         if !said(&blocker) {
-            printer.line(&in_one_line(&blocker))?;
+            printer.line(&blocker)?;
         }
     }
     Ok(())

@@ -173,8 +173,12 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
         }
         Phase::Paused if session::is_settled(record) && status.reason == FOREIGN_HOME => simple(
             "nodes serve another home",
-            "this home adopting them, if that one is no more, then `resume`; or `abort`",
-            format!("stagegate adopt {environment} && stagegate resume {environment}"),
+            &format!(
+                "if that home is no more, `stagegate adopt {environment} && stagegate resume {environment}`: they obey this one \
+                 then; or `abort`"
+            ),
+            // What they show tells whose they are; nobody takes them from a home that lives by pasting a line.
+            format!("stagegate status {environment} --look"),
         ),
         Phase::Paused | Phase::Inconclusive if session::is_settled(record) => simple(
             &format!("the upgrade is held: {}", status.reason),
@@ -221,7 +225,9 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
 
 /// A driver that says nothing keeps everybody else from driving.
 fn silent_driver(record: &UpgradeRecord, facts: &Facts) -> Option<Unmet> {
-    let Driver { holder, silent_since } = facts.driver.as_ref()?;
+    // Who holds the environment of an upgrade that has ended is at something else.
+    let driver = facts.driver.as_ref().filter(|_| !session::is_settled(record));
+    let Driver { holder, silent_since } = driver?;
     let since = (*silent_since)?;
     Some(Unmet {
         rule: "its driver says that it lives".to_owned(),

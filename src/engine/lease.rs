@@ -15,6 +15,8 @@ use crate::store::{
 
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
+/// Three times within [`LEASE_TTL`].
+const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// A driver whose upgrade has just settled gives its lease back within this: it only clears old releases away.
 pub const HANDING_BACK: Duration = Duration::from_secs(5);
 
@@ -176,6 +178,23 @@ impl HeldLease {
         self.home
             .store()
             .renew(&self.environment, &self.token, Timestamp::now())
+    }
+
+    /// Does some work, and says meanwhile that this process lives: a build may take minutes to be made ready.
+    ///
+    /// # Errors
+    /// As [`Self::renew`]; the work is left where it is.
+    pub async fn keep<T>(&self, work: impl Future<Output = T>) -> Result<T, StoreError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    self.renew()?;
+                    return Ok(done);
+                }
+                () = tokio::time::sleep(KEEP_EVERY) => self.renew()?,
+            }
+        }
     }
 }
 

@@ -374,26 +374,34 @@ impl Asked<'_> {
 
     /// Goes on with an upgrade that is under way: a wish to pause is over.
     fn proceed(&self, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
-        match open.spec.wish {
-            Wish::Proceed | Wish::Abort => return Ok(open),
-            Wish::Pause | Wish::TimeUp => {}
-        }
         let store = self.home.store();
-        // It was asked for in the history's eyes, and never came: that is to be found there, too.
-        let event = Event {
-            at: Timestamp::now(),
-            reason: "PauseDropped".to_owned(),
-            severity: Severity::Step,
-            node: None,
-            message: format!(
-                "{} goes on with it, so the pause that was asked for is dropped",
-                self.user
-            ),
-        };
-        let (subject, sinks) = (subject(&open.spec), sinks(self.fleet));
-        let dispatch = report::dispatcher(store.home(), &subject, &sinks);
-        store.set_wish(&open.name, Wish::Proceed, &[event], &dispatch)?;
-        self.again(open)
+        let mut open = open;
+        loop {
+            let dropped = match open.spec.wish {
+                Wish::Proceed | Wish::Abort => return Ok(open),
+                Wish::Pause => "the pause that was asked for is dropped",
+                Wish::TimeUp => "that its time was up no longer counts",
+            };
+            // It was asked for in the history's eyes, and never came: that is to be found there, too.
+            let event = Event {
+                at: Timestamp::now(),
+                reason: "PauseDropped".to_owned(),
+                severity: Severity::Step,
+                node: None,
+                message: format!("{} goes on with it, so {dropped}", self.user),
+            };
+            let (subject, sinks) = (subject(&open.spec), sinks(self.fleet));
+            let dispatch = report::dispatcher(store.home(), &subject, &sinks);
+            let set = store.set_wish(&open.name, Wish::Proceed, Some(open.wish_version), &[event], &dispatch);
+            match set {
+                // Somebody has wished otherwise meanwhile, and may have been told that it is heard.
+                Err(StoreError::Conflict { .. }) => open = self.again(open)?,
+                set => {
+                    set?;
+                    return self.again(open);
+                }
+            }
+        }
     }
 
     fn again(&self, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {

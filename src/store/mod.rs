@@ -359,11 +359,13 @@ pub trait Store: Send + Sync {
     fn unfinished(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError>;
     /// Says what the operator wants. Needs no lease and does not touch `resource_version`: a running driver in another
     /// process sees it at its next reading, and never loses a commit to it. The events that tell of it, and their reports, are
-    /// written with it or not at all. Returns the `wish_version`.
+    /// written with it or not at all. Refused where it answers a wish (`seen`, a `wish_version`) that is no longer the last one
+    /// ([`StoreError::Conflict`]). Returns the `wish_version`.
     fn set_wish(
         &self,
         upgrade: &str,
         wish: Wish,
+        seen: Option<u64>,
         events: &[Event],
         dispatch: &Dispatcher<'_>,
     ) -> Result<u64, StoreError>;

@@ -438,7 +438,7 @@ fn an_environment_has_one_unfinished_upgrade() {
         "nothing happens after the end"
     );
     assert!(matches!(
-        store.set_wish("up", Wish::Abort, &[], &no_dispatch),
+        store.set_wish("up", Wish::Abort, None, &[], &no_dispatch),
         Err(StoreError::Finished { .. })
     ));
     create("up2", "staging").expect("the next");
@@ -511,9 +511,32 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
         .expect("created");
     let token = take(&store, "staging", 1);
     let told = [event("pause, please")];
-    assert_eq!(store.set_wish("up", Wish::Pause, &told, &to_chat).expect("wished"), 2);
+    assert_eq!(
+        store
+            .set_wish("up", Wish::Pause, None, &told, &to_chat)
+            .expect("wished"),
+        2
+    );
+    // Who answers a wish that is not the last one is told so.
+    let late = store.set_wish("up", Wish::Proceed, Some(1), &told, &to_chat);
+    assert!(
+        matches!(
+            late,
+            Err(StoreError::Conflict {
+                expected: 1,
+                found: 2,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
     // A clock that overrules nobody has nothing to tell.
-    assert_eq!(store.set_wish("up", Wish::TimeUp, &told, &to_chat).expect("heard"), 2);
+    assert_eq!(
+        store
+            .set_wish("up", Wish::TimeUp, None, &told, &to_chat)
+            .expect("heard"),
+        2
+    );
     assert_eq!(events_of(&store, "up").len(), 1);
     assert_eq!(store.pending(None, None).expect("read")[0].waiting, 1);
     let read = || store.upgrade("up").expect("read").expect("there");
@@ -525,7 +548,9 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     assert_eq!(read().spec.wish, Wish::Pause, "a commit does not undo it");
 
     // The engine wants to say Proceed, having seen the first wish only: the newer wish stands.
-    store.set_wish("up", Wish::Abort, &[], &no_dispatch).expect("wished");
+    store
+        .set_wish("up", Wish::Abort, None, &[], &no_dispatch)
+        .expect("wished");
     let mut commit = step(&token, next.resource_version, &rolling, &[]);
     commit.wish = Some(WishChange {
         seen: 2,
@@ -544,7 +569,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     assert_eq!(glance.resource_version, read().resource_version);
     assert_eq!(store.glance("none").expect("read"), None);
     assert!(matches!(
-        store.set_wish("none", Wish::Pause, &[], &no_dispatch),
+        store.set_wish("none", Wish::Pause, None, &[], &no_dispatch),
         Err(StoreError::NotFound { .. })
     ));
 }

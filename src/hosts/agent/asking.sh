@@ -14,13 +14,26 @@ open_node() {
 	[ -d "$dir" ] || mkdir -p -- "$dir" 2>/dev/null || fail 'make the node directory' "mkdir $dir failed"
 	cd -P -- "$dir" 2>/dev/null || fail 'enter the node directory' "cannot enter $dir"
 	node=$PWD
-	[ -s tie ] || { stat -c '%i %W' . >tie; } 2>/dev/null || fail_write 'the identity of the directory'
 	{ printf '' >>.lock; } 2>/dev/null || fail_write 'the lock file'
 	exec 9>>.lock
 	# Held only while a step is put on record, so a wait of seconds means a node in trouble.
 	flock -w 20 9 || fail "take the node's lock" 'another call has held it for 20 s'
 	# shellcheck disable=SC3013 # -ef is in dash, bash, busybox and the POSIX of 2024
 	[ /proc/self/fd/9 -ef .lock ] || fail "take the node's lock" 'the node directory was deleted meanwhile'
+	! is_copy || disown_copied
+	# shellcheck disable=SC3013 # likewise
+	[ here -ef .lock ] || ln -sfn -- "$node/.lock" here || fail_write 'where the directory is'
+}
+
+# What a copy says of processes is forgotten before it is obeyed in anything, so that nothing here acts on its original's service
+# and steps.
+disown_copied() {
+	[ -z "$pid_file" ] || rm -f -- "$pid_file"
+	# A step that ended keeps how; one whose processes are another's is no step of this directory.
+	for at in steps/*; do
+		[ ! -d "$at" ] || [ -e "$at/rc" ] || rm -rf -- "$at"
+	done
+	rm -f running .busy || fail_write 'what the copy says of processes'
 }
 
 # Refuses another home and an older token, and remembers a newer one before anything else happens (I2).
@@ -98,14 +111,14 @@ begin_step() {
 	exec 8<"$at/lock"
 	flock 8
 	# Milliseconds, and no script that could hang: a process of its own would cost more than the step. Were it cut off, the
-	# next one finds what is left to do. The node's lock is held meanwhile, so nobody else's step is waited for.
-	if [ "$work" = activate ] && is_idle; then
+	# next one finds what is left to do. The node's lock is held meanwhile, so it waits for nobody's step.
+	if [ "$work" = activate ] && take_turn; then
 		# As a process of its own: what it sets is none of the call's.
 		(
 			trap '' HUP PIPE
-			step_main "$step"
+			has_turn=yes step_main "$step"
 		) </dev/null >>"$at/log" 2>&1
-		exec 8<&-
+		exec 7>&- 8<&-
 		umask 022
 		return
 	fi
@@ -119,11 +132,15 @@ begin_step() {
 	umask 022
 }
 
-# Has the node's last step ended? One that died has left things that its successor has to see to, in a process of its own.
-is_idle() {
+# Takes the turn of the node's steps on descriptor 7, if it is nobody's. After one that died its successor has to clear up, in a
+# process of its own.
+take_turn() {
+	exec 7>>.busy
 	busy=''
 	{ read -r busy <.busy; } 2>/dev/null
-	[ -z "$busy" ] || [ -e "steps/$busy/rc" ]
+	if flock -n 7 && { [ -z "$busy" ] || [ -e "steps/$busy/rc" ]; }; then return; fi
+	exec 7>&-
+	return 1
 }
 
 # put FILE TEXT: what `payload` is made of. TEXT is in printf's %b notation, which carries any byte.
@@ -132,24 +149,7 @@ put() { printf '%b' "$2" >"steps/$step/$1"; }
 call_adopt() {
 	open_node
 	check_fence
-	disown_copied
 	printf 'end\n'
-}
-
-# A directory that was copied names the processes of its original, and this machine may well have them: what it says of them is
-# forgotten, so that nothing here acts on the original's service and steps. `mv` keeps the inode, and a directory restored in
-# its place has no living processes to confuse.
-disown_copied() {
-	here=$(stat -c '%i %W' .) || fail 'look at the node directory' 'stat failed'
-	tied=''
-	read -r tied <tie
-	[ "$here" != "$tied" ] || return 0
-	[ -z "$pid_file" ] || rm -f -- "$pid_file"
-	# A step that ended keeps how; one whose processes are another's is no step of this directory.
-	for at in steps/*; do
-		[ ! -d "$at" ] || [ -e "$at/rc" ] || rm -rf -- "$at"
-	done
-	{ rm -f running .busy && printf '%s\n' "$here" >tie.new && mv -f tie.new tie; } || fail_write 'the identity of the directory'
 }
 
 # Is the build there? First half of a delivery over SSH, which sends it only when it is not.

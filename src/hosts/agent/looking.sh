@@ -73,6 +73,7 @@ look_marked() {
 		[ -z "$each" ] || set -- "$@" -e "STAGEGATE_STEP=$each"
 	done
 	marked=''
+	[ $# -gt 0 ] || return 0
 	files=$(grep -lszFx "$@" /proc/[0-9]*/environ)
 	for each in $files; do
 		each=${each#/proc/}
@@ -80,13 +81,28 @@ look_marked() {
 	done
 }
 
+# Is this directory a copy? `here` in it leads to its lock file by the way from the root, so in a copy to that of the original,
+# and nowhere once the directory was moved. What a copy says of processes is about those of its original, which may live on this
+# very machine.
+is_copy() {
+	# shellcheck disable=SC3013 # -ef is in dash, bash, busybox and the POSIX of 2024
+	[ -e here ] && ! [ here -ef .lock ]
+}
+
+# Reads the record of the service that we started last, in $ran, $ran_pid, $ran_ticks, $ran_since and $ran_mark. False when
+# there is none of this boot.
+look_record() {
+	! is_copy && [ -s running ] || return 1
+	read -r ran ran_pid ran_ticks ran_boot ran_since ran_mark <running
+	read -r boot </proc/sys/kernel/random/boot_id
+	[ "$ran_boot" = "$boot" ]
+}
+
 # What the last service that we started has left, its main process being gone: sets $remains to their pids and $service_mark.
 look_remains() {
 	remains='' service_mark=''
-	[ -s running ] || return 1
-	read -r _ ran_pid ran_ticks ran_boot _ service_mark <running
-	read -r boot </proc/sys/kernel/random/boot_id
-	[ "$ran_boot" = "$boot" ] && [ -n "$service_mark" ] || return 1
+	look_record && [ -n "$ran_mark" ] || return 1
+	service_mark=$ran_mark
 	look_marked "$service_mark"
 	remains=$marked
 	[ -n "$remains" ]
@@ -95,21 +111,24 @@ look_remains() {
 # Looks for the service. Sets $service_pid (empty when there is none), $service_ticks, $service_group, $service_release
 # (`-` when no step of ours started it), $service_since (seconds since the epoch) and $service_mark (empty likewise).
 look_service() {
-	service_pid='' service_release='-' service_since=0 service_mark=''
-	[ -n "$pid_file" ] && [ -s "$pid_file" ] || return 1
-	found=''
-	{ read -r found _ <"$pid_file"; } 2>/dev/null
-	case $found in '' | *[!0-9]*) return 1 ;; esac
-	look_process "$found" || return 1
-	service_ticks=$started service_group=$group
-	if [ -s running ]; then
-		read -r ran ran_pid ran_ticks ran_boot ran_since ran_mark <running
-		read -r boot </proc/sys/kernel/random/boot_id
-		if [ "$ran_pid $ran_ticks $ran_boot" = "$found $service_ticks $boot" ]; then
-			service_pid=$found service_release=$ran service_since=$ran_since service_mark=$ran_mark
+	service_pid='' service_release='-' service_since=0 service_mark='' found=''
+	[ -n "$pid_file" ] && ! is_copy || return 1
+	[ ! -s "$pid_file" ] || { read -r found _ <"$pid_file"; } 2>/dev/null
+	case $found in
+	'' | *[!0-9]*) found='' ;;
+	*) look_process "$found" || found='' ;;
+	esac
+	if look_record; then
+		# A service whose pid file was lost is one all the same, as long as its process lives.
+		if [ -z "$found" ] && look_process "$ran_pid" && [ "$started" = "$ran_ticks" ]; then found=$ran_pid; fi
+		if [ "$found $started" = "$ran_pid $ran_ticks" ]; then
+			service_pid=$found service_ticks=$started service_group=$group
+			service_release=$ran service_since=$ran_since service_mark=$ran_mark
 			return 0
 		fi
 	fi
+	[ -n "$found" ] || return 1
+	service_ticks=$started service_group=$group
 	# Not ours, or a stale file whose number went to somebody else: a process younger than the file cannot be meant.
 	look_uptime
 	wrote=$(stat -L -c %Y -- "$pid_file") && now=$(date +%s) || return 1
@@ -165,7 +184,9 @@ look_step() {
 	fi
 	one='' two='' three=''
 	{ read -r one two three <"$at/pid"; } 2>/dev/null
-	if [ -z "$three" ]; then
+	if is_copy; then
+		state=died
+	elif [ -z "$three" ]; then
 		# Put on record, its process not yet; the lock tells whether one is on its way.
 		[ -e "$at/lock" ] && ! flock -n -s "$at/lock" true && state=running
 	elif same_process "$one" "$two" "$three"; then

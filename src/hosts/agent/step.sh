@@ -37,8 +37,10 @@ step_main() {
 	. "./$at/request"
 
 	# Steps of a node run one at a time, in the order of asking.
-	exec 7>>.busy
-	flock 7
+	if [ -z "${has_turn-}" ]; then
+		exec 7>>.busy
+		flock 7
+	fi
 	before=''
 	{ read -r before <.busy; } 2>/dev/null
 	if [ -n "$before" ] && [ -d "steps/$before" ] && [ ! -e "steps/$before/rc" ]; then
@@ -271,24 +273,35 @@ record_service() {
 		$((stamp_s + (uptime - stamp_uptime) / 100)) "$mark" >running.new && mv -f running.new running
 }
 
+# end_marked GIVE_UP: asks what still carries the service's mark to end, and kills what has not by then. What left the process
+# tree of a service may be in the middle of a call, as the service was. With it goes what a stop script has left.
+end_marked() {
+	look_marked "$mark" "$service_mark"
+	[ -n "$marked" ] || return 0
+	look_marked "$service_mark"
+	# shellcheck disable=SC2086 # a list of pids
+	[ -z "$marked" ] || kill -s TERM $marked 2>/dev/null
+	look_uptime
+	tries=0 wait_until=$((uptime + grace * 100))
+	[ "$wait_until" -gt "$1" ] || wait_until=$1
+	while [ -n "$marked" ] && [ "$uptime" -lt "$wait_until" ]; do
+		nap
+		look_uptime
+		look_marked "$service_mark"
+	done
+	sweep "$mark" "$service_mark" && return
+	note_survivors
+	return 1
+}
+
 # Ends what a service left whose main process is gone: there is nobody left to ask for a graceful end, and its processes hold
 # the port that the next one needs.
 end_remains() {
 	look_remains || return 0
 	# shellcheck disable=SC2086 # a list of words
 	note "the service is gone, but processes of it live on; ending them:" $remains
-	# shellcheck disable=SC2086 # a list of pids
-	kill -s TERM $remains 2>/dev/null
 	look_uptime
-	give_up=$((uptime + grace * 100)) tries=0
-	while look_remains; do
-		look_uptime
-		[ "$uptime" -lt "$give_up" ] || break
-		nap
-	done
-	sweep "$service_mark" && return
-	note_survivors
-	return 1
+	end_marked $((uptime + ${deadline_cs_stop:-$((grace * 100))}))
 }
 
 # Waits until a dead process that the pid file still names is out of the process table. Until its parent has taken note of its
@@ -314,6 +327,12 @@ stop_service() {
 		end_remains
 		return
 	}
+	found=''
+	{ read -r found _ <"$pid_file"; } 2>/dev/null
+	[ "$found" = "$service_pid" ] || {
+		note "$pid_file does not name the service; it is written anew for the stop script: $service_pid"
+		{ printf '%s\n' "$service_pid" >"$pid_file"; } 2>/dev/null
+	}
 	main="$service_pid $service_ticks" main_group=$service_group members=''
 	processes_below "$service_pid"
 	for each in $below; do
@@ -332,27 +351,19 @@ stop_service() {
 		[ "$uptime" -lt "$give_up" ] || break
 		nap
 	done
-	living_members || {
-		sweep "$mark" "$service_mark" && return
-		note_survivors
-		return 1
-	}
-	note "still alive after the stop script (exit $stopped) and its deadline of $deadline_stop s; killed:$living"
-	# shellcheck disable=SC2086 # a list of pids
-	kill -s KILL $living 2>/dev/null
-	# Its group is ours to kill only while its leader is the service we know, or was the start script of ours.
-	# shellcheck disable=SC2086 # pid and ticks
-	case " $living " in *" ${main% *} "*) kill -s KILL -- "-$main_group" 2>/dev/null ;; esac
-	tries=0
-	while living_members; do
-		[ $tries -lt 60 ] || {
-			note "still alive after being killed:$living"
-			return 1
-		}
-		nap
-	done
-	sweep "$mark" "$service_mark" || {
-		note_survivors
+	if living_members; then
+		note "still alive after the stop script (exit $stopped) and its deadline of $deadline_stop s; killed:$living"
+		# shellcheck disable=SC2086 # a list of pids
+		kill -s KILL $living 2>/dev/null
+		# Its group is ours to kill only while its leader is the service we know, or was the start script of ours.
+		# shellcheck disable=SC2086 # pid and ticks
+		case " $living " in *" ${main% *} "*) kill -s KILL -- "-$main_group" 2>/dev/null ;; esac
+		tries=0
+		while living_members && [ $tries -lt 60 ]; do nap; done
+	fi
+	end_marked "$give_up" || return
+	! living_members || {
+		note "still alive after being killed:$living"
 		return 1
 	}
 }

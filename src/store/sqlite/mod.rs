@@ -455,11 +455,12 @@ impl Store for SqliteStore {
         &self,
         upgrade: &str,
         wish: Wish,
+        seen: Option<u64>,
         events: &[Event],
         dispatch: &Dispatcher<'_>,
     ) -> Result<u64, StoreError> {
         self.write("write an operator's wish", |tx| {
-            upgrades::set_wish(tx, upgrade, wish, events, dispatch)
+            upgrades::set_wish(tx, upgrade, wish, seen, events, dispatch)
         })
     }
 

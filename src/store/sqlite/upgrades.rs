@@ -141,10 +141,14 @@ pub(super) fn set_wish(
     tx: &Transaction<'_>,
     name: &str,
     wish: Wish,
+    seen: Option<u64>,
     events: &[Event],
     dispatch: &Dispatcher<'_>,
 ) -> Result<u64, Fault> {
     let record = unfinished_one(tx, name)?;
+    if let Some(seen) = seen.filter(|seen| *seen != record.wish_version) {
+        return Err(conflict(name, seen, record.wish_version).into());
+    }
     if wish == Wish::TimeUp && record.spec.wish != Wish::Proceed {
         // A clock overrules nobody.
         return Ok(record.wish_version);
@@ -152,6 +156,14 @@ pub(super) fn set_wish(
     write_wish(tx, name, wish)?;
     events::append(tx, &record.spec.environment, Some(name), events, dispatch)?;
     Ok(record.wish_version + 1)
+}
+
+fn conflict(upgrade: &str, expected: u64, found: u64) -> StoreError {
+    StoreError::Conflict {
+        what: format!("upgrade {upgrade}"),
+        expected,
+        found,
+    }
 }
 
 fn write_wish(tx: &Transaction<'_>, name: &str, wish: Wish) -> Result<(), Fault> {
@@ -177,13 +189,8 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     let stored = existing(tx, upgrade)?;
     let environment = &stored.spec.environment;
     leases::renew(tx, home, environment, token, at)?;
-    let conflict = |expected, found| StoreError::Conflict {
-        what: format!("upgrade {upgrade}"),
-        expected,
-        found,
-    };
     if stored.resource_version != expected_version {
-        return Err(conflict(expected_version, stored.resource_version).into());
+        return Err(conflict(upgrade, expected_version, stored.resource_version).into());
     }
     // What is learnt of a finished upgrade afterwards is added to it; what came of it stays.
     let only_adds = status.phase == stored.status.phase && builds.is_empty() && wish.is_none();
@@ -192,7 +199,7 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     }
     if let Some(change) = wish {
         if stored.wish_version != change.seen {
-            return Err(conflict(change.seen, stored.wish_version).into());
+            return Err(conflict(upgrade, change.seen, stored.wish_version).into());
         }
         write_wish(tx, upgrade, change.to)?;
     }

@@ -19,7 +19,9 @@ on_both_hosts! {
     a_service_goes_through_its_life
     what_outlives_its_service_is_seen_and_ended
     a_stop_ends_also_what_left_the_service
-    a_copied_directory_has_no_service_once_it_is_adopted
+    what_left_the_service_is_asked_to_end_and_given_time
+    a_service_that_lost_its_pid_file_is_one_and_is_stopped_gracefully
+    a_copied_directory_has_no_service
     connections_of_a_service_tell_whose_they_are
 }
 
@@ -270,37 +272,89 @@ async fn a_stop_ends_also_what_left_the_service(bench: Bench) {
     assert!(!lives(&worker));
 }
 
-async fn a_copied_directory_has_no_service_once_it_is_adopted(bench: Bench) {
+async fn what_left_the_service_is_asked_to_end_and_given_time(bench: Bench) {
+    prepared(&bench, &Digest::of(b"1"), 1).await;
+    let mut start = start();
+    start.text.push_str(
+        "setsid -f sh -c 'trap \"sleep 0.3; echo finished >run/call; exit\" TERM; echo $$ >run/child; while :; do sleep 0.05; done'\n\
+         while [ ! -s run/child ]; do sleep 0.01; done\n",
+    );
+    // With a main process that ends by the stop script, and with one that was killed.
+    for (round, orphaned) in [false, true].into_iter().enumerate() {
+        let start = Work::Start { start: start.clone() };
+        bench.succeed(&format!("s{round}"), start).await;
+        if orphaned {
+            end(bench.observe().await.running.expect("it runs").pid);
+        }
+        bench.succeed(&format!("e{round}"), Work::Stop { stop: stop() }).await;
+        assert_eq!(bench.read("run/call"), "finished\n", "orphaned: {orphaned}");
+        fs::remove_file(bench.path("run/call")).expect("removed");
+        assert!(!lives(&bench.read("run/child")));
+    }
+}
+
+async fn a_service_that_lost_its_pid_file_is_one_and_is_stopped_gracefully(bench: Bench) {
+    prepared(&bench, &Digest::of(b"1"), 1).await;
+    bench.succeed("s1", Work::Start { start: start() }).await;
+    let running = bench.observe().await.running.expect("it runs");
+    fs::remove_file(bench.path("run/pid")).expect("removed");
+    let sight = bench.observe().await;
+    assert_eq!((sight.running.as_ref(), &sight.remains[..]), (Some(&running), &[][..]));
+    bench.succeed("s2", Work::Start { start: start() }).await;
+    assert_eq!(
+        bench.observe().await.running.as_ref(),
+        Some(&running),
+        "nothing to start"
+    );
+    let graceful = script("kill \"$(cat run/pid)\" && echo asked >run/asked\n");
+    bench.succeed("s3", Work::Stop { stop: graceful }).await;
+    assert_eq!(bench.read("run/asked"), "asked\n");
+    assert!(!lives(&running.pid.to_string()));
+}
+
+async fn a_copied_directory_has_no_service(bench: Bench) {
     prepared(&bench, &Digest::of(b"1"), 1).await;
     bench.succeed("s1", Work::Start { start: start() }).await;
     let original = bench.observe().await.running.expect("it runs");
-    let directory = bench.root.join("copy");
-    let copied = std::process::Command::new("cp")
-        .args(["-a", &bench.node.directory])
-        .arg(&directory)
-        .status();
-    assert!(copied.expect("cp runs").success());
-    let copy = NodeAddress {
-        directory: directory.to_str().expect("UTF-8").into(),
+    // Within its home and for another one; the first is the original moved away and back.
+    let copied = |name: &str| {
+        let directory = bench.root.join(name);
+        let done = std::process::Command::new("cp")
+            .args(["-a", &bench.node.directory])
+            .arg(&directory)
+            .status();
+        assert!(done.expect("cp runs").success());
+        NodeAddress {
+            directory: directory.to_str().expect("UTF-8").into(),
+            ..bench.node.clone()
+        }
+    };
+    for (name, token) in [("n2", token("home-a", 1)), ("copy", token("home-b", 1))] {
+        let copy = copied(name);
+        assert_eq!(
+            bench.host.observe(&copy, &[]).await.expect("seen").running,
+            None,
+            "{name}"
+        );
+        bench.host.adopt(&copy, &token).await.expect("adopted");
+        let stop = super::step("s2", Work::Stop { stop: stop() });
+        let sight = bench.host.run(&copy, &token, &stop, PATIENCE).await.expect("asked");
+        assert_eq!(ended(&sight, "s2").exit, 0);
+        assert!(lives(&original.pid.to_string()), "{name}: it is the original's");
+    }
+    let elsewhere = bench.root.join("elsewhere");
+    fs::rename(&bench.node.directory, &elsewhere).expect("moved");
+    let moved = NodeAddress {
+        directory: elsewhere.to_str().expect("UTF-8").into(),
         ..bench.node.clone()
     };
-    let new = token("home-b", 1);
-    bench.host.adopt(&copy, &new).await.expect("adopted");
-    assert_eq!(bench.host.observe(&copy, &[]).await.expect("seen").running, None);
-    let stop = super::step("s2", Work::Stop { stop: stop() });
-    let sight = bench.host.run(&copy, &new, &stop, PATIENCE).await.expect("asked");
-    assert_eq!(ended(&sight, "s2").exit, 0);
-    assert!(lives(&original.pid.to_string()), "it is the original's");
-
-    // One that was only adopted keeps what is its own.
-    bench.host.adopt(&bench.node, &new).await.expect("adopted");
-    assert_eq!(bench.observe().await.running, Some(original));
-    let stop = super::step("s3", Work::Stop { stop: self::stop() });
-    bench
-        .host
-        .run(&bench.node, &new, &stop, PATIENCE)
-        .await
-        .expect("stopped");
+    assert_eq!(
+        bench.host.observe(&moved, &[]).await.expect("seen").running.as_ref(),
+        Some(&original)
+    );
+    fs::rename(&elsewhere, &bench.node.directory).expect("moved back");
+    bench.succeed("s3", Work::Stop { stop: stop() }).await;
+    assert!(!lives(&original.pid.to_string()));
 }
 
 async fn connections_of_a_service_tell_whose_they_are(bench: Bench) {
