@@ -252,7 +252,7 @@ fn assert_done_once(replica: &Replica, upgrade: &Value, installs: usize, starts_
         let running = replica.read(node, "running");
         let started: i64 = running
             .split_whitespace()
-            .last()
+            .nth(4)
             .and_then(|s| s.parse().ok())
             .expect("a time");
         let (begin, end) = (restart[0].at().as_second(), restart[1].at().as_second());
