@@ -1,6 +1,7 @@
 //! `stagegate check`: the developer's side of the commit policy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::TryLockError;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -31,6 +32,8 @@ use crate::settings;
 const MOST_MESSAGE_BYTES: u64 = 1 << 20;
 /// What a file is called while it is mended.
 const MENDING: &str = "stagegate-mending";
+/// What is locked meanwhile. It stays: one that is removed could be locked by two.
+const MENDING_LOCK: &str = "stagegate-mending.lock";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -513,6 +516,10 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
     };
     let of_rules = findings.iter().filter(|f| FIXABLE.contains(&f.rule));
     let paths: BTreeSet<&[u8]> = of_rules.filter_map(|f| f.path.as_deref()).collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let half = Half::of(repository.own_directory())?;
     let mut mended = 0;
     for path in paths {
         let file = root.join(std::ffi::OsStr::from_bytes(path));
@@ -534,8 +541,7 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
             }
         }
         if after != before {
-            let half = repository.own_directory().join(MENDING);
-            replace(&file, &after, &metadata, &half).map_err(failed)?;
+            replace(&file, &after, &metadata, &half.path).map_err(failed)?;
             mended += 1;
         }
     }
@@ -546,6 +552,33 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
         ));
     }
     Ok(())
+}
+
+/// Where files are mended into, by one at a time: what one has written would else take the name of another's file.
+struct Half {
+    path: PathBuf,
+    /// The lock ends with whoever has it, however that ends.
+    _locked: std::fs::File,
+}
+
+impl Half {
+    fn of(directory: &Path) -> anyhow::Result<Self> {
+        let lock = directory.join(MENDING_LOCK);
+        let mut options = std::fs::OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        let locked = opened.map_err(|e| anyhow::anyhow!("cannot mend: opening {}: {e}", lock.display()))?;
+        match locked.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("another `check --fix` mends this checkout; run it again once that has ended")
+            }
+            Err(TryLockError::Error(e)) => anyhow::bail!("cannot mend: locking {}: {e}", lock.display()),
+        }
+        let path = directory.join(MENDING);
+        // What one that was killed has left.
+        let _ = std::fs::remove_file(&path);
+        Ok(Self { path, _locked: locked })
+    }
 }
 
 /// Whether a directory on the way to a file is a link by now: what lies behind it is not of this checkout.
@@ -643,6 +676,22 @@ mod tests {
                 String::from_utf8_lossy(path)
             );
         }
+    }
+
+    #[test]
+    fn one_at_a_time_mends_and_clears_what_a_killed_one_left() {
+        let place = tempfile::tempdir().expect("a directory");
+        std::fs::write(place.path().join(MENDING), "half").expect("written");
+        let first = Half::of(place.path()).expect("nobody else mends");
+        assert!(!first.path.exists());
+        std::fs::write(&first.path, "of the first").expect("written");
+        let Err(why) = Half::of(place.path()) else {
+            panic!("two at once");
+        };
+        assert!(why.to_string().contains("another `check --fix`"), "{why}");
+        assert!(first.path.exists());
+        drop(first);
+        Half::of(place.path()).expect("nobody mends by now");
     }
 
     #[test]

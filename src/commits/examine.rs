@@ -41,6 +41,10 @@ impl From<RepositoryError> for Cut {
         match why {
             RepositoryError::TooManyEntries { .. }
             | RepositoryError::PathTooLong { .. }
+            | RepositoryError::NamesTooLong { .. }
+            | RepositoryError::TreeTooLarge { .. }
+            | RepositoryError::TreesTooLarge { .. }
+            | RepositoryError::TooManyParents { .. }
             | RepositoryError::MessageTooLong { .. } => Cut::Over(why.to_string()),
             RepositoryError::NoRepository
             | RepositoryError::NoRepositoryAt(_)
@@ -252,8 +256,8 @@ impl<'a> Examiner<'a> {
     /// Whether a rule has refused something so far.
     #[must_use]
     pub fn has_refused(&self, rule: Rule) -> bool {
-        let mut kept = self.findings.kept().iter();
-        kept.any(|finding| finding.rule == rule && finding.level == Level::Refused)
+        let tally = self.findings.tallies().get(&rule);
+        tally.is_some_and(|tally| tally.refused > 0)
     }
 
     /// How many commits may still be looked at.

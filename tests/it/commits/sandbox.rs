@@ -704,3 +704,29 @@ fn a_server_that_ends_breaks_its_run_off_and_holds_nothing_against_it() {
     );
     gone("1000098");
 }
+
+/// Who is to blame is found out after the verdict, and whoever ends the server meanwhile keeps it.
+#[test]
+fn a_server_that_ends_while_it_looks_for_the_culprit_keeps_the_verdict() {
+    // Of what the commit brings it is not content, and of what was there before it does not end.
+    let slow = NO_BAD.replace("! ls | grep -q bad", "! ls | grep -q bad || exit 1; sleep 1000097");
+    let slow = slow.replace("'! ls", "'(! ls").replace("bad ||", "bad) ||");
+    let world = world(&slow, "hooks: {timeoutS: 600}");
+    queue(&world);
+    world.hook("exit 0");
+    let commit = world.clone.sh(
+        "echo 1 >bad; git add bad; git commit -qm 'Add bad' --no-verify; git push -q origin HEAD:topic; git rev-parse HEAD",
+    );
+    let mut server = serve(&world);
+    server.until("running the hooks of");
+    while running("1000097") == 0 {
+        std::thread::yield_now();
+    }
+    server.signal(Signal::TERM);
+    let ended = server.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let status = status(&world.server.stagegate(&["verdict", "show", &commit, "-o", "json"]));
+    assert_eq!(status["state"], "Failed", "{status}");
+    assert_eq!(blames(&status["verdict"]), <[String; 0]>::default(), "{status}");
+    gone("1000097");
+}
