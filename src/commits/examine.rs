@@ -588,3 +588,35 @@ impl<'a> Examiner<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commits::finding::MOST_KEPT;
+
+    #[test]
+    fn a_rule_has_refused_also_what_is_not_kept() {
+        let place = tempfile::tempdir().expect("a directory");
+        git2::Repository::init(place.path()).expect("a repository");
+        let repository = Repository::open_at(place.path()).expect("a repository");
+        let policy = Policy::built_in();
+        let mut examiner = Examiner::new(&repository, &policy, Bounds::none());
+        let finding = |rule, level| Finding {
+            rule,
+            level,
+            commit: None,
+            path: None,
+            line: 0,
+            column: 0,
+            message: String::new(),
+            fix: String::new(),
+        };
+        for _ in 0..MOST_KEPT {
+            examiner.found(finding(Rule::Subject, Level::Refused));
+        }
+        examiner.found(finding(Rule::Secret, Level::Refused));
+        examiner.found(finding(Rule::LargeFile, Level::Warned));
+        assert!(examiner.has_refused(Rule::Secret));
+        assert!(!examiner.has_refused(Rule::LargeFile));
+    }
+}

@@ -864,8 +864,6 @@ fn changes(diff: &git2::Diff) -> Vec<Change> {
 
 #[cfg(test)]
 mod tests {
-    use git2::Signature;
-
     use super::*;
 
     struct World {
