@@ -892,7 +892,8 @@ mod tests {
         }
 
         fn commit(&self, name: &str, parents: &[Oid], tree: Oid) -> Oid {
-            let parents: String = parents.iter().map(|id| format!("parent {id}\n")).collect();
+            let parents: Vec<String> = parents.iter().map(|id| format!("parent {id}\n")).collect();
+            let parents = parents.concat();
             let who = format!("{name} <a@b.c> 1 +0000");
             let text = format!("tree {tree}\n{parents}author {who}\ncommitter {who}\n\nAdd\n");
             let odb = self.git.odb().expect("objects");

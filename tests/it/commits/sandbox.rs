@@ -499,7 +499,7 @@ fn nobody_is_blamed_for_what_refuses_nobody_nor_by_guessing() {
         let verdict = &status(&said)["verdict"];
         assert_eq!(verdict["hooks"][0]["passed"], "No", "{spec}: {verdict}");
         let blamed = blames(verdict);
-        let rules: std::collections::BTreeSet<&str> = blamed.iter().filter_map(|b| b.split(' ').nth(3)).collect();
+        let rules: std::collections::BTreeSet<&str> = blamed.iter().filter_map(|b| b.split(' ').nth(4)).collect();
         assert!(rules.iter().eq(expected), "{spec}: {blamed:?}");
     }
 }
