@@ -26,11 +26,12 @@ use crate::commits::proof::{self, KeyId, Outcome, Verdict, question};
 use crate::commits::repository::{Change, Repository, short};
 use crate::commits::{hooks, prek, sarif, tracker};
 use crate::settings;
+use crate::store::random_id;
 
 /// A longer message is refused by its rule; more of it is not read.
 const MOST_MESSAGE_BYTES: u64 = 1 << 20;
-/// What a file is called while it is mended.
-const MENDING: &str = "stagegate-mending";
+/// How the name of a file begins while it is mended.
+const MENDING: &str = "stagegate-mending-";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -513,6 +514,12 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
     };
     let of_rules = findings.iter().filter(|f| FIXABLE.contains(&f.rule));
     let paths: BTreeSet<&[u8]> = of_rules.filter_map(|f| f.path.as_deref()).collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
+    forget_left(repository.own_directory(), MENDING);
+    // What two write that mend at once must not take the name of each other's file.
+    let half = repository.own_directory().join(format!("{MENDING}{}", random_id()));
     let mut mended = 0;
     for path in paths {
         let file = root.join(std::ffi::OsStr::from_bytes(path));
@@ -534,7 +541,6 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
             }
         }
         if after != before {
-            let half = repository.own_directory().join(MENDING);
             replace(&file, &after, &metadata, &half).map_err(failed)?;
             mended += 1;
         }
@@ -546,6 +552,22 @@ fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Pr
         ));
     }
     Ok(())
+}
+
+/// Removes what those have left that were killed; what somebody writes just now is locked.
+fn forget_left(directory: &Path, prefix: &str) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        let opened = std::fs::File::open(entry.path());
+        if opened.is_ok_and(|half| half.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether a directory on the way to a file is a link by now: what lies behind it is not of this checkout.
@@ -563,36 +585,46 @@ fn leads_elsewhere(root: &Path, path: &[u8]) -> bool {
 /// All or nothing: the new content is whole, and on the disk, before it takes the file's name. It is written beside git's own
 /// files, so that what is half when the machine or somebody ends us is not taken for a new file of the checkout.
 fn replace(file: &Path, content: &[u8], like: &std::fs::Metadata, half: &Path) -> std::io::Result<()> {
-    let replaced = write_half(half, content, like)
-        .and_then(|()| unchanged(file, like))
-        .and_then(|()| match std::fs::rename(half, file) {
+    let replaced = write_half(half, content, like).and_then(|_locked| {
+        unchanged(file, like)?;
+        match std::fs::rename(half, file) {
             // A checkout may lie on another disk than its repository.
-            Err(why) if why.kind() == std::io::ErrorKind::CrossesDevices => {
-                let beside = file.with_file_name(format!(".{MENDING}"));
-                write_half(&beside, content, like)
-                    .and_then(|()| std::fs::rename(&beside, file))
-                    .inspect_err(|_| {
-                        let _ = std::fs::remove_file(&beside);
-                    })
-            }
+            Err(why) if why.kind() == std::io::ErrorKind::CrossesDevices => replace_beside(file, content, like, half),
             renamed => renamed,
-        });
+        }
+    });
     // What is half is of no use.
     let _ = std::fs::remove_file(half);
     replaced
 }
 
-fn write_half(half: &Path, content: &[u8], like: &std::fs::Metadata) -> std::io::Result<()> {
-    // One that was left behind would have another's permissions.
-    let _ = std::fs::remove_file(half);
+fn replace_beside(file: &Path, content: &[u8], like: &std::fs::Metadata, half: &Path) -> std::io::Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(half.file_name().unwrap_or_default());
+    let beside = file.with_file_name(name);
+    if let Some(directory) = file.parent() {
+        forget_left(directory, &format!(".{MENDING}"));
+    }
+    write_half(&beside, content, like)
+        .and_then(|_locked| std::fs::rename(&beside, file))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(&beside);
+        })
+}
+
+/// Locked for as long as it is held, so that nobody takes it for one that was left.
+fn write_half(half: &Path, content: &[u8], like: &std::fs::Metadata) -> std::io::Result<std::fs::File> {
     let mut open = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(half)?;
+    // Where there are no locks, nobody else can tell by one that it was left.
+    let _ = open.try_lock();
     open.write_all(content)?;
     open.set_permissions(like.permissions())?;
-    open.sync_all()
+    open.sync_all()?;
+    Ok(open)
 }
 
 /// What somebody has written into the file since we read it must not be lost.
@@ -643,6 +675,28 @@ mod tests {
                 String::from_utf8_lossy(path)
             );
         }
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_cleared_and_what_another_mends_just_now_stays() {
+        let place = tempfile::tempdir().expect("a directory");
+        let named = |name: &str| place.path().join(format!("{MENDING}{name}"));
+        std::fs::write(named("left"), "half").expect("written");
+        std::fs::write(place.path().join("config"), "git's").expect("written");
+        let like = std::fs::metadata(place.path().join("config")).expect("there");
+        let held = write_half(&named("held"), b"whole", &like).expect("written");
+        forget_left(place.path(), MENDING);
+        assert_eq!(
+            (
+                named("left").exists(),
+                named("held").exists(),
+                place.path().join("config").exists()
+            ),
+            (false, true, true)
+        );
+        drop(held);
+        forget_left(place.path(), MENDING);
+        assert!(!named("held").exists());
     }
 
     #[test]

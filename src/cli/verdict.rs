@@ -134,10 +134,11 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
         state: home.root(),
         trackers: &trackers,
     };
-    let verdict = tokio::select! {
-        verdict = sandbox::run(means, &ask) => verdict?,
+    let judged = tokio::select! {
+        judged = sandbox::run(means, &ask) => judged?,
         () = interrupt.wait() => return Ok(Exit::Interrupted),
     };
+    let verdict = judged.blamed(means, interrupt.wait()).await;
     printer.idle();
     let kept = RunAsk {
         key: RunKey {

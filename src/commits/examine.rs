@@ -41,6 +41,10 @@ impl From<RepositoryError> for Cut {
         match why {
             RepositoryError::TooManyEntries { .. }
             | RepositoryError::PathTooLong { .. }
+            | RepositoryError::NamesTooLong { .. }
+            | RepositoryError::TreeTooLarge { .. }
+            | RepositoryError::TreesTooLarge { .. }
+            | RepositoryError::TooManyParents { .. }
             | RepositoryError::MessageTooLong { .. } => Cut::Over(why.to_string()),
             RepositoryError::NoRepository
             | RepositoryError::NoRepositoryAt(_)
@@ -252,8 +256,8 @@ impl<'a> Examiner<'a> {
     /// Whether a rule has refused something so far.
     #[must_use]
     pub fn has_refused(&self, rule: Rule) -> bool {
-        let mut kept = self.findings.kept().iter();
-        kept.any(|finding| finding.rule == rule && finding.level == Level::Refused)
+        let tally = self.findings.tallies().get(&rule);
+        tally.is_some_and(|tally| tally.refused > 0)
     }
 
     /// How many commits may still be looked at.
@@ -582,5 +586,37 @@ impl<'a> Examiner<'a> {
             ))),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commits::finding::MOST_KEPT;
+
+    #[test]
+    fn a_rule_has_refused_also_what_is_not_kept() {
+        let place = tempfile::tempdir().expect("a directory");
+        git2::Repository::init(place.path()).expect("a repository");
+        let repository = Repository::open_at(place.path()).expect("a repository");
+        let policy = Policy::built_in();
+        let mut examiner = Examiner::new(&repository, &policy, Bounds::none());
+        let finding = |rule, level| Finding {
+            rule,
+            level,
+            commit: None,
+            path: None,
+            line: 0,
+            column: 0,
+            message: String::new(),
+            fix: String::new(),
+        };
+        for _ in 0..MOST_KEPT {
+            examiner.found(finding(Rule::Subject, Level::Refused));
+        }
+        examiner.found(finding(Rule::Secret, Level::Refused));
+        examiner.found(finding(Rule::LargeFile, Level::Warned));
+        assert!(examiner.has_refused(Rule::Secret));
+        assert!(!examiner.has_refused(Rule::LargeFile));
     }
 }

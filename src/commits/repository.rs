@@ -19,6 +19,18 @@ const MOST_ENTRIES: usize = 1_000_000;
 const MOST_OBJECT_BYTES: u64 = 16 << 20;
 /// Bytes of a file's name with its directories: Linux's `PATH_MAX`, so that what is longer can be checked out nowhere.
 const MOST_PATH_BYTES: usize = 4_096;
+/// Bytes of such names that are held for one commit: 250 for each file of the largest repositories. Those that are made to be
+/// long would come to 4 GB otherwise.
+const MOST_HELD_BYTES: usize = 128 << 20;
+/// Parents of a commit. The widest merge that we know, one of Linux (2cde51fbd0f3), has 66; each has a tree to compare.
+const MOST_PARENTS: usize = 100;
+/// One tree. A million entries whose names have 35 bytes have as much, and no directory that we know has a tenth of that.
+const MOST_TREE_BYTES: u64 = 64 << 20;
+/// Trees that are read for one commit, its parents' among them. All trees of the largest repositories have 25 MB; a merge that
+/// changes every directory of both its parents reads four times that.
+const MOST_TREES_BYTES: u64 = 256 << 20;
+/// A name, or an address, of who wrote a commit. What is longer is nobody's, and would be kept with each verdict.
+const MOST_AUTHOR_BYTES: usize = 256;
 
 /// Why git could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +85,30 @@ pub enum RepositoryError {
     PathTooLong {
         /// Where.
         tree: Oid,
+    },
+    /// Names that are made to fill memory.
+    #[error("tree {tree} and what is below it have names of files of more than {} MiB together", MOST_HELD_BYTES >> 20)]
+    NamesTooLong {
+        /// Where.
+        tree: Oid,
+    },
+    /// A directory that nobody has.
+    #[error("{tree} is a tree of more than {} MiB; no check reads it", MOST_TREE_BYTES >> 20)]
+    TreeTooLarge {
+        /// Which.
+        tree: Oid,
+    },
+    /// More than can be compared.
+    #[error("the trees to compare with tree {tree} have more than {} MiB; no check reads so many", MOST_TREES_BYTES >> 20)]
+    TreesTooLarge {
+        /// Where it ended.
+        tree: Oid,
+    },
+    /// A merge of more than anybody merges.
+    #[error("commit {commit} has more than {MOST_PARENTS} parents; merge them in several commits")]
+    TooManyParents {
+        /// Which.
+        commit: Oid,
     },
     /// Anything else.
     #[error("cannot {doing}: {why}")]
@@ -206,11 +242,12 @@ impl Repository {
     /// The commit cannot be read, or there is no directory.
     pub fn directory_of(&self, commit: Oid, path: Option<&str>) -> Result<Oid, RepositoryError> {
         let doing = || format!("read the tree of commit {commit}");
+        self.is_readable(commit)?;
         let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
-        let tree = commit.tree().map_err(failed(doing()))?;
         match path {
-            None => Ok(tree.id()),
+            None => Ok(commit.tree_id()),
             Some(path) => {
+                let tree = self.tree(commit.tree_id())?;
                 let below = self.tree_at(&tree, path.as_bytes())?.map(|tree| tree.id());
                 below.ok_or_else(|| RepositoryError::NoDirectory {
                     commit: short(commit.id()),
@@ -226,9 +263,7 @@ impl Repository {
     /// # Errors
     /// The notes cannot be read.
     pub fn note_of(&self, notes: Oid, about: Oid, most: u64) -> Result<Option<Vec<u8>>, RepositoryError> {
-        let doing = || format!("read the notes of {notes}");
-        let commit = self.git.find_commit(notes).map_err(failed(doing()))?;
-        let mut tree = commit.tree().map_err(failed(doing()))?;
+        let mut tree = self.tree(self.tree_of(notes)?)?;
         let name = about.to_string();
         let mut rest = name.as_str();
         while rest.len() >= 2 {
@@ -242,7 +277,7 @@ impl Repository {
             }
             let below = tree.iter().find(|e| e.name_bytes() == &rest.as_bytes()[..2]);
             let Some(below) = below.map(|e| e.id()) else { break };
-            tree = self.git.find_tree(below).map_err(failed(doing()))?;
+            tree = self.tree(below)?;
             rest = &rest[2..];
         }
         Ok(None)
@@ -377,23 +412,27 @@ impl Repository {
         commit: Oid,
         directories: &HashSet<Vec<u8>>,
     ) -> Result<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>, RepositoryError> {
-        let commit = self.git.find_commit(commit).map_err(failed("read a commit"))?;
-        let root = commit.tree().map_err(failed("read a commit's tree"))?;
+        let root = self.tree(self.tree_of(commit)?)?;
         let mut sorted: Vec<&Vec<u8>> = directories.iter().collect();
-        // Each comes after the one above it, whose tree is known by then: deep ones need no way from the root.
+        // Each comes after the one above it, whose entries are known by then: deep ones need no way from the root.
         sorted.sort_unstable();
-        let mut trees: HashMap<&[u8], Tree> = HashMap::new();
+        let mut known: HashMap<&[u8], HashMap<Vec<u8>, Oid>> = HashMap::new();
         let mut names = HashMap::new();
         for directory in sorted {
-            let split = directory.iter().rposition(|b| *b == b'/');
-            let above = split.and_then(|at| trees.get(&directory[..at]).map(|tree| (tree, &directory[at + 1..])));
-            let (from, rest) = above.unwrap_or((&root, directory));
-            let Some(tree) = self.tree_at(from, rest)? else {
-                continue;
+            let (above, name) = split(directory);
+            let tree = match known.get(above) {
+                Some(below) => below.get(name).map(|id| self.tree(*id)).transpose()?,
+                None => self.tree_at(&root, directory)?,
             };
+            let Some(tree) = tree else { continue };
+            let mut below = HashMap::new();
+            for entry in tree.iter().filter(|e| e.kind() == Some(ObjectType::Tree)) {
+                // Of two of a name, the first is the one that `tree_at` finds.
+                below.entry(entry.name_bytes().to_vec()).or_insert(entry.id());
+            }
             let there = tree.iter().map(|e| e.name_bytes().to_vec()).collect();
             names.insert(directory.clone(), there);
-            trees.insert(directory, tree);
+            known.insert(directory, below);
         }
         Ok(names)
     }
@@ -401,12 +440,21 @@ impl Repository {
     fn tree_at<'r>(&'r self, root: &Tree<'r>, directory: &[u8]) -> Result<Option<Tree<'r>>, RepositoryError> {
         let mut tree = root.clone();
         for part in directory.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            let Some(id) = tree.iter().find(|e| e.name_bytes() == part).map(|e| e.id()) else {
+            let below = tree.iter().find(|e| e.name_bytes() == part);
+            let Some(id) = below.filter(|e| e.kind() == Some(ObjectType::Tree)).map(|e| e.id()) else {
                 return Ok(None);
             };
-            tree = self.git.find_tree(id).map_err(failed("read a tree"))?;
+            tree = self.tree(id)?;
         }
         Ok(Some(tree))
+    }
+
+    /// A tree, if it is of a size to be read: libgit2 has no bound.
+    fn tree(&self, id: Oid) -> Result<Tree<'_>, RepositoryError> {
+        if self.size(id)? > MOST_TREE_BYTES {
+            return Err(RepositoryError::TreeTooLarge { tree: id });
+        }
+        self.git.find_tree(id).map_err(failed(format!("read tree {id}")))
     }
 
     /// The size of an object.
@@ -436,11 +484,21 @@ impl Repository {
         let doing = || format!("read commit {id}");
         self.is_readable(id)?;
         let commit = self.git.find_commit(id).map_err(failed(doing()))?;
-        let tree = commit.tree().map_err(failed(doing()))?;
+        if commit.parent_count() > MOST_PARENTS {
+            return Err(RepositoryError::TooManyParents { commit: id });
+        }
+        let mut before: Vec<Oid> = Vec::new();
+        for parent in commit.parent_ids() {
+            let tree = self.tree_of(parent)?;
+            if !before.contains(&tree) {
+                before.push(tree);
+            }
+        }
+        // One allowance for all parents together: a commit names as many as it likes.
+        let mut allowance = Allowance::default();
         let mut of_all: Option<Vec<Change>> = None;
-        for parent in commit.parents() {
-            let before = parent.tree().map_err(failed(doing()))?;
-            let changed = self.changed(Some(&before), &tree)?;
+        for before in before {
+            let changed = self.changed(Some(before), commit.tree_id(), &mut allowance)?;
             of_all = Some(match of_all {
                 None => changed,
                 Some(so_far) => {
@@ -451,7 +509,7 @@ impl Repository {
         }
         let changes = match of_all {
             Some(changes) => changes,
-            None => self.changed(None, &tree)?,
+            None => self.changed(None, commit.tree_id(), &mut allowance)?,
         };
         Ok(CommitFacts {
             parents: commit.parent_count(),
@@ -471,13 +529,23 @@ impl Repository {
 
     /// What a tree has that another has not, by name. libgit2's own comparison has no bound, and git2 panics on modes that no git
     /// of today writes.
-    fn changed(&self, before: Option<&Tree>, after: &Tree) -> Result<Vec<Change>, RepositoryError> {
-        let tree_of = |id| self.git.find_tree(id).map_err(failed(format!("read tree {id}")));
+    fn changed(
+        &self,
+        before: Option<Oid>,
+        after: Oid,
+        allowance: &mut Allowance,
+    ) -> Result<Vec<Change>, RepositoryError> {
         let mut changes = Vec::new();
-        let mut entries = 0;
-        let mut open = vec![(Vec::new(), before.map(Tree::id), after.id())];
+        if before == Some(after) {
+            return Ok(changes);
+        }
+        let mut open = vec![(Vec::new(), before, after)];
         while let Some((above, before, after)) = open.pop() {
-            let (before, tree) = (before.map(tree_of).transpose()?, tree_of(after)?);
+            allowance.let_go(&above);
+            for id in before.into_iter().chain([after]) {
+                allowance.read(after, self.size(id)?)?;
+            }
+            let (before, tree) = (before.map(|id| self.tree(id)).transpose()?, self.tree(after)?);
             for entry in &tree {
                 // One that is out of order is not found here, and so is looked at.
                 let was = before.as_ref().and_then(|b| b.get_name_bytes(entry.name_bytes()));
@@ -485,14 +553,8 @@ impl Repository {
                 if was.as_ref().is_some_and(same) {
                     continue;
                 }
-                entries += 1;
-                if entries > MOST_ENTRIES {
-                    return Err(RepositoryError::TooManyEntries { tree: after });
-                }
                 let path = below(&above, entry.name_bytes());
-                if path.len() > MOST_PATH_BYTES {
-                    return Err(RepositoryError::PathTooLong { tree: after });
-                }
+                allowance.hold(after, &path)?;
                 if entry.kind() == Some(ObjectType::Tree) {
                     let was = was.filter(|was| was.kind() == Some(ObjectType::Tree));
                     open.push((path, was.map(|was| was.id()), entry.id()));
@@ -514,8 +576,7 @@ impl Repository {
     /// # Errors
     /// It cannot be read.
     pub fn files_of_tree(&self, id: Oid) -> Result<Vec<Change>, RepositoryError> {
-        let tree = self.git.find_tree(id).map_err(failed(format!("read tree {id}")))?;
-        self.changed(None, &tree)
+        self.changed(None, id, &mut Allowance::default())
     }
 
     /// The signature under a commit, with what it signs.
@@ -592,14 +653,15 @@ impl Repository {
         }
     }
 
-    /// Who wrote a commit, as it says: name and address.
+    /// Who wrote a commit, as it says: name and address, each without what is beyond [`MOST_AUTHOR_BYTES`].
     #[must_use]
     pub fn author(&self, id: Oid) -> String {
-        let Ok(commit) = self.git.find_commit(id) else {
+        let read = self.is_readable(id).is_ok().then(|| self.git.find_commit(id).ok());
+        let Some(commit) = read.flatten() else {
             return String::new();
         };
         let author = commit.author();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(MOST_AUTHOR_BYTES)]).into_owned();
         format!("{} <{}>", text(author.name_bytes()), text(author.email_bytes()))
     }
 
@@ -643,14 +705,14 @@ impl Repository {
     /// # Errors
     /// The commit cannot be read.
     pub fn file(&self, commit: Oid, path: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
-        let doing = || format!("read {path} of commit {commit}");
-        let commit = self.git.find_commit(commit).map_err(failed(doing()))?;
-        let tree = commit.tree().map_err(failed(doing()))?;
-        match tree.get_path(Path::new(path)) {
-            Ok(entry) if entry.kind() == Some(ObjectType::Blob) => Ok(Some(self.content(entry.id())?)),
-            Ok(_) => Ok(None),
-            Err(why) if why.code() == ErrorCode::NotFound => Ok(None),
-            Err(why) => Err(failed(doing())(why)),
+        let root = self.tree(self.tree_of(commit)?)?;
+        let (above, name) = split(path.as_bytes());
+        let Some(tree) = self.tree_at(&root, above)? else {
+            return Ok(None);
+        };
+        match tree.get_name_bytes(name) {
+            Some(entry) if entry.kind() == Some(ObjectType::Blob) => Ok(Some(self.content(entry.id())?)),
+            Some(_) | None => Ok(None),
         }
     }
 
@@ -722,6 +784,52 @@ pub fn short(id: Oid) -> String {
     name
 }
 
+/// What may still be read and held for one commit.
+#[derive(Debug, Default)]
+struct Allowance {
+    entries: usize,
+    trees_bytes: u64,
+    held_bytes: usize,
+}
+
+impl Allowance {
+    fn read(&mut self, tree: Oid, bytes: u64) -> Result<(), RepositoryError> {
+        self.trees_bytes = self.trees_bytes.saturating_add(bytes);
+        if self.trees_bytes > MOST_TREES_BYTES {
+            return Err(RepositoryError::TreesTooLarge { tree });
+        }
+        Ok(())
+    }
+
+    /// Counts an entry that is new, and its name for as long as it is held.
+    fn hold(&mut self, tree: Oid, path: &[u8]) -> Result<(), RepositoryError> {
+        self.entries += 1;
+        self.held_bytes += path.len();
+        if self.entries > MOST_ENTRIES {
+            return Err(RepositoryError::TooManyEntries { tree });
+        }
+        if path.len() > MOST_PATH_BYTES {
+            return Err(RepositoryError::PathTooLong { tree });
+        }
+        if self.held_bytes > MOST_HELD_BYTES {
+            return Err(RepositoryError::NamesTooLong { tree });
+        }
+        Ok(())
+    }
+
+    fn let_go(&mut self, path: &[u8]) {
+        self.held_bytes = self.held_bytes.saturating_sub(path.len());
+    }
+}
+
+/// The directory that a name is in, and its last part.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[], path),
+    }
+}
+
 fn below(above: &[u8], name: &[u8]) -> Vec<u8> {
     if above.is_empty() {
         return name.to_vec();
@@ -752,4 +860,111 @@ fn changes(diff: &git2::Diff) -> Vec<Change> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World {
+        place: tempfile::TempDir,
+        git: git2::Repository,
+        blob: Oid,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let place = tempfile::tempdir().expect("a directory");
+            let git = git2::Repository::init(place.path()).expect("a repository");
+            let blob = git.blob(b"text\n").expect("written");
+            Self { place, git, blob }
+        }
+
+        /// libgit2's own builder would refuse what these tests are about.
+        fn tree(&self, entries: impl IntoIterator<Item = (&'static str, String, Oid)>) -> Oid {
+            let mut text = Vec::new();
+            for (mode, name, id) in entries {
+                text.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+                text.extend_from_slice(id.as_bytes());
+            }
+            let odb = self.git.odb().expect("objects");
+            odb.write(ObjectType::Tree, &text).expect("written")
+        }
+
+        fn commit(&self, name: &str, parents: &[Oid], tree: Oid) -> Oid {
+            let parents: Vec<String> = parents.iter().map(|id| format!("parent {id}\n")).collect();
+            let parents = parents.concat();
+            let who = format!("{name} <a@b.c> 1 +0000");
+            let text = format!("tree {tree}\n{parents}author {who}\ncommitter {who}\n\nAdd\n");
+            let odb = self.git.odb().expect("objects");
+            odb.write(ObjectType::Commit, text.as_bytes()).expect("written")
+        }
+
+        fn opened(&self) -> Repository {
+            Repository::open_at(self.place.path()).expect("a repository")
+        }
+    }
+
+    #[test]
+    fn what_is_read_for_a_commit_is_bounded_though_nothing_of_it_is_new() {
+        let world = World::new();
+        // 15 MB each, and one entry of 60,000 is another.
+        let large = |last: &str| {
+            let name = |at: usize| format!("{at:0250}");
+            let all = (0..60_000).map(|at| ("100644", name(at), world.blob));
+            world.tree(all.chain([("100644", last.to_owned(), world.blob)]))
+        };
+        let ten = |id| world.tree((0..10).map(|at| ("40000", format!("d{at}"), id)));
+        let before = world.commit("A", &[], ten(large("x")));
+        let after = world.commit("A", &[before], ten(large("y")));
+        let why = world.opened().commit(after).expect_err("too much");
+        assert!(matches!(why, RepositoryError::TreesTooLarge { .. }), "{why}");
+    }
+
+    #[test]
+    fn a_parent_that_is_named_often_is_compared_once_and_more_than_a_few_are_refused() {
+        let world = World::new();
+        let file = |name: &str| ("100644", name.to_owned(), world.blob);
+        let parent = world.commit("A", &[], world.tree([file("a")]));
+        let tree = world.tree([file("a"), file("b")]);
+        let read = |parents: &[Oid]| world.opened().commit(world.commit("A", parents, tree));
+        let facts = read(&[parent; MOST_PARENTS]).expect("read");
+        let names: Vec<&[u8]> = facts.changes.iter().map(|c| c.path.as_slice()).collect();
+        assert_eq!((facts.parents, names), (MOST_PARENTS, vec![&b"b"[..]]));
+        let why = read(&[parent; MOST_PARENTS + 1]).expect_err("too many");
+        assert!(matches!(why, RepositoryError::TooManyParents { .. }), "{why}");
+    }
+
+    #[test]
+    fn of_an_author_whose_name_is_endless_the_begin_is_read() {
+        let world = World::new();
+        let id = world.commit(&"n".repeat(1 << 20), &[], world.tree([]));
+        let author = world.opened().author(id);
+        assert_eq!(author, format!("{} <a@b.c>", "n".repeat(MOST_AUTHOR_BYTES)));
+    }
+
+    #[test]
+    fn names_in_directories_are_those_of_the_commit_in_whatever_order_its_trees_are() {
+        let world = World::new();
+        let file = |name: &str| ("100644", name.to_owned(), world.blob);
+        let deep = world.tree([file("z"), file("y")]);
+        let upper = world.tree([("40000", "e".to_owned(), deep), file("c")]);
+        let root = world.tree([
+            ("40000", "d".to_owned(), upper),
+            file("a"),
+            ("40000", "b".to_owned(), deep),
+        ]);
+        let id = world.commit("A", &[], root);
+        let asked = ["", "d", "d/e", "a", "d/none", "b"].map(|name| name.as_bytes().to_vec());
+        let names = world.opened().committed_names(id, &HashSet::from(asked)).expect("read");
+        let mut shown: Vec<String> = names
+            .iter()
+            .map(|(directory, names)| {
+                let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name)).collect();
+                format!("{}: {}", String::from_utf8_lossy(directory), names.join(" "))
+            })
+            .collect();
+        shown.sort();
+        assert_eq!(shown, [": a b d", "b: y z", "d/e: y z", "d: c e"]);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::commits::proof::{Outcome, Verdict};
-use crate::commits::sandbox::{self, Ask, AskedBase, Means, Sandbox};
+use crate::commits::sandbox::{self, Ask, AskedBase, Judged, Means, Sandbox};
 use crate::commits::tracker::Trackers;
 use crate::engine::interrupt::Interrupt;
 use crate::home::Home;
@@ -78,16 +78,21 @@ impl HookRuns {
             format!("{} of {}", short(&run.ask.key.commit), run.ask.key.repository),
         );
         self.tell(&format!("running the hooks of {name}"));
-        let verdict = tokio::select! {
-            verdict = verdict(&self.home, &self.workspace, run) => verdict,
+        let trackers = Trackers::of(&self.home, &self.workspace);
+        let means = Means {
+            state: self.home.root(),
+            trackers: &trackers,
+        };
+        let judged = tokio::select! {
+            judged = judge(means, run) => judged,
             () = self.interrupt.wait() => {
                 self.tell(&format!("the hooks of {name} are broken off, and begun anew by the next server"));
                 return store.end_run(id, holder, Attempt::BrokenOff);
             }
         };
         let again = Timestamp::now().saturating_add(AGAIN_AFTER).unwrap_or(Timestamp::MAX);
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
+        let verdict = match judged {
+            Ok(judged) => judged.blamed(means, self.interrupt.wait()).await,
             Err(why) => {
                 self.tell(&format!("the hooks of {name} did not run: {why}"));
                 return store.end_run(id, holder, Attempt::Failed(&why, again));
@@ -117,7 +122,7 @@ impl HookRuns {
 }
 
 /// Runs what a row asks for.
-async fn verdict(home: &Home, workspace: &Workspace, run: &Run) -> Result<Verdict, String> {
+async fn judge(means: Means<'_>, run: &Run) -> Result<Judged, String> {
     let unreadable = |what: &str| format!("its row in the state names {what}, which cannot be read");
     let key = &run.ask.key;
     let tip = run.ask.base_tip.as_deref().map(git2::Oid::from_str).transpose();
@@ -130,11 +135,6 @@ async fn verdict(home: &Home, workspace: &Workspace, run: &Run) -> Result<Verdic
             tip: tip.map_err(|_| unreadable("the base"))?,
             policy: Some(key.policy.parse().map_err(|_| unreadable(&key.policy))?),
         },
-    };
-    let trackers = Trackers::of(home, workspace);
-    let means = Means {
-        state: home.root(),
-        trackers: &trackers,
     };
     sandbox::run(means, &ask).await.map_err(|why| why.to_string())
 }

@@ -126,7 +126,8 @@ pub struct Verdict {
     /// nothing until it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issues: Vec<IssueCheck>,
-    /// Which of the commits that were checked together are refused, and for what; the others are not.
+    /// Which of the commits that were checked together are refused, and for what, as far as it was found out: that one is
+    /// missing says nothing of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blames: Vec<Blame>,
     /// When it began.

@@ -1,7 +1,8 @@
 //! Which commit of those that were checked together is refused. Hooks run once, at the tip; who pushes nine good commits with
 //! somebody's bad one must not hear that all are bad, and who wrote the bad one, with `--no-verify`, must.
 
-use std::time::{Duration, Instant};
+use std::future::Future;
+use std::time::Duration;
 
 use git2::Oid;
 
@@ -11,12 +12,13 @@ use crate::commits::examine::spared_by;
 use crate::commits::finding::{Level, Rule};
 use crate::commits::hooks::{How, Planned};
 use crate::commits::proof::{Blame, HookRun, Passed, Since, Verdict};
-use crate::commits::repository::{Repository, RepositoryError};
+use crate::commits::repository::{Repository, RepositoryError, TooMany};
 
-/// All that is run to find out. Of 2,000 commits eleven are run a hook, of seconds each; the verdict stands without it.
-const LONGEST: Duration = Duration::from_mins(10);
+/// All that is run to find out. Of 2,000 commits eleven are run a hook, of seconds each. The verdict stands without it and is
+/// not kept before, and the next run waits.
+const LONGEST: Duration = Duration::from_mins(1);
 
-/// Whose the findings of a verdict are; what cannot be told in time is nobody's.
+/// Whose the findings of a verdict are; what cannot be told in time, or before who asks has `enough`, is nobody's.
 pub(super) async fn of(
     means: Means<'_>,
     repository: &Repository,
@@ -24,6 +26,7 @@ pub(super) async fn of(
     commit: Oid,
     verdict: &Verdict,
     refused: Vec<(Oid, Vec<Rule>)>,
+    enough: impl Future<Output = ()>,
 ) -> Vec<Blame> {
     let mut blames = Blames {
         repository,
@@ -45,20 +48,29 @@ pub(super) async fn of(
             blames.add(id, Since::ThisCommit, Rule::Issue.name().to_owned());
         }
     }
-    let search = Search {
-        means,
-        repository,
-        base,
-        until: Instant::now() + LONGEST,
-    };
-    for hook in &verdict.hooks {
-        if hook.native || hook.passed == Passed::Yes {
-            continue;
-        }
-        match search.since(hook, commit).await {
-            Ok(Some((id, since))) => blames.add(id, since, format!("hook {}", hook.id)),
-            Ok(None) => {}
-            Err(why) => tracing::warn!(%why, hook = hook.id, "cannot tell which commit a hook refuses"),
+    // What a hook only suggests refuses nobody.
+    if base.policy.level(Rule::Hook) == Some(Level::Refused) {
+        let search = Search {
+            means,
+            repository,
+            base,
+        };
+        let searched = async {
+            for hook in &verdict.hooks {
+                if hook.native || hook.passed == Passed::Yes {
+                    continue;
+                }
+                match search.since(hook, commit).await {
+                    Ok(Some((id, since))) => blames.add(id, since, format!("hook {}", hook.id)),
+                    Ok(None) => {}
+                    Err(why) => tracing::warn!(%why, hook = hook.id, "cannot tell which commit a hook refuses"),
+                }
+            }
+        };
+        tokio::select! {
+            () = searched => {}
+            () = tokio::time::sleep(LONGEST) => tracing::warn!(%commit, "no time to tell which commits the hooks refuse"),
+            () = enough => {}
         }
     }
     blames.blames
@@ -90,11 +102,10 @@ struct Search<'a> {
     means: Means<'a>,
     repository: &'a Repository,
     base: &'a Base,
-    until: Instant,
 }
 
 impl Search<'_> {
-    /// Since which commit a hook is not content. None if it was not run at all, or nothing is new, or time is up.
+    /// Since which commit a hook is not content. None if it was not run at all, or nothing is new, or too much.
     async fn since(&self, hook: &HookRun, commit: Oid) -> Result<Option<(Oid, Since)>, Obstacle> {
         let planned = planned(self.repository, self.base)?;
         let Some(planned) = planned
@@ -115,32 +126,38 @@ impl Search<'_> {
             }
         }
         let mut refused = commit;
-        while let Some(middle) = self.middle(refused, &content)? {
+        loop {
+            let middle = match self.middle(refused, &content)? {
+                Ok(Some(middle)) => middle,
+                Ok(None) => return Ok(Some((refused, Since::ThisCommit))),
+                Err(TooMany) => return Ok(None),
+            };
             match self.refuses(&planned, middle).await? {
                 None => return Ok(None),
                 Some(true) => refused = middle,
                 Some(false) => content.push(middle),
             }
         }
-        Ok(Some((refused, Since::ThisCommit)))
     }
 
     /// A commit that a refused one has and none that is content has, and that halves them as far as an order can: so
     /// `git bisect` goes.
-    fn middle(&self, refused: Oid, content: &[Oid]) -> Result<Option<Oid>, RepositoryError> {
+    fn middle(&self, refused: Oid, content: &[Oid]) -> Result<Result<Option<Oid>, TooMany>, RepositoryError> {
         let most = self.base.policy.spec.bounds.commits;
-        let ids = self.repository.between(&[refused], content, most)?.unwrap_or_default();
-        // The refused one comes last.
-        let others = ids.len().saturating_sub(1);
-        Ok((others > 0).then(|| ids[(others - 1) / 2]))
+        let between = self.repository.between(&[refused], content, most)?;
+        Ok(between.map(|ids| {
+            // The refused one comes last.
+            let others = ids.len().saturating_sub(1);
+            (others > 0).then(|| ids[(others - 1) / 2])
+        }))
     }
 
-    /// Whether a hook refuses a commit; none where it must not be run, or time is up.
+    /// Whether a hook refuses a commit; none where it must not be run.
     async fn refuses(&self, Planned { id, how, .. }: &Planned, commit: Oid) -> Result<Option<bool>, Obstacle> {
         let How::Prek { config, stage, code } = how else {
             return Ok(None);
         };
-        if Instant::now() > self.until || movable(code, id, Level::Refused).is_some() {
+        if movable(code, id, Level::Refused).is_some() {
             return Ok(None);
         }
         let bench = Bench::set_up(self.repository, commit, self.means.state).await?;

@@ -4,6 +4,7 @@
 //! Each hook gets its own sandbox and its own copy of the commit: so it cannot change what the next one sees, its output and
 //! its end are its own, and prek's exit code speaks of it alone. What cannot be told ends as `NotProven`.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -126,11 +127,39 @@ pub struct Looked<'a> {
     pub started_at: Timestamp,
 }
 
+/// A verdict that does not say yet whose fault it is.
+pub struct Judged {
+    repository: Repository,
+    base: base::Base,
+    commit: Oid,
+    verdict: Verdict,
+    refused: Vec<(Oid, Vec<Rule>)>,
+}
+
+impl Judged {
+    /// The verdict with whose fault it is, as far as that is found out before `enough` ends: what is judged is not lost because
+    /// who asked has no more time.
+    pub async fn blamed(self, means: Means<'_>, enough: impl Future<Output = ()>) -> Verdict {
+        let Self {
+            repository,
+            base,
+            commit,
+            mut verdict,
+            refused,
+        } = self;
+        if verdict.outcome == Outcome::Failed {
+            verdict.blames = blame::of(means, &repository, &base, commit, &verdict, refused, enough).await;
+            verdict.finished_at = Timestamp::now();
+        }
+        verdict
+    }
+}
+
 /// Runs everything and says what came of it. Dropped before its end, it leaves nothing that runs.
 ///
 /// # Errors
 /// There is nothing to give a verdict on, or no policy to give it by.
-pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Verdict, FullRunError> {
+pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Judged, FullRunError> {
     let started_at = Timestamp::now();
     let repository = Repository::open_at(&ask.repository)?;
     let base = base::Base::at(&repository, ask.base.branch.as_deref(), ask.base.tip)?;
@@ -158,14 +187,14 @@ pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Verdict, FullRunError> {
         started_at,
     };
     let completed = complete(means, &repository, &base, subject, looked).await?;
-    let Completed {
-        mut verdict, refused, ..
-    } = completed;
-    if verdict.outcome == Outcome::Failed {
-        verdict.blames = blame::of(means, &repository, &base, ask.commit, &verdict, refused).await;
-        verdict.finished_at = Timestamp::now();
-    }
-    Ok(verdict)
+    let Completed { verdict, refused, .. } = completed;
+    Ok(Judged {
+        repository,
+        base,
+        commit: ask.commit,
+        verdict,
+        refused,
+    })
 }
 
 /// Why a run proves nothing.

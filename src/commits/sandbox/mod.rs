@@ -14,4 +14,4 @@ pub mod full;
 mod scratch;
 
 pub use bubblewrap::{Sandbox, SandboxError};
-pub use full::{Ask, Base as AskedBase, Completed, FullRunError, Gap, Looked, Means, complete, run};
+pub use full::{Ask, Base as AskedBase, Completed, FullRunError, Gap, Judged, Looked, Means, complete, run};

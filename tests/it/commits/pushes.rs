@@ -500,7 +500,24 @@ fn objects_that_are_made_to_be_endless_are_refused_by_their_bounds() {
     let side_by_side = "t=$(for i in $(seq 600); do printf '040000 tree %s\te%s\n' $t $i; done | git mktree)";
     let long =
         "{ echo Much; echo; head -c 20000000 /dev/zero | tr '\\0' m; } >../message; t=$(git rev-parse main^{tree})";
+    // Ten directories within one another of names as long as may be, and at their end 90,000 files.
+    let names = "t=$(for i in $(seq 300); do printf '100644 blob %s\t%s\n' $b $i; done | git mktree)\n\
+                 t=$(for i in $(seq 300); do printf '040000 tree %s\t%s\n' $t $i; done | git mktree)\n\
+                 n=$(printf 'n%.0s' $(seq 250))\n\
+                 for i in $(seq 10); do t=$(printf '040000 tree %s\t%s\n' $t $n | git mktree); done";
+    // One file, of a name of 70 MB.
+    let tree = "t=$({ printf '100644 '; head -c 70000000 /dev/zero | tr '\\0' n; printf '\\0';\n\
+                git cat-file tree main^{tree} | tail -c 20; } | git hash-object -w -t tree --literally --stdin)";
+    let parents = "t=$(git rev-parse main^{tree})\n\
+                   p=$(for i in $(seq 101); do git commit-tree -p main -m \"Add $i\" $t; done)";
     for (case, script, words) in [
+        ("many parents", parents.to_owned(), "has more than 100 parents"),
+        (
+            "many names",
+            names.to_owned(),
+            "names of files of more than 128 MiB together",
+        ),
+        ("a large tree", tree.to_owned(), "is a tree of more than 64 MiB"),
         (
             "a long message",
             long.to_owned(),
@@ -515,8 +532,8 @@ fn objects_that_are_made_to_be_endless_are_refused_by_their_bounds() {
         ),
     ] {
         let commit = world.clone.sh(&format!(
-            "echo 'Add much' >../message; b=$(git rev-parse main:README.md); {script}\n\
-             git commit-tree -p main -F ../message $t"
+            "echo 'Add much' >../message; b=$(git rev-parse main:README.md); p=main; {script}\n\
+             git commit-tree $(printf ' -p %s' $p) -F ../message $t"
         ));
         let said = world.push(&format!("{commit}:refs/heads/topic"));
         assert!(

@@ -481,6 +481,29 @@ fn what_a_full_run_refuses_is_said_of_the_commit_that_brought_it() {
     assert_eq!(blames(&status(&said)["verdict"]), [of_blank, before], "{}", said.all);
 }
 
+/// A hook that only suggests, and commits of which there are more than may be looked through.
+#[test]
+fn nobody_is_blamed_for_what_refuses_nobody_nor_by_guessing() {
+    for (spec, expected) in [
+        ("hooks: {mode: SUGGESTED}", &["trailing-whitespace"][..]),
+        ("bounds: {commits: 2}", &[]),
+    ] {
+        let world = world(NO_BAD, spec);
+        world.hook("exit 0");
+        let commit = world.clone.sh(
+            "echo 1 >bad.txt; git add .; git commit -qnm 'Add something'; for i in 1 2 3; do printf \"$i \\n\" >f; git add .;\n\
+             git commit -qnm \"Add $i\"; done; git push -q origin HEAD:topic; git rev-parse HEAD",
+        );
+        let said = world.server.stagegate(&["verdict", "run", &commit, "-o", "json"]);
+        assert_eq!(said.code, Some(6), "{spec}: {}", said.all);
+        let verdict = &status(&said)["verdict"];
+        assert_eq!(verdict["hooks"][0]["passed"], "No", "{spec}: {verdict}");
+        let blamed = blames(verdict);
+        let rules: std::collections::BTreeSet<&str> = blamed.iter().filter_map(|b| b.split(' ').nth(4)).collect();
+        assert!(rules.iter().eq(expected), "{spec}: {blamed:?}");
+    }
+}
+
 /// T54.
 #[test]
 fn without_a_sandbox_nothing_is_proven() {
@@ -703,4 +726,29 @@ fn a_server_that_ends_breaks_its_run_off_and_holds_nothing_against_it() {
         "{status}"
     );
     gone("1000098");
+}
+
+/// Who is to blame is found out after the verdict, and whoever ends the server meanwhile keeps it.
+#[test]
+fn a_server_that_ends_while_it_looks_for_the_culprit_keeps_the_verdict() {
+    // Of what the commit brings it is not content, and of what was there before it does not end.
+    let slow = NO_BAD.replace("! ls | grep -q bad", "test ! -e bad || exit 1; sleep 1000097");
+    let world = world(&slow, "hooks: {timeoutS: 600}");
+    queue(&world);
+    world.hook("exit 0");
+    let commit = world.clone.sh(
+        "echo 1 >bad; git add bad; git commit -qm 'Add bad' --no-verify; git push -q origin HEAD:topic; git rev-parse HEAD",
+    );
+    let mut server = serve(&world);
+    server.until("running the hooks of");
+    while running("1000097") == 0 {
+        std::thread::yield_now();
+    }
+    server.signal(Signal::TERM);
+    let ended = server.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let status = status(&world.server.stagegate(&["verdict", "show", &commit, "-o", "json"]));
+    assert_eq!(status["state"], "Failed", "{status}");
+    assert_eq!(blames(&status["verdict"]), <[String; 0]>::default(), "{status}");
+    gone("1000097");
 }
