@@ -876,7 +876,11 @@ mod tests {
         fn new() -> Self {
             let place = tempfile::tempdir().expect("a directory");
             let git = git2::Repository::init(place.path()).expect("a repository");
-            let blob = git.blob(b"text\n").expect("written");
+            let blob = git
+                .odb()
+                .expect("objects")
+                .write(ObjectType::Blob, b"text\n")
+                .expect("written");
             Self { place, git, blob }
         }
 
