@@ -23,6 +23,7 @@ use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::install::HooksDirectory;
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, KeyId, Outcome, Verdict, question};
+use crate::commits::push::NOTES;
 use crate::commits::repository::{Change, Repository, short};
 use crate::commits::{hooks, prek, sarif, tracker};
 use crate::settings;
@@ -51,7 +52,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Sign, for each commit that passes, that it did, by this home's key (`stagegate attest key create`)
-    #[arg(long, requires = "range")]
+    #[arg(long, requires = "range", conflicts_with_all = ["all", "message", "fix"])]
     attest: bool,
 }
 
@@ -60,6 +61,8 @@ pub(super) enum Scope {
     Staged,
     All,
     Range(String),
+    /// The same, to be signed: as the protected branch asks, wherever the commits are now.
+    ToSign(String),
     Message(PathBuf),
     /// New commits on their way to refs of a remote.
     Push(Vec<Outgoing>),
@@ -80,13 +83,6 @@ pub(super) enum Mending {
     Unwanted,
 }
 
-/// Whether what passes is signed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attesting {
-    Wanted,
-    Unwanted,
-}
-
 /// Who asks: a hook of ours need not be told that hooks are missing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -103,12 +99,8 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         policy,
         attest,
     } = arguments;
-    let attesting = if *attest {
-        Attesting::Wanted
-    } else {
-        Attesting::Unwanted
-    };
     let scope = match (range, message, all) {
+        (Some(range), ..) if *attest => Scope::ToSign(range.clone()),
         (Some(range), ..) => Scope::Range(range.clone()),
         (None, Some(file), _) => Scope::Message(file.clone()),
         (None, None, true) => Scope::All,
@@ -120,7 +112,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         Some(file) => Base::of_file(&repository, file)?,
         None => Base::of_clone(&repository)?,
     };
-    if let (Attesting::Wanted, Scope::Range(range)) = (attesting, &scope) {
+    if let Scope::ToSign(range) = &scope {
         return check_and_sign(&repository, &base, range, &scope, printer);
     }
     check(&repository, &base, &scope, mending, Caller::Person, printer)
@@ -166,7 +158,7 @@ fn check_and_sign(
     let report = examine(repository, base, scope, printer)?;
     let signed = sign(repository, base, range);
     // What was found is worth reading even where nothing could be signed.
-    show(&report, base, scope, signed.as_ref().ok(), printer)?;
+    show(repository, &report, base, scope, signed.as_ref().ok(), printer)?;
     let signed = signed?;
     signed.tell(printer);
     say_what_is_missing(printer);
@@ -183,7 +175,7 @@ fn sign(repository: &Repository, base: &Base, range: &str) -> anyhow::Result<Sig
     let (from, to) = repository.range(range)?;
     let mut signed = Signed::default();
     for id in new_commits(repository, base, to, from.as_slice(), Bounds::none().commits)? {
-        let verdict = alone(repository, base, id, branch_here(repository, base))?;
+        let verdict = alone(repository, base, id)?;
         match &verdict.outcome {
             Outcome::Passed => {
                 let (_, key) = proof::attest(&home, &verdict, verdict.finished_at)?;
@@ -197,10 +189,10 @@ fn sign(repository: &Repository, base: &Base, range: &str) -> anyhow::Result<Sig
 }
 
 /// A check of one commit by itself, with every file that it has. Hooks that no native rule stands for need their own run, and without it nothing is proven.
-fn alone(repository: &Repository, base: &Base, id: Oid, branch: Branch) -> anyhow::Result<Verdict> {
+fn alone(repository: &Repository, base: &Base, id: Oid) -> anyhow::Result<Verdict> {
     let started_at = Timestamp::now();
     let mut examiner = Examiner::new(repository, &base.policy, Bounds::of_whole(&base.policy));
-    let gap = match examiner.whole(id, Brought::Itself, branch, |_| Identity::Unknown) {
+    let gap = match examiner.whole(id, Brought::Itself, Branch::Protected, |_| Identity::Unknown) {
         Ok(()) => None,
         Err(Cut::Over(why)) => Some(why),
         Err(Cut::Repository(why)) => return Err(why.into()),
@@ -247,7 +239,7 @@ pub(super) fn check(
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
     let report = examine(repository, base, scope, printer)?;
-    show(&report, base, scope, None, printer)?;
+    show(repository, &report, base, scope, None, printer)?;
     if mending == Mending::Wanted {
         mend(repository, base, report.findings.kept(), printer)?;
     }
@@ -269,7 +261,8 @@ fn examine(repository: &Repository, base: &Base, scope: &Scope, printer: &Printe
     match scope {
         Scope::Staged => files(repository, base, &repository.staged()?, &mut examiner, printer)?,
         Scope::All => files(repository, base, &repository.tracked()?, &mut examiner, printer)?,
-        Scope::Range(range) => commits(repository, base, range, &mut examiner)?,
+        Scope::Range(range) => commits(repository, base, range, branch_here(repository, base), &mut examiner)?,
+        Scope::ToSign(range) => commits(repository, base, range, Branch::Protected, &mut examiner)?,
         Scope::Message(file) => message(repository, base, file, &mut examiner)?,
         Scope::Push(outgoing) => push(repository, base, outgoing, &mut examiner)?,
     }
@@ -322,20 +315,26 @@ fn start_hooks(
     Ok(Some((running, level)))
 }
 
-fn commits(repository: &Repository, base: &Base, range: &str, examiner: &mut Examiner) -> anyhow::Result<()> {
+fn commits(
+    repository: &Repository,
+    base: &Base,
+    range: &str,
+    branch: Branch,
+    examiner: &mut Examiner,
+) -> anyhow::Result<()> {
     let (from, to) = repository.range(range)?;
-    walk(
-        repository,
-        base,
-        to,
-        from.as_slice(),
-        branch_here(repository, base),
-        examiner,
-    )
+    walk(repository, base, to, from.as_slice(), branch, examiner)
 }
 
 fn push(repository: &Repository, base: &Base, outgoing: &[Outgoing], examiner: &mut Examiner) -> anyhow::Result<()> {
     for Outgoing { tip, to, hidden } in outgoing {
+        if to.starts_with(NOTES) {
+            // As the server has it: git writes the messages of notes itself.
+            for id in new_commits(repository, base, *tip, hidden, examiner.commits_left())? {
+                examiner.content_of(id)?;
+            }
+            continue;
+        }
         let branch = branch_of(base, Some(to));
         walk(repository, base, *tip, hidden, branch, examiner)?;
     }
@@ -352,6 +351,7 @@ fn walk(
 ) -> anyhow::Result<()> {
     for id in new_commits(repository, base, tip, hidden, examiner.commits_left())? {
         examiner.commit(id, branch, &Identity::Unknown)?;
+        examiner.policy_of(id)?;
     }
     Ok(())
 }
@@ -410,7 +410,14 @@ fn message(repository: &Repository, base: &Base, file: &Path, examiner: &mut Exa
     Ok(())
 }
 
-fn show(report: &Report, base: &Base, scope: &Scope, signed: Option<&Signed>, printer: &Printer) -> anyhow::Result<()> {
+fn show(
+    repository: &Repository,
+    report: &Report,
+    base: &Base,
+    scope: &Scope,
+    signed: Option<&Signed>,
+    printer: &Printer,
+) -> anyhow::Result<()> {
     printer.idle();
     if printer.output() == Output::Sarif {
         return printer.resource(&sarif::log(report.findings.kept()), |_| Ok(()));
@@ -419,11 +426,21 @@ fn show(report: &Report, base: &Base, scope: &Scope, signed: Option<&Signed>, pr
     if let Some(signed) = signed {
         resource["status"]["attested"] = signed.to_json();
     }
+    let is_cut_short = matches!(scope, Scope::Range(_) | Scope::ToSign(_)) && repository.is_shallow();
+    if is_cut_short {
+        resource["status"]["historyIsCutShort"] = json!(true);
+    }
     printer.resource(&resource, |p| {
         for finding in report.findings.kept() {
             p.line(&finding.to_string())?;
         }
         p.note(&summary(report, base));
+        if is_cut_short {
+            p.note(
+                "this is a shallow clone: commits before its oldest are not here and were not looked at; \
+                 `git fetch --unshallow` brings them",
+            );
+        }
         Ok(())
     })
 }
@@ -468,7 +485,7 @@ pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
     let name = match scope {
         Scope::Staged => "staged",
         Scope::All => "all",
-        Scope::Range(_) => "range",
+        Scope::Range(_) | Scope::ToSign(_) => "range",
         Scope::Message(_) => "message",
         Scope::Push(_) => "push",
     };

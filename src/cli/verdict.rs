@@ -11,7 +11,7 @@ use super::view::API_VERSION;
 use super::{Exit, ground};
 use crate::commits::base::Base;
 use crate::commits::finding::plain;
-use crate::commits::proof::{self, Outcome, Passed, Verdict};
+use crate::commits::proof::{self, Outcome, Passed, Verdict, question};
 use crate::commits::repository::Repository;
 use crate::commits::sandbox::{self, Ask, AskedBase, Means};
 use crate::commits::tracker::{IssueResult, Trackers};
@@ -92,15 +92,23 @@ fn list(last: u32, printer: &Printer) -> anyhow::Result<Exit> {
 
 fn show(commit: &str, repository: Option<PathBuf>, printer: &Printer) -> anyhow::Result<Exit> {
     let full_name = commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
-    let (commit, place) = if full_name && repository.is_none() {
+    let (commit, names) = if full_name && repository.is_none() {
         (commit.to_ascii_lowercase(), None)
     } else {
         let repository = opened(repository)?;
-        let place = repository.place().display().to_string();
-        (repository.named_commit(commit)?.to_string(), Some(place))
+        // `post-receive` queues by where the repository is; `verdict run` keeps by what proofs call it.
+        let names = [
+            repository.place().display().to_string(),
+            question::repository_name(&repository, &Base::of(&repository)?),
+        ];
+        (repository.named_commit(commit)?.to_string(), Some(names))
     };
     let mut runs = ground::look()?.store().runs(Some(&commit), SHOWN)?;
-    runs.retain(|run| place.as_ref().is_none_or(|place| run.ask.key.repository == *place));
+    runs.retain(|run| {
+        names
+            .as_ref()
+            .is_none_or(|names| names.contains(&run.ask.key.repository))
+    });
     let Some(last) = runs.last() else {
         printer.done(&format!(
             "nothing is known of {commit}; `stagegate verdict run {commit}` runs its hooks"
@@ -124,7 +132,6 @@ async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -
                 branch,
                 tip,
             },
-            reference: None,
             repository: repository.place(),
         }
     };
@@ -264,7 +271,17 @@ fn line_of(finding: &Value) -> String {
     }
     let fix = text("fix");
     let fix = if fix.is_empty() { fix } else { format!("; {fix}") };
-    format!("{} {} {}{fix}", place.join(" "), text("rule"), text("message"))
+    let suggested = if finding["level"] == "warned" {
+        " (suggested)"
+    } else {
+        ""
+    };
+    format!(
+        "{} {}{suggested} {}{fix}",
+        place.join(" "),
+        text("rule"),
+        text("message")
+    )
 }
 
 /// A run as a resource.

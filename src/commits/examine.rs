@@ -8,8 +8,8 @@ use git2::Oid;
 use super::content::{self, CHECKS, File, Hit, Mode};
 use super::finding::{Finding, Findings, Level, Rule};
 use super::message::{self, Branch, Facts, Identity, Message, Revert};
-use super::policy::Policy;
-use super::repository::{Change, CommitFacts, Repository, RepositoryError, TooMany, short};
+use super::policy::{self, Policy};
+use super::repository::{Change, CommitFacts, Fate, Repository, RepositoryError, TooMany, short};
 use super::tracker::Named;
 
 /// A whole commit is looked at in some seconds; 2,000 files take a tenth of one.
@@ -328,6 +328,35 @@ impl<'a> Examiner<'a> {
         self.all_files_of(id)
     }
 
+    /// Says where a commit removes or changes the policy: nothing else tells who reviews it that other rules are to hold.
+    ///
+    /// # Errors
+    /// git could not be read.
+    pub fn policy_of(&mut self, id: Oid) -> Result<(), Cut> {
+        let (message, fix) = match self.repository.fate(id, policy::PATH)? {
+            Fate::Kept => return Ok(()),
+            Fate::Removed => (
+                "the policy is removed: the built-in one holds from now on",
+                "put it back unless that is meant; an owner of the protected branch decides",
+            ),
+            Fate::Changed => (
+                "the policy is changed: on the protected branch it holds for every push after this one",
+                "look whether it asks for less than before; an owner of the protected branch decides",
+            ),
+        };
+        self.findings.push(Finding {
+            rule: Rule::PolicyFile,
+            level: Level::Warned,
+            commit: Some(short(id)),
+            path: Some(policy::PATH.as_bytes().to_vec()),
+            line: 0,
+            column: 0,
+            message: message.to_owned(),
+            fix: fix.to_owned(),
+        });
+        Ok(())
+    }
+
     fn files_of_commit(&mut self, id: Oid, name: &str, changes: &[Change]) -> Result<(), Cut> {
         for change in changes {
             self.file(Some(name), change)?;
@@ -562,6 +591,12 @@ impl<'a> Examiner<'a> {
         let Some(level) = self.policy.level(rule) else {
             return;
         };
+        // What `check --fix` mends is the checkout, never a commit.
+        let fix = match commit {
+            _ if !content::FIXABLE.contains(&rule) => hit.fix,
+            Some(_) => format!("{}, and amend or rebase the commit that has it", hit.fix),
+            None => format!("{}, or `stagegate check --fix`", hit.fix),
+        };
         self.findings.push(Finding {
             rule,
             level,
@@ -570,7 +605,7 @@ impl<'a> Examiner<'a> {
             line: hit.line,
             column: hit.column,
             message: hit.message,
-            fix: hit.fix,
+            fix,
         });
     }
 

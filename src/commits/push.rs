@@ -22,6 +22,9 @@ const MOST_INPUT_BYTES: u64 = 1 << 20;
 /// Tags of tags of tags that are followed; git itself makes one.
 const MOST_TAGS_DEEP: usize = 8;
 
+/// Where notes are. What they reach was looked at for its content alone.
+pub const NOTES: &str = "refs/notes/";
+
 /// A ref that a push moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
@@ -161,6 +164,11 @@ pub fn examine(
     let refs = repository.refs()?;
     let since = spared_by(repository, &base.policy);
     let all: Vec<Oid> = refs.iter().map(|(_, id)| *id).collect();
+    let all_but_notes = refs
+        .iter()
+        .filter(|(name, _)| !name.starts_with(NOTES))
+        .map(|(_, id)| *id)
+        .collect();
     let protected: Vec<Oid> = refs
         .iter()
         .filter(|(name, _)| base.protects(name))
@@ -170,7 +178,8 @@ pub fn examine(
         repository,
         base,
         pusher,
-        hidden: with(all, since),
+        hidden: with(all_but_notes, since),
+        hidden_of_notes: with(all, since),
         hidden_of_protected: with(protected, since),
         vouchers: Vouchers::of(repository, base, updates),
     };
@@ -202,8 +211,11 @@ struct Push<'a> {
     repository: &'a Repository,
     base: &'a Base,
     pusher: &'a Identity,
-    /// What was checked before: all that some ref reaches.
+    /// What was checked before: all that some ref reaches which holds no notes. Messages below notes were never looked at, so
+    /// a commit that only they reach is new when it arrives on a branch or a tag.
     hidden: Vec<Oid>,
+    /// The same for notes: all that any ref reaches.
+    hidden_of_notes: Vec<Oid>,
     /// The same for protected branches: what a topic branch was allowed (a `fixup!`) is looked at again when it arrives.
     hidden_of_protected: Vec<Oid>,
     /// Who may vouch for files.
@@ -282,7 +294,7 @@ impl Push<'_> {
             })
         } else if name.starts_with("refs/tags/") {
             Kind::Tag
-        } else if name.starts_with("refs/notes/") {
+        } else if name.starts_with(NOTES) {
             Kind::Notes
         } else if self.base.policy.allowed_refs.is_match(name) && !name.starts_with("refs/replace/") {
             Kind::Other
@@ -388,7 +400,8 @@ impl Push<'_> {
     fn commits(&self, tips: &[Oid], way: Way, examiner: &mut Examiner) -> Result<(), Cut> {
         let (branch, hidden) = match way {
             Way::Protected => (Branch::Protected, &self.hidden_of_protected),
-            Way::Topic | Way::Notes => (Branch::Topic, &self.hidden),
+            Way::Topic => (Branch::Topic, &self.hidden),
+            Way::Notes => (Branch::Topic, &self.hidden_of_notes),
         };
         // A branch from where another is has nothing new, and needs no walk.
         if tips.iter().all(|tip| hidden.contains(tip)) {
@@ -410,6 +423,7 @@ impl Push<'_> {
                 examiner.content_of(id)?;
             } else {
                 examiner.commit(id, branch, self.pusher)?;
+                examiner.policy_of(id)?;
             }
         }
         Ok(())

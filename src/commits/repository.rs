@@ -141,6 +141,17 @@ pub struct Change {
     pub id: Oid,
 }
 
+/// What a commit did to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing, or it added it.
+    Kept,
+    /// It has other content.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
 /// A commit, as far as rules ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitFacts {
@@ -714,6 +725,38 @@ impl Repository {
             Some(entry) if entry.kind() == Some(ObjectType::Blob) => Ok(Some(self.content(entry.id())?)),
             Some(_) | None => Ok(None),
         }
+    }
+
+    /// What became of a file in a commit. A merge that has it from one of its parents has done nothing to it.
+    ///
+    /// # Errors
+    /// It or a parent cannot be read.
+    pub fn fate(&self, id: Oid, path: &str) -> Result<Fate, RepositoryError> {
+        let after = self.file(id, path)?;
+        let mut fate = Fate::Kept;
+        for parent in self.parents(id)? {
+            fate = match (self.file(parent, path)?, &after) {
+                (before, after) if before == *after => return Ok(Fate::Kept),
+                // Where some parent has none, a policy is added.
+                (None, _) => return Ok(Fate::Kept),
+                (Some(_), None) => Fate::Removed,
+                (Some(_), Some(_)) => Fate::Changed,
+            };
+        }
+        Ok(fate)
+    }
+
+    /// The commits that a commit was made from; none of a first one.
+    ///
+    /// # Errors
+    /// It cannot be read, or names more than are followed.
+    pub fn parents(&self, id: Oid) -> Result<Vec<Oid>, RepositoryError> {
+        self.is_readable(id)?;
+        let commit = self.git.find_commit(id).map_err(failed(format!("read commit {id}")))?;
+        if commit.parent_count() > MOST_PARENTS {
+            return Err(RepositoryError::TooManyParents { commit: id });
+        }
+        Ok(commit.parent_ids().collect())
     }
 
     /// What an object is, and for a tag what it says and leads to.

@@ -101,7 +101,7 @@ impl HookRuns {
         let (word, attempt) = match &verdict.outcome {
             Outcome::Passed => ("passed".to_owned(), Attempt::Done(&verdict)),
             Outcome::Failed => (
-                format!("failed ({} findings)", verdict.findings.len()),
+                format!("failed (findings: {})", verdict.findings.len()),
                 Attempt::Done(&verdict),
             ),
             Outcome::NotProven { why } => (format!("are not proven: {why}"), Attempt::NotProven(&verdict, again)),
@@ -129,7 +129,6 @@ async fn judge(means: Means<'_>, run: &Run) -> Result<Judged, String> {
     let ask = Ask {
         repository: key.repository.clone().into(),
         commit: git2::Oid::from_str(&key.commit).map_err(|_| unreadable(&key.commit))?,
-        reference: run.ask.reference.clone(),
         base: AskedBase {
             branch: run.ask.base_branch.clone(),
             tip: tip.map_err(|_| unreadable("the base"))?,

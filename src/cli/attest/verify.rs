@@ -67,6 +67,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     }
     let question = question::about(&repository, &base, commit, TrustFor::Hooks)?;
     let ring = proof::keyring(&home, &base.policy)?;
+    let (_, foreign) = question::native_runs(question::listed(&repository, &base)?);
     let noted = if *notes {
         notes::read(&repository, commit)?
     } else {
@@ -78,6 +79,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         question,
         ring,
         base,
+        again: again(&repository, commit, &foreign)?,
         commit: short(commit),
     };
     printer.resource(&found.resource(), |p| found.tell(p))?;
@@ -90,6 +92,27 @@ struct Found {
     ring: Keyring,
     base: Base,
     commit: String,
+    /// What looks at it once more and signs.
+    again: String,
+}
+
+/// Hooks that no native rule stands for are run by the full run alone, and a first commit has no parent for a range to begin at.
+fn again(repository: &Repository, commit: Oid, foreign: &[String]) -> anyhow::Result<String> {
+    let name = short(commit);
+    if !foreign.is_empty() {
+        let hooks = foreign.join(", ");
+        return Ok(format!(
+            "`stagegate verdict run {name}` runs the hooks {hooks}, and signs"
+        ));
+    }
+    let range = if repository.parents(commit)?.is_empty() {
+        name
+    } else {
+        format!("{name}~..{name}")
+    };
+    Ok(format!(
+        "`stagegate check --range {range} --attest` checks it again and signs"
+    ))
 }
 
 impl Found {
@@ -173,14 +196,13 @@ impl Found {
 
     /// What to do next.
     fn remedy(&self) -> String {
-        let commit = &self.commit;
-        let again = format!("`stagegate check --range {commit}~..{commit} --attest` checks it again and signs");
+        let Self { commit, again, .. } = self;
         let Some(first) = self.weighed.first() else {
             return format!("{again}; `--notes` looks also into the notes that were fetched");
         };
         match first.judged.lacks.first() {
             Some(Lack::Failed(_)) => {
-                format!("`stagegate check --range {commit}~..{commit}` shows what is wrong; mend it in a new commit")
+                format!("`stagegate verdict show {commit}` shows what is wrong; mend it in a new commit")
             }
             Some(Lack::Deferred(_)) => {
                 format!("`stagegate verdict run {commit}` asks the tracker again and signs")
@@ -197,7 +219,7 @@ impl Found {
                 | Lack::Hooks(_)
                 | Lack::NotProven(_),
             )
-            | None => again,
+            | None => again.clone(),
         }
     }
 

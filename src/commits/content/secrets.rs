@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{File, Hit, MOST_IN_A_FILE, column};
+use super::{File, Hit, MOST_IN_A_FILE, Mode, column};
 use crate::commits::policy::Policy;
 
 /// What `detect-private-key` of pre-commit-hooks knows, and the newer form of `PuTTY`. Written so that it does not find itself.
@@ -49,7 +49,7 @@ fn expression(pattern: &str) -> Regex {
 }
 
 pub(super) fn private_keys(_: &Policy, file: &File) -> Vec<Hit> {
-    if !file.mode.is_file() {
+    if !holds_text(file.mode) {
         return Vec::new();
     }
     let bytes = narrow(file.bytes);
@@ -68,7 +68,7 @@ pub(super) fn private_keys(_: &Policy, file: &File) -> Vec<Hit> {
 }
 
 pub(super) fn tokens(policy: &Policy, file: &File) -> Vec<Hit> {
-    if !file.mode.is_file() {
+    if !holds_text(file.mode) {
         return Vec::new();
     }
     let bytes = narrow(file.bytes);
@@ -100,6 +100,11 @@ pub(super) fn tokens(policy: &Policy, file: &File) -> Vec<Hit> {
     hits
 }
 
+/// A link holds the name that it leads to, and that can be any text.
+fn holds_text(mode: Mode) -> bool {
+    mode.is_file() || mode == Mode::Link
+}
+
 /// Text in UTF-16 without its zero bytes, so that what is ASCII in it reads as ASCII; all else as it is.
 fn narrow(bytes: &[u8]) -> Cow<'_, [u8]> {
     let begin = &bytes[..bytes.len().min(64)];
@@ -121,7 +126,6 @@ fn place(bytes: &[u8], at: usize) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mode;
     use super::*;
 
     fn found(bytes: &[u8]) -> Vec<String> {

@@ -24,7 +24,7 @@ pub(super) fn trailing(_: &Policy, file: &File) -> Vec<Hit> {
             number,
             column(text, kept.len()),
             "blanks at the end of the line",
-            "remove them, or `stagegate check --fix`",
+            "remove them",
         ));
     }
     hits
@@ -43,12 +43,7 @@ pub(super) fn end(_: &Policy, file: &File) -> Vec<Hit> {
         std::cmp::Ordering::Greater => "does not end in a line ending",
         std::cmp::Ordering::Less | std::cmp::Ordering::Equal => "ends in empty lines",
     };
-    vec![Hit::at(
-        number,
-        0,
-        message,
-        "one line ending, or `stagegate check --fix`",
-    )]
+    vec![Hit::at(number, 0, message, "let it end in one line ending")]
 }
 
 pub(super) fn endings(_: &Policy, file: &File) -> Vec<Hit> {
@@ -69,7 +64,7 @@ pub(super) fn endings(_: &Policy, file: &File) -> Vec<Hit> {
             .min(file.bytes.split_inclusive(|b| *b == b'\n').count()),
         0,
         format!("mixed line endings: {lf} LF, {crlf} CRLF, {cr} CR"),
-        "use one kind, or `stagegate check --fix`",
+        "use one kind",
     )]
 }
 

@@ -149,7 +149,7 @@ pub enum Lack {
     #[error("these hooks did not run: {}", .0.join(", "))]
     Hooks(Vec<String>),
     /// Something refused.
-    #[error("the check refused it, with {0} findings")]
+    #[error("the check refused it (findings: {0})")]
     Failed(usize),
     /// Issues could not be looked up, and were put off.
     #[error("these issues could not be looked up, and still have to be: {}", .0.join(", "))]

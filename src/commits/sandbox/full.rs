@@ -47,8 +47,6 @@ pub struct Ask {
     pub repository: PathBuf,
     /// The commit.
     pub commit: Oid,
-    /// The ref by which it came, in full, if any: rules of messages differ on protected branches.
-    pub reference: Option<String>,
     /// By which policy.
     pub base: Base,
 }
@@ -174,9 +172,8 @@ pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Judged, FullRunError> {
     let mut examiner = Examiner::new(&repository, &base.policy, Bounds::of_whole(&base.policy));
     // What a push would be asked, and every file.
     let brought = Brought::Beyond(ask.base.tip.into_iter().collect());
-    let protected = ask.reference.as_deref().is_some_and(|name| base.protects(name));
-    let branch = if protected { Branch::Protected } else { Branch::Topic };
-    let gap = match examiner.whole(ask.commit, brought, branch, |_| Identity::Unknown) {
+    // What is signed speaks of every rule of the protected branch, wherever the commit is now.
+    let gap = match examiner.whole(ask.commit, brought, Branch::Protected, |_| Identity::Unknown) {
         Ok(()) => None,
         Err(Cut::Over(why)) => Some(why),
         Err(Cut::Repository(why)) => return Err(why.into()),

@@ -218,6 +218,20 @@ fn pre_push_stops_what_the_server_would_refuse() {
     assert!(world.push(":refs/heads/none main:refs/heads/copy").ok() || world.push("main:refs/heads/copy").ok());
 }
 
+/// As the server: git writes the messages of notes itself.
+#[test]
+fn pre_push_asks_notes_for_no_issue_key() {
+    let world = World::new(Some("message: {issueKeys: {mode: MANDATORY, projects: [ABC]}}"));
+    let clone = &world.clone;
+    clone.sh("$STAGEGATE hooks install 2>/dev/null; git notes --ref=stagegate add -m 'a note' HEAD");
+    let said = world.push("refs/notes/stagegate");
+    assert!(said.ok(), "{}", said.all);
+    world.hook("exit 0");
+    clone.sh("git notes --ref=stagegate add -f -m \"$KEY\" HEAD");
+    let said = world.push("refs/notes/stagegate");
+    assert!(!said.ok() && said.all.contains(" private-key "), "{}", said.all);
+}
+
 #[test]
 fn hooks_that_are_there_are_kept_and_run_first() {
     let world = World::new(None);

@@ -52,7 +52,11 @@ fn a_checked_commit_is_proven_with_by_whom_and_by_which_policy() {
         &[
             "not proven: commit ",
             "nothing is attested of it",
-            "--attest` checks it again and signs",
+            // A first commit has no parent for a range to begin at.
+            &format!(
+                "check --range {} --attest` checks it again",
+                clone.sh("git rev-parse --short=10 HEAD")
+            ),
         ],
     );
     let range = ["check", "--range", "HEAD~0..HEAD", "--attest"];
@@ -120,6 +124,27 @@ fn a_commit_that_does_not_pass_is_not_signed_whatever_came_before_it() {
     );
     refused(&verify(clone, &[]), &["nothing is attested"]);
     assert!(clone.stagegate(&["attest", "verify", "HEAD~"]).ok());
+}
+
+/// What is proven speaks of every rule of the protected branch, also where the commit is on no such branch yet.
+#[test]
+fn what_a_protected_branch_refuses_is_proven_on_no_branch() {
+    let world = World::new(Some("message: {fixups: {mode: MANDATORY}}"));
+    let clone = &world.clone;
+    clone.stagegate(&["attest", "key", "create"]);
+    clone.sh("git checkout -qb topic; echo good >f; git add f; git commit -qm 'fixup! Begin.'");
+    assert!(clone.stagegate(&["check", "--range", "main..HEAD"]).ok());
+    refused(
+        &clone.stagegate(&["check", "--range", "main..HEAD", "--attest"]),
+        &[" fixup ", "was not signed"],
+    );
+    refused(
+        &clone.stagegate(&["verdict", "run", "HEAD"]),
+        &[" fixup ", " subject (suggested) "],
+    );
+    refused(&verify(clone, &[]), &["the check refused it"]);
+    // By any name it is the same run.
+    refused(&clone.stagegate(&["verdict", "show", "HEAD"]), &[" fixup "]);
 }
 
 #[test]
@@ -385,7 +410,10 @@ fn hooks_that_the_protected_branch_lists_now_must_have_run() {
     // Native rules alone do not stand for all of them, and it is said, not signed.
     let said = clone.stagegate(&["check", "--range", "origin/main..HEAD", "--attest"]);
     refused(&said, &["was not signed: no native rule stands for the hooks lint"]);
-    refused(&verify(clone, &[]), &["nothing is attested"]);
+    refused(
+        &verify(clone, &[]),
+        &["nothing is attested", "verdict run ", "runs the hooks lint, and signs"],
+    );
     sign_verdict(&world, &[("check-json", "builtin", Passed::Yes)], Outcome::Passed);
     refused(&verify(clone, &[]), &["these hooks did not run: lint (v1)"]);
     sign_verdict(
@@ -393,7 +421,10 @@ fn hooks_that_the_protected_branch_lists_now_must_have_run() {
         &[("check-json", "builtin", Passed::Yes), ("lint", "v1", Passed::No)],
         Outcome::Failed,
     );
-    refused(&verify(clone, &[]), &["the check refused it"]);
+    refused(
+        &verify(clone, &[]),
+        &["the check refused it", "stagegate verdict show ", "shows what is wrong"],
+    );
     let why = "no sandbox can be had".to_owned();
     sign_verdict(&world, &[], Outcome::NotProven { why });
     refused(
@@ -481,6 +512,7 @@ fn a_server_goes_by_the_word_of_a_key_that_its_policy_trusts_for_content() {
     assert!(said.ok() && !said.all.contains("trusted key"), "{}", said.all);
     // Messages are looked at whatever was signed.
     begin("five", "echo good >j; git add j; git commit -qm 'fixup! Add j'");
+    sign_verdict(&world, &[], Outcome::Passed);
     clone.sh("$STAGEGATE attest note HEAD 2>/dev/null");
     let said = world.push("refs/notes/stagegate HEAD:refs/heads/main");
     assert!(!said.ok() && said.all.contains(" fixup "), "{}", said.all);

@@ -68,12 +68,29 @@ fn the_policy_is_the_bases_from_before_the_push() {
         "git checkout -qf main; git reset -q --hard origin/main; {loosen} git commit -qam 'Loosen the policy'"
     ));
     let said = world.push("main");
-    assert!(said.ok(), "{}", said.all);
-    world.expect(
+    assert!(
+        said.ok()
+            && said
+                .all
+                .contains("hooks/policy.yaml policy-file (suggested) the policy is changed"),
+        "{}",
+        said.all
+    );
+    let used = world.expect(
         "T17",
         "head -c 3000 /dev/zero >big; git add big; git commit -qm 'Use it'",
         None,
     );
+    assert!(!used.all.contains("policy-file"), "{}", used.all);
+    // Who reviews it is told, before and when it arrives.
+    world.clone.sh(
+        "git checkout -qf main; git reset -q --hard origin/main; git rm -q hooks/policy.yaml; git commit -qm 'Remove it'",
+    );
+    let removed = "policy-file (suggested) the policy is removed: the built-in one holds from now on";
+    let said = world.clone.stagegate(&["check", "--range", "origin/main..HEAD"]);
+    assert!(said.ok() && said.all.contains(removed), "{}", said.all);
+    let said = world.push("main");
+    assert!(said.ok() && said.all.contains(removed), "{}", said.all);
 }
 
 /// T14 and T15: what a push configures is not run.
@@ -169,7 +186,7 @@ fn what_files_hold_is_seen_in_git_itself() {
              C=$(printf '040000 tree %s\\t%s\\n' $T .GIT | git mktree); git reset -q --soft $(git commit-tree -p HEAD -m 'Change' $C)"
         )
     };
-    let rows: [(&str, String, Option<&str>); 30] = [
+    let rows: [(&str, String, Option<&str>); 31] = [
         (
             "T19 2 MB",
             format!("head -c 2000000 /dev/zero >big; {commit}"),
@@ -278,6 +295,11 @@ fn what_files_hold_is_seen_in_git_itself() {
             "T31 a link outside",
             format!("ln -s ../server.git l; {commit}"),
             Some("symlink"),
+        ),
+        (
+            "T31 a link to what is no name",
+            format!("ln -s -- \"$KEY\" l; {commit}"),
+            Some("private-key"),
         ),
         (
             "T31 a broken link and one to a directory",
@@ -392,6 +414,12 @@ fn all_that_is_bad_is_listed_up_to_a_bound() {
     let said = world.expect("many findings", many, Some("end-of-file"));
     assert_eq!(said.all.matches(" end-of-file ").count(), 20);
     assert!(said.all.contains("and 15 more"), "{}", said.all);
+    // What mends a checkout mends no commit.
+    assert!(
+        said.all.contains("amend or rebase the commit that has it") && !said.all.contains("check --fix"),
+        "{}",
+        said.all
+    );
 }
 
 /// `since:` spares what was there before anybody checked, and nothing after it.
