@@ -25,7 +25,7 @@ use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, KeyId, Outcome, Verdict, question};
 use crate::commits::push::NOTES;
 use crate::commits::repository::{Change, Repository, short};
-use crate::commits::{hooks, prek, sarif, tracker};
+use crate::commits::{hooks, policy, prek, sarif, tracker};
 use crate::settings;
 use crate::store::random_id;
 
@@ -259,7 +259,10 @@ fn examine(repository: &Repository, base: &Base, scope: &Scope, printer: &Printe
     }
     let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
     match scope {
-        Scope::Staged => files(repository, base, &repository.staged()?, &mut examiner, printer)?,
+        Scope::Staged => {
+            files(repository, base, &repository.staged()?, &mut examiner, printer)?;
+            examiner.policy_meets(None, repository.staged_fate(policy::PATH)?);
+        }
         Scope::All => files(repository, base, &repository.tracked()?, &mut examiner, printer)?,
         Scope::Range(range) => commits(repository, base, range, branch_here(repository, base), &mut examiner)?,
         Scope::ToSign(range) => commits(repository, base, range, Branch::Protected, &mut examiner)?,
@@ -351,7 +354,6 @@ fn walk(
 ) -> anyhow::Result<()> {
     for id in new_commits(repository, base, tip, hidden, examiner.commits_left())? {
         examiner.commit(id, branch, &Identity::Unknown)?;
-        examiner.policy_of(id)?;
     }
     Ok(())
 }
@@ -405,7 +407,7 @@ fn message(repository: &Repository, base: &Base, file: &Path, examiner: &mut Exa
         branch: branch_here(repository, base),
         identity: Identity::Unknown,
     };
-    examiner.secrets_of_text("message", &bytes);
+    examiner.secrets_of_text("message", "message", &bytes);
     examiner.message(None, &message, &facts);
     Ok(())
 }

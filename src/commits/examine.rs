@@ -288,6 +288,7 @@ impl<'a> Examiner<'a> {
         }
         let before = self.findings.tallies().clone();
         let facts = self.content_of(id)?;
+        self.policy_of(id)?;
         let message = Message::new(&facts.message, facts.encoding.as_deref());
         let revert = match message.reverts().and_then(|name| self.repository.known_commit(name)) {
             Some(reverted) if reverted != id && self.repository.is_ancestor(reverted, id) => Revert::OfAncestor,
@@ -328,13 +329,17 @@ impl<'a> Examiner<'a> {
         self.all_files_of(id)
     }
 
-    /// Says where a commit removes or changes the policy: nothing else tells who reviews it that other rules are to hold.
-    ///
-    /// # Errors
-    /// git could not be read.
-    pub fn policy_of(&mut self, id: Oid) -> Result<(), Cut> {
-        let (message, fix) = match self.repository.fate(id, policy::PATH)? {
-            Fate::Kept => return Ok(()),
+    /// Says where a commit removes or changes the policy.
+    fn policy_of(&mut self, id: Oid) -> Result<(), Cut> {
+        let fate = self.repository.fate(id, policy::PATH)?;
+        self.policy_meets(Some(&short(id)), fate);
+        Ok(())
+    }
+
+    /// Says that the policy is removed or changed: nothing else tells who reviews it that other rules are to hold.
+    pub fn policy_meets(&mut self, commit: Option<&str>, fate: Fate) {
+        let (message, fix) = match fate {
+            Fate::Kept => return,
             Fate::Removed => (
                 "the policy is removed: the built-in one holds from now on",
                 "put it back unless that is meant; an owner of the protected branch decides",
@@ -347,14 +352,13 @@ impl<'a> Examiner<'a> {
         self.findings.push(Finding {
             rule: Rule::PolicyFile,
             level: Level::Warned,
-            commit: Some(short(id)),
+            commit: commit.map(str::to_owned),
             path: Some(policy::PATH.as_bytes().to_vec()),
             line: 0,
             column: 0,
             message: message.to_owned(),
             fix: fix.to_owned(),
         });
-        Ok(())
     }
 
     fn files_of_commit(&mut self, id: Oid, name: &str, changes: &[Change]) -> Result<(), Cut> {
@@ -402,20 +406,33 @@ impl<'a> Examiner<'a> {
         } else {
             self.files_of_commit(id, &name, &facts.changes)?;
         }
-        self.secrets_of_text(&name, &facts.message);
+        self.secrets_of_text(&name, "header", &facts.header);
+        self.secrets_of_text(&name, "message", &facts.message);
         Ok(facts)
     }
 
-    /// Looks for secrets in a text that is no file: a message.
-    pub fn secrets_of_text(&mut self, name: &str, text: &[u8]) {
+    /// Looks for secrets in a text that is no file, as a message.
+    pub fn secrets_of_text(&mut self, name: &str, what: &str, text: &[u8]) {
         let file = File::new(b"", Mode::Regular, text);
         for check in CHECKS
             .iter()
             .filter(|c| matches!(c.rule, Rule::PrivateKey | Rule::Secret))
         {
             for hit in self.ask(check, &file) {
-                let message = format!("in the message: {}", hit.message);
+                let message = format!("in the {what}: {}", hit.message);
                 self.push(check.rule, Some(name), None, Hit { message, ..hit });
+            }
+        }
+    }
+
+    /// Looks for secrets in the name of a ref.
+    pub fn secrets_of_ref(&mut self, name: &str) {
+        let file = File::new(name.as_bytes(), Mode::Regular, b"");
+        let shown = content::without_tokens(self.policy, name.as_bytes());
+        let shown = String::from_utf8_lossy(&shown);
+        for check in CHECKS.iter().filter(|c| c.rule == Rule::Secret) {
+            for hit in self.ask(check, &file) {
+                self.push(check.rule, Some(&shown), None, hit);
             }
         }
     }
@@ -573,7 +590,8 @@ impl<'a> Examiner<'a> {
             if let Some(other) = met.get(&(directory, part.to_vec()))
                 && self.in_case_only.insert((change.path.clone(), other.clone()))
             {
-                let message = format!("differs from `{}` in case only", super::finding::shown(other));
+                let other = content::without_tokens(self.policy, other);
+                let message = format!("differs from `{}` in case only", super::finding::shown(&other));
                 let fix = "rename one: where case does not count, the second replaces the first";
                 let hit = Hit {
                     line: 0,
@@ -601,7 +619,7 @@ impl<'a> Examiner<'a> {
             rule,
             level,
             commit: commit.map(str::to_owned),
-            path: path.map(<[u8]>::to_vec),
+            path: path.map(|path| content::without_tokens(self.policy, path).into_owned()),
             line: hit.line,
             column: hit.column,
             message: hit.message,

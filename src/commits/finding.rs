@@ -39,7 +39,7 @@ macro_rules! rules {
 
 rules! {
     PrivateKey "private-key" "No private key is committed."
-    Secret "secret" "No token of a well-known service is committed."
+    Secret "secret" "No token of a well-known service, and no URL with a password, is committed or is part of a name."
     LargeFile "large-file" "Files stay below a size; larger ones go where large files are kept."
     LfsPointer "lfs-pointer" "What begins like a Git LFS pointer is one."
     ConflictMarker "conflict-marker" "No unresolved conflict is committed."

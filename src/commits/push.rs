@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use git2::Oid;
 
 use super::base::Base;
+use super::content::without_tokens;
 use super::examine::{Cut, Examiner, spared_by};
 use super::finding::{Finding, Level, Rule, shown};
 use super::message::{Branch, Identity};
@@ -286,6 +287,10 @@ impl Push<'_> {
     /// What a ref is for, if it may be pushed at all.
     fn name(&self, update: &Update, examiner: &mut Examiner) -> Option<Kind> {
         let name = update.name.as_str();
+        // One that has a secret in its name may be deleted.
+        if update.new.is_some() {
+            examiner.secrets_of_ref(name);
+        }
         let kind = if name.starts_with("refs/heads/") {
             Kind::Branch(if self.base.protects(name) {
                 Branch::Protected
@@ -307,7 +312,7 @@ impl Push<'_> {
                     "push to refs/heads/ or refs/tags/; an owner adds others to `refs.allow`",
                 )
             };
-            examiner.found(refused(Rule::RefName, name, why, fix));
+            examiner.found(self.refused(Rule::RefName, name, why, fix));
             return None;
         };
         Some(kind)
@@ -329,7 +334,7 @@ impl Push<'_> {
             (_, Object::Commit) => return Ok(Some(tip)),
             (Kind::Branch(_) | Kind::Notes, _) => {
                 let fix = "a branch names a commit; push the object as a tag if it must travel";
-                examiner.found(refused(Rule::RefName, name, "names no commit", fix));
+                examiner.found(self.refused(Rule::RefName, name, "names no commit", fix));
             }
             (_, Object::Tree) => {
                 let shown = short(tip);
@@ -358,25 +363,15 @@ impl Push<'_> {
         }
         let fix = "an owner allows it by `refs.mayRewind` in the policy";
         match (*old, *new) {
-            (Some(_), None) => Some(refused(Rule::RefDelete, name, "would be deleted", fix)),
+            (Some(_), None) => Some(self.refused(Rule::RefDelete, name, "would be deleted", fix)),
             (Some(old), Some(new)) if old == new => None,
             (Some(_), Some(_)) if kind == Kind::Tag => {
                 let what = "would name something else than those have who fetched it";
-                Some(refused(
-                    Rule::RefRewind,
-                    name,
-                    what,
-                    "give the new tag a name of its own",
-                ))
+                Some(self.refused(Rule::RefRewind, name, what, "give the new tag a name of its own"))
             }
             (Some(old), Some(new)) if !self.repository.is_ancestor(old, new) => {
                 let what = format!("would lose {}", short(old));
-                Some(refused(
-                    Rule::RefRewind,
-                    name,
-                    &what,
-                    "rebase onto it, or revert what is wrong",
-                ))
+                Some(self.refused(Rule::RefRewind, name, &what, "rebase onto it, or revert what is wrong"))
             }
             _ => None,
         }
@@ -387,14 +382,28 @@ impl Push<'_> {
         let mut id = id;
         for _ in 0..MOST_TAGS_DEEP {
             match self.repository.object(id)? {
-                Object::Tag { message, target } => {
-                    examiner.secrets_of_text(&short(id), &message);
+                Object::Tag { text, target } => {
+                    examiner.secrets_of_text(&short(id), "tag", &text);
                     id = target;
                 }
                 Object::Commit | Object::Tree | Object::Blob => return Ok(id),
             }
         }
         Err(Cut::Over(format!("{MOST_TAGS_DEEP} tags name one another")))
+    }
+
+    fn refused(&self, rule: Rule, name: &str, message: &str, fix: &str) -> Finding {
+        let name = without_tokens(&self.base.policy, name.as_bytes());
+        Finding {
+            rule,
+            level: Level::Refused,
+            commit: Some(String::from_utf8_lossy(&name).into_owned()),
+            path: None,
+            line: 0,
+            column: 0,
+            message: message.to_owned(),
+            fix: fix.to_owned(),
+        }
     }
 
     fn commits(&self, tips: &[Oid], way: Way, examiner: &mut Examiner) -> Result<(), Cut> {
@@ -423,23 +432,9 @@ impl Push<'_> {
                 examiner.content_of(id)?;
             } else {
                 examiner.commit(id, branch, self.pusher)?;
-                examiner.policy_of(id)?;
             }
         }
         Ok(())
-    }
-}
-
-fn refused(rule: Rule, name: &str, message: &str, fix: &str) -> Finding {
-    Finding {
-        rule,
-        level: Level::Refused,
-        commit: Some(name.to_owned()),
-        path: None,
-        line: 0,
-        column: 0,
-        message: message.to_owned(),
-        fix: fix.to_owned(),
     }
 }
 

@@ -647,8 +647,14 @@ impl Hosts {
                 .enable_all()
                 .build()
                 .map_err(|why| Trouble::CutOff(why.to_string()))?;
-            let completed = runtime.block_on(sandbox::complete(means, &repository, &base, subject, looked));
-            Ok(completed.map_err(JudgeError::from)?)
+            let completed = runtime.block_on(async {
+                let completed = sandbox::complete(means, &repository, &base, subject, looked).await?;
+                // A server that has to end tells GitHub when it is there again.
+                Ok(completed
+                    .blamed(means, &repository, &base, std::future::pending())
+                    .await)
+            });
+            Ok(completed.map_err(|why: RepositoryError| JudgeError::from(why))?)
         });
         run.await.map_err(|why| Trouble::CutOff(why.to_string()))?
     }

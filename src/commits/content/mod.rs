@@ -16,6 +16,7 @@ mod whitespace;
 use super::finding::Rule;
 use super::policy::Policy;
 
+pub use secrets::without_tokens;
 pub use size::{is_lfs_pointer, too_large};
 pub use whitespace::fixed;
 

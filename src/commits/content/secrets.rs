@@ -16,28 +16,141 @@ static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Tokens, each by the prefix that its service publishes for scanners.
+/// What lets somebody in, each by the form that its service publishes for scanners, or that its format fixes (JSON Web Token:
+/// RFC 7519; a password in a URL: RFC 3986, 3.2.1). The guide lists them.
 static TOKENS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     [
         (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", "an AWS access key"),
+        (
+            r#"(?:aws_?secret|AWS_SECRET|[sS]ecretAccess)[A-Za-z_]{0,20}["']?\s{0,4}(?:=>|[:=])\s{0,4}["']?[A-Za-z0-9/+]{40}\b"#,
+            "an AWS secret key",
+        ),
         (r"\bgh[pousr]_[A-Za-z0-9]{36,255}\b", "a GitHub token"),
         (r"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}\b", "a GitHub token"),
         (r"\bglpat-[A-Za-z0-9_-]{20,}", "a GitLab token"),
         (r"\bxox[abeoprs]-[0-9A-Za-z-]{20,}", "a Slack token"),
+        (r"\bhooks\.slack\.com/services/T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{20,}", "a Slack webhook"),
         (r"\b[rs]k_live_[0-9A-Za-z]{20,}", "a Stripe key"),
         (r"\bAIza[0-9A-Za-z_-]{35}", "a Google API key"),
         (r"\bnpm_[A-Za-z0-9]{36}\b", "an npm token"),
         (r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}", "a PyPI token"),
         (r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", "a SendGrid key"),
+        (r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,}", "an OpenAI key"),
+        (r"\bsk-ant-[a-z0-9]{1,10}-[A-Za-z0-9_-]{80,}", "an Anthropic key"),
+        (r"\bhf_[A-Za-z]{34}\b", "a Hugging Face token"),
+        (r"\bdckr_pat_[A-Za-z0-9_-]{27}", "a Docker token"),
+        (r"\bhvs\.[A-Za-z0-9_-]{90,}", "a Vault token"),
+        (r"\bAccountKey=[A-Za-z0-9+/]{86}==", "an Azure storage key"),
+        (r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}", "a JSON Web Token"),
+        (URL_WITH_PASSWORD, "a URL with a password"),
     ]
     .map(|(pattern, what)| (expression(pattern), what))
     .into()
 });
 
+/// `scheme://user:password@host`, the parts as groups.
+const URL_WITH_PASSWORD: &str = r#"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/?#:@"'`<>]{0,64}:([^\s/?#@"'`<>]{3,256})@([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"#;
+
 /// One pass that says whether any of them is worth a look.
 static ANY_TOKEN: LazyLock<Regex> = LazyLock::new(|| {
-    expression("AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|k_live_|AIza|npm_|pypi-AgE|SG\\.")
+    expression(
+        r#"AKIA|ASIA|aws_?secret|AWS_SECRET|[sS]ecretAccess|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|k_live_|AIza|npm_|pypi-AgE|SG\.|sk-proj-|sk-svcacct-|sk-admin-|sk-ant-|hf_|dckr_pat_|hvs\.|AccountKey=|eyJ|://[^\s/?#:@"'`<>]{0,64}:[^\s/?#@"'`<>]{3,256}@"#,
+    )
 });
+
+/// The password of a URL that lets nobody in anywhere: it stands for one, or its host is this machine or one of documentation
+/// (RFC 2606, RFC 6761).
+fn is_for_show(url: &Regex, found: &[u8]) -> bool {
+    let Some(parts) = url.captures(found) else { return false };
+    let part = |n| {
+        parts.get(n).map_or_else(String::new, |m| {
+            String::from_utf8_lossy(m.as_bytes()).to_ascii_lowercase()
+        })
+    };
+    let (password, host) = (part(1), part(2));
+    // A variable, a format, or stars.
+    let stands_for_one = password.starts_with(['$', '{', '%', '(', '[', '*', '.'])
+        || password.bytes().all(|b| b == b'x')
+        || matches!(
+            password.as_str(),
+            "password"
+                | "passwd"
+                | "pass"
+                | "passphrase"
+                | "pwd"
+                | "secret"
+                | "token"
+                | "changeme"
+                | "your-password"
+                | "your_password"
+        );
+    let of_nobody = |name: &str| {
+        [
+            "example",
+            "test",
+            "invalid",
+            "localhost",
+            "example.com",
+            "example.org",
+            "example.net",
+        ]
+        .iter()
+        .any(|end| {
+            name.strip_suffix(end)
+                .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        })
+    };
+    stands_for_one || of_nobody(&host) || host.starts_with("127.") || host == "[::1]"
+}
+
+/// Bytes of a token that are shown, so that who owns it knows which one it is.
+const SHOWN_BYTES: usize = 8;
+
+/// Where tokens are in these bytes, by their kinds, but for those that let nobody in.
+fn tokens_in<'a>(policy: &Policy, bytes: &'a [u8]) -> Vec<(regex::bytes::Match<'a>, &'static str)> {
+    if !ANY_TOKEN.is_match(bytes) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (pattern, what) in TOKENS.iter() {
+        let lets_nobody_in = |token: &[u8]| {
+            // AWS writes its documentation's keys so.
+            token.ends_with(b"EXAMPLE")
+                || token.ends_with(b"EXAMPLEKEY")
+                || policy.harmless.is_match(token)
+                || (pattern.as_str() == URL_WITH_PASSWORD && is_for_show(pattern, token))
+        };
+        found.extend(
+            pattern
+                .find_iter(bytes)
+                .filter(|m| !lets_nobody_in(m.as_bytes()))
+                .map(|m| (m, *what)),
+        );
+    }
+    found
+}
+
+/// What is shown of a name: no more of a token in it than of one in a file.
+#[must_use]
+pub fn without_tokens<'a>(policy: &Policy, name: &'a [u8]) -> Cow<'a, [u8]> {
+    let mut tokens = tokens_in(policy, name);
+    if tokens.is_empty() {
+        return Cow::Borrowed(name);
+    }
+    tokens.sort_by_key(|(m, _)| m.start());
+    let (mut safe, mut at) = (Vec::new(), 0);
+    for (token, _) in tokens {
+        // One may lie within another.
+        let shown = (token.start() + SHOWN_BYTES).min(token.end());
+        if token.start() >= at {
+            safe.extend_from_slice(&name[at..shown]);
+            safe.extend_from_slice("…".as_bytes());
+        }
+        at = at.max(token.end());
+    }
+    safe.extend_from_slice(&name[at..]);
+    Cow::Owned(safe)
+}
 
 /// # Panics
 /// Never: the patterns are constants, and the tests use each.
@@ -68,36 +181,27 @@ pub(super) fn private_keys(_: &Policy, file: &File) -> Vec<Hit> {
 }
 
 pub(super) fn tokens(policy: &Policy, file: &File) -> Vec<Hit> {
-    if !holds_text(file.mode) {
-        return Vec::new();
-    }
-    let bytes = narrow(file.bytes);
-    if !ANY_TOKEN.is_match(&bytes) {
-        return Vec::new();
-    }
-    let mut hits = Vec::new();
-    for (pattern, what) in TOKENS.iter() {
-        for m in pattern.find_iter(&bytes) {
-            let token = m.as_bytes();
-            // AWS writes its documentation's keys so.
-            if token.ends_with(b"EXAMPLE") || policy.harmless.is_match(token) {
-                continue;
-            }
-            let (line, column) = place(&bytes, m.start());
-            hits.push(Hit::at(
-                line,
-                column,
-                format!(
-                    "{what} (begins with {})",
-                    String::from_utf8_lossy(&token[..8.min(token.len())])
-                ),
-                "take it out of every commit and revoke it; if it is harmless, an owner adds it to `secret.allow`",
-            ));
-        }
+    let mut hits: Vec<Hit> = tokens_in(policy, file.path)
+        .into_iter()
+        .map(|(token, what)| Hit::whole(format!("its name has {}", told(&token, what)), REVOKE))
+        .collect();
+    if holds_text(file.mode) {
+        let bytes = narrow(file.bytes);
+        hits.extend(tokens_in(policy, &bytes).into_iter().map(|(token, what)| {
+            let (line, column) = place(&bytes, token.start());
+            Hit::at(line, column, told(&token, what), REVOKE)
+        }));
     }
     hits.sort_by_key(|hit| (hit.line, hit.column));
     hits.truncate(MOST_IN_A_FILE);
     hits
+}
+
+const REVOKE: &str = "take it out of every commit and revoke it; if it is harmless, an owner adds it to `secret.allow`";
+
+fn told(token: &regex::bytes::Match, what: &str) -> String {
+    let begin = &token.as_bytes()[..SHOWN_BYTES.min(token.len())];
+    format!("{what} (begins with {})", String::from_utf8_lossy(begin))
 }
 
 /// A link holds the name that it leads to, and that can be any text.
@@ -163,12 +267,92 @@ mod tests {
             (format!("npm_{}", digits(36)), "an npm token"),
             (format!("pypi-AgEIcHlwaS5vcmc{}", digits(60)), "a PyPI token"),
             (format!("SG.{}.{}", digits(22), digits(43)), "a SendGrid key"),
+            (format!("aws_secret_access_key = {}", digits(40)), "an AWS secret key"),
+            (format!("AWS_SECRET_ACCESS_KEY={}", digits(40)), "an AWS secret key"),
+            (format!("\"SecretAccessKey\": \"{}\"", digits(40)), "an AWS secret key"),
+            (
+                format!("hooks.slack.com/services/T{0}/B{0}/{1}", digits(9), digits(24)),
+                "a Slack webhook",
+            ),
+            (format!("sk-proj-{}", digits(48)), "an OpenAI key"),
+            (format!("sk-ant-api03-{}", digits(90)), "an Anthropic key"),
+            (
+                format!("hf_{}", "abcd".repeat(9)[..34].to_owned()),
+                "a Hugging Face token",
+            ),
+            (format!("dckr_pat_{}", digits(27)), "a Docker token"),
+            (format!("hvs.{}", digits(95)), "a Vault token"),
+            (format!("AccountKey={}==", digits(86)), "an Azure storage key"),
+            (format!("eyJ{0}.eyJ{0}.{1}", digits(20), digits(43)), "a JSON Web Token"),
+            (
+                "postgres://panda:tops3cret@db.cern.ch/panda".to_owned(),
+                "a URL with a password",
+            ),
+            (
+                "amqp://:tops3cret@[2001:db8::1]:61613".to_owned(),
+                "a URL with a password",
+            ),
         ] {
             let hits = found(format!("key = \"{token}\"\n").as_bytes());
             assert_eq!(hits.len(), 1, "{token}");
             assert!(hits[0].contains(what) && !hits[0].contains(&token), "{}", hits[0]);
         }
         assert_eq!(found(b"AKIAIOSFODNN7EXAMPLE"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_guide_lists_every_kind() {
+        let guide = include_str!("../../../docs/guides/commits.md");
+        for (_, what) in TOKENS.iter() {
+            let kind = what.split_once(' ').map_or(*what, |(_, kind)| kind);
+            assert!(guide.contains(kind), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_url_whose_password_lets_nobody_in_is_none() {
+        for harmless in [
+            "https://user:password@panda.cern.ch",
+            "https://user:${PANDA_PASSWORD}@panda.cern.ch",
+            "postgres://{user}:{password}@{host}",
+            "postgres://u:%(password)s@db.cern.ch",
+            "ftp://u:xxxx@db.cern.ch",
+            "https://u:****@db.cern.ch",
+            "postgres://panda:tops3cret@localhost:5432/panda",
+            "postgres://panda:tops3cret@127.0.0.1/panda",
+            "postgres://panda:tops3cret@[::1]/panda",
+            "postgres://panda:tops3cret@db.example.org/panda",
+            "https://panda.cern.ch:25443/server?mail=a:b@cern.ch",
+            "http://panda.cern.ch:25443/@x",
+        ] {
+            assert_eq!(found(harmless.as_bytes()), Vec::<String>::new(), "{harmless}");
+        }
+        // What merely ends as a documentation's host does.
+        assert_eq!(found(b"https://u:tops3cret@notexample.org").len(), 1);
+    }
+
+    #[test]
+    fn a_token_in_a_name_is_found_and_not_shown() {
+        let policy = Policy::built_in();
+        let token = format!("ghp_{}", "0123456789abcdef".repeat(3));
+        let name = format!("keys/{token}.txt");
+        for mode in [Mode::Regular, Mode::Link, Mode::Submodule] {
+            let hits = tokens(&policy, &File::new(name.as_bytes(), mode, b""));
+            assert_eq!(hits.len(), 1, "{mode:?}");
+            assert_eq!(hits[0].message, "its name has a GitHub token (begins with ghp_0123)");
+        }
+        assert_eq!(
+            without_tokens(&policy, name.as_bytes()),
+            "keys/ghp_0123….txt".as_bytes()
+        );
+        assert_eq!(
+            without_tokens(&policy, format!("{token}/{token}").as_bytes()),
+            "ghp_0123…/ghp_0123…".as_bytes()
+        );
+        assert!(matches!(
+            without_tokens(&policy, b"src/a.py"),
+            Cow::Borrowed(b"src/a.py")
+        ));
     }
 
     #[test]

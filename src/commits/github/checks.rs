@@ -63,7 +63,7 @@ impl Ended {
     /// Of a verdict.
     #[must_use]
     pub fn of(verdict: &Verdict) -> Self {
-        let refused = verdict.findings.iter().filter(|f| f["level"] == "refused").count();
+        let refused = verdict.findings.iter().filter(|f| is_refused(f)).count();
         let (conclusion, title) = match &verdict.outcome {
             Outcome::Passed if verdict.hooks.is_empty() => (Conclusion::Success, "every rule is content".to_owned()),
             Outcome::Passed => (Conclusion::Success, "every rule and every hook is content".to_owned()),
@@ -77,6 +77,11 @@ impl Ended {
             (Outcome::Passed, [_, ..]) => {
                 format!("{title}, but for issues that are looked up later: {}", open.join(", "))
             }
+            (Outcome::Passed | Outcome::Failed | Outcome::NotProven { .. }, _) => title,
+        };
+        let title = match (&verdict.outcome, verdict.findings.len() - refused) {
+            // What is only suggested is easily overlooked behind a green mark.
+            (Outcome::Passed, suggested @ 1..) => format!("{title}; {suggested} suggested"),
             (Outcome::Passed | Outcome::Failed | Outcome::NotProven { .. }, _) => title,
         };
         let annotations: Vec<Annotation> = verdict.findings.iter().filter_map(annotation).collect();
@@ -109,19 +114,8 @@ fn summary(verdict: &Verdict) -> String {
         verdict.engine.version
     );
     let fence = "```\n";
-    for finding in &verdict.findings {
-        let word = |name: &str| finding[name].as_str().map(plain).unwrap_or_default();
-        let line = finding["line"]
-            .as_u64()
-            .map_or_else(String::new, |line| format!(":{line}"));
-        let (commit, path) = (word("commit"), word("path"));
-        let space = if commit.is_empty() || path.is_empty() { "" } else { " " };
-        let row = format!(
-            "{commit}{space}{path}{line} {} {}; {}\n",
-            word("rule"),
-            word("message"),
-            word("fix")
-        );
+    let blames = verdict.blames.iter().map(|blame| format!("{blame}\n"));
+    for row in blames.chain(verdict.findings.iter().map(row)) {
         // Nothing that is found may close the fence and be taken for our own words.
         let row = row.replace("```", "'''");
         if text.chars().count() + row.chars().count() + fence.len() + 40 > MOST_TEXT_CHARS {
@@ -133,6 +127,26 @@ fn summary(verdict: &Verdict) -> String {
     text + fence
 }
 
+fn row(finding: &Value) -> String {
+    let word = |name: &str| finding[name].as_str().map(plain).unwrap_or_default();
+    let line = finding["line"]
+        .as_u64()
+        .map_or_else(String::new, |line| format!(":{line}"));
+    let (commit, path) = (word("commit"), word("path"));
+    let space = if commit.is_empty() || path.is_empty() { "" } else { " " };
+    let suggested = if is_refused(finding) { "" } else { " (suggested)" };
+    format!(
+        "{commit}{space}{path}{line} {}{suggested} {}; {}\n",
+        word("rule"),
+        word("message"),
+        word("fix")
+    )
+}
+
+fn is_refused(finding: &Value) -> bool {
+    finding["level"] == "refused"
+}
+
 /// Findings without a file are in the summary only: GitHub has no place for them.
 fn annotation(finding: &Value) -> Option<Annotation> {
     let word = |name: &str| finding[name].as_str().map(plain).unwrap_or_default();
@@ -141,11 +155,7 @@ fn annotation(finding: &Value) -> Option<Annotation> {
         path: finding["path"].as_str()?.to_owned(),
         start_line: line,
         end_line: line,
-        annotation_level: if finding["level"] == "refused" {
-            "failure"
-        } else {
-            "warning"
-        },
+        annotation_level: if is_refused(finding) { "failure" } else { "warning" },
         title: word("rule"),
         message: bounded(&format!("{}; {}", word("message"), word("fix")), MOST_MESSAGE_CHARS),
     })
@@ -212,6 +222,15 @@ mod tests {
         );
         assert!(many.summary.ends_with("… and more\n```\n"));
         assert_eq!(many.summary.matches("```").count(), 2, "nothing found closes the fence");
+    }
+
+    #[test]
+    fn what_is_only_suggested_is_told_behind_a_green_mark_too() {
+        let mut warned = finding(1);
+        warned["level"] = json!("warned");
+        let ended = Ended::of(&verdict(Outcome::Passed, vec![warned]));
+        assert_eq!(ended.title, "every rule is content; 1 suggested");
+        assert!(ended.summary.contains("f1:1 secret (suggested) m"), "{}", ended.summary);
     }
 
     #[test]

@@ -162,6 +162,8 @@ pub enum Fate {
 pub struct CommitFacts {
     /// How many parents it has.
     pub parents: usize,
+    /// What stands before its message: names, dates, signatures, and whatever a program has written there.
+    pub header: Vec<u8>,
     /// Its message, as it is stored.
     pub message: Vec<u8>,
     /// The encoding that it names.
@@ -380,6 +382,24 @@ impl Repository {
         Ok(changes(&diff.map_err(failed("compare the index with HEAD"))?))
     }
 
+    /// What the commit that is being made would do to a file.
+    ///
+    /// # Errors
+    /// The index or HEAD cannot be read.
+    pub fn staged_fate(&self, path: &str) -> Result<Fate, RepositoryError> {
+        let before = match self.resolved("HEAD") {
+            Some((_, head)) => self.file(head, path)?,
+            None => None,
+        };
+        let Some(before) = before else { return Ok(Fate::Kept) };
+        let index = self.git.index().map_err(failed("read the index"))?;
+        Ok(match index.get_path(Path::new(path), 0) {
+            None => Fate::Removed,
+            Some(entry) if self.content(entry.id)? == before => Fate::Kept,
+            Some(_) => Fate::Changed,
+        })
+    }
+
     /// All that git tracks, as the index has it.
     ///
     /// # Errors
@@ -527,20 +547,30 @@ impl Repository {
             Some(changes) => changes,
             None => self.changed(None, commit.tree_id(), &mut allowance)?,
         };
+        let (header, message) = self.header_and_message(id)?;
         Ok(CommitFacts {
             parents: commit.parent_count(),
-            message: self.message(id)?,
+            header,
+            message,
             encoding: commit.message_encoding().ok().flatten().map(str::to_owned),
             changes,
         })
     }
 
-    /// A commit's message with all its bytes: libgit2's own ends at the first that is zero.
-    fn message(&self, id: Oid) -> Result<Vec<u8>, RepositoryError> {
+    /// A commit's two parts with all their bytes: libgit2's own message ends at the first byte that is zero.
+    fn header_and_message(&self, id: Oid) -> Result<(Vec<u8>, Vec<u8>), RepositoryError> {
+        let mut header = self.raw(id)?;
+        let Some(end) = header.windows(2).position(|pair| pair == b"\n\n") else {
+            return Ok((header, Vec::new()));
+        };
+        let message = header.split_off(end + 2);
+        Ok((header, message))
+    }
+
+    fn raw(&self, id: Oid) -> Result<Vec<u8>, RepositoryError> {
         let odb = self.git.odb().map_err(failed("read objects"))?;
-        let raw = odb.read(id).map_err(failed(format!("read commit {id}")))?;
-        let begin = raw.data().windows(2).position(|pair| pair == b"\n\n");
-        Ok(begin.map_or(Vec::new(), |at| raw.data()[at + 2..].to_vec()))
+        let raw = odb.read(id).map_err(failed(format!("read object {id}")))?;
+        Ok(raw.data().to_vec())
     }
 
     /// What a tree has that another has not, by name. libgit2's own comparison has no bound, and git2 panics on modes that no git
@@ -778,7 +808,7 @@ impl Repository {
                 self.is_readable(id)?;
                 let tag = self.git.find_tag(id).map_err(failed(format!("read tag {id}")))?;
                 Object::Tag {
-                    message: tag.message_bytes().unwrap_or_default().to_vec(),
+                    text: self.raw(id)?,
                     target: tag.target_id(),
                 }
             }
@@ -817,8 +847,8 @@ pub enum Object {
     Blob,
     /// An annotated tag.
     Tag {
-        /// What it says.
-        message: Vec<u8>,
+        /// All of it: header and message.
+        text: Vec<u8>,
         /// What it names.
         target: Oid,
     },

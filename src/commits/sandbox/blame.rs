@@ -23,9 +23,8 @@ pub(super) async fn of(
     means: Means<'_>,
     repository: &Repository,
     base: &Base,
-    commit: Oid,
     verdict: &Verdict,
-    refused: Vec<(Oid, Vec<Rule>)>,
+    refused: &[(Oid, Vec<Rule>)],
     enough: impl Future<Output = ()>,
 ) -> Vec<Blame> {
     let mut blames = Blames {
@@ -34,7 +33,7 @@ pub(super) async fn of(
     };
     for (id, rules) in refused {
         for rule in rules {
-            blames.add(id, Since::ThisCommit, rule.name().to_owned());
+            blames.add(*id, Since::ThisCommit, rule.name().to_owned());
         }
     }
     for finding in &verdict.findings {
@@ -60,7 +59,11 @@ pub(super) async fn of(
                 if hook.native || hook.passed == Passed::Yes {
                     continue;
                 }
-                match search.since(hook, commit).await {
+                let since = match repository.named_commit(&verdict.subject.commit) {
+                    Ok(commit) => search.since(hook, commit).await,
+                    Err(why) => Err(why.into()),
+                };
+                match since {
                     Ok(Some((id, since))) => blames.add(id, since, format!("hook {}", hook.id)),
                     Ok(None) => {}
                     Err(why) => tracing::warn!(%why, hook = hook.id, "cannot tell which commit a hook refuses"),
@@ -69,7 +72,7 @@ pub(super) async fn of(
         };
         tokio::select! {
             () = searched => {}
-            () = tokio::time::sleep(LONGEST) => tracing::warn!(%commit, "no time to tell which commits the hooks refuse"),
+            () = tokio::time::sleep(LONGEST) => tracing::warn!(commit = verdict.subject.commit, "no time to tell which commits the hooks refuse"),
             () = enough => {}
         }
     }

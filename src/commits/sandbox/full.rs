@@ -129,27 +129,18 @@ pub struct Looked<'a> {
 pub struct Judged {
     repository: Repository,
     base: base::Base,
-    commit: Oid,
-    verdict: Verdict,
-    refused: Vec<(Oid, Vec<Rule>)>,
+    completed: Completed,
 }
 
 impl Judged {
-    /// The verdict with whose fault it is, as far as that is found out before `enough` ends: what is judged is not lost because
-    /// who asked has no more time.
+    /// The verdict with whose fault it is, as far as that is found out before `enough` ends.
     pub async fn blamed(self, means: Means<'_>, enough: impl Future<Output = ()>) -> Verdict {
         let Self {
             repository,
             base,
-            commit,
-            mut verdict,
-            refused,
+            completed,
         } = self;
-        if verdict.outcome == Outcome::Failed {
-            verdict.blames = blame::of(means, &repository, &base, commit, &verdict, refused, enough).await;
-            verdict.finished_at = Timestamp::now();
-        }
-        verdict
+        completed.blamed(means, &repository, &base, enough).await.verdict
     }
 }
 
@@ -184,13 +175,10 @@ pub async fn run(means: Means<'_>, ask: &Ask) -> Result<Judged, FullRunError> {
         started_at,
     };
     let completed = complete(means, &repository, &base, subject, looked).await?;
-    let Completed { verdict, refused, .. } = completed;
     Ok(Judged {
         repository,
         base,
-        commit: ask.commit,
-        verdict,
-        refused,
+        completed,
     })
 }
 
@@ -212,6 +200,25 @@ pub struct Completed {
     pub gap: Option<Gap>,
     /// The commits that rules of ours refuse, as [`Report::refused`] has them.
     pub refused: Vec<(Oid, Vec<Rule>)>,
+}
+
+impl Completed {
+    /// Adds whose fault it is, as far as that is found out before `enough` ends: what is judged is not lost because who asked
+    /// has no more time.
+    pub async fn blamed(
+        mut self,
+        means: Means<'_>,
+        repository: &Repository,
+        base: &base::Base,
+        enough: impl Future<Output = ()>,
+    ) -> Self {
+        let Self { verdict, refused, .. } = &mut self;
+        if verdict.outcome == Outcome::Failed {
+            verdict.blames = blame::of(means, repository, base, verdict, refused, enough).await;
+            verdict.finished_at = Timestamp::now();
+        }
+        self
+    }
 }
 
 /// Runs the base's hooks over the subject, has its issues looked up, and gives a verdict on all of it.

@@ -87,6 +87,20 @@ fn the_policy_is_the_bases_from_before_the_push() {
         "git checkout -qf main; git reset -q --hard origin/main; git rm -q hooks/policy.yaml; git commit -qm 'Remove it'",
     );
     let removed = "policy-file (suggested) the policy is removed: the built-in one holds from now on";
+    // Before it is a commit, too.
+    let (gone, changed) = (
+        "git reset -q --soft HEAD~",
+        "git reset -q --hard HEAD~; echo '# more' >>hooks/policy.yaml; git add .",
+    );
+    for (script, expected) in [
+        (gone, removed),
+        (changed, "policy-file (suggested) the policy is changed"),
+    ] {
+        world.clone.sh(&format!("git tag there; {script}"));
+        let said = world.clone.stagegate(&["check"]);
+        assert!(said.ok() && said.all.contains(expected), "{}", said.all);
+        world.clone.sh("git reset -q --hard there; git tag -d there >/dev/null");
+    }
     let said = world.clone.stagegate(&["check", "--range", "origin/main..HEAD"]);
     assert!(said.ok() && said.all.contains(removed), "{}", said.all);
     let said = world.push("main");
@@ -365,6 +379,87 @@ fn tags_of_anything_are_looked_into() {
     }
     world.clone.sh("git tag -am 'Fine' v1");
     assert!(world.push("v1").ok());
+}
+
+/// What a tag or a commit has beside its message is read by nobody, and fetched by everybody.
+#[test]
+fn a_secret_in_a_header_a_name_or_behind_a_zero_byte_is_refused_and_not_shown() {
+    let world = World::new(None);
+    let token = format!("ghp_{}", "0123456789abcdef".repeat(3));
+    let change = "echo x >x; git add x";
+    let tagged = |lines: &str| {
+        format!(
+            "T=$(printf 'object %s\\ntype commit\\ntag v1\\n{lines}' $(git rev-parse HEAD) | git hash-object -w -t tag --stdin --literally); \
+             git update-ref refs/tags/v1 $T"
+        )
+    };
+    for (case, script, reference, place) in [
+        (
+            "an author",
+            format!("{change}; git commit -qm 'Change' --author='{token} <t@example.org>'"),
+            "HEAD:refs/heads/topic",
+            "in the header: a GitHub token (begins with ghp_0123)",
+        ),
+        (
+            "a tagger",
+            tagged(&format!("tagger {token} <t@example.org> 1700000000 +0000\\n\\nTag\\n")),
+            "v1",
+            "in the tag: a GitHub token",
+        ),
+        (
+            "a tag's words behind a zero byte",
+            tagged(&format!(
+                "tagger T <t@example.org> 1700000000 +0000\\n\\nTag\\n\\000{token}\\n"
+            )),
+            "v1",
+            "in the tag: a GitHub token",
+        ),
+        (
+            "a file",
+            format!("mkdir d; printf 'x' >d/{token}; git add .; git commit -qm 'Change'"),
+            "HEAD:refs/heads/topic",
+            "d/ghp_0123… secret its name has a GitHub token (begins with ghp_0123)",
+        ),
+        (
+            "a file beside one that differs in case",
+            format!(
+                "printf 'x\\n' >{token}; printf 'x\\n' >{token}.A; printf 'x\\n' >{token}.a; git add .; git commit -qm 'Change'"
+            ),
+            "HEAD:refs/heads/topic",
+            "differs from `ghp_0123….A` in case only",
+        ),
+        (
+            "a branch",
+            format!("{change}; git commit -qm 'Change'"),
+            &format!("HEAD:refs/heads/{token}"),
+            "refs/heads/ghp_0123… secret its name has a GitHub token",
+        ),
+        (
+            "a tag",
+            format!("git tag {token}"),
+            &token,
+            "refs/tags/ghp_0123… secret its name has a GitHub token",
+        ),
+        (
+            "what is no branch",
+            String::new(),
+            &format!("HEAD:refs/x/{token}"),
+            "refs/x/ghp_0123… ref-name is no branch",
+        ),
+    ] {
+        world.clone.sh(&format!("git checkout -qf --detach main; {script}"));
+        let said = world.push(reference);
+        // git itself names the ref that it could not push.
+        let ours: String = said.all.lines().filter(|l| l.starts_with("remote:")).collect();
+        assert!(!said.ok() && ours.contains(place), "{case}: {}", said.all);
+        assert!(!ours.contains(&token), "{case}: {}", said.all);
+        world
+            .clone
+            .sh("git tag | xargs -r git tag -d >/dev/null; git clean -qfd");
+    }
+    // One that is there may go.
+    world.server.sh(&format!("git update-ref refs/heads/{token} main"));
+    assert!(world.push(&format!(":refs/heads/{token}")).ok());
 }
 
 /// T38 and T29: what is over the bounds is refused as a whole, and the way on is said.

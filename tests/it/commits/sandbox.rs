@@ -168,7 +168,7 @@ fn a_commit_cannot_choose_its_hooks_nor_hide_from_them() {
     world.clone.write("secret.txt", "plain $Id$\n");
     world
         .clone
-        .sh("git config filter.gone.clean cat; ln -s /etc/passwd out; ln -s README.md in");
+        .sh("git config filter.gone.clean cat; ln -s /etc/passwd out; ln -s README.md in; echo '# more' >>hooks/policy.yaml");
     expect(
         "T13",
         &world,
@@ -177,7 +177,7 @@ fn a_commit_cannot_choose_its_hooks_nor_hide_from_them() {
          [ ! -L out ] && [ -L in ] || { echo links; exit 1; }\n\
          echo all is there; exit 1",
         "Failed",
-        &["all is there", "symlink"],
+        &["all is there", "symlink", "the policy is changed"],
     );
 }
 

@@ -408,13 +408,20 @@ fn the_bases_own_hooks_run_over_a_head() {
         2,
         "main",
         "Add g",
-        "printf 'FOO\\n' >g; git add g; git commit -qm 'Add g'",
+        "printf 'FOO\\n' >g; git add g; git commit -qm 'Add g' --author='Bob <b@example.org>'; git tag culprit; echo h >h; git add h; git commit -qm 'Add h'",
     );
     let (server, _) = hosted.serve();
     assert_eq!(hosted.ended(&good), "success");
     assert_eq!(hosted.ended(&bad), "failure");
     let run = hosted.github.memory(|m| m.check(&bad).cloned()).expect("made");
-    assert!(run["output"]["summary"].to_string().contains("no-foo"), "{run:#}");
+    let summary = run["output"]["summary"].to_string();
+    assert!(summary.contains("no-foo"), "{run:#}");
+    let culprit = hosted.clone.sh("git rev-parse culprit");
+    let blame = format!("{} by Bob", &culprit[..10]);
+    assert!(
+        summary.contains(&blame) && summary.contains("is refused by hook no-foo"),
+        "{run:#}"
+    );
     drop(server);
 }
 
