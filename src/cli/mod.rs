@@ -325,6 +325,9 @@ enum Command {
     Verdict(verdict::Arguments),
     /// The JSON schema of every resource
     Schema,
+    /// The CustomResourceDefinitions of our kinds, for an API server of Kubernetes
+    #[command(after_help = "Example:\n  stagegate crds | kubectl apply --server-side -f -")]
+    Crds,
     /// Completions for a shell
     #[command(after_help = "Example:\n  stagegate completions bash >/etc/bash_completion.d/stagegate")]
     Completions {
@@ -431,6 +434,10 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
             printer.line(&serde_json::to_string_pretty(&schema())?)?;
             Ok(Exit::Done)
         }
+        Command::Crds => {
+            printer.line(crds()?.trim_end())?;
+            Ok(Exit::Done)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut script);
@@ -445,6 +452,19 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
 #[must_use]
 pub fn schema() -> serde_json::Value {
     crate::model::schema::document::<BuildStatus, CommitPolicySpec>()
+}
+
+/// The definitions of our kinds for Kubernetes as documents of YAML, as `stagegate crds` prints them.
+///
+/// # Errors
+/// They cannot be written as YAML.
+pub fn crds() -> anyhow::Result<String> {
+    let mut text = String::new();
+    for definition in crate::cluster::crd::all(&schema()) {
+        text.push_str("---\n");
+        text.push_str(&crate::model::text::to_yaml(&definition)?);
+    }
+    Ok(text)
 }
 
 /// Commands that only read need no runtime, and start faster without.

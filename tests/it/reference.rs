@@ -34,6 +34,11 @@ fn the_schema_is_that_of_the_types() {
     check("schema.json", &(schema + "\n"));
 }
 
+#[test]
+fn the_definitions_for_kubernetes_are_those_of_the_types() {
+    check("crds.yaml", &stagegate::cli::crds().expect("YAML"));
+}
+
 /// Editors and other programs judge files by it: what is shipped passes, a replica too, and what is half of neither does not.
 #[test]
 fn the_schema_accepts_what_is_shipped_and_replicas() {

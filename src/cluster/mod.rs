@@ -1,0 +1,3 @@
+//! The Kubernetes home: our kinds in an API server.
+
+pub mod crd;
