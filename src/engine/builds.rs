@@ -15,7 +15,7 @@ use crate::commits::repository::{Repository, RepositoryError};
 use crate::home::{Home, make_private};
 use crate::hosts::{FencingToken, Finished, Host as _, HostError, LocalHost, NodeAddress, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec, CommitRef, LockedPackage};
-use crate::model::environment::{BuildCommits, BuildSource, Component, PackageIndex};
+use crate::model::environment::{BuildCommits, BuildSource, Component, Images, PackageIndex};
 use crate::model::values::Digest;
 use crate::process::{self, Bounds, Said};
 use crate::settings;
@@ -130,6 +130,7 @@ pub async fn resolve(component: &Component, version: &str, workspace: &Path) -> 
         None => return Err(BuildError::NoSource(component.name.clone())),
         Some(BuildSource::PackageIndex(index)) => from_index(component, index, version).await?,
         Some(BuildSource::Directory(directory)) => from_directory(component, &workspace.join(directory), version)?.0,
+        Some(BuildSource::Images(images)) => from_images(component, images, version)?,
     };
     match &component.commits {
         None => Ok(found),
@@ -155,6 +156,21 @@ fn commit_of(commits: &BuildCommits, version: &str, workspace: &Path) -> Result<
         commit: commit.to_string(),
         path: commits.path.clone(),
     })
+}
+
+fn from_images(component: &Component, images: &Images, version: &str) -> Result<BuildSpec, BuildError> {
+    let Some(manifest) = images.digests.get(version) else {
+        let there: Vec<&str> = images.digests.keys().map(String::as_str).collect();
+        return Err(BuildError::Source {
+            component: component.name.clone(),
+            version: version.to_owned(),
+            why: format!(
+                "`source.images.digests` does not have it; it has {}",
+                nearest(version, &there)
+            ),
+        });
+    };
+    Ok(BuildSpec::of_image(&component.name, version, &images.repository, manifest))
 }
 
 #[derive(Deserialize)]
@@ -449,6 +465,10 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
         .environment
         .component(&order.spec.component)
         .ok_or_else(|| BuildError::NoSource(order.spec.component.clone()))?;
+    // What is an image is ready where it lies; nodes of a cluster fetch it themselves.
+    if let Some(BuildSource::Images(_)) = &component.source {
+        return Ok(ready);
+    }
     let place = home.preparation(&order.build.digest);
     make_private(&place).map_err(failed("make", &place))?;
     let attempt = Attempt::read(&place)?;

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::home::Home;
-use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
-use crate::model::build::BuildRef;
-use crate::model::environment::{Component, SshRef};
+use crate::cluster::pods::SetPlace;
+use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
+use crate::model::build::{BuildRef, BuildSpec};
+use crate::model::environment::{BuildSource, Component, HostRef, SshRef};
 pub use crate::model::lifecycle::Lifecycle;
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
@@ -102,12 +103,14 @@ impl Fleet {
                         environment: environment.name.clone(),
                         node: site.name.clone(),
                         directory: match &site.host {
-                            Some(ssh) => ssh.directory.clone(),
+                            Some(HostRef::Ssh(ssh)) => ssh.directory.clone(),
+                            // It has none that we go into.
+                            Some(HostRef::Pod(_)) => String::new(),
                             None => home.node(&environment.name, &site.name).to_string_lossy().into_owned(),
                         },
                         pid_file: pid_file.clone(),
                     },
-                    host: hosts.host(site.host.as_ref()),
+                    host: hosts.host(site.host.as_ref(), component),
                     site: site.clone(),
                 })
                 .collect();
@@ -279,10 +282,11 @@ impl Fleet {
     }
 }
 
-/// One connection a machine, however many nodes it carries.
+/// One connection a machine, however many nodes it carries, and one a `StatefulSet`.
 struct Hosts {
     local: Arc<AnyHost>,
     ssh: BTreeMap<SshKey, Arc<AnyHost>>,
+    sets: BTreeMap<String, Arc<SetPlace>>,
     control_directory: PathBuf,
 }
 
@@ -301,20 +305,32 @@ impl Hosts {
         Self {
             local: Arc::new(AnyHost::Local(LocalHost::new())),
             ssh: BTreeMap::new(),
+            sets: BTreeMap::new(),
             control_directory,
         }
     }
 
-    fn host(&mut self, reference: Option<&SshRef>) -> Arc<AnyHost> {
-        let Some(SshRef {
+    fn host(&mut self, reference: Option<&HostRef>, component: &Component) -> Arc<AnyHost> {
+        match reference {
+            None => Arc::clone(&self.local),
+            Some(HostRef::Ssh(ssh)) => self.ssh(ssh),
+            Some(HostRef::Pod(pod)) => {
+                let made = self
+                    .sets
+                    .entry(component.name.clone())
+                    .or_insert_with(|| Arc::new(SetPlace::new(pod.set.clone(), images(component))));
+                Arc::new(AnyHost::Pod(PodHost::new(Arc::clone(made), pod.ordinal)))
+            }
+        }
+    }
+
+    fn ssh(&mut self, reference: &SshRef) -> Arc<AnyHost> {
+        let SshRef {
             destination,
             port,
             config,
             directory: _,
-        }) = reference
-        else {
-            return Arc::clone(&self.local);
-        };
+        } = reference;
         let key = (destination.clone(), *port, config.clone());
         let made = self.ssh.entry(key).or_insert_with(|| {
             let destination = match port {
@@ -329,4 +345,19 @@ impl Hosts {
         });
         Arc::clone(made)
     }
+}
+
+/// The image of each build that a component's source states.
+fn images(component: &Component) -> BTreeMap<Digest, String> {
+    let Some(BuildSource::Images(images)) = &component.source else {
+        return BTreeMap::new();
+    };
+    images
+        .digests
+        .iter()
+        .filter_map(|(version, manifest)| {
+            let build = BuildSpec::of_image(&component.name, version, &images.repository, manifest);
+            Some((build.digest, images.image(version)?))
+        })
+        .collect()
 }

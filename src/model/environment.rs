@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Amount, BuildRange, Duration, NamePattern, Share};
+use super::values::{Amount, BuildRange, Digest, Duration, NamePattern, Share};
 
 /// A named full system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -135,7 +135,11 @@ pub struct Component {
     #[serde(default)]
     pub port_stride: u16,
     /// Where it runs.
+    #[serde(default)]
     pub nodes: Vec<Node>,
+    /// In the place of `nodes`: the pods of a `StatefulSet` are its nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful_set: Option<StatefulSetRef>,
     /// Names of the secrets that its actions get.
     #[serde(default)]
     pub secrets: Vec<String>,
@@ -173,6 +177,75 @@ pub enum BuildSource {
     PackageIndex(PackageIndex),
     /// A directory that holds one directory a version.
     Directory(String),
+    /// Container images of one repository.
+    Images(Images),
+}
+
+/// Container images, each by its digest: a tag can be moved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Images {
+    /// Registry and repository, as `registry.example.org/panda/server`.
+    pub repository: String,
+    /// The digest of each version's image. An image that pods run and that is not among them is no build that can be gone back
+    /// to.
+    pub digests: BTreeMap<String, Digest>,
+}
+
+impl Images {
+    /// The image of a version, as a pod names it.
+    #[must_use]
+    pub fn image(&self, version: &str) -> Option<String> {
+        let digest = self.digests.get(version)?;
+        Some(format!("{}@{digest}", self.repository))
+    }
+}
+
+/// A `StatefulSet` whose pods are nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatefulSetRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name; its pods are NAME-0, NAME-1 and so on.
+    pub name: String,
+    /// How many pods it has.
+    pub replicas: u16,
+    /// The container that runs the build; needed where pods have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The context of the kubeconfig; without one its current context, and in a pod the cluster that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+impl StatefulSetRef {
+    /// Its pods as nodes, in the order in which an upgrade takes them: a `StatefulSet` changes from the top ordinal down.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        (0..self.replicas)
+            .rev()
+            .map(|ordinal| Node {
+                name: format!("{}-{ordinal}", self.name),
+                address: None,
+                host: Some(HostRef::Pod(PodRef {
+                    set: self.clone(),
+                    ordinal: ordinal.into(),
+                })),
+                ports: BTreeMap::new(),
+            })
+            .collect()
+    }
+}
+
+/// A pod of a `StatefulSet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodRef {
+    /// The set.
+    pub set: StatefulSetRef,
+    /// Its ordinal there.
+    pub ordinal: u32,
 }
 
 /// Which commits builds are.
@@ -245,11 +318,13 @@ pub struct Node {
 }
 
 /// A machine that carries a node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum HostRef {
     /// A server over SSH.
     Ssh(SshRef),
+    /// A pod, which is its own machine. `statefulSet` states all of a set together.
+    Pod(PodRef),
 }
 
 /// A server over SSH, as the system's ssh client knows it.

@@ -302,6 +302,6 @@ mod tests {
         let source = &definitions[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
             ["components"]["items"]["properties"]["source"];
         let rule = source["x-kubernetes-validations"][0]["rule"].as_str().expect("a rule");
-        assert_eq!(rule, "[has(self.packageIndex), has(self.directory)].exists_one(given, given)", "{source:#}");
+        assert_eq!(rule, "[has(self.packageIndex), has(self.directory), has(self.images)].exists_one(given, given)", "{source:#}");
     }
 }

@@ -20,15 +20,18 @@ use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;
 use super::world::{CommitError, Loaded, World};
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
+use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Script, Step, StepState, Work};
 use crate::model::build::BuildRef;
-use crate::model::environment::Component;
+use crate::model::environment::{Component, HostRef};
 use crate::model::upgrade::{Blocker, Event, Severity, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
 use crate::model::values::Digest;
 use crate::report::{self, Subject};
 use crate::rollout::{Decision, Prepared, Signals};
 use crate::store::build::Mark;
 use crate::store::{BuildChange, Commit, Quarantine, Store as _, StoreError, Verification};
+
+/// A pod ends, its successor is placed, its image fetched and its container begun within this.
+const POD_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Told of every status that was made durable, with its events.
 pub type OnCommit<'a> = dyn Fn(&UpgradeStatus, &[Event]) + 'a;
@@ -241,7 +244,20 @@ impl<'a> LiveWorld<'a> {
         let build = self.builds.get(&intent.release);
         let script = |action| self.fleet.script(&self.component, Some(&place.site), build, action);
         let release = intent.release;
+        let pod = matches!(place.site.host, Some(HostRef::Pod(_)));
         let work = match intent.action {
+            // Its cluster stops and starts it; what is ours to say is how long we wait.
+            StepAction::Restart if pod => Work::Restart {
+                stop: Script::default(),
+                start: Script {
+                    deadline: POD_DEADLINE,
+                    ..Script::default()
+                },
+            },
+            StepAction::Install if pod => Work::Install {
+                release,
+                script: Script::default(),
+            },
             StepAction::Check => Work::Script(script(Lifecycle::Check)?),
             StepAction::Install => Work::Install {
                 release,

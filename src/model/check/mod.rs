@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::order::order;
 
-use super::environment::{Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Requirement};
+use super::environment::{
+    Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Requirement, StatefulSetRef,
+};
 use super::system::Finding;
 use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
@@ -144,11 +146,19 @@ impl Checker<'_> {
                         Some("node names are unique in an environment".to_owned()),
                     );
                 }
-                if let Some(HostRef::Ssh(ssh)) = host {
-                    // `down --purge` deletes it with everything in it.
-                    let path = below(&at, &[key("host"), key("ssh"), key("directory")]);
-                    let is_a_root = ssh.directory.split('/').all(|part| part.is_empty() || part == ".");
-                    self.inside_or_absolute(&path, if is_a_root { "" } else { &ssh.directory }, "the user's home");
+                match host {
+                    Some(HostRef::Ssh(ssh)) => {
+                        // `down --purge` deletes it with everything in it.
+                        let path = below(&at, &[key("host"), key("ssh"), key("directory")]);
+                        let is_a_root = ssh.directory.split('/').all(|part| part.is_empty() || part == ".");
+                        self.inside_or_absolute(&path, if is_a_root { "" } else { &ssh.directory }, "the user's home");
+                    }
+                    Some(HostRef::Pod(pod)) if component.stateful_set.as_ref() != Some(&pod.set) => self.say(
+                        &below(&at, &[key("host")]),
+                        format!("pod `{name}` is stated by itself"),
+                        Some("a StatefulSet changes from its top ordinal down: state it as a whole, by `statefulSet`".to_owned()),
+                    ),
+                    Some(HostRef::Pod(_)) | None => {}
                 }
             }
         }
@@ -165,6 +175,7 @@ impl Checker<'_> {
             ports: _,
             port_stride: _,
             nodes,
+            stateful_set,
             secrets,
             actions,
             probes: _,
@@ -182,7 +193,9 @@ impl Checker<'_> {
                 Some("use small letters, digits and `-`, at most 63".to_owned()),
             );
         }
-        if nodes.is_empty() {
+        if let Some(set) = stateful_set {
+            self.stateful_set(at, component, set);
+        } else if nodes.is_empty() {
             self.say(
                 &below(at, &[key("nodes")]),
                 format!("component `{name}` has no nodes"),
@@ -196,7 +209,7 @@ impl Checker<'_> {
                 Some("add `source`, or remove `build`".to_owned()),
             );
         }
-        if source.is_some() {
+        if source.is_some() && stateful_set.is_none() {
             self.upgradable(at, component);
         }
         for (i, secret) in secrets.iter().enumerate() {
@@ -232,6 +245,58 @@ impl Checker<'_> {
         }
     }
 
+    /// Pods are made by their cluster: what our scripts do on a machine, nothing does there.
+    fn stateful_set(&mut self, at: &[Step], component: &Component, set: &StatefulSetRef) {
+        let name = &component.name;
+        if !component.nodes.is_empty() && component.nodes != set.nodes() {
+            self.say(
+                &below(at, &[key("nodes")]),
+                format!("component `{name}` has both `nodes` and a `statefulSet`"),
+                Some("its pods are its nodes: leave `nodes` out".to_owned()),
+            );
+        }
+        let path = below(at, &[key("statefulSet")]);
+        for (part, word) in [("namespace", &set.namespace), ("name", &set.name)] {
+            if !is_dns_label(word) {
+                self.say(
+                    &below(&path, &[key(part)]),
+                    format!("`{word}` cannot be the {part} of a StatefulSet"),
+                    Some("use small letters, digits and `-`, at most 63".to_owned()),
+                );
+            }
+        }
+        if set.replicas == 0 {
+            self.say(
+                &below(&path, &[key("replicas")]),
+                format!("component `{name}` has no pods"),
+                Some("state how many the StatefulSet has".to_owned()),
+            );
+        }
+        if let Some(BuildSource::PackageIndex(_) | BuildSource::Directory(_)) = component.source {
+            self.say(
+                &below(at, &[key("source")]),
+                format!("builds of `{name}` are no images, and its nodes are pods"),
+                Some("state `source.images` with a digest for each version".to_owned()),
+            );
+        }
+        for (action, stated) in component.actions.each() {
+            if stated.is_some() {
+                self.say(
+                    &below(at, &[key("actions"), key(action.word())]),
+                    format!("`{name}` has an action `{}`, and no script of ours runs in a pod", action.word()),
+                    Some("leave it out; what a pod does at its start and end is said in its StatefulSet".to_owned()),
+                );
+            }
+        }
+        if !component.logs.is_empty() {
+            self.say(
+                &below(at, &[key("logs")]),
+                format!("logs of `{name}` are in its pods, and are not followed there"),
+                Some("watch it by `traffic`, `queries` or `probes`".to_owned()),
+            );
+        }
+    }
+
     /// What is required of builds must be such that a build can have it.
     fn requires(&mut self, at: &[Step], component: &Component) {
         let path = below(at, &[key("rollout"), key("requires")]);
@@ -243,10 +308,10 @@ impl Checker<'_> {
                     format!("`{name}` requires HooksPassed, and nothing says which commits its builds are"),
                     "add `commits` with the repository and what names a version's commit there",
                 )
-            } else if let Some(BuildSource::PackageIndex(_)) = component.source {
+            } else if let Some(BuildSource::PackageIndex(_) | BuildSource::Images(_)) = component.source {
                 (
                     format!("no build of `{name}` can have HooksPassed"),
-                    "files of a package index cannot be compared with a commit's; take builds from a directory",
+                    "files of a package index or an image cannot be compared with a commit's; take builds from a directory",
                 )
             } else if component.actions.prepare.is_some() {
                 (
@@ -295,6 +360,13 @@ impl Checker<'_> {
         let Component {
             name, actions, service, ..
         } = component;
+        if let Some(BuildSource::Images(_)) = component.source {
+            self.say(
+                &below(at, &[key("source"), key("images")]),
+                format!("builds of `{name}` are images, and its nodes are no pods"),
+                Some("state a `statefulSet`, or another source".to_owned()),
+            );
+        }
         for (action, there) in [
             ("install", actions.install.is_some()),
             ("start", actions.start.is_some()),
