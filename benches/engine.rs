@@ -73,6 +73,7 @@ impl World {
                 patience: Duration::from_secs(300),
                 probe_deadline: Duration::from_secs(60),
                 min_free_bytes: 1 << 30,
+                order: stagegate::rollout::Order::SickFirst,
             },
             hooks: Hooks::default(),
         };

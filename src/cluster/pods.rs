@@ -18,7 +18,7 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Waiting};
+use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Strategy, Waiting};
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepState, Tail, TailFrom, Work,
 };
@@ -71,6 +71,8 @@ impl std::fmt::Debug for SetPlace {
 struct Seen {
     version: String,
     container: String,
+    /// Its controller counts every pod as made by the template.
+    is_complete: bool,
     set: Set,
     pod: Option<Pod>,
 }
@@ -146,12 +148,6 @@ impl SetPlace {
         };
         let spec = set.spec.unwrap_or_default();
         let strategy = spec.update_strategy.unwrap_or_default();
-        if strategy.type_.as_deref() == Some("OnDelete") {
-            return Err(self.failed(
-                tried,
-                "its updateStrategy is OnDelete: a pod that is lost would come back with the build that is under test; set RollingUpdate",
-            ));
-        }
         let replicas = u32::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
         if replicas != u32::from(self.reference.replicas) {
             return Err(self.failed(
@@ -165,18 +161,25 @@ impl SetPlace {
         let container = self.container(spec.template.spec.as_ref(), tried)?;
         let template = self.image_in(spec.template.spec.as_ref(), tried)?;
         let status = set.status.unwrap_or_default();
-        let current = match status.current_revision.filter(|name| !name.is_empty()) {
+        let current = match status.current_revision.clone().filter(|name| !name.is_empty()) {
             Some(revision) => self.image_of_revision(&revision).await?,
             None => template.clone(),
         };
         let name = format!("{}-{ordinal}", self.reference.name);
         let pod = self.pods().await?.get_opt(&name).await;
         let pod = pod.map_err(|why| self.trouble(tried, &why))?;
-        Ok(Seen {
+        let generation = set.metadata.generation;
+        let is_complete = status.observed_generation == generation && status.updated_replicas == spec.replicas;
+        let seen = Seen {
             version,
             container,
+            is_complete,
             set: Set {
                 replicas,
+                strategy: match strategy.type_.as_deref() {
+                    Some("OnDelete") => Strategy::OnDelete,
+                    Some(_) | None => Strategy::Rolling,
+                },
                 partition: strategy
                     .rolling_update
                     .and_then(|rolling| rolling.partition)
@@ -188,7 +191,14 @@ impl SetPlace {
                 record,
             },
             pod: pod.map(|pod| self.pod(pod, tried)).transpose()?,
-        })
+        };
+        if seen.set.strategy == Strategy::OnDelete && !seen.set.is_on_its_way_back() {
+            return Err(self.failed(
+                tried,
+                "its updateStrategy is OnDelete: a pod that is lost would come back with the build that is under test; set RollingUpdate",
+            ));
+        }
+        Ok(seen)
     }
 
     async fn image_of_revision(&self, name: &str) -> Result<String, HostError> {
@@ -264,10 +274,14 @@ impl SetPlace {
     async fn write(&self, seen: &Seen, change: &Change, tried: &str) -> Result<Written, HostError> {
         let Seen { version, container, .. } = seen;
         let record = serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?;
+        let strategy = match change.strategy {
+            Strategy::Rolling => json!({"type": "RollingUpdate", "rollingUpdate": {"partition": change.partition}}),
+            Strategy::OnDelete => json!({"type": "OnDelete", "rollingUpdate": null}),
+        };
         let patch = json!({
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
             "spec": {
-                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": change.partition}},
+                "updateStrategy": strategy,
                 "template": {"spec": {"containers": [{"name": container, "image": change.template}]}},
             },
         });
@@ -461,6 +475,23 @@ impl PodHost {
     }
 }
 
+impl PodHost {
+    /// Leaves the pods to their controller again, once all of them are back: before, it would move those that are not. Where
+    /// that fails, the next upgrade's first write does it.
+    async fn give_back(&self, seen: &Seen) -> Result<(), HostError> {
+        if !seen.is_complete {
+            return Ok(());
+        }
+        let change = Change {
+            strategy: Strategy::Rolling,
+            partition: seen.set.replicas,
+            ..seen.set.as_it_is()
+        };
+        let _: Written = self.set.write(seen, &change, "leave its pods to its controller").await?;
+        Ok(())
+    }
+}
+
 impl Host for PodHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
         let seen = self.set.read(self.ordinal).await?;
@@ -504,6 +535,10 @@ impl Host for PodHost {
                     end.log_tail.push_str(&self.set.last_words(self.ordinal).await);
                     return Ok(sight);
                 }
+                Some(StepState::Ended(_)) if seen.set.is_on_its_way_back() => {
+                    self.give_back(&seen).await?;
+                    return Ok(sight);
+                }
                 Some(StepState::Running | StepState::Ended(_) | StepState::Died) | None => return Ok(sight),
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -529,8 +564,7 @@ impl Host for PodHost {
                     fence: Some(token.clone()),
                     ..seen.set.record.clone()
                 },
-                template: seen.set.template.clone(),
-                partition: seen.set.partition,
+                ..seen.set.as_it_is()
             };
             match self.set.write(&seen, &change, tried).await? {
                 Written::Yes => return Ok(()),

@@ -51,6 +51,8 @@ pub struct Written {
     pub image: String,
     /// Which upgrade.
     pub upgrade: String,
+    /// What it was before: that image is the way back.
+    pub before: String,
 }
 
 /// What is remembered of a pod.
@@ -96,6 +98,8 @@ pub struct Replacement {
 pub struct Set {
     /// How many pods it is to have.
     pub replicas: u32,
+    /// Who moves its pods.
+    pub strategy: Strategy,
     /// From this ordinal on pods are made by the template.
     pub partition: u32,
     /// The template's image.
@@ -106,6 +110,16 @@ pub struct Set {
     pub images: BTreeMap<Digest, String>,
     /// What is remembered.
     pub record: Record,
+}
+
+/// Who moves the pods of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Its controller moves those at or above the boundary.
+    Rolling,
+    /// Whoever deletes them; all are made by the template. One that is lost would come back with the build that is under test:
+    /// it is right on the way back only, where that is the build to go back to.
+    OnDelete,
 }
 
 /// A pod as it is seen.
@@ -158,6 +172,8 @@ pub struct Change {
     pub template: String,
     /// From this ordinal on pods are made by it.
     pub partition: u32,
+    /// Who moves its pods.
+    pub strategy: Strategy,
 }
 
 /// What becomes of what was asked.
@@ -249,7 +265,10 @@ impl Set {
     /// The image that a pod would be made with now.
     #[must_use]
     pub fn image_for(&self, ordinal: u32) -> &str {
-        if ordinal >= self.partition { &self.template } else { &self.current }
+        match self.strategy {
+            Strategy::Rolling if ordinal < self.partition => &self.current,
+            Strategy::Rolling | Strategy::OnDelete => &self.template,
+        }
     }
 
     /// The build that a pod is to be made with.
@@ -277,11 +296,7 @@ impl Set {
             return Ok(Answer::Known(state));
         }
         self.untouched(id)?;
-        let mut change = Change {
-            record: self.record.clone(),
-            template: self.template.clone(),
-            partition: self.partition,
-        };
+        let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
         let mut step = StepRecord {
             id: id.to_owned(),
@@ -294,10 +309,14 @@ impl Set {
             }
             Asked::Replace { deadline } => {
                 let release = self.goal(ordinal).ok_or(Refused::Aimless)?;
-                (change.template, change.partition) = self.made_to_give(ordinal, &release)?;
+                let upgrade = upgrade_of(id);
+                let ours = self.record.written.as_ref().filter(|written| written.upgrade == upgrade);
+                let before = ours.map_or(&self.template, |written| &written.before).clone();
+                self.make_it_give(&mut change, ordinal, &release, &before)?;
                 change.record.written = Some(Written {
                     image: change.template.clone(),
-                    upgrade: upgrade_of(id).to_owned(),
+                    upgrade: upgrade.to_owned(),
+                    before,
                 });
                 step.replaces = Some(Replacement {
                     release,
@@ -357,21 +376,49 @@ impl Set {
         image.map(String::as_str).ok_or(Refused::NoImage(*release))
     }
 
-    /// Template and partition under which this pod is made with this build, and no other pod is moved that is not meant to be.
-    fn made_to_give(&self, ordinal: u32, release: &Digest) -> Result<(String, u32), Refused> {
-        let image = self.image_of(release)?;
-        if self.current == image {
-            // The way back while the set still counts the old revision as its current one: nothing is above the boundary, so
-            // any pod can go first.
-            return Ok((image.to_owned(), self.replicas));
+    /// Nothing changed.
+    #[must_use]
+    pub fn as_it_is(&self) -> Change {
+        Change {
+            record: self.record.clone(),
+            template: self.template.clone(),
+            partition: self.partition,
+            strategy: self.strategy,
         }
-        // The template has to be the image, and the boundary to lie at or below this pod.
+    }
+
+    /// Whether its controller was told to keep still for a way back.
+    #[must_use]
+    pub fn is_on_its_way_back(&self) -> bool {
+        let back = |written: &Written| written.image == written.before && written.image == self.template;
+        self.strategy == Strategy::OnDelete && self.record.written.as_ref().is_some_and(back)
+    }
+
+    /// What has to stand in the set so that this pod is made with this build, and no other pod is moved.
+    fn make_it_give(&self, change: &mut Change, ordinal: u32, release: &Digest, before: &str) -> Result<(), Refused> {
+        let image = self.image_of(release)?;
+        image.clone_into(&mut change.template);
+        change.strategy = Strategy::Rolling;
+        if self.current == image {
+            // The set still counts the revision that is gone back to as its current one: nothing is above the boundary, so any
+            // pod can go first.
+            change.partition = self.replicas;
+            return Ok(());
+        }
+        if before == image && self.template != image || self.is_on_its_way_back() {
+            // It counts the other one. From the top down it would go, too, but a sick pod at the bottom would wait for healthy
+            // ones to be taken out.
+            change.strategy = Strategy::OnDelete;
+            return Ok(());
+        }
+        // The boundary has to lie at or below this pod.
         let stays = (ordinal + 1..self.replicas).find(|above| self.image_for(*above) != image);
         if let Some(above) = stays {
             return Err(Refused::Order { above });
         }
         let boundary = if self.template == image { self.partition } else { self.replicas };
-        Ok((image.to_owned(), boundary.min(ordinal)))
+        change.partition = boundary.min(ordinal);
+        Ok(())
     }
 }
 
@@ -419,6 +466,7 @@ mod tests {
             let mut cluster = Self {
                 set: Set {
                     replicas,
+                    strategy: Strategy::Rolling,
                     partition: 0,
                     template: OLD.to_owned(),
                     current: OLD.to_owned(),
@@ -446,7 +494,11 @@ mod tests {
 
         /// What the controller does until it has nothing to do.
         fn settle(&mut self) {
-            for ordinal in (self.set.partition..self.set.replicas).rev() {
+            let boundary = match self.set.strategy {
+                Strategy::Rolling => self.set.partition,
+                Strategy::OnDelete => self.set.replicas,
+            };
+            for ordinal in (boundary..self.set.replicas).rev() {
                 if self.pods[&ordinal].image != self.set.template {
                     self.moved.push(ordinal);
                     self.make(ordinal);
@@ -465,8 +517,10 @@ mod tests {
                     record,
                     template,
                     partition,
+                    strategy,
                 } = *change;
                 (self.set.record, self.set.template, self.set.partition) = (record, template, partition);
+                self.set.strategy = strategy;
                 let pod = self.pods.get(&ordinal);
                 if self.set.to_delete(ordinal, pod, id).is_some() {
                     self.make(ordinal);
@@ -501,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_from_the_middle_takes_the_sick_first_and_from_the_end_goes_from_the_top() {
+    fn the_way_back_takes_the_sick_first_wherever_it_begins() {
         let mut cluster = Cluster::of(4);
         for ordinal in [3, 2, 1] {
             cluster.bring(ordinal, new(), "up", 0).expect("moved");
@@ -510,14 +564,25 @@ mod tests {
             cluster.bring(ordinal, old(), "up", 2).expect("moved back");
             assert_eq!(cluster.images(), after);
         }
+        assert_eq!(cluster.set.strategy, Strategy::Rolling);
+        // And once the set counts the new build as its own.
         for ordinal in [3, 2, 1, 0] {
             cluster.bring(ordinal, new(), "again", 0).expect("moved");
         }
-        assert_eq!(cluster.bring(1, old(), "again", 2), Err(Refused::Order { above: 2 }));
-        for (ordinal, after) in [(3, "nnno"), (2, "nnoo"), (1, "nooo"), (0, "oooo")] {
-            cluster.bring(ordinal, old(), "again", 4).expect("moved back");
+        assert_eq!(cluster.set.current, NEW);
+        for (ordinal, after) in [(1, "nonn"), (0, "oonn"), (3, "oono")] {
+            cluster.bring(ordinal, old(), "again", 2).expect("moved back");
             assert_eq!(cluster.images(), after);
+            assert!(cluster.set.is_on_its_way_back());
         }
+        // One that is lost on the way comes back with what it goes back to.
+        cluster.make(2);
+        assert_eq!(cluster.images(), "oooo");
+        // What comes next is a roll as ever.
+        cluster.settle();
+        assert_eq!(cluster.bring(1, new(), "next", 0), Err(Refused::Order { above: 2 }));
+        cluster.bring(3, new(), "next", 0).expect("moved");
+        assert_eq!((cluster.images().as_str(), cluster.set.strategy), ("ooon", Strategy::Rolling));
         assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
     }
 

@@ -629,6 +629,10 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             patience: *patience,
             probe_deadline: PROBE_DEADLINE,
             min_free_bytes: min_free_mib << 20,
+            order: match component.stateful_set {
+                None => rollout::Order::SickFirst,
+                Some(_) => rollout::Order::AsListed,
+            },
         },
         hooks: Hooks {
             check: component.actions.check.is_some(),

@@ -65,6 +65,17 @@ pub struct Policy {
     pub probe_deadline: Duration,
     /// Free space that a node must have.
     pub min_free_bytes: u64,
+    /// Which of the nodes that wait goes next on the way forward.
+    pub order: Order,
+}
+
+/// Which of the nodes that wait goes next on the way forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The sick before the others.
+    SickFirst,
+    /// The next of the plan, whatever it is like: pods of a `StatefulSet` change from the top down.
+    AsListed,
 }
 
 /// Which optional actions the component has.
