@@ -295,7 +295,7 @@ impl<'a> Examiner<'a> {
             Some(_) | None => Revert::Nothing,
         };
         let facts = Facts {
-            parents: Some(facts.parents),
+            parents: Some(self.sides_of(id, &facts)?),
             revert,
             branch,
             identity: self.identity(id, identity),
@@ -309,6 +309,22 @@ impl<'a> Examiner<'a> {
             }
         }
         Ok(())
+    }
+
+    /// How many lines of history a commit brings together. One that names its own past as a second parent and brings changes of
+    /// its own is an ordinary commit that would like to be a merge.
+    fn sides_of(&self, id: Oid, facts: &CommitFacts) -> Result<usize, RepositoryError> {
+        if facts.parents < 2 || facts.changes.is_empty() {
+            return Ok(facts.parents);
+        }
+        let parents = self.repository.parents(id)?;
+        let past_of_another = |one: &Oid| {
+            parents
+                .iter()
+                .any(|other| one != other && self.repository.is_ancestor(*one, *other))
+        };
+        let sides: HashSet<&Oid> = parents.iter().filter(|one| !past_of_another(one)).collect();
+        Ok(sides.len())
     }
 
     /// Looks at what a proof of a commit speaks of: the commits that are brought with it, which go to this kind of branch, and
@@ -366,8 +382,25 @@ impl<'a> Examiner<'a> {
             self.file(Some(name), change)?;
         }
         let repository = self.repository;
-        self.neighbours(Some(name), changes, |directories| {
-            repository.committed_names(id, directories)
+        let names = |directories: &HashSet<Vec<u8>>| repository.committed_names(id, directories);
+        self.neighbours(Some(name), changes, names)
+    }
+
+    /// Names that a merge brings together and that differ in case only: each side may be right by itself.
+    fn names_of_merge(&mut self, id: Oid, name: &str, merged: &[Change]) -> Result<(), Cut> {
+        let repository = self.repository;
+        self.neighbours(Some(name), merged, |directories| {
+            let mut names = repository.committed_names(id, directories)?;
+            // What a side has already has been said, or was there before anybody was asked.
+            for parent in repository.parents(id)? {
+                for (directory, of_parent) in repository.committed_names(parent, directories)? {
+                    let meeting = content::names::differ_in_case_only(of_parent.iter().map(Vec::as_slice));
+                    if let Some(names) = names.get_mut(&directory) {
+                        names.retain(|name| !meeting.contains_key(name));
+                    }
+                }
+            }
+            Ok(names)
         })
     }
 
@@ -405,6 +438,7 @@ impl<'a> Examiner<'a> {
             self.vouched_commits += 1;
         } else {
             self.files_of_commit(id, &name, &facts.changes)?;
+            self.names_of_merge(id, &name, &facts.merged)?;
         }
         self.secrets_of_text(&name, "header", &facts.header);
         self.secrets_of_text(&name, "message", &facts.message);

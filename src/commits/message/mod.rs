@@ -99,7 +99,7 @@ impl Message {
 /// The text, and whether it is surely what was meant.
 fn decoded<'a>(bytes: &'a [u8], encoding: Option<&str>) -> (Cow<'a, str>, bool) {
     match std::str::from_utf8(bytes) {
-        Ok(text) => (Cow::Borrowed(text), true),
+        Ok(text) => (Cow::Borrowed(text), !encoding.is_some_and(hides_ascii)),
         // A cut in the middle of a character is ours.
         Err(e) if e.error_len().is_none() && bytes.len() == MOST_BYTES => (String::from_utf8_lossy(bytes), true),
         Err(_) => match encoding.map(str::to_ascii_lowercase).as_deref() {
@@ -111,6 +111,16 @@ fn decoded<'a>(bytes: &'a [u8], encoding: Option<&str>) -> (Cow<'a, str>, bool) 
             Some(_) | None => (String::from_utf8_lossy(bytes), false),
         },
     }
+}
+
+/// Whether bytes that look like ASCII are read as something else by who believes the commit.
+fn hides_ascii(encoding: &str) -> bool {
+    let name = encoding.to_ascii_lowercase().replace(['-', '_'], "");
+    [
+        "utf7", "utf16", "utf32", "ucs", "iso2022", "hz", "ibm037", "cp037", "ebcdic",
+    ]
+    .iter()
+    .any(|begin| name.starts_with(begin))
 }
 
 /// Those of the last paragraph, if it has nothing else (git-interpret-trailers(1) is a little wider).
@@ -251,7 +261,7 @@ fn text(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
             "write it anew (`git commit --amend`)",
         ),
         Flaw::Encoding => (
-            "the message is not UTF-8, and the commit names no other encoding that is known".to_owned(),
+            "the message is not UTF-8, or the commit says that it is to be read otherwise, in no encoding that is known".to_owned(),
             "write UTF-8, or set i18n.commitEncoding to what it is",
         ),
         Flaw::Long(bytes) => (

@@ -71,6 +71,18 @@ pub struct InvalidPolicy {
     pub problems: Vec<(usize, String)>,
 }
 
+impl InvalidPolicy {
+    /// There is something in its place that is no file.
+    #[must_use]
+    pub fn no_file(name: &str) -> Self {
+        let problem = "is no regular file, and a policy is one";
+        Self {
+            rendered: format!("{name} {problem}"),
+            problems: vec![(0, problem.to_owned())],
+        }
+    }
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Resource {
