@@ -75,6 +75,11 @@ pub enum RepositoryError {
     /// Not a range.
     #[error("`{0}` names no range of commits; write A..B, as origin/main..HEAD, or one commit for all of its history")]
     Range(String),
+    /// A range where there is nothing yet.
+    #[error(
+        "`{0}` names no commit: the branch that is checked out has none yet; `stagegate check` looks at what is staged"
+    )]
+    Unborn(String),
     /// More than can be compared.
     #[error("tree {tree} has more than {MOST_ENTRIES} entries that are new; no check looks at so many")]
     TooManyEntries {
@@ -694,7 +699,10 @@ impl Repository {
     /// # Errors
     /// It is no range of commits.
     pub fn range(&self, text: &str) -> Result<(Option<Oid>, Oid), RepositoryError> {
-        let bad = || RepositoryError::Range(text.to_owned());
+        let bad = || match self.git.head() {
+            Err(why) if why.code() == git2::ErrorCode::UnbornBranch => RepositoryError::Unborn(text.to_owned()),
+            Ok(_) | Err(_) => RepositoryError::Range(text.to_owned()),
+        };
         if text.contains("...") {
             return Err(bad());
         }

@@ -119,7 +119,7 @@ fn what_the_server_s_own_refs_stand_for_is_what_is_judged() {
     // What a forge keeps of somebody's request came by no push.
     clone.sh("git checkout -q --detach; echo \"$KEY\" >k; git add k; git commit -qm 'Key'; git tag request; git checkout -qf main");
     let place = clone.sh("pwd");
-    server.sh(&format!("git fetch -q '{place}' request:refs/pull/1/head"));
+    server.sh(&format!("git fetch -q --no-tags '{place}' request:refs/pull/1/head"));
     let said = world.push("request^{commit}:refs/heads/other");
     assert!(!said.ok() && said.all.contains("k:1:6 private-key"), "{}", said.all);
     // HEAD names a branch that nobody has pushed.
