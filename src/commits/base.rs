@@ -258,9 +258,10 @@ fn committed(
     };
     let place = format!("{PATH} of {branch} at {}", short(tip));
     // What a link holds is a name, and no policy; without one the built-in policy would hold, which nobody asked for.
-    let read = match mode.is_file() {
-        true => Policy::read(PATH, &text),
-        false => Err(InvalidPolicy::no_file(PATH)),
+    let read = if mode.is_file() {
+        Policy::read(PATH, &text)
+    } else {
+        Err(InvalidPolicy::no_file(PATH))
     };
     match read {
         Ok(policy) => Ok(Some((policy, place))),

@@ -178,15 +178,15 @@ pub fn examine(
     let refs = repository.refs()?;
     let since = spared_by(repository, &base.policy);
     // What a server keeps elsewhere (a request to merge, from another repository) came by no push, and was never looked at.
-    let pushed = |name: &str| {
+    let is_looked_at = |name: &str| {
         let tag_or_branch = name.starts_with(BRANCHES) || name.starts_with(TAGS);
         tag_or_branch || base.policy.allowed_refs.is_match(name)
     };
     let those = |which: &dyn Fn(&str) -> bool| -> Vec<Oid> {
         refs.iter().filter(|(name, _)| which(name)).map(|(_, id)| *id).collect()
     };
-    let all_but_notes = those(&|name| pushed(name) && !name.starts_with(NOTES));
-    let all = those(&|name| pushed(name) || name.starts_with(NOTES));
+    let all_but_notes = those(&|name| is_looked_at(name) && !name.starts_with(NOTES));
+    let all = those(&|name| is_looked_at(name) || name.starts_with(NOTES));
     let protected = those(&|name| base.protects(name));
     let push = Push {
         repository,
