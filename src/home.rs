@@ -57,7 +57,13 @@ impl Home {
     /// # Errors
     /// What [`SqliteStore::open`] refuses.
     pub fn existing(root: &Path) -> Result<Option<Self>, StoreError> {
-        let there = root.join(FILE_NAME).exists();
+        let file = root.join(FILE_NAME);
+        // What may not be looked at is not the same as nothing.
+        let there = file.try_exists().map_err(|source| StoreError::Place {
+            tried: "look at",
+            path: file.clone(),
+            source,
+        })?;
         there.then(|| Self::open(root)).transpose()
     }
 
@@ -181,4 +187,26 @@ impl Home {
 pub fn make_private(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_yet_there_is_nothing_and_what_cannot_be_looked_at_is_an_error() {
+        let place = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| place.path().join(name);
+        assert!(Home::existing(&at("not/yet")).expect("looked").is_none());
+        assert!(Home::look(place.path()).is_ok());
+        std::fs::write(at("file"), "").expect("written");
+        std::os::unix::fs::symlink("round", at("round")).expect("made");
+        for name in ["file", "file/state", "round", "round/state"] {
+            let why = Home::look(&at(name)).expect_err(name).to_string();
+            assert!(
+                why.contains("cannot look at") && why.contains("set STAGEGATE_STATE"),
+                "{name}: {why}"
+            );
+        }
+    }
 }

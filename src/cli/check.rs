@@ -1,6 +1,6 @@
 //! `stagegate check`: the developer's side of the commit policy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -12,14 +12,16 @@ use git2::Oid;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::called::quoted;
+use super::hooks::say_how;
 use super::printer::Printer;
 use super::up::count;
 use super::view::API_VERSION;
 use super::{Exit, Output, ground};
 use crate::commits::base::Base;
 use crate::commits::content::{FIXABLE, fixed};
-use crate::commits::examine::{self, Bounds, Brought, Cut, Examiner, Report};
-use crate::commits::finding::{Finding, Level, Rule};
+use crate::commits::examine::{self, Bounds, Brought, Cut, Examiner, Report, Standing};
+use crate::commits::finding::{Finding, Findings, Level, Rule, shown};
 use crate::commits::install::HooksDirectory;
 use crate::commits::message::{Branch, Facts, Identity, Message, Revert};
 use crate::commits::proof::{self, KeyId, Outcome, Verdict, question};
@@ -238,10 +240,23 @@ pub(super) fn check(
     caller: Caller,
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
-    let report = examine(repository, base, scope, printer)?;
+    let mut report = examine(repository, base, scope, printer)?;
+    let mended = match mending {
+        Mending::Wanted => mend(repository, base, report.findings.kept()),
+        Mending::Unwanted => Ok(0),
+    };
+    match scope {
+        Scope::Staged | Scope::All => say_what_the_checkout_has(repository, base, &mut report.findings)?,
+        Scope::Range(_) | Scope::ToSign(_) | Scope::Message(_) | Scope::Push(_) => {}
+    }
+    // What was found is worth reading even where it could not be mended.
     show(repository, &report, base, scope, None, printer)?;
-    if mending == Mending::Wanted {
-        mend(repository, base, report.findings.kept(), printer)?;
+    match mended? {
+        0 => {}
+        mended => printer.note(&format!(
+            "mended {} in the checkout; look at it and `git add` it",
+            count(mended, "file")
+        )),
     }
     if caller == Caller::Person {
         say_what_is_missing(printer);
@@ -258,6 +273,19 @@ fn examine(repository: &Repository, base: &Base, scope: &Scope, printer: &Printe
         printer.note(note);
     }
     let mut examiner = Examiner::new(repository, &base.policy, Bounds::none());
+    match scope {
+        Scope::Range(_) | Scope::ToSign(_) => examiner.speak_of(Standing::Known),
+        Scope::Staged | Scope::All | Scope::Message(_) | Scope::Push(_) => {}
+    }
+    match scope {
+        // Nothing of a message is spared.
+        Scope::Message(_) => {}
+        Scope::Staged | Scope::All | Scope::Range(_) | Scope::ToSign(_) | Scope::Push(_) => {
+            if let Some(finding) = examine::lost_since(repository, &base.policy) {
+                examiner.found(finding);
+            }
+        }
+    }
     match scope {
         Scope::Staged => {
             files(repository, base, &repository.staged()?, &mut examiner, printer)?;
@@ -284,7 +312,20 @@ fn files(
     let running = start_hooks(repository, base, changes, printer)?;
     examiner.files_of_index(changes)?;
     if let Some((running, level)) = running {
-        for finding in running.findings(level)? {
+        let (program, config) = (
+            prek::program(&settings::state_directory()),
+            &base.policy.spec.hooks.config,
+        );
+        // Asked for what is staged, it would set aside what is not.
+        let alone = |id: &str| {
+            let program = quoted(&program.display().to_string());
+            format!(
+                "`{program} run -c {} --all-files {}` runs it alone, on every file",
+                quoted(config),
+                quoted(id)
+            )
+        };
+        for finding in running.findings(level, alone)? {
             examiner.found(finding);
         }
         examiner.took(Rule::Hook, began.elapsed());
@@ -309,7 +350,7 @@ fn start_hooks(
     }
     let text =
         std::fs::read_to_string(&config).map_err(|e| anyhow::anyhow!("cannot read {}: {e}", config.display()))?;
-    let Some(rest) = hooks::rest(name, &text, &base.policy).map_err(|why| anyhow::anyhow!("{why}"))? else {
+    let Some(rest) = hooks::rest(name, &text, &base.policy).map_err(prek::PrekError::Config)? else {
         return Ok(None);
     };
     let files: Vec<&[u8]> = changes.iter().map(|c| c.path.as_slice()).collect();
@@ -436,7 +477,11 @@ fn show(
         for finding in report.findings.kept() {
             p.line(&finding.to_string())?;
         }
-        p.note(&summary(report, base));
+        let looked_at = match scope {
+            Scope::Message(_) => "the message".to_owned(),
+            Scope::Staged | Scope::All | Scope::Range(_) | Scope::ToSign(_) | Scope::Push(_) => looked_at(report),
+        };
+        p.note(&summary(&looked_at, report, base));
         if is_cut_short {
             p.note(
                 "this is a shallow clone: commits before its oldest are not here and were not looked at; \
@@ -447,10 +492,9 @@ fn show(
     })
 }
 
-/// What was looked at and what came of it, in a line.
-pub(super) fn summary(report: &Report, base: &Base) -> String {
-    let findings = &report.findings;
-    let looked_at = match (report.commits, report.files) {
+/// What was looked at, in numbers.
+pub(super) fn looked_at(report: &Report) -> String {
+    match (report.commits, report.files) {
         (0, files) => count(files, "file"),
         (commits, files) => format!(
             "{} ({} without a finding that refuses), {}",
@@ -458,7 +502,12 @@ pub(super) fn summary(report: &Report, base: &Base) -> String {
             commits - report.refused_commits,
             count(files, "file")
         ),
-    };
+    }
+}
+
+/// What was looked at and what came of it, in a line.
+pub(super) fn summary(looked_at: &str, report: &Report, base: &Base) -> String {
+    let findings = &report.findings;
     let found = match (findings.refused(), findings.warned()) {
         (0, 0) => "nothing is wrong".to_owned(),
         (0, warned) => format!("{warned} suggested"),
@@ -525,51 +574,90 @@ pub(super) fn resource(report: &Report, base: &Base, scope: &Scope) -> Value {
     })
 }
 
-/// Mends files of the checkout. What is staged, committed or stashed is not touched, and a file that cannot be replaced whole
-/// stays as it is.
-fn mend(repository: &Repository, base: &Base, findings: &[Finding], printer: &Printer) -> anyhow::Result<()> {
+/// Mends files of the checkout, and says how many. What is staged, committed or stashed is not touched, and a file that cannot
+/// be replaced whole stays as it is.
+fn mend(repository: &Repository, base: &Base, findings: &[Finding]) -> anyhow::Result<usize> {
     let Some(root) = repository.workdir() else {
-        return Ok(());
+        return Ok(0);
     };
     let of_rules = findings.iter().filter(|f| FIXABLE.contains(&f.rule));
     let paths: BTreeSet<&[u8]> = of_rules.filter_map(|f| f.path.as_deref()).collect();
     if paths.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     forget_left(repository.own_directory(), MENDING);
     // What two write that mend at once must not take the name of each other's file.
     let half = repository.own_directory().join(format!("{MENDING}{}", random_id()));
     let mut mended = 0;
     for path in paths {
-        let file = root.join(std::ffi::OsStr::from_bytes(path));
-        // A link leads elsewhere, and a file that is gone needs no mending.
-        let Ok(metadata) = std::fs::symlink_metadata(&file) else {
+        let Some((file, metadata)) = file_of_checkout(&root, path) else {
             continue;
         };
-        if !metadata.is_file() || leads_elsewhere(&root, path) {
-            continue;
-        }
-        let failed = |e: std::io::Error| anyhow::anyhow!("cannot mend {}: {e}", crate::commits::finding::shown(path));
+        let failed = |e: std::io::Error| anyhow::anyhow!("cannot mend {}: {e}", shown(path));
         let before = std::fs::read(&file).map_err(failed)?;
-        let mut after = before.clone();
-        for rule in FIXABLE {
-            if base.policy.covers(rule, path)
-                && let Some(better) = fixed(rule, &after)
-            {
-                after = better;
-            }
-        }
+        let after = as_mended(base, path, &before);
         if after != before {
             replace(&file, &after, &metadata, &half).map_err(failed)?;
             mended += 1;
         }
     }
-    if mended > 0 {
-        printer.note(&format!(
-            "mended {} in the checkout; look at it and `git add` it",
-            count(mended, "file")
-        ));
+    Ok(mended)
+}
+
+/// A file's bytes after every repair that the policy asks for there.
+fn as_mended(base: &Base, path: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut after = bytes.to_vec();
+    for rule in FIXABLE {
+        if base.policy.covers(rule, path)
+            && let Some(better) = fixed(rule, &after)
+        {
+            after = better;
+        }
     }
+    after
+}
+
+/// A plain file of the checkout. A link leads elsewhere, and a file that is gone needs no mending.
+fn file_of_checkout(root: &Path, path: &[u8]) -> Option<(PathBuf, std::fs::Metadata)> {
+    let file = root.join(std::ffi::OsStr::from_bytes(path));
+    let metadata = std::fs::symlink_metadata(&file).ok()?;
+    (metadata.is_file() && !leads_elsewhere(root, path)).then_some((file, metadata))
+}
+
+/// Where the checkout has a file mended already, what is left to do is to stage it.
+fn say_what_the_checkout_has(repository: &Repository, base: &Base, findings: &mut Findings) -> anyhow::Result<()> {
+    let of_rules = findings.kept().iter().any(|f| FIXABLE.contains(&f.rule));
+    let (Some(root), true) = (repository.workdir(), of_rules) else {
+        return Ok(());
+    };
+    let staged: HashMap<Vec<u8>, Oid> = repository.tracked()?.into_iter().map(|c| (c.path, c.id)).collect();
+    // git takes names as seen from where it is called, unless they say otherwise.
+    let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
+    let top = if here.is_some() && here == root.canonicalize().ok() {
+        ""
+    } else {
+        ":/"
+    };
+    // One file may have a thousand findings.
+    let mut known: HashMap<Vec<u8>, Option<(Vec<u8>, bool)>> = HashMap::new();
+    findings.advise(|finding| {
+        let path = finding.path.as_deref().filter(|_| FIXABLE.contains(&finding.rule))?;
+        let checkout = known.entry(path.to_vec()).or_insert_with(|| {
+            let (file, _) = file_of_checkout(&root, path)?;
+            let there = std::fs::read(file).ok()?;
+            let staged = repository.content(*staged.get(path)?).ok()?;
+            let is_all = there == as_mended(base, path, &staged);
+            Some((there, is_all))
+        });
+        let (there, is_all) = checkout.as_ref()?;
+        let name = quoted(&format!("{top}{}", shown(path)));
+        if *is_all {
+            return Some(format!("the checkout has it mended: `git add {name}` takes that in"));
+        }
+        fixed(finding.rule, there).is_none().then(|| {
+            format!("the checkout has it mended, with other changes: `git add -p {name}` takes in what you choose")
+        })
+    });
     Ok(())
 }
 
@@ -662,10 +750,8 @@ fn say_what_is_missing(printer: &Printer) {
     let Ok(directory) = HooksDirectory::find() else { return };
     let lacking = directory.lacking();
     if !lacking.is_empty() {
-        printer.note(&format!(
-            "this repository lacks the hooks {}; `stagegate hooks install` puts them in place",
-            lacking.join(", ")
-        ));
+        let before = format!("this repository lacks the hooks {}; ", lacking.join(", "));
+        say_how(&directory, &before, printer);
     }
 }
 

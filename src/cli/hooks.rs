@@ -11,9 +11,10 @@ use super::Exit;
 use super::check::{self, Caller, Mending, Outgoing, Scope};
 use super::printer::Printer;
 use crate::commits::base::Base;
+use crate::commits::hooks;
 use crate::commits::install::{HooksDirectory, STAGES, Sharing, State};
+use crate::commits::prek::{self, PrekError};
 use crate::commits::repository::Repository;
-use crate::commits::{hooks, prek};
 use crate::settings;
 
 /// What git writes to pre-push for thousands of refs.
@@ -63,8 +64,14 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     }
 }
 
+/// The hooks directory of the repository around, and a plain word where there is none.
+fn directory() -> anyhow::Result<HooksDirectory> {
+    Repository::open()?;
+    Ok(HooksDirectory::find()?)
+}
+
 fn install(sharing: Sharing, printer: &Printer) -> anyhow::Result<Exit> {
-    let directory = HooksDirectory::find()?;
+    let directory = directory()?;
     directory.is_own(sharing)?;
     // First what may fail without the network, so that no hook is in place that cannot run.
     fetch_what_is_needed(printer)?;
@@ -91,7 +98,7 @@ fn fetch_what_is_needed(printer: &Printer) -> anyhow::Result<()> {
     let Ok(text) = std::fs::read_to_string(&config) else {
         return Ok(());
     };
-    let Some(rest) = hooks::rest(name, &text, &base.policy).map_err(|why| anyhow::anyhow!("{why}"))? else {
+    let Some(rest) = hooks::rest(name, &text, &base.policy).map_err(PrekError::Config)? else {
         printer.note(&format!("every hook of {name} runs natively"));
         return Ok(());
     };
@@ -100,16 +107,15 @@ fn fetch_what_is_needed(printer: &Printer) -> anyhow::Result<()> {
     let made = prek::fetch(&state).and_then(|_| prek::prepare(&state, &root, &rest));
     printer.idle();
     made.map_err(|why| {
-        anyhow::anyhow!(
-            "no hook was put in place, since {ids} of {name} cannot be made ready to run: {why}; it needs the network, this once"
-        )
+        let what = format!("no hook was put in place, since {ids} of {name} cannot be made ready to run");
+        anyhow::Error::new(why).context(what)
     })?;
     printer.note(&format!("prek {} runs {ids}", prek::VERSION));
     Ok(())
 }
 
 fn status(printer: &Printer) -> anyhow::Result<Exit> {
-    let directory = HooksDirectory::find()?;
+    let directory = directory()?;
     let mut rows = Vec::new();
     for stage in STAGES {
         let state = match directory.state(stage) {
@@ -126,12 +132,21 @@ fn status(printer: &Printer) -> anyhow::Result<Exit> {
     if directory.lacking().is_empty() {
         return Ok(Exit::Done);
     }
-    printer.note("`stagegate hooks install` puts them in place");
+    say_how(&directory, "", printer);
     Ok(Exit::Refused)
 }
 
+/// What puts hooks in place here, after a sentence about those that are missing.
+pub(super) fn say_how(directory: &HooksDirectory, before: &str, printer: &Printer) {
+    match directory.is_own(Sharing::Refused) {
+        Ok(()) => printer.note(&format!("{before}`stagegate hooks install` puts them in place")),
+        // It would refuse; what it would say does not.
+        Err(why) => printer.note(&format!("{before}{why}")),
+    }
+}
+
 fn uninstall(printer: &Printer) -> anyhow::Result<Exit> {
-    let directory = HooksDirectory::find()?;
+    let directory = directory()?;
     for stage in STAGES {
         let what = match directory.take_out(stage)? {
             State::Ours => "taken out",
@@ -157,7 +172,7 @@ fn run_stage(stage: &str, arguments: &[PathBuf], printer: &Printer) -> anyhow::R
             "the names of the refs that are pushed have more than 1 MiB; push them in parts"
         );
     }
-    let directory = HooksDirectory::find()?;
+    let directory = directory()?;
     if let Some(before) = directory.kept(stage)
         && !ran(&before, arguments, &input)?
     {
@@ -165,9 +180,13 @@ fn run_stage(stage: &str, arguments: &[PathBuf], printer: &Printer) -> anyhow::R
         return Ok(Exit::Refused);
     }
     let repository = Repository::open()?;
-    let base = Base::of_clone(&repository)?;
+    let mut base = Base::of_clone(&repository)?;
+    if stage == "commit-msg" {
+        // pre-commit has just said it of the same commit.
+        base.note = None;
+    }
     let (scope, mending) = match (stage, arguments) {
-        ("pre-commit", _) => (Scope::Staged, Mending::Wanted),
+        ("pre-commit", _) => (Scope::Staged, Mending::Unwanted),
         ("commit-msg", [file, ..]) => (Scope::Message(file.clone()), Mending::Unwanted),
         ("commit-msg", []) => anyhow::bail!("git names no message; this runs as its commit-msg hook"),
         (_, arguments) => {

@@ -44,6 +44,7 @@ use self::ground::GroundError;
 use self::printer::Printer;
 use crate::commits::base::BaseError;
 use crate::commits::policy::CommitPolicySpec;
+use crate::commits::prek::PrekError;
 use crate::commits::proof::{AttestError, KeyError};
 use crate::commits::repository::RepositoryError;
 use crate::engine::builds::BuildError;
@@ -497,6 +498,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         RepositoryError::NoRepository
         | RepositoryError::NoRepositoryAt(_)
         | RepositoryError::Range(_)
+        | RepositoryError::Unborn(_)
         | RepositoryError::Commit { .. },
     ) = cause.downcast_ref()
     {
@@ -508,6 +510,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     };
     if let Some(exit) = key.and_then(exit_of_key) {
         return Some(exit);
+    }
+    if let Some(PrekError::Config(_)) = cause.downcast_ref() {
+        return Some(Exit::Usage);
     }
     if let Some(BaseError::Invalid { .. } | BaseError::Unreadable { .. }) = cause.downcast_ref() {
         return Some(Exit::Usage);

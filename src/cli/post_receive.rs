@@ -50,7 +50,7 @@ fn ask(printer: &Printer) -> anyhow::Result<()> {
 /// The protected branch as it was before this push, which has moved it by now.
 fn before(repository: &Repository, updates: &[Update]) -> (Option<String>, Option<Oid>) {
     let (branch, now) = Base::of_bare(repository);
-    let moved = updates.iter().find(|u| Some(&u.name) == branch.as_ref());
+    let moved = updates.iter().find(|u| Some(repository.real_name(&u.name)) == branch);
     (branch, moved.map_or(now, |update| update.old))
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Exit;
-use super::check::summary;
+use super::check::{looked_at, summary};
 use super::printer::Printer;
 use crate::commits::base::Base;
-use crate::commits::examine::{Bounds, Cut, Examiner};
+use crate::commits::examine::{self, Bounds, Cut, Examiner};
 use crate::commits::finding::{Finding, Level, Rule};
 use crate::commits::message::Identity;
 use crate::commits::push;
@@ -45,6 +45,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         None => Base::of_server(&repository)?,
     };
     let mut examiner = Examiner::new(&repository, &base.policy, Bounds::of(&base.policy, until));
+    if let Some(finding) = examine::lost_since(&repository, &base.policy) {
+        examiner.found(finding);
+    }
     let pusher = pusher(pusher_from.as_deref(), &base);
     match push::examine(&repository, &base, &updates, &pusher, &mut examiner) {
         Ok(()) => {}
@@ -61,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     if hidden > 0 {
         printer.line(&format!("and {hidden} more"))?;
     }
-    printer.line(&format!("stagegate: {}", summary(&report, &base)))?;
+    printer.line(&format!("stagegate: {}", summary(&looked_at(&report), &report, &base)))?;
     Ok(if report.findings.refuse() {
         Exit::Refused
     } else {

@@ -41,6 +41,9 @@ pub struct Base {
     pub branch: Option<String>,
     /// Its commit, as it is here; none where the checkout's own files are gone by.
     pub tip: Option<git2::Oid>,
+    /// Branches, as full refs, of which each would come before this one if it were there: a policy would be gone by that nobody
+    /// but its pusher has seen.
+    pub before: Vec<String>,
     /// The policy.
     pub policy: Policy,
     /// Where it was found, for people.
@@ -72,6 +75,7 @@ impl Base {
             return Ok(Self {
                 branch,
                 tip: None,
+                before: Vec::new(),
                 policy: Policy::built_in(),
                 source: "built in, since the repository has no branch yet".to_owned(),
                 note: None,
@@ -83,7 +87,9 @@ impl Base {
             let source = format!("built in, since {branch} at {} has no {PATH}", short(tip));
             (Policy::built_in(), source)
         });
+        let before = candidates(repository).into_iter().take_while(|name| *name != branch);
         Ok(Self {
+            before: before.filter(|name| repository.resolved(name).is_none()).collect(),
             branch: Some(branch),
             tip: Some(tip),
             policy,
@@ -95,11 +101,9 @@ impl Base {
     /// The branch that a server protects, and where it is, if it is anywhere yet.
     #[must_use]
     pub fn of_bare(repository: &Repository) -> (Option<String>, Option<git2::Oid>) {
-        let head = repository.symbolic("HEAD");
-        let usual = USUAL.map(|name| format!("refs/heads/{name}"));
-        match head.iter().chain(&usual).find_map(|name| repository.resolved(name)) {
+        match candidates(repository).iter().find_map(|name| repository.resolved(name)) {
             Some((branch, tip)) => (Some(branch), Some(tip)),
-            None => (head, None),
+            None => (repository.symbolic("HEAD"), None),
         }
     }
 
@@ -133,6 +137,7 @@ impl Base {
         Ok(Self {
             branch: branch.map(str::to_owned),
             tip,
+            before: Vec::new(),
             policy,
             source,
             note: None,
@@ -154,6 +159,7 @@ impl Base {
             return Ok(Self {
                 branch,
                 tip: Some(*tip),
+                before: Vec::new(),
                 policy,
                 source,
                 note: None,
@@ -171,6 +177,7 @@ impl Base {
             return Ok(Self {
                 branch,
                 tip,
+                before: Vec::new(),
                 policy: Policy::built_in(),
                 source: format!("built in, since {why}, and neither has the checkout"),
                 note: None,
@@ -180,6 +187,7 @@ impl Base {
         Ok(Self {
             branch,
             tip,
+            before: Vec::new(),
             policy,
             source: format!("{PATH} of the checkout"),
             note: Some(format!(
@@ -196,6 +204,7 @@ impl Base {
         Ok(Self {
             branch: repository.symbolic("HEAD"),
             tip: repository.resolved("HEAD").map(|(_, tip)| tip),
+            before: Vec::new(),
             policy: named(file, &file.display().to_string())?,
             source: file.display().to_string(),
             note: None,
@@ -231,6 +240,12 @@ fn named(file: &Path, name: &str) -> Result<Policy, BaseError> {
     })
 }
 
+/// The branches that a server's policy may come from, the first that is there before the others.
+fn candidates(repository: &Repository) -> Vec<String> {
+    let usual = USUAL.map(|name| format!("refs/heads/{name}"));
+    repository.symbolic("HEAD").into_iter().chain(usual).collect()
+}
+
 /// The policy that a branch has, with its place.
 fn committed(
     repository: &Repository,
@@ -238,11 +253,17 @@ fn committed(
     tip: git2::Oid,
     hint: &'static str,
 ) -> Result<Option<(Policy, String)>, BaseError> {
-    let Some(text) = repository.file(tip, PATH)? else {
+    let Some((mode, text)) = repository.entry(tip, PATH)? else {
         return Ok(None);
     };
     let place = format!("{PATH} of {branch} at {}", short(tip));
-    match Policy::read(PATH, &text) {
+    // What a link holds is a name, and no policy; without one the built-in policy would hold, which nobody asked for.
+    let read = if mode.is_file() {
+        Policy::read(PATH, &text)
+    } else {
+        Err(InvalidPolicy::no_file(PATH))
+    };
+    match read {
         Ok(policy) => Ok(Some((policy, place))),
         Err(invalid) => Err(BaseError::Invalid { place, invalid, hint }),
     }

@@ -53,6 +53,7 @@ impl From<RepositoryError> for Cut {
             | RepositoryError::Sha256
             | RepositoryError::Shallow
             | RepositoryError::Range(_)
+            | RepositoryError::Unborn(_)
             | RepositoryError::Git { .. } => Cut::Repository(why),
         }
     }
@@ -115,6 +116,41 @@ pub fn spared_by(repository: &Repository, policy: &Policy) -> Option<Oid> {
     since.and_then(|name| repository.known_commit(name))
 }
 
+/// A suggestion where the policy's `since` names no commit here: without a word nobody would see that it spares nothing.
+#[must_use]
+pub fn lost_since(repository: &Repository, policy: &Policy) -> Option<Finding> {
+    let since = policy.spec.since.as_deref()?;
+    if spared_by(repository, policy).is_some() {
+        return None;
+    }
+    let fix = if repository.is_shallow() {
+        "this is a shallow clone, and `git fetch --unshallow` may bring it"
+    } else {
+        "name a commit of this repository's history in the policy, as `git rev-parse COMMIT` prints it"
+    };
+    Some(Finding {
+        rule: Rule::PolicyFile,
+        level: Level::Warned,
+        commit: None,
+        path: Some(policy::PATH.as_bytes().to_vec()),
+        line: 0,
+        column: 0,
+        message: format!("`since: {since}` names no commit here, so nothing is spared"),
+        fix: fix.to_owned(),
+    })
+}
+
+/// How a commit stands that is looked at: what is already with others is not to be written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is on its way to others.
+    New,
+    /// Others may have it.
+    Known,
+    /// It is there for its files, which an older one has brought.
+    Old,
+}
+
 /// Which commits are looked at with a whole one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Brought {
@@ -172,6 +208,7 @@ pub struct Examiner<'a> {
     repository: &'a Repository,
     policy: &'a Policy,
     bounds: Bounds,
+    standing: Standing,
     findings: Findings,
     commits: usize,
     refused_commits: usize,
@@ -199,6 +236,7 @@ impl<'a> Examiner<'a> {
             repository,
             policy,
             bounds,
+            standing: Standing::New,
             findings: Findings::default(),
             commits: 0,
             refused_commits: 0,
@@ -229,6 +267,11 @@ impl<'a> Examiner<'a> {
             times: times.filter_map(|(rule, time)| Some((*rule, time?))).collect(),
             issues: self.issues,
         }
+    }
+
+    /// Says how the commits stand that are looked at from now on; without, they are new.
+    pub fn speak_of(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// Adds what somebody else found.
@@ -295,7 +338,7 @@ impl<'a> Examiner<'a> {
             Some(_) | None => Revert::Nothing,
         };
         let facts = Facts {
-            parents: Some(facts.parents),
+            parents: Some(self.sides_of(id, &facts)?),
             revert,
             branch,
             identity: self.identity(id, identity),
@@ -311,6 +354,22 @@ impl<'a> Examiner<'a> {
         Ok(())
     }
 
+    /// How many lines of history a commit brings together. One that names its own past as a second parent and brings changes of
+    /// its own is an ordinary commit that would like to be a merge.
+    fn sides_of(&self, id: Oid, facts: &CommitFacts) -> Result<usize, RepositoryError> {
+        if facts.parents < 2 || facts.changes.is_empty() {
+            return Ok(facts.parents);
+        }
+        let parents = self.repository.parents(id)?;
+        let past_of_another = |one: &Oid| {
+            parents
+                .iter()
+                .any(|other| one != other && self.repository.is_ancestor(*one, *other))
+        };
+        let sides: HashSet<&Oid> = parents.iter().filter(|one| !past_of_another(one)).collect();
+        Ok(sides.len())
+    }
+
     /// Looks at what a proof of a commit speaks of: the commits that are brought with it, which go to this kind of branch, and
     /// every file that it has, since that is what a build of it has. `identity` says who vouches for each.
     ///
@@ -323,9 +382,12 @@ impl<'a> Examiner<'a> {
         branch: Branch,
         identity: impl Fn(Oid) -> Identity,
     ) -> Result<(), Cut> {
+        self.speak_of(Standing::Known);
         for brought in brought(self.repository, self.policy, id, what)? {
             self.commit(brought, branch, &identity(brought))?;
         }
+        // What these have brought is not looked at again.
+        self.speak_of(Standing::Old);
         self.all_files_of(id)
     }
 
@@ -366,8 +428,25 @@ impl<'a> Examiner<'a> {
             self.file(Some(name), change)?;
         }
         let repository = self.repository;
-        self.neighbours(Some(name), changes, |directories| {
-            repository.committed_names(id, directories)
+        let names = |directories: &HashSet<Vec<u8>>| repository.committed_names(id, directories);
+        self.neighbours(Some(name), changes, names)
+    }
+
+    /// Names that a merge brings together and that differ in case only: each side may be right by itself.
+    fn names_of_merge(&mut self, id: Oid, name: &str, merged: &[Change]) -> Result<(), Cut> {
+        let repository = self.repository;
+        self.neighbours(Some(name), merged, |directories| {
+            let mut names = repository.committed_names(id, directories)?;
+            // What a side has already has been said, or was there before anybody was asked.
+            for parent in repository.parents(id)? {
+                for (directory, of_parent) in repository.committed_names(parent, directories)? {
+                    let meeting = content::names::differ_in_case_only(of_parent.iter().map(Vec::as_slice));
+                    if let Some(names) = names.get_mut(&directory) {
+                        names.retain(|name| !meeting.contains_key(name));
+                    }
+                }
+            }
+            Ok(names)
         })
     }
 
@@ -405,6 +484,7 @@ impl<'a> Examiner<'a> {
             self.vouched_commits += 1;
         } else {
             self.files_of_commit(id, &name, &facts.changes)?;
+            self.names_of_merge(id, &name, &facts.merged)?;
         }
         self.secrets_of_text(&name, "header", &facts.header);
         self.secrets_of_text(&name, "message", &facts.message);
@@ -610,10 +690,15 @@ impl<'a> Examiner<'a> {
             return;
         };
         // What `check --fix` mends is the checkout, never a commit.
-        let fix = match commit {
+        let fix = match (commit, self.standing) {
             _ if !content::FIXABLE.contains(&rule) => hit.fix,
-            Some(_) => format!("{}, and amend or rebase the commit that has it", hit.fix),
-            None => format!("{}, or `stagegate check --fix`", hit.fix),
+            (None, _) => format!("{}, or `stagegate check --fix`", hit.fix),
+            (Some(_), Standing::New) => format!("{}, and amend or rebase the commit that has it", hit.fix),
+            (Some(_), Standing::Known) => format!(
+                "{}, and amend or rebase the commit that has it, or where others have that already, in a new commit",
+                hit.fix
+            ),
+            (Some(_), Standing::Old) => format!("{}, in a new commit", hit.fix),
         };
         self.findings.push(Finding {
             rule,
@@ -671,5 +756,54 @@ mod tests {
         examiner.found(finding(Rule::LargeFile, Level::Warned));
         assert!(examiner.has_refused(Rule::Secret));
         assert!(!examiner.has_refused(Rule::LargeFile));
+    }
+
+    /// One that others have already is not to be written anew.
+    #[test]
+    fn what_is_to_be_done_is_right_for_how_the_commit_stands() {
+        let place = tempfile::tempdir().expect("a directory");
+        let git = git2::Repository::init(place.path()).expect("a repository");
+        let who = git2::Signature::new("d", "d@e", &git2::Time::new(1_700_000_000, 0)).expect("somebody");
+        let mut tip: Option<Oid> = None;
+        for name in ["old", "new"] {
+            let parent = tip.map(|id| git.find_commit(id).expect("there"));
+            let above = parent.as_ref().map(|commit| commit.tree().expect("there"));
+            let mut tree = git.treebuilder(above.as_ref()).expect("a tree");
+            let blob = git.blob(format!("{name} \n").as_bytes()).expect("written");
+            tree.insert(name, blob, 0o100_644).expect("put");
+            let tree = git.find_tree(tree.write().expect("written")).expect("there");
+            let parents: Vec<_> = parent.iter().collect();
+            tip = Some(git.commit(None, &who, &who, name, &tree, &parents).expect("made"));
+        }
+        let tip = tip.expect("two");
+        let repository = Repository::open_at(place.path()).expect("a repository");
+        let policy = Policy::built_in();
+        let fixes = |ask: &dyn Fn(&mut Examiner)| {
+            let mut examiner = Examiner::new(&repository, &policy, Bounds::none());
+            ask(&mut examiner);
+            let found = examiner.report().findings;
+            let of_files = found.kept().iter().filter(|f| f.rule == Rule::TrailingWhitespace);
+            let line = |f: &Finding| {
+                format!(
+                    "{}: {}",
+                    super::super::finding::shown(f.path.as_deref().unwrap_or_default()),
+                    f.fix
+                )
+            };
+            of_files.map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            fixes(&|e| e.commit(tip, Branch::Topic, &Identity::Unknown).expect("read")),
+            ["new: remove them, and amend or rebase the commit that has it"]
+        );
+        assert_eq!(
+            fixes(&|e| e
+                .whole(tip, Brought::Itself, Branch::Topic, |_| Identity::Unknown)
+                .expect("read")),
+            [
+                "new: remove them, and amend or rebase the commit that has it, or where others have that already, in a new commit",
+                "old: remove them, in a new commit",
+            ]
+        );
     }
 }

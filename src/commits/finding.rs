@@ -208,6 +208,15 @@ impl Findings {
         &self.kept
     }
 
+    /// Gives those kept another fix, where there is one.
+    pub fn advise(&mut self, mut better: impl FnMut(&Finding) -> Option<String>) {
+        for finding in &mut self.kept {
+            if let Some(fix) = better(finding) {
+                finding.fix = fix;
+            }
+        }
+    }
+
     /// How often each rule found something; those that did not are missing.
     #[must_use]
     pub fn tallies(&self) -> &BTreeMap<Rule, Tally> {

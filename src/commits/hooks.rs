@@ -84,6 +84,7 @@ fn is_for_commits(hook: &Json, config: &Json) -> bool {
     stages.is_none_or(|stages| stages.iter().any(|stage| stage == "pre-commit" || stage == "commit"))
 }
 
+/// A configuration as it is written; none if the text says nothing.
 fn parsed(name: &str, text: &str) -> Result<Option<Json>, String> {
     let mut sources = Sources::new();
     let source = sources.add(name, text);
@@ -98,6 +99,8 @@ fn parsed(name: &str, text: &str) -> Result<Option<Json>, String> {
 /// What prek has to run: a configuration of its own, since it fetches the repositories also of hooks that it skips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rest {
+    /// What the configuration is called, below the root of the checkout.
+    pub name: String,
     /// The hooks that are in it.
     pub ids: Vec<String>,
     /// The configuration without those that are native.
@@ -133,10 +136,33 @@ pub fn rest(name: &str, text: &str, policy: &Policy) -> Result<Option<Rest>, Str
     }
     ids.sort_unstable();
     ids.dedup();
-    Ok((!ids.is_empty()).then_some(Rest { ids, config }))
+    Ok((!ids.is_empty()).then(|| Rest {
+        name: name.to_owned(),
+        ids,
+        config,
+    }))
 }
 
-/// A configuration as it is written; none if the text says nothing.
+/// The hooks of these that something has to be installed for, each in a configuration of its own.
+#[must_use]
+pub fn one_by_one(rest: &Rest) -> Vec<Rest> {
+    let list = |value: &Json| value.as_array().cloned().unwrap_or_default();
+    let mut alone_each = Vec::new();
+    for repo in list(&rest.config["repos"]) {
+        for hook in list(&repo["hooks"]) {
+            match code_of(&repo, &hook) {
+                Code::Here => {}
+                Code::Pinned | Code::Movable { .. } => alone_each.push(Rest {
+                    name: rest.name.clone(),
+                    ids: vec![text_of(&hook["id"])],
+                    config: alone(&rest.config, &repo, &hook),
+                }),
+            }
+        }
+    }
+    alone_each
+}
+
 /// A hook on its way to a full run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
@@ -392,10 +418,45 @@ fn limit_kib(args: &[&str]) -> Option<u64> {
     Some(kib)
 }
 
-/// The hooks that failed, from what prek prints: a line that ends in `Failed`, its id, why, and what the hook said.
+/// A hook that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Its id.
+    pub id: String,
+    /// What prek and the hook said of it.
+    pub said: String,
+}
+
+impl Failed {
+    /// As a finding, with what to do about it.
+    #[must_use]
+    pub fn finding(self, level: Level, fix: String) -> Finding {
+        let Self { id, said } = self;
+        Finding {
+            rule: Rule::Hook,
+            level,
+            commit: Some(format!("hook {id}")),
+            path: None,
+            line: 0,
+            column: 0,
+            message: said,
+            fix,
+        }
+    }
+}
+
+/// The hooks that failed, as findings of a run that was not here.
 #[must_use]
 pub fn failures(output: &str, level: Level) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let failed = failed(output).into_iter();
+    let fix = "in a clone `stagegate check --all` runs it, too";
+    failed.map(|failed| failed.finding(level, fix.to_owned())).collect()
+}
+
+/// The hooks that failed, from what prek prints: a line that ends in `Failed`, its id, why, and what the hook said.
+#[must_use]
+pub fn failed(output: &str) -> Vec<Failed> {
+    let mut found = Vec::new();
     let mut lines = output.lines().peekable();
     while let Some(line) = lines.next() {
         let Some(id) = lines.peek().and_then(|next| next.strip_prefix("- hook id: ")) else {
@@ -413,18 +474,12 @@ pub fn failures(output: &str, level: Level) -> Vec<Finding> {
                 said.push(text.trim_start_matches("- ").to_owned());
             }
         }
-        findings.push(Finding {
-            rule: Rule::Hook,
-            level,
-            commit: Some(format!("hook {id}")),
-            path: None,
-            line: 0,
-            column: 0,
-            message: said.join(" | "),
-            fix: format!("`prek run {id}` runs it alone"),
+        found.push(Failed {
+            id,
+            said: said.join(" | "),
         });
     }
-    findings
+    found
 }
 
 #[cfg(test)]
@@ -547,8 +602,8 @@ writes...................................................................Failed
         assert_eq!(
             found,
             [
-                "hook no-foo hook exit code: 1 | a:1:foo; `prek run no-foo` runs it alone",
-                "hook writes hook files were modified by this hook; `prek run writes` runs it alone",
+                "hook no-foo hook exit code: 1 | a:1:foo; in a clone `stagegate check --all` runs it, too",
+                "hook writes hook files were modified by this hook; in a clone `stagegate check --all` runs it, too",
             ]
         );
         assert!(failures("", Level::Refused).is_empty());
@@ -599,6 +654,16 @@ writes...................................................................Failed
                 "there pre-commit pinned null",
             ]
         );
+    }
+
+    #[test]
+    fn what_needs_no_environment_is_not_asked_about() {
+        let text = "repos:\n- {repo: builtin, hooks: [{id: check-toml, args: [-x]}]}\n- repo: local\n  hooks:\n  \
+                    - {id: here, language: system, entry: x}\n  - {id: there, language: python, entry: x}\n\
+                    - {repo: https://example.org/r, rev: v1, hooks: [{id: a}, {id: b}]}\n";
+        let rest = rest("c", text, &Policy::built_in()).expect("read").expect("some");
+        let ids: Vec<Vec<String>> = one_by_one(&rest).into_iter().map(|one| one.ids).collect();
+        assert_eq!(ids, [["there"], ["a"], ["b"]]);
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub enum InstallError {
     /// The directory is not this repository's alone.
     #[error(
         "git runs the hooks of {}, for core.hooksPath says so ({scope} setting), and other repositories have it, too; \
-         `git config --local core.hooksPath .git/hooks` gives this one its own, or name it with --shared",
+         `git config --local core.hooksPath \"$(git rev-parse --path-format=absolute --git-common-dir)/hooks\"` gives this one its own, \
+         for `stagegate hooks install`; `stagegate hooks install --shared` puts ours there for all of them",
         directory.display()
     )]
     Shared {

@@ -1,9 +1,9 @@
 //! prek, pinned: it runs the repository's own hooks that have no native equal. Fetched once, by `hooks install`, as the wheel
-//! that its authors publish; a check never downloads.
+//! that its authors publish; a check never downloads, and asks prek whether every environment is there before a hook runs.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use super::finding::{Finding, Level, shown};
 use super::hooks::{self, Rest};
@@ -32,6 +32,25 @@ pub(super) const OFFLINE: [(&str, &str); 8] = [
     ("PREK_NO_FAST_PATH", "1"),
 ];
 
+/// What keeps prek itself from the network, which fetches toolchains (uv, node, go) by its own: a proxy at a port that nobody can
+/// listen at. Hooks that run are not told of it.
+const NO_PROXY_ANSWERS: [&str; 6] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+];
+const NO_PROXY: &str = "http://127.0.0.1:0";
+/// Hooks that are asked about one by one when an environment is missing: a second each at the worst, where an installer has to
+/// start before it finds that it has no network.
+const MOST_ASKED: usize = 20;
+/// Lines of prek's words that are kept: what it tried, and what came of it.
+const MOST_SAID: [usize; 2] = [2, 3];
+/// How prek ends its line about a hook that its repository does not have.
+const NO_SUCH_HOOK: &str = "was not found in repository";
+
 /// Why the hooks did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum PrekError {
@@ -43,9 +62,27 @@ pub enum PrekError {
         /// Which hooks.
         hooks: String,
     },
+    /// The configuration has a mistake.
+    #[error("{0}")]
+    Config(String),
+    /// Nothing is installed for some hooks.
+    #[error(
+        "nothing is installed here for the hooks {hooks}, so no hook of prek's ran; `stagegate hooks install` installs it, again after \
+         every change of what hooks need"
+    )]
+    Unprepared {
+        /// Which hooks.
+        hooks: String,
+    },
     /// It could not be fetched.
-    #[error("cannot fetch prek {VERSION}: {0}")]
+    #[error("cannot fetch prek {VERSION}: {0}; it needs the network, this once")]
     Fetch(String),
+    /// What a hook needs could not be installed.
+    #[error("{said}; look whether `repo` and `rev` are right, and whether they can be reached from here")]
+    Install {
+        /// prek's words.
+        said: String,
+    },
     /// It could not be started or read.
     #[error("cannot run {program}: {why}")]
     Run {
@@ -174,28 +211,112 @@ impl Drop for Config {
 /// Makes the environments of the hooks, so that no check has to.
 ///
 /// # Errors
-/// One of them cannot be made.
+/// One of them cannot be made, or the configuration, which lies in `root`, has a mistake.
 pub fn prepare(state: &Path, root: &Path, rest: &Rest) -> Result<(), PrekError> {
-    let program = &program(state);
+    valid(state, root, rest)?;
+    match prepared(state, root, rest, Network::Reached)? {
+        Ok(()) => Ok(()),
+        Err(Unready { said, .. }) if said.contains(NO_SUCH_HOOK) => Err(mistake(rest, &said)),
+        Err(Unready { said, .. }) => Err(PrekError::Install { said }),
+    }
+}
+
+/// What prek says of hooks that it cannot make ready.
+struct Unready {
+    status: ExitStatus,
+    said: String,
+}
+
+/// Whether prek may reach others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Reached,
+    KeptFrom,
+}
+
+/// Has prek make what is missing, and gives its words where it cannot.
+fn prepared(state: &Path, root: &Path, rest: &Rest, network: Network) -> Result<Result<(), Unready>, PrekError> {
     let config = Config::write(state, rest)?;
-    let output = Command::new(program)
+    let mut command = Command::new(program(state));
+    command
         .current_dir(root)
         .arg("prepare-hooks")
         .arg("-c")
         .arg(&config.0)
-        .args(["--color", "never", "--no-progress"])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|why| PrekError::Run {
-            program: program.to_owned(),
-            why,
-        })?;
+        .args(["--quiet", "--color", "never", "--no-progress"]);
+    match network {
+        Network::Reached => {}
+        Network::KeptFrom => {
+            command
+                .envs(OFFLINE)
+                .envs(NO_PROXY_ANSWERS.map(|name| (name, NO_PROXY)));
+            for exempts in ["NO_PROXY", "no_proxy"] {
+                command.env_remove(exempts);
+            }
+        }
+    }
+    let output = ended(state, &mut command)?;
+    Ok(if output.status.success() {
+        Ok(())
+    } else {
+        Err(Unready {
+            status: output.status,
+            said: said(&output.stderr),
+        })
+    })
+}
+
+/// Refuses a configuration that prek cannot read, by its own lines: what prek gets to run is not the text that people wrote.
+fn valid(state: &Path, root: &Path, rest: &Rest) -> Result<(), PrekError> {
+    let mut command = Command::new(program(state));
+    command
+        .current_dir(root)
+        .arg("validate-config")
+        .arg(root.join(&rest.name))
+        .args(["--color", "never"]);
+    let output = ended(state, &mut command)?;
     if output.status.success() {
         return Ok(());
     }
-    Err(PrekError::Broken {
-        status: output.status,
-        said: said(&output.stderr),
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = said.lines().find_map(|line| line.trim().strip_prefix("caused by: "));
+    Err(mistake(rest, &shown(why.unwrap_or(&said).trim().as_bytes())))
+}
+
+fn mistake(rest: &Rest, why: &str) -> PrekError {
+    let why = why.strip_prefix("error: ").unwrap_or(why);
+    PrekError::Config(format!("{} has a mistake, so its hooks cannot run: {why}", rest.name))
+}
+
+fn ended(state: &Path, command: &mut Command) -> Result<Output, PrekError> {
+    command.stdin(Stdio::null()).output().map_err(|why| PrekError::Run {
+        program: program(state),
+        why,
+    })
+}
+
+/// Refuses hooks that something is missing for. prek would fetch it, and where it cannot it says how that failed, which is no
+/// word for who only checks.
+fn is_ready(state: &Path, root: &Path, rest: &Rest) -> Result<(), PrekError> {
+    let Err(Unready { status, said }) = prepared(state, root, rest, Network::KeptFrom)? else {
+        return Ok(());
+    };
+    valid(state, root, rest)?;
+    if said.contains(NO_SUCH_HOOK) {
+        return Err(mistake(rest, &said));
+    }
+    let mut lacking = Vec::new();
+    for one in hooks::one_by_one(rest).into_iter().take(MOST_ASKED) {
+        if prepared(state, root, &one, Network::KeptFrom)?.is_err() {
+            lacking.extend(one.ids);
+        }
+    }
+    if lacking.is_empty() {
+        return Err(PrekError::Broken { status, said });
+    }
+    lacking.dedup();
+    Err(PrekError::Unprepared {
+        hooks: lacking.join(", "),
     })
 }
 
@@ -209,7 +330,7 @@ pub struct Running {
 /// Starts hooks on these files. They are named one by one: asked for what is staged, prek would set aside what is not.
 ///
 /// # Errors
-/// It is not there, or cannot be started.
+/// It is not there, or cannot be started, or something that a hook needs is not there.
 pub fn start(state: &Path, root: &Path, rest: &Rest, files: &[&[u8]]) -> Result<Running, PrekError> {
     let program = program(state);
     if !program.is_file() {
@@ -221,6 +342,7 @@ pub fn start(state: &Path, root: &Path, rest: &Rest, files: &[&[u8]]) -> Result<
         program: program.clone(),
         why,
     };
+    is_ready(state, root, rest)?;
     let config = Config::write(state, rest)?;
     let mut command = Command::new(&program);
     command
@@ -250,11 +372,11 @@ pub fn start(state: &Path, root: &Path, rest: &Rest, files: &[&[u8]]) -> Result<
 }
 
 impl Running {
-    /// Waits for the end.
+    /// Waits for the end. `alone` says how a hook is run by itself.
     ///
     /// # Errors
     /// It broke; that is no pass.
-    pub fn findings(self, level: Level) -> Result<Vec<Finding>, PrekError> {
+    pub fn findings(self, level: Level, alone: impl Fn(&str) -> String) -> Result<Vec<Finding>, PrekError> {
         let Self {
             child,
             program,
@@ -264,7 +386,13 @@ impl Running {
             .wait_with_output()
             .map_err(|why| PrekError::Run { program, why })?;
         let printed = &output.stdout[..output.stdout.len().min(MOST_OUTPUT_BYTES)];
-        let findings = hooks::failures(&String::from_utf8_lossy(printed), level);
+        let failed = hooks::failed(&String::from_utf8_lossy(printed)).into_iter();
+        let findings: Vec<Finding> = failed
+            .map(|failed| {
+                let fix = alone(&failed.id);
+                failed.finding(level, fix)
+            })
+            .collect();
         match output.status.code() {
             Some(0) => Ok(Vec::new()),
             // One without a hook that failed is none that we understand.
@@ -281,9 +409,24 @@ impl Running {
     }
 }
 
+/// prek's words in a line: what it tried, and the last of what came of that.
 fn said(words: &[u8]) -> String {
     let text = String::from_utf8_lossy(words);
-    let lines: Vec<String> = text.lines().take(5).map(|l| shown(l.as_bytes())).collect();
+    let mut lines: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        // How it sets out the output of what it started.
+        .filter(|line| !line.is_empty() && !line.starts_with('[') && !line.starts_with("exit status: "))
+        .map(|line| line.strip_prefix("caused by: ").unwrap_or(line))
+        .map(|line| shown(line.strip_prefix("error: ").unwrap_or(line).as_bytes()))
+        .collect();
+    let [first, last] = MOST_SAID;
+    if lines.len() > first + last {
+        lines.drain(first..lines.len() - last);
+    }
+    if lines.is_empty() {
+        return "it said nothing".to_owned();
+    }
     lines.join(" | ")
 }
 
@@ -299,6 +442,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let state = place.path().join("state");
         let rest = Rest {
+            name: "c".to_owned(),
             config: serde_json::json!({}),
             ids: Vec::new(),
         };
@@ -306,5 +450,21 @@ mod tests {
         assert!(config.0.is_file());
         let mode = std::fs::metadata(&state).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn of_what_prek_says_is_kept_what_it_tried_and_what_came_of_it() {
+        let clone = "error: Failed to init hooks\n  caused by: Failed to clone repo `r`\n  caused by: Command `git checkout v2` exited with \
+                     an error:\n\n[status]\nexit status: 1\n\n[stderr]\nerror: pathspec 'v2' did not match\n\n";
+        for (words, expected) in [
+            (
+                clone,
+                "Failed to init hooks | Failed to clone repo `r` | Command `git checkout v2` exited with an error: | pathspec 'v2' did not match",
+            ),
+            ("1\n2\n3\n4\n5\n6\n\x1b[31m7\n", "1 | 2 | 5 | 6 | \\u{1b}[31m7"),
+            ("\n", "it said nothing"),
+        ] {
+            assert_eq!(said(words.as_bytes()), expected);
+        }
     }
 }

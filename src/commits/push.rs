@@ -23,6 +23,10 @@ const MOST_INPUT_BYTES: u64 = 1 << 20;
 /// Tags of tags of tags that are followed; git itself makes one.
 const MOST_TAGS_DEEP: usize = 8;
 
+/// Where branches are.
+const BRANCHES: &str = "refs/heads/";
+/// Where tags are.
+const TAGS: &str = "refs/tags/";
 /// Where notes are. What they reach was looked at for its content alone.
 pub const NOTES: &str = "refs/notes/";
 
@@ -162,19 +166,28 @@ pub fn examine(
     pusher: &Identity,
     examiner: &mut Examiner,
 ) -> Result<(), Cut> {
+    // An owner may have made a ref another name of a branch: git moves what it stands for.
+    let updates: Vec<Update> = updates
+        .iter()
+        .map(|update| Update {
+            name: repository.real_name(&update.name),
+            ..update.clone()
+        })
+        .collect();
+    let updates = updates.as_slice();
     let refs = repository.refs()?;
     let since = spared_by(repository, &base.policy);
-    let all: Vec<Oid> = refs.iter().map(|(_, id)| *id).collect();
-    let all_but_notes = refs
-        .iter()
-        .filter(|(name, _)| !name.starts_with(NOTES))
-        .map(|(_, id)| *id)
-        .collect();
-    let protected: Vec<Oid> = refs
-        .iter()
-        .filter(|(name, _)| base.protects(name))
-        .map(|(_, id)| *id)
-        .collect();
+    // What a server keeps elsewhere (a request to merge, from another repository) came by no push, and was never looked at.
+    let is_looked_at = |name: &str| {
+        let tag_or_branch = name.starts_with(BRANCHES) || name.starts_with(TAGS);
+        tag_or_branch || base.policy.allowed_refs.is_match(name)
+    };
+    let those = |which: &dyn Fn(&str) -> bool| -> Vec<Oid> {
+        refs.iter().filter(|(name, _)| which(name)).map(|(_, id)| *id).collect()
+    };
+    let all_but_notes = those(&|name| is_looked_at(name) && !name.starts_with(NOTES));
+    let all = those(&|name| is_looked_at(name) || name.starts_with(NOTES));
+    let protected = those(&|name| base.protects(name));
     let push = Push {
         repository,
         base,
@@ -212,10 +225,10 @@ struct Push<'a> {
     repository: &'a Repository,
     base: &'a Base,
     pusher: &'a Identity,
-    /// What was checked before: all that some ref reaches which holds no notes. Messages below notes were never looked at, so
+    /// What was checked before: all that some branch or tag reaches, or a ref that may be pushed. Messages below notes were never looked at, so
     /// a commit that only they reach is new when it arrives on a branch or a tag.
     hidden: Vec<Oid>,
-    /// The same for notes: all that any ref reaches.
+    /// The same for notes: all that any of these reaches, or notes.
     hidden_of_notes: Vec<Oid>,
     /// The same for protected branches: what a topic branch was allowed (a `fixup!`) is looked at again when it arrives.
     hidden_of_protected: Vec<Oid>,
@@ -291,13 +304,21 @@ impl Push<'_> {
         if update.new.is_some() {
             examiner.secrets_of_ref(name);
         }
-        let kind = if name.starts_with("refs/heads/") {
+        if update.new.is_some() && self.base.before.contains(&update.name) {
+            let why = format!(
+                "would be the branch that the policy comes from, in the place of {}",
+                self.base.branch.as_deref().unwrap_or_default()
+            );
+            let fix = "who owns the server says which it is: `git symbolic-ref HEAD refs/heads/NAME`";
+            examiner.found(self.refused(Rule::RefName, name, &why, fix));
+        }
+        let kind = if name.starts_with(BRANCHES) {
             Kind::Branch(if self.base.protects(name) {
                 Branch::Protected
             } else {
                 Branch::Topic
             })
-        } else if name.starts_with("refs/tags/") {
+        } else if name.starts_with(TAGS) {
             Kind::Tag
         } else if name.starts_with(NOTES) {
             Kind::Notes

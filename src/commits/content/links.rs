@@ -1,6 +1,7 @@
 //! What leads elsewhere: symbolic links and submodules.
 
-use super::{File, Hit, Mode};
+use super::names::is_git_directory;
+use super::{File, Hit, Mode, modules};
 use crate::commits::finding::shown;
 use crate::commits::policy::{Policy, file_path};
 
@@ -24,35 +25,64 @@ pub(super) fn stays_inside(_: &Policy, file: &File) -> Vec<Hit> {
             "link to a path inside the repository",
         )];
     }
-    if leaves(file.path, file.bytes) {
-        return vec![Hit::whole(
-            format!("links to `{target}`, outside the repository"),
-            "link to a path inside the repository",
-        )];
+    let hit = |what: &str, fix: &str| vec![Hit::whole(format!("links to `{target}`, {what}"), fix)];
+    match way(file.path, file.bytes) {
+        Way::Inside => Vec::new(),
+        Way::Outside => hit("outside the repository", "link to a path inside the repository"),
+        Way::UpFromAName => hit(
+            "which goes up from a name: where that leads depends on other links",
+            "write the path without `..` after a name",
+        ),
     }
-    Vec::new()
 }
 
-/// Whether a link's target, read from where the link stands, climbs out, or goes into git's own directory.
+/// Whether a link leads out of the repository, or may.
 pub(in crate::commits) fn leaves(link: &[u8], target: &[u8]) -> bool {
-    // The link's own name is no directory.
+    way(link, target) != Way::Inside
+}
+
+/// Where a link leads, whatever else is a link there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Each name that it goes down by is a directory, or a link for which the same is true.
+    Inside,
+    /// Out of it, or into git's own directory.
+    Outside,
+    /// It goes up from a name. That name may be a link, and then the way up is not from where it stands.
+    UpFromAName,
+}
+
+fn way(link: &[u8], target: &[u8]) -> Way {
+    // A drive, to Windows, whose separator is a backslash, too.
+    let is_drive = matches!(target, [letter, b':', ..] if letter.is_ascii_alphabetic());
+    if is_drive || target.starts_with(b"\\") {
+        return Way::Outside;
+    }
+    // The link's own name is no directory, and those above it are none but directories.
     let mut depth = link.split(|b| *b == b'/').count() - 1;
-    for part in target.split(|b| *b == b'/') {
+    let mut below_a_name = false;
+    let mut way = Way::Inside;
+    for part in target.split(|b| matches!(b, b'/' | b'\\')) {
         match part {
             b"" | b"." => {}
-            b".." => match depth.checked_sub(1) {
-                Some(up) => depth = up,
-                None => return true,
-            },
-            name => {
-                if depth == 0 && name.eq_ignore_ascii_case(b".git") {
-                    return true;
+            b".." => {
+                if below_a_name {
+                    way = Way::UpFromAName;
                 }
+                match depth.checked_sub(1) {
+                    Some(up) => depth = up,
+                    None => return Way::Outside,
+                }
+            }
+            // At any depth: the names above it may be links that lead to the top.
+            name if is_git_directory(name) => return Way::Outside,
+            _ => {
+                below_a_name = true;
                 depth += 1;
             }
         }
     }
-    false
+    way
 }
 
 pub(super) fn is_allowed(policy: &Policy, file: &File) -> Vec<Hit> {
@@ -62,33 +92,10 @@ pub(super) fn is_allowed(policy: &Policy, file: &File) -> Vec<Hit> {
             "an owner adds its path to `submodule.allow` in the policy",
         )];
     }
-    if file.path != b".gitmodules" || !file.is_text {
+    if file.path != b".gitmodules" || !file.mode.is_file() {
         return Vec::new();
     }
-    // `ext::` runs a command, a path reads this machine, and `-` would be an option (CVE-2018-17456).
-    let dangerous = |url: &[u8]| {
-        let url = url.to_ascii_lowercase();
-        url.contains(&b':') && (url.starts_with(b"ext:") || url.starts_with(b"file:") || url.starts_with(b"fd:"))
-            || url.starts_with(b"-")
-            || url.starts_with(b"/")
-    };
-    let url_of = |line: &[u8]| {
-        let (key, value) = line.split_at(line.iter().position(|b| *b == b'=')?);
-        let value = value[1..].trim_ascii();
-        let value = value.strip_prefix(b"\"").unwrap_or(value).to_vec();
-        key.trim_ascii().eq_ignore_ascii_case(b"url").then_some(value)
-    };
-    file.lines()
-        .filter(|(_, line)| url_of(line).is_some_and(|url| dangerous(&url)))
-        .map(|(number, _)| {
-            Hit::at(
-                number,
-                0,
-                "this address runs a command or reads the machine that clones",
-                "use https:// or ssh://",
-            )
-        })
-        .collect()
+    modules::check(file.bytes)
 }
 
 #[cfg(test)]
@@ -105,6 +112,20 @@ mod tests {
         assert_eq!(hits(b"d/a", b"../inside"), 0);
         assert_eq!(hits(b"d/a", b"x/../../../outside"), 1);
         assert_eq!(hits(b"d/a", b"../.git/config"), 1);
+        // Another link may lead to the top, or up.
+        assert_eq!(hits(b"p/q/r", b"../.."), 0);
+        for target in [
+            "p/q/r/.git",
+            "p/q/r/../../etc",
+            "x/GIT~1/config",
+            ".git./config",
+            "..\\..\\etc",
+            "C:/Windows",
+            "\\\\host\\share",
+        ] {
+            assert_eq!(hits(b"a", target.as_bytes()), 1, "{target}");
+        }
+        assert_eq!(hits(b"d/e/a", b"../../p/q"), 0);
         assert_eq!(hits(b"a", b"nowhere"), 0, "broken, and harmless");
         assert_eq!(hits(b".gitmodules", b"elsewhere"), 1);
         assert_eq!(hits(b"a", b"\xff\x1b"), 0);
@@ -126,6 +147,10 @@ mod tests {
             .into_iter()
             .map(|h| h.line)
             .collect();
-        assert_eq!(lines, [3, 5, 6]);
+        assert_eq!(
+            lines,
+            [3, 5, 6],
+            "they are read as git reads them: `modules` has the rest"
+        );
     }
 }

@@ -7,6 +7,7 @@
 mod conflict;
 pub(in crate::commits) mod links;
 mod modes;
+mod modules;
 pub mod names;
 mod secrets;
 mod size;
@@ -188,8 +189,12 @@ pub fn hits(policy: &Policy, file: &File) -> Vec<(Rule, Hit)> {
 
 /// A policy that cannot be read would refuse everything after it.
 fn policy_file(_: &Policy, file: &File) -> Vec<Hit> {
-    if file.path != super::policy::PATH.as_bytes() || !file.mode.is_file() {
+    if file.path != super::policy::PATH.as_bytes() {
         return Vec::new();
+    }
+    if !file.mode.is_file() {
+        // Once it is on the protected branch nothing can be judged any more.
+        return vec![Hit::whole("the commit policy is no regular file", "make it a file")];
     }
     match Policy::read(super::policy::PATH, file.bytes) {
         Ok(_) => Vec::new(),

@@ -17,7 +17,9 @@ fn trouble(part: &[u8]) -> Option<&'static str> {
     match part {
         b"" => Some("has an empty part"),
         b"." | b".." => Some("has a part that leads elsewhere"),
-        part if is_git_directory(part) => Some("can be taken for git's own directory"),
+        part if part.split(|b| *b == b'\\').any(is_git_directory) => Some("can be taken for git's own directory"),
+        // A directory to Windows.
+        part if part.split(|b| *b == b'\\').any(|part| part == b"..") => Some("has a part that leads elsewhere"),
         part if part.contains(&0) => Some("has a zero byte"),
         _ => None,
     }
@@ -25,7 +27,7 @@ fn trouble(part: &[u8]) -> Option<&'static str> {
 
 /// `.git` as some file system reads it: in any case (macOS, Windows), with characters that HFS+ leaves out, with the blanks and
 /// dots that NTFS drops from the end, its short name, or a stream of it (CVE-2014-9390, CVE-2019-1352, CVE-2021-21300).
-fn is_git_directory(part: &[u8]) -> bool {
+pub(in crate::commits) fn is_git_directory(part: &[u8]) -> bool {
     let visible: String = String::from_utf8_lossy(part)
         .chars()
         .filter(|c| !is_left_out(*c))
@@ -80,6 +82,8 @@ mod tests {
             b"a/../b",
             b"./a",
             b"a//b",
+            b"..\\..\\evil",
+            b"a/.git\\config",
         ] {
             assert!(bad(path), "{path:?}");
         }
@@ -90,6 +94,7 @@ mod tests {
             b"--",
             b"-rf",
             b"$(touch PWN)",
+            b"back\\slash",
             b"\xff",
             b".gitignore",
             b".github/x",

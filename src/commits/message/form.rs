@@ -2,20 +2,33 @@
 
 use git_conventional::Commit;
 
-use super::{Breach, MOST_IN_A_MESSAGE, Message, say};
+use super::{Breach, MOST_IN_A_MESSAGE, Message, keys, say};
 use crate::commits::finding::Rule;
-use crate::commits::policy::{Mode, Policy};
+use crate::commits::policy::{ConventionalSpec, Mode, Policy};
 use crate::model::text::did_you_mean;
 
 /// What `git commit --fixup` and its kin begin a subject with.
 const TO_SQUASH: [&str; 3] = ["fixup!", "squash!", "amend!"];
+
+/// The sign by which a message says that its commit is to be squashed.
+pub(super) fn to_squash(message: &Message) -> Option<&'static str> {
+    let subject = message.subject.trim_start();
+    TO_SQUASH.into_iter().find(|sign| subject.starts_with(sign))
+}
+
+/// What a subject begins with that is a conventional commit's by this policy.
+pub(super) fn example(spec: &ConventionalSpec) -> String {
+    let kind = spec.types.first().map_or("feat", String::as_str);
+    let scope = spec.scopes.first().map_or("scope", String::as_str);
+    format!("{kind}({scope}): ")
+}
 
 pub(super) fn fixup(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
     if policy.mode(Rule::Fixup) == Mode::Optional {
         return;
     }
     let subject = message.subject.trim_start();
-    if let Some(sign) = TO_SQUASH.iter().find(|sign| subject.starts_with(*sign)) {
+    if let Some(sign) = to_squash(message) {
         let what = format!("`{sign}` is meant to be squashed");
         say(
             policy,
@@ -41,9 +54,10 @@ pub(super) fn fixup(policy: &Policy, message: &Message, breaches: &mut Vec<Breac
 
 pub(super) fn conventional(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
     let spec = &policy.spec.message.conventional;
-    let example = spec.types.first().map_or("feat", String::as_str);
+    let key = keys::wanted_in_subject(policy).map_or_else(String::new, |key| format!("{key} "));
     let fix = format!(
-        "write `{example}(scope): what it does`; types: {}",
+        "write `{}{key}what it does`; types: {}",
+        example(spec),
         spec.types.join(", ")
     );
     let parsed = Commit::parse(message.subject.trim_end());

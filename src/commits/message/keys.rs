@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Breach, Message, say};
+use super::{Breach, Message, form, say};
 use crate::commits::finding::Rule;
 use crate::commits::policy::{Mode, Place, Policy};
 
@@ -135,6 +135,14 @@ pub(super) fn of(policy: &Policy, message: &Message) -> Vec<String> {
     found
 }
 
+/// An example of a key, where one is asked for that a subject has room for first of all.
+pub(super) fn wanted_in_subject(policy: &Policy) -> Option<String> {
+    let spec = &policy.spec.message.issue_keys;
+    let first = matches!(spec.places.first(), Some(Place::Subject) | None);
+    let asked = spec.mode != Mode::Optional && !policy.keys.projects.is_empty();
+    (first && asked).then(|| policy.keys.example())
+}
+
 pub(super) fn check(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
     let spec = &policy.spec.message.issue_keys;
     let keys = &policy.keys;
@@ -168,7 +176,15 @@ pub(super) fn check(policy: &Policy, message: &Message, breaches: &mut Vec<Breac
             })
             .collect();
         let fix = match spec.places.first() {
-            Some(Place::Subject) | None => format!("write `{}: what it does`", keys.example()),
+            Some(Place::Subject) | None => {
+                let conventional = &policy.spec.message.conventional;
+                if conventional.mode == Mode::Optional {
+                    format!("write `{}: what it does`", keys.example())
+                } else {
+                    // Both are asked of one subject.
+                    format!("write `{}{} what it does`", form::example(conventional), keys.example())
+                }
+            }
             Some(Place::Body) => format!("name it below the subject, as `for {}`", keys.example()),
             Some(Place::Trailer) => format!("end the message with `Issue: {}`", keys.example()),
         };

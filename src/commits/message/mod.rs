@@ -99,7 +99,7 @@ impl Message {
 /// The text, and whether it is surely what was meant.
 fn decoded<'a>(bytes: &'a [u8], encoding: Option<&str>) -> (Cow<'a, str>, bool) {
     match std::str::from_utf8(bytes) {
-        Ok(text) => (Cow::Borrowed(text), true),
+        Ok(text) => (Cow::Borrowed(text), !encoding.is_some_and(hides_ascii)),
         // A cut in the middle of a character is ours.
         Err(e) if e.error_len().is_none() && bytes.len() == MOST_BYTES => (String::from_utf8_lossy(bytes), true),
         Err(_) => match encoding.map(str::to_ascii_lowercase).as_deref() {
@@ -111,6 +111,16 @@ fn decoded<'a>(bytes: &'a [u8], encoding: Option<&str>) -> (Cow<'a, str>, bool) 
             Some(_) | None => (String::from_utf8_lossy(bytes), false),
         },
     }
+}
+
+/// Whether bytes that look like ASCII are read as something else by who believes the commit.
+fn hides_ascii(encoding: &str) -> bool {
+    let name = encoding.to_ascii_lowercase().replace(['-', '_'], "");
+    [
+        "utf7", "utf16", "utf32", "ucs", "iso2022", "hz", "ibm037", "cp037", "ebcdic",
+    ]
+    .iter()
+    .any(|begin| name.starts_with(begin))
 }
 
 /// Those of the last paragraph, if it has nothing else (git-interpret-trailers(1) is a little wider).
@@ -220,6 +230,9 @@ pub fn check(policy: &Policy, message: &Message, facts: &Facts) -> Vec<Breach> {
     if facts.branch == Branch::Protected {
         form::fixup(policy, message, &mut breaches);
     }
+    if goes_into_another(policy, message, facts.branch) {
+        return breaches;
+    }
     if facts.revert == Revert::Nothing {
         keys::check(policy, message, &mut breaches);
         form::conventional(policy, message, &mut breaches);
@@ -229,6 +242,17 @@ pub fn check(policy: &Policy, message: &Message, facts: &Facts) -> Vec<Breach> {
     breaches
 }
 
+/// Whether a message will be gone before anybody reads it: its commit is to be squashed, and cannot stay what it is where it
+/// goes. On a protected branch that is so only where the rule about fixups refuses; else it may stay there, and is asked for all
+/// that others are.
+fn goes_into_another(policy: &Policy, message: &Message, branch: Branch) -> bool {
+    let stays_out = match branch {
+        Branch::Topic => true,
+        Branch::Protected => policy.mode(Rule::Fixup) == Mode::Mandatory,
+    };
+    stays_out && form::to_squash(message).is_some()
+}
+
 /// The keys that are to be looked up in the tracker: none where the policy does not ask for it, or the message is spared.
 #[must_use]
 pub fn issues(policy: &Policy, message: &Message, facts: &Facts) -> Vec<String> {
@@ -236,6 +260,7 @@ pub fn issues(policy: &Policy, message: &Message, facts: &Facts) -> Vec<String> 
     if policy.level(Rule::Issue).is_none()
         || facts.identity.is_vouched_for()
         || merges
+        || goes_into_another(policy, message, facts.branch)
         || facts.revert == Revert::OfAncestor
     {
         return Vec::new();
@@ -251,7 +276,7 @@ fn text(policy: &Policy, message: &Message, breaches: &mut Vec<Breach>) {
             "write it anew (`git commit --amend`)",
         ),
         Flaw::Encoding => (
-            "the message is not UTF-8, and the commit names no other encoding that is known".to_owned(),
+            "the message is not UTF-8, or the commit says that it is to be read otherwise, in no encoding that is known".to_owned(),
             "write UTF-8, or set i18n.commitEncoding to what it is",
         ),
         Flaw::Long(bytes) => (
@@ -500,6 +525,55 @@ mod tests {
             (format!("ABC-1 x\n\nRefs: {long}"), ""),
         ] {
             assert_eq!(rules(&policy, text.as_bytes(), &PLAIN), expected, "{text}");
+        }
+    }
+
+    /// What is squashed is judged by that alone, and is no way round the other rules where it may stay.
+    #[test]
+    fn a_fixup_is_asked_for_nothing_else_where_it_cannot_stay() {
+        let asked =
+            "conventional: {mode: MANDATORY}, issueKeys: {mode: MANDATORY, projects: [ABC]}, body: {mode: MANDATORY}";
+        let all = "conventional issue-key";
+        for (fixups, text, topic, protected) in [
+            ("MANDATORY", "fixup! x", "", "fixup"),
+            ("MANDATORY", "squash! x\nno blank line", "", "fixup"),
+            ("MANDATORY", "amend! feat: ABC-1 x", "", "fixup"),
+            ("MANDATORY", "fixup! x\0", "message-text?", "fixup message-text?"),
+            ("MANDATORY", "WIP", all, "conventional fixup issue-key"),
+            ("MANDATORY", "x fixup!", all, all),
+            ("SUGGESTED", "fixup! x", "", "conventional fixup? issue-key"),
+            ("OPTIONAL", "fixup! x", "", all),
+            ("OPTIONAL", "feat: ABC-1 x", "", ""),
+        ] {
+            let policy = policy(&format!("{asked}, fixups: {{mode: {fixups}}}"));
+            for (branch, expected) in [(Branch::Topic, topic), (Branch::Protected, protected)] {
+                let facts = Facts { branch, ..PLAIN };
+                let found = rules(&policy, text.as_bytes(), &facts);
+                let mut found: Vec<&str> = found.split(' ').collect();
+                found.sort_unstable();
+                assert_eq!(found.join(" "), expected, "{fixups} {text:?} {branch:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_written_passes_every_rule_that_is_asked() {
+        for spec in [
+            "issueKeys: {mode: MANDATORY, projects: [ABC]}",
+            "issueKeys: {mode: MANDATORY, projects: [ABC]}, conventional: {mode: MANDATORY}",
+            "issueKeys: {mode: SUGGESTED, projects: [ABC]}, conventional: {mode: SUGGESTED, scopes: [core]}",
+            "issueKeys: {mode: MANDATORY, projects: [ABC]}, conventional: {mode: MANDATORY, types: [chore], scopes: [a, b]}",
+            "conventional: {mode: MANDATORY, scopes: [core]}",
+            "issueKeys: {mode: OPTIONAL, projects: [ABC]}, conventional: {mode: MANDATORY}",
+        ] {
+            let policy = policy(spec);
+            let breaches = check(&policy, &Message::new(b"Move the door", None), &PLAIN);
+            let hints: Vec<&str> = breaches.iter().filter_map(|b| b.fix.split('`').nth(1)).collect();
+            assert_eq!(hints.len(), breaches.len(), "{spec}: {breaches:?}");
+            assert!(!hints.is_empty(), "{spec}");
+            for hint in hints {
+                assert_eq!(rules(&policy, hint.as_bytes(), &PLAIN), "", "{spec}: {hint}");
+            }
         }
     }
 

@@ -71,6 +71,18 @@ pub struct InvalidPolicy {
     pub problems: Vec<(usize, String)>,
 }
 
+impl InvalidPolicy {
+    /// There is something in its place that is no file.
+    #[must_use]
+    pub fn no_file(name: &str) -> Self {
+        let problem = "is no regular file, and a policy is one";
+        Self {
+            rendered: format!("{name} {problem}"),
+            problems: vec![(0, problem.to_owned())],
+        }
+    }
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Resource {
@@ -121,8 +133,7 @@ impl Policy {
             [one] => one,
             more => {
                 if problems.is_empty() {
-                    let message = format!("{name} states {} policies, and must state one", more.len());
-                    problems.push(Problem::new(message));
+                    problems.push(not_one(name, more.len()));
                 }
                 return Err(invalid(&problems, &sources));
             }
@@ -194,6 +205,17 @@ impl Policy {
 pub(super) fn file_path(path: &[u8]) -> &std::path::Path {
     use std::os::unix::ffi::OsStrExt as _;
     std::path::Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+/// A text without any policy has begun to be one, or was emptied: what it has to hold is not to be guessed.
+fn not_one(name: &str, policies: usize) -> Problem {
+    match policies {
+        0 => Problem::new(format!("{name} states no policy")).hint(format!(
+            "write `apiVersion: stagegate.dev/v1alpha1`, `kind: {KIND}`, `metadata: {{name: ours}}` and `spec: {{}}`, a line \
+             each; without the file the built-in policy holds"
+        )),
+        more => Problem::new(format!("{name} states {more} policies, and must state one")),
+    }
 }
 
 fn invalid(problems: &Problems, sources: &Sources) -> InvalidPolicy {
@@ -561,6 +583,19 @@ mod tests {
             assert!(Policy::read("p", text.as_bytes()).is_err(), "{text:?}");
         }
         assert!(Policy::read("p", b"\xff\xfe").is_err());
+    }
+
+    #[test]
+    fn a_text_without_a_policy_is_told_what_one_holds_and_that_is_one() {
+        for text in ["", "\n", "# to be written\n", "---\n"] {
+            let said = Policy::read("p", text.as_bytes()).unwrap_err().rendered;
+            assert!(said.contains("p states no policy"), "{text:?}: {said}");
+            let lines: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
+            assert!(Policy::read("p", lines.join("\n").as_bytes()).is_ok(), "{lines:?}");
+        }
+        let two = format!("{HEAD}spec: {{}}\n---\n{HEAD}spec: {{}}\n");
+        let said = Policy::read("p", two.as_bytes()).unwrap_err().rendered;
+        assert!(said.contains("p states 2 policies, and must state one"), "{said}");
     }
 
     #[test]

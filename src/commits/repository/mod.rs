@@ -34,6 +34,8 @@ const MOST_TREE_BYTES: u64 = 64 << 20;
 /// Trees that are read for one commit, its parents' among them. All trees of the largest repositories have 25 MB; a merge that
 /// changes every directory of both its parents reads four times that.
 const MOST_TREES_BYTES: u64 = 256 << 20;
+/// Refs that stand for refs: as git itself follows them (`SYMREF_MAXDEPTH`).
+const MOST_NAMES_DEEP: usize = 5;
 /// A name, or an address, of who wrote a commit. What is longer is nobody's, and would be kept with each verdict.
 const MOST_AUTHOR_BYTES: usize = 256;
 
@@ -73,6 +75,11 @@ pub enum RepositoryError {
     /// Not a range.
     #[error("`{0}` names no range of commits; write A..B, as origin/main..HEAD, or one commit for all of its history")]
     Range(String),
+    /// A range where there is nothing yet.
+    #[error(
+        "`{0}` names no commit: the branch that is checked out has none yet; `stagegate check` looks at what is staged"
+    )]
+    Unborn(String),
     /// More than can be compared.
     #[error("tree {tree} has more than {MOST_ENTRIES} entries that are new; no check looks at so many")]
     TooManyEntries {
@@ -170,6 +177,8 @@ pub struct CommitFacts {
     pub encoding: Option<String>,
     /// What it changes: of a merge, only what is as in none of its parents.
     pub changes: Vec<Change>,
+    /// Of a merge: all that is not as in its first parent, since files of two sides can be in each other's way.
+    pub merged: Vec<Change>,
 }
 
 /// More commits than may be looked at.
@@ -533,8 +542,13 @@ impl Repository {
         // One allowance for all parents together: a commit names as many as it likes.
         let mut allowance = Allowance::default();
         let mut of_all: Option<Vec<Change>> = None;
+        let mut merged = Vec::new();
+        let is_merge = before.len() > 1;
         for before in before {
             let changed = self.changed(Some(before), commit.tree_id(), &mut allowance)?;
+            if is_merge && of_all.is_none() {
+                merged.clone_from(&changed);
+            }
             of_all = Some(match of_all {
                 None => changed,
                 Some(so_far) => {
@@ -554,6 +568,7 @@ impl Repository {
             message,
             encoding: commit.message_encoding().ok().flatten().map(str::to_owned),
             changes,
+            merged,
         })
     }
 
@@ -684,7 +699,10 @@ impl Repository {
     /// # Errors
     /// It is no range of commits.
     pub fn range(&self, text: &str) -> Result<(Option<Oid>, Oid), RepositoryError> {
-        let bad = || RepositoryError::Range(text.to_owned());
+        let bad = || match self.git.head() {
+            Err(why) if why.code() == git2::ErrorCode::UnbornBranch => RepositoryError::Unborn(text.to_owned()),
+            Ok(_) | Err(_) => RepositoryError::Range(text.to_owned()),
+        };
         if text.contains("...") {
             return Err(bad());
         }
@@ -746,18 +764,42 @@ impl Repository {
         reference.symbolic_target().ok().flatten().map(str::to_owned)
     }
 
-    /// A file of a commit.
+    /// What a ref's name stands for on this side: that of the branch, where the owner has made it another name of one.
+    #[must_use]
+    pub fn real_name(&self, name: &str) -> String {
+        let mut real = name.to_owned();
+        for _ in 0..MOST_NAMES_DEEP {
+            match self.symbolic(&real) {
+                Some(next) => real = next,
+                None => break,
+            }
+        }
+        real
+    }
+
+    /// A file of a commit, or what a link there holds.
     ///
     /// # Errors
     /// The commit cannot be read.
     pub fn file(&self, commit: Oid, path: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
+        Ok(self.entry(commit, path)?.map(|(_, bytes)| bytes))
+    }
+
+    /// The same with its mode.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn entry(&self, commit: Oid, path: &str) -> Result<Option<(Mode, Vec<u8>)>, RepositoryError> {
         let root = self.tree(self.tree_of(commit)?)?;
         let (above, name) = split(path.as_bytes());
         let Some(tree) = self.tree_at(&root, above)? else {
             return Ok(None);
         };
         match tree.get_name_bytes(name) {
-            Some(entry) if entry.kind() == Some(ObjectType::Blob) => Ok(Some(self.content(entry.id())?)),
+            Some(entry) if entry.kind() == Some(ObjectType::Blob) => {
+                let mode = Mode::of(u32::try_from(entry.filemode_raw()).unwrap_or_default());
+                Ok(Some((mode, self.content(entry.id())?)))
+            }
             Some(_) | None => Ok(None),
         }
     }

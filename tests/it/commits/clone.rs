@@ -21,23 +21,23 @@ fn a_directory_that_is_a_link_by_now_leads_no_mending_out_of_the_checkout() {
     assert_eq!(clone.sh("od -An -c ../elsewhere/f | tr -d ' '"), "a\\n", "{}", said.all);
 }
 
+/// Nobody has asked the hook to mend.
 #[test]
-fn what_is_staged_is_checked_and_mended_in_the_checkout_alone() {
+fn what_is_staged_is_checked_and_the_checkout_is_mended_when_that_is_asked_for() {
     let world = World::new(None);
     let clone = &world.clone;
     clone.sh("$STAGEGATE hooks install 2>/dev/null");
     clone.sh("printf 'a \\nb' >f; git add f");
     let said = clone.try_sh("git commit -m 'Add f'");
     assert!(
-        !said.ok() && said.all.contains("f:1:2 trailing-whitespace"),
+        !said.ok() && said.all.contains("f:1:2 trailing-whitespace") && said.all.contains("f:2 end-of-file"),
         "{}",
         said.all
     );
-    assert!(
-        said.all.contains("f:2 end-of-file") && said.all.contains("mended 1 file in the checkout"),
-        "{}",
-        said.all
-    );
+    assert!(said.all.contains("or `stagegate check --fix`"), "{}", said.all);
+    assert_eq!(clone.sh("od -An -c f | tr -d ' '"), "a\\nb", "{}", said.all);
+    let said = clone.stagegate(&["check", "--fix"]);
+    assert!(said.all.contains("mended 1 file in the checkout"), "{}", said.all);
     assert_eq!(clone.sh("cat f"), "a\nb");
     assert_eq!(
         clone.sh("git show :f | od -An -c | tr -d ' '"),
@@ -46,6 +46,48 @@ fn what_is_staged_is_checked_and_mended_in_the_checkout_alone() {
     );
     clone.sh("git add f; git commit -qm 'Add f'");
     assert!(world.push("main").ok());
+}
+
+#[test]
+fn what_the_checkout_has_mended_already_is_to_be_staged() {
+    let world = World::new(None);
+    let clone = &world.clone;
+    clone.sh("mkdir d; printf 'a \\nb' >'d/f g'; git add d");
+    for (case, script, said_of_it, not_said) in [
+        ("as it is", ":", "or `stagegate check --fix`", "git add"),
+        (
+            "mended",
+            "$STAGEGATE check --fix 2>/dev/null || :",
+            "the checkout has it mended: `git add 'd/f g'` takes that in",
+            "check --fix",
+        ),
+        (
+            "mended, and changed",
+            "echo c >>'d/f g'",
+            "the checkout has it mended, with other changes: `git add -p 'd/f g'` takes in what you choose",
+            "check --fix",
+        ),
+        (
+            "one of two",
+            "printf 'a\\nb' >'d/f g'",
+            "f g:2 end-of-file does not end in a line ending; let it end in one line ending, or `stagegate check --fix`",
+            "git add 'd/f g'",
+        ),
+        ("gone", "rm 'd/f g'", "or `stagegate check --fix`", "git add"),
+    ] {
+        clone.sh(script);
+        let said = clone.stagegate(&["check"]);
+        assert_eq!(said.code, Some(6), "{case}: {}", said.all);
+        assert!(
+            said.out.contains(said_of_it) && !said.out.contains(not_said),
+            "{case}: {}",
+            said.all
+        );
+    }
+    // What is said to be typed works where it is said.
+    clone.sh("git checkout -q d; cd d; $STAGEGATE check --fix >../../said 2>&1 || :");
+    let add = clone.sh("sed -n 's/.*`\\(git add .*\\)`.*/\\1/p' ../said | head -n 1");
+    clone.sh(&format!("cd d; {add}; $STAGEGATE check"));
 }
 
 /// What is in the checkout and not staged is neither judged nor lost.
@@ -114,6 +156,11 @@ fn ranges_and_everything_are_checked_like_a_push() {
         said.all
     );
     assert!(
+        said.out.contains("or where others have that already, in a new commit"),
+        "{}",
+        said.all
+    );
+    assert!(
         said.all.contains("3 commits (1 without a finding that refuses)"),
         "{}",
         said.all
@@ -128,6 +175,17 @@ fn ranges_and_everything_are_checked_like_a_push() {
     let empty = World::empty();
     empty.clone.sh("printf x >f; git add f");
     assert_eq!(empty.clone.stagegate(&["check"]).code, Some(6));
+    for range in ["HEAD", "HEAD~1..HEAD"] {
+        let said = empty.clone.stagegate(&["check", "--range", range]);
+        assert_eq!(said.code, Some(2), "{}", said.all);
+        assert!(
+            said.all.contains(&format!(
+                "`{range}` names no commit: the branch that is checked out has none yet"
+            )),
+            "{}",
+            said.all
+        );
+    }
 }
 
 /// The server's policy, as far as it is known here; the checkout's own only where it is not.
@@ -180,7 +238,16 @@ fn a_message_is_checked_before_it_is_a_commit() {
         !said.ok()
             && said
                 .all
-                .contains("message:1 issue-key no issue key in the subject or a trailer"),
+                .contains("message:1 issue-key no issue key in the subject or a trailer")
+            && said.all.contains("the message: 1 refused (policy: ")
+            && !said.all.contains("0 files"),
+        "{}",
+        said.all
+    );
+    // pre-commit and commit-msg are two hooks of one commit.
+    assert_eq!(
+        said.all.matches("the policy is the checkout's own").count(),
+        1,
         "{}",
         said.all
     );
@@ -298,11 +365,40 @@ fn hooks_go_where_git_looks_and_nowhere_that_others_share() {
         said.all
     );
     assert!(!clone.home.join("hooks").exists());
+    // What is advised works.
+    for words in [&["hooks", "status"][..], &["check"]] {
+        let said = clone.stagegate(words);
+        assert!(
+            said.all.contains(" hooks install --shared` puts ours there"),
+            "{}",
+            said.all
+        );
+        assert!(!said.all.contains(" hooks install` puts them"), "{}", said.all);
+    }
+    let own = clone.sh("$STAGEGATE hooks status 2>&1 | sed -n 's/.*`\\(git config [^`]*\\)`.*/\\1/p'");
+    linked.sh(&format!(
+        "{own}; $STAGEGATE hooks install 2>/dev/null; $STAGEGATE hooks status; $STAGEGATE hooks uninstall"
+    ));
+    clone.sh("test ! -e .git/hooks/pre-commit; git config --local --unset core.hooksPath");
     assert!(clone.stagegate(&["hooks", "install", "--shared"]).ok());
     assert!(clone.home.join("hooks/pre-commit").exists());
     let nowhere = super::Place::at(world.root.path().join("nowhere"), &clone.home);
-    assert!(!nowhere.stagegate(&["hooks", "status"]).ok());
-    assert_eq!(nowhere.stagegate(&["check"]).code, Some(2));
+    for words in [
+        &["check"][..],
+        &["hooks", "status"],
+        &["hooks", "install"],
+        &["hooks", "uninstall"],
+    ] {
+        let said = nowhere.stagegate(words);
+        assert_eq!(said.code, Some(2), "{words:?}: {}", said.all);
+        assert!(
+            said.all
+                .contains("this is no git repository; run the command inside one")
+                && !said.all.contains("fatal"),
+            "{words:?}: {}",
+            said.all
+        );
+    }
 }
 
 /// This repository goes by its own policy.

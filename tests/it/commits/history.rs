@@ -101,3 +101,27 @@ fn a_past_is_spared_by_since_and_what_follows_is_not() {
         world.expect(case, script, rule);
     }
 }
+
+/// A mistyped name, or one of another repository.
+#[test]
+fn a_since_that_is_not_here_spares_nothing_and_is_said() {
+    let world = past();
+    let clone = &world.clone;
+    let nowhere = "0123456789abcdef0123456789abcdef01234567";
+    clone.policy(&format!("since: {nowhere}"));
+    clone.sh("git add .; git commit -qm 'Add a commit policy'");
+    assert!(world.push("main").ok());
+    let suggested = format!("policy-file (suggested) `since: {nowhere}` names no commit here, so nothing is spared");
+    for words in [&["check", "--range", "HEAD"][..], &["check"]] {
+        let said = clone.stagegate(words);
+        assert!(said.all.contains(&suggested), "{words:?}: {}", said.all);
+    }
+    assert!(clone.stagegate(&["check"]).ok());
+    let said = world.push("main~1:refs/heads/from-before");
+    assert!(said.ok() && said.all.contains(&suggested), "{}", said.all);
+    world.expect(
+        "what `since` would not have spared either",
+        "echo 'z = 1 ' >server/new.py; git add .; git commit --no-verify -qm 'Add z'",
+        Some("trailing-whitespace"),
+    );
+}

@@ -42,6 +42,18 @@ fn a_message_is_judged_by_what_git_knows_of_its_commit() {
         ("T71", commit("UTF-8 fix"), Some("issue-key")),
         ("T72 one is enough", commit("ABC-1, DEF-2: x"), None),
         ("T73 a merge", merge.to_owned(), None),
+        (
+            "T73 a merge of what could be gone forward to",
+            "git checkout -qb side; echo s >s; git add s; git commit -qm 'ABC-2: s'; git checkout -q topic; \
+             git merge -q --no-ff -m 'Merge branch side' side; git branch -qD side"
+                .to_owned(),
+            None,
+        ),
+        (
+            "T73 with its own past, and changes of its own",
+            "echo m >m; git add m; git reset -q --hard $(git commit-tree -p HEAD -p HEAD~1 -m 'whatever' $(git write-tree))".to_owned(),
+            Some("issue-key"),
+        ),
         ("T73 only in words", commit("Merge branch side"), Some("issue-key")),
         ("T74 a revert", revert, None),
         ("T74 only in words", foreign, Some("issue-key")),

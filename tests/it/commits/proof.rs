@@ -43,6 +43,22 @@ fn refused(said: &Said, words: &[&str]) {
     }
 }
 
+/// A list that cannot be read is not an empty one.
+#[test]
+fn keys_that_cannot_be_looked_at_are_not_none() {
+    let world = World::new(None);
+    let clone = &world.clone;
+    let said = clone.stagegate(&["attest", "key", "list"]);
+    assert!(said.ok() && !clone.home.join("state").exists(), "{}", said.all);
+    let said = clone.try_sh("touch ../file; STAGEGATE_STATE=\"$PWD/../file/state\" \"$STAGEGATE\" attest key list");
+    assert_eq!(said.code, Some(1), "{}", said.all);
+    assert!(
+        said.out.is_empty() && said.all.contains("cannot look at"),
+        "{}",
+        said.all
+    );
+}
+
 #[test]
 fn a_checked_commit_is_proven_with_by_whom_and_by_which_policy() {
     let world = World::new(None);
@@ -132,7 +148,7 @@ fn what_a_protected_branch_refuses_is_proven_on_no_branch() {
     let world = World::new(Some("message: {fixups: {mode: MANDATORY}}"));
     let clone = &world.clone;
     clone.stagegate(&["attest", "key", "create"]);
-    clone.sh("git checkout -qb topic; echo good >f; git add f; git commit -qm 'fixup! Begin.'");
+    clone.sh("git checkout -qb topic; echo good >f; git add f; git commit -qm 'WIP: begin.'");
     assert!(clone.stagegate(&["check", "--range", "main..HEAD"]).ok());
     refused(
         &clone.stagegate(&["check", "--range", "main..HEAD", "--attest"]),

@@ -200,7 +200,7 @@ fn what_files_hold_is_seen_in_git_itself() {
              C=$(printf '040000 tree %s\\t%s\\n' $T .GIT | git mktree); git reset -q --soft $(git commit-tree -p HEAD -m 'Change' $C)"
         )
     };
-    let rows: [(&str, String, Option<&str>); 31] = [
+    let rows: [(&str, String, Option<&str>); 35] = [
         (
             "T19 2 MB",
             format!("head -c 2000000 /dev/zero >big; {commit}"),
@@ -330,6 +330,29 @@ fn what_files_hold_is_seen_in_git_itself() {
             "names that differ in case",
             format!("echo x >readme.MD; {commit}"),
             Some("case-conflict"),
+        ),
+        (
+            "names that differ in case, of two sides",
+            format!(
+                "git checkout -qb side; echo s >Side; {commit}; git checkout -q topic; echo s >side; {commit}; git merge -q -m 'Merge' side; \
+                 git branch -qD side"
+            ),
+            Some("case-conflict"),
+        ),
+        (
+            "a link that goes on through another",
+            format!("mkdir -p p/q; ln -s ../.. p/q/r; ln -s p/q/r/.git a; {commit}"),
+            Some("symlink"),
+        ),
+        (
+            "a submodule's address that git alone understands",
+            format!("printf '# \\001\\n[submodule \"x\"] url = \"\"ext::sh -c id\\n' >.gitmodules; {commit}"),
+            Some("submodule"),
+        ),
+        (
+            "a policy that is a link",
+            format!("mkdir -p hooks; ln -s other.yaml hooks/policy.yaml; {commit}"),
+            Some("policy-file"),
         ),
         (
             "YAML",

@@ -91,6 +91,47 @@ fn a_range_in_a_shallow_clone_says_what_is_not_there() {
     assert_eq!(said.code, Some(2), "{}", said.all);
 }
 
+/// A branch's other name, a branch that waits to be the first, and what a server keeps of others: none of them is a way in.
+#[test]
+fn what_the_server_s_own_refs_stand_for_is_what_is_judged() {
+    let world = World::new(Some("message: {fixups: {mode: MANDATORY}}"));
+    let (clone, server) = (&world.clone, &world.server);
+    clone.sh("for i in 1 2; do echo $i >f; git add f; git commit -qm \"Add $i\"; done; git push -q origin HEAD:main; git fetch -q");
+    server.sh("git symbolic-ref refs/heads/trunk refs/heads/main; git symbolic-ref refs/notes/x refs/heads/main");
+    clone.sh("echo 3 >f; git commit -qam 'fixup! Add 2'; git tag squash; git reset -q --hard HEAD~");
+    for (case, push, expected) in [
+        (
+            "rewound by another name",
+            "+HEAD~1:refs/heads/trunk",
+            "refs/heads/main ref-rewind",
+        ),
+        (
+            "deleted by another name",
+            ":refs/heads/trunk",
+            "refs/heads/main ref-delete",
+        ),
+        ("a fixup! by another name", "squash:refs/heads/trunk", "fixup"),
+        ("a fixup! by notes", "squash:refs/notes/x", "fixup"),
+    ] {
+        let said = world.push(push);
+        assert!(!said.ok() && said.all.contains(expected), "{case}: {}", said.all);
+    }
+    // What a forge keeps of somebody's request came by no push.
+    clone.sh("git checkout -q --detach; echo \"$KEY\" >k; git add k; git commit -qm 'Key'; git tag request; git checkout -qf main");
+    let place = clone.sh("pwd");
+    server.sh(&format!("git fetch -q --no-tags '{place}' request:refs/pull/1/head"));
+    let said = world.push("request^{commit}:refs/heads/other");
+    assert!(!said.ok() && said.all.contains("k:1:6 private-key"), "{}", said.all);
+    // HEAD names a branch that nobody has pushed.
+    server.sh("git symbolic-ref HEAD refs/heads/master");
+    let said = world.push("HEAD:refs/heads/master");
+    let expected =
+        "refs/heads/master ref-name would be the branch that the policy comes from, in the place of refs/heads/main";
+    assert!(!said.ok() && said.all.contains(expected), "{}", said.all);
+    server.sh("git symbolic-ref HEAD refs/heads/main");
+    assert!(world.push("HEAD:refs/heads/master").ok());
+}
+
 /// A tag of a file leads to no commit, and hides none.
 #[test]
 fn a_tag_of_a_file_does_not_stand_in_the_way() {
