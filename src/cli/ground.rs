@@ -363,7 +363,9 @@ pub(super) async fn find_build(
     }
     printer.doing(match &component.source {
         Some(BuildSource::PackageIndex(_)) => format!("{name}: asking the package index, and locking all its packages"),
-        Some(BuildSource::Directory(_) | BuildSource::Images(_)) | None => format!("{name}: looking for it in its source"),
+        Some(BuildSource::Directory(_) | BuildSource::Images(_)) | None => {
+            format!("{name}: looking for it in its source")
+        }
     });
     let spec = builds::resolve(component, version, &settings::workspace()).await?;
     // A version may be written in more than one way, and a source may know it by another.

@@ -231,9 +231,10 @@ impl SetPlace {
         match (&self.reference.container, names.as_slice()) {
             (Some(stated), names) if names.contains(&stated.as_str()) => Ok(stated.clone()),
             (None, [only]) => Ok((*only).to_owned()),
-            (Some(stated), names) => {
-                Err(self.failed(tried, format!("it has no container {stated}, only {}", names.join(", "))))
-            }
+            (Some(stated), names) => Err(self.failed(
+                tried,
+                format!("it has no container {stated}, only {}", names.join(", ")),
+            )),
             (None, names) => Err(self.failed(
                 tried,
                 format!(
@@ -358,7 +359,10 @@ fn waiting(container: &ContainerStatus) -> Option<Waiting> {
     };
     let waits = state.waiting.as_ref()?;
     let before = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-    let message: Vec<String> = [waits.message.clone(), before.map(ended)].into_iter().flatten().collect();
+    let message: Vec<String> = [waits.message.clone(), before.map(ended)]
+        .into_iter()
+        .flatten()
+        .collect();
     Some(Waiting {
         reason: waits.reason.clone().unwrap_or_else(|| "it waits".to_owned()),
         message: message.join("; "),
@@ -487,7 +491,10 @@ impl PodHost {
             partition: seen.set.replicas,
             ..seen.set.as_it_is()
         };
-        let _: Written = self.set.write(seen, &change, "leave its pods to its controller").await?;
+        let _: Written = self
+            .set
+            .write(seen, &change, "leave its pods to its controller")
+            .await?;
         Ok(())
     }
 }
@@ -578,7 +585,8 @@ impl Host for PodHost {
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
         let tried = "forget it";
         let Seen { version, set, .. } = self.set.read(self.ordinal).await?;
-        set.admits(token).map_err(|why| self.refused(node, token, tried, &why))?;
+        set.admits(token)
+            .map_err(|why| self.refused(node, token, tried, &why))?;
         let patch = json!({"metadata": {"resourceVersion": version, "annotations": {ANNOTATION: null}}});
         match self.set.patched(&patch, tried).await? {
             Written::Yes => Ok(()),
@@ -587,7 +595,9 @@ impl Host for PodHost {
     }
 
     async fn tail(&self, _: &NodeAddress, file: &str, _: TailFrom, _: usize) -> Result<Tail, HostError> {
-        Err(self.set.failed(&format!("read {file}"), "files within a pod are not read"))
+        Err(self
+            .set
+            .failed(&format!("read {file}"), "files within a pod are not read"))
     }
 
     /// Whose session a client of the database is cannot be told from outside of a pod, but by its address.

@@ -207,15 +207,15 @@ pub enum Refused {
     #[error("it points to no build that is known")]
     Aimless,
     /// A partition is a boundary.
-    #[error(
-        "a StatefulSet's pods change from the top ordinal down, and ordinal {above} has not changed yet"
-    )]
+    #[error("a StatefulSet's pods change from the top ordinal down, and ordinal {above} has not changed yet")]
     Order {
         /// The pod that is in the way.
         above: u32,
     },
     /// The set is not as it was left.
-    #[error("the image of its template is {found}, and {written} was written: somebody else has changed it; put it back, or `abort`")]
+    #[error(
+        "the image of its template is {found}, and {written} was written: somebody else has changed it; put it back, or `abort`"
+    )]
     ForeignEdit {
         /// What is there.
         found: String,
@@ -310,7 +310,11 @@ impl Set {
             Asked::Replace { deadline } => {
                 let release = self.goal(ordinal).ok_or(Refused::Aimless)?;
                 let upgrade = upgrade_of(id);
-                let ours = self.record.written.as_ref().filter(|written| written.upgrade == upgrade);
+                let ours = self
+                    .record
+                    .written
+                    .as_ref()
+                    .filter(|written| written.upgrade == upgrade);
                 let before = ours.map_or(&self.template, |written| &written.before).clone();
                 self.make_it_give(&mut change, ordinal, &release, &before)?;
                 change.record.written = Some(Written {
@@ -345,9 +349,10 @@ impl Set {
         let image = self.images.get(&replaces.release);
         Some(match pod {
             Some(pod) if Some(&pod.uid) != replaces.uid.as_ref() => match (&pod.waiting, pod.running_since) {
-                _ if Some(&pod.image) != image => {
-                    ended(1, format!("the pod came back with image {}, which is another", pod.image))
-                }
+                _ if Some(&pod.image) != image => ended(
+                    1,
+                    format!("the pod came back with image {}, which is another", pod.image),
+                ),
                 (_, Some(_)) => ended(0, String::new()),
                 (Some(Waiting { reason, message }), None) if HOPELESS.contains(&reason.as_str()) => {
                     ended(1, format!("{reason}: {message}"))
@@ -416,7 +421,11 @@ impl Set {
         if let Some(above) = stays {
             return Err(Refused::Order { above });
         }
-        let boundary = if self.template == image { self.partition } else { self.replicas };
+        let boundary = if self.template == image {
+            self.partition
+        } else {
+            self.replicas
+        };
         change.partition = boundary.min(ordinal);
         Ok(())
     }
@@ -511,7 +520,9 @@ mod tests {
 
         fn ask(&mut self, ordinal: u32, id: &str, asked: &Asked) -> Result<(), Refused> {
             let pod = self.pods.get(&ordinal);
-            let answer = self.set.ask(ordinal, pod, &token(1), id, asked, Timestamp::UNIX_EPOCH)?;
+            let answer = self
+                .set
+                .ask(ordinal, pod, &token(1), id, asked, Timestamp::UNIX_EPOCH)?;
             if let Answer::Write(change) = answer {
                 let Change {
                     record,
@@ -534,7 +545,11 @@ mod tests {
         fn bring(&mut self, ordinal: u32, release: Digest, upgrade: &str, n: u32) -> Result<(), Refused> {
             self.ask(ordinal, &format!("{upgrade}.{n}.activate"), &Asked::Point { release })?;
             let deadline = Duration::from_secs(60);
-            self.ask(ordinal, &format!("{upgrade}.{}.restart", n + 1), &Asked::Replace { deadline })
+            self.ask(
+                ordinal,
+                &format!("{upgrade}.{}.restart", n + 1),
+                &Asked::Replace { deadline },
+            )
         }
 
         fn images(&self) -> String {
@@ -550,7 +565,11 @@ mod tests {
             cluster.bring(ordinal, new(), "up", 0).expect("moved");
             assert_eq!(cluster.images(), after);
         }
-        assert_eq!((cluster.moved.as_slice(), cluster.made), (&[][..], 6), "nobody moved but by us, and once");
+        assert_eq!(
+            (cluster.moved.as_slice(), cluster.made),
+            (&[][..], 6),
+            "nobody moved but by us, and once"
+        );
         assert_eq!(cluster.set.current, NEW);
     }
 
@@ -582,7 +601,10 @@ mod tests {
         cluster.settle();
         assert_eq!(cluster.bring(1, new(), "next", 0), Err(Refused::Order { above: 2 }));
         cluster.bring(3, new(), "next", 0).expect("moved");
-        assert_eq!((cluster.images().as_str(), cluster.set.strategy), ("ooon", Strategy::Rolling));
+        assert_eq!(
+            (cluster.images().as_str(), cluster.set.strategy),
+            ("ooon", Strategy::Rolling)
+        );
         assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
     }
 
@@ -616,13 +638,19 @@ mod tests {
         set.template = "r@sha256:hand".to_owned();
         let edited = ask(&set, &token(1), "up.9.activate");
         assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
-        assert_eq!(ask(&set, &token(1), "next.0.activate"), Ok(()), "another upgrade begins with what is there");
+        assert_eq!(
+            ask(&set, &token(1), "next.0.activate"),
+            Ok(()),
+            "another upgrade begins with what is there"
+        );
     }
 
     #[test]
     fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
         let mut cluster = Cluster::of(1);
-        cluster.ask(0, "up.0.activate", &Asked::Point { release: new() }).expect("written");
+        cluster
+            .ask(0, "up.0.activate", &Asked::Point { release: new() })
+            .expect("written");
         let before = cluster.pods[&0].clone();
         let deadline = Duration::from_secs(60);
         let asked = Asked::Replace { deadline };
@@ -657,9 +685,17 @@ mod tests {
             (None, late, Some((124, "the pod was not made anew"))),
             (Some(pod("next", NEW)), soon, None),
             (Some(pod("next", NEW)), late, Some((124, "its container does not run"))),
-            (Some(pod("next", OLD)), soon, Some((1, "the pod came back with image r@sha256:old, which is another"))),
+            (
+                Some(pod("next", OLD)),
+                soon,
+                Some((1, "the pod came back with image r@sha256:old, which is another")),
+            ),
             (Some(waits("ContainerCreating")), soon, None),
-            (Some(waits("ContainerCreating")), late, Some((124, "ContainerCreating: m"))),
+            (
+                Some(waits("ContainerCreating")),
+                late,
+                Some((124, "ContainerCreating: m")),
+            ),
             (Some(waits("ImagePullBackOff")), soon, Some((1, "ImagePullBackOff: m"))),
             (Some(runs), soon, Some((0, ""))),
         ] {

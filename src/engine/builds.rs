@@ -170,7 +170,12 @@ fn from_images(component: &Component, images: &Images, version: &str) -> Result<
             ),
         });
     };
-    Ok(BuildSpec::of_image(&component.name, version, &images.repository, manifest))
+    Ok(BuildSpec::of_image(
+        &component.name,
+        version,
+        &images.repository,
+        manifest,
+    ))
 }
 
 #[derive(Deserialize)]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::home::Home;
 use crate::cluster::pods::SetPlace;
+use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{BuildSource, Component, HostRef, SshRef};

@@ -20,8 +20,8 @@ mod agent;
 mod local;
 mod ssh;
 
-pub(crate) use agent::quoted;
 pub use crate::cluster::pods::PodHost;
+pub(crate) use agent::quoted;
 pub use local::LocalHost;
 pub use ssh::SshHost;
 

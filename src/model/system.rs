@@ -154,8 +154,9 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
                     let host = ssh.destination.rsplit('@').next().unwrap_or_default();
                     host.to_owned()
                 }
-                // Each pod after it has another; a look says which.
-                Some(HostRef::Pod(_)) => String::new(),
+                // As its cluster's name server knows it where the set's service has its name. What asks it goes by the address
+                // that a look has shown, which each pod after it has another of.
+                Some(HostRef::Pod(pod)) => format!("{}.{}.{}.svc", node.name, pod.set.name, pod.set.namespace),
             });
             let added = if host.is_none() { u32::from(shift.0) } else { 0 };
             let mut ports = BTreeMap::new();

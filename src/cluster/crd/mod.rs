@@ -218,7 +218,8 @@ fn object(kind: &Kind, definitions: &Definitions<'_>) -> Value {
 
 /// What every status of Kubernetes has.
 fn add_common_status(status: &mut Map<String, Value>) {
-    let text = |description: &str, longest: u32| json!({"type": "string", "description": description, "maxLength": longest});
+    let text =
+        |description: &str, longest: u32| json!({"type": "string", "description": description, "maxLength": longest});
     let condition = json!({
         "type": "object",
         "properties": {
@@ -282,12 +283,17 @@ mod tests {
             let name = definition["metadata"]["name"].as_str().expect("a name");
             let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             walk(schema, name, &mut |path, schema| {
-                for keyword in ["$ref", "oneOf", "anyOf", "allOf", "const", "title", "examples", "default"] {
+                for keyword in [
+                    "$ref", "oneOf", "anyOf", "allOf", "const", "title", "examples", "default",
+                ] {
                     assert!(!schema.contains_key(keyword), "{path}: {keyword}");
                 }
                 let open = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
                 let typed = schema.get("type").is_some_and(Value::is_string);
-                assert!(typed || open.iter().any(|open| schema.contains_key(*open)), "{path} has no type");
+                assert!(
+                    typed || open.iter().any(|open| schema.contains_key(*open)),
+                    "{path} has no type"
+                );
                 assert!(
                     !(schema.contains_key("properties") && schema.contains_key("additionalProperties")),
                     "{path} has named and other properties"
@@ -302,6 +308,9 @@ mod tests {
         let source = &definitions[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
             ["components"]["items"]["properties"]["source"];
         let rule = source["x-kubernetes-validations"][0]["rule"].as_str().expect("a rule");
-        assert_eq!(rule, "[has(self.packageIndex), has(self.directory), has(self.images)].exists_one(given, given)", "{source:#}");
+        assert_eq!(
+            rule, "[has(self.packageIndex), has(self.directory), has(self.images)].exists_one(given, given)",
+            "{source:#}"
+        );
     }
 }

@@ -59,7 +59,12 @@ impl<'s> Definitions<'s> {
             return schema.clone();
         };
         let mut whole = self.resolved(self.named(reference.trim_start_matches("#/$defs/")));
-        whole.extend(schema.iter().filter(|(key, _)| *key != "$ref").map(|(k, v)| (k.clone(), v.clone())));
+        whole.extend(
+            schema
+                .iter()
+                .filter(|(key, _)| *key != "$ref")
+                .map(|(k, v)| (k.clone(), v.clone())),
+        );
         whole
     }
 
@@ -82,7 +87,10 @@ impl<'s> Definitions<'s> {
             }
             None => {}
         }
-        if let Some(format) = schema.get("format").filter(|format| FORMATS.iter().any(|known| *format == known)) {
+        if let Some(format) = schema
+            .get("format")
+            .filter(|format| FORMATS.iter().any(|known| *format == known))
+        {
             structural.insert("format".to_owned(), format.clone());
         }
         if let Some(constant) = schema.get("const") {
@@ -106,6 +114,7 @@ impl<'s> Definitions<'s> {
                 self.choose(choices, &mut structural);
             }
         }
+        bound(&mut structural);
         if !structural.contains_key("type") && !structural.contains_key(INT_OR_STRING) {
             structural.insert(ANYTHING.to_owned(), true.into());
         }
@@ -121,8 +130,14 @@ impl<'s> Definitions<'s> {
     }
 
     fn choose(&self, choices: &[Value], structural: &mut Schema) {
-        let choices: Vec<Schema> = choices.iter().filter_map(Value::as_object).map(|choice| self.resolved(choice)).collect();
-        let (none, some): (Vec<_>, Vec<_>) = choices.into_iter().partition(|choice| choice.get("type") == Some(&json!("null")));
+        let choices: Vec<Schema> = choices
+            .iter()
+            .filter_map(Value::as_object)
+            .map(|choice| self.resolved(choice))
+            .collect();
+        let (none, some): (Vec<_>, Vec<_>) = choices
+            .into_iter()
+            .partition(|choice| choice.get("type") == Some(&json!("null")));
         if !none.is_empty() {
             structural.insert("nullable".to_owned(), true.into());
         }
@@ -135,7 +150,11 @@ impl<'s> Definitions<'s> {
             words(&some, structural);
         } else if all(|choice| choice.get("type") == Some(&json!("object"))) {
             self.unite(&some, structural);
-        } else if all(|choice| choice.get("type").is_some_and(|kind| kind == "integer" || kind == "string")) {
+        } else if all(|choice| {
+            choice
+                .get("type")
+                .is_some_and(|kind| kind == "integer" || kind == "string")
+        }) {
             structural.insert(INT_OR_STRING.to_owned(), true.into());
         }
     }
@@ -166,6 +185,23 @@ impl<'s> Definitions<'s> {
             add_rules(structural, [rule]);
         }
     }
+}
+
+/// An API server estimates what a rule costs by how much there may be, and takes no rule over what has no bound. No resource of
+/// ours comes near these.
+const MOST_ITEMS: u32 = 1_000;
+const LONGEST: u32 = 32_768;
+
+fn bound(structural: &mut Schema) {
+    let keyword = match structural.get("type").and_then(Value::as_str) {
+        Some("array") => ("maxItems", MOST_ITEMS),
+        Some("object") if structural.contains_key("additionalProperties") => ("maxProperties", MOST_ITEMS),
+        Some("string") if !structural.contains_key("enum") && !structural.contains_key("format") => {
+            ("maxLength", LONGEST)
+        }
+        _ => return,
+    };
+    structural.entry(keyword.0).or_insert_with(|| keyword.1.into());
 }
 
 /// A value of any type.

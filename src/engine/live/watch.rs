@@ -20,7 +20,7 @@ use crate::hosts::{Host as _, NodeSight};
 use crate::http::ClientIdentity;
 use crate::http::Connections;
 use crate::model::build::BuildRef;
-use crate::model::environment::{Blockers, Component, Probe, Traffic};
+use crate::model::environment::{Blockers, Component, HostRef, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
 use crate::model::values::{Digest, NamePattern};
 use crate::rollout::Signals;
@@ -150,10 +150,11 @@ impl<'a> Asked<'a> {
         if let Some(address) = &wanted.address {
             site.address.clone_from(address);
         }
+        // A pod that has no address yet cannot be asked.
+        let is_nowhere = matches!(site.host, Some(HostRef::Pod(_))) && wanted.address.is_none();
         Self {
             place,
-            // Where there is no place to ask at, nobody is asked.
-            known: wanted.build.is_some() && !site.address.is_empty(),
+            known: wanted.build.is_some() && !is_nowhere,
             build,
             context: environment.context(&watch.component.name, Some(&site), build),
         }
@@ -329,7 +330,8 @@ impl Watch {
             let asked = Asked::new(self, &self.fleet.places(&self.component.name)[i], &wanted);
             // Whether it gets traffic changes nothing for who only looks, and the other way round: a schedule that is begun
             // anew leaves a gap.
-            let same = (before.build, before.service, &before.address) == (wanted.build, wanted.service, &wanted.address);
+            let same =
+                (before.build, before.service, &before.address) == (wanted.build, wanted.service, &wanted.address);
             if !same || wanted.judged_since.is_some() && before.judged_since != wanted.judged_since {
                 self.look_at(&asked, now_us);
             }

@@ -156,7 +156,10 @@ impl Checker<'_> {
                     Some(HostRef::Pod(pod)) if component.stateful_set.as_ref() != Some(&pod.set) => self.say(
                         &below(&at, &[key("host")]),
                         format!("pod `{name}` is stated by itself"),
-                        Some("a StatefulSet changes from its top ordinal down: state it as a whole, by `statefulSet`".to_owned()),
+                        Some(
+                            "a StatefulSet changes from its top ordinal down: state it as a whole, by `statefulSet`"
+                                .to_owned(),
+                        ),
                     ),
                     Some(HostRef::Pod(_)) | None => {}
                 }
@@ -283,7 +286,10 @@ impl Checker<'_> {
             if stated.is_some() {
                 self.say(
                     &below(at, &[key("actions"), key(action.word())]),
-                    format!("`{name}` has an action `{}`, and no script of ours runs in a pod", action.word()),
+                    format!(
+                        "`{name}` has an action `{}`, and no script of ours runs in a pod",
+                        action.word()
+                    ),
                     Some("leave it out; what a pod does at its start and end is said in its StatefulSet".to_owned()),
                 );
             }
