@@ -306,7 +306,7 @@ fn is_ready(state: &Path, root: &Path, rest: &Rest) -> Result<(), PrekError> {
         return Err(mistake(rest, &said));
     }
     let mut lacking = Vec::new();
-    for one in hooks::one_by_one(rest).into_iter().take(MOST_ASKED) {
+    for one in hooks::needing_environments(rest).into_iter().take(MOST_ASKED) {
         if prepared(state, root, &one, Network::KeptFrom)?.is_err() {
             lacking.extend(one.ids);
         }
@@ -342,7 +342,10 @@ pub fn start(state: &Path, root: &Path, rest: &Rest, files: &[&[u8]]) -> Result<
         program: program.clone(),
         why,
     };
-    is_ready(state, root, rest)?;
+    // What is there in any case need not be asked for.
+    if !hooks::needing_environments(rest).is_empty() {
+        is_ready(state, root, rest)?;
+    }
     let config = Config::write(state, rest)?;
     let mut command = Command::new(&program);
     command

@@ -8,9 +8,11 @@ use git2::Oid;
 
 use super::full::{Bench, End, Means, Obstacle, movable, planned};
 use crate::commits::base::Base;
+use crate::commits::content::without_tokens;
 use crate::commits::examine::spared_by;
 use crate::commits::finding::{Level, Rule};
 use crate::commits::hooks::{How, Planned};
+use crate::commits::policy::Policy;
 use crate::commits::proof::{Blame, HookRun, Passed, Since, Verdict};
 use crate::commits::repository::{Repository, RepositoryError, TooMany};
 
@@ -29,6 +31,7 @@ pub(super) async fn of(
 ) -> Vec<Blame> {
     let mut blames = Blames {
         repository,
+        policy: &base.policy,
         blames: Vec::new(),
     };
     for (id, rules) in refused {
@@ -81,6 +84,7 @@ pub(super) async fn of(
 
 struct Blames<'a> {
     repository: &'a Repository,
+    policy: &'a Policy,
     blames: Vec<Blame>,
 }
 
@@ -93,11 +97,19 @@ impl Blames<'_> {
             Some(blame) => blame.rules.push(rule),
             None => self.blames.push(Blame {
                 commit,
-                author: self.repository.author(id),
+                author: self.author(id),
                 rules: vec![rule],
                 since,
             }),
         }
+    }
+}
+
+impl Blames<'_> {
+    /// Who wrote a commit, with no more of a token in the name than of one in a file.
+    fn author(&self, id: Oid) -> String {
+        let author = self.repository.author(id);
+        String::from_utf8_lossy(&without_tokens(self.policy, author.as_bytes())).into_owned()
     }
 }
 

@@ -161,6 +161,12 @@ fn what_a_protected_branch_refuses_is_proven_on_no_branch() {
     refused(&verify(clone, &[]), &["the check refused it"]);
     // By any name it is the same run.
     refused(&clone.stagegate(&["verdict", "show", "HEAD"]), &[" fixup "]);
+    clone.sh("git commit -q --amend -m 'fixup! Begin'");
+    assert!(clone.stagegate(&["check", "--range", "main..HEAD"]).ok());
+    refused(
+        &clone.stagegate(&["check", "--range", "main..HEAD", "--attest"]),
+        &[" fixup ", "was not signed"],
+    );
 }
 
 #[test]
