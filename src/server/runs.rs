@@ -13,7 +13,7 @@ use crate::home::Home;
 use crate::report::Lines;
 use crate::settings;
 use crate::store::lease::local_liveness;
-use crate::store::runs::{Attempt, Run};
+use crate::store::runs::{Attempt, Claimed, MOST_ATTEMPTS, Run, RunKey};
 use crate::store::{Holder, StoreError};
 use crate::workspace::Workspace;
 
@@ -55,7 +55,11 @@ impl HookRuns {
         }
         while !self.interrupt.is_set() {
             match self.home.store().claim_run(holder, Timestamp::now(), &local_liveness) {
-                Ok(Some(run)) => {
+                Ok(Some(Claimed::GivenUp(run))) => {
+                    self.tell(&format!("ALERT: {}", given_up(&run)));
+                    continue;
+                }
+                Ok(Some(Claimed::Begun(run))) => {
                     if let Err(why) = self.one(&run, holder).await {
                         tracing::warn!(%why, commit = run.ask.key.commit, "what came of a run of hooks is not kept");
                     }
@@ -95,7 +99,16 @@ impl HookRuns {
             Ok(judged) => judged.blamed(means, self.interrupt.wait()).await,
             Err(why) => {
                 self.tell(&format!("the hooks of {name} did not run: {why}"));
-                return store.end_run(id, holder, Attempt::Failed(&why, again));
+                store.end_run(id, holder, Attempt::Failed(&why, again))?;
+                if run.attempts >= MOST_ATTEMPTS {
+                    let last_error = Some(why);
+                    let run = Run {
+                        last_error,
+                        ..run.clone()
+                    };
+                    self.tell(&format!("ALERT: {}", given_up(&run)));
+                }
+                return Ok(());
             }
         };
         let (word, attempt) = match &verdict.outcome {
@@ -136,6 +149,18 @@ async fn judge(means: Means<'_>, run: &Run) -> Result<Judged, String> {
         },
     };
     sandbox::run(means, &ask).await.map_err(|why| why.to_string())
+}
+
+/// What is said of a run that nobody begins again by himself.
+fn given_up(run: &Run) -> String {
+    let RunKey { repository, commit, .. } = &run.ask.key;
+    format!(
+        "the hooks of {} of {repository} are given up after {} attempts, and the commit is not proven: {}; `stagegate verdict run \
+         {commit} --repository {repository}` runs them by itself",
+        short(commit),
+        run.attempts,
+        run.last_error.as_deref().unwrap_or("no attempt came to a verdict")
+    )
 }
 
 fn short(commit: &str) -> &str {
