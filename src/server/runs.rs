@@ -166,3 +166,70 @@ fn given_up(run: &Run) -> String {
 fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::store::Liveness;
+    use crate::store::runs::RunAsk;
+
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Lines for Heard {
+        fn line(&self, line: &str) -> std::io::Result<()> {
+            let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.push(line.to_owned());
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_cannot_be_made_is_given_up_aloud_after_its_last_attempt() {
+        let place = tempfile::tempdir().expect("a directory");
+        let home = Home::open(&place.path().join("state")).expect("a home");
+        let ask = RunAsk {
+            key: RunKey {
+                repository: place.path().join("gone.git").display().to_string(),
+                commit: "7".repeat(40),
+                policy: crate::model::values::Digest::of(b"").to_string(),
+                engine: "1".to_owned(),
+            },
+            reference: None,
+            base_branch: None,
+            base_tip: None,
+        };
+        home.store().enqueue_run(&ask, Timestamp::now()).expect("queued");
+        let heard = Arc::new(Heard(Mutex::default()));
+        let (_interrupter, interrupt) = Interrupt::new();
+        let runs = HookRuns {
+            home: home.clone(),
+            workspace: Workspace::at(place.path().to_owned()),
+            interrupt,
+            lines: Arc::clone(&heard) as Arc<dyn Lines>,
+            on_verdict: Arc::new(|_| {}),
+        };
+        let holder = Holder::current("tester".to_owned()).expect("it is known");
+        for attempt in 1..=MOST_ATTEMPTS {
+            // Each is put off by some minutes.
+            let then = Timestamp::now() + AGAIN_AFTER * i32::try_from(attempt).expect("few");
+            let claimed = home
+                .store()
+                .claim_run(&holder, then, &|_| Liveness::Alive)
+                .expect("taken");
+            let Some(Claimed::Begun(run)) = claimed else {
+                panic!("{claimed:?}")
+            };
+            runs.one(&run, &holder).await.expect("kept");
+            let alerts = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let alerts: Vec<&String> = alerts.iter().filter(|line| line.starts_with("ALERT: ")).collect();
+            assert_eq!(alerts.len(), usize::from(attempt == MOST_ATTEMPTS), "{alerts:?}");
+            assert!(
+                alerts.iter().all(|line| line.contains("given up after 3 attempts")),
+                "{alerts:?}"
+            );
+        }
+        assert_eq!(home.store().given_up_runs().expect("counted"), 1);
+    }
+}

@@ -671,9 +671,9 @@ mod tests {
     use super::*;
 
     /// What GitHub says of an App, or why it does not.
-    async fn app_of_bot(status: u16) -> String {
+    async fn app_of_bot(status: u16, message: &str) -> String {
         let server = MockServer::start().await;
-        let body = json!({"id": 29110, "message": "Resource not accessible"});
+        let body = json!({"id": 29110, "message": message});
         Mock::given(method("GET"))
             .and(path("/apps/dependabot"))
             .respond_with(ResponseTemplate::new(status).set_body_json(body))
@@ -683,7 +683,7 @@ mod tests {
             "repository": "a/b", "api": server.uri(), "remote": server.uri(), "token": "given", "webhookSecret": "hook",
             "branches": ["main"],
         }));
-        let api = Api::new(github.expect("valid"), Access::Token("given".to_owned())).expect("a client");
+        let api = Api::new(github.expect("valid"), Access::Token("ghp_given".to_owned())).expect("a client");
         match api.app_of_bot("dependabot[bot]").await {
             Ok(Some(id)) => id.to_string(),
             Ok(None) => "none".to_owned(),
@@ -711,7 +711,18 @@ mod tests {
                 "cannot look at the App dependabot: GitHub answers 410 Gone: Resource not accessible",
             ),
         ] {
-            assert_eq!(app_of_bot(status).await, expected, "{status}");
+            assert_eq!(
+                app_of_bot(status, "Resource not accessible").await,
+                expected,
+                "{status}"
+            );
         }
+    }
+    /// I8: what stands between may say what it was sent.
+    #[tokio::test]
+    async fn what_repeats_our_token_is_shown_without_it() {
+        let message = format!("{}no such token: ghp_given", "x".repeat(280));
+        let said = app_of_bot(400, &message).await;
+        assert!(said.ends_with("no such token: [hidd"), "{said}");
     }
 }

@@ -150,3 +150,19 @@ impl Mirror {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I8: a server's words come through git, and may repeat what it was sent.
+    #[tokio::test]
+    async fn what_git_says_is_told_without_the_token() {
+        let mirror = Mirror::at(PathBuf::from("/nowhere"), "https://git.example.org/a".to_owned());
+        let mut git = Command::new("sh");
+        git.args(["-c", "echo 'remote: no such token: ghp_given' >&2; exit 128"]);
+        let said = mirror.run(git, mirror.url(), &Veil::over(["ghp_given"])).await;
+        let said = said.expect_err("git says no").to_string();
+        assert!(said.ends_with("git says: remote: no such token: [hidden]"), "{said}");
+    }
+}
