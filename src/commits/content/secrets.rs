@@ -54,7 +54,7 @@ const URL_WITH_PASSWORD: &str = r#"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://([^\s/?#:@"'
 /// One pass that says whether any of them is worth a look.
 static ANY_TOKEN: LazyLock<Regex> = LazyLock::new(|| {
     expression(
-        r#"AKIA|ASIA|aws_?secret|AWS_SECRET|[sS]ecretAccess|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|k_live_|AIza|npm_|pypi-AgE|SG\.|sk-proj-|sk-svcacct-|sk-admin-|sk-ant-|hf_|dckr_pat_|hvs\.|AccountKey=|eyJ"#,
+        r"AKIA|ASIA|aws_?secret|AWS_SECRET|[sS]ecretAccess|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|k_live_|AIza|npm_|pypi-AgE|SG\.|sk-proj-|sk-svcacct-|sk-admin-|sk-ant-|hf_|dckr_pat_|hvs\.|AccountKey=|eyJ",
     )
 });
 

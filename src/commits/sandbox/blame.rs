@@ -32,7 +32,7 @@ pub(super) async fn of(
     let mut blames = Blames {
         repository,
         policy: &base.policy,
-        blames: Vec::new(),
+        found: Vec::new(),
     };
     for (id, rules) in refused {
         for rule in rules {
@@ -79,23 +79,23 @@ pub(super) async fn of(
             () = enough => {}
         }
     }
-    blames.blames
+    blames.found
 }
 
 struct Blames<'a> {
     repository: &'a Repository,
     policy: &'a Policy,
-    blames: Vec<Blame>,
+    found: Vec<Blame>,
 }
 
 impl Blames<'_> {
     fn add(&mut self, id: Oid, since: Since, rule: String) {
         let commit = id.to_string();
-        let known = self.blames.iter_mut().find(|b| b.commit == commit && b.since == since);
+        let known = self.found.iter_mut().find(|b| b.commit == commit && b.since == since);
         match known {
             Some(blame) if blame.rules.contains(&rule) => {}
             Some(blame) => blame.rules.push(rule),
-            None => self.blames.push(Blame {
+            None => self.found.push(Blame {
                 commit,
                 author: self.author(id),
                 rules: vec![rule],
