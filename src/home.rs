@@ -41,7 +41,7 @@ impl Home {
     /// The home in this directory, for who only reads. Where there is none it is an empty one in memory, and nothing is made.
     ///
     /// # Errors
-    /// What [`SqliteStore::open`] refuses.
+    /// As [`Home::existing`].
     pub fn look(root: &Path) -> Result<Self, StoreError> {
         if let Some(home) = Self::existing(root)? {
             return Ok(home);
@@ -55,10 +55,10 @@ impl Home {
     /// The home in this directory, if there is one.
     ///
     /// # Errors
-    /// What [`SqliteStore::open`] refuses.
+    /// What [`SqliteStore::open`] refuses, and a directory that does not say whether there is one: what may not be looked into is
+    /// not empty.
     pub fn existing(root: &Path) -> Result<Option<Self>, StoreError> {
         let file = root.join(FILE_NAME);
-        // What may not be looked at is not the same as nothing.
         let there = file.try_exists().map_err(|source| StoreError::Place {
             tried: "look at",
             path: file.clone(),

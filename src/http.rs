@@ -1,9 +1,10 @@
 //! The one way to make an HTTP client: the same TLS library, trust and bounds wherever Stagegate speaks HTTP.
 
+use std::net::IpAddr;
 use std::sync::Once;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Url};
 
 /// For a caller that does not say: longer than any answer of a server in service takes, short enough to notice.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,6 +78,27 @@ pub enum Route {
     Direct,
     /// By the proxy that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name, as a site may demand for the world outside.
     EnvironmentProxy,
+}
+
+impl Route {
+    /// The way to an address in the world outside. To this machine itself it is straight: no proxy stands between, and what one
+    /// were given to carry (a token, over plain HTTP) is for nobody else.
+    #[must_use]
+    pub fn out_to(address: &str) -> Self {
+        let url = Url::parse(address.trim()).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let name = host.trim_end_matches('.');
+        let named = name == "localhost" || name.ends_with(".localhost");
+        let ip = host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .map(|ip| ip.to_canonical());
+        if named || ip.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified()) {
+            Self::Direct
+        } else {
+            Self::EnvironmentProxy
+        }
+    }
 }
 
 /// Why there is no client.
@@ -194,6 +216,24 @@ mod tests {
     #[test]
     fn a_client_needs_nothing_but_defaults() {
         client(&HttpOptions::default()).expect("works on any machine");
+    }
+
+    #[test]
+    fn no_proxy_is_told_what_is_for_this_machine() {
+        for (address, expected) in [
+            ("https://its.example.org/jira", Route::EnvironmentProxy),
+            ("https://127.0.0.1.example.org", Route::EnvironmentProxy),
+            ("http://10.0.0.1:8080", Route::EnvironmentProxy),
+            ("http://127.0.0.1:8080/jira", Route::Direct),
+            ("http://127.9.9.9", Route::Direct),
+            ("http://0.0.0.0:1", Route::Direct),
+            ("http://[::1]:8080", Route::Direct),
+            ("http://[::ffff:127.0.0.1]:8080", Route::Direct),
+            ("https://LOCALHOST/x", Route::Direct),
+            ("https://a.localhost./x", Route::Direct),
+        ] {
+            assert_eq!(Route::out_to(address), expected, "{address}");
+        }
     }
 
     #[test]

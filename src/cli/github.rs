@@ -35,14 +35,22 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let What::Protect { name, apply } = arguments.what;
     let workspace = ground::workspace();
     let stated = workspace.repositories()?;
-    let there: Vec<&str> = stated.iter().map(|(name, _)| name.as_str()).collect();
     let spec = stated
         .iter()
         .find(|(stated, _)| *stated == name)
         .map(|(_, spec)| spec.clone())
         .ok_or_else(|| GroundError::UnknownRepository {
             name: name.clone(),
-            there: there.join(", "),
+            place: workspace.root().join("hooks"),
+            hint: match stated
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+            {
+                none if none.is_empty() => "there is none yet: docs/guides/commits.md has one to begin with".to_owned(),
+                names => format!("there is {names}"),
+            },
         })?;
     let access = access(&spec, workspace.root())?;
     let RepositorySpec { github, .. } = spec;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::printer::Printer;
 use super::standing;
+use crate::commits::repository::RepositoryError;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
@@ -62,12 +63,23 @@ pub enum GroundError {
         hint: String,
     },
     /// No such repository.
-    #[error("there is no repository `{name}` in hooks/; there is {there}")]
+    #[error("there is no repository `{name}`: no file of kind Repository in {place} has that name; {hint}")]
     UnknownRepository {
         /// What was asked for.
         name: String,
+        /// Where they are looked for.
+        place: PathBuf,
         /// What there is.
-        there: String,
+        hint: String,
+    },
+    /// Somebody else's repository, which libgit2 reads no more than git does: its configuration names programs.
+    #[error(
+        "cannot open {place}: it belongs to another user, and git reads nothing of such; run this as that user, or, as the user \
+         that runs it, `git config --global --add safe.directory {place}`"
+    )]
+    ForeignRepository {
+        /// Where it is.
+        place: String,
     },
     /// A name that nobody has heard of.
     #[error(
@@ -474,4 +486,46 @@ pub(super) fn interrupt(printer: &Printer) -> anyhow::Result<Interrupt> {
         }
     });
     Ok(interrupt)
+}
+/// An error in our own words where it says nothing of what to do in its own.
+pub(super) fn in_our_words(error: anyhow::Error) -> anyhow::Error {
+    let foreign = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(RepositoryError::Git { why, .. }) if why.code() == git2::ErrorCode::Owner => {
+            Some(why.message().to_owned())
+        }
+        _ => None,
+    });
+    let Some(said) = foreign else { return error };
+    // libgit2 names it in quotes, with a slash at its end, without which git knows it.
+    let place = said.split('\'').nth(1).unwrap_or("DIRECTORY");
+    let place = place.trim_end_matches('/').to_owned();
+    GroundError::ForeignRepository { place }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_elses_repository_is_said_to_be_and_what_to_do() {
+        let class = git2::ErrorClass::Config;
+        let of = |code, said: &str| {
+            let error = RepositoryError::Git {
+                doing: "open the repository".to_owned(),
+                why: git2::Error::new(code, class, said),
+            };
+            in_our_words(anyhow::Error::new(error)).to_string()
+        };
+        let said = "repository path '/srv/git/a.git/' is not owned by current user";
+        let words = of(git2::ErrorCode::Owner, said);
+        assert!(
+            words.starts_with("cannot open /srv/git/a.git: it belongs to another user"),
+            "{words}"
+        );
+        assert!(
+            words.ends_with("`git config --global --add safe.directory /srv/git/a.git`"),
+            "{words}"
+        );
+        assert!(of(git2::ErrorCode::GenericError, said).contains("is not owned"));
+    }
 }

@@ -362,6 +362,7 @@ pub fn main() -> ExitCode {
                     exit
                 }
                 Err(error) => {
+                    let error = ground::in_our_words(error);
                     let exit = exit_of(&error);
                     printer.error(&error, exit);
                     exit
@@ -559,10 +560,16 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn exit_of_key(key: &KeyError) -> Option<Exit> {
     match key {
         KeyError::Unknown(_) | KeyError::Ambiguous(_) | KeyError::None => Some(Exit::Usage),
-        KeyError::Exists(_) | KeyError::Revoked { .. } | KeyError::Loose { .. } | KeyError::Foreign { .. } => {
-            Some(Exit::Refused)
-        }
-        KeyError::Store(_) | KeyError::File { .. } | KeyError::Wrong { .. } | KeyError::Make(_) => None,
+        KeyError::Exists(_)
+        | KeyError::Busy
+        | KeyError::Revoked { .. }
+        | KeyError::Loose { .. }
+        | KeyError::Foreign { .. } => Some(Exit::Refused),
+        KeyError::Store(_)
+        | KeyError::File { .. }
+        | KeyError::Unread { .. }
+        | KeyError::Wrong { .. }
+        | KeyError::Make(_) => None,
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments, printer: &Printer) -> Exit {
     // The push is accepted already: what cannot be done here is said, and does not look like a push that failed.
-    if let Err(why) = ask(printer) {
+    if let Err(why) = ask(printer).map_err(ground::in_our_words) {
         printer.note(&format!(
             "stagegate: the hooks of this push will not run: {why}; `stagegate verdict run COMMIT` on the server runs them"
         ));

@@ -14,7 +14,8 @@ use crate::commits::finding::plain;
 use crate::commits::proof::{self, Outcome, Passed, Verdict, question};
 use crate::commits::repository::Repository;
 use crate::commits::sandbox::{self, Ask, AskedBase, Means};
-use crate::commits::tracker::{IssueResult, Trackers};
+use crate::commits::tracker::{IssueResult, Trackers, issues};
+use crate::model::values::Digest;
 use crate::store::runs::{Run, RunAsk, RunKey, RunPhase};
 
 /// Runs that are listed unless asked otherwise: what fits on a screen.
@@ -116,7 +117,32 @@ fn show(commit: &str, repository: Option<PathBuf>, printer: &Printer) -> anyhow:
         return Ok(Exit::Held);
     };
     printer.resource(&resource(last), |p| people(last, p))?;
+    if let Some(what) = first_policy(last) {
+        printer.note(&what);
+    }
     Ok(exit(last))
+}
+
+/// The push that brings the first policy is judged without it, and so is all of a past that it would spare.
+fn first_policy(run: &Run) -> Option<String> {
+    let RunKey {
+        repository,
+        commit,
+        policy,
+        ..
+    } = &run.ask.key;
+    let failed = run
+        .verdict
+        .as_ref()
+        .is_some_and(|verdict| verdict.outcome == Outcome::Failed);
+    let pushed = run.ask.reference.is_some();
+    let built_in = *policy == Digest::of(b"").to_string();
+    (failed && pushed && built_in).then(|| {
+        format!(
+            "it was judged by the built-in policy, for the branch had none of its own before this push; `stagegate verdict run \
+             {commit} --repository {repository}` judges it by the one that the branch has now"
+        )
+    })
 }
 
 async fn run_now(commit: &str, repository: Option<PathBuf>, printer: &Printer) -> anyhow::Result<Exit> {
@@ -185,6 +211,7 @@ fn state(run: &Run) -> &'static str {
     match (&run.phase, run.verdict.as_ref().map(|v| &v.outcome)) {
         (RunPhase::Queued { .. }, _) => "Queued",
         (RunPhase::Running { .. }, _) => "Running",
+        (RunPhase::Done, _) if run.is_given_up() => "GivenUp",
         (RunPhase::Done, Some(Outcome::Passed)) if is_deferred(run) => "Deferred",
         (RunPhase::Done, Some(Outcome::Passed)) => "Passed",
         (RunPhase::Done, Some(Outcome::Failed)) => "Failed",
@@ -209,6 +236,12 @@ fn people(run: &Run, printer: &Printer) -> anyhow::Result<()> {
     }
     if let Some(why) = &run.last_error {
         printer.line(&format!("the last attempt came to no verdict: {why}"))?;
+    }
+    if run.is_given_up() {
+        printer.line(&format!(
+            "given up after {} attempts; `stagegate verdict run {} --repository {}` runs it by itself",
+            run.attempts, run.ask.key.commit, run.ask.key.repository
+        ))?;
     }
     let Some(verdict) = &run.verdict else { return Ok(()) };
     for hook in &verdict.hooks {
@@ -248,11 +281,19 @@ fn people(run: &Run, printer: &Printer) -> anyhow::Result<()> {
 
 fn conclusion(verdict: &Verdict) -> String {
     let commit = &verdict.subject.commit;
+    let open: Vec<String> = issues::open(&verdict.issues)
+        .map(|check| plain(&check.keys.join(" or ")))
+        .collect();
     let by = format!(
         "policy {}, {} {}",
         verdict.policy, verdict.engine.name, verdict.engine.version
     );
     match &verdict.outcome {
+        Outcome::Passed if verdict.is_deferred() => format!(
+            "{commit} is deferred: what could be looked at passed, and these issues are still to be looked up: {} ({by}); `stagegate \
+             verdict run {commit}` asks again",
+            open.join(", ")
+        ),
         Outcome::Passed => format!("{commit} passed ({by})"),
         Outcome::Failed => format!("{commit} failed ({by})"),
         Outcome::NotProven { why } => format!("{commit} is not proven: {why} ({by})"),

@@ -41,9 +41,8 @@ pub struct Base {
     pub branch: Option<String>,
     /// Its commit, as it is here; none where the checkout's own files are gone by.
     pub tip: Option<git2::Oid>,
-    /// Branches, as full refs, of which each would come before this one if it were there: a policy would be gone by that nobody
-    /// but its pusher has seen.
-    pub before: Vec<String>,
+    /// Branches that are not there, as full refs: each would be the one that the policy comes from as soon as somebody pushed it.
+    pub would_be: Vec<String>,
     /// The policy.
     pub policy: Policy,
     /// Where it was found, for people.
@@ -75,7 +74,7 @@ impl Base {
             return Ok(Self {
                 branch,
                 tip: None,
-                before: Vec::new(),
+                would_be: Vec::new(),
                 policy: Policy::built_in(),
                 source: "built in, since the repository has no branch yet".to_owned(),
                 note: None,
@@ -89,7 +88,7 @@ impl Base {
         });
         let before = candidates(repository).into_iter().take_while(|name| *name != branch);
         Ok(Self {
-            before: before.filter(|name| repository.resolved(name).is_none()).collect(),
+            would_be: before.filter(|name| repository.resolved(name).is_none()).collect(),
             branch: Some(branch),
             tip: Some(tip),
             policy,
@@ -137,7 +136,7 @@ impl Base {
         Ok(Self {
             branch: branch.map(str::to_owned),
             tip,
-            before: Vec::new(),
+            would_be: Vec::new(),
             policy,
             source,
             note: None,
@@ -159,7 +158,7 @@ impl Base {
             return Ok(Self {
                 branch,
                 tip: Some(*tip),
-                before: Vec::new(),
+                would_be: Vec::new(),
                 policy,
                 source,
                 note: None,
@@ -177,7 +176,7 @@ impl Base {
             return Ok(Self {
                 branch,
                 tip,
-                before: Vec::new(),
+                would_be: Vec::new(),
                 policy: Policy::built_in(),
                 source: format!("built in, since {why}, and neither has the checkout"),
                 note: None,
@@ -187,7 +186,7 @@ impl Base {
         Ok(Self {
             branch,
             tip,
-            before: Vec::new(),
+            would_be: Vec::new(),
             policy,
             source: format!("{PATH} of the checkout"),
             note: Some(format!(
@@ -204,7 +203,7 @@ impl Base {
         Ok(Self {
             branch: repository.symbolic("HEAD"),
             tip: repository.resolved("HEAD").map(|(_, tip)| tip),
-            before: Vec::new(),
+            would_be: Vec::new(),
             policy: named(file, &file.display().to_string())?,
             source: file.display().to_string(),
             note: None,
@@ -243,7 +242,8 @@ fn named(file: &Path, name: &str) -> Result<Policy, BaseError> {
 /// The branches that a server's policy may come from, the first that is there before the others.
 fn candidates(repository: &Repository) -> Vec<String> {
     let usual = USUAL.map(|name| format!("refs/heads/{name}"));
-    repository.symbolic("HEAD").into_iter().chain(usual).collect()
+    let head = Some(repository.real_name("HEAD")).filter(|name| name != "HEAD");
+    head.into_iter().chain(usual).collect()
 }
 
 /// The policy that a branch has, with its place.

@@ -97,6 +97,11 @@ impl Bounds {
         }
     }
 
+    /// Whether the time is up.
+    fn are_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() > until)
+    }
+
     /// None but what memory asks: for the machine of who asks.
     #[must_use]
     pub fn none() -> Self {
@@ -303,6 +308,13 @@ impl<'a> Examiner<'a> {
         tally.is_some_and(|tally| tally.refused > 0)
     }
 
+    /// Whether a rule has suggested something so far.
+    #[must_use]
+    pub fn has_warned(&self, rule: Rule) -> bool {
+        let tally = self.findings.tallies().get(&rule);
+        tally.is_some_and(|tally| tally.warned > 0)
+    }
+
     /// How many commits may still be looked at.
     #[must_use]
     pub fn commits_left(&self) -> usize {
@@ -354,20 +366,36 @@ impl<'a> Examiner<'a> {
         Ok(())
     }
 
-    /// How many lines of history a commit brings together. One that names its own past as a second parent and brings changes of
-    /// its own is an ordinary commit that would like to be a merge.
-    fn sides_of(&self, id: Oid, facts: &CommitFacts) -> Result<usize, RepositoryError> {
-        if facts.parents < 2 || facts.changes.is_empty() {
+    /// How many lines of history a commit brings together. One that names its own past as a further parent is a merge only if it
+    /// is what one could have gone forward to: whatever else it has is its own, and wants a message of its own.
+    fn sides_of(&self, id: Oid, facts: &CommitFacts) -> Result<usize, Cut> {
+        if facts.parents < 2 {
             return Ok(facts.parents);
         }
-        let parents = self.repository.parents(id)?;
-        let past_of_another = |one: &Oid| {
-            parents
-                .iter()
-                .any(|other| one != other && self.repository.is_ancestor(*one, *other))
-        };
-        let sides: HashSet<&Oid> = parents.iter().filter(|one| !past_of_another(one)).collect();
-        Ok(sides.len())
+        let mut parents = self.repository.parents(id)?;
+        parents.sort_unstable();
+        parents.dedup();
+        let mut sides = Vec::new();
+        for one in &parents {
+            let mut is_past = false;
+            for other in &parents {
+                self.in_time()?;
+                is_past |= !is_past && one != other && self.repository.is_ancestor(*one, *other);
+            }
+            if !is_past {
+                sides.push(*one);
+            }
+            if sides.len() > 1 {
+                return Ok(facts.parents);
+            }
+        }
+        let tree = self.repository.tree_of(id)?;
+        for side in sides {
+            if self.repository.tree_of(side)? == tree {
+                return Ok(facts.parents);
+            }
+        }
+        Ok(1)
     }
 
     /// Looks at what a proof of a commit speaks of: the commits that are brought with it, which go to this kind of branch, and
@@ -402,6 +430,10 @@ impl<'a> Examiner<'a> {
     pub fn policy_meets(&mut self, commit: Option<&str>, fate: Fate) {
         let (message, fix) = match fate {
             Fate::Kept => return,
+            Fate::Added => (
+                "a policy is added: on the protected branch it holds in the place of the built-in one for every push after this one",
+                "look whether it asks for less; an owner of the protected branch decides",
+            ),
             Fate::Removed => (
                 "the policy is removed: the built-in one holds from now on",
                 "put it back unless that is meant; an owner of the protected branch decides",
@@ -434,20 +466,35 @@ impl<'a> Examiner<'a> {
 
     /// Names that a merge brings together and that differ in case only: each side may be right by itself.
     fn names_of_merge(&mut self, id: Oid, name: &str, merged: &[Change]) -> Result<(), Cut> {
-        let repository = self.repository;
+        let (repository, bounds) = (self.repository, self.bounds);
         self.neighbours(Some(name), merged, |directories| {
             let mut names = repository.committed_names(id, directories)?;
+            let meeting =
+                |names: &BTreeSet<Vec<u8>>| content::names::differ_in_case_only(names.iter().map(Vec::as_slice));
+            names.retain(|_, names| !meeting(names).is_empty());
+            if names.is_empty() {
+                return Ok(names);
+            }
+            let directories: HashSet<Vec<u8>> = names.keys().cloned().collect();
             // What a side has already has been said, or was there before anybody was asked.
+            let mut seen = HashSet::new();
             for parent in repository.parents(id)? {
-                for (directory, of_parent) in repository.committed_names(parent, directories)? {
-                    let meeting = content::names::differ_in_case_only(of_parent.iter().map(Vec::as_slice));
+                if bounds.are_over() {
+                    break;
+                }
+                if !seen.insert(repository.tree_of(parent)?) {
+                    continue;
+                }
+                for (directory, of_parent) in repository.committed_names(parent, &directories)? {
+                    let met = meeting(&of_parent);
                     if let Some(names) = names.get_mut(&directory) {
-                        names.retain(|name| !meeting.contains_key(name));
+                        names.retain(|name| !met.contains_key(name));
                     }
                 }
             }
             Ok(names)
-        })
+        })?;
+        self.in_time()
     }
 
     /// Looks at every file that a commit has, whoever brought it, but for those that are as they were in the commit that the
@@ -487,6 +534,7 @@ impl<'a> Examiner<'a> {
             self.names_of_merge(id, &name, &facts.merged)?;
         }
         self.secrets_of_text(&name, "header", &facts.header);
+        self.in_time()?;
         self.secrets_of_text(&name, "message", &facts.message);
         Ok(facts)
     }
@@ -704,7 +752,7 @@ impl<'a> Examiner<'a> {
             rule,
             level,
             commit: commit.map(str::to_owned),
-            path: path.map(|path| content::without_tokens(self.policy, path).into_owned()),
+            path: path.map(|path| self.shown_name(path)),
             line: hit.line,
             column: hit.column,
             message: hit.message,
@@ -712,18 +760,27 @@ impl<'a> Examiner<'a> {
         });
     }
 
+    /// A file's name as it is told: where no secret may be in it, none is.
+    fn shown_name(&self, path: &[u8]) -> Vec<u8> {
+        if self.policy.covers(Rule::Secret, path) {
+            content::without_tokens(self.policy, path).into_owned()
+        } else {
+            path.to_vec()
+        }
+    }
+
     /// Whether there is time left.
     ///
     /// # Errors
     /// There is none.
     pub fn in_time(&self) -> Result<(), Cut> {
-        match self.bounds.until {
-            Some(until) if Instant::now() > until => Err(Cut::Over(format!(
+        if self.bounds.are_over() {
+            return Err(Cut::Over(format!(
                 "not done in time, after {} commits and {} files",
                 self.commits, self.files
-            ))),
-            Some(_) | None => Ok(()),
+            )));
         }
+        Ok(())
     }
 }
 

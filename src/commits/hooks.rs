@@ -145,7 +145,7 @@ pub fn rest(name: &str, text: &str, policy: &Policy) -> Result<Option<Rest>, Str
 
 /// The hooks of these that something has to be installed for, each in a configuration of its own.
 #[must_use]
-pub fn one_by_one(rest: &Rest) -> Vec<Rest> {
+pub fn needing_environments(rest: &Rest) -> Vec<Rest> {
     let list = |value: &Json| value.as_array().cloned().unwrap_or_default();
     let mut alone_each = Vec::new();
     for repo in list(&rest.config["repos"]) {
@@ -662,7 +662,7 @@ writes...................................................................Failed
                     - {id: here, language: system, entry: x}\n  - {id: there, language: python, entry: x}\n\
                     - {repo: https://example.org/r, rev: v1, hooks: [{id: a}, {id: b}]}\n";
         let rest = rest("c", text, &Policy::built_in()).expect("read").expect("some");
-        let ids: Vec<Vec<String>> = one_by_one(&rest).into_iter().map(|one| one.ids).collect();
+        let ids: Vec<Vec<String>> = needing_environments(&rest).into_iter().map(|one| one.ids).collect();
         assert_eq!(ids, [["there"], ["a"], ["b"]]);
     }
 

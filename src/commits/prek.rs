@@ -306,7 +306,7 @@ fn is_ready(state: &Path, root: &Path, rest: &Rest) -> Result<(), PrekError> {
         return Err(mistake(rest, &said));
     }
     let mut lacking = Vec::new();
-    for one in hooks::one_by_one(rest).into_iter().take(MOST_ASKED) {
+    for one in hooks::needing_environments(rest).into_iter().take(MOST_ASKED) {
         if prepared(state, root, &one, Network::KeptFrom)?.is_err() {
             lacking.extend(one.ids);
         }

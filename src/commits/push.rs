@@ -12,7 +12,7 @@ use super::content::without_tokens;
 use super::examine::{Cut, Examiner, spared_by};
 use super::finding::{Finding, Level, Rule, shown};
 use super::message::{Branch, Identity};
-use super::policy::TrustFor;
+use super::policy::{self, TrustFor};
 use super::proof::{self, Keyring, Question, judge, notes, question};
 use super::repository::{Object, Repository, RepositoryError, short};
 
@@ -166,15 +166,18 @@ pub fn examine(
     pusher: &Identity,
     examiner: &mut Examiner,
 ) -> Result<(), Cut> {
-    // An owner may have made a ref another name of a branch: git moves what it stands for.
-    let updates: Vec<Update> = updates
-        .iter()
-        .map(|update| Update {
-            name: repository.real_name(&update.name),
-            ..update.clone()
-        })
-        .collect();
-    let updates = updates.as_slice();
+    // An owner may have made a ref another name of a branch: git moves what it stands for, and it is protected by either name.
+    let mut also: BTreeMap<String, String> = BTreeMap::new();
+    let mut real = Vec::new();
+    for update in updates {
+        let name = repository.real_name(&update.name);
+        if name != update.name {
+            also.insert(name.clone(), update.name.clone());
+        }
+        real.push(Update { name, ..update.clone() });
+    }
+    let updates = real.as_slice();
+    let protects = |name: &str| base.protects(name) || also.get(name).is_some_and(|other| base.protects(other));
     let refs = repository.refs()?;
     let since = spared_by(repository, &base.policy);
     // What a server keeps elsewhere (a request to merge, from another repository) came by no push, and was never looked at.
@@ -187,7 +190,7 @@ pub fn examine(
     };
     let all_but_notes = those(&|name| is_looked_at(name) && !name.starts_with(NOTES));
     let all = those(&|name| is_looked_at(name) || name.starts_with(NOTES));
-    let protected = those(&|name| base.protects(name));
+    let protected = those(&protects);
     let push = Push {
         repository,
         base,
@@ -195,6 +198,7 @@ pub fn examine(
         hidden: with(all_but_notes, since),
         hidden_of_notes: with(all, since),
         hidden_of_protected: with(protected, since),
+        also,
         vouchers: Vouchers::of(repository, base, updates),
     };
     // Bounds and names of all refs come before the first file is read.
@@ -213,7 +217,7 @@ pub fn examine(
     for (way, tips) in arriving {
         push.commits(&tips, way, examiner)?;
     }
-    Ok(())
+    push.policy_of(updates, examiner)
 }
 
 fn with(mut ids: Vec<Oid>, more: Option<Oid>) -> Vec<Oid> {
@@ -232,6 +236,8 @@ struct Push<'a> {
     hidden_of_notes: Vec<Oid>,
     /// The same for protected branches: what a topic branch was allowed (a `fixup!`) is looked at again when it arrives.
     hidden_of_protected: Vec<Oid>,
+    /// What refs that are moved are also called here.
+    also: BTreeMap<String, String>,
     /// Who may vouch for files.
     vouchers: Option<Vouchers<'a>>,
 }
@@ -304,7 +310,7 @@ impl Push<'_> {
         if update.new.is_some() {
             examiner.secrets_of_ref(name);
         }
-        if update.new.is_some() && self.base.before.contains(&update.name) {
+        if update.new.is_some() && self.base.would_be.contains(&update.name) {
             let why = format!(
                 "would be the branch that the policy comes from, in the place of {}",
                 self.base.branch.as_deref().unwrap_or_default()
@@ -313,7 +319,7 @@ impl Push<'_> {
             examiner.found(self.refused(Rule::RefName, name, &why, fix));
         }
         let kind = if name.starts_with(BRANCHES) {
-            Kind::Branch(if self.base.protects(name) {
+            Kind::Branch(if self.protects(name) {
                 Branch::Protected
             } else {
                 Branch::Topic
@@ -379,7 +385,8 @@ impl Push<'_> {
     fn moved(&self, update: &Update, kind: Kind) -> Option<Finding> {
         let Update { old, new, name } = update;
         let binding = matches!(kind, Kind::Branch(Branch::Protected) | Kind::Tag);
-        if !binding || self.base.may_rewind(name) {
+        let also = self.also.get(name);
+        if !binding || self.base.may_rewind(name) && also.is_none_or(|other| self.base.may_rewind(other)) {
             return None;
         }
         let fix = "an owner allows it by `refs.mayRewind` in the policy";
@@ -396,6 +403,30 @@ impl Push<'_> {
             }
             _ => None,
         }
+    }
+
+    fn protects(&self, name: &str) -> bool {
+        self.base.protects(name) || self.also.get(name).is_some_and(|other| self.base.protects(other))
+    }
+
+    /// Says that the policy that is gone by from now on is another, also where no single commit has changed it: one that goes
+    /// back to what was before takes it from there.
+    fn policy_of(&self, updates: &[Update], examiner: &mut Examiner) -> Result<(), Cut> {
+        let of_base = |update: &&Update| Some(&update.name) == self.base.branch.as_ref();
+        let Some(Update {
+            old: Some(old),
+            new: Some(new),
+            ..
+        }) = updates.iter().find(of_base)
+        else {
+            return Ok(());
+        };
+        let tip = self.peeled(*new, examiner)?;
+        if self.repository.object(tip)? == Object::Commit && !examiner.has_warned(Rule::PolicyFile) {
+            let fate = self.repository.fate_between(*old, tip, policy::PATH)?;
+            examiner.policy_meets(Some(&short(tip)), fate);
+        }
+        Ok(())
     }
 
     /// What a tag leads to in the end; what the tags on the way say is looked at.

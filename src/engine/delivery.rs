@@ -105,7 +105,7 @@ fn sink(
                 source,
             })?;
         let options = HttpOptions {
-            route: Route::EnvironmentProxy,
+            route: Route::out_to(&url),
             ..HttpOptions::default()
         };
         let sink = WebhookSink::new(outbox, &url, &options, Arc::new(Timestamp::now));

@@ -18,6 +18,7 @@ use super::{
     StepState, Tail, TailFrom, Work,
 };
 use crate::model::values::Digest;
+use crate::secrets::{Veil, printable};
 
 /// The agent's text: what looks, what asks, and what a step's own process is made of.
 static LOOKING: LazyLock<String> = LazyLock::new(|| bare(include_str!("agent/looking.sh")));
@@ -39,8 +40,6 @@ const MAX_PIECE: usize = 1 << 20;
 const MAX_ANSWER: u64 = 4 << 20;
 /// The lines of a step's log that are shown: a screen full. The agent answers with its last 4 KiB.
 const LOG_LINES: usize = 40;
-/// A line of a secret that is shorter than this is hidden nowhere: it would take half of every text with it, and is no secret.
-const SHORTEST_HIDDEN: usize = 6;
 /// What is kept of a shell's own complaints.
 const MAX_COMPLAINT: u64 = 4096;
 
@@ -667,19 +666,7 @@ impl Step {
             let files = script.secrets.values().map(|content| String::from_utf8_lossy(content));
             files.chain(script.environment.values().map(|value| value.as_str().into()))
         });
-        // As a log shows them: line by line, without control characters.
-        let lines = values.flat_map(|value| value.lines().map(printable).collect::<Vec<_>>());
-        let mut lines: Vec<String> = lines
-            .map(|line| line.trim().to_owned())
-            .filter(|line| line.len() >= SHORTEST_HIDDEN)
-            .collect();
-        // The longest first: a shorter one may be a part of it.
-        lines.sort_by_key(|line| std::cmp::Reverse(line.len()));
-        for line in lines {
-            if end.log_tail.contains(&line) {
-                end.log_tail = end.log_tail.replace(&line, "[hidden]");
-            }
-        }
+        end.log_tail = Veil::over(values).cut(&end.log_tail);
     }
 }
 
@@ -759,14 +746,6 @@ fn octal(bytes: &[u8]) -> String {
         }
     }
     text
-}
-
-/// Without control characters: a log may hold escape sequences that would act on the terminal that it is shown on.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c == '\t' { ' ' } else { c })
-        .filter(|c| !c.is_control())
-        .collect()
 }
 
 /// `0100007F:1538` or `0000…0100007F:1538`, as /proc/net/tcp and tcp6 have addresses: 32-bit words in the node's byte order,

@@ -1,5 +1,6 @@
 //! Resources, value types and their validation. Pure: no I/O, no clock.
 
+pub mod address;
 pub mod build;
 mod check;
 pub mod environment;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::address;
 use super::environment::SecretSource;
 use super::system::Finding;
 use super::text::path::Part;
@@ -113,8 +114,8 @@ impl RepositorySpec {
             say(at("repository"), format!("`{repository}` is no OWNER/NAME"), "");
         }
         for (key, url) in [("api", api), ("remote", remote)] {
-            if !(url.starts_with("https://") || url.starts_with("http://127.0.0.1:")) {
-                say(at(key), format!("`{url}` is no https URL"), "tokens are sent there");
+            if let Some((message, hint)) = address::trouble(url) {
+                say(at(key), message, hint);
             }
         }
         if app.is_some() == token.is_some() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::address;
 use super::environment::SecretSource;
 use super::system::Finding;
 use super::text::path::Part;
@@ -74,12 +75,8 @@ impl IssueTrackerSpec {
                 hint: Some(hint.to_owned()),
             });
         };
-        if !(url.starts_with("https://") || url.starts_with("http://127.0.0.1:")) {
-            say(
-                at(&["url"]),
-                format!("`{url}` is no https URL"),
-                "the token is sent there",
-            );
+        if let Some((message, hint)) = address::trouble(url) {
+            say(at(&["url"]), message, hint);
         }
         if cloud.is_some() == data_center.is_some() {
             let message = "exactly one of `cloud` and `dataCenter` says which kind of JIRA it is".to_owned();

@@ -68,7 +68,8 @@ impl Health {
         // Off the runtime's threads: a disk that hangs would hang the answer too.
         let read = tokio::task::spawn_blocking(move || {
             let open = home.store().unfinished(None)?.len();
-            Ok::<_, StoreError>((open, home.store().waiting_runs()?))
+            let store = home.store();
+            Ok::<_, StoreError>((open, store.waiting_runs()?, store.given_up_runs()?))
         });
         let read = match tokio::time::timeout(READ_LIMIT, read).await {
             Err(_) => Err(format!("the state could not be read within {} s", READ_LIMIT.as_secs())),
@@ -88,10 +89,10 @@ impl Health {
         let why = match read {
             Err(why) => why,
             Ok(_) if silent > LOOP_LIMIT => format!("the loop has not turned for {} s", silent.as_secs()),
-            Ok((open, (waiting, oldest))) => {
+            Ok((open, (waiting, oldest), given_up)) => {
                 body["unfinished"] = json!(open);
                 let age = oldest.map(|at| Timestamp::now().duration_since(at).as_secs().max(0));
-                body["hookRuns"] = json!({"waiting": waiting, "oldestSeconds": age});
+                body["hookRuns"] = json!({"waiting": waiting, "oldestSeconds": age, "givenUp": given_up});
                 return (StatusCode::OK, body);
             }
         };
@@ -121,7 +122,7 @@ async fn healthz(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::runs::{RunAsk, RunKey};
+    use crate::store::runs::{MOST_ATTEMPTS, RunAsk, RunKey};
 
     fn home() -> (tempfile::TempDir, Home) {
         let directory = tempfile::tempdir().expect("a directory");
@@ -144,7 +145,10 @@ mod tests {
         let (_directory, home) = home();
         let health = Health::new(home.clone());
         let (_, body) = health.look().await;
-        assert_eq!(body["hookRuns"], json!({"waiting": 0, "oldestSeconds": null}));
+        assert_eq!(
+            body["hookRuns"],
+            json!({"waiting": 0, "oldestSeconds": null, "givenUp": 0})
+        );
         let ask = |commit: &str| RunAsk {
             key: RunKey {
                 repository: "/r".to_owned(),
@@ -162,8 +166,20 @@ mod tests {
         }
         let (_, body) = health.look().await;
         assert_eq!(body["hookRuns"]["waiting"], 2);
+        // Begun by processes that are dead, as often as a run is begun.
+        let dead = |_: &crate::store::Holder| crate::store::Liveness::Dead;
+        let holder = crate::store::Holder::current("tester".to_owned()).expect("it is known");
+        for _ in 0..=MOST_ATTEMPTS {
+            home.store().claim_run(&holder, Timestamp::now(), &dead).expect("taken");
+        }
+        let (_, body) = health.look().await;
+        assert_eq!(
+            (&body["hookRuns"]["waiting"], &body["hookRuns"]["givenUp"]),
+            (&json!(1), &json!(1))
+        );
+        assert_eq!(body["status"], "ok", "{body}");
         let oldest = body["hookRuns"]["oldestSeconds"].as_i64().expect("a number");
-        assert!((300..400).contains(&oldest), "{body}");
+        assert!((120..200).contains(&oldest), "{body}");
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::home::Home;
 use crate::report::Lines;
 use crate::settings;
 use crate::store::lease::local_liveness;
-use crate::store::runs::{Attempt, Run};
+use crate::store::runs::{Attempt, Claimed, MOST_ATTEMPTS, Run, RunKey};
 use crate::store::{Holder, StoreError};
 use crate::workspace::Workspace;
 
@@ -55,7 +55,11 @@ impl HookRuns {
         }
         while !self.interrupt.is_set() {
             match self.home.store().claim_run(holder, Timestamp::now(), &local_liveness) {
-                Ok(Some(run)) => {
+                Ok(Some(Claimed::GivenUp(run))) => {
+                    self.tell(&format!("ALERT: {}", given_up(&run)));
+                    continue;
+                }
+                Ok(Some(Claimed::Begun(run))) => {
                     if let Err(why) = self.one(&run, holder).await {
                         tracing::warn!(%why, commit = run.ask.key.commit, "what came of a run of hooks is not kept");
                     }
@@ -95,7 +99,16 @@ impl HookRuns {
             Ok(judged) => judged.blamed(means, self.interrupt.wait()).await,
             Err(why) => {
                 self.tell(&format!("the hooks of {name} did not run: {why}"));
-                return store.end_run(id, holder, Attempt::Failed(&why, again));
+                store.end_run(id, holder, Attempt::Failed(&why, again))?;
+                if run.attempts >= MOST_ATTEMPTS {
+                    let last_error = Some(why);
+                    let run = Run {
+                        last_error,
+                        ..run.clone()
+                    };
+                    self.tell(&format!("ALERT: {}", given_up(&run)));
+                }
+                return Ok(());
             }
         };
         let (word, attempt) = match &verdict.outcome {
@@ -138,6 +151,85 @@ async fn judge(means: Means<'_>, run: &Run) -> Result<Judged, String> {
     sandbox::run(means, &ask).await.map_err(|why| why.to_string())
 }
 
+/// What is said of a run that nobody begins again by himself.
+fn given_up(run: &Run) -> String {
+    let RunKey { repository, commit, .. } = &run.ask.key;
+    format!(
+        "the hooks of {} of {repository} are given up after {} attempts, and the commit is not proven: {}; `stagegate verdict run \
+         {commit} --repository {repository}` runs them by itself",
+        short(commit),
+        run.attempts,
+        run.last_error.as_deref().unwrap_or("no attempt came to a verdict")
+    )
+}
+
 fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::store::Liveness;
+    use crate::store::runs::RunAsk;
+
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Lines for Heard {
+        fn line(&self, line: &str) -> std::io::Result<()> {
+            let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.push(line.to_owned());
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_cannot_be_made_is_given_up_aloud_after_its_last_attempt() {
+        let place = tempfile::tempdir().expect("a directory");
+        let home = Home::open(&place.path().join("state")).expect("a home");
+        let ask = RunAsk {
+            key: RunKey {
+                repository: place.path().join("gone.git").display().to_string(),
+                commit: "7".repeat(40),
+                policy: crate::model::values::Digest::of(b"").to_string(),
+                engine: "1".to_owned(),
+            },
+            reference: None,
+            base_branch: None,
+            base_tip: None,
+        };
+        home.store().enqueue_run(&ask, Timestamp::now()).expect("queued");
+        let heard = Arc::new(Heard(Mutex::default()));
+        let (_interrupter, interrupt) = Interrupt::new();
+        let runs = HookRuns {
+            home: home.clone(),
+            workspace: Workspace::at(place.path().to_owned()),
+            interrupt,
+            lines: Arc::clone(&heard) as Arc<dyn Lines>,
+            on_verdict: Arc::new(|_| {}),
+        };
+        let holder = Holder::current("tester".to_owned()).expect("it is known");
+        for attempt in 1..=MOST_ATTEMPTS {
+            // Each is put off by some minutes.
+            let then = Timestamp::now() + AGAIN_AFTER * i32::try_from(attempt).expect("few");
+            let claimed = home
+                .store()
+                .claim_run(&holder, then, &|_| Liveness::Alive)
+                .expect("taken");
+            let Some(Claimed::Begun(run)) = claimed else {
+                panic!("{claimed:?}")
+            };
+            runs.one(&run, &holder).await.expect("kept");
+            let alerts = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let alerts: Vec<&String> = alerts.iter().filter(|line| line.starts_with("ALERT: ")).collect();
+            assert_eq!(alerts.len(), usize::from(attempt == MOST_ATTEMPTS), "{alerts:?}");
+            assert!(
+                alerts.iter().all(|line| line.contains("given up after 3 attempts")),
+                "{alerts:?}"
+            );
+        }
+        assert_eq!(home.store().given_up_runs().expect("counted"), 1);
+    }
 }

@@ -92,6 +92,23 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Whether it ended without a verdict, however often it was begun.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.phase == RunPhase::Done && self.last_error.is_some()
+    }
+}
+
+/// What comes of looking for a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claimed {
+    /// This one is ours now.
+    Begun(Run),
+    /// This one was begun too often, and has ended: nobody begins it again unless it is asked for.
+    GivenUp(Run),
+}
+
 /// How a run was taken up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {

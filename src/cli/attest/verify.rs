@@ -69,7 +69,20 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let ring = proof::keyring(&home, &base.policy)?;
     let (_, foreign) = question::native_runs(question::listed(&repository, &base)?);
     let noted = if *notes {
-        notes::read(&repository, commit)?
+        let noted = notes::read(&repository, commit)?;
+        if noted.is_empty()
+            && let Some(bytes) = noted_bytes(&repository, commit)?
+            && bytes > notes::MOST_BYTES
+        {
+            printer.note(&format!(
+                "the note of commit {0} was not read: it has {bytes} bytes, and no more than {1} are read; `git notes --ref {2} \
+                 remove {0}` takes it away here, and `stagegate attest note {0}` where the commit was proven makes a new one",
+                short(commit),
+                notes::MOST_BYTES,
+                notes::REF,
+            ));
+        }
+        noted
     } else {
         Vec::new()
     };
@@ -80,10 +93,30 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         ring,
         base,
         again: again(&repository, commit, &foreign)?,
+        looked: if *notes { Looked::InNotesToo } else { Looked::InStore },
         commit: short(commit),
     };
     printer.resource(&found.resource(), |p| found.tell(p))?;
     Ok(if found.proves() { Exit::Done } else { Exit::Refused })
+}
+
+/// How long the note is that a commit has, if it has one; it is not read for that.
+fn noted_bytes(repository: &Repository, commit: Oid) -> anyhow::Result<Option<u64>> {
+    let git = git2::Repository::open(repository.directory())?;
+    let Ok(mut all) = git.notes(Some(notes::REF)) else {
+        return Ok(None);
+    };
+    let noted = all.find_map(|one| one.ok().filter(|(_, about)| *about == commit));
+    let Some((note, _)) = noted else { return Ok(None) };
+    let (bytes, _) = git.odb()?.read_header(note)?;
+    Ok(Some(bytes as u64))
+}
+
+/// Where proofs were looked for.
+#[derive(Clone, Copy)]
+enum Looked {
+    InStore,
+    InNotesToo,
 }
 
 struct Found {
@@ -92,6 +125,8 @@ struct Found {
     ring: Keyring,
     base: Base,
     commit: String,
+    /// Where proofs were looked for.
+    looked: Looked,
     /// What looks at it once more and signs.
     again: String,
 }
@@ -198,7 +233,10 @@ impl Found {
     fn remedy(&self) -> String {
         let Self { commit, again, .. } = self;
         let Some(first) = self.weighed.first() else {
-            return format!("{again}; `--notes` looks also into the notes that were fetched");
+            return match self.looked {
+                Looked::InStore => format!("{again}; `--notes` looks also into the notes that were fetched"),
+                Looked::InNotesToo => again.clone(),
+            };
         };
         match first.judged.lacks.first() {
             Some(Lack::Failed(_)) => {

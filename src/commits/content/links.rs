@@ -1,18 +1,18 @@
 //! What leads elsewhere: symbolic links and submodules.
 
 use super::names::is_git_directory;
-use super::{File, Hit, Mode, modules};
+use super::{File, Hit, Mode, modules, without_tokens};
 use crate::commits::finding::shown;
 use crate::commits::policy::{Policy, file_path};
 
 /// Names that git itself reads, also through a link: CVE-2018-11235 and git's `fsck` (`gitmodulesSymlink`).
 const READ_BY_GIT: [&[u8]; 4] = [b".gitmodules", b".gitattributes", b".gitignore", b".mailmap"];
 
-pub(super) fn stays_inside(_: &Policy, file: &File) -> Vec<Hit> {
+pub(super) fn stays_inside(policy: &Policy, file: &File) -> Vec<Hit> {
     if file.mode != Mode::Link {
         return Vec::new();
     }
-    let target = shown(file.bytes);
+    let target = shown(&without_tokens(policy, file.bytes));
     if READ_BY_GIT.iter().any(|name| file.name().eq_ignore_ascii_case(name)) {
         return vec![Hit::whole(
             "is a link, and git reads what it points to",
@@ -92,7 +92,8 @@ pub(super) fn is_allowed(policy: &Policy, file: &File) -> Vec<Hit> {
             "an owner adds its path to `submodule.allow` in the policy",
         )];
     }
-    if file.path != b".gitmodules" || !file.mode.is_file() {
+    // Where case does not count, git opens it by any.
+    if !file.path.eq_ignore_ascii_case(b".gitmodules") || !file.mode.is_file() {
         return Vec::new();
     }
     modules::check(file.bytes)

@@ -3,68 +3,58 @@
 
 use super::Hit;
 
-/// Values of one file: each submodule has three or four.
-const MOST_VALUES: usize = 10_000;
-
-/// One value of a configuration.
-#[derive(Debug, PartialEq, Eq)]
-struct Setting {
-    line: usize,
-    /// In small letters, as git compares it.
-    section: Vec<u8>,
-    subsection: Vec<u8>,
-    key: Vec<u8>,
-    value: Vec<u8>,
-}
-
 /// What is dangerous to whoever clones with it.
 pub(super) fn check(bytes: &[u8]) -> Vec<Hit> {
-    let settings = match read(bytes) {
-        Ok(settings) => settings,
-        Err(line) => {
-            return vec![Hit::at(
-                line,
-                0,
-                "git cannot read this as a configuration",
-                "write `[submodule \"NAME\"]`, then `path = …` and `url = …`",
-            )];
+    let mut hits = Vec::new();
+    let end = each(bytes, |line, setting| {
+        if hits.len() < super::MOST_IN_A_FILE
+            && let Some((what, fix)) = trouble(&setting)
+        {
+            hits.push(Hit::at(line, 0, what, fix));
         }
-    };
-    let of_submodules = settings.iter().filter(|setting| setting.section == b"submodule");
-    let mut hits: Vec<Hit> = of_submodules
-        .filter_map(|setting| {
-            let (what, fix) = trouble(setting)?;
-            Some(Hit::at(setting.line, 0, what, fix))
-        })
-        .collect();
-    hits.dedup();
-    hits.truncate(super::MOST_IN_A_FILE);
+    });
+    if let Err(line) = end {
+        return vec![Hit::at(
+            line,
+            0,
+            "git cannot read this as a configuration",
+            "write `[submodule \"NAME\"]`, then `path = …` and `url = …`",
+        )];
+    }
     hits
 }
 
+/// What is read, part by part.
+#[derive(Debug, PartialEq, Eq)]
+enum Setting<'a> {
+    /// The name of a submodule: of its section, as git has it.
+    Name(&'a [u8]),
+    /// A value of a submodule; the key in small letters, as git compares it.
+    Value(&'a [u8], &'a [u8]),
+}
+
 fn trouble(setting: &Setting) -> Option<(&'static str, &'static str)> {
-    let Setting {
-        subsection, key, value, ..
-    } = setting;
-    // Its own repository lies below a directory of this name (CVE-2018-11235).
-    let mut parts = subsection.split(|b| matches!(b, b'/' | b'\\'));
-    if subsection.is_empty() || parts.any(|part| part == b"..") {
-        return Some((
-            "a submodule's name leads out of git's own directory",
-            "name it by its path",
-        ));
-    }
-    match key.as_slice() {
-        b"url" if runs_or_reads(value) => Some((
+    match setting {
+        // Its own repository lies below a directory of this name (CVE-2018-11235).
+        Setting::Name(name) => {
+            let mut parts = name.split(|b| matches!(b, b'/' | b'\\'));
+            (name.is_empty() || parts.any(|part| part == b"..")).then_some((
+                "a submodule's name leads out of git's own directory",
+                "name it by its path",
+            ))
+        }
+        Setting::Value(b"url", url) if runs_or_reads(url) => Some((
             "this address runs a command or reads the machine that clones",
             "use https:// or ssh://",
         )),
         // CVE-2018-17456.
-        b"path" if value.starts_with(b"-") => Some(("a submodule's path is an option to git", "rename it")),
-        b"update" if value.trim_ascii_start().starts_with(b"!") => {
+        Setting::Value(b"path", path) if path.starts_with(b"-") => {
+            Some(("a submodule's path is an option to git", "rename it"))
+        }
+        Setting::Value(b"update", update) if update.trim_ascii_start().starts_with(b"!") => {
             Some(("this runs a command where it is cloned", "take it out"))
         }
-        _ => None,
+        Setting::Value(..) => None,
     }
 }
 
@@ -84,39 +74,37 @@ fn runs_or_reads(url: &[u8]) -> bool {
         || url.windows(3).any(|three| three == b"%0a" || three == b"%00")
 }
 
-/// The settings of a file; else the line that git would stop at.
-fn read(bytes: &[u8]) -> Result<Vec<Setting>, usize> {
+/// Reads what is said of submodules, with its lines; the error is the line that git would stop at.
+fn each(bytes: &[u8], mut tell: impl FnMut(usize, Setting)) -> Result<(), usize> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut reader = Reader { bytes, at: 0, line: 1 };
-    let mut settings = Vec::new();
-    let (mut section, mut subsection) = (Vec::new(), Vec::new());
+    let (mut in_section, mut in_submodule) = (false, false);
     while let Some(b) = reader.next() {
+        let line = reader.line;
         match b {
             b if b.is_ascii_whitespace() => {}
             b'#' | b';' => reader.skip_line(),
             b'[' => {
-                let line = reader.line;
-                (section, subsection) = reader.section().ok_or(line)?;
-            }
-            b if b.is_ascii_alphabetic() && !section.is_empty() => {
-                let line = reader.line;
-                let key = reader.key(b);
-                let value = reader.value().ok_or(line)?;
-                settings.push(Setting {
-                    line,
-                    section: section.clone(),
-                    subsection: subsection.clone(),
-                    key,
-                    value,
-                });
-                if settings.len() > MOST_VALUES {
-                    return Err(line);
+                let section = reader.section().ok_or(line)?;
+                in_section = true;
+                // What has no name is no submodule, but a setting of all of them.
+                let name = section.strip_prefix(b"submodule.");
+                in_submodule = name.is_some();
+                if let Some(name) = name {
+                    tell(line, Setting::Name(name));
                 }
             }
-            _ => return Err(reader.line),
+            b if b.is_ascii_alphabetic() && in_section => {
+                let key = reader.key(b);
+                let value = reader.value().ok_or(line)?;
+                if in_submodule {
+                    tell(line, Setting::Value(&key, &value));
+                }
+            }
+            _ => return Err(line),
         }
     }
-    Ok(settings)
+    Ok(())
 }
 
 struct Reader<'a> {
@@ -146,16 +134,13 @@ impl Reader<'_> {
         while self.next().is_some_and(|b| b != b'\n') {}
     }
 
-    /// After `[`: `section]`, `section.subsection]` or `section "subsection"]`.
-    fn section(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// After `[`: `section]`, `section.subsection]` or `section "subsection"]`, all of it as the first part of a key, as git
+    /// builds it: `section.subsection`.
+    fn section(&mut self) -> Option<Vec<u8>> {
         let mut name = Vec::new();
         loop {
             match self.next()? {
-                b']' => {
-                    let mut halves = name.splitn(2, |b| *b == b'.');
-                    let section = halves.next().unwrap_or_default().to_vec();
-                    return Some((section, halves.next().unwrap_or_default().to_vec()));
-                }
+                b']' => return Some(name),
                 b' ' | b'\t' => break,
                 b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.') => name.push(b.to_ascii_lowercase()),
                 _ => return None,
@@ -167,19 +152,19 @@ impl Reader<'_> {
         if self.next()? != b'"' {
             return None;
         }
-        let mut subsection = Vec::new();
+        name.push(b'.');
         loop {
             match self.next()? {
                 b'"' => break,
                 b'\n' => return None,
                 b'\\' => match self.next()? {
                     b'\n' => return None,
-                    escaped => subsection.push(escaped),
+                    escaped => name.push(escaped),
                 },
-                b => subsection.push(b),
+                b => name.push(b),
             }
         }
-        (self.next()? == b']').then_some((name, subsection))
+        (self.next()? == b']').then_some(name)
     }
 
     fn key(&mut self, first: u8) -> Vec<u8> {
@@ -234,13 +219,17 @@ mod tests {
     use super::*;
 
     fn urls(text: &str) -> Vec<String> {
-        let settings = read(text.as_bytes()).expect("a configuration");
-        let urls = settings.into_iter().filter(|setting| setting.key == b"url");
-        urls.map(|setting| String::from_utf8(setting.value).expect("text"))
-            .collect()
+        let mut urls = Vec::new();
+        let end = each(text.as_bytes(), |_, setting| {
+            if let Setting::Value(b"url", url) = setting {
+                urls.push(String::from_utf8(url.to_vec()).expect("text"));
+            }
+        });
+        end.expect("a configuration");
+        urls
     }
 
-    /// Each as `git config -f` says it (the test in `commits::modules` asks git itself).
+    /// Each as `git config -f` says it; `commits::refs::gitmodules_are_read_as_git_reads_them` asks git itself.
     #[test]
     fn a_value_is_what_git_takes_it_for() {
         for (text, value) in [
@@ -262,7 +251,7 @@ mod tests {
             "[submodule \"x\"]\nu_rl = a",
             "[]\n1",
         ] {
-            assert!(read(text.as_bytes()).is_err(), "{text:?}");
+            assert!(each(text.as_bytes(), |_, _| {}).is_err(), "{text:?}");
         }
     }
 
@@ -279,7 +268,10 @@ mod tests {
             ("[submodule \"x\"]\n\turl = a::b\n", &[2]),
             ("[submodule \"x\"]\n\turl = C:/x\n", &[2]),
             ("[submodule \"x\"]\n\turl = https://example.org/%0ahost\n", &[2]),
-            ("[submodule \"../../x\"]\n\tpath = x\n", &[2]),
+            ("[submodule \"../../x\"]\n\tpath = x\n", &[1]),
+            ("[submodule.x \"y\"]\n\turl = ext::sh\n", &[2]),
+            ("[submodule]\n\tfetchJobs = 4\n", &[]),
+            ("[submodule \"\"]\n", &[1]),
             ("[submodule \"x\"]\n\tpath = -x\n\tupdate = !id\n", &[2, 3]),
             ("[other \"x\"]\n\turl = ext::sh\n", &[]),
             ("[submodule \"x\"\n", &[1]),

@@ -49,41 +49,57 @@ static TOKENS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 });
 
 /// `scheme://user:password@host`, the parts as groups.
-const URL_WITH_PASSWORD: &str = r#"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/?#:@"'`<>]{0,64}:([^\s/?#@"'`<>]{3,256})@([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"#;
+const URL_WITH_PASSWORD: &str = r#"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://([^\s/?#:@"'`<>]{0,64}):([^\s/?#@"'`<>]{3,256})@([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]|[$%{][^\s/"'`<>]{0,64})"#;
 
 /// One pass that says whether any of them is worth a look.
 static ANY_TOKEN: LazyLock<Regex> = LazyLock::new(|| {
     expression(
-        r#"AKIA|ASIA|aws_?secret|AWS_SECRET|[sS]ecretAccess|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|k_live_|AIza|npm_|pypi-AgE|SG\.|sk-proj-|sk-svcacct-|sk-admin-|sk-ant-|hf_|dckr_pat_|hvs\.|AccountKey=|eyJ|://[^\s/?#:@"'`<>]{0,64}:[^\s/?#@"'`<>]{3,256}@"#,
+        r"AKIA|ASIA|aws_?secret|AWS_SECRET|[sS]ecretAccess|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|k_live_|AIza|npm_|pypi-AgE|SG\.|sk-proj-|sk-svcacct-|sk-admin-|sk-ant-|hf_|dckr_pat_|hvs\.|AccountKey=|eyJ",
     )
 });
 
-/// The password of a URL that lets nobody in anywhere: it stands for one, or its host is this machine or one of documentation
-/// (RFC 2606, RFC 6761).
+/// A URL's user and host come first to the next byte after `://`.
+static SCHEME_ENDS: LazyLock<Regex> = LazyLock::new(|| expression("://"));
+/// How far behind that an `@` can stand: [`URL_WITH_PASSWORD`].
+const USER_BYTES: usize = 64 + 1 + 256 + 1;
+
+/// Whether there may be a URL with a user. There are URLs everywhere, and few with one.
+fn names_a_user(bytes: &[u8]) -> bool {
+    SCHEME_ENDS.find_iter(bytes).any(|m| {
+        let behind = &bytes[m.end()..(m.end() + USER_BYTES).min(bytes.len())];
+        behind.contains(&b'@')
+    })
+}
+
+/// What stands for a password in examples and in what is set up anew for each test.
+const NO_PASSWORDS: [&str; 12] = [
+    "changeme",
+    "redacted",
+    "hidden",
+    "guest",
+    "root",
+    "admin",
+    "postgres",
+    "test",
+    "example",
+    "placeholder",
+    "none",
+    "pass",
+];
+/// What a word has in it that stands for a password.
+const NAMES_OF_PASSWORDS: [&str; 6] = ["password", "passwd", "passphrase", "secret", "token", "pwd"];
+
+/// The password of a URL that lets nobody in anywhere: it stands for one, or is the user's name, or its host is this machine or
+/// one of documentation (RFC 2606, RFC 6761).
 fn is_for_show(url: &Regex, found: &[u8]) -> bool {
     let Some(parts) = url.captures(found) else { return false };
     let part = |n| {
-        parts.get(n).map_or_else(String::new, |m| {
-            String::from_utf8_lossy(m.as_bytes()).to_ascii_lowercase()
-        })
+        parts
+            .get(n)
+            .map_or_else(String::new, |m| String::from_utf8_lossy(m.as_bytes()).into_owned())
     };
-    let (password, host) = (part(1), part(2));
-    // A variable, a format, or stars.
-    let stands_for_one = password.starts_with(['$', '{', '%', '(', '[', '*', '.'])
-        || password.bytes().all(|b| b == b'x')
-        || matches!(
-            password.as_str(),
-            "password"
-                | "passwd"
-                | "pass"
-                | "passphrase"
-                | "pwd"
-                | "secret"
-                | "token"
-                | "changeme"
-                | "your-password"
-                | "your_password"
-        );
+    let (user, password, host) = (part(1), part(2), part(3).to_ascii_lowercase());
+    let word = password.to_ascii_lowercase();
     let of_nobody = |name: &str| {
         [
             "example",
@@ -100,7 +116,39 @@ fn is_for_show(url: &Regex, found: &[u8]) -> bool {
                 .is_some_and(|before| before.is_empty() || before.ends_with('.'))
         })
     };
-    stands_for_one || of_nobody(&host) || host.starts_with("127.") || host == "[::1]"
+    password == user
+        || is_variable(&password)
+        || word.bytes().all(|b| b == b'x')
+        || NO_PASSWORDS.contains(&word.as_str())
+        || is_a_name_for_one(&password)
+        || of_nobody(&host)
+        || host.starts_with("127.")
+        || host == "[::1]"
+}
+
+/// `$NAME`, `${…}`, `$(…)`, `{…}`, `%s`, `%(…)s`, `%NAME%`, stars or dots, and nothing else.
+fn is_variable(password: &str) -> bool {
+    static FORMS: LazyLock<Regex> = LazyLock::new(|| {
+        expression(r"^(?:\$[A-Z_][A-Z0-9_]*|\$?\{[^}]*\}+|\$\([^)]*\)|%s|%\([^)]*\)s|%[A-Z_]+%|[*.]+|\[[^\]]*\])$")
+    });
+    FORMS.is_match(password.as_bytes())
+}
+
+/// Small letters, `-` and `_` that say what belongs here: `your_password`, `my-secret-pw`.
+fn is_a_name_for_one(password: &str) -> bool {
+    let plain = password
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'_'));
+    plain && NAMES_OF_PASSWORDS.iter().any(|name| password.contains(name))
+}
+
+/// What AWS and Slack write in their documentation, and the key of Microsoft's emulator of Azure's storage.
+fn is_published(token: &[u8]) -> bool {
+    let last = token.last().copied().unwrap_or_default();
+    token.ends_with(b"EXAMPLE")
+        || token.ends_with(b"EXAMPLEKEY")
+        || token.starts_with(b"AccountKey=Eby8vdM02xNOcqF")
+        || token.len() > 20 && last.is_ascii_uppercase() && token[token.len() - 20..].iter().all(|b| *b == last)
 }
 
 /// Bytes of a token that are shown, so that who owns it knows which one it is.
@@ -108,24 +156,19 @@ const SHOWN_BYTES: usize = 8;
 
 /// Where tokens are in these bytes, by their kinds, but for those that let nobody in.
 fn tokens_in<'a>(policy: &Policy, bytes: &'a [u8]) -> Vec<(regex::bytes::Match<'a>, &'static str)> {
-    if !ANY_TOKEN.is_match(bytes) {
-        return Vec::new();
-    }
+    let (any, a_user) = (ANY_TOKEN.is_match(bytes), names_a_user(bytes));
     let mut found = Vec::new();
     for (pattern, what) in TOKENS.iter() {
+        let is_url = pattern.as_str() == URL_WITH_PASSWORD;
+        if !(if is_url { a_user } else { any }) {
+            continue;
+        }
         let lets_nobody_in = |token: &[u8]| {
-            // AWS writes its documentation's keys so.
-            token.ends_with(b"EXAMPLE")
-                || token.ends_with(b"EXAMPLEKEY")
-                || policy.harmless.is_match(token)
-                || (pattern.as_str() == URL_WITH_PASSWORD && is_for_show(pattern, token))
+            is_published(token) || policy.harmless.is_match(token) || (is_url && is_for_show(pattern, token))
         };
-        found.extend(
-            pattern
-                .find_iter(bytes)
-                .filter(|m| !lets_nobody_in(m.as_bytes()))
-                .map(|m| (m, *what)),
-        );
+        // What is harmless does not count, or it would hide what comes after it.
+        let those = pattern.find_iter(bytes).filter(|m| !lets_nobody_in(m.as_bytes()));
+        found.extend(those.take(MOST_IN_A_FILE).map(|m| (m, *what)));
     }
     found
 }
@@ -187,7 +230,11 @@ pub(super) fn tokens(policy: &Policy, file: &File) -> Vec<Hit> {
         .collect();
     let readings = holds_text(file.mode).then(|| readings(file.bytes));
     for bytes in readings.into_iter().flatten() {
-        hits.extend(tokens_in(policy, &bytes).into_iter().map(|(token, what)| {
+        // Their lines are counted from the first byte on, so of many only the first are.
+        let mut found = tokens_in(policy, &bytes);
+        found.sort_by_key(|(token, _)| token.start());
+        found.truncate(MOST_IN_A_FILE);
+        hits.extend(found.into_iter().map(|(token, what)| {
             let (line, column) = place(&bytes, token.start());
             Hit::at(line, column, told(&token, what), REVOKE)
         }));
@@ -331,6 +378,12 @@ mod tests {
             "postgres://u:%(password)s@db.site.ch",
             "ftp://u:xxxx@db.site.ch",
             "https://u:****@db.site.ch",
+            "amqp://guest:guest@rabbitmq:5672/",
+            "postgres://postgres:postgres@db:5432/d",
+            "mysql://u:my-secret-pw@mysql/d",
+            "https://u:REDACTED@db.site.ch",
+            "https://u:personal_access_token@github.com",
+            "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX",
             "postgres://u:tops3cret@localhost:5432/d",
             "postgres://u:tops3cret@127.0.0.1/d",
             "postgres://u:tops3cret@[::1]/d",
@@ -340,11 +393,34 @@ mod tests {
         ] {
             assert_eq!(found(harmless.as_bytes()), Vec::<String>::new(), "{harmless}");
         }
+        // What merely begins as a placeholder does, and a host that is a variable.
+        for (password, host) in [
+            ("%23Secret9", "db.site.ch"),
+            ("$ecretPass9", "db.site.ch"),
+            ("RealPass77", "${DB_HOST}"),
+            ("{x}y", "db.site.ch"),
+        ] {
+            assert_eq!(
+                found(format!("https://u:{password}@{host}/d").as_bytes()).len(),
+                1,
+                "{password}@{host}"
+            );
+        }
         // What merely ends as a documentation's host does.
         assert_eq!(
             found(format!("https://u:{PASSWORD}@notexample.org").as_bytes()).len(),
             1
         );
+    }
+
+    #[test]
+    fn what_is_harmless_hides_nothing_and_of_many_the_first_are_told() {
+        let digits = "0123456789abcdef";
+        let harmless = "AKIAIOSFODNN7EXAMPLE\n".repeat(5_000);
+        let text = format!("{harmless}{}", format!("AKIA{}\n", digits.to_uppercase()).repeat(5_000));
+        let hits = found(text.as_bytes());
+        assert_eq!(hits.len(), MOST_IN_A_FILE);
+        assert!(hits[0].starts_with("5001:1 "), "{}", hits[0]);
     }
 
     #[test]

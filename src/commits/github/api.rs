@@ -16,6 +16,7 @@ use super::app::{App, InstallationToken, KeyError};
 use super::checks::Ended;
 use crate::http::{HttpError, HttpOptions, Route};
 use crate::model::repository::GitHub;
+use crate::secrets::Veil;
 
 /// Attempts of one call. With the waits between them that is some 15 s, which outlasts a deployment at GitHub; what takes
 /// longer is tried again with the whole check.
@@ -237,6 +238,8 @@ struct Answer {
     wait: Option<Duration>,
     date: Option<Timestamp>,
     text: String,
+    /// Over what it was asked with.
+    veil: Veil,
 }
 
 impl Api {
@@ -246,7 +249,7 @@ impl Api {
     /// There is no HTTP client.
     pub fn new(github: GitHub, access: Access) -> Result<Self, ApiError> {
         let client = crate::http::client(&HttpOptions {
-            route: Route::EnvironmentProxy,
+            route: Route::out_to(&github.api),
             ..HttpOptions::default()
         })?;
         Ok(Self {
@@ -575,6 +578,7 @@ impl Api {
             wait,
             date: date.map(|zoned| zoned.timestamp()),
             text,
+            veil: Veil::over([token]),
         })
     }
 
@@ -599,15 +603,21 @@ fn if_there<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
 
 /// What an answer comes to.
 fn read<T: DeserializeOwned>(tried: &str, answer: Answer) -> Result<T, ApiError> {
-    let Answer { status, wait, text, .. } = answer;
+    let Answer {
+        status,
+        wait,
+        date: _,
+        text,
+        veil,
+    } = answer;
     let tried = tried.to_owned();
     if status.is_success() {
         return serde_json::from_str(&text).map_err(|why| ApiError::Answer {
             tried,
-            why: why.to_string(),
+            why: veil.cut(&why.to_string()),
         });
     }
-    let said = said(&text);
+    let said = said(&text, &veil);
     // "Rate limits for the REST API": the secondary ones come as 403 or 429, with a time to wait or words.
     let limited = status == StatusCode::FORBIDDEN && (wait.is_some() || said.contains("rate limit"));
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || limited {
@@ -622,12 +632,13 @@ fn read<T: DeserializeOwned>(tried: &str, answer: Answer) -> Result<T, ApiError>
 }
 
 /// GitHub's own words, in a line.
-fn said(text: &str) -> String {
+fn said(text: &str, veil: &Veil) -> String {
     let message = serde_json::from_str::<Value>(text)
         .ok()
         .and_then(|body| Some(body["message"].as_str()?.to_owned()));
     let words = message.unwrap_or_else(|| text.to_owned());
-    words.chars().filter(|c| !c.is_control()).take(300).collect()
+    let words: String = words.chars().filter(|c| !c.is_control()).collect();
+    veil.cut(&words).chars().take(300).collect()
 }
 
 fn path_word(text: &str) -> String {
@@ -660,9 +671,9 @@ mod tests {
     use super::*;
 
     /// What GitHub says of an App, or why it does not.
-    async fn app_of_bot(status: u16) -> String {
+    async fn app_of_bot(status: u16, message: &str) -> String {
         let server = MockServer::start().await;
-        let body = json!({"id": 29110, "message": "Resource not accessible"});
+        let body = json!({"id": 29110, "message": message});
         Mock::given(method("GET"))
             .and(path("/apps/dependabot"))
             .respond_with(ResponseTemplate::new(status).set_body_json(body))
@@ -672,7 +683,7 @@ mod tests {
             "repository": "a/b", "api": server.uri(), "remote": server.uri(), "token": "given", "webhookSecret": "hook",
             "branches": ["main"],
         }));
-        let api = Api::new(github.expect("valid"), Access::Token("given".to_owned())).expect("a client");
+        let api = Api::new(github.expect("valid"), Access::Token("ghp_given".to_owned())).expect("a client");
         match api.app_of_bot("dependabot[bot]").await {
             Ok(Some(id)) => id.to_string(),
             Ok(None) => "none".to_owned(),
@@ -700,7 +711,18 @@ mod tests {
                 "cannot look at the App dependabot: GitHub answers 410 Gone: Resource not accessible",
             ),
         ] {
-            assert_eq!(app_of_bot(status).await, expected, "{status}");
+            assert_eq!(
+                app_of_bot(status, "Resource not accessible").await,
+                expected,
+                "{status}"
+            );
         }
+    }
+    /// I8: what stands between may say what it was sent.
+    #[tokio::test]
+    async fn what_repeats_our_token_is_shown_without_it() {
+        let message = format!("{}no such token: ghp_given", "x".repeat(280));
+        let said = app_of_bot(400, &message).await;
+        assert!(said.ends_with("no such token: [hidd"), "{said}");
     }
 }

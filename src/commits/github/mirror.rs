@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use crate::commits::finding::shown;
 use crate::process::{self, Bounds, ProcessError};
+use crate::secrets::Veil;
 
 /// A first fetch of a repository of some gigabytes over a slow line; later ones take seconds.
 const FETCH: Bounds = Bounds {
@@ -80,7 +81,7 @@ impl Mirror {
             })?;
             let mut init = self.git();
             init.args(["init", "-q", "--bare"]);
-            self.run(init, "make the copy").await?;
+            self.run(init, "make the copy", &Veil::default()).await?;
         }
         let basic = STANDARD.encode(format!("x-access-token:{token}"));
         let mut fetch = self.git();
@@ -102,7 +103,8 @@ impl Mirror {
                     .iter()
                     .map(|one| format!("+{one}:refs/checked/{}", one.trim_start_matches("refs/"))),
             );
-        self.run(fetch, &self.url).await
+        // A server's words come through git.
+        self.run(fetch, &self.url, &Veil::over([token, &basic])).await
     }
 
     fn git(&self) -> Command {
@@ -137,14 +139,30 @@ impl Mirror {
         git
     }
 
-    async fn run(&self, git: Command, what: &str) -> Result<(), MirrorError> {
+    async fn run(&self, git: Command, what: &str, veil: &Veil) -> Result<(), MirrorError> {
         let said = process::run(git, FETCH).await?;
         if said.status.success() {
             return Ok(());
         }
         Err(MirrorError::Git {
             what: what.to_owned(),
-            said: shown(said.stderr.trim_ascii()),
+            said: shown(veil.cut(&String::from_utf8_lossy(&said.stderr)).trim().as_bytes()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I8: a server's words come through git, and may repeat what it was sent.
+    #[tokio::test]
+    async fn what_git_says_is_told_without_the_token() {
+        let mirror = Mirror::at(PathBuf::from("/nowhere"), "https://git.example.org/a".to_owned());
+        let mut git = Command::new("sh");
+        git.args(["-c", "echo 'remote: no such token: ghp_given' >&2; exit 128"]);
+        let said = mirror.run(git, mirror.url(), &Veil::over(["ghp_given"])).await;
+        let said = said.expect_err("git says no").to_string();
+        assert!(said.ends_with("git says: remote: no such token: [hidden]"), "{said}");
     }
 }

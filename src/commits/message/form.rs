@@ -3,6 +3,7 @@
 use git_conventional::Commit;
 
 use super::{Breach, MOST_IN_A_MESSAGE, Message, keys, say};
+use crate::commits::content::without_tokens;
 use crate::commits::finding::Rule;
 use crate::commits::policy::{ConventionalSpec, Mode, Policy};
 use crate::model::text::did_you_mean;
@@ -103,7 +104,11 @@ pub(super) fn conventional(policy: &Policy, message: &Message, breaches: &mut Ve
             policy,
             Rule::Conventional,
             1,
-            format!("the type `{kind}` is not known"),
+            // It is whatever somebody typed.
+            format!(
+                "the type `{}` is not known",
+                String::from_utf8_lossy(&without_tokens(policy, kind.as_bytes()))
+            ),
             fix,
             breaches,
         );

@@ -11,11 +11,14 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::envelope::{Envelope, KeyId, PublicKey};
 use super::judge::Standing;
+use crate::commits::finding::plain;
 use crate::home::{Home, make_private};
 use crate::store::{Expect, Resource, Store as _, StoreError};
 
@@ -34,8 +37,8 @@ pub enum KeyError {
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The file with the private half.
-    #[error("cannot {tried} {path}: {source}; a new key is made by `stagegate attest key create`", path = path.display())]
+    /// A file or directory cannot be made or removed.
+    #[error("cannot {tried} {path}: {source}; mend that, and run the same command again", path = path.display())]
     File {
         /// What was tried.
         tried: &'static str,
@@ -44,6 +47,26 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
+    /// The private half cannot be read.
+    #[error(
+        "cannot {tried} {path}: {source}; if it is lost, `stagegate attest key rotate` makes a new key in its place, and what the \
+         lost one signed still counts",
+        path = path.display()
+    )]
+    Unread {
+        /// What was tried.
+        tried: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two commands at once would leave two keys that sign.
+    #[error(
+        "another process is changing the keys of this home just now, and nothing was changed; see what came of it with \
+         `stagegate attest key list`"
+    )]
+    Busy,
     /// Others may have read it.
     #[error(
         "the private key {path} is open to others (mode {mode:03o}) and was not used; if nobody else can have read it, run \
@@ -94,7 +117,7 @@ pub enum KeyError {
     #[error("`{0}` begins the names of several keys; write more of it")]
     Ambiguous(String),
     /// It is so already.
-    #[error("key {} is revoked already, since {at}: {reason}", id.short())]
+    #[error("key {} is revoked already, since {at}: {}", id.short(), plain(reason))]
     Revoked {
         /// The key.
         id: KeyId,
@@ -166,6 +189,7 @@ impl<'a> Keys<'a> {
     /// # Errors
     /// One is active already, or none can be made.
     pub fn create(&self, now: Timestamp) -> Result<OwnKey, KeyError> {
+        let _alone = self.alone()?;
         if let Some(active) = self.active()? {
             return Err(KeyError::Exists(active.public.id()));
         }
@@ -177,6 +201,7 @@ impl<'a> Keys<'a> {
     /// # Errors
     /// No new one can be made; the old one stays.
     pub fn rotate(&self, now: Timestamp) -> Result<OwnKey, KeyError> {
+        let _alone = self.alone()?;
         let before = self.all()?;
         let new = self.make(now)?;
         for old in before {
@@ -201,6 +226,7 @@ impl<'a> Keys<'a> {
     /// # Errors
     /// There is no such key, or it is revoked already.
     pub fn revoke(&self, name: &str, reason: &str, now: Timestamp) -> Result<OwnKey, KeyError> {
+        let _alone = self.alone()?;
         let key = self.find(name)?;
         let id = key.public.id();
         let retired_at = match key.standing {
@@ -248,6 +274,20 @@ impl<'a> Keys<'a> {
         })
     }
 
+    /// Nobody else changes keys for as long as the file is open. Who finds it taken is told so rather than made to wait: whoever
+    /// has it may have been stopped in the middle, and what it does decides what is left to do.
+    fn alone(&self) -> Result<File, KeyError> {
+        let directory = self.home.keys();
+        let failed = |tried| file_error(tried, directory.clone());
+        make_private(&directory).map_err(failed("make the directory"))?;
+        let open = File::open(&directory).map_err(failed("open the directory"))?;
+        match rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(open),
+            Err(Errno::WOULDBLOCK) => Err(KeyError::Busy),
+            Err(why) => Err(failed("lock the directory")(why.into())),
+        }
+    }
+
     fn active(&self) -> Result<Option<OwnKey>, KeyError> {
         let all = self.all()?.into_iter().rev();
         Ok(all
@@ -293,7 +333,6 @@ impl<'a> Keys<'a> {
     fn write_private(&self, id: &KeyId, private: &[u8]) -> Result<(), KeyError> {
         let path = self.path(id);
         let failed = |tried| file_error(tried, path.clone());
-        make_private(&self.home.keys()).map_err(failed("make the directory of"))?;
         // Nobody has the name already, and nobody could open it between its making and its closing to others.
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let mut file = opened.map_err(failed("make"))?;
@@ -306,7 +345,10 @@ impl<'a> Keys<'a> {
     fn read_private(&self, public: &PublicKey) -> Result<Ed25519KeyPair, KeyError> {
         let id = public.id();
         let path = self.path(&id);
-        let failed = |tried| file_error(tried, path.clone());
+        let failed = |tried| {
+            let path = path.clone();
+            move |source| KeyError::Unread { tried, path, source }
+        };
         // A link could lead to a file that somebody else may change.
         let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
         let mut file = OpenOptions::new()
@@ -508,6 +550,40 @@ mod tests {
         keys.create(at(7)).expect("a new one");
     }
 
+    #[test]
+    fn of_many_who_make_a_key_at_once_one_does() {
+        let (dir, home) = home();
+        let together = std::sync::Barrier::new(6);
+        let made = std::thread::scope(|scope| {
+            let create = || {
+                let home = Home::open(&dir.path().join("state")).expect("a home");
+                together.wait();
+                Keys::of(&home).create(at(1))
+            };
+            let all: Vec<_> = (0..6).map(|_| scope.spawn(create)).collect();
+            all.into_iter()
+                .map(|one| one.join().expect("ended"))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(made.iter().filter(|one| one.is_ok()).count(), 1, "{made:?}");
+        for refused in made.iter().filter_map(|one| one.as_ref().err()) {
+            assert!(matches!(refused, KeyError::Busy | KeyError::Exists(_)), "{refused}");
+        }
+        let keys = Keys::of(&home);
+        assert_eq!(keys.all().expect("listed").len(), 1);
+        assert_eq!(files(&home).len(), 1);
+        // Whatever changes keys does so alone.
+        let id = keys.all().expect("listed")[0].public.id().to_string();
+        let held = keys.alone().expect("free");
+        assert!(matches!(keys.rotate(at(2)), Err(KeyError::Busy)));
+        assert!(matches!(keys.revoke(&id, "stolen", at(2)), Err(KeyError::Busy)));
+        drop(held);
+        let shown = "\u{1b}[31mstolen";
+        keys.revoke(&id, shown, at(2)).expect("revoked");
+        let again = keys.revoke(&id, shown, at(3)).expect_err("it is").to_string();
+        assert!(again.ends_with(r": \u{1b}[31mstolen"), "{again:?}");
+    }
+
     /// Killed between the two halves of a rotation.
     #[test]
     fn of_two_active_keys_the_newer_signs() {
@@ -547,6 +623,7 @@ mod tests {
         let aside = file.with_extension("aside");
         fs::rename(&file, &aside).expect("moved");
         refused("cannot open the private key");
+        refused("`stagegate attest key rotate` makes a new key");
         std::os::unix::fs::symlink(&aside, &file).expect("linked");
         refused("cannot open the private key");
         fs::remove_file(&file).expect("gone");
@@ -558,5 +635,9 @@ mod tests {
         let other = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("made");
         fs::write(&file, other.as_ref()).expect("written");
         refused("(it is ");
+        // What is advised where it is lost works.
+        fs::remove_file(&file).expect("gone");
+        let rotated = keys.rotate(at(2)).expect("rotated").public.id();
+        assert_eq!(keys.signer().expect("a signer").id(), rotated);
     }
 }

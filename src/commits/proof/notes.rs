@@ -9,8 +9,8 @@ use crate::commits::repository::{Repository, RepositoryError};
 pub const REF: &str = "refs/notes/stagegate";
 /// Attestations of one commit that are read from its note: a few keys, each after a few changes of the policy.
 pub const MOST_LINES: usize = 64;
-/// A longer note is not ours.
-const MOST_BYTES: u64 = 8 << 20;
+/// A longer note is not ours, and is not read.
+pub const MOST_BYTES: u64 = 8 << 20;
 
 /// The attestations in a commit's note; none where it has none. What else stands in the note is left out.
 ///

@@ -162,6 +162,8 @@ pub enum Fate {
     Changed,
     /// It is gone.
     Removed,
+    /// It is there for the first time.
+    Added,
 }
 
 /// A commit, as far as rules ask.
@@ -391,21 +393,23 @@ impl Repository {
         Ok(changes(&diff.map_err(failed("compare the index with HEAD"))?))
     }
 
-    /// What the commit that is being made would do to a file.
+    /// What the commit that is being made would do to a file. A merge is asked about when it is a commit: it is known by then
+    /// which side has it so.
     ///
     /// # Errors
     /// The index or HEAD cannot be read.
     pub fn staged_fate(&self, path: &str) -> Result<Fate, RepositoryError> {
-        let before = match self.resolved("HEAD") {
-            Some((_, head)) => self.file(head, path)?,
-            None => None,
+        let Some((_, head)) = self.resolved("HEAD").filter(|_| !self.is_merging()) else {
+            return Ok(Fate::Kept);
         };
-        let Some(before) = before else { return Ok(Fate::Kept) };
+        let before = self.place_of(head, path)?;
         let index = self.git.index().map_err(failed("read the index"))?;
-        Ok(match index.get_path(Path::new(path), 0) {
-            None => Fate::Removed,
-            Some(entry) if self.content(entry.id)? == before => Fate::Kept,
-            Some(_) => Fate::Changed,
+        let after = index.get_path(Path::new(path), 0);
+        let after = after.map(|entry| (i32::try_from(entry.mode).unwrap_or_default(), entry.id));
+        Ok(if before == after {
+            Fate::Kept
+        } else {
+            fate_of(before, after)
         })
     }
 
@@ -700,7 +704,9 @@ impl Repository {
     /// It is no range of commits.
     pub fn range(&self, text: &str) -> Result<(Option<Oid>, Oid), RepositoryError> {
         let bad = || match self.git.head() {
-            Err(why) if why.code() == git2::ErrorCode::UnbornBranch => RepositoryError::Unborn(text.to_owned()),
+            Err(why) if why.code() == ErrorCode::UnbornBranch && text.contains("HEAD") => {
+                RepositoryError::Unborn(text.to_owned())
+            }
             Ok(_) | Err(_) => RepositoryError::Range(text.to_owned()),
         };
         if text.contains("...") {
@@ -809,18 +815,42 @@ impl Repository {
     /// # Errors
     /// It or a parent cannot be read.
     pub fn fate(&self, id: Oid, path: &str) -> Result<Fate, RepositoryError> {
-        let after = self.file(id, path)?;
-        let mut fate = Fate::Kept;
-        for parent in self.parents(id)? {
-            fate = match (self.file(parent, path)?, &after) {
-                (before, after) if before == *after => return Ok(Fate::Kept),
-                // Where some parent has none, a policy is added.
-                (None, _) => return Ok(Fate::Kept),
-                (Some(_), None) => Fate::Removed,
-                (Some(_), Some(_)) => Fate::Changed,
-            };
+        let after = self.place_of(id, path)?;
+        let parents = self.parents(id)?;
+        let mut before = Vec::new();
+        for parent in parents {
+            before.push(self.place_of(parent, path)?);
         }
-        Ok(fate)
+        // A first commit begins with what it has.
+        if before.is_empty() || before.contains(&after) {
+            return Ok(Fate::Kept);
+        }
+        Ok(fate_of(before.into_iter().flatten().next(), after))
+    }
+
+    /// What became of a file from one commit to another.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn fate_between(&self, old: Oid, new: Oid, path: &str) -> Result<Fate, RepositoryError> {
+        let (before, after) = (self.place_of(old, path)?, self.place_of(new, path)?);
+        Ok(if before == after {
+            Fate::Kept
+        } else {
+            fate_of(before, after)
+        })
+    }
+
+    /// Mode and content of a file, by their names: what it holds is not read.
+    fn place_of(&self, commit: Oid, path: &str) -> Result<Option<(i32, Oid)>, RepositoryError> {
+        let root = self.tree(self.tree_of(commit)?)?;
+        let (above, name) = split(path.as_bytes());
+        let Some(tree) = self.tree_at(&root, above)? else {
+            return Ok(None);
+        };
+        Ok(tree
+            .get_name_bytes(name)
+            .map(|entry| (entry.filemode_raw(), entry.id())))
     }
 
     /// The commits that a commit was made from; none of a first one.
@@ -894,6 +924,15 @@ pub enum Object {
         /// What it names.
         target: Oid,
     },
+}
+
+fn fate_of<T>(before: Option<T>, after: Option<T>) -> Fate {
+    match (before, after) {
+        (None, None) => Fate::Kept,
+        (None, Some(_)) => Fate::Added,
+        (Some(_), None) => Fate::Removed,
+        (Some(_), Some(_)) => Fate::Changed,
+    }
 }
 
 /// A commit's name as it is shown.

@@ -8,9 +8,11 @@ use git2::Oid;
 
 use super::full::{Bench, End, Means, Obstacle, movable, planned};
 use crate::commits::base::Base;
+use crate::commits::content::without_tokens;
 use crate::commits::examine::spared_by;
 use crate::commits::finding::{Level, Rule};
 use crate::commits::hooks::{How, Planned};
+use crate::commits::policy::Policy;
 use crate::commits::proof::{Blame, HookRun, Passed, Since, Verdict};
 use crate::commits::repository::{Repository, RepositoryError, TooMany};
 
@@ -29,7 +31,8 @@ pub(super) async fn of(
 ) -> Vec<Blame> {
     let mut blames = Blames {
         repository,
-        blames: Vec::new(),
+        policy: &base.policy,
+        found: Vec::new(),
     };
     for (id, rules) in refused {
         for rule in rules {
@@ -76,28 +79,37 @@ pub(super) async fn of(
             () = enough => {}
         }
     }
-    blames.blames
+    blames.found
 }
 
 struct Blames<'a> {
     repository: &'a Repository,
-    blames: Vec<Blame>,
+    policy: &'a Policy,
+    found: Vec<Blame>,
 }
 
 impl Blames<'_> {
     fn add(&mut self, id: Oid, since: Since, rule: String) {
         let commit = id.to_string();
-        let known = self.blames.iter_mut().find(|b| b.commit == commit && b.since == since);
+        let known = self.found.iter_mut().find(|b| b.commit == commit && b.since == since);
         match known {
             Some(blame) if blame.rules.contains(&rule) => {}
             Some(blame) => blame.rules.push(rule),
-            None => self.blames.push(Blame {
+            None => self.found.push(Blame {
                 commit,
-                author: self.repository.author(id),
+                author: self.author(id),
                 rules: vec![rule],
                 since,
             }),
         }
+    }
+}
+
+impl Blames<'_> {
+    /// Who wrote a commit, with no more of a token in the name than of one in a file.
+    fn author(&self, id: Oid) -> String {
+        let author = self.repository.author(id);
+        String::from_utf8_lossy(&without_tokens(self.policy, author.as_bytes())).into_owned()
     }
 }
 

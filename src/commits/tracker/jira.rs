@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::issues::{Answer, Issue};
 use crate::http::{HttpError, HttpOptions, Route, cause, client};
 use crate::model::tracker::{self, IssueTrackerSpec};
-use crate::secrets::{SecretError, Secrets};
+use crate::secrets::{SecretError, Secrets, Veil};
 
 /// With three fields asked for an issue has about 2 kB, of which most are links to icons.
 const MOST_BYTES: usize = 64 << 10;
@@ -68,6 +68,8 @@ pub struct Jira {
     issues: String,
     /// Marked as sensitive, so that nothing prints it (I8).
     authorization: HeaderValue,
+    /// Over the same: JIRA, or what stands before it, may repeat what it was asked with.
+    veil: Veil,
     limits: Limits,
 }
 
@@ -113,13 +115,17 @@ impl Jira {
             cloud,
             data_center,
         } = &spec.jira;
-        let (version, name, scheme) = match (cloud, data_center) {
+        let (version, name, scheme, veil) = match (cloud, data_center) {
             (Some(cloud), _) => {
                 let token = secrets.text(&cloud.token)?;
                 let pair = STANDARD.encode(format!("{}:{token}", cloud.user));
-                (3, &cloud.token, format!("Basic {pair}"))
+                let veil = Veil::over([&token, &pair]);
+                (3, &cloud.token, format!("Basic {pair}"), veil)
             }
-            (None, Some(own)) => (2, &own.token, format!("Bearer {}", secrets.text(&own.token)?)),
+            (None, Some(own)) => {
+                let token = secrets.text(&own.token)?;
+                (2, &own.token, format!("Bearer {token}"), Veil::over([&token]))
+            }
             // `findings` refuses it.
             (None, None) => return Err(SecretError::Unknown("token".to_owned()).into()),
         };
@@ -128,11 +134,12 @@ impl Jira {
         Ok(Self {
             client: client(&HttpOptions {
                 timeout: limits.call,
-                route: Route::EnvironmentProxy,
+                route: Route::out_to(url),
                 ..HttpOptions::default()
             })?,
             issues: format!("{}/rest/api/{version}/issue/", url.trim_end_matches('/')),
             authorization,
+            veil,
             limits,
         })
     }
@@ -172,26 +179,27 @@ impl Jira {
             Err(why) if why.is_timeout() => return silent(cause(&why)),
             Err(why) => return Called::Later(None, format!("JIRA does not answer: {}", cause(&why))),
         };
+        let veil = &self.veil;
         let (status, wait, known) = (response.status(), asked_wait(&response), knows_us(&response));
         let text = match body(response).await {
             Ok(text) => text,
             Err(why) => return why,
         };
         match status {
-            StatusCode::OK => read(&text),
+            StatusCode::OK => read(&text, veil),
             // Anybody who is not known is told that nothing is there.
             StatusCode::NOT_FOUND if !known => {
                 silent("JIRA does not know who asks (it answers 404 as to anybody); look at the token".to_owned())
             }
-            StatusCode::NOT_FOUND if said(&text).is_some() => Called::Answered(Answer::NotThere),
+            StatusCode::NOT_FOUND if said(&text, veil).is_some() => Called::Answered(Answer::NotThere),
             StatusCode::NOT_FOUND => unavailable(
                 "JIRA answers 404, and not in its own words; look at the address of the IssueTracker".to_owned(),
             ),
-            StatusCode::TOO_MANY_REQUESTS => Called::Later(wait, words(status, &text)),
-            status if status.is_server_error() => Called::Later(wait, words(status, &text)),
+            StatusCode::TOO_MANY_REQUESTS => Called::Later(wait, words(status, &text, veil)),
+            status if status.is_server_error() => Called::Later(wait, words(status, &text, veil)),
             // It is about who asks, and asking on with a token that does not hold may lock the account.
-            StatusCode::UNAUTHORIZED => silent(words(status, &text)),
-            status => unavailable(words(status, &text)),
+            StatusCode::UNAUTHORIZED => silent(words(status, &text, veil)),
+            status => unavailable(words(status, &text, veil)),
         }
     }
 }
@@ -233,40 +241,37 @@ async fn body(mut response: Response) -> Result<Vec<u8>, Called> {
     Ok(bytes)
 }
 
-fn read(text: &[u8]) -> Called {
+fn read(text: &[u8], veil: &Veil) -> Called {
     match serde_json::from_slice::<Body>(text) {
         Ok(Body { key, fields }) => Called::Answered(Answer::There(Issue::new(
-            &key,
-            &fields.project.key,
-            &fields.issuetype.name,
-            &fields.status.name,
+            &veil.cut(&key),
+            &veil.cut(&fields.project.key),
+            &veil.cut(&fields.issuetype.name),
+            &veil.cut(&fields.status.name),
             Timestamp::now(),
         ))),
         // A login page comes with 200 as well.
         Err(why) => unavailable(format!(
-            "what JIRA answers is no issue ({why}); look at the address and the token"
+            "what JIRA answers is no issue ({}); look at the address and the token",
+            veil.cut(&why.to_string())
         )),
     }
 }
 
 /// JIRA's own words, if they are.
-fn said(text: &[u8]) -> Option<String> {
+fn said(text: &[u8], veil: &Veil) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Errors {
         error_messages: Vec<String>,
     }
     let Errors { error_messages } = serde_json::from_slice(text).ok()?;
-    let words: String = error_messages
-        .join(" ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MOST_SAID)
-        .collect();
+    let words: String = error_messages.join(" ").chars().filter(|c| !c.is_control()).collect();
+    let words: String = veil.cut(&words).chars().take(MOST_SAID).collect();
     (!words.is_empty()).then_some(words)
 }
 
-fn words(status: StatusCode, text: &[u8]) -> String {
+fn words(status: StatusCode, text: &[u8], veil: &Veil) -> String {
     let hint = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "; look at the token, and whether its account may see the project"
@@ -274,7 +279,7 @@ fn words(status: StatusCode, text: &[u8]) -> String {
         status if status.is_redirection() => "; it asks for a login elsewhere: look at the address and the token",
         _ => "",
     };
-    let said = said(text).map_or_else(String::new, |said| format!(": {said}"));
+    let said = said(text, veil).map_or_else(String::new, |said| format!(": {said}"));
     format!("JIRA answers {status}{said}{hint}")
 }
 
@@ -413,6 +418,31 @@ mod tests {
                 "silent: JIRA answers 401 Unauthorized: You are not logged in [31m; look at the token",
             ),
             (
+                "401 that repeats what it was asked with",
+                answer(
+                    401,
+                    json!({"errorMessages": [format!("{}Bearer s3cret is no token", "x".repeat(MOST_SAID - 9))]}),
+                ),
+                &format!(
+                    "silent: JIRA answers 401 Unauthorized: {}Bearer [h; look",
+                    "x".repeat(MOST_SAID - 9)
+                ),
+            ),
+            (
+                "an issue that repeats it",
+                answer(
+                    200,
+                    json!({"key": "s3cret", "fields": {"project": {"key": "Bearer s3cret"}, "issuetype": {"name": "s3crets3cret"},
+                        "status": {"name": format!("{}s3cret", "y".repeat(97))}}}),
+                ),
+                &format!("[hidden] Bearer [hidden] [hidden][hidden] {}[hi", "y".repeat(97)),
+            ),
+            (
+                "another form that repeats it",
+                answer(200, json!({"key": "ABC-1", "fields": "s3cret"})),
+                "unavailable: what JIRA answers is no issue (invalid type: string \"[hidden]\"",
+            ),
+            (
                 "403",
                 ResponseTemplate::new(403),
                 "unavailable: JIRA answers 403 Forbidden; look at the token",
@@ -492,7 +522,8 @@ mod tests {
         fn any_answer_is_an_issue_or_is_none(bytes: Vec<u8>, key: String, name: String) {
             let body = json!({"key": key, "fields": {"project": {"key": key}, "issuetype": {"name": name}, "status": {"name": name}}});
             for bytes in [bytes.as_slice(), body.to_string().as_bytes()] {
-                let _ = (read(bytes), said(bytes));
+                let veil = Veil::default();
+                let _ = (read(bytes, &veil), said(bytes, &veil));
             }
         }
     }

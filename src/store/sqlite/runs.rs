@@ -6,7 +6,7 @@ use rusqlite::{Row, Transaction, params};
 use super::{Fault, SqliteStore, decode, encode, signed, time, unsigned};
 use crate::commits::proof::{Outcome, Verdict};
 use crate::store::runs::{
-    Attempt, Enqueued, KEEP_DONE_RUNS, MOST_ATTEMPTS, MOST_WAITING_RUNS, Run, RunAsk, RunKey, RunPhase,
+    Attempt, Claimed, Enqueued, KEEP_DONE_RUNS, MOST_ATTEMPTS, MOST_WAITING_RUNS, Run, RunAsk, RunKey, RunPhase,
 };
 use crate::store::{Holder, Liveness, StoreError};
 
@@ -22,13 +22,14 @@ impl SqliteStore {
         self.write("ask for a run of hooks", |tx| enqueue(tx, ask, now))
     }
 
-    /// Takes the next run: the oldest that waits, or one whose process is dead. One that was begun too often ends instead.
+    /// Takes the next run: the oldest that waits, or one whose process is dead. One that was begun too often ends instead; a next
+    /// look finds the one after it.
     pub fn claim_run(
         &self,
         holder: &Holder,
         now: Timestamp,
         judge: &dyn Fn(&Holder) -> Liveness,
-    ) -> Result<Option<Run>, StoreError> {
+    ) -> Result<Option<Claimed>, StoreError> {
         // Most looks find nothing; those must not take the right to write from a driver.
         let waiting = self.read("look for runs of hooks", |tx| {
             let any: bool = tx
@@ -85,6 +86,16 @@ impl SqliteStore {
                 .prepare_cached("SELECT count(*), min(queued_us) FROM commit_runs WHERE state <> 'done'")?
                 .query_row([], of_row)?;
             Ok((unsigned(count), oldest.map(time)))
+        })
+    }
+
+    /// How many of those that are kept ended without a verdict.
+    pub fn given_up_runs(&self) -> Result<u64, StoreError> {
+        self.read("count the runs of hooks", |tx| {
+            let count: i64 = tx
+                .prepare_cached("SELECT count(*) FROM commit_runs WHERE state = 'done' AND last_error IS NOT NULL")?
+                .query_row([], |row| row.get(0))?;
+            Ok(unsigned(count))
         })
     }
 
@@ -160,7 +171,7 @@ fn claim(
     holder: &Holder,
     now: Timestamp,
     judge: &dyn Fn(&Holder) -> Liveness,
-) -> Result<Option<Run>, Fault> {
+) -> Result<Option<Claimed>, Fault> {
     let open = tx
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM commit_runs WHERE state <> 'done' ORDER BY id"
@@ -183,7 +194,9 @@ fn claim(
                 "UPDATE commit_runs SET state = 'done', holder = NULL, last_error = ?2 WHERE id = ?1",
                 params![signed(run.id), why],
             )?;
-            continue;
+            run.phase = RunPhase::Done;
+            run.last_error = Some(why);
+            return Ok(Some(Claimed::GivenUp(run)));
         }
         run.attempts += 1;
         run.phase = RunPhase::Running {
@@ -199,7 +212,7 @@ fn claim(
                 encode("who runs hooks", holder)?
             ],
         )?;
-        return Ok(Some(run));
+        return Ok(Some(Claimed::Begun(run)));
     }
     Ok(None)
 }
@@ -344,6 +357,14 @@ mod tests {
         Timestamp::from_second(second).expect("in range")
     }
 
+    #[track_caller]
+    fn taken(store: &SqliteStore, by: u32, now: Timestamp, judge: &dyn Fn(&Holder) -> Liveness) -> Run {
+        match store.claim_run(&holder(by), now, judge).expect("looked") {
+            Some(Claimed::Begun(run)) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn not_proven() -> Verdict {
         verdict(Outcome::NotProven { why: "no".to_owned() })
     }
@@ -355,9 +376,9 @@ mod tests {
         for (commit, expected) in [("a", Enqueued::New), ("b", Enqueued::New), ("a", Enqueued::Known)] {
             assert_eq!(store.enqueue_run(&ask(commit), at(1)).expect("asked"), expected);
         }
-        let first = store.claim_run(&holder(1), at(2), &alive).expect("taken").expect("one");
+        let first = taken(&store, 1, at(2), &alive);
         assert_eq!((first.ask.key.commit.as_str(), first.attempts), ("a", 1));
-        let second = store.claim_run(&holder(2), at(2), &alive).expect("taken").expect("one");
+        let second = taken(&store, 2, at(2), &alive);
         assert_eq!(second.ask.key.commit, "b");
         assert_eq!(store.claim_run(&holder(3), at(2), &alive).expect("looked"), None);
         store
@@ -377,10 +398,10 @@ mod tests {
         store.enqueue_run(&ask("a"), at(1)).expect("asked");
         let living = Cell::new(Liveness::Alive);
         let judge = |_: &Holder| living.get();
-        let first = store.claim_run(&holder(1), at(2), &judge).expect("taken").expect("one");
+        let first = taken(&store, 1, at(2), &judge);
         assert_eq!(store.claim_run(&holder(2), at(2), &judge).expect("looked"), None);
         living.set(Liveness::Dead);
-        let again = store.claim_run(&holder(2), at(3), &judge).expect("taken").expect("one");
+        let again = taken(&store, 2, at(3), &judge);
         assert_eq!((again.id, again.attempts), (first.id, 2));
         store
             .end_run(first.id, &holder(1), Attempt::Done(&verdict(Outcome::Passed)))
@@ -389,11 +410,15 @@ mod tests {
         // Broken off is not held against it; killed is, and the fourth time nobody begins it.
         store.end_run(again.id, &holder(2), Attempt::BrokenOff).expect("ended");
         for attempt in [2, 3] {
-            let run = store.claim_run(&holder(2), at(4), &judge).expect("taken").expect("one");
+            let run = taken(&store, 2, at(4), &judge);
             assert_eq!(run.attempts, attempt);
         }
-        assert_eq!(store.claim_run(&holder(2), at(5), &judge).expect("looked"), None);
+        assert_eq!(store.given_up_runs().expect("counted"), 0);
+        let given_up = store.claim_run(&holder(2), at(5), &judge).expect("looked");
         let ended = &store.runs(None, 9).expect("listed")[0];
+        assert_eq!(given_up, Some(Claimed::GivenUp(ended.clone())), "it is said once");
+        assert_eq!(store.claim_run(&holder(2), at(5), &judge).expect("looked"), None);
+        assert_eq!(store.given_up_runs().expect("counted"), 1);
         assert_eq!(ended.phase, RunPhase::Done);
         assert!(
             ended
@@ -413,7 +438,7 @@ mod tests {
         let alive = |_: &Holder| Liveness::Alive;
         for attempt in 1..=MOST_ATTEMPTS {
             let now = at(10 * i64::from(attempt));
-            let run = store.claim_run(&holder(1), now, &alive).expect("taken").expect("one");
+            let run = taken(&store, 1, now, &alive);
             let later = at(10 * i64::from(attempt) + 5);
             store
                 .end_run(run.id, &holder(1), Attempt::NotProven(&not_proven(), later))

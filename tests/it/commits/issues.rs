@@ -93,6 +93,7 @@ impl Tracked {
         let jira = Jira::start();
         let ops = Place::at(world.root.path().join("ops"), &world.clone.home);
         ops.write("token", format!("{TOKEN}\n"));
+        ops.sh("chmod 644 token");
         ops.write("hooks/its.yaml", jira.stated("token"));
         assert!(ops.stagegate(&["attest", "key", "create"]).ok());
         Self { world, ops, jira }
@@ -187,6 +188,14 @@ fn a_jira_that_is_down_defers_or_refuses_and_proves_nothing() {
     let commit = tracked.push("ABC-2: x");
     let (exit, status, said) = tracked.verdict(&commit);
     assert_eq!((exit, &status["state"]), (Some(5), &json!("Deferred")), "{}", said.all);
+    let shown = tracked.ops.stagegate(&["verdict", "show", &commit]);
+    assert_eq!(shown.code, Some(5), "{}", shown.all);
+    assert!(
+        shown.out.contains(" is deferred: ") && shown.out.contains("still to be looked up: ABC-2 (policy"),
+        "{}",
+        shown.all
+    );
+    assert!(!shown.out.contains("passed (policy"), "{}", shown.all);
     let written = &status["verdict"]["issues"][0];
     assert_eq!(written["keys"], json!(["ABC-2"]), "{status:#}");
     assert!(
@@ -210,6 +219,15 @@ fn a_jira_that_is_down_defers_or_refuses_and_proves_nothing() {
         "{}",
         said.all
     );
+    // Nor does a token that nobody can have, and it is not waited for.
+    for (made, words) in [
+        ("mkfifo -m 600 token", "token is a pipe and was not read"),
+        (": >token", "token is empty"),
+    ] {
+        strict.ops.sh(&format!("rm token; {made}"));
+        let (exit, _, said) = strict.verdict(&commit);
+        assert!(exit == Some(5) && said.all.contains(words), "{made}: {}", said.all);
+    }
     // Nor does a workspace that does not say where the tracker is prove anything.
     strict.ops.sh("rm hooks/its.yaml");
     let (exit, _, said) = strict.verdict(&commit);
@@ -268,6 +286,8 @@ fn a_trackers_token_is_in_no_state_and_no_output() {
         .command(super::PROGRAM)
         .args(["verdict", "run", &commit, "--repository", "../server.git", "-o", "json"])
         .env("STAGEGATE_LOG", "trace")
+        // No proxy is given it to carry to this machine; nobody answers there.
+        .envs(["http_proxy", "HTTP_PROXY", "all_proxy"].map(|name| (name, "http://127.0.0.1:1")))
         .output()
         .expect("it runs");
     let said = Said::of(&output);
@@ -285,6 +305,27 @@ fn a_trackers_token_is_in_no_state_and_no_output() {
         format!("Bearer {TOKEN}"),
         "it was really used"
     );
+    assert!(
+        said.all.contains("token can be read by others (mode 644)"),
+        "{}",
+        said.all
+    );
+    // Nor where JIRA, or what stands before it, repeats what it was asked with.
+    let echo = json!({"errorMessages": [format!("no such token: Bearer {TOKEN}")], "errors": {}});
+    tracked.jira.runtime.block_on(async {
+        tracked.jira.server.reset().await;
+        Mock::given(method("GET"))
+            .respond_with(ResponseTemplate::new(401).set_body_json(echo))
+            .mount(&tracked.jira.server)
+            .await;
+    });
+    let commit = tracked.push("ABC-3: x");
+    let (_, _, said) = tracked.verdict(&commit);
+    assert!(said.all.contains("no such token: Bearer [hidden]"), "{}", said.all);
+    let shown = tracked.ops.stagegate(&["verdict", "show", &commit]);
+    assert!(!(said.all + &shown.all).contains(TOKEN));
+    let found = tracked.ops.try_sh(&format!("grep -rl {TOKEN} $STAGEGATE_STATE"));
+    assert_eq!(found.out, "");
 }
 
 #[test]
@@ -302,6 +343,14 @@ fn what_is_wrong_in_a_trackers_file_or_a_policy_is_said_with_its_line() {
         (
             "url: 'http://its.example.org', dataCenter: {token: jira}",
             "is no https URL",
+        ),
+        (
+            "url: 'https://bot@its.example.org', dataCenter: {token: jira}",
+            "names a user in front of its host",
+        ),
+        (
+            "url: 'https://its.example.org/?a=b', dataCenter: {token: jira}",
+            "has '?' in it",
         ),
         (
             "url: 'https://its.example.org'",

@@ -54,6 +54,11 @@ fn a_message_is_judged_by_what_git_knows_of_its_commit() {
             "echo m >m; git add m; git reset -q --hard $(git commit-tree -p HEAD -p HEAD~1 -m 'whatever' $(git write-tree))".to_owned(),
             Some("issue-key"),
         ),
+        (
+            "T73 with its own past, and what that was",
+            format!("{}; git reset -q --hard $(git commit-tree -p HEAD -p HEAD~1 -m 'whatever' HEAD~1^{{tree}})", commit("ABC-4: x")),
+            Some("issue-key"),
+        ),
         ("T73 only in words", commit("Merge branch side"), Some("issue-key")),
         ("T74 a revert", revert, None),
         ("T74 only in words", foreign, Some("issue-key")),

@@ -161,6 +161,12 @@ fn what_a_protected_branch_refuses_is_proven_on_no_branch() {
     refused(&verify(clone, &[]), &["the check refused it"]);
     // By any name it is the same run.
     refused(&clone.stagegate(&["verdict", "show", "HEAD"]), &[" fixup "]);
+    clone.sh("git commit -q --amend -m 'fixup! Begin'");
+    assert!(clone.stagegate(&["check", "--range", "main..HEAD"]).ok());
+    refused(
+        &clone.stagegate(&["check", "--range", "main..HEAD", "--attest"]),
+        &[" fixup ", "was not signed"],
+    );
 }
 
 #[test]
@@ -299,6 +305,49 @@ fn a_proof_of_another_repository_is_none_of_this_one() {
         "{}",
         said.all
     );
+}
+
+/// Who may not look into a state knows nothing of what is in it.
+#[test]
+fn a_state_that_cannot_be_looked_into_is_not_taken_for_an_empty_one() {
+    let world = signed(None);
+    let clone = &world.clone;
+    let head = clone.sh("git rev-parse HEAD");
+    clone.sh("ln -s loop $HOME/loop");
+    let looped = clone.home.join("loop").display().to_string();
+    // Also root is refused by both, which a mode does not do.
+    for (state, why) in [
+        (looped.as_str(), "Too many levels of symbolic links"),
+        ("/dev/null", "Not a directory"),
+    ] {
+        for arguments in [
+            &["verdict", "list"][..],
+            &["verdict", "show", &head],
+            &["attest", "verify", "HEAD"],
+            &["attest", "show", "HEAD"],
+            &["attest", "key", "list"],
+        ] {
+            let mut command = clone.command(super::PROGRAM);
+            let output = command.args(arguments).env("STAGEGATE_STATE", state).output();
+            let said = Said::of(&output.expect("it runs"));
+            assert_eq!(said.code, Some(1), "{arguments:?}: {}", said.all);
+            let words = format!("cannot look at {state}/stagegate.db: {why}");
+            assert!(said.all.contains(&words), "{arguments:?}: {}", said.all);
+        }
+    }
+}
+
+#[test]
+fn a_note_that_is_too_long_to_be_read_is_said_to_be() {
+    let world = signed(None);
+    let clone = &world.clone;
+    clone.sh("rm -r $HOME/state; yes x | head -c 9000000 >note; git notes --ref=stagegate add -F note HEAD");
+    let said = verify(clone, &["--notes"]);
+    refused(&said, &["was not read: it has 9000000 bytes", "nothing is attested"]);
+    assert!(!said.all.contains("`--notes` looks"), "{}", said.all);
+    let said = verify(clone, &[]);
+    refused(&said, &["`--notes` looks also"]);
+    assert!(!said.all.contains("was not read"), "{}", said.all);
 }
 
 #[test]

@@ -690,6 +690,29 @@ fn objects_that_are_made_to_be_endless_are_refused_by_their_bounds() {
     }
 }
 
+/// What costs who reads it once for each of its parts is read in time, however many parts it has.
+#[test]
+fn what_has_many_parts_is_read_once() {
+    let world = World::new(None);
+    // A line each of what looks like a token: each has a place, and the first ten are told.
+    let tokens = "HEX=0123456789ABCDEF; { echo Much; echo; for i in $(seq 100000); do echo AKIA${HEX}; done; } >../message; t=$(git rev-parse main^{tree})";
+    // A hundred lines of history, brought together with a change: each may be the past of another.
+    let sides = "t=$(git rev-parse main^{tree}); c=main; for i in $(seq 300); do c=$(git commit-tree -p $c -m \"Add $i\" $t); done\n\
+                 p=$(for i in $(seq 100); do git commit-tree -p $c -m \"Add side $i\" $t; done)\n\
+                 t=$(printf '100644 blob %s\tf\n' $b | git mktree)";
+    for (case, script, pushed, words) in [
+        ("many tokens", tokens, Some(1), "in the message: an AWS access key"),
+        ("many sides", sides, Some(0), "nothing is wrong"),
+    ] {
+        let commit = world.clone.sh(&format!(
+            "echo 'Add much' >../message; b=$(git rev-parse main:README.md); p=main; {script}\n\
+             git commit-tree $(printf ' -p %s' $p) -F ../message $t"
+        ));
+        let said = world.push(&format!("{commit}:refs/heads/topic"));
+        assert!(said.code == pushed && said.all.contains(words), "{case}: {}", said.all);
+    }
+}
+
 /// Modes that no git of today writes, and old repositories and hand-made trees have.
 #[test]
 fn modes_that_git_does_not_write_are_a_finding() {

@@ -116,6 +116,22 @@ fn what_the_server_s_own_refs_stand_for_is_what_is_judged() {
         let said = world.push(push);
         assert!(!said.ok() && said.all.contains(expected), "{case}: {}", said.all);
     }
+    // By whichever of its names it is protected.
+    clone.policy("protected: ['release/*'], message: {fixups: {mode: MANDATORY}}");
+    clone.sh("git commit -qam 'Protect releases'; git push -q origin HEAD:main HEAD:stable; git fetch -q");
+    server.sh("git symbolic-ref refs/heads/release/now refs/heads/stable");
+    for (case, push, expected) in [
+        (
+            "rewound as a release",
+            "+HEAD~1:refs/heads/release/now",
+            "refs/heads/stable ref-rewind",
+        ),
+        ("a fixup! as a release", "squash:refs/heads/release/now", "fixup"),
+    ] {
+        clone.sh("git tag -f squash $(git commit-tree -p HEAD -m 'fixup! Add 2' HEAD^{tree}) >/dev/null");
+        let said = world.push(push);
+        assert!(!said.ok() && said.all.contains(expected), "{case}: {}", said.all);
+    }
     // What a forge keeps of somebody's request came by no push.
     clone.sh("git checkout -q --detach; echo \"$KEY\" >k; git add k; git commit -qm 'Key'; git tag request; git checkout -qf main");
     let place = clone.sh("pwd");
@@ -123,13 +139,78 @@ fn what_the_server_s_own_refs_stand_for_is_what_is_judged() {
     let said = world.push("request^{commit}:refs/heads/other");
     assert!(!said.ok() && said.all.contains("k:1:6 private-key"), "{}", said.all);
     // HEAD names a branch that nobody has pushed.
-    server.sh("git symbolic-ref HEAD refs/heads/master");
-    let said = world.push("HEAD:refs/heads/master");
+    server.sh("git symbolic-ref HEAD refs/heads/trunk; git symbolic-ref refs/heads/trunk refs/heads/master");
+    // git's own check of the repository has something against such a name.
+    let said = clone.try_sh("git push origin HEAD:refs/heads/master");
     let expected =
         "refs/heads/master ref-name would be the branch that the policy comes from, in the place of refs/heads/main";
     assert!(!said.ok() && said.all.contains(expected), "{}", said.all);
-    server.sh("git symbolic-ref HEAD refs/heads/main");
+    server.sh("git symbolic-ref HEAD refs/heads/main; git symbolic-ref -d refs/heads/trunk");
     assert!(world.push("HEAD:refs/heads/master").ok());
+}
+
+/// No commit of its own has changed the policy that holds from now on: they have it from what was before.
+#[test]
+fn a_policy_that_is_another_after_a_push_is_told_whichever_way_it_came() {
+    let world = World::new(None);
+    let clone = &world.clone;
+    let told = |case: &str, expected: &str| {
+        let said = world.push("HEAD:main");
+        assert!(said.ok() && said.all.contains(expected), "{case}: {}", said.all);
+        clone.sh("git fetch -q");
+    };
+    clone.policy("content: {secret: {mode: OPTIONAL}}");
+    clone.sh("git tag old; git add .; git commit -qm 'Add a policy'");
+    told("added", "hooks/policy.yaml policy-file (suggested) a policy is added");
+    clone.policy("content: {secret: {mode: MANDATORY}}");
+    clone.sh("git tag loose; git commit -qam 'Ask for more'");
+    told("changed", "the policy is changed");
+    clone.sh("git reset -q --hard $(git commit-tree -p HEAD -p loose -m 'Merge branch loose' loose^{tree})");
+    told("taken from what was", "the policy is changed");
+    clone.sh("git reset -q --hard $(git commit-tree -p HEAD -p old -m 'Merge branch old' old^{tree})");
+    told("without", "the policy is removed");
+}
+
+/// git itself says what it takes a text for, and the rule finds just that.
+#[test]
+fn gitmodules_are_read_as_git_reads_them() {
+    let world = World::new(None);
+    let place = &world.clone;
+    for text in [
+        "[submodule \"x\"] url = ext::sh -c id",
+        "# \u{1}\n[submodule \"x\"]\n\turl = ext::sh # b",
+        "[submodule \"x\"]\nurl = \\\next::sh",
+        "[submodule \"x\"]\nurl = \"\"ext::sh",
+        "[submodule \"x\"]\nURL=\"ext::sh ; b\" c ; d",
+        "[submodule.x \"y\"]\n\turl = ext::sh",
+        "[submodule.x]\nurl = ext::sh",
+        "[SubModule \"x\"]\n\tUrl=ext::sh",
+        "\u{feff}[submodule \"x\"]\nurl = ext::sh",
+        "[submodule \"a\\\"b\"]\r\n\turl = e\"x\"t::sh\r\n",
+        "[submodule \"x\"]\n; url = ext::sh\n",
+        "[other]\n[submodule \"x\"]\n\turl\n\tpath = ext::sh\n",
+        "[submodule \"x\"]\nurl = \"ext::sh",
+    ] {
+        place.write(".gitmodules", text);
+        let said = place.try_sh("git config -f .gitmodules --get-regexp '^submodule\\..*\\.url$'");
+        let runs = said.out.lines().any(|line| line.contains(" ext::"));
+        let unreadable = said.all.contains("bad config");
+        let found = place.try_sh("git add .gitmodules; \"$STAGEGATE\" check");
+        assert_eq!(
+            found.all.contains(" submodule this address runs"),
+            runs,
+            "{text:?}: {} {}",
+            said.all,
+            found.all
+        );
+        assert_eq!(
+            found.all.contains("git cannot read this"),
+            unreadable,
+            "{text:?}: {} {}",
+            said.all,
+            found.all
+        );
+    }
 }
 
 /// A tag of a file leads to no commit, and hides none.

@@ -705,6 +705,72 @@ fn a_killed_servers_run_is_finished_by_the_next() {
     assert_eq!(next.end().code, Some(0));
 }
 
+/// Whoever pushed it, and who watches the server, are to know that nobody begins it again.
+#[test]
+fn a_run_that_kills_its_servers_is_given_up_and_that_is_said_everywhere() {
+    let world = world(CONFIG, "hooks: {timeoutS: 600}");
+    queue(&world);
+    let commit = push_hook(&world, "/bin/sh", "sleep 1000096");
+    for _ in 0..3 {
+        let mut server = serve(&world);
+        server.until("running the hooks of");
+        server.signal(Signal::KILL);
+        drop(server);
+    }
+    let mut server = serve(&world);
+    let line = server.until("ALERT: the hooks of");
+    let expected = format!(
+        "are given up after 3 attempts, and the commit is not proven: it was begun 3 times and its server did not live to its end; \
+         `stagegate verdict run {commit} --repository"
+    );
+    assert!(line.contains(&expected), "{line}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().code, Some(0));
+    let listed = world.server.stagegate(&["verdict", "list"]);
+    assert!(listed.out.contains("GivenUp"), "{}", listed.all);
+    let shown = world.server.stagegate(&["verdict", "show", &commit]);
+    assert_eq!(shown.code, Some(5), "{}", shown.all);
+    assert!(shown.out.contains("given up after 3 attempts"), "{}", shown.all);
+}
+
+/// As the guide has a repository with a past begin, and what is said where it began the other way round.
+#[test]
+fn a_policy_that_spares_the_past_is_judged_by_itself_once_it_is_there() {
+    let world = World::empty();
+    world.hook("exit 0");
+    let clone = &world.clone;
+    clone.sh("printf 'blanks \\n' >old; git add .; git commit -qm 'The past'; git push -q origin main");
+    let past = clone.sh("git rev-parse HEAD");
+    world.hook("exec \"$STAGEGATE\" pre-receive");
+    queue(&world);
+    clone.policy(&format!("since: {past}"));
+    clone.sh("git add .; git commit -qm 'Add the policy'");
+    let pushed = world.push("main");
+    assert!(pushed.ok() && pushed.all.contains(" are queued"), "{}", pushed.all);
+    let first = clone.sh("git rev-parse HEAD");
+    let mut server = serve(&world);
+    server.until(" failed");
+    let shown = world.server.stagegate(&["verdict", "show", &first]);
+    assert_eq!(shown.code, Some(6), "{}", shown.all);
+    assert!(
+        shown.all.contains("it was judged by the built-in policy"),
+        "{}",
+        shown.all
+    );
+    let advice = format!(
+        "stagegate verdict run {first} --repository {}",
+        world.server.dir.display()
+    );
+    assert!(shown.all.contains(&advice), "{}", shown.all);
+    let said = world.server.stagegate(&["verdict", "run", &first]);
+    assert!(said.ok(), "{}", said.all);
+    clone.sh("echo new >new; git add new; git commit -qm 'Add new'");
+    assert!(world.push("main").ok());
+    server.until(" passed");
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().code, Some(0));
+}
+
 /// One that is asked to end gives its run back.
 #[test]
 fn a_server_that_ends_breaks_its_run_off_and_holds_nothing_against_it() {

@@ -685,6 +685,25 @@ fn without_an_app_commit_statuses_say_it() {
 }
 
 #[test]
+fn a_repository_that_is_not_stated_is_said_with_those_that_are() {
+    let hosted = Hosted::new(As::App);
+    let run = || Said::of(&hosted.command(&["github", "protect", "x"]).output().expect("it runs"));
+    let said = run();
+    assert!(
+        said.code == Some(2) && said.all.contains("has that name; there is server"),
+        "{}",
+        said.all
+    );
+    std::fs::remove_file(hosted.path("workspace/hooks/server.yaml")).expect("gone");
+    let said = run();
+    assert!(
+        said.code == Some(2) && said.all.contains("there is none yet: docs/guides/commits.md"),
+        "{}",
+        said.all
+    );
+}
+
+#[test]
 fn protect_sets_the_required_check_and_names_what_drifts() {
     let hosted = Hosted::new(As::App);
     let run = |arguments: &[&str]| Said::of(&hosted.command(arguments).output().expect("it runs"));
