@@ -27,6 +27,8 @@ struct Kind {
     /// Name of the definition that its `status` holds, beside what every status has.
     status: Option<&'static str>,
     rules: &'static [Rule],
+    /// Keys of its `spec` that do not change once they are written.
+    fixed: &'static [&'static str],
     columns: &'static [Column],
 }
 
@@ -85,6 +87,7 @@ const KINDS: [Kind; 4] = [
                 message: "whose replica an Environment is does not change; make another",
             },
         ],
+        fixed: &[],
         columns: &[
             column("Replica-Of", ".spec.replicaOf"),
             READY,
@@ -102,6 +105,7 @@ const KINDS: [Kind; 4] = [
             rule: "self == oldSelf",
             message: "a Build does not change; another set of packages is another Build",
         }],
+        fixed: &[],
         columns: &[
             column("Component", ".spec.component"),
             column("Version", ".spec.version"),
@@ -117,11 +121,8 @@ const KINDS: [Kind; 4] = [
         short: "upg",
         spec: "UpgradeSpec",
         status: Some("UpgradeStatus"),
-        rules: &[Rule {
-            rule: "self.environment == oldSelf.environment && self.component == oldSelf.component && self.build == oldSelf.build \
-                   && self.?user == oldSelf.?user",
-            message: "of an Upgrade only the wish changes; make another",
-        }],
+        rules: &[],
+        fixed: &["environment", "component", "build", "user"],
         columns: &[
             column("Environment", ".spec.environment"),
             column("Build", ".spec.build"),
@@ -139,6 +140,7 @@ const KINDS: [Kind; 4] = [
         spec: "RehearsalSpec",
         status: None,
         rules: &[],
+        fixed: &[],
         columns: &[
             column("Environment", ".spec.environment"),
             READY,
@@ -202,6 +204,12 @@ fn object(kind: &Kind, definitions: &Definitions<'_>) -> Value {
             json!({"rule": words.join(" "), "message": rule.message})
         });
         structural::add_rules(&mut spec, rules);
+    }
+    for key in kind.fixed {
+        if let Some(property) = spec["properties"][*key].as_object_mut() {
+            let message = format!("the {key} of an object does not change; make another");
+            structural::add_rules(property, [json!({"rule": "self == oldSelf", "message": message})]);
+        }
     }
     let mut status = match kind.status {
         Some(name) => definitions.structural(name),

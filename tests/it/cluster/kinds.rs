@@ -60,7 +60,7 @@ fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
         let applied = apply(&upgrade("web-1", wish));
         assert!(applied.done, "{applied:#?}");
     }
-    refused(&upgrade("web-2", "proceed"), "only the wish changes");
+    refused(&upgrade("web-2", "proceed"), "the build of an object does not change");
     refused(&upgrade("web-1", "stop"), "Unsupported value");
     let build = |digit: &str| {
         head("Build")
