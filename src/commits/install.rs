@@ -86,6 +86,8 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HooksDirectory {
     path: PathBuf,
+    /// It is where git looks where nobody says otherwise, and so this repository's alone.
+    is_usual: bool,
 }
 
 impl HooksDirectory {
@@ -94,8 +96,16 @@ impl HooksDirectory {
     /// # Errors
     /// There is no repository.
     pub fn find() -> Result<Self, InstallError> {
-        let path = git(&["rev-parse", "--path-format=absolute", "--git-path", "hooks"])?;
+        let both = git(&[
+            "rev-parse",
+            "--path-format=absolute",
+            "--git-path",
+            "hooks",
+            "--git-common-dir",
+        ])?;
+        let (path, common) = both.split_once('\n').unwrap_or((&both, ""));
         Ok(Self {
+            is_usual: Path::new(path) == Path::new(common).join("hooks"),
             path: PathBuf::from(path),
         })
     }
@@ -177,6 +187,10 @@ impl HooksDirectory {
     /// # Errors
     /// It is one, and nobody said that this is wanted.
     pub fn is_own(&self, sharing: Sharing) -> Result<(), InstallError> {
+        // Each question to git costs milliseconds of every check.
+        if self.is_usual {
+            return Ok(());
+        }
         let Ok(setting) = git(&["config", "--show-scope", "--get", "core.hooksPath"]) else {
             return Ok(());
         };

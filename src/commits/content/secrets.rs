@@ -1,7 +1,7 @@
 //! Private keys, and tokens of services that are known by how they begin.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -16,37 +16,63 @@ static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// What lets somebody in, each by the form that its service publishes for scanners, or that its format fixes (JSON Web Token:
-/// RFC 7519; a password in a URL: RFC 3986, 3.2.1). The guide lists them.
-static TOKENS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
-    [
-        (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", "an AWS access key"),
-        (
-            r#"(?:aws_?secret|AWS_SECRET|[sS]ecretAccess)[A-Za-z_]{0,20}["']?\s{0,4}(?:=>|[:=])\s{0,4}["']?[A-Za-z0-9/+]{40}\b"#,
-            "an AWS secret key",
-        ),
-        (r"\bgh[pousr]_[A-Za-z0-9]{36,255}\b", "a GitHub token"),
-        (r"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}\b", "a GitHub token"),
-        (r"\bglpat-[A-Za-z0-9_-]{20,}", "a GitLab token"),
-        (r"\bxox[abeoprs]-[0-9A-Za-z-]{20,}", "a Slack token"),
-        (r"\bhooks\.slack\.com/services/T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{20,}", "a Slack webhook"),
-        (r"\b[rs]k_live_[0-9A-Za-z]{20,}", "a Stripe key"),
-        (r"\bAIza[0-9A-Za-z_-]{35}", "a Google API key"),
-        (r"\bnpm_[A-Za-z0-9]{36}\b", "an npm token"),
-        (r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}", "a PyPI token"),
-        (r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", "a SendGrid key"),
-        (r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,}", "an OpenAI key"),
-        (r"\bsk-ant-[a-z0-9]{1,10}-[A-Za-z0-9_-]{80,}", "an Anthropic key"),
-        (r"\bhf_[A-Za-z]{34}\b", "a Hugging Face token"),
-        (r"\bdckr_pat_[A-Za-z0-9_-]{27}", "a Docker token"),
-        (r"\bhvs\.[A-Za-z0-9_-]{90,}", "a Vault token"),
-        (r"\bAccountKey=[A-Za-z0-9+/]{86}==", "an Azure storage key"),
-        (r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}", "a JSON Web Token"),
-        (URL_WITH_PASSWORD, "a URL with a password"),
-    ]
-    .map(|(pattern, what)| (expression(pattern), what))
-    .into()
-});
+/// What lets somebody in, known by its form.
+struct Kind {
+    what: &'static str,
+    pattern: &'static str,
+    /// Made when it is first asked: all of them take milliseconds, and most commits have nothing that begins like one.
+    made: OnceLock<Regex>,
+}
+
+impl Kind {
+    const fn new(pattern: &'static str, what: &'static str) -> Self {
+        Self {
+            what,
+            pattern,
+            made: OnceLock::new(),
+        }
+    }
+
+    fn regex(&self) -> &Regex {
+        self.made.get_or_init(|| expression(self.pattern))
+    }
+}
+
+/// Tokens, each by the form that its service publishes for scanners, or that its format fixes (JSON Web Token: RFC 7519). The
+/// guide lists them, and [`ANY_TOKEN`] has how each begins.
+static TOKENS: [Kind; 19] = [
+    Kind::new(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", "an AWS access key"),
+    Kind::new(
+        r#"(?:aws_?secret|AWS_SECRET|[sS]ecretAccess)[A-Za-z_]{0,20}["']?\s{0,4}(?:=>|[:=])\s{0,4}["']?[A-Za-z0-9/+]{40}\b"#,
+        "an AWS secret key",
+    ),
+    Kind::new(r"\bgh[pousr]_[A-Za-z0-9]{36,255}\b", "a GitHub token"),
+    Kind::new(r"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}\b", "a GitHub token"),
+    Kind::new(r"\bglpat-[A-Za-z0-9_-]{20,}", "a GitLab token"),
+    Kind::new(r"\bxox[abeoprs]-[0-9A-Za-z-]{20,}", "a Slack token"),
+    Kind::new(
+        r"\bhooks\.slack\.com/services/T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{20,}",
+        "a Slack webhook",
+    ),
+    Kind::new(r"\b[rs]k_live_[0-9A-Za-z]{20,}", "a Stripe key"),
+    Kind::new(r"\bAIza[0-9A-Za-z_-]{35}", "a Google API key"),
+    Kind::new(r"\bnpm_[A-Za-z0-9]{36}\b", "an npm token"),
+    Kind::new(r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}", "a PyPI token"),
+    Kind::new(r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", "a SendGrid key"),
+    Kind::new(r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,}", "an OpenAI key"),
+    Kind::new(r"\bsk-ant-[a-z0-9]{1,10}-[A-Za-z0-9_-]{80,}", "an Anthropic key"),
+    Kind::new(r"\bhf_[A-Za-z]{34}\b", "a Hugging Face token"),
+    Kind::new(r"\bdckr_pat_[A-Za-z0-9_-]{27}", "a Docker token"),
+    Kind::new(r"\bhvs\.[A-Za-z0-9_-]{90,}", "a Vault token"),
+    Kind::new(r"\bAccountKey=[A-Za-z0-9+/]{86}==", "an Azure storage key"),
+    Kind::new(
+        r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}",
+        "a JSON Web Token",
+    ),
+];
+
+/// RFC 3986, 3.2.1.
+static URL: Kind = Kind::new(URL_WITH_PASSWORD, "a URL with a password");
 
 /// `scheme://user:password@host`, the parts as groups.
 const URL_WITH_PASSWORD: &str = r#"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://([^\s/?#:@"'`<>]{0,64}):([^\s/?#@"'`<>]{3,256})@([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]|[$%{][^\s/"'`<>]{0,64})"#;
@@ -91,8 +117,10 @@ const NAMES_OF_PASSWORDS: [&str; 6] = ["password", "passwd", "passphrase", "secr
 
 /// The password of a URL that lets nobody in anywhere: it stands for one, or is the user's name, or its host is this machine or
 /// one of documentation (RFC 2606, RFC 6761).
-fn is_for_show(url: &Regex, found: &[u8]) -> bool {
-    let Some(parts) = url.captures(found) else { return false };
+fn is_for_show(found: &[u8]) -> bool {
+    let Some(parts) = URL.regex().captures(found) else {
+        return false;
+    };
     let part = |n| {
         parts
             .get(n)
@@ -156,19 +184,21 @@ const SHOWN_BYTES: usize = 8;
 
 /// Where tokens are in these bytes, by their kinds, but for those that let nobody in.
 fn tokens_in<'a>(policy: &Policy, bytes: &'a [u8]) -> Vec<(regex::bytes::Match<'a>, &'static str)> {
-    let (any, a_user) = (ANY_TOKEN.is_match(bytes), names_a_user(bytes));
     let mut found = Vec::new();
-    for (pattern, what) in TOKENS.iter() {
-        let is_url = pattern.as_str() == URL_WITH_PASSWORD;
-        if !(if is_url { a_user } else { any }) {
-            continue;
-        }
-        let lets_nobody_in = |token: &[u8]| {
-            is_published(token) || policy.harmless.is_match(token) || (is_url && is_for_show(pattern, token))
-        };
+    let mut find = |kind: &Kind, is_for_show: fn(&[u8]) -> bool| {
+        let lets_nobody_in =
+            |token: &[u8]| is_published(token) || policy.harmless.is_match(token) || is_for_show(token);
         // What is harmless does not count, or it would hide what comes after it.
-        let those = pattern.find_iter(bytes).filter(|m| !lets_nobody_in(m.as_bytes()));
-        found.extend(those.take(MOST_IN_A_FILE).map(|m| (m, *what)));
+        let those = kind.regex().find_iter(bytes).filter(|m| !lets_nobody_in(m.as_bytes()));
+        found.extend(those.take(MOST_IN_A_FILE).map(|m| (m, kind.what)));
+    };
+    if ANY_TOKEN.is_match(bytes) {
+        for kind in &TOKENS {
+            find(kind, |_| false);
+        }
+    }
+    if names_a_user(bytes) {
+        find(&URL, is_for_show);
     }
     found
 }
@@ -363,7 +393,7 @@ mod tests {
     #[test]
     fn the_guide_lists_every_kind() {
         let guide = include_str!("../../../docs/guides/commits.md");
-        for (_, what) in TOKENS.iter() {
+        for Kind { what, .. } in TOKENS.iter().chain([&URL]) {
             let kind = what.split_once(' ').map_or(*what, |(_, kind)| kind);
             assert!(guide.contains(kind), "{what}");
         }
