@@ -20,7 +20,8 @@ use tokio::sync::OnceCell;
 
 use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Strategy, Waiting};
 use crate::hosts::{
-    FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepState, Tail, TailFrom, Work,
+    FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
+    Work,
 };
 use crate::model::environment::StatefulSetRef;
 use crate::model::values::Digest;
@@ -71,8 +72,6 @@ impl std::fmt::Debug for SetPlace {
 struct Seen {
     version: String,
     container: String,
-    /// Its controller counts every pod as made by the template.
-    is_complete: bool,
     set: Set,
     pod: Option<Pod>,
 }
@@ -147,7 +146,10 @@ impl SetPlace {
             None => Record::default(),
         };
         let spec = set.spec.unwrap_or_default();
-        let strategy = spec.update_strategy.unwrap_or_default();
+        let stated = spec.update_strategy.unwrap_or_default();
+        if spec.ordinals.and_then(|ordinals| ordinals.start).unwrap_or_default() != 0 {
+            return Err(self.failed(tried, "its ordinals do not begin with 0, which is not supported"));
+        }
         let replicas = u32::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
         if replicas != u32::from(self.reference.replicas) {
             return Err(self.failed(
@@ -168,23 +170,32 @@ impl SetPlace {
         let name = format!("{}-{ordinal}", self.reference.name);
         let pod = self.pods().await?.get_opt(&name).await;
         let pod = pod.map_err(|why| self.trouble(tried, &why))?;
-        let generation = set.metadata.generation;
-        let is_complete = status.observed_generation == generation && status.updated_replicas == spec.replicas;
-        let seen = Seen {
-            version,
-            container,
-            is_complete,
-            set: Set {
-                replicas,
-                strategy: match strategy.type_.as_deref() {
-                    Some("OnDelete") => Strategy::OnDelete,
-                    Some(_) | None => Strategy::Rolling,
-                },
-                partition: strategy
+        let revision = |name: &Option<String>| name.clone().unwrap_or_default();
+        // The controller has seen it as it is, and counts every pod as one of one revision, up and ready.
+        let is_settled = status.observed_generation == set.metadata.generation
+            && revision(&status.current_revision) == revision(&status.update_revision)
+            && [status.updated_replicas, status.ready_replicas, Some(status.replicas)]
+                .iter()
+                .all(|count| *count == spec.replicas);
+        let strategy = match stated.type_.as_deref() {
+            Some("OnDelete") => Strategy::OnDelete,
+            Some(_) | None => Strategy::Rolling {
+                partition: stated
                     .rolling_update
+                    .as_ref()
                     .and_then(|rolling| rolling.partition)
                     .and_then(|partition| u32::try_from(partition).ok())
                     .unwrap_or_default(),
+            },
+        };
+        let seen = Seen {
+            version,
+            container,
+            set: Set {
+                replicas,
+                strategy,
+                own: serde_json::to_value(&stated).unwrap_or_default(),
+                is_settled,
                 template,
                 current,
                 images: self.images.clone(),
@@ -192,7 +203,7 @@ impl SetPlace {
             },
             pod: pod.map(|pod| self.pod(pod, tried)).transpose()?,
         };
-        if seen.set.strategy == Strategy::OnDelete && !seen.set.is_on_its_way_back() {
+        if strategy == Strategy::OnDelete && seen.set.record.taken.is_none() {
             return Err(self.failed(
                 tried,
                 "its updateStrategy is OnDelete: a pod that is lost would come back with the build that is under test; set RollingUpdate",
@@ -265,6 +276,7 @@ impl SetPlace {
                 .and_then(|state| state.running.as_ref())
                 .and_then(|running| running.started_at.as_ref())
                 .map(|at| at.0),
+            is_ready: container.is_some_and(|c| c.ready) && pod.metadata.deletion_timestamp.is_none(),
             waiting: container.and_then(waiting),
             ending: pod.metadata.deletion_timestamp.is_some(),
             address: status.pod_ip.filter(|ip| !ip.is_empty()),
@@ -276,8 +288,24 @@ impl SetPlace {
         let Seen { version, container, .. } = seen;
         let record = serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?;
         let strategy = match change.strategy {
-            Strategy::Rolling => json!({"type": "RollingUpdate", "rollingUpdate": {"partition": change.partition}}),
-            Strategy::OnDelete => json!({"type": "OnDelete", "rollingUpdate": null}),
+            Some(Strategy::Rolling { partition }) => {
+                json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition}})
+            }
+            Some(Strategy::OnDelete) => json!({"type": "OnDelete", "rollingUpdate": null}),
+            // What the owner did not state is taken out again.
+            None => {
+                let own = seen
+                    .set
+                    .record
+                    .taken
+                    .as_ref()
+                    .map(|taken| taken.own.clone())
+                    .unwrap_or_default();
+                json!({
+                    "type": own.get("type").cloned().unwrap_or_else(|| json!("RollingUpdate")),
+                    "rollingUpdate": own.get("rollingUpdate").cloned().unwrap_or_else(|| json!({"partition": 0})),
+                })
+            }
         };
         let patch = json!({
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
@@ -404,9 +432,12 @@ impl PodHost {
                 node: node.node.clone(),
                 seen: seen.clone(),
             },
-            Refused::NoImage(_) | Refused::Aimless | Refused::Order { .. } | Refused::ForeignEdit { .. } => {
-                self.set.failed(tried, why.to_string())
-            }
+            Refused::NoImage(_)
+            | Refused::Aimless
+            | Refused::Unsettled
+            | Refused::GoesBack
+            | Refused::Order { .. }
+            | Refused::ForeignEdit { .. } => self.set.failed(tried, why.to_string()),
         }
     }
 
@@ -480,32 +511,33 @@ impl PodHost {
 }
 
 impl PodHost {
-    /// Leaves the pods to their controller again, once all of them are back: before, it would move those that are not. Where
-    /// that fails, the next upgrade's first write does it.
-    async fn give_back(&self, seen: &Seen) -> Result<(), HostError> {
-        if !seen.is_complete {
-            return Ok(());
+    /// Tries a write of the set until nobody else wrote meanwhile.
+    async fn change(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        tried: &str,
+        of: impl Fn(&Set) -> Result<Option<Change>, Refused>,
+    ) -> Result<(), HostError> {
+        for _ in 0..CONFLICTS_IN_A_ROW {
+            let seen = self.set.read(self.ordinal).await?;
+            let Some(change) = of(&seen.set).map_err(|why| self.refused(node, token, tried, &why))? else {
+                return Ok(());
+            };
+            match self.set.write(&seen, &change, tried).await? {
+                Written::Yes => return Ok(()),
+                Written::Conflict => {}
+            }
         }
-        let change = Change {
-            strategy: Strategy::Rolling,
-            partition: seen.set.replicas,
-            ..seen.set.as_it_is()
-        };
-        let _: Written = self
-            .set
-            .write(seen, &change, "leave its pods to its controller")
-            .await?;
-        Ok(())
+        Err(self.set.failed(tried, "it changes faster than it can be written"))
     }
 }
 
 impl Host for PodHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
         let seen = self.set.read(self.ordinal).await?;
-        for id in steps {
-            if let Err(why) = seen.set.untouched(id) {
-                return Err(self.set.failed("look at it", why.to_string()));
-            }
+        if let Err(why) = seen.set.untouched() {
+            return Err(self.set.failed("look at it", why.to_string()));
         }
         self.sight(&seen, steps)
     }
@@ -523,7 +555,18 @@ impl Host for PodHost {
                 deadline: start.deadline,
             },
             // An image is fetched by the node of a pod that is made with it.
-            Work::Install { .. } | Work::Prune { .. } => return self.observe(node, &[]).await,
+            Work::Install { release, .. } => {
+                let mut sight = self.observe(node, &[]).await?;
+                let (exit, log_tail) = match sight.releases.contains(release) {
+                    true => (0, String::new()),
+                    false => (1, Refused::NoImage(*release).to_string()),
+                };
+                sight
+                    .steps
+                    .insert(step.id.clone(), StepState::Ended(StepEnd { exit, log_tail }));
+                return Ok(sight);
+            }
+            Work::Prune { .. } => return self.observe(node, &[]).await,
             Work::Script(_) | Work::Setup(_) | Work::Start { .. } | Work::Stop { .. } => {
                 return Err(self.set.failed(&step.action, "no script runs in a pod"));
             }
@@ -542,10 +585,6 @@ impl Host for PodHost {
                     end.log_tail.push_str(&self.set.last_words(self.ordinal).await);
                     return Ok(sight);
                 }
-                Some(StepState::Ended(_)) if seen.set.is_on_its_way_back() => {
-                    self.give_back(&seen).await?;
-                    return Ok(sight);
-                }
                 Some(StepState::Running | StepState::Ended(_) | StepState::Died) | None => return Ok(sight),
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -559,39 +598,36 @@ impl Host for PodHost {
     }
 
     async fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
-        let tried = "adopt it";
-        for _ in 0..CONFLICTS_IN_A_ROW {
-            let seen = self.set.read(self.ordinal).await?;
-            match seen.set.admits(token) {
-                Err(why @ Refused::Fenced { .. }) => return Err(self.refused(node, token, tried, &why)),
-                Ok(()) | Err(_) => {}
+        let adopted = |set: &Set| match set.admits(token) {
+            Err(why @ Refused::Fenced { .. }) => Err(why),
+            Ok(()) | Err(_) => {
+                let mut change = set.as_it_is();
+                change.record.fence = Some(token.clone());
+                Ok(Some(change))
             }
-            let change = Change {
-                record: Record {
-                    fence: Some(token.clone()),
-                    ..seen.set.record.clone()
-                },
-                ..seen.set.as_it_is()
-            };
-            match self.set.write(&seen, &change, tried).await? {
-                Written::Yes => return Ok(()),
-                Written::Conflict => {}
-            }
-        }
-        Err(self.set.failed(tried, "it changes faster than it can be written"))
+        };
+        self.change(node, token, "adopt it", adopted).await
+    }
+
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+        let given_back = |set: &Set| {
+            set.admits(token)?;
+            Ok(set.given_back())
+        };
+        self.change(node, token, "give it back to its owner", given_back).await
     }
 
     /// The set is its owner's: only what we remember of it goes.
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
-        let tried = "forget it";
-        let Seen { version, set, .. } = self.set.read(self.ordinal).await?;
-        set.admits(token)
-            .map_err(|why| self.refused(node, token, tried, &why))?;
-        let patch = json!({"metadata": {"resourceVersion": version, "annotations": {ANNOTATION: null}}});
-        match self.set.patched(&patch, tried).await? {
-            Written::Yes => Ok(()),
-            Written::Conflict => Err(self.set.failed(tried, "it was changed meanwhile; run it again")),
-        }
+        let forgotten = |set: &Set| {
+            set.admits(token)?;
+            let change = set.given_back().unwrap_or_else(|| set.as_it_is());
+            Ok(Some(Change {
+                record: Record::default(),
+                ..change
+            }))
+        };
+        self.change(node, token, "forget it", forgotten).await
     }
 
     async fn tail(&self, _: &NodeAddress, file: &str, _: TailFrom, _: usize) -> Result<Tail, HostError> {

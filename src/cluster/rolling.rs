@@ -1,16 +1,18 @@
 //! How the pods of a `StatefulSet` change their image one at a time, when we say so. Pure: what is seen goes in, and what is to
 //! be written comes out.
 //!
-//! A pod that is made anew gets the template's image when its ordinal is at or above `partition`, else that of the revision
-//! that the set counts as its current one (Kubernetes, "StatefulSet Basics", partitioned updates). So a pod is moved by first
-//! seeing to it that the image that it would be made with is the right one, and then deleting it. Which pods are meant to be on
-//! which build, and which step is under way, lies in an annotation of the set: it is written in one write with what it speaks
-//! of, so a driver that was killed finds both or neither.
+//! Forward, `partition` is the boundary: a pod that is made anew gets the template's image at or above it, else that of the
+//! revision that the set counts as its current one (Kubernetes, "StatefulSet Basics", partitioned updates). Which that is may be
+//! seen late, so a set is taken only while all of it is on one revision. Back, the strategy is `OnDelete` and the template is what
+//! it was before: whichever pod is deleted comes back with that, in any order. At the end the set gets its own strategy back.
+//!
+//! Which pods are meant to be on which build, and which step is under way, lies in an annotation of the set: it is written in one
+//! write with what it speaks of, so a driver that was killed finds both or neither.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::{FencingToken, StepEnd, StepState};
@@ -18,15 +20,9 @@ use crate::model::values::Digest;
 
 /// Steps of a pod that are remembered. One is under way at most; the others answer a driver that asks again.
 const STEPS_KEPT: usize = 4;
-/// Why a container does not come up, and by itself never will: waiting for the deadline tells nothing more.
-const HOPELESS: [&str; 6] = [
-    "CrashLoopBackOff",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-];
+/// Why a container does not come up, and by itself hardly will: waiting for the deadline tells nothing more. What often mends
+/// itself within seconds (a registry that is away, a Secret that comes later) is waited for.
+const HOPELESS: [&str; 3] = ["CrashLoopBackOff", "InvalidImageName", "RunContainerError"];
 
 /// What is remembered of a set between two looks: the annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,24 +31,28 @@ pub struct Record {
     /// The highest token that it has seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<FencingToken>,
-    /// The template's image as an upgrade wrote it: another one is somebody else's while that upgrade goes on.
+    /// The upgrade that has the set, from its first write to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub written: Option<Written>,
+    pub taken: Option<Taken>,
     /// What is remembered of each pod, by its ordinal.
     #[serde(default)]
     pub pods: BTreeMap<u32, PodRecord>,
 }
 
-/// What an upgrade made of the template.
+/// What an upgrade has made of a set: whatever else is found there is somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Written {
-    /// The image.
-    pub image: String,
+pub struct Taken {
     /// Which upgrade.
-    pub upgrade: String,
-    /// What it was before: that image is the way back.
+    pub by: String,
+    /// The template's image before it: the way back leads there.
     pub before: String,
+    /// The template's image as it was written last.
+    pub image: String,
+    /// The strategy as it was written last.
+    pub strategy: Strategy,
+    /// The set's own strategy, as its owner has it.
+    pub own: serde_json::Value,
 }
 
 /// What is remembered of a pod.
@@ -100,8 +100,10 @@ pub struct Set {
     pub replicas: u32,
     /// Who moves its pods.
     pub strategy: Strategy,
-    /// From this ordinal on pods are made by the template.
-    pub partition: u32,
+    /// The same in its owner's words.
+    pub own: serde_json::Value,
+    /// Every pod is of one revision, which is both the current and the template's, and the controller has seen the set as it is.
+    pub is_settled: bool,
     /// The template's image.
     pub template: String,
     /// The image of the revision that it counts as current.
@@ -113,10 +115,14 @@ pub struct Set {
 }
 
 /// Who moves the pods of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Strategy {
     /// Its controller moves those at or above the boundary.
-    Rolling,
+    Rolling {
+        /// From this ordinal on pods are made by the template.
+        partition: u32,
+    },
     /// Whoever deletes them; all are made by the template. One that is lost would come back with the build that is under test:
     /// it is right on the way back only, where that is the build to go back to.
     OnDelete,
@@ -131,6 +137,8 @@ pub struct Pod {
     pub image: String,
     /// Since when its container runs, if it does.
     pub running_since: Option<Timestamp>,
+    /// Its container says that it is ready.
+    pub is_ready: bool,
     /// Why its container waits.
     pub waiting: Option<Waiting>,
     /// It was asked to end.
@@ -170,10 +178,8 @@ pub struct Change {
     pub record: Record,
     /// The template's image.
     pub template: String,
-    /// From this ordinal on pods are made by it.
-    pub partition: u32,
-    /// Who moves its pods.
-    pub strategy: Strategy,
+    /// Who moves its pods; none gives the set its own strategy back.
+    pub strategy: Option<Strategy>,
 }
 
 /// What becomes of what was asked.
@@ -206,6 +212,14 @@ pub enum Refused {
     /// Nobody said what it is to run.
     #[error("it points to no build that is known")]
     Aimless,
+    /// It rolls, or has not come to rest.
+    #[error(
+        "its pods are not all of its one revision, so where they would go back to is not known; `kubectl rollout status` waits for it"
+    )]
+    Unsettled,
+    /// Who has begun to go back goes all the way.
+    #[error("its pods are on their way back, and none goes forward before that is over")]
+    GoesBack,
     /// A partition is a boundary.
     #[error("a StatefulSet's pods change from the top ordinal down, and ordinal {above} has not changed yet")]
     Order {
@@ -213,14 +227,12 @@ pub enum Refused {
         above: u32,
     },
     /// The set is not as it was left.
-    #[error(
-        "the image of its template is {found}, and {written} was written: somebody else has changed it; put it back, or `abort`"
-    )]
+    #[error("{found}, and the upgrade had made it {meant}: somebody else has changed it; put it back")]
     ForeignEdit {
         /// What is there.
         found: String,
         /// What was written.
-        written: String,
+        meant: String,
     },
 }
 
@@ -239,20 +251,25 @@ impl Set {
         }
     }
 
-    /// Whether the template is as the upgrade of this step left it.
+    /// Whether template and strategy are as the upgrade left them that has the set.
     ///
     /// # Errors
-    /// It is not.
-    pub fn untouched(&self, id: &str) -> Result<(), Refused> {
-        match &self.record.written {
-            Some(written) if written.upgrade == upgrade_of(id) && written.image != self.template => {
-                Err(Refused::ForeignEdit {
-                    found: self.template.clone(),
-                    written: written.image.clone(),
-                })
-            }
-            Some(_) | None => Ok(()),
+    /// They are not.
+    pub fn untouched(&self) -> Result<(), Refused> {
+        let Some(taken) = &self.record.taken else { return Ok(()) };
+        if taken.image != self.template {
+            return Err(Refused::ForeignEdit {
+                found: format!("the image of its template is {}", self.template),
+                meant: taken.image.clone(),
+            });
         }
+        if taken.strategy != self.strategy {
+            return Err(Refused::ForeignEdit {
+                found: format!("its updateStrategy is {}", self.strategy),
+                meant: taken.strategy.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// The build of an image, if it is one that is known.
@@ -266,16 +283,18 @@ impl Set {
     #[must_use]
     pub fn image_for(&self, ordinal: u32) -> &str {
         match self.strategy {
-            Strategy::Rolling if ordinal < self.partition => &self.current,
-            Strategy::Rolling | Strategy::OnDelete => &self.template,
+            Strategy::Rolling { partition } if ordinal < partition => &self.current,
+            Strategy::Rolling { .. } | Strategy::OnDelete => &self.template,
         }
     }
 
-    /// The build that a pod is to be made with.
+    /// The build that a pod is to be made with: as the upgrade has said that has the set, else as it would be.
     #[must_use]
     pub fn goal(&self, ordinal: u32) -> Option<Digest> {
         let stated = self.record.pods.get(&ordinal).and_then(|pod| pod.goal);
-        stated.or_else(|| self.build_of(self.image_for(ordinal)))
+        stated
+            .filter(|_| self.record.taken.is_some())
+            .or_else(|| self.build_of(self.image_for(ordinal)))
     }
 
     /// Answers what is asked of a pod under a step's id. Asked again, the answer is how far it is.
@@ -295,9 +314,30 @@ impl Set {
         if let Some(state) = self.state(ordinal, pod, id, now) {
             return Ok(Answer::Known(state));
         }
-        self.untouched(id)?;
+        self.untouched()?;
+        let upgrade = upgrade_of(id);
+        if self.record.taken.as_ref().is_some_and(|taken| taken.by != upgrade) {
+            // That one is over, and has not given it back yet.
+            return Err(Refused::Unsettled);
+        }
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
+        if self.record.taken.is_none() {
+            if !self.is_settled {
+                return Err(Refused::Unsettled);
+            }
+            change.record.pods.clear();
+            // Nothing is at or above it, so nothing moves.
+            change.record.taken = Some(Taken {
+                by: upgrade.to_owned(),
+                before: self.template.clone(),
+                image: self.template.clone(),
+                strategy: Strategy::Rolling {
+                    partition: self.replicas,
+                },
+                own: self.own.clone(),
+            });
+        }
         let mut step = StepRecord {
             id: id.to_owned(),
             replaces: None,
@@ -309,19 +349,11 @@ impl Set {
             }
             Asked::Replace { deadline } => {
                 let release = self.goal(ordinal).ok_or(Refused::Aimless)?;
-                let upgrade = upgrade_of(id);
-                let ours = self
-                    .record
-                    .written
-                    .as_ref()
-                    .filter(|written| written.upgrade == upgrade);
-                let before = ours.map_or(&self.template, |written| &written.before).clone();
-                self.make_it_give(&mut change, ordinal, &release, &before)?;
-                change.record.written = Some(Written {
-                    image: change.template.clone(),
-                    upgrade: upgrade.to_owned(),
-                    before,
-                });
+                let image = self.image_of(&release)?;
+                if let Some(taken) = &mut change.record.taken {
+                    taken.strategy = self.strategy_for(ordinal, image, taken)?;
+                    image.clone_into(&mut taken.image);
+                }
                 step.replaces = Some(Replacement {
                     release,
                     uid: pod.map(|pod| pod.uid.clone()),
@@ -329,6 +361,9 @@ impl Set {
                     deadline_s: deadline.as_secs(),
                 });
             }
+        }
+        if let Some(taken) = &change.record.taken {
+            (change.template, change.strategy) = (taken.image.clone(), Some(taken.strategy));
         }
         let steps = &mut change.record.pods.entry(ordinal).or_default().steps;
         steps.push(step);
@@ -345,40 +380,56 @@ impl Set {
         let Some(replaces) = &step.replaces else {
             return Some(ended(0, String::new()));
         };
-        let late = now.duration_since(replaces.since).unsigned_abs() > Duration::from_secs(replaces.deadline_s);
+        let deadline = SignedDuration::from_secs(i64::try_from(replaces.deadline_s).unwrap_or(i64::MAX));
+        // A clock that was set back makes nothing late.
+        let late = now.duration_since(replaces.since) > deadline;
         let image = self.images.get(&replaces.release);
+        let late_with = |why: String| if late { ended(124, why) } else { StepState::Running };
         Some(match pod {
-            Some(pod) if Some(&pod.uid) != replaces.uid.as_ref() => match (&pod.waiting, pod.running_since) {
-                _ if Some(&pod.image) != image => ended(
-                    1,
-                    format!("the pod came back with image {}, which is another", pod.image),
-                ),
-                (_, Some(_)) => ended(0, String::new()),
-                (Some(Waiting { reason, message }), None) if HOPELESS.contains(&reason.as_str()) => {
-                    ended(1, format!("{reason}: {message}"))
-                }
-                (Some(Waiting { reason, message }), None) if late => ended(124, format!("{reason}: {message}")),
-                (None, None) if late => ended(124, "its container does not run".to_owned()),
-                (Some(_) | None, None) => StepState::Running,
-            },
-            Some(_) if late => ended(124, "the pod does not end".to_owned()),
-            None if late => ended(124, "the pod was not made anew".to_owned()),
-            Some(_) | None => StepState::Running,
+            // Who was to delete it may have been killed before: it is deleted now.
+            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() && !pod.ending => StepState::Running,
+            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() => late_with("the pod does not end".to_owned()),
+            // Its controller had not seen the set as it is: the next one will be right.
+            Some(pod) if Some(&pod.image) != image => {
+                late_with(format!("the pod comes back with image {}, which is another", pod.image))
+            }
+            Some(pod) if pod.is_ready => ended(0, String::new()),
+            Some(Pod {
+                waiting: Some(Waiting { reason, message }),
+                ..
+            }) if HOPELESS.contains(&reason.as_str()) || late => {
+                ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
+            }
+            Some(_) => late_with("its container is not ready".to_owned()),
+            None => late_with("the pod was not made anew".to_owned()),
         })
     }
 
-    /// The pod that a step waits to see gone, if it is still there and was not asked to end.
+    /// The pod that a step waits to see gone, if it is there and was not asked to end: the one before, or one that came back
+    /// with another image.
     #[must_use]
     pub fn to_delete<'p>(&self, ordinal: u32, pod: Option<&'p Pod>, id: &str) -> Option<&'p str> {
         let steps = &self.record.pods.get(&ordinal)?.steps;
         let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
-        let pod = pod?;
-        (Some(&pod.uid) == replaces.uid.as_ref() && !pod.ending).then_some(pod.uid.as_str())
+        let pod = pod.filter(|pod| !pod.ending)?;
+        let is_before = Some(&pod.uid) == replaces.uid.as_ref();
+        let is_another = Some(&pod.image) != self.images.get(&replaces.release);
+        (is_before || is_another).then_some(pod.uid.as_str())
     }
 
-    fn image_of(&self, release: &Digest) -> Result<&str, Refused> {
-        let image = self.images.get(release);
-        image.map(String::as_str).ok_or(Refused::NoImage(*release))
+    /// What gives the set back to its owner, once an upgrade is over: its own strategy, and nothing that was remembered but who may
+    /// write. Pods that are not as the template is are moved by its controller from then on.
+    #[must_use]
+    pub fn given_back(&self) -> Option<Change> {
+        self.record.taken.as_ref()?;
+        Some(Change {
+            record: Record {
+                fence: self.record.fence.clone(),
+                ..Record::default()
+            },
+            template: self.template.clone(),
+            strategy: None,
+        })
     }
 
     /// Nothing changed.
@@ -387,47 +438,44 @@ impl Set {
         Change {
             record: self.record.clone(),
             template: self.template.clone(),
-            partition: self.partition,
-            strategy: self.strategy,
+            strategy: Some(self.strategy),
         }
     }
 
-    /// Whether its controller was told to keep still for a way back.
-    #[must_use]
-    pub fn is_on_its_way_back(&self) -> bool {
-        let back = |written: &Written| written.image == written.before && written.image == self.template;
-        self.strategy == Strategy::OnDelete && self.record.written.as_ref().is_some_and(back)
+    fn image_of(&self, release: &Digest) -> Result<&str, Refused> {
+        let image = self.images.get(release);
+        image.map(String::as_str).ok_or(Refused::NoImage(*release))
     }
 
-    /// What has to stand in the set so that this pod is made with this build, and no other pod is moved.
-    fn make_it_give(&self, change: &mut Change, ordinal: u32, release: &Digest, before: &str) -> Result<(), Refused> {
-        let image = self.image_of(release)?;
-        image.clone_into(&mut change.template);
-        change.strategy = Strategy::Rolling;
-        if self.current == image {
-            // The set still counts the revision that is gone back to as its current one: nothing is above the boundary, so any
-            // pod can go first.
-            change.partition = self.replicas;
-            return Ok(());
+    /// Under which strategy this pod is made with this image once it is the template's, and no other pod is moved.
+    fn strategy_for(&self, ordinal: u32, image: &str, taken: &Taken) -> Result<Strategy, Refused> {
+        if image == taken.before {
+            return Ok(Strategy::OnDelete);
         }
-        if before == image && self.template != image || self.is_on_its_way_back() {
-            // It counts the other one. From the top down it would go, too, but a sick pod at the bottom would wait for healthy
-            // ones to be taken out.
-            change.strategy = Strategy::OnDelete;
-            return Ok(());
+        if taken.strategy == Strategy::OnDelete {
+            return Err(Refused::GoesBack);
         }
         // The boundary has to lie at or below this pod.
         let stays = (ordinal + 1..self.replicas).find(|above| self.image_for(*above) != image);
         if let Some(above) = stays {
             return Err(Refused::Order { above });
         }
-        let boundary = if self.template == image {
-            self.partition
-        } else {
-            self.replicas
+        let boundary = match self.strategy {
+            Strategy::Rolling { partition } if self.template == image => partition,
+            Strategy::Rolling { .. } | Strategy::OnDelete => self.replicas,
         };
-        change.partition = boundary.min(ordinal);
-        Ok(())
+        Ok(Strategy::Rolling {
+            partition: boundary.min(ordinal),
+        })
+    }
+}
+
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Strategy::Rolling { partition } => write!(f, "RollingUpdate with partition {partition}"),
+            Strategy::OnDelete => f.write_str("OnDelete"),
+        }
     }
 }
 
@@ -460,8 +508,8 @@ mod tests {
         }
     }
 
-    /// A cluster with one set, as its controller treats it: who is at or above the boundary and not as the template is replaced
-    /// by the controller, from the top; who is gone is made anew.
+    /// A cluster with one set, as its controller treats it: under `RollingUpdate` who is at or above the boundary and not as the
+    /// template is replaced, from the top, and once all are the template's revision is the current one; under `OnDelete` neither.
     struct Cluster {
         set: Set,
         pods: BTreeMap<u32, Pod>,
@@ -475,8 +523,9 @@ mod tests {
             let mut cluster = Self {
                 set: Set {
                     replicas,
-                    strategy: Strategy::Rolling,
-                    partition: 0,
+                    strategy: Strategy::Rolling { partition: 0 },
+                    own: serde_json::json!({"type": "RollingUpdate"}),
+                    is_settled: true,
                     template: OLD.to_owned(),
                     current: OLD.to_owned(),
                     images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
@@ -490,11 +539,13 @@ mod tests {
             cluster
         }
 
+        /// One is made anew, as the set has it.
         fn make(&mut self, ordinal: u32) {
             self.made += 1;
             let pod = Pod {
                 uid: format!("uid{}", self.made),
                 image: self.set.image_for(ordinal).to_owned(),
+                is_ready: true,
                 running_since: Some(Timestamp::UNIX_EPOCH),
                 ..Pod::default()
             };
@@ -503,19 +554,30 @@ mod tests {
 
         /// What the controller does until it has nothing to do.
         fn settle(&mut self) {
-            let boundary = match self.set.strategy {
-                Strategy::Rolling => self.set.partition,
-                Strategy::OnDelete => self.set.replicas,
-            };
-            for ordinal in (boundary..self.set.replicas).rev() {
-                if self.pods[&ordinal].image != self.set.template {
-                    self.moved.push(ordinal);
-                    self.make(ordinal);
+            if let Strategy::Rolling { partition } = self.set.strategy {
+                for ordinal in (partition..self.set.replicas).rev() {
+                    if self.pods[&ordinal].image != self.set.template {
+                        self.moved.push(ordinal);
+                        self.make(ordinal);
+                    }
+                }
+                if self.pods.values().all(|pod| pod.image == self.set.template) {
+                    self.set.current = self.set.template.clone();
                 }
             }
-            if self.pods.values().all(|pod| pod.image == self.set.template) {
-                self.set.current = self.set.template.clone();
-            }
+            self.set.is_settled =
+                self.set.current == self.set.template && self.pods.values().all(|pod| pod.image == self.set.template);
+        }
+
+        fn write(&mut self, change: Change) {
+            let Change {
+                record,
+                template,
+                strategy,
+            } = change;
+            self.set.record = record;
+            self.set.template = template;
+            self.set.strategy = strategy.unwrap_or(Strategy::Rolling { partition: 0 });
         }
 
         fn ask(&mut self, ordinal: u32, id: &str, asked: &Asked) -> Result<(), Refused> {
@@ -524,14 +586,7 @@ mod tests {
                 .set
                 .ask(ordinal, pod, &token(1), id, asked, Timestamp::UNIX_EPOCH)?;
             if let Answer::Write(change) = answer {
-                let Change {
-                    record,
-                    template,
-                    partition,
-                    strategy,
-                } = *change;
-                (self.set.record, self.set.template, self.set.partition) = (record, template, partition);
-                self.set.strategy = strategy;
+                self.write(*change);
                 let pod = self.pods.get(&ordinal);
                 if self.set.to_delete(ordinal, pod, id).is_some() {
                     self.make(ordinal);
@@ -552,6 +607,13 @@ mod tests {
             )
         }
 
+        fn give_back(&mut self) {
+            if let Some(change) = self.set.given_back() {
+                self.write(change);
+            }
+            self.settle();
+        }
+
         fn images(&self) -> String {
             let letter = |pod: &Pod| if pod.image == NEW { 'n' } else { 'o' };
             self.pods.values().map(letter).collect()
@@ -561,65 +623,71 @@ mod tests {
     #[test]
     fn pods_move_one_at_a_time_from_the_top_and_all_the_way() {
         let mut cluster = Cluster::of(3);
+        assert_eq!(cluster.bring(1, new(), "up", 0), Err(Refused::Order { above: 2 }));
         for (ordinal, after) in [(2, "oon"), (1, "onn"), (0, "nnn")] {
-            cluster.bring(ordinal, new(), "up", 0).expect("moved");
+            cluster.bring(ordinal, new(), "up", 4).expect("moved");
             assert_eq!(cluster.images(), after);
         }
+        cluster.give_back();
         assert_eq!(
             (cluster.moved.as_slice(), cluster.made),
             (&[][..], 6),
             "nobody moved but by us, and once"
         );
-        assert_eq!(cluster.set.current, NEW);
+        assert_eq!((cluster.set.current.as_str(), cluster.set.is_settled), (NEW, true));
+        assert_eq!(cluster.set.strategy, Strategy::Rolling { partition: 0 });
+        let fence = Some(token(1));
+        assert_eq!(
+            cluster.set.record,
+            Record {
+                fence,
+                ..Record::default()
+            }
+        );
     }
 
     #[test]
     fn the_way_back_takes_the_sick_first_wherever_it_begins() {
-        let mut cluster = Cluster::of(4);
-        for ordinal in [3, 2, 1] {
-            cluster.bring(ordinal, new(), "up", 0).expect("moved");
+        for (forward, back) in [
+            (&[3, 2, 1][..], &[(1, "oonn"), (3, "oono"), (2, "oooo")][..]),
+            // Here the set counts the new build as its current one.
+            (&[3, 2, 1, 0], &[(1, "nonn"), (0, "oonn"), (3, "oono"), (2, "oooo")]),
+        ] {
+            let mut cluster = Cluster::of(4);
+            for ordinal in forward {
+                cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+            }
+            for (ordinal, after) in back {
+                cluster.bring(*ordinal, old(), "up", 2).expect("moved back");
+                assert_eq!(cluster.images(), *after);
+            }
+            assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
+            cluster.give_back();
+            assert!(cluster.set.is_settled && cluster.moved.is_empty());
+            cluster.bring(3, new(), "next", 0).expect("as ever");
+            assert_eq!(cluster.images(), "ooon");
         }
-        for (ordinal, after) in [(1, "oonn"), (3, "oono"), (2, "oooo")] {
-            cluster.bring(ordinal, old(), "up", 2).expect("moved back");
-            assert_eq!(cluster.images(), after);
-        }
-        assert_eq!(cluster.set.strategy, Strategy::Rolling);
-        // And once the set counts the new build as its own.
-        for ordinal in [3, 2, 1, 0] {
-            cluster.bring(ordinal, new(), "again", 0).expect("moved");
-        }
-        assert_eq!(cluster.set.current, NEW);
-        for (ordinal, after) in [(1, "nonn"), (0, "oonn"), (3, "oono")] {
-            cluster.bring(ordinal, old(), "again", 2).expect("moved back");
-            assert_eq!(cluster.images(), after);
-            assert!(cluster.set.is_on_its_way_back());
-        }
-        // One that is lost on the way comes back with what it goes back to.
-        cluster.make(2);
-        assert_eq!(cluster.images(), "oooo");
-        // What comes next is a roll as ever.
-        cluster.settle();
-        assert_eq!(cluster.bring(1, new(), "next", 0), Err(Refused::Order { above: 2 }));
-        cluster.bring(3, new(), "next", 0).expect("moved");
-        assert_eq!(
-            (cluster.images().as_str(), cluster.set.strategy),
-            ("ooon", Strategy::Rolling)
-        );
-        assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
     }
 
     #[test]
-    fn a_pod_that_is_lost_meanwhile_comes_back_with_what_it_had() {
+    fn a_pod_that_is_lost_meanwhile_comes_back_with_what_it_had_and_on_the_way_back_with_what_it_goes_back_to() {
         let mut cluster = Cluster::of(3);
         cluster.bring(2, new(), "up", 0).expect("moved");
-        for ordinal in [0, 1, 2] {
-            cluster.make(ordinal);
-        }
+        (0..3).for_each(|ordinal| cluster.make(ordinal));
         assert_eq!(cluster.images(), "oon");
+        for ordinal in [1, 0] {
+            cluster.bring(ordinal, new(), "up", 0).expect("moved");
+        }
+        cluster.bring(0, old(), "up", 2).expect("moved back");
+        cluster.make(1);
+        assert_eq!(cluster.images(), "oon");
+        // One that nobody could bring back is its controller's in the end.
+        cluster.give_back();
+        assert_eq!((cluster.images().as_str(), cluster.moved.as_slice()), ("ooo", &[2][..]));
     }
 
     #[test]
-    fn older_drivers_other_homes_and_other_hands_are_refused() {
+    fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
         let mut cluster = Cluster::of(2);
         cluster.bring(1, new(), "up", 0).expect("moved");
         let pod = cluster.pods.get(&1);
@@ -635,14 +703,23 @@ mod tests {
         };
         let seen = "home".to_owned();
         assert_eq!(ask(&set, &foreign, "up.9.activate"), Err(Refused::Foreign { seen }));
-        set.template = "r@sha256:hand".to_owned();
-        let edited = ask(&set, &token(1), "up.9.activate");
-        assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
         assert_eq!(
             ask(&set, &token(1), "next.0.activate"),
-            Ok(()),
-            "another upgrade begins with what is there"
+            Err(Refused::Unsettled),
+            "the one before has it"
         );
+        for edit in [
+            |set: &mut Set| set.template = "r@sha256:hand".to_owned(),
+            |set: &mut Set| set.strategy = Strategy::Rolling { partition: 0 },
+        ] {
+            edit(&mut set);
+            let edited = ask(&set, &token(1), "up.9.activate");
+            assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
+            set = cluster.set.clone();
+        }
+        let mut rolls = Cluster::of(2).set;
+        rolls.is_settled = false;
+        assert_eq!(ask(&rolls, &token(1), "up.0.activate"), Err(Refused::Unsettled));
     }
 
     #[test]
@@ -653,14 +730,20 @@ mod tests {
             .expect("written");
         let before = cluster.pods[&0].clone();
         let deadline = Duration::from_secs(60);
-        let asked = Asked::Replace { deadline };
         let at = Timestamp::UNIX_EPOCH;
-        let answer = cluster.set.ask(0, Some(&before), &token(1), "up.1.restart", &asked, at);
+        let answer = cluster.set.ask(
+            0,
+            Some(&before),
+            &token(1),
+            "up.1.restart",
+            &Asked::Replace { deadline },
+            at,
+        );
         let Ok(Answer::Write(change)) = answer else {
             panic!("{answer:?}")
         };
-        let mut set = cluster.set.clone();
-        (set.record, set.template, set.partition) = (change.record, change.template, change.partition);
+        cluster.write(*change);
+        let set = &cluster.set;
         let pod = |uid: &str, image: &str| Pod {
             uid: uid.to_owned(),
             image: image.to_owned(),
@@ -673,31 +756,39 @@ mod tests {
             }),
             ..pod("next", NEW)
         };
-        let runs = Pod {
-            running_since: Some(at),
+        let ready = Pod {
+            is_ready: true,
             ..pod("next", NEW)
+        };
+        let ending = Pod {
+            ending: true,
+            ..before.clone()
         };
         let (soon, late) = (at + Duration::from_secs(59), at + Duration::from_secs(61));
         for (pod, now, expected) in [
             (Some(before.clone()), soon, None),
-            (Some(before.clone()), late, Some((124, "the pod does not end"))),
+            (Some(before.clone()), late, None),
+            (Some(before.clone()), at - Duration::from_secs(1_000), None),
+            (Some(ending.clone()), soon, None),
+            (Some(ending.clone()), late, Some((124, "the pod does not end"))),
             (None, soon, None),
             (None, late, Some((124, "the pod was not made anew"))),
             (Some(pod("next", NEW)), soon, None),
-            (Some(pod("next", NEW)), late, Some((124, "its container does not run"))),
+            (Some(pod("next", NEW)), late, Some((124, "its container is not ready"))),
+            (Some(pod("next", OLD)), soon, None),
             (
                 Some(pod("next", OLD)),
-                soon,
-                Some((1, "the pod came back with image r@sha256:old, which is another")),
-            ),
-            (Some(waits("ContainerCreating")), soon, None),
-            (
-                Some(waits("ContainerCreating")),
                 late,
-                Some((124, "ContainerCreating: m")),
+                Some((124, "the pod comes back with image r@sha256:old, which is another")),
             ),
-            (Some(waits("ImagePullBackOff")), soon, Some((1, "ImagePullBackOff: m"))),
-            (Some(runs), soon, Some((0, ""))),
+            (Some(waits("ImagePullBackOff")), soon, None),
+            (
+                Some(waits("ImagePullBackOff")),
+                late,
+                Some((124, "ImagePullBackOff: m")),
+            ),
+            (Some(waits("CrashLoopBackOff")), soon, Some((1, "CrashLoopBackOff: m"))),
+            (Some(ready), soon, Some((0, ""))),
         ] {
             let expected = match expected {
                 None => StepState::Running,
@@ -708,13 +799,15 @@ mod tests {
         }
         assert_eq!(set.state(0, Some(&before), "up.7.restart", soon), None);
         assert_eq!(set.to_delete(0, Some(&before), "up.1.restart"), Some("uid1"));
-        let ending = Pod { ending: true, ..before };
-        assert_eq!(set.to_delete(0, Some(&ending), "up.1.restart"), None);
+        assert_eq!(set.to_delete(0, Some(&pod("next", OLD)), "up.1.restart"), Some("next"));
+        for none in [ending, pod("next", NEW)] {
+            assert_eq!(set.to_delete(0, Some(&none), "up.1.restart"), None);
+        }
     }
 
     proptest::proptest! {
-        /// However pods are asked for, and whoever is lost meanwhile: what is done moves this pod alone. (One that is lost on a way
-        /// back comes back with the build that it would go back to anyway.)
+        /// However pods are asked for, and whoever is lost meanwhile: what is done moves this pod alone, and one that is lost comes
+        /// back with what it had or with what everything goes back to.
         #[test]
         fn a_pod_is_moved_by_its_own_turn_alone(
             replicas in 1_u32..6,
@@ -723,22 +816,24 @@ mod tests {
             let mut cluster = Cluster::of(replicas);
             for (n, (ordinal, forward, lost)) in (0..).zip(asked) {
                 let ordinal = ordinal % replicas;
-                let before: Vec<String> = cluster.pods.values().map(|pod| pod.image.clone()).collect();
                 let release = if forward { new() } else { old() };
-                if cluster.bring(ordinal, release, "up", 2 * n).is_ok() {
-                    proptest::prop_assert_eq!(&cluster.pods[&ordinal].image, &cluster.set.images[&release]);
+                let before = cluster.images();
+                let done = cluster.bring(ordinal, release, "up", 2 * n).is_ok();
+                for (other, (was, is)) in (0..).zip(before.chars().zip(cluster.images().chars())) {
+                    let expected = if done && other == ordinal { if forward { 'n' } else { 'o' } } else { was };
+                    proptest::prop_assert_eq!(is, expected, "{} while {} was asked for: {}", other, ordinal, before);
                 }
-                let lost = lost.map(|lost| lost % replicas);
                 if let Some(lost) = lost {
+                    let lost = lost % replicas;
+                    let had = cluster.pods[&lost].image.clone();
                     cluster.make(lost);
-                }
-                for (other, image) in (0..).zip(before) {
-                    if other != ordinal && lost != Some(other) {
-                        proptest::prop_assert_eq!(&cluster.pods[&other].image, &image, "pod {} while {} was asked for", other, ordinal);
-                    }
+                    let has = &cluster.pods[&lost].image;
+                    proptest::prop_assert!(*has == had || has == OLD, "{} came back with {}", had, has);
                 }
             }
             proptest::prop_assert!(cluster.moved.is_empty());
+            cluster.give_back();
+            proptest::prop_assert!(cluster.set.is_settled);
         }
     }
 }

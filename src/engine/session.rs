@@ -527,6 +527,10 @@ pub async fn run(
         interrupt,
         on_commit,
     })?;
+    if record.status.phase == Phase::Pending {
+        // The one before may have been killed at its very end.
+        leave(fleet, component, lease).await;
+    }
     let ending = drive(&world, &plan, &Limits::default()).await?;
     let patience = match &ending {
         Ending::Settled(_) => LAST_CALLS,
@@ -536,6 +540,7 @@ pub async fn run(
     if let Ending::Settled(status) = &ending
         && status.phase.is_final()
     {
+        leave(fleet, component, lease).await;
         prune(fleet, component, record, lease, status).await;
     }
     Ok(ending)
@@ -659,6 +664,18 @@ pub fn prune_home(home: &Home) {
             && why.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(%why, evidence = %evidence.display(), "old evidence was not cleared away");
+        }
+    }
+}
+
+/// Gives back what was kept from others while an upgrade went on. Where that cannot be done now, the next upgrade does it.
+async fn leave(fleet: &Fleet, component: &Component, lease: &HeldLease) {
+    for place in fleet.places(&component.name) {
+        let left = tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, lease.token())).await;
+        match left {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::warn!(%why, node = place.site.name, "it was not given back"),
+            Err(_) => tracing::warn!(node = place.site.name, "it was not given back in time"),
         }
     }
 }

@@ -307,6 +307,11 @@ pub trait Host: Send + Sync {
     /// token than this one, or it refuses as ever.
     fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
+    /// An upgrade is over: what was kept from others while it went on is theirs again.
+    fn leave(&self, _node: &NodeAddress, _token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send {
+        async { Ok(()) }
+    }
+
     /// Deletes the node directory with everything in it, running nothing. Refuses while its service or a step runs;
     /// succeeds when there is no directory.
     fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
@@ -433,6 +438,10 @@ impl Host for AnyHost {
 
     async fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
         ask!(self, adopt(node, token))
+    }
+
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+        ask!(self, leave(node, token))
     }
 
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
