@@ -229,8 +229,8 @@ struct Push<'a> {
     repository: &'a Repository,
     base: &'a Base,
     pusher: &'a Identity,
-    /// What was checked before: all that some branch or tag reaches, or a ref that may be pushed. Messages below notes were never looked at, so
-    /// a commit that only they reach is new when it arrives on a branch or a tag.
+    /// What was checked before: all that some branch or tag reaches, or a ref that may be pushed. Messages below notes were never
+    /// looked at, so a commit that only they reach is new when it arrives on a branch or a tag.
     hidden: Vec<Oid>,
     /// The same for notes: all that any of these reaches, or notes.
     hidden_of_notes: Vec<Oid>,
