@@ -35,6 +35,7 @@ impl World {
             running: Some(old),
             step: None,
             free_bytes: Some(1 << 40),
+            foreign_edit: None,
         };
         let signals = Signals {
             serving: Serving::Yes,

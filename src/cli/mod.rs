@@ -326,7 +326,7 @@ enum Command {
     Verdict(verdict::Arguments),
     /// The JSON schema of every resource
     Schema,
-    /// The CustomResourceDefinitions of our kinds, for an API server of Kubernetes
+    /// The custom resource definitions of our kinds, for an API server of Kubernetes
     #[command(after_help = "Example:\n  stagegate crds | kubectl apply --server-side -f -")]
     Crds,
     /// Completions for a shell

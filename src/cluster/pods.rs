@@ -3,7 +3,7 @@
 //! Every write to the set carries the `resourceVersion` that was read, and the fencing token lies in it: of two drivers one is
 //! refused. A pod is deleted by its `uid`, after the write that says what its successor is made with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec};
-use kube::api::{DeleteParams, LogParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, Preconditions};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config};
 use serde_json::json;
@@ -43,6 +43,8 @@ const FIRST_PROCESS: u32 = 1;
 const LOG_LINES: i64 = 20;
 /// And their bytes.
 const LOG_BYTES: i64 = 4_096;
+/// The label of a pod with the name of the revision that it was made of.
+const REVISION: &str = "controller-revision-hash";
 /// Codes of the API server that mean: not as you think it is; read again.
 const CONFLICT: u16 = 409;
 const NOT_FOUND: u16 = 404;
@@ -182,12 +184,15 @@ impl SetPlace {
         let name = format!("{}-{ordinal}", self.reference.name);
         let pod = self.pods().await?.get_opt(&name).await;
         let pod = pod.map_err(|why| self.trouble(tried, &why))?;
-        // The controller has seen it as it is, and counts every pod as one of one revision, up and ready.
-        let is_settled = status.observed_generation == set.metadata.generation
+        // The controller has seen it as it is, and counts every pod as one of one revision; ready or not, for one that is not may be
+        // what the upgrade is to mend.
+        let is_seen = status.observed_generation == set.metadata.generation;
+        let is_settled = is_seen
             && revision(&status.current_revision) == revision(&status.update_revision)
-            && [status.updated_replicas, status.ready_replicas, Some(status.replicas)]
+            && [status.updated_replicas, Some(status.replicas)]
                 .iter()
                 .all(|count| *count == spec.replicas);
+        let template_of = is_seen.then(|| revision(&status.update_revision));
         let strategy = match stated.type_.as_deref() {
             Some("OnDelete") => Strategy::OnDelete,
             Some(_) | None => Strategy::Rolling {
@@ -201,13 +206,14 @@ impl SetPlace {
         };
         let seen = Seen {
             version,
-            container,
             set: Set {
                 replicas,
                 strategy,
                 own: serde_json::to_value(&stated).unwrap_or_default(),
                 is_settled,
                 is_ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
+                first_unready: None,
+                has_history: spec.revision_history_limit != Some(0),
                 template,
                 rest: Digest::of(&rest),
                 revision: revision(&status.current_revision),
@@ -215,7 +221,10 @@ impl SetPlace {
                 images: self.images.clone(),
                 record,
             },
-            pod: pod.map(|pod| self.pod(pod, tried)).transpose()?,
+            pod: pod
+                .map(|pod| self.pod(pod, &container, template_of.as_deref(), tried))
+                .transpose()?,
+            container,
         };
         if strategy == Strategy::OnDelete && seen.set.record.taken.is_none() {
             return Err(self.failed(
@@ -284,31 +293,74 @@ impl SetPlace {
         image.ok_or_else(|| self.failed(tried, format!("its container {name} has no image")))
     }
 
-    fn pod(&self, pod: ApiPod, tried: &str) -> Result<Pod, HostError> {
-        let name = self.container(pod.spec.as_ref(), tried)?;
-        let image = self.image_in(pod.spec.as_ref(), tried)?;
+    /// A pod by the container that its set's template has; others may have been put beside it (sidecars).
+    fn pod(&self, pod: ApiPod, container: &str, template_of: Option<&str>, tried: &str) -> Result<Pod, HostError> {
+        let spec = pod.spec.unwrap_or_default();
+        let stated = spec.containers.iter().find(|c| c.name == container);
+        let image = stated.and_then(|c| c.image.clone());
+        let image = image.ok_or_else(|| self.failed(tried, format!("a pod of it has no container {container}")))?;
         let status = pod.status.unwrap_or_default();
-        let container = status.container_statuses.iter().flatten().find(|c| c.name == name);
-        let state = container.and_then(|c| c.state.as_ref());
+        let statuses = status.container_statuses.iter().flatten();
+        let own = statuses.clone().find(|c| c.name == container);
+        let state = own.and_then(|c| c.state.as_ref());
+        let condition = |name: &str| status.conditions.iter().flatten().find(|c| c.type_ == name);
+        // A container waits for those that are to run before it, and a pod for a machine.
+        let first = status.init_container_statuses.iter().flatten().find_map(waiting);
+        let unplaced = condition("PodScheduled")
+            .filter(|c| c.status == "False")
+            .map(|c| Waiting {
+                reason: c.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()),
+                message: c.message.clone().unwrap_or_default(),
+            });
+        let placed = condition("PodReadyToStartContainers").filter(|c| c.status == "True");
+        let labels = pod.metadata.labels.unwrap_or_default();
         Ok(Pod {
             uid: pod.metadata.uid.unwrap_or_default(),
             made_at: pod.metadata.creation_timestamp.map(|at| at.0).unwrap_or_default(),
+            placed_at: placed.and_then(|c| c.last_transition_time.as_ref()).map(|at| at.0),
+            restarts: own
+                .and_then(|c| u32::try_from(c.restart_count).ok())
+                .unwrap_or_default(),
+            is_of_template: template_of.is_some() && labels.get(REVISION).map(String::as_str) == template_of,
             image,
             running_since: state
                 .and_then(|state| state.running.as_ref())
                 .and_then(|running| running.started_at.as_ref())
                 .map(|at| at.0),
-            is_ready: container.is_some_and(|c| c.ready) && pod.metadata.deletion_timestamp.is_none(),
-            waiting: container.and_then(waiting),
+            is_ready: own.is_some_and(|c| c.ready) && pod.metadata.deletion_timestamp.is_none(),
+            waiting: unplaced.or(first).or_else(|| own.and_then(waiting)),
             ending: pod.metadata.deletion_timestamp.is_some(),
+            machine: spec.node_name,
             address: status.pod_ip.filter(|ip| !ip.is_empty()),
         })
+    }
+
+    /// The lowest pod of the set that is not ready.
+    async fn first_unready(&self) -> Result<Option<u32>, HostError> {
+        let pods = self.pods().await?.list(&ListParams::default()).await;
+        let pods = pods.map_err(|why| self.trouble("look at its pods", &why))?;
+        let ready: BTreeSet<String> = pods
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter(|pod| {
+                let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            })
+            .filter_map(|pod| pod.metadata.name)
+            .collect();
+        let name = |ordinal: &u32| format!("{}-{ordinal}", self.reference.name);
+        Ok((0..u32::from(self.reference.replicas)).find(|ordinal| !ready.contains(&name(ordinal))))
     }
 
     /// Makes a set that was seen so what it has to be, unless somebody else wrote meanwhile.
     async fn write(&self, seen: &Seen, change: &Change, tried: &str) -> Result<Written, HostError> {
         let Seen { version, container, .. } = seen;
-        let record = serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?;
+        let record = if change.record == Record::default() {
+            // Nothing is left of it.
+            None
+        } else {
+            Some(serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?)
+        };
         let strategy = match change.strategy {
             Some(Strategy::Rolling { partition }) => {
                 json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition}})
@@ -459,6 +511,9 @@ impl PodHost {
             Refused::NoImage(_)
             | Refused::Aimless
             | Refused::Unsettled
+            | Refused::Taken { .. }
+            | Refused::NoHistory
+            | Refused::NotReady { .. }
             | Refused::GoesBack
             | Refused::Order { .. }
             | Refused::ForeignEdit { .. } => self.set.failed(tried, why.to_string()),
@@ -479,6 +534,12 @@ impl PodHost {
             ));
         }
         let now = Timestamp::now();
+        let mut stuck = steps
+            .iter()
+            .filter_map(|id| set.stuck(self.ordinal, pod.as_ref(), id, now));
+        if let Some(why) = stuck.next() {
+            return Err(self.set.failed(&format!("replace pod {}", self.ordinal), why));
+        }
         let known = steps.iter().filter_map(|id| {
             let state = set.state(self.ordinal, pod.as_ref(), id, now)?;
             Some((id.clone(), state))
@@ -516,11 +577,18 @@ impl PodHost {
         let tried = format!("run step {id}");
         let mut conflicts = 0;
         while conflicts < CONFLICTS_IN_A_ROW {
-            let seen = self.set.read(self.ordinal).await?;
+            let mut seen = self.set.read(self.ordinal).await?;
+            if let Asked::Replace { .. } = asked
+                && seen.set.is_ordered
+            {
+                seen.set.first_unready = self.set.first_unready().await?;
+            }
             let (pod, now) = (seen.pod.as_ref(), Timestamp::now());
             match seen.set.ask(self.ordinal, pod, token, id, asked, now) {
-                // Pods of a batch are asked together.
-                Err(Refused::Order { .. }) if tokio::time::Instant::now() < until => {
+                // Pods of a batch are asked together, and what was given back a moment ago comes to rest.
+                Err(Refused::Order { .. } | Refused::NotReady { .. } | Refused::Unsettled)
+                    if tokio::time::Instant::now() < until =>
+                {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 Err(why) => return Err(self.refused(node, token, &tried, &why)),
@@ -578,9 +646,10 @@ impl Host for PodHost {
             // An image is fetched by the node of a pod that is made with it.
             Work::Install { release, .. } => {
                 let mut sight = self.observe(node, &[]).await?;
-                let (exit, log_tail) = match sight.releases.contains(release) {
-                    true => (0, String::new()),
-                    false => (1, Refused::NoImage(*release).to_string()),
+                let (exit, log_tail) = if sight.releases.contains(release) {
+                    (0, String::new())
+                } else {
+                    (1, Refused::NoImage(*release).to_string())
                 };
                 sight
                     .steps
@@ -622,13 +691,13 @@ impl Host for PodHost {
     }
 
     async fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
-        let adopted = |set: &Set| match set.admits(token) {
-            Err(why @ Refused::Fenced { .. }) => Err(why),
-            Ok(()) | Err(_) => {
-                let mut change = set.as_it_is();
-                change.record.fence = Some(token.clone());
-                Ok(Some(change))
+        let adopted = |set: &Set| {
+            if let Err(why @ Refused::Fenced { .. }) = set.admits(token) {
+                return Err(why);
             }
+            let mut change = set.as_it_is();
+            change.record.fence = Some(token.clone());
+            Ok(Some(change))
         };
         self.change(node, token, "adopt it", adopted).await
     }

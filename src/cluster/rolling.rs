@@ -2,7 +2,7 @@
 //! be written comes out.
 //!
 //! Forward, `partition` is the boundary: a pod that is made anew gets the template's image at or above it, else that of the
-//! revision that the set counts as its current one (Kubernetes, "StatefulSet Basics", partitioned updates). Which that is may be
+//! revision that the set counts as its current one (Kubernetes, "`StatefulSet` Basics", partitioned updates). Which that is may be
 //! seen late, so a set is taken only while all of it is on one revision. Back, the strategy is `OnDelete` and the template is what
 //! it was before: whichever pod is deleted comes back with that, in any order. At the end the set gets its own strategy back.
 //!
@@ -23,19 +23,21 @@ use crate::model::values::Digest;
 const STEPS_KEPT: usize = 2;
 /// Why a container does not come up, and never will.
 const HOPELESS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
-/// Why a container does not come up so far. A registry that is away, or a Secret or a database that comes a little later, mends
-/// itself.
-const TROUBLES: [&str; 6] = [
-    "CrashLoopBackOff",
+/// Why a container does not come up so far. A registry that is away, or a Secret that comes a little later, mends itself.
+const TROUBLES: [&str; 5] = [
     "ErrImagePull",
     "ImagePullBackOff",
     "CreateContainerConfigError",
     "CreateContainerError",
     "RunContainerError",
 ];
-/// A trouble that lasts longer than this is held against the build: its node has tried three times by then, at once, after 10 and
-/// after 20 seconds more.
+/// Such a trouble that lasts longer than this, once the pod has its place and its volumes, is held against the build: its node has
+/// tried three times by then, at once, after 10 and after 20 seconds more.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// It ended by itself so often after it had been begun. A database that comes a little later mends one or two.
+const CRASHES: u32 = 2;
+/// What a node says of a container between two of its crashes.
+const CRASHED: &str = "CrashLoopBackOff";
 
 /// What is remembered of a set between two looks: the annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,6 +130,10 @@ pub struct Set {
     pub is_settled: bool,
     /// Its controller makes a pod only while all below it are ready.
     pub is_ordered: bool,
+    /// The lowest of its pods that is not ready, where that was asked for.
+    pub first_unready: Option<u32>,
+    /// It keeps the revisions that it was of.
+    pub has_history: bool,
     /// The template's image.
     pub template: String,
     /// What the template says beside the image.
@@ -165,6 +171,12 @@ pub struct Pod {
     pub made_at: Timestamp,
     /// The image that it was made with.
     pub image: String,
+    /// Since when it has its place, its network and its volumes, by its cluster's clock; its image is fetched from then on.
+    pub placed_at: Option<Timestamp>,
+    /// How often its container ended and was begun again.
+    pub restarts: u32,
+    /// It was made by the template as the set's controller has seen it last.
+    pub is_of_template: bool,
     /// Since when its container runs, if it does.
     pub running_since: Option<Timestamp>,
     /// Its container says that it is ready.
@@ -173,6 +185,8 @@ pub struct Pod {
     pub waiting: Option<Waiting>,
     /// It was asked to end.
     pub ending: bool,
+    /// The machine that it is on.
+    pub machine: Option<String>,
     /// Its own address.
     pub address: Option<String>,
 }
@@ -256,6 +270,23 @@ pub enum Refused {
         "its pods are not all of its one revision, so where they would go back to is not known; `kubectl rollout status` waits for it"
     )]
     Unsettled,
+    /// Another upgrade has it.
+    #[error("upgrade {by} has it, and has not given it back yet")]
+    Taken {
+        /// Which.
+        by: String,
+    },
+    /// What it was cannot be restored.
+    #[error("its revisionHistoryLimit is 0, so nobody could restore what it was; set 1 or more")]
+    NoHistory,
+    /// Pods are made one after the other, from below.
+    #[error(
+        "pod {below} is not ready, and with podManagementPolicy OrderedReady a pod is made anew only while all below it are ready"
+    )]
+    NotReady {
+        /// The pod that is in the way.
+        below: u32,
+    },
     /// Who has begun to go back goes all the way.
     #[error("its pods are on their way back, and none goes forward before that is over")]
     GoesBack,
@@ -371,7 +402,10 @@ impl Set {
     ) -> Result<Answer, Refused> {
         self.admits(token)?;
         if let Some(state) = self.state(ordinal, pod, id, now) {
-            return Ok(Answer::Known(state));
+            return Ok(match self.taken_up(ordinal, pod, token, id, now) {
+                Some(change) => Answer::Write(Box::new(change)),
+                None => Answer::Known(state),
+            });
         }
         // Who goes back makes it what it was, whatever was made of it since.
         let edited = self.untouched();
@@ -379,15 +413,18 @@ impl Set {
             edited.clone()?;
         }
         let upgrade = upgrade_of(id);
-        if self.record.taken.as_ref().is_some_and(|taken| taken.by != upgrade) {
-            // That one is over, and has not given it back yet.
-            return Err(Refused::Unsettled);
+        if let Some(taken) = self.record.taken.as_ref().filter(|taken| taken.by != upgrade) {
+            let by = taken.by.clone();
+            return Err(Refused::Taken { by });
         }
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
         if self.record.taken.is_none() {
             if !self.is_settled {
                 return Err(Refused::Unsettled);
+            }
+            if !self.has_history {
+                return Err(Refused::NoHistory);
             }
             change.record.pods.clear();
             // Nothing is at or above it, so nothing moves.
@@ -412,22 +449,27 @@ impl Set {
             id: id.to_owned(),
             replaces: None,
         };
+        let release = match asked {
+            Asked::Point { release } => *release,
+            Asked::Replace { .. } => self.goal(ordinal).ok_or(Refused::Aimless)?,
+        };
+        let image = self.image_of(&release)?;
+        if let Some(taken) = &mut change.record.taken {
+            if image == taken.before {
+                // From the first word of it on: a pod that is lost before its turn comes back with that, too.
+                (taken.image, taken.strategy) = (taken.before.clone(), Strategy::OnDelete);
+                change.template = Template::Revision(taken.revision.clone());
+            } else if let Asked::Replace { .. } = asked {
+                taken.strategy = self.forward(ordinal, image, taken)?;
+                image.clone_into(&mut taken.image);
+                change.template = Template::Image(taken.image.clone());
+            }
+        }
         match asked {
             Asked::Point { release } => {
-                self.image_of(release)?;
                 change.record.pods.entry(ordinal).or_default().goal = Some(*release);
             }
             Asked::Replace { deadline } => {
-                let release = self.goal(ordinal).ok_or(Refused::Aimless)?;
-                let image = self.image_of(&release)?;
-                if let Some(taken) = &mut change.record.taken {
-                    taken.strategy = self.strategy_for(ordinal, image, taken)?;
-                    image.clone_into(&mut taken.image);
-                    change.template = match taken.strategy {
-                        Strategy::OnDelete => Template::Revision(taken.revision.clone()),
-                        Strategy::Rolling { .. } => Template::Image(taken.image.clone()),
-                    };
-                }
                 step.replaces = Some(Replacement {
                     release,
                     uid: pod.map(|pod| pod.uid.clone()),
@@ -452,34 +494,90 @@ impl Set {
         let Some(replaces) = &step.replaces else {
             return Some(ended(0, String::new()));
         };
-        let deadline = SignedDuration::from_secs(i64::try_from(replaces.deadline_s).unwrap_or(i64::MAX));
-        // A clock that was set back makes nothing late.
-        let late = now.duration_since(replaces.since) > deadline;
         let image = self.images.get(&replaces.release);
+        let late = pod.is_some_and(|pod| replaces.is_late(pod.made_at, now));
         let late_with = |why: String| if late { ended(124, why) } else { StepState::Running };
         Some(match pod {
-            // Who was to delete it may have been killed before: it is deleted now.
-            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() && !pod.ending => StepState::Running,
-            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() => late_with("the pod does not end".to_owned()),
+            // Who was to delete it may have been killed before: it is deleted now. One that does not end is no build's fault.
+            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() => StepState::Running,
+            // What makes it anew is not the new build either.
+            None => StepState::Running,
+            Some(pod) if Some(&pod.image) != image && pod.is_of_template => ended(
+                1,
+                format!(
+                    "the pod was made with image {}, and its set says {}: something in the cluster rewrites images",
+                    pod.image,
+                    image.map_or("another", String::as_str)
+                ),
+            ),
             // Its controller had not seen the set as it is: the next one will be right.
             Some(pod) if Some(&pod.image) != image => {
                 late_with(format!("the pod comes back with image {}, which is another", pod.image))
             }
             Some(pod) if pod.is_ready => ended(0, String::new()),
-            Some(Pod {
-                waiting: Some(Waiting { reason, message }),
-                made_at,
-                ..
-            }) if late || is_lasting(reason, now.duration_since(replaces.since.max(*made_at))) => {
-                ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
+            // No machine has taken it yet.
+            Some(pod) if pod.placed_at.is_none() && !HOPELESS.contains(&pod.waits_for()) => StepState::Running,
+            Some(pod) => match &pod.waiting {
+                Some(Waiting { reason, message }) if late || pod.is_given_up(reason, replaces.since, now) => {
+                    ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
+                }
+                Some(_) => StepState::Running,
+                None => late_with("its container is not ready".to_owned()),
+            },
+        })
+    }
+
+    /// Why a step does not come to its end, if that has lasted too long and is no build's fault.
+    #[must_use]
+    pub fn stuck(&self, ordinal: u32, pod: Option<&Pod>, id: &str, now: Timestamp) -> Option<String> {
+        let steps = &self.record.pods.get(&ordinal)?.steps;
+        let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
+        let from = pod.map_or(replaces.since, |pod| pod.made_at);
+        if !replaces.is_late(from, now) {
+            return None;
+        }
+        match pod {
+            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() && pod.ending => Some(format!(
+                "the pod does not end; look at the machine that it is on ({})",
+                pod.machine.as_deref().unwrap_or("none")
+            )),
+            Some(pod) if Some(&pod.uid) != replaces.uid.as_ref() && pod.placed_at.is_none() && !pod.is_ready => {
+                let words = pod.waiting.as_ref().map(|w| format!("{}: {}", w.reason, w.message));
+                Some(format!(
+                    "the pod has no machine, or not all of its volumes: {}",
+                    words.as_deref().unwrap_or("nothing says why")
+                ))
             }
-            Some(_) => late_with("its container is not ready".to_owned()),
-            None if self.is_ordered && ordinal > 0 => late_with(
+            Some(_) => None,
+            None if self.is_ordered && ordinal > 0 => Some(
                 "the pod was not made anew; its set's podManagementPolicy is OrderedReady, so every pod below it has to be ready first"
                     .to_owned(),
             ),
-            None => late_with("the pod was not made anew".to_owned()),
-        })
+            None => Some("the pod was not made anew; `kubectl describe statefulset` says why".to_owned()),
+        }
+    }
+
+    /// What is to be written before a step that is known goes on: that a newer driver is here, and, where the one before was killed
+    /// before it deleted the pod, that the time counts from now.
+    fn taken_up(
+        &self,
+        ordinal: u32,
+        pod: Option<&Pod>,
+        token: &FencingToken,
+        id: &str,
+        now: Timestamp,
+    ) -> Option<Change> {
+        let mut change = self.as_it_is();
+        change.record.fence = Some(token.clone());
+        let steps = &mut change.record.pods.get_mut(&ordinal)?.steps;
+        let replaces = steps.iter_mut().find(|step| step.id == id)?.replaces.as_mut();
+        if let Some(replaces) = replaces
+            && replaces.is_late(replaces.since, now)
+            && pod.is_some_and(|pod| Some(&pod.uid) == replaces.uid.as_ref() && !pod.ending)
+        {
+            replaces.since = now;
+        }
+        (change.record != self.record).then_some(change)
     }
 
     /// The pod that a step waits to see gone, if it is there and was not asked to end: the one before, or one that came back
@@ -490,21 +588,26 @@ impl Set {
         let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
         let pod = pod.filter(|pod| !pod.ending)?;
         let is_before = Some(&pod.uid) == replaces.uid.as_ref();
-        let is_another = Some(&pod.image) != self.images.get(&replaces.release);
+        let is_another = Some(&pod.image) != self.images.get(&replaces.release) && !pod.is_of_template;
         (is_before || is_another).then_some(pod.uid.as_str())
     }
 
     /// What gives the set back to its owner, once an upgrade is over: its own strategy, and nothing that was remembered but who may
-    /// write. Pods that are not as the template is are moved by its controller from then on.
+    /// write. Pods that are not as the template is are moved by its controller from then on, so where not all were moved to
+    /// the new build the template is what it was before, whatever has become of the upgrade.
     #[must_use]
     pub fn given_back(&self) -> Option<Change> {
-        self.record.taken.as_ref()?;
+        let taken = self.record.taken.as_ref()?;
+        let template = match taken.strategy {
+            Strategy::Rolling { partition: 0 } => Template::Image(self.template.clone()),
+            Strategy::Rolling { .. } | Strategy::OnDelete => Template::Revision(taken.revision.clone()),
+        };
         Some(Change {
             record: Record {
                 fence: self.record.fence.clone(),
                 ..Record::default()
             },
-            template: Template::Image(self.template.clone()),
+            template,
             strategy: None,
         })
     }
@@ -536,12 +639,12 @@ impl Set {
     }
 
     /// Under which strategy this pod is made with this image once it is the template's, and no other pod is moved.
-    fn strategy_for(&self, ordinal: u32, image: &str, taken: &Taken) -> Result<Strategy, Refused> {
-        if image == taken.before {
-            return Ok(Strategy::OnDelete);
-        }
+    fn forward(&self, ordinal: u32, image: &str, taken: &Taken) -> Result<Strategy, Refused> {
         if taken.strategy == Strategy::OnDelete {
             return Err(Refused::GoesBack);
+        }
+        if let Some(below) = self.first_unready.filter(|below| self.is_ordered && *below < ordinal) {
+            return Err(Refused::NotReady { below });
         }
         // The boundary has to lie at or below this pod.
         let stays = (ordinal + 1..self.replicas).find(|above| self.image_for(*above) != image);
@@ -567,9 +670,27 @@ impl std::fmt::Display for Strategy {
     }
 }
 
-/// Whether what a container waits for is held against its build, after it has waited so long.
-fn is_lasting(reason: &str, waited: SignedDuration) -> bool {
-    HOPELESS.contains(&reason) || TROUBLES.contains(&reason) && waited > GRACE
+impl Replacement {
+    /// Whether it takes too long, counted from this on. A clock that was set back makes nothing late.
+    fn is_late(&self, from: Timestamp, now: Timestamp) -> bool {
+        let deadline = SignedDuration::from_secs(i64::try_from(self.deadline_s).unwrap_or(i64::MAX));
+        now.duration_since(from.max(self.since)) > deadline
+    }
+}
+
+impl Pod {
+    /// What its container waits for, in one word.
+    fn waits_for(&self) -> &str {
+        self.waiting.as_ref().map_or("", |waiting| &waiting.reason)
+    }
+
+    /// Whether what its container waits for is held against its build.
+    fn is_given_up(&self, reason: &str, since: Timestamp, now: Timestamp) -> bool {
+        let waited = self.placed_at.map(|at| now.duration_since(at.max(since)));
+        HOPELESS.contains(&reason)
+            || reason == CRASHED && self.restarts >= CRASHES
+            || TROUBLES.contains(&reason) && waited.is_some_and(|waited| waited > GRACE)
+    }
 }
 
 /// A step's id is its upgrade's name, a number and a word (`rollout::nodes`).
@@ -620,6 +741,8 @@ mod tests {
                     own: serde_json::json!({"type": "RollingUpdate"}),
                     is_settled: true,
                     is_ordered: true,
+                    first_unready: None,
+                    has_history: true,
                     template: OLD.to_owned(),
                     rest: Digest::of(b"rest"),
                     revision: "web-1".to_owned(),
@@ -708,7 +831,7 @@ mod tests {
         /// Points a pod to a build and has it made anew.
         fn bring(&mut self, ordinal: u32, release: Digest, upgrade: &str, n: u32) -> Result<(), Refused> {
             self.ask(ordinal, &format!("{upgrade}.{n}.activate"), &Asked::Point { release })?;
-            let deadline = Duration::from_secs(60);
+            let deadline = Duration::from_mins(1);
             self.ask(
                 ordinal,
                 &format!("{upgrade}.{}.restart", n + 1),
@@ -814,8 +937,7 @@ mod tests {
         assert_eq!(ask(&set, &foreign, "up.9.activate"), Err(Refused::Foreign { seen }));
         assert_eq!(
             ask(&set, &token(1), "next.0.activate"),
-            Err(Refused::Unsettled),
-            "the one before has it"
+            Err(Refused::Taken { by: "up".to_owned() })
         );
         for edit in [
             |set: &mut Set| set.template = "r@sha256:hand".to_owned(),
@@ -835,93 +957,153 @@ mod tests {
                 moved: Vec::new(),
             };
             edited.bring(1, old(), "up", 10).expect("back");
-            assert!(
-                edited.set.untouched().is_ok() && edited.set.foreign_edit().is_some(),
-                "what was there is known"
-            );
+            assert!(edited.set.foreign_edit().is_some(), "what was there is known");
             assert_eq!((edited.images().as_str(), edited.set.rest), ("oo", Digest::of(b"rest")));
             set = cluster.set.clone();
         }
-        let mut rolls = Cluster::of(2).set;
-        rolls.is_settled = false;
-        assert_eq!(ask(&rolls, &token(1), "up.0.activate"), Err(Refused::Unsettled));
+        for (edit, refused) in [
+            (
+                (|set: &mut Set| set.is_settled = false) as fn(&mut Set),
+                Refused::Unsettled,
+            ),
+            (|set| set.has_history = false, Refused::NoHistory),
+        ] {
+            let mut set = Cluster::of(2).set;
+            edit(&mut set);
+            assert_eq!(ask(&set, &token(1), "up.0.activate"), Err(refused));
+        }
+        // One that is sick below would keep this one from being made anew.
+        let mut sick = Cluster::of(3);
+        sick.set.first_unready = Some(1);
+        assert_eq!(sick.bring(2, new(), "up", 0), Err(Refused::NotReady { below: 1 }));
+        sick.set.is_ordered = false;
+        sick.bring(2, new(), "up", 2).expect("made beside the others");
     }
 
-    #[test]
-    fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
+    /// One pod that was told to make way a moment ago, and the set's name for it.
+    fn replacing() -> (Set, Pod) {
         let mut cluster = Cluster::of(1);
         cluster
             .ask(0, "up.0.activate", &Asked::Point { release: new() })
             .expect("written");
         let before = cluster.pods[&0].clone();
-        let deadline = Duration::from_secs(60);
+        let replace = Asked::Replace {
+            deadline: Duration::from_mins(1),
+        };
         let at = Timestamp::UNIX_EPOCH;
-        let answer = cluster.set.ask(
-            0,
-            Some(&before),
-            &token(1),
-            "up.1.restart",
-            &Asked::Replace { deadline },
-            at,
-        );
+        let answer = cluster
+            .set
+            .ask(0, Some(&before), &token(1), "up.1.restart", &replace, at);
         let Ok(Answer::Write(change)) = answer else {
             panic!("{answer:?}")
         };
         cluster.write(*change);
-        let set = &cluster.set;
-        let pod = |uid: &str, image: &str| Pod {
-            uid: uid.to_owned(),
+        (cluster.set, before)
+    }
+
+    /// Its successor, with this image.
+    fn next(image: &str) -> Pod {
+        Pod {
+            uid: "next".to_owned(),
             image: image.to_owned(),
             ..Pod::default()
-        };
-        let made_late = |pod: Pod| Pod {
-            made_at: at + Duration::from_secs(40),
-            ..pod
-        };
+        }
+    }
+
+    #[test]
+    fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
+        let (set, before) = replacing();
+        let at = Timestamp::UNIX_EPOCH;
         let waits = |reason: &str| Pod {
             waiting: Some(Waiting {
                 reason: reason.to_owned(),
                 message: "m".to_owned(),
             }),
-            ..pod("next", NEW)
+            placed_at: Some(at),
+            is_of_template: true,
+            ..next(NEW)
+        };
+        let placed = |pod: Pod| Pod {
+            placed_at: Some(at),
+            ..pod
+        };
+        let crashed = |restarts: u32| Pod {
+            restarts,
+            ..waits("CrashLoopBackOff")
+        };
+        let made_late = |pod: Pod| Pod {
+            made_at: at + Duration::from_secs(40),
+            placed_at: Some(at + Duration::from_secs(45)),
+            ..pod
         };
         let ready = Pod {
             is_ready: true,
-            ..pod("next", NEW)
+            ..next(NEW)
         };
         let ending = Pod {
             ending: true,
             ..before.clone()
         };
-        let (soon, late) = (at + Duration::from_secs(59), at + Duration::from_secs(61));
-        for (pod, now, expected) in [
-            (Some(before.clone()), soon, None),
-            (Some(before.clone()), late, None),
-            (Some(before.clone()), at - Duration::from_secs(1_000), None),
-            (Some(ending.clone()), soon, None),
-            (Some(ending.clone()), late, Some((124, "the pod does not end"))),
-            (None, soon, None),
-            (None, late, Some((124, "the pod was not made anew"))),
-            (Some(waits("ImagePullBackOff")), at + Duration::from_secs(30), None),
-            (Some(waits("ImagePullBackOff")), soon, Some((1, "ImagePullBackOff: m"))),
-            (Some(made_late(waits("CrashLoopBackOff"))), soon, None),
-            (Some(waits("ContainerCreating")), soon, None),
+        let rewritten = Pod {
+            is_of_template: true,
+            ..next("mirror/r@sha256:new")
+        };
+        let after = |seconds: u64| at + Duration::from_secs(seconds);
+        let (soon, late) = (after(59), after(61));
+        let another = "the pod comes back with image r@sha256:old, which is another";
+        for (pod, now, expected, is_stuck) in [
+            (Some(before.clone()), soon, None, false),
+            (Some(before.clone()), late, None, false),
+            (Some(before.clone()), at - Duration::from_secs(1_000), None, false),
+            (Some(ending.clone()), soon, None, false),
+            // No byte of the new build has run.
+            (Some(ending.clone()), late, None, true),
+            (None, soon, None, false),
+            (None, late, None, true),
+            (Some(waits("ImagePullBackOff")), after(30), None, false),
+            (
+                Some(waits("ImagePullBackOff")),
+                after(31),
+                Some((1, "ImagePullBackOff: m")),
+                false,
+            ),
+            (Some(made_late(waits("ImagePullBackOff"))), soon, None, false),
+            (Some(crashed(1)), soon, None, false),
+            (Some(crashed(2)), after(20), Some((1, "CrashLoopBackOff: m")), false),
+            (
+                Some(waits("InvalidImageName")),
+                at,
+                Some((1, "InvalidImageName: m")),
+                false,
+            ),
+            (Some(waits("ContainerCreating")), soon, None, false),
             (
                 Some(waits("ContainerCreating")),
                 late,
                 Some((124, "ContainerCreating: m")),
+                false,
             ),
-            (Some(pod("next", NEW)), soon, None),
-            (Some(pod("next", NEW)), late, Some((124, "its container is not ready"))),
-            (Some(pod("next", OLD)), soon, None),
+            (Some(made_late(waits("ContainerCreating"))), late, None, false),
+            (Some(next(NEW)), soon, None, false),
+            (Some(next(NEW)), late, None, true),
             (
-                Some(pod("next", OLD)),
+                Some(placed(next(NEW))),
                 late,
-                Some((124, "the pod comes back with image r@sha256:old, which is another")),
+                Some((124, "its container is not ready")),
+                false,
             ),
-            (Some(waits("CrashLoopBackOff")), soon, Some((1, "CrashLoopBackOff: m"))),
-            (Some(waits("InvalidImageName")), at, Some((1, "InvalidImageName: m"))),
-            (Some(ready), soon, Some((0, ""))),
+            (Some(next(OLD)), soon, None, false),
+            (Some(next(OLD)), late, Some((124, another)), false),
+            (
+                Some(rewritten.clone()),
+                soon,
+                Some((
+                    1,
+                    "the pod was made with image mirror/r@sha256:new, and its set says r@sha256:new: something in the cluster rewrites images",
+                )),
+                false,
+            ),
+            (Some(ready), soon, Some((0, "")), false),
         ] {
             let expected = match expected {
                 None => StepState::Running,
@@ -929,13 +1111,94 @@ mod tests {
             };
             let state = set.state(0, pod.as_ref(), "up.1.restart", now);
             assert_eq!(state, Some(expected), "{pod:?} at {now}");
+            let stuck = set.stuck(0, pod.as_ref(), "up.1.restart", now);
+            assert_eq!(stuck.is_some(), is_stuck, "{pod:?} at {now}: {stuck:?}");
         }
-        assert_eq!(set.state(0, Some(&before), "up.7.restart", soon), None);
-        assert_eq!(set.to_delete(0, Some(&before), "up.1.restart"), Some("uid1"));
-        assert_eq!(set.to_delete(0, Some(&pod("next", OLD)), "up.1.restart"), Some("next"));
-        for none in [ending, pod("next", NEW)] {
-            assert_eq!(set.to_delete(0, Some(&none), "up.1.restart"), None);
+    }
+
+    #[test]
+    fn who_is_deleted_is_the_pod_before_or_one_that_its_controller_made_too_early() {
+        let (set, before) = replacing();
+        let of_template = |pod: Pod| Pod {
+            is_of_template: true,
+            ..pod
+        };
+        let ending = Pod {
+            ending: true,
+            ..before.clone()
+        };
+        assert_eq!(set.state(0, Some(&before), "up.7.restart", Timestamp::UNIX_EPOCH), None);
+        for (pod, deleted) in [
+            (before, Some("uid1")),
+            (next(OLD), Some("next")),
+            (ending, None),
+            (next(NEW), None),
+            (of_template(next("mirror/r@sha256:new")), None),
+        ] {
+            assert_eq!(set.to_delete(0, Some(&pod), "up.1.restart"), deleted, "{pod:?}");
         }
+    }
+
+    #[test]
+    fn a_driver_that_takes_a_step_up_has_the_whole_time_for_it() {
+        let mut cluster = Cluster::of(1);
+        let replace = Asked::Replace {
+            deadline: Duration::from_mins(1),
+        };
+        cluster
+            .ask(0, "up.0.activate", &Asked::Point { release: new() })
+            .expect("written");
+        let before = cluster.pods[&0].clone();
+        let at = Timestamp::UNIX_EPOCH;
+        let ask = |set: &Set, counter: u64, now: Timestamp| {
+            let token = token(counter);
+            set.ask(0, Some(&before), &token, "up.1.restart", &replace, now)
+                .expect("admitted")
+        };
+        let Answer::Write(change) = ask(&cluster.set, 1, at) else {
+            panic!("it is new")
+        };
+        cluster.write(*change);
+        assert!(matches!(ask(&cluster.set, 1, at), Answer::Known(StepState::Running)));
+        // Killed before it had deleted the pod; the next one is there an hour later.
+        let much_later = at + Duration::from_hours(1);
+        let Answer::Write(change) = ask(&cluster.set, 2, much_later) else {
+            panic!("its time and its token are to be written")
+        };
+        cluster.write(*change);
+        assert_eq!(cluster.set.record.fence, Some(token(2)));
+        let ending = Pod {
+            ending: true,
+            ..before.clone()
+        };
+        let soon_after = much_later + Duration::from_secs(1);
+        assert_eq!(cluster.set.stuck(0, Some(&ending), "up.1.restart", soon_after), None);
+        assert!(matches!(
+            ask(&cluster.set, 2, much_later),
+            Answer::Known(StepState::Running)
+        ));
+    }
+
+    #[test]
+    fn a_set_that_was_not_moved_as_a_whole_is_given_back_as_it_was() {
+        for (moved, after) in [(&[2][..], "ooo"), (&[2, 1], "ooo"), (&[2, 1, 0], "nnn")] {
+            let mut cluster = Cluster::of(3);
+            for ordinal in moved {
+                cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+            }
+            cluster.give_back();
+            assert_eq!(cluster.images(), after, "{moved:?}");
+        }
+        // Who has only said where it goes back to, and was ended then.
+        let mut cluster = Cluster::of(2);
+        cluster.bring(1, new(), "up", 0).expect("moved");
+        cluster
+            .ask(1, "up.2.activate", &Asked::Point { release: old() })
+            .expect("written");
+        cluster.make(1);
+        assert_eq!(cluster.images(), "oo", "one that is lost then comes back with that");
+        cluster.give_back();
+        assert_eq!(cluster.images(), "oo");
     }
 
     proptest::proptest! {

@@ -529,8 +529,10 @@ pub async fn run(
         on_commit,
     })?;
     if record.status.phase == Phase::Pending {
-        // The one before may have been killed at its very end.
-        leave(fleet, component, lease).await;
+        // The one before may have been killed at its very end. Where it cannot be done, the first step is refused and says why.
+        if let Err(why) = lease.keep(leave(fleet, component, lease)).await? {
+            tracing::warn!(why, "it was not given back");
+        }
     }
     let ending = drive(&world, &plan, &Limits::default()).await?;
     let patience = match &ending {
@@ -541,7 +543,9 @@ pub async fn run(
     if let Ending::Settled(status) = &ending
         && status.phase.is_final()
     {
-        leave(fleet, component, lease).await;
+        if let Err(why) = lease.keep(leave(fleet, component, lease)).await? {
+            tell_kept(home, fleet, record, &why)?;
+        }
         prune(fleet, component, record, lease, status).await;
     }
     Ok(ending)
@@ -669,16 +673,36 @@ pub fn prune_home(home: &Home) {
     }
 }
 
-/// Gives back what was kept from others while an upgrade went on. Where that cannot be done now, the next upgrade does it.
-async fn leave(fleet: &Fleet, component: &Component, lease: &HeldLease) {
-    for place in fleet.places(&component.name) {
-        let left = tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, lease.token())).await;
-        match left {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => tracing::warn!(%why, node = place.site.name, "it was not given back"),
-            Err(_) => tracing::warn!(node = place.site.name, "it was not given back in time"),
-        }
+/// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.
+async fn leave(fleet: &Fleet, component: &Component, lease: &HeldLease) -> Result<(), String> {
+    // Nodes of a component that have something to give back have it together: they are pods of one set.
+    let Some(place) = fleet.places(&component.name).first() else {
+        return Ok(());
+    };
+    match tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, lease.token())).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(why.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PRUNE_PATIENCE.as_secs())),
     }
+}
+
+/// A set that was not given back does not move when its owner changes it: that is for somebody to know.
+fn tell_kept(home: &Home, fleet: &Fleet, record: &UpgradeRecord, why: &str) -> Result<(), StoreError> {
+    let event = Event {
+        at: Timestamp::now(),
+        reason: "NotGivenBack".to_owned(),
+        severity: Severity::Alert,
+        node: None,
+        message: format!(
+            "what {} was kept by for the upgrade could not be given back, and the next upgrade does it: {why}",
+            record.spec.component
+        ),
+    };
+    let (subject, sinks) = (subject(&record.spec), sinks(fleet));
+    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
+    home.store()
+        .append(&record.spec.environment, Some(&record.name), &[event], &dispatch)?;
+    Ok(())
 }
 
 /// Clears releases away that nobody goes back to. A node that cannot now is cleared by the next upgrade.

@@ -408,7 +408,8 @@ macro_rules! ask {
         match $host {
             AnyHost::Local(host) => host.$call($($argument),*).await,
             AnyHost::Ssh(host) => host.$call($($argument),*).await,
-            AnyHost::Pod(host) => host.$call($($argument),*).await,
+            // What a call to an API server holds is many times what the others do.
+            AnyHost::Pod(host) => Box::pin(host.$call($($argument),*)).await,
         }
     };
 }

@@ -66,7 +66,6 @@ fn the_schema_accepts_what_is_shipped_and_replicas() {
     let replica = &shipped[1].1;
     assert!(replica.contains("replicaOf"), "{replica}");
     for (from, to) in [
-        ("replicaOf: panda-production", "packages: []"),
         ("replicaOf:", "replicaOff:"),
         ("- name: server1", "- nam: server1"),
         ("http: 25180", "http: eighty"),

@@ -19,7 +19,7 @@ const CATEGORY: &str = "stagegate";
 
 /// What the files do not say of a kind.
 struct Kind {
-    kind: &'static str,
+    name: &'static str,
     plural: &'static str,
     short: &'static str,
     /// Name of the definition that its `spec` is.
@@ -73,7 +73,7 @@ const AGE: Column = Column {
 
 const KINDS: [Kind; 4] = [
     Kind {
-        kind: "Environment",
+        name: "Environment",
         plural: "environments",
         short: "env",
         // A replica states only what differs; a whole environment is one that states everything.
@@ -99,7 +99,7 @@ const KINDS: [Kind; 4] = [
         ],
     },
     Kind {
-        kind: "Build",
+        name: "Build",
         plural: "builds",
         short: "bld",
         spec: "BuildSpec",
@@ -120,7 +120,7 @@ const KINDS: [Kind; 4] = [
         ],
     },
     Kind {
-        kind: "Upgrade",
+        name: "Upgrade",
         plural: "upgrades",
         short: "upg",
         spec: "UpgradeSpec",
@@ -139,7 +139,7 @@ const KINDS: [Kind; 4] = [
         ],
     },
     Kind {
-        kind: "Rehearsal",
+        name: "Rehearsal",
         plural: "rehearsals",
         short: "reh",
         spec: "RehearsalSpec",
@@ -165,10 +165,7 @@ pub fn all(schema: &Value) -> Vec<Value> {
 
 fn definition(kind: &Kind, definitions: &Definitions<'_>) -> Value {
     let Kind {
-        kind: name,
-        plural,
-        short,
-        ..
+        name, plural, short, ..
     } = kind;
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -230,7 +227,7 @@ fn object(kind: &Kind, definitions: &Definitions<'_>) -> Value {
     add_common_status(&mut status);
     json!({
         "type": "object",
-        "description": definitions.description(kind.kind),
+        "description": definitions.description(kind.name),
         "properties": {"spec": spec, "status": status},
         "required": ["spec"],
     })

@@ -131,7 +131,7 @@ fn what_somebody_else_changes_meanwhile_is_held_and_gone_over_only_on_the_way_ba
     in_batch(&mut rolling.nodes[0], NodePhase::Analyse);
     rolling.nodes[0].from = Some(old());
     let world = vec![
-        up(new(), Verdict::Pass).with(|seen| seen.foreign_edit = edited_words()),
+        up(new(), Verdict::Pass).with(|seen| seen.foreign_edit = Some("another image".to_owned())),
         edited(),
     ];
     let aborted = decided(&plan, &rolling, &observed(1, Wish::Abort, world.clone()));
@@ -144,10 +144,6 @@ fn what_somebody_else_changes_meanwhile_is_held_and_gone_over_only_on_the_way_ba
     assert_eq!(told(&aborted) + told(&goes_back), 1, "{:?}", goes_back.events);
     let again = decided(&plan, &goes_back.status, &observed(3, Wish::Abort, world));
     assert_eq!(told(&again), 0, "once");
-}
-
-fn edited_words() -> Option<String> {
-    Some("another image".to_owned())
 }
 
 /// A database that died took the statement before each call with it: no call went out, and no gate could fail.

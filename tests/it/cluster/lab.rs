@@ -142,7 +142,7 @@ impl Lab {
             ("node-1", "system:node:node-1", "system:nodes"),
             ("node-2", "system:node:node-2", "system:nodes"),
         ] {
-            users.push_str(&format!("token-of-{name},{user},{name},\"{group}\"\n"));
+            users += &format!("token-of-{name},{user},{name},\"{group}\"\n");
             this.kubeconfig(name);
         }
         fs::write(this.path("tokens.csv"), users).expect("written");

@@ -34,13 +34,13 @@ impl Shop {
         ] {
             let variables: Vec<_> = [("APP_VERSION", version)].into_iter().chain(otherwise).collect();
             let digest = lab.image(REPOSITORY, &variables);
-            digests.push_str(&format!("\"{version}\": \"{digest}\", "));
+            digests += &format!("\"{version}\": \"{digest}\", ");
             if version == "1" {
                 first = format!("{REPOSITORY}@{digest}");
             }
         }
         // One that no registry has.
-        digests.push_str(&format!("lost: \"sha256:{}\"", "0".repeat(64)));
+        digests += &format!("lost: \"sha256:{}\"", "0".repeat(64));
         let set = include_str!("pods/set.yaml")
             .replace("IMAGE", &first)
             .replace("REPLICAS", &REPLICAS.to_string());
