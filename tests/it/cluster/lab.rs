@@ -134,7 +134,7 @@ impl Lab {
         let text = |name: &str| this.path(name).to_string_lossy().into_owned();
         let (data, certificates, tokens, accounts) =
             (text("etcd"), text("api"), text("tokens.csv"), text("accounts.pem"));
-        let mut users = String::new();
+        let mut users = Vec::new();
         for (name, user, group) in [
             ("admin", "admin", "system:masters"),
             ("controllers", "system:kube-controller-manager", ""),
@@ -142,10 +142,10 @@ impl Lab {
             ("node-1", "system:node:node-1", "system:nodes"),
             ("node-2", "system:node:node-2", "system:nodes"),
         ] {
-            users += &format!("token-of-{name},{user},{name},\"{group}\"\n");
+            users.push(format!("token-of-{name},{user},{name},\"{group}\"\n"));
             this.kubeconfig(name);
         }
-        fs::write(this.path("tokens.csv"), users).expect("written");
+        fs::write(this.path("tokens.csv"), users.concat()).expect("written");
         let key = [
             "genpkey",
             "-quiet",

@@ -23,7 +23,7 @@ struct Shop {
 impl Shop {
     fn open() -> Self {
         let lab = Lab::with_nodes(1);
-        let mut digests = String::new();
+        let mut digests = Vec::new();
         let mut first = String::new();
         for (version, otherwise) in [
             ("1", None),
@@ -34,13 +34,13 @@ impl Shop {
         ] {
             let variables: Vec<_> = [("APP_VERSION", version)].into_iter().chain(otherwise).collect();
             let digest = lab.image(REPOSITORY, &variables);
-            digests += &format!("\"{version}\": \"{digest}\", ");
+            digests.push(format!("\"{version}\": \"{digest}\""));
             if version == "1" {
                 first = format!("{REPOSITORY}@{digest}");
             }
         }
         // One that no registry has.
-        digests += &format!("lost: \"sha256:{}\"", "0".repeat(64));
+        digests.push(format!("lost: \"sha256:{}\"", "0".repeat(64)));
         let set = include_str!("pods/set.yaml")
             .replace("IMAGE", &first)
             .replace("REPLICAS", &REPLICAS.to_string());
@@ -52,7 +52,7 @@ impl Shop {
         let shop = Self {
             lab,
             directory,
-            digests,
+            digests: digests.join(", "),
         };
         shop.environment("1s");
         let said = shop.stagegate(&["up", "shop"]);
