@@ -5,8 +5,10 @@ use clap::Args;
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::replica;
 use super::standing::{self, Standing};
 use super::up::count;
+use crate::cluster::replica::Left;
 use crate::commits::proof;
 use crate::engine::fleet::Fleet;
 use crate::engine::session::{Refusal, SessionError};
@@ -60,6 +62,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let components: Vec<_> = fleet.environment.components_in_order().collect();
     for component in components.iter().rev() {
         lease.keep(bringing.down(component)).await??;
+    }
+    if let Some(replica) = replica::of(&home, &fleet).await? {
+        let left = if purge { Left::Nothing } else { Left::Namespace };
+        lease.keep(replica.take_down(left, &interrupt, printer)).await??;
     }
     if !purge {
         standing::write(&home, &fleet, Standing::Down)?;

@@ -25,6 +25,7 @@ mod pulse;
 mod quickstart;
 mod reference;
 mod rehearse;
+mod replica;
 mod serve;
 mod standing;
 mod status;
@@ -42,6 +43,7 @@ pub use self::reference::reference;
 
 use self::ground::GroundError;
 use self::printer::Printer;
+use crate::cluster::replica::ReplicaError;
 use crate::commits::base::BaseError;
 use crate::commits::policy::CommitPolicySpec;
 use crate::commits::prek::PrekError;
@@ -538,6 +540,20 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         Some(UpError::Refused(_)) => return Some(Exit::Refused),
         _ => {}
     }
+    match cause.downcast_ref() {
+        Some(ReplicaError::Refused(_) | ReplicaError::NotOurs { .. } | ReplicaError::Ending(_)) => {
+            return Some(Exit::Refused);
+        }
+        Some(ReplicaError::Interrupted) => return Some(Exit::Interrupted),
+        Some(
+            ReplicaError::NoCluster { .. }
+            | ReplicaError::Unreachable { .. }
+            | ReplicaError::Api { .. }
+            | ReplicaError::NotReady { .. }
+            | ReplicaError::Stays { .. },
+        )
+        | None => {}
+    }
     let build = match up {
         Some(UpError::Build(build)) => Some(build),
         _ => cause.downcast_ref(),
@@ -550,7 +566,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         _ => cause.downcast_ref(),
     };
     // A text that holds for some builds only may still have a hole; the files are what is to be mended.
-    if let Some(FleetError::Render { .. } | FleetError::Database { .. }) = fleet {
+    if let Some(FleetError::Render { .. } | FleetError::Manifest(_) | FleetError::Database { .. }) = fleet {
         return Some(Exit::Usage);
     }
     None

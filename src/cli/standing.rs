@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ground::GroundError;
+use crate::cluster::replica::ReplicaSight;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
 use crate::model::render::Renderer;
@@ -34,12 +35,19 @@ struct EnvironmentStatus {
     /// Every node that it was brought up with, of every component.
     #[serde(default)]
     nodes: BTreeSet<String>,
+    /// Its objects in a cluster, as they were seen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replica: Option<ReplicaSight>,
 }
 
 /// Writes down how an environment stands, as its file describes it now.
 pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Result<()> {
     let (store, name, now) = (home.store(), &fleet.environment.name, Timestamp::now());
     let spec = serde_json::to_value(&fleet.environment.spec)?;
+    let replica = match phase {
+        Standing::ComingUp | Standing::Up => read(home, name)?.and_then(|status| status.replica),
+        Standing::Down => None,
+    };
     store.put_resource("Environment", name, &spec, Expect::Anything, now)?;
     let PortShift(port_shift) = fleet.environment.shift();
     let status = EnvironmentStatus {
@@ -47,10 +55,29 @@ pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Resu
         since: now,
         port_shift,
         nodes: fleet.all_places().map(|place| place.site.name.clone()).collect(),
+        replica,
     };
     let status = serde_json::to_value(status)?;
     store.put_status("Environment", name, &status, Expect::Anything, now)?;
     Ok(())
+}
+
+/// Writes down how an environment's objects in a cluster were seen.
+pub(super) fn write_replica(home: &Home, environment: &str, sight: ReplicaSight) -> anyhow::Result<()> {
+    let Some(mut status) = read(home, environment)? else {
+        return Ok(());
+    };
+    let now = sight.seen_at;
+    status.replica = Some(sight);
+    let status = serde_json::to_value(status)?;
+    home.store()
+        .put_status("Environment", environment, &status, Expect::Anything, now)?;
+    Ok(())
+}
+
+/// How its objects were seen last.
+pub(super) fn replica(resource: &Resource) -> Option<ReplicaSight> {
+    resource.status_as::<EnvironmentStatus>().ok()?.replica
 }
 
 /// An environment as it was brought up, for looking at its nodes: its scripts are not there.

@@ -5,6 +5,7 @@ use clap::Args;
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::replica;
 use super::standing::{self, Standing};
 use super::status;
 use crate::engine::interrupt::Interrupt;
@@ -33,6 +34,15 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
     standing::refuse_missing_nodes(&home, &fleet)?;
     // Before the first step: whoever clears up must know that something may be there.
     standing::write(&home, &fleet, Standing::ComingUp)?;
+    let replica = match replica::of(&home, &fleet).await? {
+        Some(replica) => {
+            lease
+                .keep(replica.bring_up(&home, &fleet, interrupt, printer))
+                .await??;
+            Some(replica)
+        }
+        None => None,
+    };
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));
         printer.doing(what.to_owned());
@@ -51,6 +61,9 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
             _ => None,
         };
         let build = build.as_ref().map(|(build, known)| (build, &known.spec));
+        if let Some(replica) = &replica {
+            lease.keep(replica.pods_ready(component, interrupt, printer)).await??;
+        }
         lease.keep(bringing.up(component, build)).await??;
         printer.note(&format!(
             "{}: {} up",
