@@ -1,20 +1,31 @@
 //! A replica's objects in a cluster, as commands bring them up, look at them and take them down.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::printer::Printer;
-use super::standing;
+use super::standing::{self, Standing};
 use super::up::count;
 use crate::cluster::replica::{Left, Owner, Replica, ReplicaError, ReplicaSight, SyncState};
+use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
+use crate::engine::lease::HeldLease;
+use crate::engine::session::SessionError;
 use crate::home::Home;
 use crate::model::environment::Component;
 use crate::model::manifest::Manifest;
 use crate::model::target::Target;
-use crate::store::Store as _;
+use crate::model::upgrade::{Event, Severity};
+use crate::report::{self, Subject};
+use crate::settings;
+use crate::store::{Resource, Store as _};
+
+/// Times to live are hours; who waits for one to end waits no longer than this. A look is one small query.
+const EXPIRED_EVERY: Duration = Duration::from_secs(15);
 
 /// The replica of an environment with what it is to hold.
 pub(super) struct OfFleet {
@@ -28,17 +39,20 @@ pub(super) async fn of(home: &Home, fleet: &Fleet) -> anyhow::Result<Option<OfFl
     let Some(Target::Kubernetes(target)) = &fleet.environment.spec.target else {
         return Ok(None);
     };
-    let owner = Owner {
-        home: home.store().home().to_owned(),
-        environment: fleet.environment.name.clone(),
-    };
     let wanted = fleet.manifests(&target.namespace)?;
-    let replica = Replica::connect(target, owner).await?;
+    let replica = Replica::connect(target, owner(home, fleet)).await?;
     Ok(Some(OfFleet {
         replica,
         wanted,
         namespace: target.namespace.clone(),
     }))
+}
+
+fn owner(home: &Home, fleet: &Fleet) -> Owner {
+    Owner {
+        home: home.store().home().to_owned(),
+        environment: fleet.environment.name.clone(),
+    }
 }
 
 impl OfFleet {
@@ -78,6 +92,17 @@ impl OfFleet {
         standing::write_replica(home, &fleet.environment.name, sight)
     }
 
+    /// Whether the pods of a component are made from its manifests: they come and go with them.
+    pub(super) fn makes_pods_of(&self, component: &Component) -> bool {
+        self.set_of(component).is_some()
+    }
+
+    fn set_of(&self, component: &Component) -> Option<&Manifest> {
+        let set = component.stateful_set.as_ref()?;
+        let mut wanted = self.wanted.iter();
+        wanted.find(|m| m.id.group == "apps" && m.id.kind == "StatefulSet" && m.id.name == set.name)
+    }
+
     /// Waits for the pods of a component that are its nodes, where they are made from its manifests.
     pub(super) async fn pods_ready(
         &self,
@@ -85,14 +110,7 @@ impl OfFleet {
         interrupt: &Interrupt,
         printer: &Printer,
     ) -> Result<(), ReplicaError> {
-        let Some(set) = &component.stateful_set else {
-            return Ok(());
-        };
-        let made = self
-            .wanted
-            .iter()
-            .find(|m| m.id.group == "apps" && m.id.kind == "StatefulSet" && m.id.name == set.name);
-        match made {
+        match self.set_of(component) {
             Some(made) => {
                 self.replica
                     .is_ready(made, &|what| told(what, interrupt, printer))
@@ -125,6 +143,85 @@ impl OfFleet {
         ));
         Ok(())
     }
+}
+
+/// Takes down every replica whose time is over, but one that is just brought up. One that cannot be is told of, and tried again
+/// by the next command; one that somebody is at work on is left to them.
+pub(super) async fn take_down_expired(
+    home: &Home,
+    but: Option<&str>,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    for resource in standing::expired(home, Timestamp::now())? {
+        let name = resource.name.clone();
+        if but == Some(&name) {
+            continue;
+        }
+        if let Err(why) = expire(home, &resource, interrupt, printer).await {
+            printer.note(&format!(
+                "{name}: its time is over, and it could not be taken down: {why:#}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Does so for as long as this process lives.
+pub(super) async fn keep_time(home: &Home, interrupt: &Interrupt, printer: &Printer) -> Infallible {
+    loop {
+        if let Err(why) = take_down_expired(home, None, interrupt, printer).await {
+            tracing::warn!(%why, "cannot look for replicas whose time is over");
+        }
+        tokio::time::sleep(EXPIRED_EVERY).await;
+    }
+}
+
+async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
+    let lease = match HeldLease::take(home, &resource.name) {
+        Ok(lease) => lease,
+        // An upgrade goes on there, or somebody brings it up anew.
+        Err(SessionError::Refused(_)) => return Ok(()),
+        Err(why) => return Err(why.into()),
+    };
+    // As it was brought up: its file may have changed since.
+    let fleet = standing::fleet(home, resource)?;
+    let Some(Target::Kubernetes(target)) = &fleet.environment.spec.target else {
+        return Ok(());
+    };
+    let replica = Replica::connect(target, owner(home, &fleet)).await?;
+    // Its parent has the last word: it is what `up` writes first.
+    let over = lease.keep(replica.expires_at()).await??;
+    if over.is_some_and(|at| at > Timestamp::now()) {
+        return Ok(());
+    }
+    let on_write = |what: &str| told(what, interrupt, printer);
+    let outcome = lease.keep(replica.take_down(Left::Namespace, &on_write)).await??;
+    standing::write(home, &fleet, Standing::Down)?;
+    let name = &resource.name;
+    let message = format!(
+        "its time was over, and {} of namespace {} are deleted; `stagegate up {name}` brings it back",
+        count(outcome.pruned.len(), "object"),
+        target.namespace
+    );
+    let line = format!("{name}: {message}");
+    let event = Event {
+        at: Timestamp::now(),
+        reason: "ReplicaExpired".to_owned(),
+        severity: Severity::Step,
+        node: None,
+        message,
+    };
+    let subject = Subject {
+        component: String::new(),
+        build: String::new(),
+        user: settings::user(),
+    };
+    let sinks = delivery::sinks(&fleet);
+    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
+    home.store().append(name, None, &[event], &dispatch)?;
+    printer.note(&line);
+    Ok(())
 }
 
 fn told(what: &str, interrupt: &Interrupt, printer: &Printer) -> ControlFlow<()> {

@@ -9,8 +9,10 @@ use super::ground::GroundError;
 use crate::cluster::replica::ReplicaSight;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
+use crate::model::environment::EnvironmentSpec;
 use crate::model::render::Renderer;
 use crate::model::system::{Environment, PortShift};
+use crate::model::target::Target;
 use crate::store::{Expect, Resource, Store as _, StoreError};
 
 /// Whether an environment stands.
@@ -128,6 +130,42 @@ pub(super) fn refuse_not_up(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
         how,
     }
     .into())
+}
+
+/// Refuses to make a replica in a second place while it stands in a first, which nobody would clear.
+pub(super) fn refuse_other_namespace(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+    let environment = &fleet.environment.name;
+    let Some(resource) = home.store().resource("Environment", environment)? else {
+        return Ok(());
+    };
+    let Ok(before) = resource.spec_as::<EnvironmentSpec>() else {
+        return Ok(());
+    };
+    let place = |target: &Option<Target>| {
+        let Target::Kubernetes(target) = target.as_ref()?;
+        Some((target.context.clone(), target.namespace.clone()))
+    };
+    let is_down = read(home, environment)?.is_none_or(|status| status.phase == Standing::Down);
+    match (place(&before.target), place(&fleet.environment.spec.target)) {
+        (Some(before), now) if !is_down && now.as_ref() != Some(&before) => Err(GroundError::OtherTarget {
+            environment: environment.clone(),
+            namespace: before.1,
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Every environment with a replica whose time is over by what was written down of it.
+pub(super) fn expired(home: &Home, now: Timestamp) -> Result<Vec<Resource>, StoreError> {
+    let mut expired = home.store().resources("Environment")?;
+    expired.retain(|resource| {
+        resource.status_as::<EnvironmentStatus>().is_ok_and(|status| {
+            let expires_at = status.replica.and_then(|replica| replica.expires_at);
+            status.phase != Standing::Down && expires_at.is_some_and(|at| at <= now)
+        })
+    });
+    Ok(expired)
 }
 
 /// Refuses to go by a file that no longer names a node which was brought up: it would run on, or vanish while it runs.

@@ -127,6 +127,20 @@ pub(super) fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result
     Ok(())
 }
 
+/// The builds that the nodes of each component have, as was written down; nothing of an environment that was never brought up.
+pub(super) fn builds(home: &Home, name: &str) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut builds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    if home.store().resource("Environment", name)?.is_none() {
+        return Ok(builds);
+    }
+    for environment in environments(home, Some(name))? {
+        for NodeLine { component, build, .. } in environment.nodes() {
+            builds.entry(component).or_default().extend(build);
+        }
+    }
+    Ok(builds)
+}
+
 /// A node, what it is of, the build that it has by the record, and what a look showed.
 #[derive(Serialize)]
 struct NodeLine {

@@ -30,8 +30,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 /// Brings an environment up and writes down that it is.
 pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
     let (home, fleet) = ground::operable(name, ground::home)?;
+    replica::take_down_expired(&home, Some(name), interrupt, printer).await?;
     let lease = ground::lease(&home, &fleet, printer).await?;
     standing::refuse_missing_nodes(&home, &fleet)?;
+    standing::refuse_other_namespace(&home, &fleet)?;
     // Before the first step: whoever clears up must know that something may be there.
     standing::write(&home, &fleet, Standing::ComingUp)?;
     let replica = match replica::of(&home, &fleet).await? {

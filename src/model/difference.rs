@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::text::Path;
+use super::text::path::Part;
+use super::text::{Path, PathPattern};
 
 /// One place where two values differ.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +59,37 @@ fn compare(path: &Path, one: Option<&Value>, other: Option<&Value>, found: &mut 
     }
 }
 
+/// Whether a text states what stands at a path, there or above it: as a replica's file states what it does not inherit.
+#[must_use]
+pub fn states(text: &Value, path: &Path) -> bool {
+    let mut here = text;
+    for part in path.parts() {
+        // A value that is no map is stated whole, and so is an element that is taken out.
+        let next = match (part, here) {
+            (Part::Key(key), Value::Object(map)) if map.contains_key("$patch") && !map.contains_key(key) => {
+                return true;
+            }
+            (Part::Key(key), Value::Object(map)) => map.get(key),
+            (Part::Key(name), Value::Array(items)) if names(items).is_some() => {
+                items.iter().find(|item| item["name"] == name.as_str())
+            }
+            _ => return true,
+        };
+        match next {
+            Some(next) => here = next,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Whether a pattern names a path or something above it.
+#[must_use]
+pub fn covers(pattern: &PathPattern, path: &Path) -> bool {
+    let parts = path.parts();
+    (1..=parts.len()).any(|n| pattern.matches(&parts[..n].iter().cloned().collect()))
+}
+
 /// The names of a list's elements, if each has one of its own.
 fn names(list: &[Value]) -> Option<Vec<&str>> {
     let names: Vec<&str> = list.iter().filter_map(|item| item["name"].as_str()).collect();
@@ -83,6 +115,39 @@ mod tests {
             shown(&one, &other),
             ["args[1]", "args[2]", "containers.a", "containers.b.image", "more"]
         );
+    }
+
+    #[test]
+    fn what_a_replica_states_is_told_from_what_it_inherits() {
+        let own = json!({
+            "variables": {"replicas": 1},
+            "components": [{"name": "web", "actions": null, "rollout": {"soak": "1s"}}, {"name": "old", "$patch": "delete"}],
+            "packages": ["a", "b"],
+        });
+        for (path, stated) in [
+            ("variables.replicas", true),
+            ("variables.greeting", false),
+            ("components.web.actions.start.template", true),
+            ("components.web.rollout.soak", true),
+            ("components.web.rollout.baseline", false),
+            ("components.old", true),
+            ("components.old.ports.http", true),
+            ("components.other", false),
+            ("packages[1]", true),
+            ("description", false),
+        ] {
+            assert_eq!(states(&own, &path.parse().expect("a path")), stated, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_expected_somewhere_is_expected_below() {
+        let covered =
+            |pattern: &str, path: &str| covers(&pattern.parse().expect("a pattern"), &path.parse().expect("a path"));
+        assert!(covered("builds.web", "builds.web"));
+        assert!(covered("databases.*.tables", "databases.main.tables.a.columns.b"));
+        assert!(!covered("databases.*.tables", "databases.main.types.a"));
+        assert!(!covered("builds.web.more", "builds.web"));
     }
 
     fn value() -> impl Strategy<Value = Value> {

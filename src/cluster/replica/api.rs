@@ -54,11 +54,14 @@ pub(super) enum Applied {
     Held(Vec<HeldField>),
 }
 
+/// Group, version and kind.
+type Gvk = (String, String, String);
+
 /// A cluster.
 pub(super) struct Cluster {
     client: Client,
     /// A kind does not move between namespaces and cluster; one that was not there may come.
-    kinds: Mutex<BTreeMap<(String, String, String), (ApiResource, Scope)>>,
+    kinds: Mutex<BTreeMap<Gvk, (ApiResource, Scope)>>,
 }
 
 fn trouble(tried: &str, on: &str, why: &kube::Error) -> ReplicaError {

@@ -146,7 +146,8 @@ pub enum ReplicaError {
 }
 
 fn lines(refused: &[Refused]) -> String {
-    refused.iter().map(|why| format!("\n  {why}")).collect()
+    let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    format!("\n  {}", all.join("\n  "))
 }
 
 /// Told before each write what is written; a break ends before it.
@@ -334,7 +335,7 @@ impl Replica {
             None => (None, Vec::new(), vec![None; wanted.len()]),
             Some(_) => self.seen(&wanted).await?,
         };
-        let values = self.values(&wanted, &live);
+        let values = values(&wanted, &live);
         let others = match self.target.drift {
             Drift::Report => Others::Keep,
             Drift::Heal => Others::Lose,
@@ -403,7 +404,7 @@ impl Replica {
             Ok(None) | Err(ReplicaError::Ending(_)) => (None, Vec::new(), vec![None; wanted.len()]),
             Err(why) => return Err(why),
         };
-        let values = self.values(&wanted, &live);
+        let values = values(&wanted, &live);
         let compared: Vec<Option<OutOfSync>> = stream::iter(wanted.iter().zip(&live).zip(&values))
             .map(|((manifest, live), value)| self.compared(manifest, live.as_ref(), value))
             .buffered(AT_ONCE)
@@ -577,21 +578,6 @@ impl Replica {
         } else {
             Err(ReplicaError::Refused(refused))
         }
-    }
-
-    /// What is applied of each: what an upgrade has moved since is left to it.
-    fn values(&self, wanted: &[Manifest], live: &[Option<Value>]) -> Vec<Value> {
-        wanted
-            .iter()
-            .zip(live)
-            .map(|(manifest, live)| {
-                let mut value = manifest.value.clone();
-                if let Some(live) = live {
-                    fields::leave_to(&mut value, live, UPGRADES);
-                }
-                value
-            })
-            .collect()
     }
 
     async fn compared(
@@ -785,6 +771,21 @@ impl Replica {
             .await?;
         Ok((parent, owned.into_iter().flatten().collect(), live))
     }
+}
+
+/// What is applied of each: what an upgrade has moved since is left to it.
+fn values(wanted: &[Manifest], live: &[Option<Value>]) -> Vec<Value> {
+    wanted
+        .iter()
+        .zip(live)
+        .map(|(manifest, live)| {
+            let mut value = manifest.value.clone();
+            if let Some(live) = live {
+                fields::leave_to(&mut value, live, UPGRADES);
+            }
+            value
+        })
+        .collect()
 }
 
 fn of_the_core(kind: &str, namespace: &str, name: &str, value: Value) -> Manifest {

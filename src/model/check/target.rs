@@ -71,6 +71,21 @@ impl Checker<'_> {
                 Some("state how long it is needed, as 8h".to_owned()),
             );
         }
+        let elsewhere = self
+            .spec
+            .components
+            .iter()
+            .find(|c| c.stateful_set.is_none() && !c.nodes.is_empty());
+        if let (Some(_), Some(component)) = (ttl, elsewhere) {
+            self.say(
+                &below(at, &[key("ttl")]),
+                format!(
+                    "`{}` has nodes outside of the cluster, and the end of a replica's time stops none of them",
+                    component.name
+                ),
+                Some("leave `ttl` out, and take the replica down by `stagegate down`".to_owned()),
+            );
+        }
     }
 
     pub(super) fn manifests(&mut self, at: &[Step], component: &Component) {
@@ -108,5 +123,79 @@ impl Checker<'_> {
                 Some("state the target's namespace in both".to_owned()),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::environment::EnvironmentSpec;
+    use serde_json::{Value, json};
+
+    fn found(more: &Value) -> Vec<String> {
+        let mut spec = json!({
+            "replicaOf": "production",
+            "target": {"kubernetes": {"namespace": "shop"}},
+            "components": [{"name": "web", "manifests": ["web.yaml"]}],
+        });
+        for (key, value) in more.as_object().expect("a map") {
+            spec[key] = value.clone();
+        }
+        let spec: EnvironmentSpec = serde_json::from_value(spec).expect("an environment");
+        let findings = crate::model::check::findings(&spec).into_iter();
+        findings.map(|finding| finding.message).collect()
+    }
+
+    #[test]
+    fn a_target_is_a_replicas_and_its_namespace_nobody_elses() {
+        assert!(found(&json!({})).is_empty());
+        let target = |more: Value| {
+            let mut target = json!({"namespace": "shop"});
+            for (key, value) in more.as_object().expect("a map") {
+                target[key] = value.clone();
+            }
+            json!({"target": {"kubernetes": target}})
+        };
+        let outside = json!({"target": {"kubernetes": {"namespace": "shop", "ttl": "8h"}},
+            "components": [{"name": "db", "nodes": [{"name": "n1"}]}]});
+        let set = |namespace: &str| {
+            json!({"components": [{"name": "web", "manifests": ["web.yaml"],
+            "statefulSet": {"namespace": namespace, "name": "web", "replicas": 1}}]})
+        };
+        for (more, message) in [
+            (json!({"replicaOf": null}), "this is no replica"),
+            (target(json!({"namespace": "Shop"})), "cannot be a namespace"),
+            (target(json!({"namespace": "kube-system"})), "the cluster's own"),
+            (target(json!({"ttl": "0s"})), "stands for no time"),
+            (outside, "`db` has nodes outside of the cluster"),
+            (
+                json!({"target": null}),
+                "nothing says where the objects of `web` are made",
+            ),
+            (set("elsewhere"), "looked for in `elsewhere`"),
+            (
+                json!({"components": [{"name": "web", "manifests": ["a", "a"]}]}),
+                "`a` is stated twice",
+            ),
+            (
+                json!({"components": [{"name": "web", "manifests": ["../a"]}]}),
+                "no path below templates/",
+            ),
+            (json!({"components": [{"name": "web"}]}), "has no nodes"),
+            (
+                json!({"expectedDifferences": [{"path": "a..b", "reason": "r"}]}),
+                "cannot read the path",
+            ),
+            (
+                json!({"expectedDifferences": [{"path": "a", "reason": " "}]}),
+                "says none",
+            ),
+        ] {
+            let said = found(&more);
+            assert!(said.iter().any(|said| said.contains(message)), "{more}: {said:?}");
+            assert_eq!(said.len(), 1, "{more}: {said:?}");
+        }
+        assert!(found(&set("shop")).is_empty());
+        // What replicas are of states its objects too, for them.
+        assert!(found(&json!({"replicaOf": null, "target": null})).is_empty());
     }
 }

@@ -53,7 +53,7 @@ impl<'l> Shop<'l> {
         self.write("environments/staging.yaml", &(text + more));
     }
 
-    fn stagegate(&self, arguments: &[&str]) -> Ended {
+    fn begin(&self, arguments: &[&str]) -> Running {
         let mut command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
         command
             .args(arguments)
@@ -62,7 +62,11 @@ impl<'l> Shop<'l> {
             .env("STAGEGATE_USER", "tester")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
-        Running::new(command, arguments).end()
+        Running::new(command, arguments)
+    }
+
+    fn stagegate(&self, arguments: &[&str]) -> Ended {
+        self.begin(arguments).end()
     }
 
     fn up(&self) -> Ended {
@@ -358,6 +362,101 @@ fn drift_is_told_with_who_made_it_and_put_back_when_that_is_asked_for() {
         ]),
         "{sight:#}"
     );
+}
+
+#[test]
+fn a_replica_whose_time_is_over_is_taken_down_and_up_renews_it() {
+    let lab = Lab::without_nodes();
+    let shop = Shop::open(&lab);
+    let expires_at = || {
+        let parent = lab.get(&["configmap", "stagegate-staging", "-n", NAMESPACE]);
+        let text = &parent["metadata"]["annotations"]["stagegate.dev/expires-at"];
+        let at: Timestamp = text.as_str().expect("a time").parse().expect("a time");
+        at.duration_since(Timestamp::now()).as_hours()
+    };
+    shop.target(", ttl: 8h", "");
+    let said = shop.up().expect_code(0);
+    assert!(said.err.contains("it is taken down at"), "{said:#?}");
+    assert_eq!(expires_at(), 7);
+    shop.target(", ttl: 20h", "");
+    shop.up().expect_code(0);
+    assert_eq!(expires_at(), 19);
+
+    // By the server, once its time is over; what a later `up` has written in the cluster counts.
+    shop.target(", ttl: 1ms", "");
+    shop.up().expect_code(0);
+    let mut server = shop.begin(&["serve", "--listen", "127.0.0.1:0"]);
+    let line = server.until("its time was over");
+    assert!(
+        line.contains("4 objects of namespace shop-staging are deleted"),
+        "{line}"
+    );
+    drop(server);
+    assert!(shop.versions().is_empty());
+    let status = shop
+        .stagegate(&["status", "staging", "-o", "json"])
+        .expect_code(0)
+        .json();
+    assert_eq!(status["status"]["environment"]["phase"], "Down", "{status:#}");
+    let events = shop.stagegate(&["events", "staging"]).expect_code(0);
+    assert!(events.out.contains("ReplicaExpired"), "{events:#?}");
+
+    // By the next command that works on something.
+    shop.up().expect_code(0);
+    let said = shop
+        .stagegate(&["upgrade", "staging", "--build", "web=1.1"])
+        .expect_code(2);
+    assert!(said.err.contains("its time was over"), "{said:#?}");
+    assert!(said.err.contains("component web has no nodes"), "{said:#?}");
+    assert!(shop.versions().is_empty());
+}
+
+/// On a real node: its pods are nodes, and what an upgrade has put there is not put back by its file.
+#[test]
+fn a_set_that_was_upgraded_since_is_left_to_its_upgrade() {
+    let lab = Lab::with_nodes(1);
+    let shop = Shop::open(&lab);
+    let digests: Vec<String> = ["1", "2"]
+        .iter()
+        .map(|version| {
+            format!(
+                "\"{version}\": \"{}\"",
+                lab.image("lab.local/app", &[("APP_VERSION", version)])
+            )
+        })
+        .collect();
+    let production = include_str!("replica/set-production.yaml").replace("DIGESTS", &digests.join(", "));
+    shop.write("environments/production.yaml", &production);
+    shop.write("environments/staging.yaml", include_str!("replica/set-staging.yaml"));
+    shop.write("templates/web/set.yaml", include_str!("replica/set.yaml"));
+    // It waits for the pods, and finds them on the build that the file names.
+    let said = shop.up().expect_code(0);
+    assert!(said.err.contains("web: 2 nodes up"), "{said:#?}");
+    let image = || {
+        let set = lab.get(&["statefulset", "web", "-n", NAMESPACE]);
+        set["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    };
+    let first = image();
+    shop.stagegate(&["upgrade", "staging", "--build", "web=2"])
+        .expect_code(0);
+    let second = image();
+    assert_ne!(first, second);
+    assert_eq!(shop.look()["sync"], "Synced", "{:#}", shop.look());
+    shop.up().expect_code(0);
+    assert_eq!(image(), second);
+    // Production runs what its file says, and the replica what it was upgraded to, which its file does not.
+    let said = shop.stagegate(&["diff", "staging", "-o", "json"]).expect_code(3).json();
+    let unexpected: Vec<&Value> = said["status"]["differences"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|d| d["expected"].is_null())
+        .collect();
+    assert_eq!(
+        unexpected,
+        [&json!({"path": "builds.web", "here": "web-2", "there": "web-1"})]
+    );
+    shop.stagegate(&["down", "staging", "--purge"]).expect_code(0);
 }
 
 fn manifest(group: &str, version: &str, kind: &str, name: &str, mut value: Value) -> Manifest {
