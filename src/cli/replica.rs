@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::ground;
 use super::printer::Printer;
 use super::standing::{self, Standing};
 use super::up::count;
-use crate::cluster::replica::{Left, Owner, Replica, ReplicaError, ReplicaSight, SyncState};
+use crate::cluster::replica::{Files, Left, Owner, Replica, ReplicaError, ReplicaSight, SyncState, Time};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
@@ -18,7 +19,7 @@ use crate::engine::session::SessionError;
 use crate::home::Home;
 use crate::model::environment::Component;
 use crate::model::manifest::Manifest;
-use crate::model::target::Target;
+use crate::model::target::{Drift, Target};
 use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
 use crate::settings;
@@ -26,12 +27,15 @@ use crate::store::{Resource, Store as _};
 
 /// Times to live are hours; who waits for one to end waits no longer than this. A look is one small query.
 const EXPIRED_EVERY: Duration = Duration::from_secs(15);
+/// A look is two calls an object. Who changes a staging replica by hand has a minute to see what that does.
+const LOOK_AFTER_EVERY: Duration = Duration::from_mins(1);
 
 /// The replica of an environment with what it is to hold.
 pub(super) struct OfFleet {
     replica: Replica,
     wanted: Vec<Manifest>,
     namespace: String,
+    drift: Drift,
 }
 
 /// The replica of an environment that states a target.
@@ -45,6 +49,7 @@ pub(super) async fn of(home: &Home, fleet: &Fleet) -> anyhow::Result<Option<OfFl
         replica,
         wanted,
         namespace: target.namespace.clone(),
+        drift: target.drift,
     }))
 }
 
@@ -66,7 +71,9 @@ impl OfFleet {
     ) -> anyhow::Result<()> {
         let outcome = self
             .replica
-            .reconcile(&self.wanted, Timestamp::now(), &|what| told(what, interrupt, printer))
+            .reconcile(&self.wanted, Time::Begins, Timestamp::now(), &|what| {
+                told(what, interrupt, printer)
+            })
             .await?;
         for object in &outcome.changed {
             printer.note(&format!("  {object}: applied"));
@@ -167,14 +174,110 @@ pub(super) async fn take_down_expired(
     Ok(())
 }
 
-/// Does so for as long as this process lives.
-pub(super) async fn keep_time(home: &Home, interrupt: &Interrupt, printer: &Printer) -> Infallible {
+/// Takes down what is over, and looks after what stands, for as long as this process lives.
+pub(super) async fn keep(home: &Home, interrupt: &Interrupt, printer: &Printer) -> Infallible {
+    let mut look_at = tokio::time::Instant::now();
     loop {
         if let Err(why) = take_down_expired(home, None, interrupt, printer).await {
             tracing::warn!(%why, "cannot look for replicas whose time is over");
         }
+        let now = tokio::time::Instant::now();
+        if now >= look_at {
+            look_after(home, interrupt, printer).await;
+            look_at = now + LOOK_AFTER_EVERY;
+        }
         tokio::time::sleep(EXPIRED_EVERY).await;
     }
+}
+
+/// One look at every replica that stands.
+async fn look_after(home: &Home, interrupt: &Interrupt, printer: &Printer) {
+    let standing = match standing::up(home) {
+        Ok(standing) => standing,
+        Err(why) => {
+            tracing::warn!(%why, "cannot look for replicas");
+            return;
+        }
+    };
+    for resource in standing {
+        if let Err(why) = look_after_one(home, &resource, interrupt, printer).await {
+            tracing::warn!(
+                why = format!("{why:#}"),
+                environment = resource.name,
+                "a replica was not looked at"
+            );
+        }
+    }
+}
+
+/// What has drifted is told once, and put back where the file says so. A file that was changed since is nobody's wish yet: `up` is.
+async fn look_after_one(
+    home: &Home,
+    resource: &Resource,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let name = &resource.name;
+    let lease = match HeldLease::take(home, name) {
+        Ok(lease) => lease,
+        Err(SessionError::Refused(_)) => return Ok(()),
+        Err(why) => return Err(why.into()),
+    };
+    let fleet = Fleet::read(home, &ground::workspace(), name, ground::port_shift()?)?;
+    let Some(replica) = of(home, &fleet).await? else {
+        return Ok(());
+    };
+    let sight = lease.keep(replica.look()).await??;
+    let is_news = standing::replica(resource).is_none_or(|before| before.out_of_sync != sight.out_of_sync);
+    let is_drift = sight.files == Files::AsApplied && sight.sync == SyncState::OutOfSync;
+    if !is_drift || replica.drift == Drift::Report {
+        if is_drift && is_news {
+            let message = format!("somebody has changed it: {}", lines(&sight)[1..].join("; "));
+            tell(home, &fleet, "ReplicaDrifted", Severity::Alert, message, printer)?;
+        }
+        return standing::write_replica(home, name, sight);
+    }
+    let on_write = |what: &str| told(what, interrupt, printer);
+    let healing = replica
+        .replica
+        .reconcile(&replica.wanted, Time::GoesOn, Timestamp::now(), &on_write);
+    lease.keep(healing).await??;
+    let message = format!(
+        "what somebody has changed is put back: {}",
+        lines(&sight)[1..].join("; ")
+    );
+    tell(home, &fleet, "ReplicaHealed", Severity::Step, message, printer)?;
+    standing::write_replica(home, name, lease.keep(replica.look()).await??)
+}
+
+/// Writes an event of an environment down, with the reports of it, and says it here.
+fn tell(
+    home: &Home,
+    fleet: &Fleet,
+    reason: &str,
+    severity: Severity,
+    message: String,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let name = &fleet.environment.name;
+    let line = format!("{name}: {message}");
+    let event = Event {
+        at: Timestamp::now(),
+        reason: reason.to_owned(),
+        severity,
+        node: None,
+        message,
+    };
+    let subject = Subject {
+        component: String::new(),
+        build: String::new(),
+        user: settings::user(),
+    };
+    let sinks = delivery::sinks(fleet);
+    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
+    home.store().append(name, None, &[event], &dispatch)?;
+    printer.note(&line);
+    Ok(())
 }
 
 async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
@@ -204,24 +307,7 @@ async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer
         count(outcome.pruned.len(), "object"),
         target.namespace
     );
-    let line = format!("{name}: {message}");
-    let event = Event {
-        at: Timestamp::now(),
-        reason: "ReplicaExpired".to_owned(),
-        severity: Severity::Step,
-        node: None,
-        message,
-    };
-    let subject = Subject {
-        component: String::new(),
-        build: String::new(),
-        user: settings::user(),
-    };
-    let sinks = delivery::sinks(&fleet);
-    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
-    home.store().append(name, None, &[event], &dispatch)?;
-    printer.note(&line);
-    Ok(())
+    tell(home, &fleet, "ReplicaExpired", Severity::Step, message, printer)
 }
 
 fn told(what: &str, interrupt: &Interrupt, printer: &Printer) -> ControlFlow<()> {
@@ -238,6 +324,7 @@ pub(super) fn lines(sight: &ReplicaSight) -> Vec<String> {
         sync,
         namespace,
         objects,
+        files: _,
         expires_at,
         out_of_sync,
         seen_at: _,

@@ -46,7 +46,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     };
     tokio::select! {
         ended = server.run(&arguments.listen) => ended?,
-        never = replica::keep_time(&home, &interrupt, printer) => match never {},
+        never = replica::keep(&home, &interrupt, printer) => match never {},
     }
     // To be ended is how a server's life is meant to go.
     Ok(Exit::Done)

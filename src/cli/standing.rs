@@ -168,6 +168,16 @@ pub(super) fn expired(home: &Home, now: Timestamp) -> Result<Vec<Resource>, Stor
     Ok(expired)
 }
 
+/// Every environment that is up with a replica.
+pub(super) fn up(home: &Home) -> Result<Vec<Resource>, StoreError> {
+    let mut up = home.store().resources("Environment")?;
+    up.retain(|resource| {
+        let status = resource.status_as::<EnvironmentStatus>();
+        status.is_ok_and(|status| status.phase == Standing::Up && status.replica.is_some())
+    });
+    Ok(up)
+}
+
 /// Refuses to go by a file that no longer names a node which was brought up: it would run on, or vanish while it runs.
 pub(super) fn refuse_missing_nodes(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
     let environment = &fleet.environment.name;

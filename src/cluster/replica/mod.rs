@@ -32,6 +32,7 @@ use crate::model::difference::differences;
 use crate::model::manifest::{Manifest, ObjectId};
 use crate::model::target::{Drift, KubernetesTarget};
 use crate::model::text::Path;
+use crate::model::values::Digest;
 
 /// Who we are in `managedFields` of a replica's objects.
 pub const MANAGER: &str = "stagegate-replica";
@@ -170,6 +171,15 @@ pub struct Replica {
     target: KubernetesTarget,
 }
 
+/// Whether the time for which a replica stands begins with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// It does: somebody has asked for the replica.
+    Begins,
+    /// It goes on as it was.
+    GoesOn,
+}
+
 /// What a run has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
@@ -201,6 +211,15 @@ pub enum SyncState {
     OutOfSync,
 }
 
+/// Whether what is wanted is what was applied last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Files {
+    /// It is: whatever is otherwise was changed in the cluster.
+    AsApplied,
+    /// Something was changed since, and nobody has brought it up.
+    Changed,
+}
+
 /// A replica beside what is wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -211,6 +230,8 @@ pub struct ReplicaSight {
     pub namespace: String,
     /// Objects that are wanted.
     pub objects: usize,
+    /// Whether the files say what was applied last.
+    pub files: Files,
     /// When it is to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -284,6 +305,8 @@ pub struct Field {
 struct Parent {
     group_kinds: BTreeSet<String>,
     expires_at: Option<Timestamp>,
+    /// Digest of all that was to be applied last.
+    applied: String,
     owned: Owned,
 }
 
@@ -318,13 +341,14 @@ impl Replica {
         }
     }
 
-    /// Makes the namespace hold what is wanted, and nothing else of the set's. The time for which it stands begins anew.
+    /// Makes the namespace hold what is wanted, and nothing else of the set's.
     ///
     /// # Errors
     /// What is refused, before anything is written; else the first thing that did not work, after which a next run goes on.
     pub async fn reconcile(
         &self,
         wanted: &[Manifest],
+        time: Time,
         now: Timestamp,
         on_write: &OnWrite<'_>,
     ) -> Result<Outcome, ReplicaError> {
@@ -345,10 +369,15 @@ impl Replica {
             write(on_write, &format!("making namespace {}", self.place.namespace))?;
             self.cluster.make_namespace(&self.namespace_manifest().value).await?;
         }
-        let expires_at = self
-            .target
-            .ttl
-            .map(|ttl| now.saturating_add(ttl.signed()).unwrap_or(Timestamp::MAX));
+        let begins = || {
+            let ttl = self.target.ttl?;
+            Some(now.saturating_add(ttl.signed()).unwrap_or(Timestamp::MAX))
+        };
+        let expires_at = match (time, &parent) {
+            (Time::GoesOn, Some(parent)) => parent.expires_at,
+            (Time::GoesOn, None) | (Time::Begins, _) => begins(),
+        };
+        let applied = digest_of(&wanted);
         let mut group_kinds: BTreeSet<String> = wanted.iter().map(|m| m.id.group_kind()).collect();
         let exactly = group_kinds.clone();
         group_kinds.extend(parent.iter().flat_map(|parent| parent.group_kinds.iter().cloned()));
@@ -356,7 +385,7 @@ impl Replica {
             on_write,
             &format!("writing the ApplySet {}", Place::parent_name(&self.owner.environment)),
         )?;
-        self.write_parent(&group_kinds, expires_at).await?;
+        self.write_parent(&group_kinds, expires_at, &applied).await?;
         let mut outcome = Outcome {
             objects: wanted.len(),
             expires_at,
@@ -387,7 +416,7 @@ impl Replica {
         }
         if group_kinds != exactly {
             write(on_write, "writing which kinds the ApplySet has now")?;
-            self.write_parent(&exactly, expires_at).await?;
+            self.write_parent(&exactly, expires_at, &applied).await?;
         }
         Ok(outcome)
     }
@@ -425,6 +454,10 @@ impl Replica {
             },
             namespace: self.place.namespace.clone(),
             objects: wanted.len(),
+            files: match &parent {
+                Some(parent) if parent.applied == digest_of(&wanted) => Files::AsApplied,
+                Some(_) | None => Files::Changed,
+            },
             expires_at: parent.and_then(|parent| parent.expires_at),
             out_of_sync,
             seen_at: now,
@@ -685,7 +718,7 @@ impl Replica {
     }
 
     async fn parent(&self) -> Result<Option<Parent>, ReplicaError> {
-        let manifest = self.parent_manifest(&BTreeSet::new(), None);
+        let manifest = self.parent_manifest(&BTreeSet::new(), None, "");
         let Some(live) = self.cluster.live(&manifest).await? else {
             return Ok(None);
         };
@@ -704,6 +737,7 @@ impl Replica {
                 .map(str::to_owned)
                 .collect(),
             expires_at: annotation(EXPIRES).parse().ok(),
+            applied: annotation(APPLIED).to_owned(),
             owned: Owned {
                 id: manifest.id,
                 uid: metadata["uid"].as_str().unwrap_or_default().to_owned(),
@@ -712,7 +746,12 @@ impl Replica {
         }))
     }
 
-    fn parent_manifest(&self, group_kinds: &BTreeSet<String>, expires_at: Option<Timestamp>) -> Manifest {
+    fn parent_manifest(
+        &self,
+        group_kinds: &BTreeSet<String>,
+        expires_at: Option<Timestamp>,
+        applied: &str,
+    ) -> Manifest {
         let name = Place::parent_name(&self.owner.environment);
         let kinds: Vec<&str> = group_kinds.iter().map(String::as_str).collect();
         let mut value = json!({
@@ -725,6 +764,7 @@ impl Replica {
                 "annotations": {
                     TOOLING: concat!("stagegate/v", env!("CARGO_PKG_VERSION")),
                     GROUP_KINDS: kinds.join(","),
+                    APPLIED: applied,
                 },
             },
         });
@@ -739,8 +779,9 @@ impl Replica {
         &self,
         group_kinds: &BTreeSet<String>,
         expires_at: Option<Timestamp>,
+        applied: &str,
     ) -> Result<(), ReplicaError> {
-        let parent = self.parent_manifest(group_kinds, expires_at);
+        let parent = self.parent_manifest(group_kinds, expires_at, applied);
         self.cluster
             .apply(&parent, &parent.value, Apply::Write, Others::Lose)
             .await?;
@@ -786,6 +827,15 @@ fn values(wanted: &[Manifest], live: &[Option<Value>]) -> Vec<Value> {
             value
         })
         .collect()
+}
+
+/// Of all that is wanted together, by what each object carries.
+fn digest_of(wanted: &[Manifest]) -> String {
+    let each = wanted.iter().map(|manifest| {
+        let digest = &manifest.value["metadata"]["annotations"][APPLIED];
+        format!("{} {digest}\n", manifest.id)
+    });
+    Digest::of(each.collect::<Vec<_>>().concat().as_bytes()).to_string()
 }
 
 fn of_the_core(kind: &str, namespace: &str, name: &str, value: Value) -> Manifest {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stagegate::cluster::replica::{Left, Owner, Replica, ReplicaError, SyncState};
+use stagegate::cluster::replica::{Left, Owner, Replica, ReplicaError, SyncState, Time};
 use stagegate::model::manifest::{Manifest, ObjectId};
 use stagegate::model::target::KubernetesTarget;
 
@@ -342,6 +342,7 @@ fn drift_is_told_with_who_made_it_and_put_back_when_that_is_asked_for() {
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {greeting: hello}\n",
     );
     let sight = shop.look();
+    assert_eq!(sight["files"], "Changed", "{sight:#}");
     let causes: BTreeMap<&str, &str> = sight["outOfSync"]
         .as_array()
         .expect("a list")
@@ -409,6 +410,45 @@ fn a_replica_whose_time_is_over_is_taken_down_and_up_renews_it() {
     assert!(said.err.contains("its time was over"), "{said:#?}");
     assert!(said.err.contains("component web has no nodes"), "{said:#?}");
     assert!(shop.versions().is_empty());
+}
+
+/// Without anybody asking, and the time of the replica is not begun anew.
+#[test]
+fn a_server_tells_drift_and_puts_it_back_where_the_file_says_so() {
+    let lab = Lab::without_nodes();
+    let shop = Shop::open(&lab);
+    shop.target(", ttl: 8h", "");
+    shop.up().expect_code(0);
+    let before = shop.look();
+    assert_eq!(
+        (&before["sync"], &before["files"]),
+        (&json!("Synced"), &json!("AsApplied")),
+        "{before:#}"
+    );
+    shop.done(&["scale", "deployment", "web", "--replicas=4"]);
+    let mut server = shop.begin(&["serve", "--listen", "127.0.0.1:0"]);
+    let line = server.until("somebody has changed it");
+    drop(server);
+    assert!(
+        line.contains("spec.replicas: 4 instead of 1 (held by kubectl)"),
+        "{line}"
+    );
+    assert_eq!(lab.get(&["deployment", "web", "-n", NAMESPACE])["spec"]["replicas"], 4);
+    shop.target(", drift: heal, ttl: 20h", "");
+    let mut server = shop.begin(&["serve", "--listen", "127.0.0.1:0"]);
+    server.until("what somebody has changed is put back");
+    drop(server);
+    assert_eq!(lab.get(&["deployment", "web", "-n", NAMESPACE])["spec"]["replicas"], 1);
+    assert!(before["expiresAt"].is_string());
+    assert_eq!(shop.look()["expiresAt"], before["expiresAt"]);
+    let events = shop.stagegate(&["events", "staging"]).expect_code(0);
+    assert!(
+        events.out.contains("ReplicaDrifted") && events.out.contains("ReplicaHealed"),
+        "{events:#?}"
+    );
+    // A file that has changed is nobody's wish until it is brought up.
+    shop.target(", drift: heal", "  components: [{name: web, build: \"1.1\"}]\n");
+    assert_eq!(shop.look()["files"], "Changed");
 }
 
 /// On a real node: its pods are nodes, and what an upgrade has put there is not put back by its file.
@@ -526,15 +566,21 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
             };
             let now = Timestamp::now();
             // Of the first run as well: it begins with making the namespace.
-            let made = replica.reconcile(&before, now, &until(kill_at)).await;
+            let made = replica.reconcile(&before, Time::Begins, now, &until(kill_at)).await;
             if made.is_err() {
-                replica.reconcile(&before, now, &go_on).await.expect("goes on");
+                replica
+                    .reconcile(&before, Time::Begins, now, &go_on)
+                    .await
+                    .expect("goes on");
             }
-            let ended = replica.reconcile(&wanted, now, &until(kill_at)).await;
+            let ended = replica.reconcile(&wanted, Time::Begins, now, &until(kill_at)).await;
             let was_killed = matches!(ended, Err(ReplicaError::Interrupted));
             assert!(was_killed || ended.is_ok(), "{ended:?}");
             if was_killed {
-                replica.reconcile(&wanted, now, &go_on).await.expect("goes on");
+                replica
+                    .reconcile(&wanted, Time::Begins, now, &go_on)
+                    .await
+                    .expect("goes on");
             }
             let sight = replica.look(&wanted, now).await.expect("a look");
             assert_eq!(
@@ -549,7 +595,10 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
                 "{kill_at}"
             );
             // Twice more, and nothing changes.
-            let outcome = replica.reconcile(&wanted, now, &go_on).await.expect("nothing to do");
+            let outcome = replica
+                .reconcile(&wanted, Time::Begins, now, &go_on)
+                .await
+                .expect("nothing to do");
             assert!(outcome.changed.is_empty() && outcome.pruned.is_empty(), "{outcome:?}");
             assert_eq!(there, versions(&lab, &namespace), "{kill_at}");
             // Its end is killed as well.
