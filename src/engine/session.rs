@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::builds::Order;
+use super::builds::{self, Order};
 use super::delivery::sinks;
 use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
@@ -223,15 +223,16 @@ impl KnownBuild {
         builds.collect()
     }
 
-    /// Of one component, by digest, as nodes name them.
+    /// Of one component, by digest, as nodes name them: those of the state, and the images that its source states.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn by_digest(home: &Home, component: &str) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
-        Ok(Self::all(home)?
-            .into_values()
-            .filter(|b| b.spec.component == component)
-            .map(|b| (b.spec.digest, b.spec.reference()))
+    pub fn by_digest(home: &Home, component: &Component) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
+        let of_state = Self::all(home)?.into_values().map(|known| known.spec);
+        Ok(of_state
+            .filter(|build| build.component == component.name)
+            .chain(builds::of_images(component))
+            .map(|build| (build.digest, build.reference()))
             .collect())
     }
 
@@ -507,7 +508,7 @@ pub async fn run(
         .environment
         .component(&record.spec.component)
         .ok_or_else(unknown)?;
-    let builds = KnownBuild::by_digest(home, &component.name)?;
+    let builds = KnownBuild::by_digest(home, component)?;
     let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
     plan.left_out = left_out_before(home, record)?;
     let world = LiveWorld::new(Parts {
