@@ -67,11 +67,11 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
             lease.keep(replica.pods_ready(component, interrupt, printer)).await??;
         }
         lease.keep(bringing.up(component, build)).await??;
-        printer.note(&format!(
-            "{}: {} up",
-            component.name,
-            count(fleet.places(&component.name).len(), "node")
-        ));
+        let nodes = fleet.places(&component.name).len();
+        // One that is objects alone has been told of.
+        if nodes > 0 {
+            printer.note(&format!("{}: {} up", component.name, count(nodes, "node")));
+        }
     }
     standing::write(&home, &fleet, Standing::Up)?;
     printer.idle();
