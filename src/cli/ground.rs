@@ -196,6 +196,25 @@ pub enum GroundError {
         /// The nodes.
         nodes: Vec<String>,
     },
+    /// A replica that stands somewhere else.
+    #[error(
+        "environment {environment} was brought up in namespace {namespace}, and its file names another place by now; put that          back, take it down with --purge, then change it"
+    )]
+    OtherTarget {
+        /// The environment.
+        environment: String,
+        /// Where it stands.
+        namespace: String,
+    },
+    /// A component that is objects alone.
+    #[error(
+        "component {0} has no nodes, so there is nothing to upgrade in batches; write another `build` into the environment, and \
+         `stagegate up` applies its objects with it"
+    )]
+    NoNodes(String),
+    /// `diff` of what copies nothing.
+    #[error("environment {0} is no replica; `--against ENV` says what it is compared with")]
+    ReplicaOfNothing(String),
     /// Nothing ever was.
     #[error(
         "environment {0} was never upgraded; `stagegate plan {0} --build COMPONENT=VERSION` shows what would happen"
@@ -359,6 +378,9 @@ pub(super) fn component_and_version<'a>(
             there: there.join(", "),
         }
     })?;
+    if fleet.places(&found.name).is_empty() {
+        return Err(GroundError::NoNodes(found.name.clone()));
+    }
     Ok((found, version.to_owned()))
 }
 

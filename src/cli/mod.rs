@@ -7,6 +7,7 @@ mod build;
 mod called;
 mod check;
 mod control;
+mod diff;
 mod down;
 mod events;
 mod gate;
@@ -25,6 +26,7 @@ mod pulse;
 mod quickstart;
 mod reference;
 mod rehearse;
+mod replica;
 mod serve;
 mod standing;
 mod status;
@@ -42,6 +44,7 @@ pub use self::reference::reference;
 
 use self::ground::GroundError;
 use self::printer::Printer;
+use crate::cluster::replica::ReplicaError;
 use crate::commits::base::BaseError;
 use crate::commits::policy::CommitPolicySpec;
 use crate::commits::prek::PrekError;
@@ -66,7 +69,7 @@ pub enum Exit {
     Errored,
     /// 2: usage, or an invalid file.
     Usage,
-    /// 3: a gate failed and the nodes are back, or a rehearsal came out otherwise than expected.
+    /// 3: a gate failed and the nodes are back, a rehearsal came out otherwise than expected, or a replica differs so.
     GateFailed,
     /// 4: the nodes are not back, or going back did not cure.
     NotCured,
@@ -170,11 +173,12 @@ Exit codes:
   1    an error of ours (Errored)
   2    usage, or a file that is not valid
   3    a gate failed and the nodes are back (RolledBack); a rehearsal came out
-       otherwise than expected
+       otherwise than expected; a replica differs where nobody expects it
   4    not cured (RollbackIneffective, Failed)
   5    held or ended by an operator (Paused, Inconclusive, Aborted)
-  6    refused: another driver, another upgrade, a quarantine, findings in commits;
-       nothing there to pause, resume, abort, retry or undo
+  6    refused: another driver, another upgrade, a quarantine, findings in commits,
+       objects or a namespace of somebody else's; nothing there to pause, resume,
+       abort, retry or undo
   124  not done within --timeout; the upgrade is paused
   130  interrupted; the same command goes on with it
 
@@ -231,6 +235,12 @@ enum Command {
     Down(down::Arguments),
     /// What runs where, and what goes on
     Status(status::Arguments),
+    /// How a replica differs from what it is a replica of
+    ///
+    /// Compares the builds that run by the record, what the files say, the Kubernetes objects that come of it, and the schemas
+    /// of databases. What the replica's own file states is expected, and so is what `expectedDifferences` gives a reason for;
+    /// exits 3 when anything else differs, else 0. Changes nothing.
+    Diff(diff::Arguments),
     /// What an upgrade would change, on which nodes, in which batches, and how long it takes
     Plan(plan::Arguments),
     /// Put a build onto an environment, batch by batch behind its gates
@@ -408,6 +418,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Down(arguments) => wait_for(down::run(arguments, printer)),
         Command::Status(arguments) => status::run(&arguments, printer),
         Command::Upgrade(arguments) => wait_for(upgrade::run(arguments, printer)),
+        Command::Diff(arguments) => wait_for(diff::run(arguments, printer)),
         Command::Plan(arguments) => wait_for(plan::run(arguments, printer)),
         Command::Pause(arguments) => wait_for(control::pause(arguments, printer)),
         Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
@@ -538,6 +549,20 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         Some(UpError::Refused(_)) => return Some(Exit::Refused),
         _ => {}
     }
+    match cause.downcast_ref() {
+        Some(ReplicaError::Refused(_) | ReplicaError::NotOurs { .. } | ReplicaError::Ending(_)) => {
+            return Some(Exit::Refused);
+        }
+        Some(ReplicaError::Interrupted) => return Some(Exit::Interrupted),
+        Some(
+            ReplicaError::NoCluster { .. }
+            | ReplicaError::Unreachable { .. }
+            | ReplicaError::Api { .. }
+            | ReplicaError::NotReady { .. }
+            | ReplicaError::Stays { .. },
+        )
+        | None => {}
+    }
     let build = match up {
         Some(UpError::Build(build)) => Some(build),
         _ => cause.downcast_ref(),
@@ -550,7 +575,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         _ => cause.downcast_ref(),
     };
     // A text that holds for some builds only may still have a hole; the files are what is to be mended.
-    if let Some(FleetError::Render { .. } | FleetError::Database { .. }) = fleet {
+    if let Some(FleetError::Render { .. } | FleetError::Manifest(_) | FleetError::Database { .. }) = fleet {
         return Some(Exit::Usage);
     }
     None

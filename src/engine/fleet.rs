@@ -12,6 +12,7 @@ use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, 
 use crate::model::build::BuildRef;
 use crate::model::environment::{BuildSource, Component, HostRef, SshRef};
 pub use crate::model::lifecycle::Lifecycle;
+use crate::model::manifest::{self, Manifest, ManifestError};
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
 use crate::model::values::Digest;
@@ -50,6 +51,9 @@ pub enum FleetError {
         /// What is wrong.
         why: String,
     },
+    /// An object.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -130,6 +134,14 @@ impl Fleet {
     /// The nodes of a component, in the environment's order.
     pub fn places(&self, component: &str) -> &[Place] {
         self.places.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// The Kubernetes objects of all components, as they are for a namespace.
+    ///
+    /// # Errors
+    /// A template that does not render, or not to objects.
+    pub fn manifests(&self, namespace: &str) -> Result<Vec<Manifest>, FleetError> {
+        Ok(manifest::all(&self.environment, &self.renderer, namespace)?)
     }
 
     /// Identifies what is said of a component and how it is done: its part of the environment with the templates of the

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::target::{ExpectedDifference, Target};
 use super::values::{Amount, BuildRange, Digest, Duration, NamePattern, Share};
 
 /// A named full system.
@@ -19,6 +20,12 @@ pub struct EnvironmentSpec {
     /// The environment that this one copies; it then states only what differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_of: Option<String>,
+    /// Where the objects of its components' `manifests` are made; a replica alone has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Where it may differ from what it copies, beside what it states itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected_differences: Vec<ExpectedDifference>,
     /// Debian packages that a local node needs.
     #[serde(default)]
     pub packages: Vec<String>,
@@ -140,6 +147,10 @@ pub struct Component {
     /// In the place of `nodes`: the pods of a `StatefulSet` are its nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<StatefulSetRef>,
+    /// Templates in templates/ of the Kubernetes objects that it is made of, for a replica with a `target`. One template may
+    /// hold several documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<String>,
     /// Names of the secrets that its actions get.
     #[serde(default)]
     pub secrets: Vec<String>,

@@ -84,7 +84,7 @@ pub(super) fn merged(chain: &[Arc<Document>], problems: &mut Problems) -> Option
 /// the base does not have was meant to be another.
 fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
     /// Every component that stands by itself has one of them.
-    const MAKES_A_COMPONENT: [&str; 3] = ["actions", "source", "service"];
+    const MAKES_A_COMPONENT: [&str; 4] = ["actions", "source", "service", "manifests"];
     let path = Path::root().key("spec").key("components");
     let name_of = |component: &Node| component.get("name").and_then(Node::as_str).map(str::to_owned);
     let items = |tree: &Node| match tree.at(&path).map(|node| &node.value) {

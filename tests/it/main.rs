@@ -3,6 +3,7 @@
 mod cli;
 mod cluster;
 mod commits;
+mod diff;
 mod docs;
 mod fetched;
 mod fleet;

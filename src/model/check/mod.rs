@@ -3,6 +3,7 @@
 mod order;
 pub(super) mod rehearsal;
 mod signals;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,6 +121,7 @@ impl Checker<'_> {
         self.unique(&[key("components")], spec.components.iter().map(|c| c.name.as_str()));
         self.unique(&[key("databases")], spec.databases.iter().map(|d| d.name.as_str()));
         self.unique(&[key("reports")], spec.reports.iter().map(|r| r.name.as_str()));
+        self.target();
         self.nodes();
     }
 
@@ -195,6 +197,7 @@ impl Checker<'_> {
             port_stride: _,
             nodes,
             stateful_set,
+            manifests,
             secrets,
             actions,
             probes: _,
@@ -214,7 +217,7 @@ impl Checker<'_> {
         }
         if let Some(set) = stateful_set {
             self.stateful_set(at, component, set);
-        } else if nodes.is_empty() {
+        } else if nodes.is_empty() && manifests.is_empty() {
             self.say(
                 &below(at, &[key("nodes")]),
                 format!("component `{name}` has no nodes"),
@@ -228,12 +231,15 @@ impl Checker<'_> {
                 Some("add `source`, or remove `build`".to_owned()),
             );
         }
-        if source.is_some() && stateful_set.is_none() {
+        // Objects without nodes are upgraded by the file alone: with another `build` in it, `up` applies them again.
+        let is_upgraded = !nodes.is_empty() || manifests.is_empty();
+        if source.is_some() && stateful_set.is_none() && is_upgraded {
             self.upgradable(at, component);
         }
         for (i, secret) in secrets.iter().enumerate() {
             self.secret(&below(at, &[key("secrets"), Step::Index(i)]), secret);
         }
+        self.manifests(at, component);
         self.actions(at, actions);
         if let Some(service) = service {
             self.inside(

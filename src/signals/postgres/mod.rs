@@ -5,6 +5,7 @@
 
 pub mod blocking;
 pub mod hold;
+pub mod schema;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,7 +75,8 @@ impl DatabaseConfig {
         }
     }
 
-    fn place(&self) -> String {
+    /// As its errors name it.
+    pub(super) fn place(&self) -> String {
         format!("{}@{}:{}/{}", self.user, self.host, self.port, self.database)
     }
 }
