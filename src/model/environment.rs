@@ -140,6 +140,9 @@ pub struct Component {
     /// In the place of `nodes`: the pods of a `StatefulSet` are its nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<StatefulSetRef>,
+    /// Of a replica: which data of its base's database it gets, and what becomes of it on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
     /// Names of the secrets that its actions get.
     #[serde(default)]
     pub secrets: Vec<String>,
@@ -198,6 +201,87 @@ impl Images {
     pub fn image(&self, version: &str) -> Option<String> {
         let digest = self.digests.get(version)?;
         Some(format!("{}@{digest}", self.repository))
+    }
+}
+
+/// Data for a replica (`stagegate refresh`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refresh {
+    /// Name of the database, among those of the environment that this one is a replica of.
+    pub from: String,
+    /// Name of the database, among those of this environment.
+    pub into: String,
+    /// What one table may take.
+    #[serde(default = "refresh_timeout")]
+    pub timeout: Duration,
+    /// The tables, in the order in which they are written: one that refers to another comes after it. Their rows are replaced.
+    pub tables: Vec<RefreshTable>,
+}
+
+fn refresh_timeout() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// A table of which data is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefreshTable {
+    /// Its name, with its schema: `SCHEMA.TABLE`.
+    pub name: String,
+    /// A condition in SQL on the rows that are taken; without one, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+    /// What becomes of columns. One that is not stated is kept, unless its name says that it may tell of people or let somebody in:
+    /// such a one has to be stated.
+    #[serde(default)]
+    pub columns: BTreeMap<String, Mask>,
+}
+
+/// What becomes of a column's values on their way into a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mask {
+    /// They are taken as they are.
+    Keep,
+    /// None is taken.
+    Drop,
+    /// Each is replaced by a hash of it: the same for the same value, in one refresh.
+    Hash,
+    /// Each is replaced by an address that nobody has.
+    FakeEmail,
+    /// Each is replaced by a made-up name.
+    FakeName,
+    /// Each is replaced by a made-up distinguished name.
+    FakeDn,
+    /// Each is replaced by a made-up text.
+    FakeText,
+}
+
+impl Mask {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Keep,
+        Self::Drop,
+        Self::Hash,
+        Self::FakeEmail,
+        Self::FakeName,
+        Self::FakeDn,
+        Self::FakeText,
+    ];
+
+    /// As a file states it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drop => "drop",
+            Self::Hash => "hash",
+            Self::FakeEmail => "fakeEmail",
+            Self::FakeName => "fakeName",
+            Self::FakeDn => "fakeDn",
+            Self::FakeText => "fakeText",
+        }
     }
 }
 
