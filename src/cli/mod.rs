@@ -273,7 +273,9 @@ enum Command {
     /// Replaces the rows of the tables that the replica's component states under `refresh`, in one transaction. What tells of people
     /// or lets somebody in is masked in the database that it comes from; it is compared before anything is kept, and one value that came
     /// through takes all of it back.
-    #[command(after_help = "Examples:\n  stagegate refresh panda-staging --dry-run\n  stagegate refresh panda-staging -o json")]
+    #[command(
+        after_help = "Examples:\n  stagegate refresh panda-staging --dry-run\n  stagegate refresh panda-staging -o json"
+    )]
     Refresh(refresh::Arguments),
     /// Builds that are known here
     Build(build::Arguments),
@@ -546,11 +548,12 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         Some(
             RefreshError::Mask(_)
             | RefreshError::Same { .. }
-            | RefreshError::NoTable { .. }
+            | RefreshError::Table { .. }
             | RefreshError::Schema { .. }
             | RefreshError::Unmasked { .. },
         ) => return Some(Exit::Refused),
-        Some(RefreshError::Database(_)) | None => {}
+        Some(RefreshError::TooLong { .. }) => return Some(Exit::TimedOut),
+        Some(RefreshError::Database(_) | RefreshError::InTheWay { .. } | RefreshError::Unknown(_)) | None => {}
     }
     let up = cause.downcast_ref::<UpError>();
     match up {

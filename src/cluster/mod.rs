@@ -3,5 +3,6 @@
 //! [`rolling`] says what has to be written so that a pod changes its image when we say so; [`pods`] reads and writes it.
 
 pub mod crd;
+pub mod guard;
 pub mod pods;
 pub mod rolling;

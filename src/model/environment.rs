@@ -212,7 +212,7 @@ pub struct Refresh {
     pub from: String,
     /// Name of the database, among those of this environment.
     pub into: String,
-    /// What one table may take.
+    /// What all of it may take. Its base's tables are read for as long, in one snapshot.
     #[serde(default = "refresh_timeout")]
     pub timeout: Duration,
     /// The tables, in the order in which they are written: one that refers to another comes after it. Their rows are replaced.
@@ -232,10 +232,16 @@ pub struct RefreshTable {
     /// A condition in SQL on the rows that are taken; without one, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<String>,
-    /// What becomes of columns. One that is not stated is kept, unless its name says that it may tell of people or let somebody in:
-    /// such a one has to be stated.
+    /// What becomes of columns. Figures and times that are not stated are kept, but for those whose name tells of people; of whatever
+    /// may hold anything (texts, JSON, bytes, lists) it has to be said.
     #[serde(default)]
     pub columns: BTreeMap<String, Mask>,
+    /// What becomes of columns of which it has to be said and is not, in a table that somebody has looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<Mask>,
+    /// Sequences that count for it, each with its column, beside those that the column owns: they go on above what was taken.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sequences: BTreeMap<String, String>,
 }
 
 /// What becomes of a column's values on their way into a replica.

@@ -6,13 +6,13 @@
 
 use crate::model::environment::{Mask, RefreshTable};
 
-/// Where the sessions keep the salt; set as a parameter of a statement, so that no statement's text has it.
+/// Where the sessions keep the salt.
 pub(super) const SALT: &str = "stagegate.salt";
-/// Fewer characters than this would make stand-ins of different values the same too often: of a million, one pair in a hundred
-/// thousand with ten.
-const SHORTEST: u32 = 10;
-/// Hexadecimal digits of a hash that a made-up value carries, so that different people stay different.
-const DIGITS: u32 = 10;
+/// Hexadecimal digits of a hash that a stand-in carries where there is room: of a million different values two get the same one in
+/// 37 million refreshes (n² / 2 · 16^-16).
+const DIGITS: u32 = 16;
+/// And at least: of ten thousand values two get the same one in some 20,000 refreshes.
+const FEWEST_DIGITS: u32 = 10;
 
 /// A column as its database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Fate {
 pub enum MaskError {
     /// Nobody has looked at them.
     #[error(
-        "columns {} of {table} may tell of people or let somebody in, and nothing is said of them; state each under `columns`: keep, drop, hash or a fake",
+        "columns {} of {table} may tell of people or let somebody in, and nothing is said of them; state each under `columns`, or all that is left by `rest`: keep, drop, hash or a fake",
         columns.join(", ")
     )]
     Unstated {
@@ -85,7 +85,9 @@ pub enum MaskError {
         mask: &'static str,
     },
     /// A text that is too short.
-    #[error("column {column} of {table} has room for {longest} characters, and `{mask}` needs {needed}; `drop` needs none")]
+    #[error(
+        "column {column} of {table} has room for {longest} characters, and `{mask}` needs {needed}; `drop` needs none"
+    )]
     TooShort {
         /// The table.
         table: String,
@@ -100,10 +102,34 @@ pub enum MaskError {
     },
 }
 
-/// Parts of names by which columns tell of people or let somebody in. Whoever knows better says `keep`.
-const TELLING: [&str; 14] = [
-    "mail", "passw", "secret", "token", "user", "owner", "phone", "credential", "proxy", "name_of", "fullname", "ipaddr",
-    "distinguished", "private",
+/// Types whose values are figures or times. Whatever else there is may hold anything.
+const PLAIN: [&str; 13] = [
+    "int2",
+    "int4",
+    "int8",
+    "float4",
+    "float8",
+    "numeric",
+    "bool",
+    "date",
+    "time",
+    "timetz",
+    "timestamp",
+    "timestamptz",
+    "interval",
+];
+/// Parts of names by which even a figure tells of people or lets somebody in.
+const TELLING: [&str; 10] = [
+    "user",
+    "owner",
+    "person",
+    "phone",
+    "birth",
+    "pin",
+    "token",
+    "secret",
+    "passw",
+    "credential",
 ];
 
 /// What is selected of a table, column by column.
@@ -111,17 +137,24 @@ const TELLING: [&str; 14] = [
 /// # Errors
 /// A column that nobody has looked at, or one whose rule cannot be kept.
 pub fn fates(table: &RefreshTable, columns: &[Column]) -> Result<Vec<Fate>, MaskError> {
-    let stated = |name: &str| table.columns.get(name).copied();
-    if let Some(column) = table.columns.keys().find(|stated| columns.iter().all(|c| c.name != **stated)) {
+    if let Some(column) = table
+        .columns
+        .keys()
+        .find(|stated| columns.iter().all(|c| c.name != **stated))
+    {
         return Err(MaskError::NoColumn {
             table: table.name.clone(),
             column: column.clone(),
             there: columns.iter().map(|c| c.name.clone()).collect(),
         });
     }
+    let mask = |column: &Column| {
+        let stated = table.columns.get(&column.name).copied();
+        stated.or(if is_plain(column) { Some(Mask::Keep) } else { table.rest })
+    };
     let taken = || columns.iter().filter(|column| !column.generated);
     let unstated: Vec<String> = taken()
-        .filter(|column| stated(&column.name).is_none() && is_telling(&column.name))
+        .filter(|column| mask(column).is_none())
         .map(|column| column.name.clone())
         .collect();
     if !unstated.is_empty() {
@@ -131,7 +164,7 @@ pub fn fates(table: &RefreshTable, columns: &[Column]) -> Result<Vec<Fate>, Mask
         });
     }
     let fate = |column: &Column| {
-        let mask = stated(&column.name).unwrap_or(Mask::Keep);
+        let mask = mask(column).unwrap_or(Mask::Drop);
         Ok(Fate {
             column: column.name.clone(),
             mask,
@@ -141,36 +174,42 @@ pub fn fates(table: &RefreshTable, columns: &[Column]) -> Result<Vec<Fate>, Mask
     taken().map(fate).collect()
 }
 
-fn is_telling(name: &str) -> bool {
-    let name = name.to_lowercase();
-    TELLING.iter().any(|part| name.contains(part)) || name == "dn" || name.ends_with("_dn")
+fn is_plain(column: &Column) -> bool {
+    let name = column.name.to_lowercase();
+    PLAIN.contains(&column.kind.as_str()) && !TELLING.iter().any(|part| name.contains(part))
 }
 
 fn expression(table: &str, column: &Column, mask: Mask) -> Result<String, MaskError> {
     let name = quoted(&column.name);
-    let hash = format!("encode(sha256(convert_to(current_setting('{SALT}') || {name}::text, 'UTF8')), 'hex')");
+    // Texts that are equal for their database are equal here.
+    let text = match column.kind.as_str() {
+        "citext" => format!("lower({name}::text)"),
+        _ => format!("{name}::text"),
+    };
+    let hash = format!("encode(sha256(convert_to(current_setting('{SALT}') || {text}, 'UTF8')), 'hex')");
     let refused = || MaskError::Kind {
         table: table.to_owned(),
         column: column.name.clone(),
         kind: column.kind.clone(),
         mask: mask.word(),
     };
-    let fitting = |needed: u32, expression: String| match column.longest {
-        Some(longest) if longest < needed => Err(MaskError::TooShort {
-            table: table.to_owned(),
-            column: column.name.clone(),
-            longest,
-            mask: mask.word(),
-            needed,
-        }),
-        Some(longest) => Ok(format!("left({expression}, {longest})")),
-        None => Ok(expression),
-    };
     let is_text = matches!(column.kind.as_str(), "text" | "varchar" | "bpchar" | "citext" | "name");
-    // A made-up value carries some of the hash; without a value there is nothing to make up.
-    let faked = |before: &str, after: &str| {
-        let needed = u32::try_from(before.len() + after.len()).unwrap_or(u32::MAX).saturating_add(DIGITS);
-        fitting(needed, format!("'{before}' || left({hash}, {DIGITS}) || '{after}'"))
+    // A made-up value carries some of the hash, as much as there is room for.
+    let made_up = |before: &str, after: &str, most: u32| {
+        let around = u32::try_from(before.len() + after.len()).unwrap_or(u32::MAX);
+        let digits = column
+            .longest
+            .map_or(most, |longest| longest.saturating_sub(around).min(most));
+        if digits < FEWEST_DIGITS {
+            return Err(MaskError::TooShort {
+                table: table.to_owned(),
+                column: column.name.clone(),
+                longest: column.longest.unwrap_or_default(),
+                mask: mask.word(),
+                needed: around.saturating_add(FEWEST_DIGITS),
+            });
+        }
+        Ok(format!("'{before}' || left({hash}, {digits}) || '{after}'"))
     };
     let some = match mask {
         Mask::Keep => return Ok(name),
@@ -181,21 +220,21 @@ fn expression(table: &str, column: &Column, mask: Mask) -> Result<String, MaskEr
                 column: column.name.clone(),
             });
         }
-        Mask::Hash if is_text => fitting(SHORTEST, hash)?,
+        Mask::Hash if is_text => made_up("", "", u32::MAX)?,
         Mask::Hash => match column.kind.as_str() {
-            // Below zero, where no sequence counts.
+            // Below zero, where no sequence counts. An `integer` has no room for stand-ins that stay different.
             "int8" => format!("-1 - ('x' || left({hash}, 15))::bit(60)::bigint"),
-            "int4" => format!("-1 - ('x' || left({hash}, 7))::bit(28)::integer"),
             "uuid" => format!("left({hash}, 32)::uuid"),
             "bytea" => format!("decode({hash}, 'hex')"),
             _ => return Err(refused()),
         },
-        Mask::FakeEmail if is_text => faked("user-", "@example.invalid")?,
-        Mask::FakeName if is_text => faked("Person ", "")?,
-        Mask::FakeDn if is_text => faked("/DC=invalid/CN=", "")?,
-        Mask::FakeText if is_text => faked("text ", "")?,
+        Mask::FakeEmail if is_text => made_up("user-", "@example.invalid", DIGITS)?,
+        Mask::FakeName if is_text => made_up("Person ", "", DIGITS)?,
+        Mask::FakeDn if is_text => made_up("/DC=invalid/CN=", "", DIGITS)?,
+        Mask::FakeText if is_text => made_up("text ", "", DIGITS)?,
         Mask::FakeEmail | Mask::FakeName | Mask::FakeDn | Mask::FakeText => return Err(refused()),
     };
+    // Without a value there is nothing to stand in for.
     Ok(format!("CASE WHEN {name} IS NULL THEN NULL ELSE {some} END"))
 }
 
@@ -230,23 +269,63 @@ mod tests {
         RefreshTable {
             name: "shop.orders".to_owned(),
             rows: None,
-            columns: columns.iter().map(|(name, mask)| ((*name).to_owned(), *mask)).collect::<BTreeMap<_, _>>(),
+            rest: None,
+            sequences: BTreeMap::new(),
+            columns: columns
+                .iter()
+                .map(|(name, mask)| ((*name).to_owned(), *mask))
+                .collect::<BTreeMap<_, _>>(),
         }
     }
 
     #[test]
-    fn what_tells_of_people_is_not_taken_unless_somebody_has_looked_at_it() {
-        let columns = [column("id", "int8"), column("produserID", "text"), column("proxy_dn", "text"), column("dn", "text")];
-        let refused = fates(&table(&[("dn", Mask::Hash)]), &columns).expect_err("two are unstated");
+    fn what_may_hold_anything_is_not_taken_unless_somebody_has_looked_at_it() {
+        let columns = [
+            column("id", "int8"),
+            column("made", "timestamptz"),
+            column("state", "text"),
+            column("key", "varchar"),
+            column("parameters", "jsonb"),
+            column("owner_id", "int8"),
+        ];
+        let some = [("state", Mask::Keep), ("key", Mask::Drop)];
+        let refused = fates(&table(&some), &columns).expect_err("two are unstated");
         let MaskError::Unstated { columns: unstated, .. } = &refused else {
             panic!("{refused}")
         };
-        assert_eq!(unstated, &["produserID", "proxy_dn"]);
-        let all = [("dn", Mask::Hash), ("produserID", Mask::Keep), ("proxy_dn", Mask::Drop)];
-        let fates = fates(&table(&all), &columns).expect("stated");
-        let selected: Vec<&str> = fates.iter().map(|fate| fate.expression.as_str()).collect();
-        assert_eq!((selected[0], selected[1], selected[2]), ("\"id\"", "\"produserID\"", "NULL"));
-        assert!(selected[3].contains("sha256"), "{}", selected[3]);
+        assert_eq!(unstated, &["parameters", "owner_id"]);
+        let looked_at = RefreshTable {
+            rest: Some(Mask::Drop),
+            ..table(&some)
+        };
+        let selected: Vec<String> = fates(&looked_at, &columns)
+            .expect("all is said")
+            .into_iter()
+            .map(|fate| fate.expression)
+            .collect();
+        assert_eq!(selected, ["\"id\"", "\"made\"", "\"state\"", "NULL", "NULL", "NULL"]);
+    }
+
+    /// The real schema that is shipped: nothing of it that people or their programs write is kept unasked.
+    #[test]
+    fn of_the_shipped_schema_every_text_is_asked_for() {
+        let schema = include_str!("../../templates/panda/database/schema.sql").to_lowercase();
+        let texts = schema
+            .lines()
+            .filter(|line| line.contains(" text") || line.contains("character varying") || line.contains(" json"));
+        let mut looked = 0;
+        for line in texts.filter(|line| line.starts_with(' ')) {
+            let mut words = line.split_whitespace();
+            let (Some(name), Some(kind)) = (words.next(), words.next()) else {
+                continue;
+            };
+            let kind = kind.trim_end_matches(',').split('(').next().unwrap_or_default();
+            let kind = if kind == "character" { "varchar" } else { kind };
+            looked += 1;
+            let asked = fates(&table(&[]), &[column(name, kind)]);
+            assert!(asked.is_err() || PLAIN.contains(&kind), "{line}");
+        }
+        assert!(looked > 100, "{looked} columns");
     }
 
     #[test]
@@ -262,13 +341,16 @@ mod tests {
         for (column, mask, words) in [
             (short.clone(), Mask::Hash, "room for 9 characters"),
             (short, Mask::FakeEmail, "needs 31"),
+            (column("code", "int4"), Mask::Hash, "of type int4"),
             (needed, Mask::Drop, "has to have a value"),
             (column("code", "jsonb"), Mask::Hash, "of type jsonb"),
             (column("code", "int2"), Mask::Hash, "of type int2"),
             (column("code", "int8"), Mask::FakeName, "of type int8"),
             (column("other", "text"), Mask::Keep, "no column code"),
         ] {
-            let refused = fates(&table(&[("code", mask)]), &[column]).expect_err(words).to_string();
+            let refused = fates(&table(&[("code", mask)]), &[column])
+                .expect_err(words)
+                .to_string();
             assert!(refused.contains(words), "{refused}");
         }
     }

@@ -1,6 +1,5 @@
 //! `stagegate refresh`: data for a replica, between two real databases.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use stagegate::signals::postgres::{Database, DatabaseConfig};
@@ -15,6 +14,9 @@ CREATE TABLE orders (id bigint PRIMARY KEY, owner_email text NOT NULL, secret_no
 INSERT INTO people SELECT i, 'someone' || i || '@example.org', 'Some One ' || i, '/DC=org/CN=Some One ' || i, 'x' FROM generate_series(1, 2000) i;
 INSERT INTO orders SELECT i, 'someone' || (i % 2000 + 1) || '@example.org', 'psst ' || i, '2026-01-01' FROM generate_series(1, 5000) i;
 INSERT INTO orders VALUES (9000, 'old@example.org', NULL, '2001-01-01');
+INSERT INTO orders VALUES (9001, 'someone1@example.org', NULL, '2026-02-01');
+CREATE VIEW seen AS SELECT id FROM orders;
+ALTER DATABASE base SET datestyle = 'SQL, DMY';
 CREATE ROLE reader LOGIN;
 GRANT SELECT ON people, orders TO reader;
 ";
@@ -22,14 +24,17 @@ const REPLICA: &str = "
 CREATE TABLE people (id bigint PRIMARY KEY, email text NOT NULL, fullname varchar(40), dn text, sex text, ours text);
 CREATE TABLE orders (id bigint PRIMARY KEY, owner_email text NOT NULL, secret_note text, made timestamptz NOT NULL,
                      double_id bigint GENERATED ALWAYS AS (id * 2) STORED);
+CREATE SEQUENCE order_ids;
+CREATE TABLE seen (id bigint);
 INSERT INTO people VALUES (1, 'before', NULL, NULL, NULL, NULL);
 ";
 const COLUMNS: &str = "
             - name: public.people
-              columns: {email: hash, fullname: fakeName, dn: fakeDn}
+              columns: {email: hash, fullname: fakeName, dn: fakeDn, sex: keep}
             - name: public.orders
               rows: made > '2020-01-01'
               columns: {owner_email: hash, secret_note: drop}
+              sequences: {public.order_ids: id}
 ";
 
 /// Two databases, an environment of each, and a state.
@@ -42,7 +47,11 @@ impl Place {
     async fn new(tables: &str) -> Self {
         let cluster = Cluster::start().await;
         for name in ["base", "replica"] {
-            cluster.database().query(&format!("CREATE DATABASE {name}")).await.expect("made");
+            cluster
+                .database()
+                .query(&format!("CREATE DATABASE {name}"))
+                .await
+                .expect("made");
         }
         let directory = tempfile::tempdir().expect("a directory");
         let environments = directory.path().join("workspace/environments");
@@ -112,23 +121,41 @@ impl Place {
 async fn a_replica_gets_its_bases_rows_with_stand_ins_that_still_join() {
     let place = Place::new(COLUMNS).await;
     let looked = place.refresh(&["--dry-run"]).expect_code(0);
-    assert!(looked.out.contains("email (hash), fullname (fakeName), dn (fakeDn)"), "{looked:?}");
+    assert!(
+        looked.out.contains("email (hash), fullname (fakeName), dn (fakeDn)"),
+        "{looked:?}"
+    );
     place.is_as_before().await;
 
     let said = place.refresh(&["-o", "json"]).expect_code(0).json();
     let tables = said["status"]["tables"].as_array().expect("a list");
     let figure = |table: usize, key: &str| tables[table][key].as_u64().expect("a number");
-    assert_eq!((figure(0, "rows"), figure(1, "rows")), (2_000, 5_000), "{said:#}");
-    assert_eq!((figure(0, "compared"), figure(1, "compared")), (6_000, 2_000), "{said:#}");
+    assert_eq!((figure(0, "rows"), figure(1, "rows")), (2_000, 5_001), "{said:#}");
+    assert_eq!(
+        (figure(0, "compared"), figure(1, "compared")),
+        (6_000, 2_000),
+        "{said:#}"
+    );
 
     // Whoever was joined before still is, and nobody's value is there.
     let joined = "SELECT count(*) FROM orders JOIN people ON owner_email = email WHERE double_id = 2 * orders.id";
-    assert_eq!(place.one(joined).await, "5000");
+    assert_eq!(place.one(joined).await, "5001");
+    assert_eq!(place.one("SELECT nextval('order_ids')").await, "9002");
+    // Whatever order days and months have at the base.
+    assert_eq!(
+        place.one("SELECT made::date FROM orders WHERE id = 9001").await,
+        "2026-02-01"
+    );
     let through = "SELECT count(*) FROM (SELECT people::text AS t FROM people UNION ALL SELECT orders::text FROM orders) all_of_it \
                    WHERE t ~ 'example.org|Some One|psst'";
     assert_eq!(place.one(through).await, "0");
     assert_eq!(place.one("SELECT count(DISTINCT email) FROM people").await, "2000");
-    assert_eq!(place.one("SELECT count(*) FROM people WHERE sex = 'x' AND fullname LIKE 'Person %'").await, "2000");
+    assert_eq!(
+        place
+            .one("SELECT count(*) FROM people WHERE sex = 'x' AND fullname LIKE 'Person %'")
+            .await,
+        "2000"
+    );
     let first = place.one("SELECT email FROM people WHERE id = 7").await;
 
     // Other stand-ins the next time, and the history says that it was.
@@ -141,16 +168,33 @@ async fn a_replica_gets_its_bases_rows_with_stand_ins_that_still_join() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_masked_does_not_arrive() {
     for (tables, words) in [
-        ("\n            - {name: public.people, columns: {email: hash, dn: drop}}\n", "columns fullname of public.people may tell of people"),
-        ("\n            - {name: public.persons}\n", "has no table public.persons that reader may read"),
         (
-            "\n            - {name: public.people, columns: {email: drop, dn: drop, fullname: drop}}\n",
+            "\n            - {name: public.people, columns: {email: hash, dn: drop}}\n",
+            "columns fullname, sex of public.people may tell of people",
+        ),
+        (
+            "\n            - {name: public.persons}\n",
+            "table public.persons cannot be read: there is none of this name",
+        ),
+        (
+            "\n            - {name: public.people, columns: {email: drop}, rest: drop}\n",
             "email of public.people cannot be dropped",
+        ),
+        (
+            "\n            - {name: public.seen}\n",
+            "table public.seen cannot be read: it is no table that holds rows",
+        ),
+        (
+            "\n            - {name: public.people, columns: {email: hash}, rest: drop, rows: \"true) UNION ALL (SELECT 1\"}\n",
+            "refused `SELECT",
         ),
     ] {
         let place = Place::new(tables).await;
         let refused = place.refresh(&[]);
-        assert!(refused.code == Some(6) && refused.err.contains(words), "{words}: {refused:?}");
+        assert!(
+            refused.code.is_some_and(|code| code != 0) && refused.err.contains(words),
+            "{words}: {refused:?}"
+        );
         place.is_as_before().await;
     }
 }
@@ -180,7 +224,10 @@ async fn a_refresh_that_fails_or_is_killed_leaves_what_was_there() {
                 CREATE TRIGGER slow BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION slow()";
     place.sql("replica", slow).await;
     let (client, connection) = tokio_postgres::connect(
-        &format!("host=127.0.0.1 port={} user=postgres dbname={}", config.port, config.database),
+        &format!(
+            "host=127.0.0.1 port={} user=postgres dbname={}",
+            config.port, config.database
+        ),
         tokio_postgres::NoTls,
     )
     .await
@@ -196,13 +243,68 @@ async fn a_refresh_that_fails_or_is_killed_leaves_what_was_there() {
     drop(running);
     drop(client);
     connection.await.expect("no panic").expect("closed");
-    while place.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stagegate refresh'").await != "0" {
+    while place
+        .one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stagegate refresh'")
+        .await
+        != "0"
+    {
         tokio::task::yield_now().await;
     }
     place.is_as_before().await;
     place.sql("replica", "DROP TRIGGER slow ON orders").await;
     place.refresh(&[]).expect_code(0);
     assert_eq!(place.one("SELECT count(*) FROM people").await, "2000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_base_is_never_written() {
+    let place = Place::new(COLUMNS).await;
+    let file = place.directory.path().join("workspace/environments/replica.yaml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    // By another name of the same machine, too.
+    for host in ["127.0.0.1", "localhost"] {
+        let other = text
+            .replace("database: replica", "database: base")
+            .replace("host: 127.0.0.1", &format!("host: {host}"));
+        std::fs::write(&file, other).expect("written");
+        let refused = place.refresh(&[]);
+        assert!(
+            refused.code == Some(6) && refused.err.contains("its tables would be emptied"),
+            "{host}: {refused:?}"
+        );
+    }
+    let people = place.sql("base", "SELECT count(*) FROM people").await;
+    assert_eq!(people[0][0].as_deref(), Some("2000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_at_the_base_comes_first() {
+    let place = Place::new(COLUMNS).await;
+    // It holds the refresh up at the replica, with the base's tables locked.
+    let (client, connection) = tokio_postgres::connect(
+        &format!(
+            "host=127.0.0.1 port={} user=postgres dbname=replica",
+            place.cluster.port
+        ),
+        tokio_postgres::NoTls,
+    )
+    .await
+    .expect("connected");
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; LOCK TABLE people").await.expect("held");
+    let running = place.start(&["refresh", "replica"]);
+    let holds = "SELECT count(*) FROM pg_locks WHERE relation = 'people'::regclass AND mode = 'AccessShareLock'";
+    while place.sql("base", holds).await[0][0].as_deref() == Some("0") {
+        tokio::task::yield_now().await;
+    }
+    place.sql("base", "ALTER TABLE people ADD COLUMN later text").await;
+    let gave_way = running.end();
+    assert!(
+        gave_way.code == Some(1) && gave_way.err.contains("ALTER TABLE people"),
+        "{gave_way:?}"
+    );
+    client.batch_execute("ROLLBACK").await.expect("let go");
+    place.is_as_before().await;
 }
 
 #[test]
@@ -229,7 +331,9 @@ fn a_refresh_is_stated_of_a_replica_and_its_databases() {
         "`people` does not name a schema",
         "`a.b` is stated twice",
     ] {
-        assert!(lint.status.code() == Some(2) && words.contains(expected), "{expected}: {words}");
+        assert!(
+            lint.status.code() == Some(2) && words.contains(expected),
+            "{expected}: {words}"
+        );
     }
-    assert!(Path::new(directory.path()).exists());
 }

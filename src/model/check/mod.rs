@@ -344,7 +344,10 @@ impl Checker<'_> {
         if self.spec.replica_of.is_none() {
             self.say(
                 &path,
-                format!("component `{}` takes data from a base, and its environment is no replica", component.name),
+                format!(
+                    "component `{}` takes data from a base, and its environment is no replica",
+                    component.name
+                ),
                 Some("state it in the replica's own file".to_owned()),
             );
         }

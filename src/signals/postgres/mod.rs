@@ -330,7 +330,12 @@ pub(crate) async fn connect(config: &DatabaseConfig) -> Result<Client, DatabaseE
     }
 }
 
-pub(crate) fn explain(config: &DatabaseConfig, sql: &str, error: &tokio_postgres::Error, client: &Client) -> DatabaseError {
+pub(crate) fn explain(
+    config: &DatabaseConfig,
+    sql: &str,
+    error: &tokio_postgres::Error,
+    client: &Client,
+) -> DatabaseError {
     let place = config.place();
     match error.as_db_error() {
         Some(refusal) if !ends_the_session(refusal.code()) => DatabaseError::Statement {
