@@ -10,6 +10,7 @@ pub mod hosts;
 pub mod http;
 pub mod model;
 pub mod process;
+pub mod refresh;
 pub mod report;
 pub mod rollout;
 pub mod secrets;

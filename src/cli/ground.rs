@@ -54,6 +54,11 @@ pub enum GroundError {
         /// What there is.
         there: String,
     },
+    /// No component of it takes data from a base.
+    #[error(
+        "there is nothing to refresh in {0}: no component of it states `refresh`, or it is no replica; docs/guides/replica-data.md says how"
+    )]
+    NothingToRefresh(String),
     /// A build that nobody has seen.
     #[error("there is no build `{name}` here; {hint}")]
     UnknownBuild {

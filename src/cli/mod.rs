@@ -25,6 +25,7 @@ mod printer;
 mod pulse;
 mod quickstart;
 mod reference;
+mod refresh;
 mod rehearse;
 mod replica;
 mod serve;
@@ -56,6 +57,7 @@ use crate::engine::fleet::FleetError;
 use crate::engine::session::SessionError;
 use crate::engine::up::UpError;
 use crate::model::upgrade::Phase;
+use crate::refresh::RefreshError;
 use crate::server::ServeError;
 use crate::store::{BuildStatus, StoreError};
 use crate::workspace::WorkspaceError;
@@ -276,6 +278,15 @@ enum Command {
     ///
     /// Exits 0 when every expectation held, else 3. Drives from this process, also where `stagegate serve` runs.
     Rehearse(rehearse::Arguments),
+    /// Data for a replica from the environment that it is a replica of, masked on the way
+    ///
+    /// Replaces the rows of the tables that the replica's component states under `refresh`, in one transaction. What tells of people
+    /// or lets somebody in is masked in the database that it comes from; it is compared before anything is kept, and one value that came
+    /// through takes all of it back.
+    #[command(
+        after_help = "Examples:\n  stagegate refresh panda-staging --dry-run\n  stagegate refresh panda-staging -o json"
+    )]
+    Refresh(refresh::Arguments),
     /// Builds that are known here
     Build(build::Arguments),
     /// Recorded verdicts
@@ -457,6 +468,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
             printer.line(String::from_utf8(script)?.trim_end())?;
             Ok(Exit::Done)
         }
+        Command::Refresh(arguments) => wait_for(refresh::run(arguments, printer)),
         Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
     }
 }
@@ -542,6 +554,17 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     // Two who hand over at once are both let in to ask, and the store says who was first.
     if let Some(StoreError::Held { .. } | StoreError::Unfinished { .. }) = store {
         return Some(Exit::Refused);
+    }
+    match cause.downcast_ref() {
+        Some(
+            RefreshError::Mask(_)
+            | RefreshError::Same { .. }
+            | RefreshError::Table { .. }
+            | RefreshError::Schema { .. }
+            | RefreshError::Unmasked { .. },
+        ) => return Some(Exit::Refused),
+        Some(RefreshError::TooLong { .. }) => return Some(Exit::TimedOut),
+        Some(RefreshError::Database(_) | RefreshError::InTheWay { .. } | RefreshError::Unknown(_)) | None => {}
     }
     let up = cause.downcast_ref::<UpError>();
     match up {

@@ -13,6 +13,22 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// There is no such context, or no configuration at all, in the words of what was looked for.
 pub async fn connect(context: Option<&str>) -> Result<Client, String> {
+    Client::try_from(config(context).await?).map_err(|e| causes(&e))
+}
+
+/// The same for calls that are short: an API server that says nothing for so long is away. What it refuses for a while is not
+/// asked again, for whoever asks has its own way of doing that.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_within(context: Option<&str>, limit: Duration) -> Result<Client, String> {
+    let mut config = config(context).await?;
+    (config.read_timeout, config.write_timeout) = (Some(limit), Some(limit));
+    config.default_retry = false;
+    Client::try_from(config).map_err(|e| causes(&e))
+}
+
+async fn config(context: Option<&str>) -> Result<Config, String> {
     let mut config = match context {
         Some(context) => {
             let options = KubeConfigOptions {
@@ -24,7 +40,7 @@ pub async fn connect(context: Option<&str>) -> Result<Client, String> {
         None => Config::infer().await.map_err(|e| causes(&e))?,
     };
     config.connect_timeout = Some(CONNECT_LIMIT);
-    Client::try_from(config).map_err(|e| causes(&e))
+    Ok(config)
 }
 
 /// An error with its causes, in one line.

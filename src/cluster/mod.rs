@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod crd;
+pub mod guard;
 pub mod pods;
 pub mod replica;
 pub mod rolling;

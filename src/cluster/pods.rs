@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, Preconditions};
-use kube::config::KubeConfigOptions;
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
+use super::connection::{causes, connect_within};
 use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Strategy, Template, Waiting};
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
@@ -116,22 +116,8 @@ impl SetPlace {
     }
 
     async fn client(&self) -> Result<&Client, HostError> {
-        let made = self.client.get_or_try_init(async || {
-            let mut config = match &self.reference.context {
-                Some(context) => {
-                    let options = KubeConfigOptions {
-                        context: Some(context.clone()),
-                        ..KubeConfigOptions::default()
-                    };
-                    Config::from_kubeconfig(&options).await.map_err(|e| causes(&e))?
-                }
-                None => Config::infer().await.map_err(|e| causes(&e))?,
-            };
-            (config.connect_timeout, config.read_timeout, config.write_timeout) = (Some(CALL), Some(CALL), Some(CALL));
-            // Whoever asks has its own way of asking again.
-            config.default_retry = false;
-            Client::try_from(config).map_err(|e| causes(&e))
-        });
+        let context = self.reference.context.as_deref();
+        let made = self.client.get_or_try_init(|| connect_within(context, CALL));
         made.await.map_err(|why| self.failed("find its cluster", why))
     }
 
@@ -471,21 +457,6 @@ fn waiting(container: &ContainerStatus) -> Option<Waiting> {
         reason: waits.reason.clone().unwrap_or_else(|| "it waits".to_owned()),
         message: message.join("; "),
     })
-}
-
-/// An error with its causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(inner) = next {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = inner.source();
-    }
-    text
 }
 
 impl PodHost {

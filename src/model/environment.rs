@@ -151,6 +151,9 @@ pub struct Component {
     /// hold several documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<String>,
+    /// Of a replica: which data of its base's database it gets, and what becomes of it on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
     /// Names of the secrets that its actions get.
     #[serde(default)]
     pub secrets: Vec<String>,
@@ -209,6 +212,93 @@ impl Images {
     pub fn image(&self, version: &str) -> Option<String> {
         let digest = self.digests.get(version)?;
         Some(format!("{}@{digest}", self.repository))
+    }
+}
+
+/// Data for a replica (`stagegate refresh`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refresh {
+    /// Name of the database, among those of the environment that this one is a replica of.
+    pub from: String,
+    /// Name of the database, among those of this environment.
+    pub into: String,
+    /// What all of it may take. Its base's tables are read for as long, in one snapshot.
+    #[serde(default = "refresh_timeout")]
+    pub timeout: Duration,
+    /// The tables, in the order in which they are written: one that refers to another comes after it. Their rows are replaced.
+    pub tables: Vec<RefreshTable>,
+}
+
+fn refresh_timeout() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// A table of which data is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefreshTable {
+    /// Its name, with its schema: `SCHEMA.TABLE`.
+    pub name: String,
+    /// A condition in SQL on the rows that are taken; without one, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+    /// What becomes of columns. Figures and times that are not stated are kept, but for those whose name tells of people; of whatever
+    /// may hold anything (texts, JSON, bytes, lists) it has to be said.
+    #[serde(default)]
+    pub columns: BTreeMap<String, Mask>,
+    /// What becomes of columns of which it has to be said and is not, in a table that somebody has looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<Mask>,
+    /// Sequences that count for it, each with its column, beside those that the column owns: they go on above what was taken.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sequences: BTreeMap<String, String>,
+}
+
+/// What becomes of a column's values on their way into a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mask {
+    /// They are taken as they are.
+    Keep,
+    /// None is taken.
+    Drop,
+    /// Each is replaced by a hash of it: the same for the same value, in one refresh.
+    Hash,
+    /// Each is replaced by an address that nobody has.
+    FakeEmail,
+    /// Each is replaced by a made-up name.
+    FakeName,
+    /// Each is replaced by a made-up distinguished name.
+    FakeDn,
+    /// Each is replaced by a made-up text.
+    FakeText,
+}
+
+impl Mask {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Keep,
+        Self::Drop,
+        Self::Hash,
+        Self::FakeEmail,
+        Self::FakeName,
+        Self::FakeDn,
+        Self::FakeText,
+    ];
+
+    /// As a file states it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drop => "drop",
+            Self::Hash => "hash",
+            Self::FakeEmail => "fakeEmail",
+            Self::FakeName => "fakeName",
+            Self::FakeDn => "fakeDn",
+            Self::FakeText => "fakeText",
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod hosts;
 mod incident;
 mod operators;
 mod reference;
+mod refresh;
 mod report;
 mod serve;
 mod signals;

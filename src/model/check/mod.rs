@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) use self::order::order;
 
 use super::environment::{
-    Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Requirement, StatefulSetRef,
+    Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Refresh, Requirement, StatefulSetRef,
 };
 use super::system::Finding;
 use super::text::path::Part as Step;
@@ -198,6 +198,7 @@ impl Checker<'_> {
             nodes,
             stateful_set,
             manifests,
+            refresh,
             secrets,
             actions,
             probes: _,
@@ -214,6 +215,9 @@ impl Checker<'_> {
                 format!("`{name}` cannot name a component"),
                 Some("use small letters, digits and `-`, at most 63".to_owned()),
             );
+        }
+        if let Some(refresh) = refresh {
+            self.refresh(at, component, refresh);
         }
         if let Some(set) = stateful_set {
             self.stateful_set(at, component, set);
@@ -338,6 +342,38 @@ impl Checker<'_> {
                 format!("logs of `{name}` are in its pods, and are not followed there"),
                 Some("watch it by `traffic`, `queries` or `probes`".to_owned()),
             );
+        }
+    }
+
+    fn refresh(&mut self, at: &[Step], component: &Component, refresh: &Refresh) {
+        let path = below(at, &[key("refresh")]);
+        if self.spec.replica_of.is_none() {
+            self.say(
+                &path,
+                format!(
+                    "component `{}` takes data from a base, and its environment is no replica",
+                    component.name
+                ),
+                Some("state it in the replica's own file".to_owned()),
+            );
+        }
+        self.database(&below(&path, &[key("into")]), &refresh.into);
+        let tables = below(&path, &[key("tables")]);
+        for (i, table) in refresh.tables.iter().enumerate() {
+            let path = below(&tables, &[Step::Index(i), key("name")]);
+            if table.name.split('.').filter(|part| !part.is_empty()).count() != 2 {
+                self.say(
+                    &path,
+                    format!("`{}` does not name a schema and a table of it", table.name),
+                    Some("write SCHEMA.TABLE, as public.orders".to_owned()),
+                );
+            }
+            if refresh.tables[..i].iter().any(|other| other.name == table.name) {
+                self.say(&path, format!("table `{}` is stated twice", table.name), None);
+            }
+        }
+        if refresh.tables.is_empty() {
+            self.say(&tables, "no table is stated".to_owned(), None);
         }
     }
 

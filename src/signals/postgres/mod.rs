@@ -76,7 +76,7 @@ impl DatabaseConfig {
     }
 
     /// As its errors name it.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("{}@{}:{}/{}", self.user, self.host, self.port, self.database)
     }
 }
@@ -332,7 +332,12 @@ pub(crate) async fn connect(config: &DatabaseConfig) -> Result<Client, DatabaseE
     }
 }
 
-fn explain(config: &DatabaseConfig, sql: &str, error: &tokio_postgres::Error, client: &Client) -> DatabaseError {
+pub(crate) fn explain(
+    config: &DatabaseConfig,
+    sql: &str,
+    error: &tokio_postgres::Error,
+    client: &Client,
+) -> DatabaseError {
     let place = config.place();
     match error.as_db_error() {
         Some(refusal) if !ends_the_session(refusal.code()) => DatabaseError::Statement {

@@ -1,5 +1,6 @@
 //! Kubernetes, for real.
 
+mod guard;
 mod kinds;
 mod lab;
 mod pods;
