@@ -15,6 +15,7 @@ use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
 use crate::model::values::Digest;
 use crate::secrets::{SecretError, Secrets};
+use crate::settings;
 use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
 use crate::workspace::{Workspace, WorkspaceError};
@@ -72,6 +73,8 @@ pub struct Fleet {
     pub environment: Environment,
     /// Its secrets.
     pub secrets: Secrets,
+    /// The files beside its own: what a build is copied from.
+    pub workspace: Workspace,
     renderer: Renderer,
     places: BTreeMap<String, Vec<Place>>,
     /// One a name, for all that ask it: its connections are bounded, however many nodes are watched.
@@ -85,7 +88,9 @@ impl Fleet {
     /// Everything that is wrong with the files.
     pub fn read(home: &Home, workspace: &Workspace, name: &str, shift: PortShift) -> Result<Self, WorkspaceError> {
         let (environment, templates) = workspace.environment(name, shift)?;
-        Ok(Self::new(environment, templates, home))
+        let mut fleet = Self::new(environment, templates, home);
+        fleet.workspace = workspace.clone();
+        Ok(fleet)
     }
 
     /// Makes an environment operable. Speaks to nobody yet.
@@ -120,6 +125,7 @@ impl Fleet {
         Self {
             environment,
             secrets,
+            workspace: Workspace::at(settings::workspace()),
             renderer,
             places,
             databases: Mutex::default(),

@@ -12,11 +12,12 @@ use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
 use super::lease::HeldLease;
+use super::ledger::{Embedded, Ledger};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
 use super::provenance::{self, Lacking};
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
-use crate::hosts::{Host as _, NodeSight, Step, Work};
+use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
@@ -28,7 +29,6 @@ use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
     fresh_upgrade_name,
 };
-use crate::workspace::Workspace;
 
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
@@ -250,6 +250,74 @@ impl KnownBuild {
     }
 }
 
+/// What a home knows of an environment's past: what decides whether a build may enter it, and where its nodes stand.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// Every build, by name.
+    pub builds: BTreeMap<String, KnownBuild>,
+    /// The environment's upgrades, the oldest first.
+    pub upgrades: Vec<UpgradeRecord>,
+}
+
+impl Past {
+    /// As the embedded home has it.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn of(home: &Home, environment: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            builds: KnownBuild::all(home)?,
+            upgrades: home.store().upgrades(Some(environment), u32::MAX)?,
+        })
+    }
+
+    /// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
+    /// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
+    fn is_way_back(&self, environment: &str, component: &str, digest: &Digest) -> bool {
+        let verified = self.builds.values().filter(|build| build.spec.component == component);
+        let verified = verified.flat_map(|build| &build.status.verifications);
+        let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
+        if last.is_some_and(|last| last.digest == *digest) {
+            return true;
+        }
+        let changed = |upgrade: &&UpgradeRecord| {
+            upgrade.spec.component == component
+                && upgrade.status.phase == Phase::Succeeded
+                && upgrade.status.nodes.iter().any(|node| node.from != upgrade.status.to)
+        };
+        let replaced = self.upgrades.iter().rfind(changed);
+        replaced.is_some_and(|upgrade| upgrade.status.nodes.iter().any(|node| node.from == Some(*digest)))
+    }
+
+    /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
+    fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
+        let same_bytes = self.builds.iter().filter(|(_, known)| known.spec.digest == *digest);
+        let mut refusals = same_bytes.filter_map(|(name, known)| {
+            let quarantine = known.status.quarantined_in(environment)?;
+            Some(Refusal::Quarantined {
+                build: name.clone(),
+                environment: environment.to_owned(),
+                since: quarantine.at,
+                reason: quarantine.reason.clone(),
+            })
+        });
+        refusals.next()
+    }
+
+    /// Nodes that the component's last upgrade before this one did not put back into service.
+    fn left_out_before(&self, record: &UpgradeRecord) -> BTreeSet<String> {
+        let last = self
+            .upgrades
+            .iter()
+            .rfind(|u| u.name != record.name && u.spec.component == record.spec.component && u.status.phase.is_final());
+        let nodes = last.into_iter().flat_map(|u| &u.status.nodes);
+        nodes
+            .filter(|n| n.drained || n.phase == NodePhase::OutOfService)
+            .map(|n| n.name.clone())
+            .collect()
+    }
+}
+
 /// What an operator asks for.
 #[derive(Debug)]
 pub struct Asked<'a> {
@@ -420,61 +488,32 @@ pub async fn refusal(
     component: &Component,
     build: &BuildSpec,
 ) -> Result<Option<Refusal>, StoreError> {
+    let past = Past::of(home, &fleet.environment.name)?;
+    Ok(refusal_by(&past, home, fleet, component, build).await)
+}
+
+/// The same by a past that is kept elsewhere than in this home.
+pub async fn refusal_by(
+    past: &Past,
+    home: &Home,
+    fleet: &Fleet,
+    component: &Component,
+    build: &BuildSpec,
+) -> Option<Refusal> {
     let environment = &fleet.environment.name;
-    if let Some(refusal) = quarantine(home, &build.digest, environment)? {
-        return Ok(Some(refusal));
+    if let Some(refusal) = past.quarantine(&build.digest, environment) {
+        return Some(refusal);
     }
-    if component.rollout.requires.is_empty() || is_way_back(home, environment, &component.name, &build.digest)? {
-        return Ok(None);
+    if component.rollout.requires.is_empty() || past.is_way_back(environment, &component.name, &build.digest) {
+        return None;
     }
-    let workspace = Workspace::at(settings::workspace());
-    let lacking = provenance::lacking(home, &workspace, component, build).await;
-    Ok(lacking.map(|lacking| Refusal::Lacking {
+    let lacking = provenance::lacking(home, &fleet.workspace, component, build).await;
+    lacking.map(|lacking| Refusal::Lacking {
         build: build.name(),
         environment: environment.clone(),
         component: component.name.clone(),
         lacking: Box::new(lacking),
-    }))
-}
-
-/// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
-/// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
-fn is_way_back(home: &Home, environment: &str, component: &str, digest: &Digest) -> Result<bool, StoreError> {
-    let builds = KnownBuild::all(home)?;
-    let verified = builds.values().filter(|build| build.spec.component == component);
-    let verified = verified.flat_map(|build| &build.status.verifications);
-    let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
-    if last.is_some_and(|last| last.digest == *digest) {
-        return Ok(true);
-    }
-    let upgrades = home.store().upgrades(Some(environment), u32::MAX)?;
-    let changed = |upgrade: &&UpgradeRecord| {
-        upgrade.spec.component == component
-            && upgrade.status.phase == Phase::Succeeded
-            && upgrade.status.nodes.iter().any(|node| node.from != upgrade.status.to)
-    };
-    let replaced = upgrades.iter().rfind(changed);
-    Ok(replaced.is_some_and(|upgrade| upgrade.status.nodes.iter().any(|node| node.from == Some(*digest))))
-}
-
-/// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
-///
-/// # Errors
-/// The state cannot be read.
-fn quarantine(home: &Home, digest: &Digest, environment: &str) -> Result<Option<Refusal>, StoreError> {
-    let same_bytes = KnownBuild::all(home)?
-        .into_iter()
-        .filter(|(_, known)| known.spec.digest == *digest);
-    let mut refusals = same_bytes.filter_map(|(name, known)| {
-        let quarantine = known.status.quarantined_in(environment)?;
-        Some(Refusal::Quarantined {
-            build: name,
-            environment: environment.to_owned(),
-            since: quarantine.at,
-            reason: quarantine.reason.clone(),
-        })
-    });
-    Ok(refusals.next())
+    })
 }
 
 /// Held until a person says otherwise; one that is to be aborted goes on by itself.
@@ -489,7 +528,7 @@ pub fn is_settled(record: &UpgradeRecord) -> bool {
     record.status.phase.is_final() || awaits_resume(record)
 }
 
-/// Drives an upgrade until it is final, held or interrupted, then clears away what the nodes need no more.
+/// Drives an upgrade of the embedded home until it is final, held or interrupted, then clears away what the nodes need no more.
 ///
 /// # Errors
 /// The signals cannot be made ready, or the loop cannot go on; the upgrade is as it was last written.
@@ -501,49 +540,102 @@ pub async fn run(
     interrupt: Interrupt,
     on_commit: &OnCommit<'_>,
 ) -> Result<Ending, SessionError> {
-    let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
-    let target = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
-    let component = fleet
-        .environment
-        .component(&record.spec.component)
-        .ok_or_else(unknown)?;
-    let builds = KnownBuild::by_digest(home, &component.name)?;
-    let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
-    plan.left_out = left_out_before(home, record)?;
-    let world = LiveWorld::new(Parts {
+    let past = Past::of(home, &record.spec.environment)?;
+    let ledger = Embedded::new(home, &record.name, &record.spec, lease.token(), sinks(fleet));
+    let driving = Driving {
         home,
-        fleet: Arc::clone(fleet),
-        component,
-        token: lease.token().clone(),
-        upgrade: &record.name,
-        spec: &record.spec,
-        build: target.spec.reference(),
-        builds,
-        preparation: Order {
-            build: target.spec.reference(),
-            spec: target.spec.clone(),
-        },
-        sinks: sinks(fleet),
+        fleet,
+        record,
+        past: &past,
+        token: lease.token(),
+        ledger: &ledger,
         interrupt,
         on_commit,
-    })?;
-    if record.status.phase == Phase::Pending {
-        // The one before may have been killed at its very end.
-        leave(fleet, component, lease).await;
-    }
-    let ending = drive(&world, &plan, &Limits::default()).await?;
-    let patience = match &ending {
-        Ending::Settled(_) => LAST_CALLS,
-        Ending::Interrupted(_) => Duration::ZERO,
     };
-    world.account(patience).await.map_err(DriveError::from)?;
-    if let Ending::Settled(status) = &ending
-        && status.phase.is_final()
-    {
-        leave(fleet, component, lease).await;
-        prune(fleet, component, record, lease, status).await;
+    driving.run().await
+}
+
+/// An upgrade that is to be driven, whichever home it is of.
+pub struct Driving<'a> {
+    /// Where artifacts and evidence lie.
+    pub home: &'a Home,
+    /// The environment.
+    pub fleet: &'a Arc<Fleet>,
+    /// The upgrade as last read.
+    pub record: &'a UpgradeRecord,
+    /// What its home knows of the environment.
+    pub past: &'a Past,
+    /// Proof of holding the environment.
+    pub token: &'a FencingToken,
+    /// Where it is written down.
+    pub ledger: &'a dyn Ledger,
+    /// Lets the running steps end and begins no other.
+    pub interrupt: Interrupt,
+    /// Told of every commit.
+    pub on_commit: &'a OnCommit<'a>,
+}
+
+impl Driving<'_> {
+    /// Drives until it is final, held or interrupted, then clears away what the nodes need no more.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn run(self) -> Result<Ending, SessionError> {
+        let Self {
+            home,
+            fleet,
+            record,
+            past,
+            token,
+            ledger,
+            interrupt,
+            on_commit,
+        } = self;
+        let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
+        let target = past.builds.get(&record.spec.build).ok_or_else(unknown)?;
+        let component = fleet
+            .environment
+            .component(&record.spec.component)
+            .ok_or_else(unknown)?;
+        let of_component = past.builds.values().filter(|b| b.spec.component == component.name);
+        let builds = of_component.map(|b| (b.spec.digest, b.spec.reference())).collect();
+        let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
+        plan.left_out = past.left_out_before(record);
+        let world = LiveWorld::new(Parts {
+            home,
+            fleet: Arc::clone(fleet),
+            component,
+            token: token.clone(),
+            upgrade: &record.name,
+            spec: &record.spec,
+            build: target.spec.reference(),
+            builds,
+            preparation: Order {
+                build: target.spec.reference(),
+                spec: target.spec.clone(),
+            },
+            ledger,
+            interrupt,
+            on_commit,
+        })?;
+        if record.status.phase == Phase::Pending {
+            // The one before may have been killed at its very end.
+            leave(fleet, component, token).await;
+        }
+        let ending = drive(&world, &plan, &Limits::default()).await?;
+        let patience = match &ending {
+            Ending::Settled(_) => LAST_CALLS,
+            Ending::Interrupted(_) => Duration::ZERO,
+        };
+        world.account(patience).await.map_err(DriveError::from)?;
+        if let Ending::Settled(status) = &ending
+            && status.phase.is_final()
+        {
+            leave(fleet, component, token).await;
+            prune(fleet, component, record, token, status).await;
+        }
+        Ok(ending)
     }
-    Ok(ending)
 }
 
 /// That its driver was killed is part of what happened to an upgrade: told by who takes its lease over, whatever for.
@@ -571,20 +663,6 @@ pub fn tell_takeover(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Result<()
     home.store()
         .append(&record.spec.environment, Some(&record.name), &[event], &dispatch)?;
     Ok(())
-}
-
-/// Nodes that the component's last upgrade before this one did not put back into service.
-fn left_out_before(home: &Home, record: &UpgradeRecord) -> Result<BTreeSet<String>, StoreError> {
-    let before = home.store().upgrades(Some(&record.spec.environment), u32::MAX)?;
-    let last = before
-        .into_iter()
-        .rfind(|u| u.name != record.name && u.spec.component == record.spec.component && u.status.phase.is_final());
-    let nodes = last.map(|u| u.status.nodes).unwrap_or_default();
-    Ok(nodes
-        .into_iter()
-        .filter(|n| n.drained || n.phase == NodePhase::OutOfService)
-        .map(|n| n.name)
-        .collect())
 }
 
 /// What is wanted, resolved from the environment.
@@ -669,9 +747,9 @@ pub fn prune_home(home: &Home) {
 }
 
 /// Gives back what was kept from others while an upgrade went on. Where that cannot be done now, the next upgrade does it.
-async fn leave(fleet: &Fleet, component: &Component, lease: &HeldLease) {
+async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken) {
     for place in fleet.places(&component.name) {
-        let left = tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, lease.token())).await;
+        let left = tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, token)).await;
         match left {
             Ok(Ok(())) => {}
             Ok(Err(why)) => tracing::warn!(%why, node = place.site.name, "it was not given back"),
@@ -685,7 +763,7 @@ async fn prune(
     fleet: &Fleet,
     component: &Component,
     record: &UpgradeRecord,
-    lease: &HeldLease,
+    token: &FencingToken,
     status: &UpgradeStatus,
 ) {
     let keep = component.rollout.keep_releases as usize;
@@ -699,7 +777,7 @@ async fn prune(
                 return Ok(());
             }
             let step = Step {
-                id: format!("{}.{}.prune", record.name, lease.token().counter),
+                id: format!("{}.{}.prune", record.name, token.counter),
                 action: "prune".to_owned(),
                 work: Work::Prune {
                     keep: kept(&sight, node.from, keep),
@@ -707,7 +785,7 @@ async fn prune(
             };
             place
                 .host
-                .run(&place.address, lease.token(), &step, PRUNE_PATIENCE)
+                .run(&place.address, token, &step, PRUNE_PATIENCE)
                 .await
                 .map(|_| ())
         });

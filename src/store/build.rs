@@ -58,7 +58,7 @@ impl BuildStatus {
     }
 
     /// Applies one mark. A new one replaces the environment's old one, so that lists stay as short as there are environments.
-    pub(super) fn apply(&mut self, mark: &Mark) {
+    pub(crate) fn apply(&mut self, mark: &Mark) {
         match mark {
             Mark::Quarantine(new) => {
                 self.quarantines.retain(|q| q.environment != new.environment);
