@@ -1,5 +1,6 @@
 //! Kubernetes, for real.
 
+mod controller;
 mod kinds;
 mod lab;
 mod pods;
