@@ -313,6 +313,23 @@ fn a_leader_that_is_to_end_lets_its_steps_end_and_hands_over() {
 }
 
 #[test]
+fn an_upgrade_outlives_the_api_server() {
+    let mut town = Town::stated();
+    let _controller = town.controller();
+    town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
+    town.build("slow");
+    town.upgrade("slow", "slow");
+    town.until_installing("slow");
+    town.lab.restart_api();
+    town.trivial.let_go();
+    town.wait("upg/slow", "condition=Ready");
+    let unique = town.unique("slow");
+    for action in ["install", "restart"] {
+        assert_eq!(town.trivial.completed(&unique, action), 2, "{action}");
+    }
+}
+
+#[test]
 fn to_delete_an_upgrade_is_to_go_back_first() {
     let town = Town::stated();
     let _controller = town.controller();
