@@ -18,13 +18,14 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Strategy, Waiting};
+use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Strategy, Template, Waiting};
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
     Work,
 };
 use crate::model::environment::StatefulSetRef;
 use crate::model::values::Digest;
+use crate::secrets::printable;
 
 /// Where a set keeps what is remembered of it.
 const ANNOTATION: &str = "stagegate.dev/rolling";
@@ -32,6 +33,8 @@ const ANNOTATION: &str = "stagegate.dev/rolling";
 const MANAGER: &str = "stagegate";
 /// The controllers of Kubernetes write a set's status all the while; each conflict costs one reading more.
 const CONFLICTS_IN_A_ROW: usize = 20;
+/// An API server that says nothing for so long is away; a look is tried again by the next.
+const CALL: Duration = Duration::from_secs(30);
 /// While a step is waited for. A pod takes seconds to end and to come.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A pod without a process id is told from the next by when its container began; an id has to stand there.
@@ -112,7 +115,7 @@ impl SetPlace {
 
     async fn client(&self) -> Result<&Client, HostError> {
         let made = self.client.get_or_try_init(async || {
-            let config = match &self.reference.context {
+            let mut config = match &self.reference.context {
                 Some(context) => {
                     let options = KubeConfigOptions {
                         context: Some(context.clone()),
@@ -122,6 +125,9 @@ impl SetPlace {
                 }
                 None => Config::infer().await.map_err(|e| causes(&e))?,
             };
+            (config.connect_timeout, config.read_timeout, config.write_timeout) = (Some(CALL), Some(CALL), Some(CALL));
+            // Whoever asks has its own way of asking again.
+            config.default_retry = false;
             Client::try_from(config).map_err(|e| causes(&e))
         });
         made.await.map_err(|why| self.failed("find its cluster", why))
@@ -151,7 +157,7 @@ impl SetPlace {
             return Err(self.failed(tried, "its ordinals do not begin with 0, which is not supported"));
         }
         let replicas = u32::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
-        if replicas != u32::from(self.reference.replicas) {
+        if record.taken.is_none() && replicas != u32::from(self.reference.replicas) {
             return Err(self.failed(
                 tried,
                 format!(
@@ -162,15 +168,20 @@ impl SetPlace {
         }
         let container = self.container(spec.template.spec.as_ref(), tried)?;
         let template = self.image_in(spec.template.spec.as_ref(), tried)?;
+        let mut rest = spec.template.clone();
+        for other in rest.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+            other.image.take_if(|_| other.name == container);
+        }
+        let rest = serde_json::to_vec(&rest).map_err(|e| self.failed(tried, e.to_string()))?;
         let status = set.status.unwrap_or_default();
-        let current = match status.current_revision.clone().filter(|name| !name.is_empty()) {
-            Some(revision) => self.image_of_revision(&revision).await?,
-            None => template.clone(),
+        let revision = |name: &Option<String>| name.clone().unwrap_or_default();
+        let current = match revision(&status.current_revision).as_str() {
+            "" => template.clone(),
+            revision => self.image_of_revision(revision).await?,
         };
         let name = format!("{}-{ordinal}", self.reference.name);
         let pod = self.pods().await?.get_opt(&name).await;
         let pod = pod.map_err(|why| self.trouble(tried, &why))?;
-        let revision = |name: &Option<String>| name.clone().unwrap_or_default();
         // The controller has seen it as it is, and counts every pod as one of one revision, up and ready.
         let is_settled = status.observed_generation == set.metadata.generation
             && revision(&status.current_revision) == revision(&status.update_revision)
@@ -196,7 +207,10 @@ impl SetPlace {
                 strategy,
                 own: serde_json::to_value(&stated).unwrap_or_default(),
                 is_settled,
+                is_ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
                 template,
+                rest: Digest::of(&rest),
+                revision: revision(&status.current_revision),
                 current,
                 images: self.images.clone(),
                 record,
@@ -221,15 +235,22 @@ impl SetPlace {
         if let Some(image) = known(&self.revisions) {
             return Ok(image);
         }
-        let api: Api<ControllerRevision> = Api::namespaced(self.client().await?.clone(), &self.reference.namespace);
-        let revision = api.get(name).await.map_err(|why| self.trouble(tried, &why))?;
-        let data = revision.data.unwrap_or_default().0;
-        let spec: PodSpec = serde_json::from_value(data["spec"]["template"]["spec"].clone())
-            .map_err(|e| self.failed(tried, e.to_string()))?;
+        let template = self.template_of_revision(name, tried).await?;
+        let spec: PodSpec =
+            serde_json::from_value(template["spec"].clone()).map_err(|e| self.failed(tried, e.to_string()))?;
         let image = self.image_in(Some(&spec), tried)?;
         let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         revisions.insert(name.to_owned(), image.clone());
         Ok(image)
+    }
+
+    /// The template that a revision was made of, as a patch that leaves nothing else of the one before.
+    async fn template_of_revision(&self, name: &str, tried: &str) -> Result<serde_json::Value, HostError> {
+        let api: Api<ControllerRevision> = Api::namespaced(self.client().await?.clone(), &self.reference.namespace);
+        let revision = api.get(name).await.map_err(|why| self.trouble(tried, &why))?;
+        let mut template = revision.data.unwrap_or_default().0["spec"]["template"].take();
+        template["$patch"] = json!("replace");
+        Ok(template)
     }
 
     /// The container that runs the build.
@@ -271,6 +292,7 @@ impl SetPlace {
         let state = container.and_then(|c| c.state.as_ref());
         Ok(Pod {
             uid: pod.metadata.uid.unwrap_or_default(),
+            made_at: pod.metadata.creation_timestamp.map(|at| at.0).unwrap_or_default(),
             image,
             running_since: state
                 .and_then(|state| state.running.as_ref())
@@ -307,12 +329,13 @@ impl SetPlace {
                 })
             }
         };
+        let template = match &change.template {
+            Template::Image(image) => json!({"spec": {"containers": [{"name": container, "image": image}]}}),
+            Template::Revision(revision) => self.template_of_revision(revision, tried).await?,
+        };
         let patch = json!({
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
-            "spec": {
-                "updateStrategy": strategy,
-                "template": {"spec": {"containers": [{"name": container, "image": change.template}]}},
-            },
+            "spec": {"updateStrategy": strategy, "template": template},
         });
         self.patched(&patch, tried).await
     }
@@ -364,7 +387,8 @@ impl SetPlace {
             if let Ok(words) = pods.logs(&name, &asked).await
                 && !words.trim().is_empty()
             {
-                return format!("\n{}", words.trim_end());
+                let lines: Vec<String> = words.trim_end().lines().map(printable).collect();
+                return format!("\n{}", lines.join("\n"));
             }
         }
         String::new()
@@ -476,6 +500,7 @@ impl PodHost {
             set_up: true,
             fence: set.record.fence.clone(),
             address: pod.and_then(|pod| pod.address.clone()),
+            foreign_edit: set.untouched().err().map(|why| format!("{}: {why}", self.set.name())),
         })
     }
 
@@ -535,11 +560,7 @@ impl PodHost {
 
 impl Host for PodHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
-        let seen = self.set.read(self.ordinal).await?;
-        if let Err(why) = seen.set.untouched() {
-            return Err(self.set.failed("look at it", why.to_string()));
-        }
-        self.sight(&seen, steps)
+        self.sight(&self.set.read(self.ordinal).await?, steps)
     }
 
     async fn run(
@@ -575,6 +596,9 @@ impl Host for PodHost {
         let mut seen = self.asked(node, token, &step.id, &asked, until).await?;
         let steps = [step.id.clone()];
         loop {
+            if let Err(why) = seen.set.admits(token) {
+                return Err(self.refused(node, token, &format!("run step {}", step.id), &why));
+            }
             if let Some(uid) = seen.set.to_delete(self.ordinal, seen.pod.as_ref(), &step.id) {
                 self.set.delete(self.ordinal, uid).await?;
             }

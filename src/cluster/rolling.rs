@@ -18,11 +18,24 @@ use serde::{Deserialize, Serialize};
 use crate::hosts::{FencingToken, StepEnd, StepState};
 use crate::model::values::Digest;
 
-/// Steps of a pod that are remembered. One is under way at most; the others answer a driver that asks again.
-const STEPS_KEPT: usize = 4;
-/// Why a container does not come up, and by itself hardly will: waiting for the deadline tells nothing more. What often mends
-/// itself within seconds (a registry that is away, a Secret that comes later) is waited for.
-const HOPELESS: [&str; 3] = ["CrashLoopBackOff", "InvalidImageName", "RunContainerError"];
+/// Steps of a pod that are remembered: what it points to, and how it was made anew. One is under way at most, and an API server
+/// takes 256 KiB of annotations, which is this for some 600 pods.
+const STEPS_KEPT: usize = 2;
+/// Why a container does not come up, and never will.
+const HOPELESS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
+/// Why a container does not come up so far. A registry that is away, or a Secret or a database that comes a little later, mends
+/// itself.
+const TROUBLES: [&str; 6] = [
+    "CrashLoopBackOff",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+/// A trouble that lasts longer than this is held against the build: its node has tried three times by then, at once, after 10 and
+/// after 20 seconds more.
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 /// What is remembered of a set between two looks: the annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +60,12 @@ pub struct Taken {
     pub by: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
+    /// The revision that it was of.
+    pub revision: String,
+    /// How many pods the set had.
+    pub replicas: u32,
+    /// What the template says beside the image.
+    pub rest: Digest,
     /// The template's image as it was written last.
     pub image: String,
     /// The strategy as it was written last.
@@ -104,9 +123,15 @@ pub struct Set {
     pub own: serde_json::Value,
     /// Every pod is of one revision, which is both the current and the template's, and the controller has seen the set as it is.
     pub is_settled: bool,
+    /// Its controller makes a pod only while all below it are ready.
+    pub is_ordered: bool,
     /// The template's image.
     pub template: String,
-    /// The image of the revision that it counts as current.
+    /// What the template says beside the image.
+    pub rest: Digest,
+    /// The revision that it counts as current.
+    pub revision: String,
+    /// The image of that.
     pub current: String,
     /// The image of each build that is known.
     pub images: BTreeMap<Digest, String>,
@@ -133,6 +158,8 @@ pub enum Strategy {
 pub struct Pod {
     /// Tells it from the one before it.
     pub uid: String,
+    /// When it was made, by its cluster's clock.
+    pub made_at: Timestamp,
     /// The image that it was made with.
     pub image: String,
     /// Since when its container runs, if it does.
@@ -176,10 +203,19 @@ pub enum Asked {
 pub struct Change {
     /// What is remembered from now on.
     pub record: Record,
-    /// The template's image.
-    pub template: String,
+    /// The template.
+    pub template: Template,
     /// Who moves its pods; none gives the set its own strategy back.
     pub strategy: Option<Strategy>,
+}
+
+/// What a set's template has to be made to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Template {
+    /// As it is, with this image.
+    Image(String),
+    /// What this revision was made of, whatever else was changed since.
+    Revision(String),
 }
 
 /// What becomes of what was asked.
@@ -227,7 +263,7 @@ pub enum Refused {
         above: u32,
     },
     /// The set is not as it was left.
-    #[error("{found}, and the upgrade had made it {meant}: somebody else has changed it; put it back")]
+    #[error("{found}, and the upgrade had it as {meant}: somebody else has changed it")]
     ForeignEdit {
         /// What is there.
         found: String,
@@ -251,25 +287,38 @@ impl Set {
         }
     }
 
-    /// Whether template and strategy are as the upgrade left them that has the set.
+    /// Whether the set is as the upgrade left it that has it.
     ///
     /// # Errors
-    /// They are not.
+    /// It is not.
     pub fn untouched(&self) -> Result<(), Refused> {
         let Some(taken) = &self.record.taken else { return Ok(()) };
-        if taken.image != self.template {
-            return Err(Refused::ForeignEdit {
-                found: format!("the image of its template is {}", self.template),
-                meant: taken.image.clone(),
-            });
+        let edits = [
+            (
+                taken.image != self.template,
+                format!("the image of its template is {}", self.template),
+                taken.image.clone(),
+            ),
+            (
+                taken.strategy != self.strategy,
+                format!("its updateStrategy is {}", self.strategy),
+                taken.strategy.to_string(),
+            ),
+            (
+                taken.replicas != self.replicas,
+                format!("it has {} replicas", self.replicas),
+                taken.replicas.to_string(),
+            ),
+            (
+                taken.rest != self.rest,
+                "its template has changed beside the image".to_owned(),
+                format!("revision {} has it", taken.revision),
+            ),
+        ];
+        match edits.into_iter().find(|(is_edited, ..)| *is_edited) {
+            Some((_, found, meant)) => Err(Refused::ForeignEdit { found, meant }),
+            None => Ok(()),
         }
-        if taken.strategy != self.strategy {
-            return Err(Refused::ForeignEdit {
-                found: format!("its updateStrategy is {}", self.strategy),
-                meant: taken.strategy.to_string(),
-            });
-        }
-        Ok(())
     }
 
     /// The build of an image, if it is one that is known.
@@ -314,7 +363,10 @@ impl Set {
         if let Some(state) = self.state(ordinal, pod, id, now) {
             return Ok(Answer::Known(state));
         }
-        self.untouched()?;
+        // Who goes back makes it what it was, whatever was made of it since.
+        if !self.leads_back(ordinal, asked) {
+            self.untouched()?;
+        }
         let upgrade = upgrade_of(id);
         if self.record.taken.as_ref().is_some_and(|taken| taken.by != upgrade) {
             // That one is over, and has not given it back yet.
@@ -331,6 +383,9 @@ impl Set {
             change.record.taken = Some(Taken {
                 by: upgrade.to_owned(),
                 before: self.template.clone(),
+                revision: self.revision.clone(),
+                replicas: self.replicas,
+                rest: self.rest,
                 image: self.template.clone(),
                 strategy: Strategy::Rolling {
                     partition: self.replicas,
@@ -353,6 +408,10 @@ impl Set {
                 if let Some(taken) = &mut change.record.taken {
                     taken.strategy = self.strategy_for(ordinal, image, taken)?;
                     image.clone_into(&mut taken.image);
+                    change.template = match taken.strategy {
+                        Strategy::OnDelete => Template::Revision(taken.revision.clone()),
+                        Strategy::Rolling { .. } => Template::Image(taken.image.clone()),
+                    };
                 }
                 step.replaces = Some(Replacement {
                     release,
@@ -362,9 +421,7 @@ impl Set {
                 });
             }
         }
-        if let Some(taken) = &change.record.taken {
-            (change.template, change.strategy) = (taken.image.clone(), Some(taken.strategy));
-        }
+        change.strategy = change.record.taken.as_ref().map(|taken| taken.strategy);
         let steps = &mut change.record.pods.entry(ordinal).or_default().steps;
         steps.push(step);
         let too_many = steps.len().saturating_sub(STEPS_KEPT);
@@ -396,11 +453,16 @@ impl Set {
             Some(pod) if pod.is_ready => ended(0, String::new()),
             Some(Pod {
                 waiting: Some(Waiting { reason, message }),
+                made_at,
                 ..
-            }) if HOPELESS.contains(&reason.as_str()) || late => {
+            }) if late || is_lasting(reason, now.duration_since(replaces.since.max(*made_at))) => {
                 ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
             }
             Some(_) => late_with("its container is not ready".to_owned()),
+            None if self.is_ordered && ordinal > 0 => late_with(
+                "the pod was not made anew; its set's podManagementPolicy is OrderedReady, so every pod below it has to be ready first"
+                    .to_owned(),
+            ),
             None => late_with("the pod was not made anew".to_owned()),
         })
     }
@@ -427,7 +489,7 @@ impl Set {
                 fence: self.record.fence.clone(),
                 ..Record::default()
             },
-            template: self.template.clone(),
+            template: Template::Image(self.template.clone()),
             strategy: None,
         })
     }
@@ -437,9 +499,20 @@ impl Set {
     pub fn as_it_is(&self) -> Change {
         Change {
             record: self.record.clone(),
-            template: self.template.clone(),
+            template: Template::Image(self.template.clone()),
             strategy: Some(self.strategy),
         }
+    }
+
+    /// Whether what is asked brings a pod to what the set was before the upgrade that has it.
+    fn leads_back(&self, ordinal: u32, asked: &Asked) -> bool {
+        let release = match asked {
+            Asked::Point { release } => Some(*release),
+            Asked::Replace { .. } => self.goal(ordinal),
+        };
+        let image = release.and_then(|release| self.images.get(&release));
+        let taken = self.record.taken.as_ref();
+        image.is_some() && image == taken.map(|taken| &taken.before)
     }
 
     fn image_of(&self, release: &Digest) -> Result<&str, Refused> {
@@ -477,6 +550,11 @@ impl std::fmt::Display for Strategy {
             Strategy::OnDelete => f.write_str("OnDelete"),
         }
     }
+}
+
+/// Whether what a container waits for is held against its build, after it has waited so long.
+fn is_lasting(reason: &str, waited: SignedDuration) -> bool {
+    HOPELESS.contains(&reason) || TROUBLES.contains(&reason) && waited > GRACE
 }
 
 /// A step's id is its upgrade's name, a number and a word (`rollout::nodes`).
@@ -526,7 +604,10 @@ mod tests {
                     strategy: Strategy::Rolling { partition: 0 },
                     own: serde_json::json!({"type": "RollingUpdate"}),
                     is_settled: true,
+                    is_ordered: true,
                     template: OLD.to_owned(),
+                    rest: Digest::of(b"rest"),
+                    revision: "web-1".to_owned(),
                     current: OLD.to_owned(),
                     images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
                     record: Record::default(),
@@ -555,7 +636,13 @@ mod tests {
         /// What the controller does until it has nothing to do.
         fn settle(&mut self) {
             if let Strategy::Rolling { partition } = self.set.strategy {
-                for ordinal in (partition..self.set.replicas).rev() {
+                let from_the_top: Vec<u32> = self
+                    .pods
+                    .range(partition..)
+                    .rev()
+                    .map(|(ordinal, _)| *ordinal)
+                    .collect();
+                for ordinal in from_the_top {
                     if self.pods[&ordinal].image != self.set.template {
                         self.moved.push(ordinal);
                         self.make(ordinal);
@@ -575,8 +662,15 @@ mod tests {
                 template,
                 strategy,
             } = change;
+            self.set.template = match template {
+                Template::Image(image) => image,
+                Template::Revision(revision) => {
+                    assert_eq!(revision, "web-1", "what the set was on");
+                    self.set.rest = Digest::of(b"rest");
+                    OLD.to_owned()
+                }
+            };
             self.set.record = record;
-            self.set.template = template;
             self.set.strategy = strategy.unwrap_or(Strategy::Rolling { partition: 0 });
         }
 
@@ -711,10 +805,22 @@ mod tests {
         for edit in [
             |set: &mut Set| set.template = "r@sha256:hand".to_owned(),
             |set: &mut Set| set.strategy = Strategy::Rolling { partition: 0 },
+            |set: &mut Set| set.replicas = 5,
+            |set: &mut Set| set.rest = Digest::of(b"another variable"),
         ] {
             edit(&mut set);
-            let edited = ask(&set, &token(1), "up.9.activate");
+            let forward = Asked::Point { release: new() };
+            let edited = set.ask(1, pod, &token(1), "up.9.activate", &forward, Timestamp::UNIX_EPOCH);
             assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
+            // Whoever goes back puts it right.
+            let mut edited = Cluster {
+                set,
+                pods: cluster.pods.clone(),
+                made: 9,
+                moved: Vec::new(),
+            };
+            edited.bring(1, old(), "up", 10).expect("back");
+            assert_eq!((edited.images().as_str(), edited.set.rest), ("oo", Digest::of(b"rest")));
             set = cluster.set.clone();
         }
         let mut rolls = Cluster::of(2).set;
@@ -749,6 +855,10 @@ mod tests {
             image: image.to_owned(),
             ..Pod::default()
         };
+        let made_late = |pod: Pod| Pod {
+            made_at: at + Duration::from_secs(40),
+            ..pod
+        };
         let waits = |reason: &str| Pod {
             waiting: Some(Waiting {
                 reason: reason.to_owned(),
@@ -773,6 +883,15 @@ mod tests {
             (Some(ending.clone()), late, Some((124, "the pod does not end"))),
             (None, soon, None),
             (None, late, Some((124, "the pod was not made anew"))),
+            (Some(waits("ImagePullBackOff")), at + Duration::from_secs(30), None),
+            (Some(waits("ImagePullBackOff")), soon, Some((1, "ImagePullBackOff: m"))),
+            (Some(made_late(waits("CrashLoopBackOff"))), soon, None),
+            (Some(waits("ContainerCreating")), soon, None),
+            (
+                Some(waits("ContainerCreating")),
+                late,
+                Some((124, "ContainerCreating: m")),
+            ),
             (Some(pod("next", NEW)), soon, None),
             (Some(pod("next", NEW)), late, Some((124, "its container is not ready"))),
             (Some(pod("next", OLD)), soon, None),
@@ -781,13 +900,8 @@ mod tests {
                 late,
                 Some((124, "the pod comes back with image r@sha256:old, which is another")),
             ),
-            (Some(waits("ImagePullBackOff")), soon, None),
-            (
-                Some(waits("ImagePullBackOff")),
-                late,
-                Some((124, "ImagePullBackOff: m")),
-            ),
             (Some(waits("CrashLoopBackOff")), soon, Some((1, "CrashLoopBackOff: m"))),
+            (Some(waits("InvalidImageName")), at, Some((1, "InvalidImageName: m"))),
             (Some(ready), soon, Some((0, ""))),
         ] {
             let expected = match expected {

@@ -158,6 +158,17 @@ fn commit_of(commits: &BuildCommits, version: &str, workspace: &Path) -> Result<
     })
 }
 
+/// Every build whose image a component's source states.
+pub(super) fn of_images(component: &Component) -> Vec<BuildSpec> {
+    let Some(BuildSource::Images(images)) = &component.source else {
+        return Vec::new();
+    };
+    let stated = images.digests.iter();
+    stated
+        .map(|(version, manifest)| BuildSpec::of_image(&component.name, version, &images.repository, manifest))
+        .collect()
+}
+
 fn from_images(component: &Component, images: &Images, version: &str) -> Result<BuildSpec, BuildError> {
     let Some(manifest) = images.digests.get(version) else {
         let there: Vec<&str> = images.digests.keys().map(String::as_str).collect();

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::builds;
 use crate::cluster::pods::SetPlace;
 use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
-use crate::model::build::{BuildRef, BuildSpec};
+use crate::model::build::BuildRef;
 use crate::model::environment::{BuildSource, Component, HostRef, SshRef};
 pub use crate::model::lifecycle::Lifecycle;
 use crate::model::render::{RenderError, Renderer, Variables};
@@ -358,12 +359,8 @@ fn images(component: &Component) -> BTreeMap<Digest, String> {
     let Some(BuildSource::Images(images)) = &component.source else {
         return BTreeMap::new();
     };
-    images
-        .digests
-        .iter()
-        .filter_map(|(version, manifest)| {
-            let build = BuildSpec::of_image(&component.name, version, &images.repository, manifest);
-            Some((build.digest, images.image(version)?))
-        })
+    let stated = builds::of_images(component).into_iter();
+    stated
+        .filter_map(|build| Some((build.digest, images.image(&build.version)?)))
         .collect()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::builds::Order;
+use super::builds::{self, Order};
 use super::delivery::sinks;
 use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
@@ -223,16 +223,12 @@ impl KnownBuild {
         builds.collect()
     }
 
-    /// Of one component, by digest, as nodes name them.
+    /// Of one component, by digest, as nodes name them: those of the state, and the images that its source states.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn by_digest(home: &Home, component: &str) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
-        Ok(Self::all(home)?
-            .into_values()
-            .filter(|b| b.spec.component == component)
-            .map(|b| (b.spec.digest, b.spec.reference()))
-            .collect())
+    pub fn by_digest(home: &Home, component: &Component) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
+        Ok(by_digest(Self::all(home)?.values(), component))
     }
 
     /// Writes a build that was just found in its source.
@@ -248,6 +244,15 @@ impl KnownBuild {
             .put_resource("Build", &spec.name(), &value, Expect::Anything, Timestamp::now())?;
         Ok(())
     }
+}
+
+/// Builds of a component that a home knows, and the images that its source states.
+fn by_digest<'b>(known: impl Iterator<Item = &'b KnownBuild>, component: &Component) -> BTreeMap<Digest, BuildRef> {
+    let of_state = known.map(|known| &known.spec);
+    let of_state = of_state.filter(|build| build.component == component.name);
+    let stated = builds::of_images(component);
+    let all = of_state.chain(&stated);
+    all.map(|build| (build.digest, build.reference())).collect()
 }
 
 /// What a home knows of an environment's past: what decides whether a build may enter it, and where its nodes stand.
@@ -597,8 +602,7 @@ impl Driving<'_> {
             .environment
             .component(&record.spec.component)
             .ok_or_else(unknown)?;
-        let of_component = past.builds.values().filter(|b| b.spec.component == component.name);
-        let builds = of_component.map(|b| (b.spec.digest, b.spec.reference())).collect();
+        let builds = by_digest(past.builds.values(), component);
         let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
         plan.left_out = past.left_out_before(record);
         let world = LiveWorld::new(Parts {

@@ -66,6 +66,8 @@ pub struct NodeSight {
     /// Where its service answers, of a node that has another address after each start; `None` of one that is where its
     /// environment says, and of one that has none now.
     pub address: Option<String>,
+    /// What somebody else has made of it since the upgrade that has it began: what is seen there, and what was meant.
+    pub foreign_edit: Option<String>,
 }
 
 /// A living service process.

@@ -398,6 +398,16 @@ impl<'a> Draft<'a> {
                 return self.hold(Phase::Paused, reason, message.to_owned());
             }
         }
+        if let Some(edit) = self.foreign_edit()
+            && matches!(phase, Phase::Baseline | Phase::Rolling | Phase::Soak)
+        {
+            if self.steps_awaited() {
+                self.keep_steps();
+                return Ok(());
+            }
+            let message = format!("{edit}; put it back and `resume`, or `abort`, which goes back over it");
+            return self.hold(Phase::Paused, "ForeignEdit", message);
+        }
         match phase {
             Phase::Pending => {
                 let message = format!(
@@ -423,6 +433,12 @@ impl<'a> Draft<'a> {
             | Phase::Failed
             | Phase::Errored => Ok(()),
         }
+    }
+
+    /// What somebody else has made of a node meanwhile. What is judged then is not what was meant to be.
+    pub(super) fn foreign_edit(&self) -> Option<&'a str> {
+        let mut seen = (0..self.plan.nodes.len()).filter_map(|i| self.seen(i));
+        seen.find_map(|seen| seen.foreign_edit.as_deref())
     }
 
     /// Who changes the rules under way is free to, and does not do it unseen.

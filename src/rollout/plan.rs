@@ -176,6 +176,8 @@ pub struct Seen {
     pub step: Option<StepView>,
     /// Free space, bytes; `None` in the answer to a step, which a look with enough of it came before.
     pub free_bytes: Option<u64>,
+    /// What somebody else has made of it meanwhile, if that is seen there.
+    pub foreign_edit: Option<String>,
 }
 
 /// A step as its node shows it.

@@ -9,9 +9,7 @@ use crate::tree::files;
 const REGENERATE: &str = "STAGEGATE_REGENERATE";
 
 fn check(name: &str, generated: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("docs")
-        .join(name);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os(REGENERATE).is_some() {
         std::fs::create_dir_all(path.parent().expect("below")).expect("made");
         std::fs::write(&path, generated).expect("written");

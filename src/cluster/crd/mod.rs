@@ -27,6 +27,8 @@ struct Kind {
     /// Name of the definition that its `status` holds, beside what every status has.
     status: Option<&'static str>,
     rules: &'static [Rule],
+    /// Keys of its `spec` that its definition asks for and an object need not have.
+    optional: &'static [&'static str],
     /// Keys of its `spec` that do not change once they are written.
     fixed: &'static [&'static str],
     columns: &'static [Column],
@@ -87,6 +89,7 @@ const KINDS: [Kind; 4] = [
                 message: "whose replica an Environment is does not change; make another",
             },
         ],
+        optional: &["replicaOf"],
         fixed: &[],
         columns: &[
             column("Replica-Of", ".spec.replicaOf"),
@@ -105,6 +108,7 @@ const KINDS: [Kind; 4] = [
             rule: "self == oldSelf",
             message: "a Build does not change; another set of packages is another Build",
         }],
+        optional: &[],
         fixed: &[],
         columns: &[
             column("Component", ".spec.component"),
@@ -122,6 +126,7 @@ const KINDS: [Kind; 4] = [
         spec: "UpgradeSpec",
         status: Some("UpgradeStatus"),
         rules: &[],
+        optional: &[],
         fixed: &["environment", "component", "build", "user"],
         columns: &[
             column("Environment", ".spec.environment"),
@@ -140,6 +145,7 @@ const KINDS: [Kind; 4] = [
         spec: "RehearsalSpec",
         status: None,
         rules: &[],
+        optional: &[],
         fixed: &[],
         columns: &[
             column("Environment", ".spec.environment"),
@@ -204,6 +210,12 @@ fn object(kind: &Kind, definitions: &Definitions<'_>) -> Value {
             json!({"rule": words.join(" "), "message": rule.message})
         });
         structural::add_rules(&mut spec, rules);
+    }
+    if let Some(required) = spec.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|key| !kind.optional.iter().any(|optional| key == optional));
+        if required.is_empty() {
+            spec.remove("required");
+        }
     }
     for key in kind.fixed {
         if let Some(property) = spec["properties"][*key].as_object_mut() {

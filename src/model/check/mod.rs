@@ -15,6 +15,9 @@ use super::system::Finding;
 use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
 
+/// Pods of a set that are remembered: about 400 bytes each, in annotations that an API server bounds to 256 KiB.
+const MOST_PODS: u16 = 500;
+
 struct Checker<'a> {
     spec: &'a EnvironmentSpec,
     findings: Vec<Finding>,
@@ -122,6 +125,7 @@ impl Checker<'_> {
 
     fn nodes(&mut self) {
         let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut sets: BTreeMap<_, &str> = BTreeMap::new();
         for (c, component) in self.spec.components.iter().enumerate() {
             for (n, node) in component.nodes.iter().enumerate() {
                 let Node {
@@ -163,6 +167,18 @@ impl Checker<'_> {
                     ),
                     Some(HostRef::Pod(_)) | None => {}
                 }
+            }
+            if let Some(set) = &component.stateful_set
+                && let Some(other) = sets.insert((&set.context, &set.namespace, &set.name), &component.name)
+            {
+                self.say(
+                    &[key("components"), Step::Index(c), key("statefulSet")],
+                    format!(
+                        "StatefulSet {}/{} is that of component {other}, too",
+                        set.namespace, set.name
+                    ),
+                    Some("two components would move the same pods".to_owned()),
+                );
             }
         }
     }
@@ -273,6 +289,22 @@ impl Checker<'_> {
                 &below(&path, &[key("replicas")]),
                 format!("component `{name}` has no pods"),
                 Some("state how many the StatefulSet has".to_owned()),
+            );
+        }
+        if set.replicas > MOST_PODS {
+            self.say(
+                &below(&path, &[key("replicas")]),
+                format!("component `{name}` has {} pods", set.replicas),
+                Some(format!(
+                    "an annotation of the set has room for what is remembered of {MOST_PODS}"
+                )),
+            );
+        }
+        if component.service.is_some() || component.port_stride != 0 || !component.secrets.is_empty() {
+            self.say(
+                at,
+                format!("component `{name}` states `service`, `portStride` or `secrets`, which mean nothing of pods"),
+                Some("leave them out: each pod has an address of its own, and no script of ours runs there".to_owned()),
             );
         }
         if let Some(BuildSource::PackageIndex(_) | BuildSource::Directory(_)) = component.source {

@@ -125,6 +125,7 @@ fn up(build: Digest, verdict: Verdict) -> NodeView {
             running: Some(build),
             step: None,
             free_bytes: Some(1 << 40),
+            foreign_edit: None,
         }),
         signals: Signals {
             serving: Serving::Yes,

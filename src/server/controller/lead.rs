@@ -721,6 +721,7 @@ impl<'a> Term<'a> {
     }
 
     async fn environment(&mut self, object: &DynamicObject, has_open: bool) {
+        self.leader.told.beat();
         let (leader, environment) = (self.leader, name(object));
         let api = leader.environments();
         if is_deleted(object) {
@@ -771,6 +772,7 @@ impl<'a> Term<'a> {
 
     async fn upgrades(&mut self, environment: &str, object: Option<&DynamicObject>, mut upgrades: Vec<Upgrade>) {
         let leader = self.leader;
+        leader.told.beat();
         for upgrade in upgrades.iter().filter(|u| u.status.phase.is_final()) {
             // Its driver may be at its last reports.
             if self.under_way.contains_key(environment) {

@@ -1,5 +1,5 @@
 // Command app is what runs in the pods of the tests: nothing at all ("pause"), or a service that says its version at /alive and
-// works at /work as its image's variables say.
+// works at /work as its image's variables say, and slowly once /slow was asked for.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,13 +24,16 @@ func main() {
 		os.Exit(3)
 	}
 	// A duration; none works at once.
-	delay, _ := time.ParseDuration(os.Getenv("APP_DELAY"))
+	stated, _ := time.ParseDuration(os.Getenv("APP_DELAY"))
+	var delay atomic.Int64
+	delay.Store(int64(stated))
 	version := os.Getenv("APP_VERSION")
 	http.HandleFunc("/alive", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "alive %s\n", version) })
 	http.HandleFunc("/work", func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(delay)
+		time.Sleep(time.Duration(delay.Load()))
 		fmt.Fprintf(w, "done by %s\n", version)
 	})
+	http.HandleFunc("/slow", func(http.ResponseWriter, *http.Request) { delay.Store(int64(3 * time.Second)) })
 	go func() { panic(http.ListenAndServe(":8080", nil)) }()
 	<-stop
 }

@@ -435,6 +435,7 @@ impl Universe {
             set_up: true,
             fence: None,
             address: None,
+            foreign_edit: None,
         }
     }
 }
