@@ -116,7 +116,7 @@ fn rules(namespace: &str) -> Value {
     ])
 }
 
-/// A StatefulSet and no Deployment: history and reports that wait lie on a volume, which must outlive its pod, and two processes must
+/// A `StatefulSet` and no Deployment: history and reports that wait lie on a volume, which must outlive its pod, and two processes must
 /// not share one.
 fn replicas(about: &Value, namespace: &str, image: &str) -> Value {
     let probe =

@@ -279,7 +279,7 @@ impl ObjectLedger {
         match self.history.copy(&state.upgrade) {
             Ok(()) => state.copied = state.upgrade.book.told,
             Err(why) => {
-                tracing::warn!(%why, upgrade = name(&state.upgrade.object), "its events wait for their history")
+                tracing::warn!(%why, upgrade = name(&state.upgrade.object), "its events wait for their history");
             }
         }
     }

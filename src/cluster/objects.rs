@@ -346,10 +346,10 @@ impl Upgrade {
             Book::default()
         };
         Ok(Self {
+            object,
             spec,
             status,
             book,
-            object,
         })
     }
 

@@ -557,7 +557,7 @@ pub async fn run(
         interrupt,
         on_commit,
     };
-    driving.run().await
+    Box::pin(driving.run()).await
 }
 
 /// An upgrade that is to be driven, whichever home it is of.

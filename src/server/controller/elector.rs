@@ -42,7 +42,7 @@ impl Elector {
     pub(super) async fn run(mut self, end: Interrupt) {
         while !end.is_set() {
             let tried = tokio::select! {
-                tried = tokio::time::timeout(RENEW_DEADLINE - RETRY, self.turn()) => tried,
+                tried = tokio::time::timeout(RENEW_DEADLINE.saturating_sub(RETRY), self.turn()) => tried,
                 () = end.wait() => break,
             };
             match tried {

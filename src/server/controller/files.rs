@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 
 /// Files that are no resources: some dozens of scripts, of some kilobytes each.
 const MOST_FILES: usize = 1_000;
-/// All of them together; a ConfigMap holds 1 MiB.
+/// All of them together; a `ConfigMap` holds 1 MiB.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// Ending of a file that is being written.
@@ -73,7 +73,7 @@ impl Files {
     }
 }
 
-/// Also of what links lead to: a mounted ConfigMap consists of them.
+/// Also of what links lead to: a mounted `ConfigMap` consists of them.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let (mut files, mut bytes) = (0, 0);
     let mut there = BTreeSet::new();

@@ -7,6 +7,7 @@
 mod elector;
 mod files;
 mod lead;
+mod leader;
 mod told;
 
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 
 use self::elector::Elector;
 use self::files::Files;
-use self::lead::Leader;
+use self::leader::Leader;
 use self::told::Told;
 use super::couriers::Couriers;
 use super::health::answer;

@@ -1,5 +1,7 @@
 //! The Kubernetes home: `stagegate controller` against a real API server, with the rights that are shipped and no others.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -124,6 +126,11 @@ impl Town {
 
     /// Nodes lie on the volume, so all replicas of a test share one.
     fn controller(&self) -> Running {
+        self.controller_at().0
+    }
+
+    /// With where it answers.
+    fn controller_at(&self) -> (Running, String) {
         let mut command: Command = self.lab.command(env!("CARGO_BIN_EXE_stagegate").as_ref());
         let arguments = ["controller", "--namespace", NAMESPACE, "--listen", "127.0.0.1:0"];
         command
@@ -136,8 +143,9 @@ impl Town {
             .env("STAGEGATE_LOG", "stagegate=info")
             .env("NO_COLOR", "1");
         let mut running = Running::new(command, &arguments);
-        running.until("controlling namespace");
-        running
+        let line = running.until("controlling namespace");
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        (running, address.expect("an address").to_owned())
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -161,6 +169,17 @@ impl Town {
     }
 }
 
+fn ask(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+    body.to_owned()
+}
+
 impl Drop for Town {
     /// The nodes serve the cluster's home, so `down` of this machine's would be refused.
     fn drop(&mut self) {
@@ -177,7 +196,7 @@ impl Drop for Town {
 #[test]
 fn objects_are_brought_up_upgraded_refused_and_told() {
     let town = Town::new();
-    let _controller = town.controller();
+    let (_controller, address) = town.controller_at();
     // In whichever order they come, what is missing is waited for and said.
     town.upgrade("second", "2");
     town.until("it says what it waits for", |town| {
@@ -243,6 +262,17 @@ fn objects_are_brought_up_upgraded_refused_and_told() {
             .any(|e| e["reason"] == reason && e["regarding"]["kind"] == "Upgrade")
     };
     assert!(of("GateFailed") && of("RolledBack"), "{events:#}");
+
+    assert_eq!(ask(&address, "/healthz"), "ok\n");
+    assert_eq!(ask(&address, "/readyz"), "ok\n");
+    let metrics = ask(&address, "/metrics");
+    for line in [
+        "stagegate_leader 1",
+        "stagegate_upgrades{phase=\"RolledBack\"} 1",
+        "stagegate_upgrades{phase=\"Succeeded\"} 1",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
 
     // An invalid environment says what is wrong with it; an environment goes once nothing of it is open.
     let broken = town.environment().replace("install.sh", "nowhere.sh");
