@@ -500,7 +500,7 @@ impl PodHost {
             set_up: true,
             fence: set.record.fence.clone(),
             address: pod.and_then(|pod| pod.address.clone()),
-            foreign_edit: set.untouched().err().map(|why| format!("{}: {why}", self.set.name())),
+            foreign_edit: set.foreign_edit().map(|edit| format!("{}: {edit}", self.set.name())),
         })
     }
 

@@ -72,6 +72,9 @@ pub struct Taken {
     pub strategy: Strategy,
     /// The set's own strategy, as its owner has it.
     pub own: serde_json::Value,
+    /// What somebody else had made of it when the way back went over that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrote: Option<String>,
 }
 
 /// What is remembered of a pod.
@@ -321,6 +324,13 @@ impl Set {
         }
     }
 
+    /// What somebody else has made of the set since the upgrade began that has it.
+    #[must_use]
+    pub fn foreign_edit(&self) -> Option<String> {
+        let overwrote = self.record.taken.as_ref().and_then(|taken| taken.overwrote.clone());
+        self.untouched().err().map(|edit| edit.to_string()).or(overwrote)
+    }
+
     /// The build of an image, if it is one that is known.
     #[must_use]
     pub fn build_of(&self, image: &str) -> Option<Digest> {
@@ -364,8 +374,9 @@ impl Set {
             return Ok(Answer::Known(state));
         }
         // Who goes back makes it what it was, whatever was made of it since.
+        let edited = self.untouched();
         if !self.leads_back(ordinal, asked) {
-            self.untouched()?;
+            edited.clone()?;
         }
         let upgrade = upgrade_of(id);
         if self.record.taken.as_ref().is_some_and(|taken| taken.by != upgrade) {
@@ -391,7 +402,11 @@ impl Set {
                     partition: self.replicas,
                 },
                 own: self.own.clone(),
+                overwrote: None,
             });
+        }
+        if let (Some(taken), Err(edit)) = (&mut change.record.taken, &edited) {
+            taken.overwrote = Some(edit.to_string());
         }
         let mut step = StepRecord {
             id: id.to_owned(),
@@ -820,6 +835,10 @@ mod tests {
                 moved: Vec::new(),
             };
             edited.bring(1, old(), "up", 10).expect("back");
+            assert!(
+                edited.set.untouched().is_ok() && edited.set.foreign_edit().is_some(),
+                "what was there is known"
+            );
             assert_eq!((edited.images().as_str(), edited.set.rest), ("oo", Digest::of(b"rest")));
             set = cluster.set.clone();
         }

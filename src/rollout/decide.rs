@@ -357,6 +357,7 @@ impl<'a> Draft<'a> {
         }
         self.note_rules();
         self.note_lost();
+        self.note_foreign_edit();
         match self.seen.wish {
             Wish::Proceed => {}
             Wish::Abort if phase == Phase::RollingBack => {}
@@ -439,6 +440,16 @@ impl<'a> Draft<'a> {
     pub(super) fn foreign_edit(&self) -> Option<&'a str> {
         let mut seen = (0..self.plan.nodes.len()).filter_map(|i| self.seen(i));
         seen.find_map(|seen| seen.foreign_edit.as_deref())
+    }
+
+    /// The way back goes over what somebody else has made of a node, and not unseen.
+    fn note_foreign_edit(&mut self) {
+        let Some(edit) = self.foreign_edit() else { return };
+        if self.status.phase == Phase::RollingBack && self.status.overwrote.as_deref() != Some(edit) {
+            self.status.overwrote = Some(edit.to_owned());
+            let message = format!("{edit}; the way back goes over it");
+            self.tell(Severity::Alert, "ForeignEditOverwritten", None, message);
+        }
     }
 
     /// Who changes the rules under way is free to, and does not do it unseen.

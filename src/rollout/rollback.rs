@@ -74,10 +74,6 @@ impl Draft<'_> {
         self.status.rollback_for = Some(why);
         self.status.failed_gate = gate;
         self.status.resume_to = None;
-        if let Some(edit) = self.foreign_edit() {
-            let message = format!("{edit}; the way back goes over it");
-            self.tell(Severity::Alert, "ForeignEditOverwritten", None, message);
-        }
         self.enter(Phase::RollingBack, reason, message)
     }
 

@@ -443,7 +443,7 @@ spec:
         ),
         (
             "traffic: []",
-            "logs: [{name: l, path: log/l}]",
+            "logs: [{name: l, path: log/l, end: \"(?<exec_time_s>[0-9.]+)\"}]",
             "are not followed there",
         ),
         (&images, "{directory: builds}", "are no images"),

@@ -134,13 +134,16 @@ fn what_somebody_else_changes_meanwhile_is_held_and_gone_over_only_on_the_way_ba
         up(new(), Verdict::Pass).with(|seen| seen.foreign_edit = edited_words()),
         edited(),
     ];
-    let aborted = decided(&plan, &rolling, &observed(1, Wish::Abort, world));
+    let aborted = decided(&plan, &rolling, &observed(1, Wish::Abort, world.clone()));
     assert_eq!(aborted.status.phase, Phase::RollingBack);
-    assert!(
-        aborted.events.iter().any(|e| e.reason == "ForeignEditOverwritten"),
-        "{:?}",
-        aborted.events
-    );
+    let told = |decision: &Decision| {
+        let events = decision.events.iter();
+        events.filter(|e| e.reason == "ForeignEditOverwritten").count()
+    };
+    let goes_back = decided(&plan, &aborted.status, &observed(2, Wish::Abort, world.clone()));
+    assert_eq!(told(&aborted) + told(&goes_back), 1, "{:?}", goes_back.events);
+    let again = decided(&plan, &goes_back.status, &observed(3, Wish::Abort, world));
+    assert_eq!(told(&again), 0, "once");
 }
 
 fn edited_words() -> Option<String> {

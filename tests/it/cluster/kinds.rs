@@ -50,7 +50,7 @@ fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
     );
     refused(
         &(head("Environment")
-            + "  components: [{name: web, source: {directory: a, packageIndex: {package: b}}, nodes: []}]\n"),
+            + "  components: [{name: web, source: {directory: a, packageIndex: {package: b, python: '3.11'}}, nodes: []}]\n"),
         "exactly one of",
     );
     let upgrade = |build: &str, wish: &str| {
