@@ -7,6 +7,7 @@ mod build;
 mod called;
 mod check;
 mod control;
+mod controller;
 mod diff;
 mod down;
 mod events;
@@ -16,6 +17,7 @@ mod github;
 mod ground;
 mod hooks;
 mod init;
+mod install;
 mod lint;
 mod look;
 mod plan;
@@ -299,6 +301,15 @@ enum Command {
     /// that `stagegate upgrade` hands over, leaves alone what an operator has paused, and delivers reports for ever. It reads
     /// the workspace anew for each upgrade. SIGTERM or SIGINT ends it once the running steps have ended.
     Serve(serve::Arguments),
+    /// Drive the upgrades that are objects of Kubernetes, until SIGTERM
+    ///
+    /// Environments, Builds and Upgrades are objects of one namespace (`stagegate crds` defines them), and their status is the
+    /// state. Of several replicas one leads, by a Lease; the others take over when it ends or is lost. KUBECONFIG says which
+    /// cluster it is, in a pod its service account. SIGTERM ends it once the running steps have ended.
+    #[command(
+        after_help = "Example:\n  stagegate controller --namespace shop --volume /var/lib/stagegate --templates templates"
+    )]
+    Controller(controller::Arguments),
     /// Copy the state while it is in use
     ///
     /// A state that is put back from a copy remembers less than its nodes have seen: they refuse it until `stagegate adopt`.
@@ -350,6 +361,9 @@ enum Command {
     /// The custom resource definitions of our kinds, for an API server of Kubernetes
     #[command(after_help = "Example:\n  stagegate crds | kubectl apply --server-side -f -")]
     Crds,
+    /// What has to be applied so that the controller runs in a cluster
+    #[command(after_help = "Example:\n  stagegate install --print --namespace shop | kubectl apply --server-side -f -")]
+    Install(install::Arguments),
     /// Completions for a shell
     #[command(after_help = "Example:\n  stagegate completions bash >/etc/bash_completion.d/stagegate")]
     Completions {
@@ -437,6 +451,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Retry(arguments) => wait_for(control::retry(arguments, printer)),
         Command::Undo(arguments) => wait_for(control::undo(arguments, printer)),
         Command::Serve(arguments) => wait_for(serve::run(arguments, printer)),
+        Command::Controller(arguments) => wait_for(controller::run(arguments, printer)),
         Command::Events(arguments) => events::run(&arguments, printer),
         Command::History(arguments) => events::history(&arguments, printer),
         Command::Why(arguments) => why::run(&arguments, printer),
@@ -462,6 +477,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
             printer.line(crds()?.trim_end())?;
             Ok(Exit::Done)
         }
+        Command::Install(arguments) => install::run(&arguments, printer),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut script);
@@ -484,10 +500,23 @@ pub fn schema() -> serde_json::Value {
 /// # Errors
 /// They cannot be written as YAML.
 pub fn crds() -> anyhow::Result<String> {
+    documents(crate::cluster::crd::all(&schema()))
+}
+
+/// What runs the controller in a cluster, as `stagegate install --print` prints it.
+///
+/// # Errors
+/// It cannot be written as YAML.
+pub fn manifests(namespace: &str, image: &str) -> anyhow::Result<String> {
+    let definitions = crate::cluster::crd::all(&schema());
+    documents(crate::cluster::install::manifests(namespace, image, definitions))
+}
+
+fn documents(objects: impl IntoIterator<Item = serde_json::Value>) -> anyhow::Result<String> {
     let mut text = String::new();
-    for definition in crate::cluster::crd::all(&schema()) {
+    for object in objects {
         text.push_str("---\n");
-        text.push_str(&crate::model::text::to_yaml(&definition)?);
+        text.push_str(&crate::model::text::to_yaml(&object)?);
     }
     Ok(text)
 }

@@ -82,7 +82,7 @@ pub fn all() -> Vec<Value> {
             "auditAnnotations": [{
                 "key": "break-glass",
                 "valueExpression": "variables.images != variables.imagesBefore && !(request.userInfo.username in variables.drivers) && \
-                    variables.isBroken ? variables.reason : null",
+                    variables.isBroken ? variables.reason : ''",
             }],
         },
     });

@@ -6,7 +6,11 @@
 
 pub mod connection;
 pub mod crd;
+pub mod election;
 pub mod guard;
+pub mod install;
+pub mod ledger;
+pub mod objects;
 pub mod pods;
 pub mod replica;
 pub mod rolling;

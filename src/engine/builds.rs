@@ -492,7 +492,7 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
     let made = if component.actions.prepare.is_some() {
         run_script(home, fleet, component, order, &place, &artifact, attempt.number).await
     } else {
-        copy_source(component, order, &artifact).await
+        copy_source(component, order, fleet.workspace.root(), &artifact).await
     };
     match made {
         Ok(()) => {}
@@ -570,11 +570,16 @@ fn preparation_token() -> FencingToken {
     }
 }
 
-async fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
+async fn copy_source(
+    component: &Component,
+    order: &Order,
+    workspace: &Path,
+    artifact: &Path,
+) -> Result<(), BuildError> {
     let Some(BuildSource::Directory(directory)) = &component.source else {
         return Err(BuildError::NoSource(component.name.clone()));
     };
-    let from = crate::settings::workspace().join(directory).join(&order.spec.version);
+    let from = workspace.join(directory).join(&order.spec.version);
     let failed = |source| BuildError::File {
         tried: "copy",
         path: from.clone(),

@@ -17,6 +17,7 @@ use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
 use crate::model::values::Digest;
 use crate::secrets::{SecretError, Secrets};
+use crate::settings;
 use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
 use crate::workspace::{Workspace, WorkspaceError};
@@ -77,6 +78,8 @@ pub struct Fleet {
     pub environment: Environment,
     /// Its secrets.
     pub secrets: Secrets,
+    /// The files beside its own: what a build is copied from.
+    pub workspace: Workspace,
     renderer: Renderer,
     places: BTreeMap<String, Vec<Place>>,
     /// One a name, for all that ask it: its connections are bounded, however many nodes are watched.
@@ -90,7 +93,9 @@ impl Fleet {
     /// Everything that is wrong with the files.
     pub fn read(home: &Home, workspace: &Workspace, name: &str, shift: PortShift) -> Result<Self, WorkspaceError> {
         let (environment, templates) = workspace.environment(name, shift)?;
-        Ok(Self::new(environment, templates, home))
+        let mut fleet = Self::new(environment, templates, home);
+        fleet.workspace = workspace.clone();
+        Ok(fleet)
     }
 
     /// Makes an environment operable. Speaks to nobody yet.
@@ -125,6 +130,7 @@ impl Fleet {
         Self {
             environment,
             secrets,
+            workspace: Workspace::at(settings::workspace()),
             renderer,
             places,
             databases: Mutex::default(),

@@ -11,6 +11,8 @@ pub(super) const SALT: &str = "stagegate.salt";
 /// Hexadecimal digits of a hash that a stand-in carries where there is room: of a million different values two get the same one in
 /// 37 million refreshes (n² / 2 · 16^-16).
 const DIGITS: u32 = 16;
+/// All that there are of one.
+const HASH_DIGITS: u32 = 64;
 /// And at least: of ten thousand values two get the same one in some 20,000 refreshes.
 const FEWEST_DIGITS: u32 = 10;
 
@@ -220,7 +222,7 @@ fn expression(table: &str, column: &Column, mask: Mask) -> Result<String, MaskEr
                 column: column.name.clone(),
             });
         }
-        Mask::Hash if is_text => made_up("", "", u32::MAX)?,
+        Mask::Hash if is_text => made_up("", "", HASH_DIGITS)?,
         Mask::Hash => match column.kind.as_str() {
             // Below zero, where no sequence counts. An `integer` has no room for stand-ins that stay different.
             "int8" => format!("-1 - ('x' || left({hash}, 15))::bit(60)::bigint"),

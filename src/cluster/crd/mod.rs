@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 use structural::Definitions;
 
 /// The group of our kinds.
-const GROUP: &str = "stagegate.dev";
+pub const GROUP: &str = "stagegate.dev";
 /// The version in which they are served and stored.
-const VERSION: &str = "v1alpha1";
+pub const VERSION: &str = "v1alpha1";
 /// What `kubectl get` takes for all of them.
 const CATEGORY: &str = "stagegate";
 
@@ -225,12 +225,54 @@ fn object(kind: &Kind, definitions: &Definitions<'_>) -> Value {
         None => Map::from_iter([("type".to_owned(), json!("object"))]),
     };
     add_common_status(&mut status);
+    add_fence(kind, &mut status);
     json!({
         "type": "object",
         "description": definitions.description(kind.name),
         "properties": {"spec": spec, "status": status},
         "required": ["spec"],
     })
+}
+
+/// What the controller keeps in a status so that an older one of it is refused, and no event is lost.
+fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
+    let counter =
+        |description: &str| json!({"type": "integer", "format": "int64", "minimum": 0, "description": description});
+    let added = match kind.name {
+        "Environment" => json!({"fence": counter("Rises each time that a controller takes the environment.")}),
+        "Upgrade" => json!({
+            "fence": {
+                "type": "object",
+                "description": "Who wrote this status: nobody with a lower counter may write it again.",
+                "properties": {
+                    "home": {"type": "string", "maxLength": 64, "description": "Uid of the namespace that is served."},
+                    "counter": counter("Of the environment, when it was taken."),
+                },
+            },
+            "writes": counter("Writes of this status."),
+            "told": counter("Events so far."),
+            "pending": {
+                "type": "array",
+                "maxItems": 1000,
+                "description": "Events that may not have been copied into the history yet.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "seq": counter("Its place among the upgrade's events."),
+                        "at": {"type": "string", "format": "date-time"},
+                        "reason": {"type": "string", "maxLength": 1024},
+                        "severity": {"type": "string", "maxLength": 64},
+                        "node": {"type": "string", "maxLength": 1024},
+                        "message": {"type": "string", "maxLength": 32768},
+                    },
+                },
+            },
+        }),
+        _ => return,
+    };
+    if let (Some(Value::Object(properties)), Value::Object(added)) = (status.get_mut("properties"), added) {
+        properties.extend(added);
+    }
 }
 
 /// What every status of Kubernetes has.

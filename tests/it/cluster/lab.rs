@@ -19,6 +19,8 @@ use crate::fetched::once;
 /// It is ready within seconds; a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Its place among the programs, which are begun in their order.
+const API_SERVER: usize = 1;
 /// Of RFC 2544, for tests between networks: no network has it.
 const PODS: &str = "198.18.7";
 const SERVICES: &str = "198.19.0.0/24";
@@ -29,6 +31,8 @@ pub struct Lab {
     api: String,
     namespace: Option<Namespace>,
     nodes: Vec<PathBuf>,
+    /// What the API server was begun with.
+    api_arguments: String,
     // Ended before their files go.
     children: Vec<Child>,
     files: tempfile::TempDir,
@@ -128,6 +132,7 @@ impl Lab {
             api: format!("https://127.0.0.1:{api}"),
             namespace,
             nodes: Vec::new(),
+            api_arguments: String::new(),
             children: Vec::new(),
             files,
         };
@@ -164,16 +169,15 @@ impl Lab {
                  --initial-advertise-peer-urls {peer} --initial-cluster tests={peer} --unsafe-no-fsync --log-level warn"
             ),
         );
-        this.spawn(
-            "kube-apiserver",
-            &format!(
-                "--etcd-servers {etcd} --bind-address 127.0.0.1 --secure-port {api} --advertise-address 127.0.0.1 \
-                 --endpoint-reconciler-type none --cert-dir {certificates} --token-auth-file {tokens} --authorization-mode Node,RBAC \
-                 --allow-privileged --service-account-issuer https://kubernetes.default.svc --service-account-key-file {accounts} \
-                 --service-account-signing-key-file {accounts} --service-cluster-ip-range {SERVICES} --profiling=false \
-                 --kubelet-preferred-address-types InternalIP"
-            ),
+        this.api_arguments = format!(
+            "--etcd-servers {etcd} --bind-address 127.0.0.1 --secure-port {api} --advertise-address 127.0.0.1 \
+             --endpoint-reconciler-type none --cert-dir {certificates} --token-auth-file {tokens} --authorization-mode Node,RBAC \
+             --allow-privileged --service-account-issuer https://kubernetes.default.svc --service-account-key-file {accounts} \
+             --service-account-signing-key-file {accounts} --service-cluster-ip-range {SERVICES} --profiling=false \
+             --kubelet-preferred-address-types InternalIP"
         );
+        let arguments = this.api_arguments.clone();
+        this.spawn("kube-apiserver", &arguments);
         this.until("the API server is ready", |lab| {
             lab.kubectl(&["get", "--raw", "/readyz"], "").done
         });
@@ -198,6 +202,20 @@ impl Lab {
                 .done
         });
         this
+    }
+
+    /// Kills the API server and begins it anew; what it knows lies in etcd.
+    pub fn restart_api(&mut self) {
+        let mut old = self.children.remove(API_SERVER);
+        old.kill().expect("ours");
+        old.wait().expect("ours");
+        let arguments = self.api_arguments.clone();
+        self.spawn("kube-apiserver", &arguments);
+        let new = self.children.pop().expect("just begun");
+        self.children.insert(API_SERVER, new);
+        self.until("the API server is ready again", |lab| {
+            lab.kubectl(&["get", "--raw", "/readyz"], "").done
+        });
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

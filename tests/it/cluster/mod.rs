@@ -1,5 +1,6 @@
 //! Kubernetes, for real.
 
+mod controller;
 mod guard;
 mod kinds;
 mod lab;
