@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::crd::GROUP;
+use super::guard;
 
 /// Where it goes unless said otherwise.
 pub const NAMESPACE: &str = "stagegate";
@@ -28,6 +29,8 @@ pub fn manifests(namespace: &str, image: &str, definitions: Vec<Value>) -> Vec<V
         }))},
     })];
     all.extend(definitions);
+    // Without effect but in namespaces that are labelled as protected.
+    all.extend(guard::all());
     let about = json!({"name": NAME, "namespace": namespace, "labels": labelled(&json!({}))});
     all.extend([
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": about}),
@@ -111,7 +114,7 @@ fn rules(namespace: &str) -> Value {
         // Pods of StatefulSets as nodes.
         rule("apps", &["statefulsets"], &["get", "patch"], &[]),
         rule("apps", &["controllerrevisions"], &["get"], &[]),
-        rule("", &["pods"], &["get", "delete"], &[]),
+        rule("", &["pods"], &["get", "list", "delete"], &[]),
         rule("", &["pods/log"], &["get"], &[]),
     ])
 }

@@ -76,6 +76,8 @@ impl std::fmt::Debug for SetPlace {
 /// What is read at once.
 struct Seen {
     version: String,
+    /// Labels that its pods have, in the words of a query.
+    selector: String,
     container: String,
     set: Set,
     pod: Option<Pod>,
@@ -156,6 +158,11 @@ impl SetPlace {
         }
         let container = self.container(spec.template.spec.as_ref(), tried)?;
         let template = self.image_in(spec.template.spec.as_ref(), tried)?;
+        let labels = spec.selector.match_labels.iter().flatten();
+        let selector = labels
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join(",");
         let mut rest = spec.template.clone();
         for other in rest.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
             other.image.take_if(|_| other.name == container);
@@ -192,6 +199,7 @@ impl SetPlace {
         };
         let seen = Seen {
             version,
+            selector,
             set: Set {
                 replicas,
                 strategy,
@@ -322,8 +330,8 @@ impl SetPlace {
     }
 
     /// The lowest pod of the set that is not ready.
-    async fn first_unready(&self) -> Result<Option<u32>, HostError> {
-        let pods = self.pods().await?.list(&ListParams::default()).await;
+    async fn first_unready(&self, selector: &str) -> Result<Option<u32>, HostError> {
+        let pods = self.pods().await?.list(&ListParams::default().labels(selector)).await;
         let pods = pods.map_err(|why| self.trouble("look at its pods", &why))?;
         let ready: BTreeSet<String> = pods
             .into_iter()
@@ -552,7 +560,7 @@ impl PodHost {
             if let Asked::Replace { .. } = asked
                 && seen.set.is_ordered
             {
-                seen.set.first_unready = self.set.first_unready().await?;
+                seen.set.first_unready = self.set.first_unready(&seen.selector).await?;
             }
             let (pod, now) = (seen.pod.as_ref(), Timestamp::now());
             match seen.set.ask(self.ordinal, pod, token, id, asked, now) {

@@ -22,7 +22,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// How often is looked whether anybody waits for us at the base. Its people notice a minute.
 const WAITING_EVERY: Duration = Duration::from_secs(2);
 /// A peer that says nothing for so long is gone, and its server is not to hold a snapshot for it.
-const DEAD_PEER: Duration = Duration::from_secs(60);
+const DEAD_PEER: Duration = Duration::from_mins(1);
 /// What our sessions are called in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "stagegate refresh";
 
