@@ -40,7 +40,7 @@ pub fn all() -> Vec<Value> {
     };
     let glass = |of: &str| {
         format!(
-            "has({of}.metadata.annotations) && '{BREAK_GLASS}' in {of}.metadata.annotations ? {of}.metadata.annotations['{BREAK_GLASS}'] : ''"
+            "has({of}.metadata.annotations) && '{BREAK_GLASS}' in {of}.metadata.annotations ? string({of}.metadata.annotations['{BREAK_GLASS}']) : ''"
         )
     };
     let rules = |group: &str, resources: &[&str]| {

@@ -411,7 +411,7 @@ impl<'a> Refreshing<'a> {
     async fn waiting_for_us(&self) -> String {
         let looking = postgres::Database::new(self.from.config.clone());
         let sql = format!(
-            "SELECT coalesce(left(query, 200), 'a session of another user') FROM pg_stat_activity WHERE EXISTS (SELECT FROM \
+            "SELECT coalesce(left(nullif(query, '<insufficient privilege>'), 200), 'a session of another user') FROM pg_stat_activity WHERE EXISTS (SELECT FROM \
              unnest(pg_blocking_pids(pid)) AS b(blocker) JOIN pg_stat_activity a ON a.pid = b.blocker \
              WHERE a.application_name = '{APPLICATION_NAME}' AND a.datname = current_database())"
         );

@@ -18,7 +18,8 @@ INSERT INTO orders VALUES (9001, 'someone1@example.org', NULL, '2026-02-01');
 CREATE VIEW seen AS SELECT id FROM orders;
 ALTER DATABASE base SET datestyle = 'SQL, DMY';
 CREATE ROLE reader LOGIN;
-GRANT SELECT ON people, orders TO reader;
+GRANT SELECT ON people, orders, seen TO reader;
+GRANT pg_read_all_stats TO reader;
 ";
 const REPLICA: &str = "
 CREATE TABLE people (id bigint PRIMARY KEY, email text NOT NULL, fullname varchar(40), dn text, sex text, ours text);

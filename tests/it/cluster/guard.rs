@@ -38,7 +38,8 @@ fn set(namespace: &str, image: &str) -> String {
 fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
     let cluster = Lab::without_nodes();
     let done = |left: Left| assert!(left.done, "{left:#?}");
-    let policy: String = guard::all().iter().map(|object| format!("---\n{object}\n")).collect();
+    let objects: Vec<String> = guard::all().iter().map(ToString::to_string).collect();
+    let policy = objects.join("\n---\n");
     done(cluster.kubectl(&["apply", "-f", "-"], &policy));
     done(cluster.kubectl(&["apply", "-f", "-"], WORKLOADS));
     for namespace in ["prod", "open"] {
