@@ -12,15 +12,13 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use stagegate::cluster::ledger::{History, ObjectLedger, Objects};
 use stagegate::cluster::objects::Kind;
+use stagegate::engine::CommitError;
 use stagegate::engine::interrupt::Interrupt;
 use stagegate::engine::ledger::{Ledger as _, Write};
-use stagegate::engine::{CommitError, builds};
 use stagegate::home::Home;
 use stagegate::hosts::FencingToken;
-use stagegate::model::system::PortShift;
 use stagegate::model::upgrade::{Event, Severity, Wish};
 use stagegate::store::{EventQuery, Store as _, Take};
-use stagegate::workspace::Workspace;
 
 use super::lab::Lab;
 use crate::trivial::{ENVIRONMENT, Running, Trivial};
@@ -95,18 +93,10 @@ impl Town {
 
     /// A build of the trivial system, as its source has it.
     fn build(&self, version: &str) {
-        let workspace = Workspace::at(self.trivial.path("workspace"));
-        let (environment, _) = workspace
-            .environment(ENVIRONMENT, PortShift::default())
-            .expect("an environment");
-        let component = environment.component("web").expect("stated");
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let found = runtime.block_on(builds::resolve(component, version, workspace.root()));
-        let build = json!({
-            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Build",
-            "metadata": {"name": format!("web-{version}")}, "spec": found.expect("a build"),
-        });
-        self.apply(&build.to_string());
+        let wanted = format!("web={version}");
+        let said = self.trivial.run(&["build", "manifest", ENVIRONMENT, &wanted]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        self.apply(&said.out);
     }
 
     fn upgrade(&self, name: &str, version: &str) {
