@@ -1,7 +1,8 @@
 //! What keeps hands off the images of a protected environment: a `ValidatingAdmissionPolicy` of Kubernetes, which an API server
 //! decides by itself, whether we run or not.
 //!
-//! In a namespace with the label [`PROTECTED`], the image of a workload changes by who is listed as a driver, or by who breaks the glass in
+//! In a namespace with the label [`PROTECTED`], the image of a workload changes by who is listed as a driver in its annotation
+//! [`DRIVERS`], or by who breaks the glass in
 //! the same request: with the annotation [`BREAK_GLASS`] new or changed, and a reason in it. So no annotation of yesterday opens anything
 //! today, and who did it stands in the API server's audit log with the reason.
 
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 pub const PROTECTED: &str = "stagegate.dev/protected";
 /// The annotation with the reason of who changes an image by hand all the same.
 pub const BREAK_GLASS: &str = "stagegate.dev/break-glass";
-/// The `ConfigMap` in a guarded namespace whose key `users` lists who may change images, a name of a user a line.
-pub const DRIVERS: &str = "stagegate-drivers";
+/// The annotation of a guarded namespace that lists who may change images: names of users, with commas between.
+pub const DRIVERS: &str = "stagegate.dev/drivers";
 /// A shorter text is no reason.
 const SHORTEST_REASON: usize = 10;
 /// The policy and what binds it.
@@ -55,7 +56,6 @@ pub fn all() -> Vec<Value> {
         "spec": {
             // An API server that cannot decide lets nobody through.
             "failurePolicy": "Fail",
-            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
             "matchConstraints": {"resourceRules": [
                 rules("apps", &["statefulsets", "deployments", "daemonsets", "replicasets"]),
                 rules("", &["pods", "replicationcontrollers"]),
@@ -68,13 +68,16 @@ pub fn all() -> Vec<Value> {
                 {"name": "isBroken", "expression": format!(
                     "variables.reason != variables.reasonBefore && size(variables.reason.trim()) >= {SHORTEST_REASON}"
                 )},
-                {"name": "drivers", "expression": "has(params.data) && 'users' in params.data ? params.data['users'].split('\\n') : []"},
+                {"name": "drivers", "expression": format!(
+                    "has(namespaceObject.metadata.annotations) && '{DRIVERS}' in namespaceObject.metadata.annotations \
+                     ? string(namespaceObject.metadata.annotations['{DRIVERS}']).split(',').map(user, user.trim()) : []"
+                )},
             ],
             "validations": [{
                 "expression": "variables.images == variables.imagesBefore || request.userInfo.username in variables.drivers || variables.isBroken",
                 "messageExpression": format!(
                     "'images in ' + request.namespace + ' change by an Upgrade (stagegate upgrade): ' + request.userInfo.username + \
-                     ' is none of its drivers (ConfigMap {DRIVERS}); in an emergency the same request carries a new annotation {BREAK_GLASS} with the reason, \
+                     ' is none of its drivers (annotation {DRIVERS} of the namespace); in an emergency the same request carries a new annotation {BREAK_GLASS} with the reason, \
                      {SHORTEST_REASON} characters or more'"
                 ),
                 "reason": "Forbidden",
@@ -93,8 +96,6 @@ pub fn all() -> Vec<Value> {
         "spec": {
             "policyName": NAME,
             "validationActions": ["Deny"],
-            // Where nobody has listed drivers, nobody is one.
-            "paramRef": {"name": DRIVERS, "parameterNotFoundAction": "Deny"},
             "matchResources": {"namespaceSelector": {"matchLabels": {PROTECTED: "true"}}},
         },
     });

@@ -20,14 +20,18 @@ const GRACE_SECONDS: u32 = 600;
 /// Every object, in an order in which they can be applied. `definitions` are our kinds.
 #[must_use]
 pub fn manifests(namespace: &str, image: &str, definitions: Vec<Value>) -> Vec<Value> {
-    let mut all = vec![json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": namespace, "labels": labelled(&json!({
-            "pod-security.kubernetes.io/enforce": "restricted",
-            "pod-security.kubernetes.io/enforce-version": "latest",
-        }))},
-    })];
+    let mut all = Vec::new();
+    // Another one is somebody's, whose pods need not be as ours are.
+    if namespace == NAMESPACE {
+        all.push(json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": labelled(&json!({
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/enforce-version": "latest",
+            }))},
+        }));
+    }
     all.extend(definitions);
     // Without effect but in namespaces that are labelled as protected.
     all.extend(guard::all());
@@ -99,8 +103,8 @@ fn rules(namespace: &str) -> Value {
             &["get", "list", "watch", "patch"],
             &[]
         ),
-        // `create`: those that an environment names and its source has.
-        rule(GROUP, &["builds"], &["get", "list", "watch", "create"], &[]),
+        // `create`: those that an environment names and its source has; `patch` sets the finalizer.
+        rule(GROUP, &["builds"], &["get", "list", "watch", "create", "patch"], &[]),
         rule(
             GROUP,
             &["environments/status", "upgrades/status", "builds/status"],

@@ -27,6 +27,7 @@ use crate::home::Home;
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
 use crate::report;
+use crate::store::random_id;
 use crate::store::{BuildChange, BuildStatus, EventRecord, Store as _, StoreError, UpgradeRecord};
 
 /// Events that wait for their copy: of an upgrade of a hundred nodes about a tenth. Beyond it the history cannot be written, and an
@@ -305,6 +306,7 @@ impl ObjectLedger {
         }
         book.fence = Some(Fence::from(&self.token));
         book.writes += 1;
+        book.write = Some(random_id());
         let generation = generation(&state.upgrade.object);
         book.observed_generation = generation;
         conditions(&mut book, status, generation);
@@ -317,12 +319,11 @@ impl ObjectLedger {
             match write_status(&self.objects.upgrades, object, status.clone()).await {
                 Ok(written) => return Upgrade::read(written).map_err(store),
                 Err(why) if why.is_conflict() => {
-                    let writes = status["writes"].as_u64();
                     self.reread().await?;
                     let state = self.state.borrow();
                     let book = &state.upgrade.book;
                     self.is_not_newer(book.fence.as_ref())?;
-                    if Some(book.writes) == writes && book.fence == Some(Fence::from(&self.token)) {
+                    if book.write.as_deref() == status["write"].as_str() {
                         // Our own, whose answer did not reach us.
                         return Ok(state.upgrade.clone());
                     }
@@ -353,6 +354,9 @@ impl ObjectLedger {
         let read = asked("read", &what, self.objects.upgrades.get(&named)).await;
         let read = Upgrade::read(read.map_err(store)?).map_err(store)?;
         let mut state = self.state.borrow_mut();
+        if read.object.metadata.uid != state.upgrade.object.metadata.uid {
+            return Err(CommitError::Store(format!("{what} was deleted and made anew")));
+        }
         if read.object.metadata.resource_version != state.upgrade.object.metadata.resource_version {
             state.version += 1;
             state.upgrade = read;
@@ -363,8 +367,12 @@ impl ObjectLedger {
     async fn mark(&self, change: &BuildChange) -> Result<(), CommitError> {
         for _ in 0..ATTEMPTS {
             let what = format!("Build {}", change.build);
-            let object = asked("read", &what, self.objects.builds.get(&change.build)).await;
-            let object = object.map_err(store)?;
+            let object = asked("read", &what, self.objects.builds.get_opt(&change.build)).await;
+            let Some(object) = object.map_err(store)? else {
+                // Whoever took it away has taken the mark with it; that is no reason not to go back.
+                tracing::warn!(what, "it is gone, and is not marked");
+                return Ok(());
+            };
             let mut status: BuildStatus = if object.data["status"].is_object() {
                 part(&object, "status").map_err(store)?
             } else {

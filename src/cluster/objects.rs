@@ -266,9 +266,12 @@ pub struct Book {
     /// Whose write the last one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
-    /// Rises with every write, so that one whose answer was lost is known again.
+    /// Rises with every write.
     #[serde(default)]
     pub writes: u64,
+    /// Names the last write of a driver, so that one whose answer was lost is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write: Option<String>,
     /// Events so far: numbers the next one.
     #[serde(default)]
     pub told: u64,
@@ -408,6 +411,8 @@ pub fn set_condition(conditions: &mut Vec<Value>, generation: i64, condition: Co
 
 /// Bytes that a status may have: many fit into what an API server keeps of one object (1.5 MiB), and into what a watch carries.
 pub const LONGEST_STATUS: usize = 256 << 10;
+/// Bytes that one text of it may have.
+const LONGEST_TEXT: usize = 16 << 10;
 /// No text is cut below this: names, digests and reasons are shorter.
 const SHORTEST_CUT: usize = 160;
 /// What stands at the end of a text that was cut.
@@ -415,8 +420,10 @@ const CUT: &str = " [cut]";
 
 /// Cuts the longest texts of a status until it is within bounds; tells whether it is.
 pub fn fit(status: &mut Value, most: usize) -> Fits {
+    // No text of ours says more than this has, and the definitions take no longer ones.
+    cut(status, LONGEST_TEXT);
     let size = |status: &Value| status.to_string().len();
-    let mut longest = 32 << 10;
+    let mut longest = LONGEST_TEXT / 2;
     while size(status) > most {
         if longest < SHORTEST_CUT {
             return Fits::No;
@@ -474,7 +481,7 @@ mod tests {
 
     #[test]
     fn a_short_status_stays_as_it_is() {
-        let before = json!({"message": "y".repeat(20_000)});
+        let before = json!({"message": "y".repeat(10_000)});
         let mut status = before.clone();
         assert_eq!(fit(&mut status, LONGEST_STATUS), Fits::Yes);
         assert_eq!(status, before);

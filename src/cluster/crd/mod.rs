@@ -250,6 +250,7 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
                 },
             },
             "writes": counter("Writes of this status."),
+            "write": {"type": "string", "maxLength": 64, "description": "Names the last write of a driver."},
             "told": counter("Events so far."),
             "pending": {
                 "type": "array",

@@ -12,17 +12,19 @@ use super::LOOK_EVERY;
 use super::leader::{LONGEST_MESSAGE, Leader, Trouble, shortened};
 use crate::cluster::objects::{self, Kept, Upgrade, generation, is_deleted, is_kept, keep, name};
 use crate::engine::interrupt::Interrupt;
+use crate::engine::session;
 use crate::engine::up::UpError;
 use crate::model::upgrade::{Phase, Wish};
 use crate::report;
 use crate::server::couriers::Couriers;
-use crate::server::{LONGEST_WAIT, RENEW_EVERY};
+use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
 use crate::store::build::ConditionStatus;
 
 /// What goes on with an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Task {
-    BringingUp,
+    /// Of this generation of it.
+    BringingUp(i64),
     Driving(String),
 }
 
@@ -64,15 +66,21 @@ impl Leader {
             under_way: BTreeMap::new(),
             stuck: BTreeMap::new(),
         };
-        let mut reread_at = Instant::now();
+        let (mut reread_at, mut prune_at) = (Instant::now(), Instant::now());
         while !interrupt.is_set() && *leads.borrow_and_update() {
             self.told.beat();
-            self.place();
+            let placed = self.place();
             if Instant::now() >= reread_at {
                 couriers.reread();
                 reread_at = Instant::now() + LOOK_EVERY;
             }
-            term.look().await;
+            if Instant::now() >= prune_at {
+                session::prune_home(&self.home);
+                prune_at = Instant::now() + PRUNE_EVERY;
+            }
+            if placed {
+                term.look().await;
+            }
             let wake = term.wake_at();
             tokio::select! {
                 () = self.changed.notified() => {}
@@ -127,6 +135,8 @@ impl Term<'_> {
         leader.told.reconciles.inc();
         let mut by_environment: BTreeMap<String, Vec<Upgrade>> = BTreeMap::new();
         let mut phases = Vec::new();
+        // One that cannot be read may be under way all the same: its environment is left alone.
+        let mut unreadable: BTreeSet<String> = BTreeSet::new();
         for object in leader.heard.upgrades.state() {
             match Upgrade::read((*object).clone()) {
                 Ok(upgrade) => {
@@ -136,9 +146,14 @@ impl Term<'_> {
                         .or_default()
                         .push(upgrade);
                 }
-                Err(why) => self.errs(&why),
+                Err(why) => {
+                    self.errs(&why);
+                    let environment = object.data["spec"]["environment"].as_str();
+                    unreadable.extend(environment.map(str::to_owned));
+                }
             }
         }
+        by_environment.retain(|environment, _| !unreadable.contains(environment));
         leader.told.phases(phases.into_iter());
         let environments = leader.heard.environments.state();
         let open: BTreeSet<&String> = by_environment
@@ -146,19 +161,39 @@ impl Term<'_> {
             .filter(|(_, upgrades)| upgrades.iter().any(|u| !u.status.phase.is_final()))
             .map(|(environment, _)| environment)
             .collect();
-        for object in &environments {
+        for object in environments.iter().filter(|object| !unreadable.contains(name(object))) {
             self.environment(object, open.contains(&name(object).to_owned())).await;
         }
         for (environment, upgrades) in by_environment {
             let object = environments.iter().find(|object| name(object) == environment);
             self.upgrades(&environment, object.map(|o| &**o), upgrades).await;
         }
+        self.builds().await;
         let waiting = self
             .stuck
             .values()
             .filter(|stuck| stuck.again_at > Instant::now())
             .count();
         leader.told.queue.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
+    async fn builds(&self) {
+        let leader = self.leader;
+        for object in leader.heard.builds.state() {
+            if !is_deleted(&object) || !is_kept(&object) {
+                continue;
+            }
+            let is_named = leader.heard.upgrades.state().iter().any(|upgrade| {
+                let phase = upgrade.data["status"]["phase"].as_str();
+                let is_final =
+                    phase.is_some_and(|phase| serde_json::from_value::<Phase>(phase.into()).is_ok_and(Phase::is_final));
+                !is_final && upgrade.data["spec"]["build"].as_str() == Some(name(&object))
+            });
+            if !is_named && let Err(why) = keep(&leader.builds(), &object, Kept::NoMore).await {
+                self.errs(&why);
+            }
+        }
     }
 
     fn errs(&self, why: &dyn std::fmt::Display) {
@@ -180,7 +215,13 @@ impl Term<'_> {
             if has_open || self.under_way.contains_key(environment) {
                 let message = "it is to be deleted, and waits for its open upgrade; delete that first, or let it end";
                 leader
-                    .tell_environment(environment, ConditionStatus::False, "WaitsForUpgrade", message)
+                    .tell_environment(
+                        environment,
+                        generation(object),
+                        ConditionStatus::False,
+                        "WaitsForUpgrade",
+                        message,
+                    )
                     .await;
             } else if is_kept(object)
                 && let Err(why) = keep(&api, object, Kept::NoMore).await
@@ -205,17 +246,30 @@ impl Term<'_> {
             Err(why) => {
                 let why = shortened(&why.to_string(), LONGEST_MESSAGE);
                 leader
-                    .tell_environment(environment, ConditionStatus::False, "Invalid", &why)
+                    .tell_environment(environment, generation(object), ConditionStatus::False, "Invalid", &why)
                     .await;
             }
-            // Its nodes are the upgrade's until that has ended.
-            Ok(_) if is_settled(object) || is_begun(leader, environment) => {}
+            Ok(fleet) if fleet.environment.spec.target.is_some() => {
+                let why = "its objects are made by `stagegate up`; a controller does not make them so far";
+                leader
+                    .tell_environment(
+                        environment,
+                        generation(object),
+                        ConditionStatus::False,
+                        "TargetNotServed",
+                        why,
+                    )
+                    .await;
+            }
+            // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
+            Ok(_) if is_up(object) || is_begun(leader, environment) || has_open && is_settled(object) => {}
             Ok(_) => {
                 let (ending, named) = (self.ending.clone(), environment.to_owned());
-                self.under_way.insert(named.clone(), Task::BringingUp);
+                let task = Task::BringingUp(generation(object));
+                self.under_way.insert(named.clone(), task.clone());
                 let flight = async move {
                     let ended = leader.bring_up(&named, ending).await;
-                    (named, Task::BringingUp, ended)
+                    (named, task, ended)
                 };
                 self.flights.push(flight.boxed_local());
             }
@@ -227,7 +281,7 @@ impl Term<'_> {
         leader.told.beat();
         for upgrade in upgrades.iter().filter(|u| u.status.phase.is_final()) {
             // Its driver may be at its last reports.
-            if self.under_way.contains_key(environment) {
+            if self.under_way.get(environment) == Some(&Task::Driving(name(&upgrade.object).to_owned())) {
                 continue;
             }
             if let Err(why) = leader.finish(upgrade).await {
@@ -293,11 +347,26 @@ impl Term<'_> {
                 "EnvironmentNotReady",
                 format!("it waits for Environment {environment} to be brought up"),
             )),
-            Some(_) if !leader.known_builds().contains_key(&upgrade.spec.build) => Some(wait(
-                "BuildMissing",
-                format!("there is no Build {}; it waits for it", upgrade.spec.build),
-            )),
-            Some(_) => None,
+            Some(_) => match leader.heard.builds.find(|build| name(build) == upgrade.spec.build) {
+                None => Some(wait(
+                    "BuildMissing",
+                    format!("there is no Build {}; it waits for it", upgrade.spec.build),
+                )),
+                Some(build) if !begun && is_deleted(&build) => Some(wait(
+                    "BuildDeleted",
+                    format!("Build {} is being deleted", upgrade.spec.build),
+                )),
+                Some(build) if !is_deleted(&build) && !is_kept(&build) => {
+                    if let Err(why) = keep(&leader.builds(), &build, Kept::UntilDone).await
+                        && !why.is_conflict()
+                    {
+                        self.errs(&why);
+                    }
+                    // It is heard of again.
+                    return;
+                }
+                Some(_) => None,
+            },
         };
         if let Some((reason, message)) = in_the_way {
             leader.tell_upgrade(upgrade, reason, &message).await;
@@ -326,11 +395,21 @@ impl Term<'_> {
     async fn landed(&mut self, environment: &str, task: &Task, ended: Result<(), Trouble>) {
         let leader = self.leader;
         self.under_way.remove(environment);
+        if self.lost.is_set() {
+            // Whatever it is, another says it.
+            return;
+        }
         match (ended, task) {
-            (Ok(()), Task::BringingUp) => {
+            (Ok(()), Task::BringingUp(of)) => {
                 self.stuck.remove(environment);
                 leader
-                    .tell_environment(environment, ConditionStatus::True, "Up", "every node was brought up")
+                    .tell_environment(
+                        environment,
+                        *of,
+                        ConditionStatus::True,
+                        "Up",
+                        "every node was brought up",
+                    )
                     .await;
             }
             (Ok(()), Task::Driving(_)) => {
@@ -351,11 +430,11 @@ impl Term<'_> {
                     },
                 );
                 match task {
-                    Task::BringingUp => {
+                    Task::BringingUp(of) => {
                         (leader.tell)(&format!("{environment} was not brought up: {why}"));
                         let why = shortened(&why, LONGEST_MESSAGE);
                         leader
-                            .tell_environment(environment, ConditionStatus::False, "NotUp", &why)
+                            .tell_environment(environment, *of, ConditionStatus::False, "NotUp", &why)
                             .await;
                     }
                     Task::Driving(upgrade) => {
@@ -375,12 +454,20 @@ impl Term<'_> {
 /// Whether an attempt was made to bring it up as it is stated now. One that failed on a node is no reason to hold an upgrade: what
 /// the others need may be one.
 fn is_settled(object: &DynamicObject) -> bool {
-    let all = object.data["status"]["conditions"].as_array();
-    let ready = all.and_then(|all| all.iter().find(|c| c["type"] == "Ready"));
-    ready.is_some_and(|ready| {
-        ready["observedGeneration"].as_i64() == Some(generation(object))
-            && (ready["reason"] == "Up" || ready["reason"] == "NotUp")
-    })
+    matches!(came_to(object).as_deref(), Some("Up" | "NotUp"))
+}
+
+/// Whether every node was brought up as it is stated now.
+fn is_up(object: &DynamicObject) -> bool {
+    came_to(object).as_deref() == Some("Up")
+}
+
+/// What came of it as it is stated now.
+fn came_to(object: &DynamicObject) -> Option<String> {
+    let all = object.data["status"]["conditions"].as_array()?;
+    let ready = all.iter().find(|c| c["type"] == "Ready")?;
+    let is_of_now = ready["observedGeneration"].as_i64() == Some(generation(object));
+    ready["reason"].as_str().filter(|_| is_of_now).map(str::to_owned)
 }
 
 fn is_begun(leader: &Leader, environment: &str) -> bool {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{FutureExt as _, join_all};
 use jiff::Timestamp;
-use kube::api::{DynamicObject, ObjectMeta, PostParams};
+use kube::api::{DynamicObject, ListParams, ObjectMeta, PostParams};
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::Heard;
 use super::files::Files;
 use super::told::Told;
-use super::{Heard, staying};
 use crate::cluster::ledger::{History, ObjectLedger, Objects, record, whole};
 use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, name,
@@ -27,7 +28,7 @@ use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
 use crate::engine::up::{Bringing, UpError};
 use crate::engine::{CommitError, DriveError, delivery};
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _};
+use crate::hosts::{FencingToken, Host as _, HostError};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::Component;
 use crate::model::system::PortShift;
@@ -39,6 +40,8 @@ use crate::workspace::WorkspaceError;
 
 /// Characters of a note of an event that an API server takes.
 const LONGEST_NOTE: usize = 1_024;
+/// And of its action.
+const LONGEST_ACTION: usize = 128;
 /// Characters of a message in a condition that an API server takes; what is longer is in the log.
 pub(super) const LONGEST_MESSAGE: usize = 8_192;
 
@@ -68,7 +71,9 @@ impl Trouble {
     pub(super) fn is_rivalry(&self) -> bool {
         matches!(
             self,
-            Trouble::Commit(CommitError::Fenced(_)) | Trouble::Session(SessionError::Drive(DriveError::Fenced(_)))
+            Trouble::Commit(CommitError::Fenced(_))
+                | Trouble::Session(SessionError::Drive(DriveError::Fenced(_)))
+                | Trouble::Up(UpError::Host(HostError::Fenced { .. }))
         )
     }
 }
@@ -105,15 +110,18 @@ impl Leader {
     }
 
     /// Makes the files what the objects are.
-    pub(super) fn place(&self) {
+    /// False where the files are not what the objects are: nothing is begun by them then.
+    pub(super) fn place(&self) -> bool {
         if !self.has_listed() {
-            return;
+            return false;
         }
         // Also of one that is to be deleted: its open upgrade goes back first.
         let environments = self.heard.environments.state();
-        if let Err(why) = self.files.place(environments.iter().map(|e| &**e)) {
+        let placed = self.files.place(environments.iter().map(|e| &**e));
+        if let Err(why) = &placed {
             tracing::warn!(%why, "the files of environments and templates could not be written");
         }
+        placed.is_ok()
     }
 
     pub(super) fn environments(&self) -> Api<DynamicObject> {
@@ -124,7 +132,7 @@ impl Leader {
         Kind::Upgrade.api(&self.client, &self.namespace)
     }
 
-    fn builds(&self) -> Api<DynamicObject> {
+    pub(super) fn builds(&self) -> Api<DynamicObject> {
         Kind::Build.api(&self.client, &self.namespace)
     }
 
@@ -148,30 +156,19 @@ impl Leader {
         }
     }
 
-    /// Every build that is heard of. One that cannot be read is none, and says so.
+    /// Every build that is heard of.
     pub(super) fn known_builds(&self) -> BTreeMap<String, KnownBuild> {
-        let read = |object: &DynamicObject| -> Result<KnownBuild, ApiError> {
-            Ok(KnownBuild {
-                spec: part(object, "spec")?,
-                status: if object.data["status"].is_object() {
-                    part(object, "status")?
-                } else {
-                    BuildStatus::default()
-                },
-            })
-        };
-        let all = staying(&self.heard.builds);
-        let all = all.iter().filter_map(|object| match read(object) {
-            Ok(build) => Some((name(object).to_owned(), build)),
-            Err(why) => {
-                tracing::warn!(%why, "a build is passed over");
-                None
-            }
-        });
-        all.collect()
+        let all = self.heard.builds.state();
+        readable_builds(all.iter().map(|object| &**object))
     }
 
-    fn past(&self, environment: &str) -> Past {
+    /// Every build that there is: what was heard may be older than a quarantine of a moment ago.
+    async fn listed_builds(&self) -> Result<BTreeMap<String, KnownBuild>, ApiError> {
+        let listed = asked("list", "Builds", self.builds().list(&ListParams::default())).await?;
+        Ok(readable_builds(listed.items.iter()))
+    }
+
+    fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
         let mut upgrades: Vec<UpgradeRecord> = self
             .heard
             .upgrades
@@ -182,10 +179,7 @@ impl Leader {
             .map(|upgrade| record(&upgrade, 1))
             .collect();
         upgrades.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
-        Past {
-            builds: self.known_builds(),
-            upgrades,
-        }
+        Past { builds, upgrades }
     }
 
     /// Takes an environment: nobody who took it before may change its nodes or its upgrades from now on.
@@ -218,10 +212,11 @@ impl Leader {
         Err(Trouble::Contended(format!("Environment {environment}")))
     }
 
-    /// Says of an environment whether it can be used.
+    /// Says of an environment whether it can be used, as that generation of it states it.
     pub(super) async fn tell_environment(
         &self,
         environment: &str,
+        of: i64,
         ready: ConditionStatus,
         reason: &str,
         message: &str,
@@ -229,9 +224,9 @@ impl Leader {
         let told = |object: &DynamicObject| {
             let mut status = status_of(object);
             let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
-            set_condition(&mut all, generation(object), condition("Ready", ready, reason, message));
+            set_condition(&mut all, of, condition("Ready", ready, reason, message));
             status["conditions"] = json!(all);
-            status["observedGeneration"] = json!(generation(object));
+            status["observedGeneration"] = json!(of);
             (status != status_of(object)).then_some(status)
         };
         let heard = self.heard.environments.find(|object| name(object) == environment);
@@ -272,11 +267,22 @@ impl Leader {
     }
 
     async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
+        self.published(object, kind, type_, (reason, reason), note).await;
+    }
+
+    async fn published(
+        &self,
+        object: &DynamicObject,
+        kind: Kind,
+        type_: EventType,
+        (reason, action): (&str, &str),
+        note: &str,
+    ) {
         let event = ApiEvent {
             type_,
             reason: reason.to_owned(),
             note: Some(shortened(note, LONGEST_NOTE)),
-            action: reason.to_owned(),
+            action: shortened(action, LONGEST_ACTION),
             secondary: None,
         };
         let reference = objects::reference(object, kind);
@@ -298,7 +304,9 @@ impl Leader {
                 Severity::Step => EventType::Normal,
                 Severity::Alert => EventType::Warning,
             };
-            self.publish(object, Kind::Upgrade, kind, &event.reason, &event.message)
+            // Kubernetes counts events of one reason and action as one.
+            let action = event.node.as_deref().unwrap_or(&event.reason);
+            self.published(object, Kind::Upgrade, kind, (&event.reason, action), &event.message)
                 .await;
         }
     }
@@ -316,10 +324,14 @@ impl Leader {
             let stuck = condition("Progressing", ConditionStatus::False, reason, &message);
             set_condition(&mut book.conditions, generation(&upgrade.object), stuck);
         }
-        if book.conditions == upgrade.book.conditions
-            && status == upgrade.status
-            && !status_of(&upgrade.object).is_null()
-        {
+        // One that is set to and fro within this has not changed.
+        for new in &mut book.conditions {
+            let mut before = upgrade.book.conditions.iter();
+            if let Some(old) = before.find(|old| old["type"] == new["type"] && old["status"] == new["status"]) {
+                new["lastTransitionTime"] = old["lastTransitionTime"].clone();
+            }
+        }
+        if book.conditions == upgrade.book.conditions && status == upgrade.status {
             return;
         }
         book.writes += 1;
@@ -455,7 +467,7 @@ impl Leader {
         } else {
             ledger.claim(&self.me).await?;
         }
-        let past = self.past(environment);
+        let past = self.past(environment, self.listed_builds().await?);
         if record.status.phase == Phase::Pending
             && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
         {
@@ -490,7 +502,10 @@ impl Leader {
             () = &mut publishing => return Ok(()),
         };
         drop(told);
-        publishing.await;
+        // The history has them; Kubernetes' own are kept for an hour at best.
+        if tokio::time::timeout(LAST_EVENTS, publishing).await.is_err() {
+            tracing::warn!(upgrade, "its last Kubernetes Events were not written in time");
+        }
         ended?;
         Ok(())
     }
@@ -523,6 +538,8 @@ impl Leader {
     }
 }
 
+/// What the last of them may take, before the next upgrade of the environment is begun.
+const LAST_EVENTS: Duration = Duration::from_secs(15);
 /// Events of an upgrade that wait to become Kubernetes' own.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -573,6 +590,28 @@ async fn resume(ledger: &ObjectLedger) -> Result<(), Trouble> {
     };
     ledger.commit(write).await?;
     Ok(())
+}
+
+/// Builds as objects have them. One that cannot be read is none, and says so.
+fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTreeMap<String, KnownBuild> {
+    let read = |object: &DynamicObject| -> Result<KnownBuild, ApiError> {
+        Ok(KnownBuild {
+            spec: part(object, "spec")?,
+            status: if object.data["status"].is_object() {
+                part(object, "status")?
+            } else {
+                BuildStatus::default()
+            },
+        })
+    };
+    let all = objects.filter_map(|object| match read(object) {
+        Ok(build) => Some((name(object).to_owned(), build)),
+        Err(why) => {
+            tracing::warn!(%why, "a build is passed over");
+            None
+        }
+    });
+    all.collect()
 }
 
 pub(super) fn status_of(object: &DynamicObject) -> Value {

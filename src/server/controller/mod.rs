@@ -216,11 +216,3 @@ fn watch(client: &Client, namespace: &str, changed: &Arc<Notify>) -> (Heard, Wat
     };
     (heard, Watches(tasks))
 }
-
-/// Objects that are to stay, by name.
-fn staying(cache: &Cache<DynamicObject>) -> Vec<Arc<DynamicObject>> {
-    let mut all = cache.state();
-    all.retain(|object| !is_deleted(object));
-    all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    all
-}

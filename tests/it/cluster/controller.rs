@@ -39,6 +39,7 @@ impl Town {
             trivial: Trivial::new(),
         };
         let manifests = stagegate::cli::manifests(NAMESPACE, "stagegate:test").expect("YAML");
+        assert!(this.lab.kubectl(&["create", "namespace", NAMESPACE], "").done);
         let applied = this.lab.kubectl(&["apply", "--server-side", "-f", "-"], &manifests);
         assert!(applied.done, "{applied:#?}");
         let established = [

@@ -6,16 +6,14 @@ use stagegate::cluster::guard;
 const WORKLOADS: &str = "
 apiVersion: v1
 kind: Namespace
-metadata: {name: prod, labels: {stagegate.dev/protected: 'true'}}
+metadata:
+  name: prod
+  labels: {stagegate.dev/protected: 'true'}
+  annotations: {stagegate.dev/drivers: 'somebody, system:serviceaccount:stagegate:controller'}
 ---
 apiVersion: v1
 kind: Namespace
 metadata: {name: open}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: stagegate-drivers, namespace: prod}
-data: {users: \"somebody\\nsystem:serviceaccount:stagegate:controller\"}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -102,9 +100,15 @@ fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
         "prod",
         &with_reason("web:4", "it burns again, ask Carol"),
     ));
-    // Nobody is a driver where nobody is listed.
-    done(cluster.kubectl(&["delete", "configmap", "stagegate-drivers", "-n", "prod"], ""));
+    // Nobody is a driver where nobody is listed; what is no image is free all the same, and the glass can be broken.
+    done(cluster.kubectl(&["annotate", "namespace", "prod", "stagegate.dev/drivers-"], ""));
     cluster.until("the list is gone", |_| {
         !patch("system:serviceaccount:stagegate:controller", "prod", &image("web:5")).done
     });
+    done(patch("carol", "prod", r#"{"metadata": {"labels": {"a": "c"}}}"#));
+    done(patch(
+        "carol",
+        "prod",
+        &with_reason("web:5", "nobody is a driver, ask Carol"),
+    ));
 }
