@@ -286,7 +286,7 @@ enum Command {
     /// or lets somebody in is masked in the database that it comes from; it is compared before anything is kept, and one value that came
     /// through takes all of it back.
     #[command(
-        after_help = "Examples:\n  stagegate refresh panda-staging --dry-run\n  stagegate refresh panda-staging -o json"
+        after_help = "Examples:\n  stagegate refresh shop-staging --dry-run\n  stagegate refresh shop-staging -o json"
     )]
     Refresh(refresh::Arguments),
     /// Builds that are known here

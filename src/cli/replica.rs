@@ -210,6 +210,19 @@ async fn look_after(home: &Home, interrupt: &Interrupt, printer: &Printer) {
     }
 }
 
+/// The lease of an environment in which nothing goes on. This process may drive an upgrade there itself, whose lease would be given to
+/// it once more; and one that is held has given its own back.
+fn free_lease(home: &Home, name: &str) -> anyhow::Result<Option<HeldLease>> {
+    if HeldLease::holder(home, name)?.is_some() || !home.store().unfinished(Some(name))?.is_empty() {
+        return Ok(None);
+    }
+    match HeldLease::take(home, name) {
+        Ok(lease) => Ok(Some(lease)),
+        Err(SessionError::Refused(_)) => Ok(None),
+        Err(why) => Err(why.into()),
+    }
+}
+
 /// What has drifted is told once, and put back where the file says so. A file that was changed since is nobody's wish yet: `up` is.
 async fn look_after_one(
     home: &Home,
@@ -218,10 +231,8 @@ async fn look_after_one(
     printer: &Printer,
 ) -> anyhow::Result<()> {
     let name = &resource.name;
-    let lease = match HeldLease::take(home, name) {
-        Ok(lease) => lease,
-        Err(SessionError::Refused(_)) => return Ok(()),
-        Err(why) => return Err(why.into()),
+    let Some(lease) = free_lease(home, name)? else {
+        return Ok(());
     };
     let fleet = Fleet::read(home, &ground::workspace(), name, ground::port_shift()?)?;
     let Some(replica) = of(home, &fleet).await? else {
@@ -281,11 +292,8 @@ fn tell(
 }
 
 async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
-    let lease = match HeldLease::take(home, &resource.name) {
-        Ok(lease) => lease,
-        // An upgrade goes on there, or somebody brings it up anew.
-        Err(SessionError::Refused(_)) => return Ok(()),
-        Err(why) => return Err(why.into()),
+    let Some(lease) = free_lease(home, &resource.name)? else {
+        return Ok(());
     };
     // As it was brought up: its file may have changed since.
     let fleet = standing::fleet(home, resource)?;

@@ -128,14 +128,19 @@ impl Cluster {
         Ok(Some(found))
     }
 
-    /// The same of a kind whose version nobody states: the group's own choice.
+    /// The same of a kind whose version nobody states: the most stable that serves it.
     async fn kind_of_group(&self, group: &str, kind: &str) -> Result<Option<ApiResource>, ReplicaError> {
         if group.is_empty() {
             return Ok(self.kind("", "v1", kind).await?.map(|(resource, _)| resource));
         }
         let (tried, on) = ("find the kind", format!("{kind} of {group}"));
         match within(tried, &on, discovery::group(&self.client, group)).await? {
-            Ok(group) => Ok(group.recommended_kind(kind).map(|(resource, _)| resource)),
+            Ok(group) => {
+                let mut served = group.resources_by_stability().into_iter();
+                Ok(served
+                    .find(|(resource, _)| resource.kind == kind)
+                    .map(|(resource, _)| resource))
+            }
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Discovery(_)) => Ok(None),
             Err(why) => Err(trouble(tried, &on, &why)),
@@ -246,6 +251,11 @@ impl Cluster {
                 let metadata = object.metadata;
                 // It goes already; deleting it once more says nothing new.
                 if metadata.deletion_timestamp.is_some() {
+                    continue;
+                }
+                // A controller's own, which has copied labels of what it was made for.
+                let mut owners = metadata.owner_references.iter().flatten();
+                if owners.any(|owner| owner.controller == Some(true)) {
                     continue;
                 }
                 owned.push(Owned {

@@ -38,6 +38,27 @@ use crate::model::values::Digest;
 pub const MANAGER: &str = "stagegate-replica";
 /// Who moves pods from build to build ([`super::pods`]): what it has set since is not ours to put back.
 const UPGRADES: &str = "stagegate";
+/// Claims of volumes.
+const VOLUME_CLAIM: &str = "PersistentVolumeClaim";
+/// What replicas are made of, for one whose parent is not there to say it.
+const USUAL_KINDS: [&str; 16] = [
+    "ConfigMap",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    VOLUME_CLAIM,
+    "Pod",
+    "Deployment.apps",
+    "StatefulSet.apps",
+    "DaemonSet.apps",
+    "Job.batch",
+    "CronJob.batch",
+    "Ingress.networking.k8s.io",
+    "NetworkPolicy.networking.k8s.io",
+    "PodDisruptionBudget.policy",
+    "Role.rbac.authorization.k8s.io",
+    "RoleBinding.rbac.authorization.k8s.io",
+];
 /// Whose a namespace is.
 const HOME: &str = "stagegate.dev/home";
 const ENVIRONMENT: &str = "stagegate.dev/environment";
@@ -481,6 +502,10 @@ impl Replica {
         let (parent, owned, _) = self.seen(&[]).await?;
         let mut outcome = Outcome::default();
         for object in plan::pruned(&[], &owned, &self.place) {
+            // What lies on a volume goes when everything goes.
+            if left == Left::Namespace && object.id.kind == VOLUME_CLAIM {
+                continue;
+            }
             write(on_write, &format!("deleting {}", object.id))?;
             self.cluster.delete(&object).await?;
             outcome.pruned.push(object.id);
@@ -795,7 +820,11 @@ impl Replica {
     ) -> Result<(Option<Parent>, Vec<Owned>, Vec<Option<Value>>), ReplicaError> {
         let parent = self.parent().await?;
         let mut kinds: BTreeSet<String> = wanted.iter().map(|m| m.id.group_kind()).collect();
-        kinds.extend(parent.iter().flat_map(|parent| parent.group_kinds.iter().cloned()));
+        match &parent {
+            Some(parent) => kinds.extend(parent.group_kinds.iter().cloned()),
+            // Somebody has deleted it, or it was never made: its objects are looked for by their label.
+            None => kinds.extend(USUAL_KINDS.iter().map(|kind| (*kind).to_owned())),
+        }
         let owned: Vec<Vec<Owned>> = stream::iter(&kinds)
             .map(async |group_kind| {
                 let (kind, group) = group_kind.split_once('.').unwrap_or((group_kind, ""));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::demand::Demand;
@@ -259,11 +261,26 @@ pub fn prepared(manifest: &Manifest, place: &Place) -> Manifest {
     let mut manifest = manifest.clone();
     let digest = Digest::of(manifest.value.to_string().as_bytes());
     manifest.id.namespace.clone_from(&place.namespace);
+    if manifest.id.kind == "Secret" && manifest.id.group.is_empty() {
+        encode(&mut manifest.value);
+    }
     let metadata = map_in(&mut manifest.value, "metadata");
     metadata.insert("namespace".to_owned(), Value::from(place.namespace.as_str()));
     insert_text(metadata, "labels", PART_OF, &place.set);
     insert_text(metadata, "annotations", APPLIED, &digest.to_string());
     manifest
+}
+
+/// `stringData` is for writing alone: what is applied by it belongs to nobody, so it could be neither compared nor taken away.
+fn encode(secret: &mut Value) {
+    let plain = secret.as_object_mut().and_then(|secret| secret.remove("stringData"));
+    let Some(Value::Object(plain)) = plain else { return };
+    let data = map_in(secret, "data");
+    for (key, text) in plain {
+        if let Value::String(text) = text {
+            data.insert(key, Value::from(BASE64.encode(text)));
+        }
+    }
 }
 
 fn map_in<'v>(value: &'v mut Value, key: &str) -> &'v mut Map<String, Value> {
@@ -371,6 +388,19 @@ mod tests {
     fn the_identity_of_a_set_is_the_one_that_kubectl_computes() {
         // echo -n 'stagegate-shop.shop-staging.ConfigMap.' | openssl sha256 -binary | basenc --base64url | tr -d =
         assert_eq!(place().set, "applyset--ZrRJHemFmpmfesVs1bzijltXa83_raMBVT3GuD3uCA-v1");
+    }
+
+    #[test]
+    fn a_secrets_texts_are_applied_as_its_data() {
+        let mut secret = manifest("Secret", "elsewhere", "s");
+        secret.value["stringData"] = serde_json::json!({"word": "open"});
+        secret.value["data"] = serde_json::json!({"word": "b2xk", "other": "eA=="});
+        let prepared = prepared(&secret, &place()).value;
+        assert_eq!(
+            prepared["data"],
+            serde_json::json!({"word": "b3Blbg==", "other": "eA=="})
+        );
+        assert!(prepared["stringData"].is_null());
     }
 
     #[test]

@@ -33,7 +33,7 @@ use self::told::Told;
 use super::couriers::Couriers;
 use super::health::answer;
 use super::{LAST_REPORTS, PRUNE_EVERY, ServeError};
-use crate::cluster::objects::{ApiError, Kind, MANAGER, asked, is_deleted};
+use crate::cluster::objects::{ApiError, Kind, MANAGER, asked};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::session;
 use crate::home::Home;
