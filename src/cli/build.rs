@@ -64,7 +64,9 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         Action::List => list(&ground::look()?, printer)?,
         Action::Show { build } => show(&ground::look()?, build, printer).await?,
         Action::Manifest { environment, build } => {
-            let (home, fleet) = ground::operable(environment, ground::look)?;
+            let home = ground::look()?;
+            // What is brought up here, and how, is of no matter to a build.
+            let fleet = Fleet::read(&home, &ground::workspace(), environment, ground::port_shift()?)?;
             let (component, version) = ground::component_and_version(&fleet, build)?;
             let (_, found) = ground::find_build(&home, component, &version, printer).await?;
             let object = json!({
