@@ -35,6 +35,7 @@ impl World {
             running: Some(old),
             step: None,
             free_bytes: Some(1 << 40),
+            foreign_edit: None,
         };
         let signals = Signals {
             serving: Serving::Yes,
@@ -73,6 +74,7 @@ impl World {
                 patience: Duration::from_secs(300),
                 probe_deadline: Duration::from_secs(60),
                 min_free_bytes: 1 << 30,
+                order: stagegate::rollout::Order::SickFirst,
             },
             hooks: Hooks::default(),
         };

@@ -1,6 +1,7 @@
 //! Stagegate keeps a staging replica of a workload management system, upgrades its nodes batch by batch behind
 //! health gates, and tells every step. Start at docs/ARCHITECTURE.md.
 pub mod cli;
+pub mod cluster;
 pub mod commits;
 pub mod engine;
 pub mod gates;
@@ -9,6 +10,7 @@ pub mod hosts;
 pub mod http;
 pub mod model;
 pub mod process;
+pub mod refresh;
 pub mod report;
 pub mod rollout;
 pub mod secrets;

@@ -1,4 +1,4 @@
-//! `stagegate build list | show | release`.
+//! `stagegate build list | show | manifest | release`.
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -36,6 +36,16 @@ enum Action {
         /// Its name, COMPONENT-VERSION
         build: String,
     },
+    /// Print a build as its source has it, as an object for an API server; writes nothing
+    #[command(after_help = "Example:\n  stagegate build manifest shop web=1.1 | kubectl apply -f -")]
+    Manifest {
+        /// The environment whose component has the source
+        #[arg(value_name = "ENV", value_parser = ground::environment_name)]
+        environment: String,
+        /// COMPONENT=VERSION
+        #[arg(value_name = "BUILD")]
+        build: String,
+    },
     /// Lift a quarantine
     Release {
         /// Its name, COMPONENT-VERSION
@@ -53,6 +63,20 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     match &arguments.action {
         Action::List => list(&ground::look()?, printer)?,
         Action::Show { build } => show(&ground::look()?, build, printer).await?,
+        Action::Manifest { environment, build } => {
+            let home = ground::look()?;
+            // What is brought up here, and how, is of no matter to a build.
+            let fleet = Fleet::read(&home, &ground::workspace(), environment, ground::port_shift()?)?;
+            let (component, version) = ground::component_and_version(&fleet, build)?;
+            let (_, found) = ground::find_build(&home, component, &version, printer).await?;
+            let object = json!({
+                "apiVersion": API_VERSION,
+                "kind": "Build",
+                "metadata": {"name": found.spec.name()},
+                "spec": found.spec,
+            });
+            printer.line(text::to_yaml(&object)?.trim_end())?;
+        }
         Action::Release { build, env, reason } => {
             let (home, fleet) = ground::operable(env, ground::look)?;
             release(&home, &fleet, build, reason, printer)?;

@@ -5,13 +5,16 @@ use clap::Args;
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::replica;
 use super::standing::{self, Standing};
 use super::up::count;
+use crate::cluster::replica::Left;
 use crate::commits::proof;
 use crate::engine::fleet::Fleet;
 use crate::engine::session::{Refusal, SessionError};
 use crate::engine::up::Bringing;
 use crate::home::Home;
+use crate::model::environment::Component;
 use crate::server::seat;
 use crate::store::Store as _;
 
@@ -39,6 +42,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let (home, fleet) = ground::operable(&environment, ground::home)?;
     let interrupt = ground::interrupt(printer)?;
     standing::refuse_missing_nodes(&home, &fleet)?;
+    standing::refuse_other_namespace(&home, &fleet)?;
     let lease = ground::lease(&home, &fleet, printer).await?;
     match (home.store().unfinished(Some(&environment))?.pop(), purge) {
         // Its driver may be dead and one of its steps alive: a node that is just started is not stopped by who looks now.
@@ -57,9 +61,16 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         on_step: &on_step,
         interrupt: interrupt.clone(),
     };
-    let components: Vec<_> = fleet.environment.components_in_order().collect();
+    let replica = replica::of(&home, &fleet).await?;
+    // Those that go with their objects have gone by then.
+    let is_ours = |component: &&Component| replica.as_ref().is_none_or(|replica| !replica.makes_pods_of(component));
+    let components: Vec<_> = fleet.environment.components_in_order().filter(is_ours).collect();
     for component in components.iter().rev() {
         lease.keep(bringing.down(component)).await??;
+    }
+    if let Some(replica) = &replica {
+        let left = if purge { Left::Nothing } else { Left::Namespace };
+        lease.keep(replica.take_down(left, &interrupt, printer)).await??;
     }
     if !purge {
         standing::write(&home, &fleet, Standing::Down)?;

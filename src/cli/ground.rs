@@ -54,6 +54,11 @@ pub enum GroundError {
         /// What there is.
         there: String,
     },
+    /// No component of it takes data from a base.
+    #[error(
+        "there is nothing to refresh in {0}: no component of it states `refresh`, or it is no replica; docs/guides/replica-data.md says how"
+    )]
+    NothingToRefresh(String),
     /// A build that nobody has seen.
     #[error("there is no build `{name}` here; {hint}")]
     UnknownBuild {
@@ -196,6 +201,25 @@ pub enum GroundError {
         /// The nodes.
         nodes: Vec<String>,
     },
+    /// A replica that stands somewhere else.
+    #[error(
+        "environment {environment} was brought up in namespace {namespace}, and its file names another place by now; put that          back, take it down with --purge, then change it"
+    )]
+    OtherTarget {
+        /// The environment.
+        environment: String,
+        /// Where it stands.
+        namespace: String,
+    },
+    /// A component that is objects alone.
+    #[error(
+        "component {0} has no nodes, so there is nothing to upgrade in batches; write another `build` into the environment, and \
+         `stagegate up` applies its objects with it"
+    )]
+    NoNodes(String),
+    /// `diff` of what copies nothing.
+    #[error("environment {0} is no replica; `--against ENV` says what it is compared with")]
+    ReplicaOfNothing(String),
     /// Nothing ever was.
     #[error(
         "environment {0} was never upgraded; `stagegate plan {0} --build COMPONENT=VERSION` shows what would happen"
@@ -359,6 +383,9 @@ pub(super) fn component_and_version<'a>(
             there: there.join(", "),
         }
     })?;
+    if fleet.places(&found.name).is_empty() {
+        return Err(GroundError::NoNodes(found.name.clone()));
+    }
     Ok((found, version.to_owned()))
 }
 
@@ -375,7 +402,9 @@ pub(super) async fn find_build(
     }
     printer.doing(match &component.source {
         Some(BuildSource::PackageIndex(_)) => format!("{name}: asking the package index, and locking all its packages"),
-        Some(BuildSource::Directory(_)) | None => format!("{name}: looking for it in its source"),
+        Some(BuildSource::Directory(_) | BuildSource::Images(_)) | None => {
+            format!("{name}: looking for it in its source")
+        }
     });
     let spec = builds::resolve(component, version, &settings::workspace()).await?;
     // A version may be written in more than one way, and a source may know it by another.

@@ -7,6 +7,8 @@ mod build;
 mod called;
 mod check;
 mod control;
+mod controller;
+mod diff;
 mod down;
 mod events;
 mod gate;
@@ -15,6 +17,7 @@ mod github;
 mod ground;
 mod hooks;
 mod init;
+mod install;
 mod lint;
 mod look;
 mod plan;
@@ -24,7 +27,9 @@ mod printer;
 mod pulse;
 mod quickstart;
 mod reference;
+mod refresh;
 mod rehearse;
+mod replica;
 mod serve;
 mod standing;
 mod status;
@@ -42,6 +47,7 @@ pub use self::reference::reference;
 
 use self::ground::GroundError;
 use self::printer::Printer;
+use crate::cluster::replica::ReplicaError;
 use crate::commits::base::BaseError;
 use crate::commits::policy::CommitPolicySpec;
 use crate::commits::prek::PrekError;
@@ -53,6 +59,7 @@ use crate::engine::fleet::FleetError;
 use crate::engine::session::SessionError;
 use crate::engine::up::UpError;
 use crate::model::upgrade::Phase;
+use crate::refresh::RefreshError;
 use crate::server::ServeError;
 use crate::store::{BuildStatus, StoreError};
 use crate::workspace::WorkspaceError;
@@ -66,7 +73,7 @@ pub enum Exit {
     Errored,
     /// 2: usage, or an invalid file.
     Usage,
-    /// 3: a gate failed and the nodes are back, or a rehearsal came out otherwise than expected.
+    /// 3: a gate failed and the nodes are back, a rehearsal came out otherwise than expected, or a replica differs so.
     GateFailed,
     /// 4: the nodes are not back, or going back did not cure.
     NotCured,
@@ -170,11 +177,12 @@ Exit codes:
   1    an error of ours (Errored)
   2    usage, or a file that is not valid
   3    a gate failed and the nodes are back (RolledBack); a rehearsal came out
-       otherwise than expected
+       otherwise than expected; a replica differs where nobody expects it
   4    not cured (RollbackIneffective, Failed)
   5    held or ended by an operator (Paused, Inconclusive, Aborted)
-  6    refused: another driver, another upgrade, a quarantine, findings in commits;
-       nothing there to pause, resume, abort, retry or undo
+  6    refused: another driver, another upgrade, a quarantine, findings in commits,
+       objects or a namespace of somebody else's; nothing there to pause, resume,
+       abort, retry or undo
   124  not done within --timeout; the upgrade is paused
   130  interrupted; the same command goes on with it
 
@@ -231,6 +239,12 @@ enum Command {
     Down(down::Arguments),
     /// What runs where, and what goes on
     Status(status::Arguments),
+    /// How a replica differs from what it is a replica of
+    ///
+    /// Compares the builds that run by the record, what the files say, the Kubernetes objects that come of it, and the schemas
+    /// of databases. What the replica's own file states is expected, and so is what `expectedDifferences` gives a reason for;
+    /// exits 3 when anything else differs, else 0. Changes nothing.
+    Diff(diff::Arguments),
     /// What an upgrade would change, on which nodes, in which batches, and how long it takes
     Plan(plan::Arguments),
     /// Put a build onto an environment, batch by batch behind its gates
@@ -266,6 +280,15 @@ enum Command {
     ///
     /// Exits 0 when every expectation held, else 3. Drives from this process, also where `stagegate serve` runs.
     Rehearse(rehearse::Arguments),
+    /// Data for a replica from the environment that it is a replica of, masked on the way
+    ///
+    /// Replaces the rows of the tables that the replica's component states under `refresh`, in one transaction. What tells of people
+    /// or lets somebody in is masked in the database that it comes from; it is compared before anything is kept, and one value that came
+    /// through takes all of it back.
+    #[command(
+        after_help = "Examples:\n  stagegate refresh shop-staging --dry-run\n  stagegate refresh shop-staging -o json"
+    )]
+    Refresh(refresh::Arguments),
     /// Builds that are known here
     Build(build::Arguments),
     /// Recorded verdicts
@@ -278,6 +301,15 @@ enum Command {
     /// that `stagegate upgrade` hands over, leaves alone what an operator has paused, and delivers reports for ever. It reads
     /// the workspace anew for each upgrade. SIGTERM or SIGINT ends it once the running steps have ended.
     Serve(serve::Arguments),
+    /// Drive the upgrades that are objects of Kubernetes, until SIGTERM
+    ///
+    /// Environments, Builds and Upgrades are objects of one namespace (`stagegate crds` defines them), and their status is the
+    /// state. Of several replicas one leads, by a Lease; the others take over when it ends or is lost. KUBECONFIG says which
+    /// cluster it is, in a pod its service account. SIGTERM ends it once the running steps have ended.
+    #[command(
+        after_help = "Example:\n  stagegate controller --namespace shop --volume /var/lib/stagegate --templates templates"
+    )]
+    Controller(controller::Arguments),
     /// Copy the state while it is in use
     ///
     /// A state that is put back from a copy remembers less than its nodes have seen: they refuse it until `stagegate adopt`.
@@ -326,6 +358,12 @@ enum Command {
     Verdict(verdict::Arguments),
     /// The JSON schema of every resource
     Schema,
+    /// The custom resource definitions of our kinds, for an API server of Kubernetes
+    #[command(after_help = "Example:\n  stagegate crds | kubectl apply --server-side -f -")]
+    Crds,
+    /// What has to be applied so that the controller runs in a cluster
+    #[command(after_help = "Example:\n  stagegate install --print --namespace shop | kubectl apply --server-side -f -")]
+    Install(install::Arguments),
     /// Completions for a shell
     #[command(after_help = "Example:\n  stagegate completions bash >/etc/bash_completion.d/stagegate")]
     Completions {
@@ -405,6 +443,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Down(arguments) => wait_for(down::run(arguments, printer)),
         Command::Status(arguments) => status::run(&arguments, printer),
         Command::Upgrade(arguments) => wait_for(upgrade::run(arguments, printer)),
+        Command::Diff(arguments) => wait_for(diff::run(arguments, printer)),
         Command::Plan(arguments) => wait_for(plan::run(arguments, printer)),
         Command::Pause(arguments) => wait_for(control::pause(arguments, printer)),
         Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
@@ -412,6 +451,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Retry(arguments) => wait_for(control::retry(arguments, printer)),
         Command::Undo(arguments) => wait_for(control::undo(arguments, printer)),
         Command::Serve(arguments) => wait_for(serve::run(arguments, printer)),
+        Command::Controller(arguments) => wait_for(controller::run(arguments, printer)),
         Command::Events(arguments) => events::run(&arguments, printer),
         Command::History(arguments) => events::history(&arguments, printer),
         Command::Why(arguments) => why::run(&arguments, printer),
@@ -433,12 +473,18 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
             printer.line(&serde_json::to_string_pretty(&schema())?)?;
             Ok(Exit::Done)
         }
+        Command::Crds => {
+            printer.line(crds()?.trim_end())?;
+            Ok(Exit::Done)
+        }
+        Command::Install(arguments) => install::run(&arguments, printer),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "stagegate", &mut script);
             printer.line(String::from_utf8(script)?.trim_end())?;
             Ok(Exit::Done)
         }
+        Command::Refresh(arguments) => wait_for(refresh::run(arguments, printer)),
         Command::Rehearse(arguments) => wait_for(rehearse::run(arguments, printer)),
     }
 }
@@ -447,6 +493,32 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
 #[must_use]
 pub fn schema() -> serde_json::Value {
     crate::model::schema::document::<BuildStatus, CommitPolicySpec>()
+}
+
+/// The definitions of our kinds for Kubernetes as documents of YAML, as `stagegate crds` prints them.
+///
+/// # Errors
+/// They cannot be written as YAML.
+pub fn crds() -> anyhow::Result<String> {
+    documents(crate::cluster::crd::all(&schema()))
+}
+
+/// What runs the controller in a cluster, as `stagegate install --print` prints it.
+///
+/// # Errors
+/// It cannot be written as YAML.
+pub fn manifests(namespace: &str, image: &str) -> anyhow::Result<String> {
+    let definitions = crate::cluster::crd::all(&schema());
+    documents(crate::cluster::install::manifests(namespace, image, definitions))
+}
+
+fn documents(objects: impl IntoIterator<Item = serde_json::Value>) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for object in objects {
+        text.push_str("---\n");
+        text.push_str(&crate::model::text::to_yaml(&object)?);
+    }
+    Ok(text)
 }
 
 /// Commands that only read need no runtime, and start faster without.
@@ -512,11 +584,36 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(StoreError::Held { .. } | StoreError::Unfinished { .. }) = store {
         return Some(Exit::Refused);
     }
+    match cause.downcast_ref() {
+        Some(
+            RefreshError::Mask(_)
+            | RefreshError::Same { .. }
+            | RefreshError::Table { .. }
+            | RefreshError::Schema { .. }
+            | RefreshError::Unmasked { .. },
+        ) => return Some(Exit::Refused),
+        Some(RefreshError::TooLong { .. }) => return Some(Exit::TimedOut),
+        Some(RefreshError::Database(_) | RefreshError::InTheWay { .. } | RefreshError::Unknown(_)) | None => {}
+    }
     let up = cause.downcast_ref::<UpError>();
     match up {
         Some(UpError::Interrupted) => return Some(Exit::Interrupted),
         Some(UpError::Refused(_)) => return Some(Exit::Refused),
         _ => {}
+    }
+    match cause.downcast_ref() {
+        Some(ReplicaError::Refused(_) | ReplicaError::NotOurs { .. } | ReplicaError::Ending(_)) => {
+            return Some(Exit::Refused);
+        }
+        Some(ReplicaError::Interrupted) => return Some(Exit::Interrupted),
+        Some(
+            ReplicaError::NoCluster { .. }
+            | ReplicaError::Unreachable { .. }
+            | ReplicaError::Api { .. }
+            | ReplicaError::NotReady { .. }
+            | ReplicaError::Stays { .. },
+        )
+        | None => {}
     }
     let build = match up {
         Some(UpError::Build(build)) => Some(build),
@@ -530,7 +627,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         _ => cause.downcast_ref(),
     };
     // A text that holds for some builds only may still have a hole; the files are what is to be mended.
-    if let Some(FleetError::Render { .. } | FleetError::Database { .. }) = fleet {
+    if let Some(FleetError::Render { .. } | FleetError::Manifest(_) | FleetError::Database { .. }) = fleet {
         return Some(Exit::Usage);
     }
     None

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::printer::Printer;
-use super::{Exit, ground};
+use super::{Exit, ground, replica};
 use crate::commits::proof;
 use crate::server::Server;
 use crate::settings;
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 /// The host may be a name, which only the system can tell.
-fn address(text: &str) -> Result<String, String> {
+pub(super) fn address(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     match port.map(|(_, port)| port.parse::<u16>()) {
         Some(Ok(_)) => Ok(text.to_owned()),
@@ -30,11 +30,12 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let home = ground::home()?;
     let workspace = ground::workspace();
     let signing = home.clone();
+    let interrupt = ground::interrupt(printer)?;
     let server = Server {
         home: &home,
         workspace: &workspace,
         shift: ground::port_shift()?,
-        interrupt: ground::interrupt(printer)?,
+        interrupt: interrupt.clone(),
         tell: &|line| printer.note(line),
         lines: printer.lines(),
         on_verdict: Arc::new(move |verdict| {
@@ -43,7 +44,10 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             }
         }),
     };
-    server.run(&arguments.listen).await?;
+    tokio::select! {
+        ended = server.run(&arguments.listen) => ended?,
+        never = replica::keep(&home, &interrupt, printer) => match never {},
+    }
     // To be ended is how a server's life is meant to go.
     Ok(Exit::Done)
 }

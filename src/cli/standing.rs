@@ -6,10 +6,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ground::GroundError;
+use crate::cluster::replica::ReplicaSight;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
+use crate::model::environment::EnvironmentSpec;
 use crate::model::render::Renderer;
 use crate::model::system::{Environment, PortShift};
+use crate::model::target::Target;
 use crate::store::{Expect, Resource, Store as _, StoreError};
 
 /// Whether an environment stands.
@@ -34,12 +37,19 @@ struct EnvironmentStatus {
     /// Every node that it was brought up with, of every component.
     #[serde(default)]
     nodes: BTreeSet<String>,
+    /// Its objects in a cluster, as they were seen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replica: Option<ReplicaSight>,
 }
 
 /// Writes down how an environment stands, as its file describes it now.
 pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Result<()> {
     let (store, name, now) = (home.store(), &fleet.environment.name, Timestamp::now());
     let spec = serde_json::to_value(&fleet.environment.spec)?;
+    let replica = match phase {
+        Standing::ComingUp | Standing::Up => read(home, name)?.and_then(|status| status.replica),
+        Standing::Down => None,
+    };
     store.put_resource("Environment", name, &spec, Expect::Anything, now)?;
     let PortShift(port_shift) = fleet.environment.shift();
     let status = EnvironmentStatus {
@@ -47,10 +57,29 @@ pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Resu
         since: now,
         port_shift,
         nodes: fleet.all_places().map(|place| place.site.name.clone()).collect(),
+        replica,
     };
     let status = serde_json::to_value(status)?;
     store.put_status("Environment", name, &status, Expect::Anything, now)?;
     Ok(())
+}
+
+/// Writes down how an environment's objects in a cluster were seen.
+pub(super) fn write_replica(home: &Home, environment: &str, sight: ReplicaSight) -> anyhow::Result<()> {
+    let Some(mut status) = read(home, environment)? else {
+        return Ok(());
+    };
+    let now = sight.seen_at;
+    status.replica = Some(sight);
+    let status = serde_json::to_value(status)?;
+    home.store()
+        .put_status("Environment", environment, &status, Expect::Anything, now)?;
+    Ok(())
+}
+
+/// How its objects were seen last.
+pub(super) fn replica(resource: &Resource) -> Option<ReplicaSight> {
+    resource.status_as::<EnvironmentStatus>().ok()?.replica
 }
 
 /// An environment as it was brought up, for looking at its nodes: its scripts are not there.
@@ -101,6 +130,52 @@ pub(super) fn refuse_not_up(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
         how,
     }
     .into())
+}
+
+/// Refuses to make a replica in a second place while it stands in a first, which nobody would clear.
+pub(super) fn refuse_other_namespace(home: &Home, fleet: &Fleet) -> anyhow::Result<()> {
+    let environment = &fleet.environment.name;
+    let Some(resource) = home.store().resource("Environment", environment)? else {
+        return Ok(());
+    };
+    let Ok(before) = resource.spec_as::<EnvironmentSpec>() else {
+        return Ok(());
+    };
+    let place = |target: &Option<Target>| {
+        let Target::Kubernetes(target) = target.as_ref()?;
+        Some((target.context.clone(), target.namespace.clone()))
+    };
+    let is_down = read(home, environment)?.is_none_or(|status| status.phase == Standing::Down);
+    match (place(&before.target), place(&fleet.environment.spec.target)) {
+        (Some(before), now) if !is_down && now.as_ref() != Some(&before) => Err(GroundError::OtherTarget {
+            environment: environment.clone(),
+            namespace: before.1,
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Every environment with a replica whose time is over by what was written down of it.
+pub(super) fn expired(home: &Home, now: Timestamp) -> Result<Vec<Resource>, StoreError> {
+    let mut expired = home.store().resources("Environment")?;
+    expired.retain(|resource| {
+        resource.status_as::<EnvironmentStatus>().is_ok_and(|status| {
+            let expires_at = status.replica.and_then(|replica| replica.expires_at);
+            status.phase != Standing::Down && expires_at.is_some_and(|at| at <= now)
+        })
+    });
+    Ok(expired)
+}
+
+/// Every environment that is up with a replica.
+pub(super) fn up(home: &Home) -> Result<Vec<Resource>, StoreError> {
+    let mut up = home.store().resources("Environment")?;
+    up.retain(|resource| {
+        let status = resource.status_as::<EnvironmentStatus>();
+        status.is_ok_and(|status| status.phase == Standing::Up && status.replica.is_some())
+    });
+    Ok(up)
 }
 
 /// Refuses to go by a file that no longer names a node which was brought up: it would run on, or vanish while it runs.

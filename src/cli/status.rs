@@ -14,7 +14,9 @@ use super::printer::Printer;
 use super::standing::{self, Standing};
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
-use super::{Exit, ground};
+use super::{Exit, ground, replica};
+use crate::cluster::replica::ReplicaSight;
+use crate::engine::fleet::Fleet;
 use crate::engine::lease::HeldLease;
 use crate::home::Home;
 use crate::model::environment::{Component, EnvironmentSpec};
@@ -125,6 +127,20 @@ pub(super) fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result
     Ok(())
 }
 
+/// The builds that the nodes of each component have, as was written down; nothing of an environment that was never brought up.
+pub(super) fn builds(home: &Home, name: &str) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut builds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    if home.store().resource("Environment", name)?.is_none() {
+        return Ok(builds);
+    }
+    for environment in environments(home, Some(name))? {
+        for NodeLine { component, build, .. } in environment.nodes() {
+            builds.entry(component).or_default().extend(build);
+        }
+    }
+    Ok(builds)
+}
+
 /// A node, what it is of, the build that it has by the record, and what a look showed.
 #[derive(Serialize)]
 struct NodeLine {
@@ -175,6 +191,8 @@ struct Shown {
     names: Names,
     /// What each node showed, by its name; without a look nothing.
     sights: Option<BTreeMap<String, Sight>>,
+    /// Its objects in a cluster as they were seen last, or why they were not.
+    replica: Option<Result<ReplicaSight, String>>,
 }
 
 /// How old what is written down is, and whose word it is.
@@ -210,6 +228,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
                 record: Record::of(home, &resource, last.as_ref())?,
                 names: Names::read(home)?,
                 last,
+                replica: standing::replica(&resource).map(Ok),
                 resource,
                 sights: None,
             })
@@ -302,6 +321,11 @@ impl Shown {
                 "upgrade": upgrade,
                 "driver": self.driver,
                 "record": self.record,
+                "replica": match &self.replica {
+                    Some(Ok(sight)) => json!(sight),
+                    Some(Err(why)) => json!({"sync": "Unknown", "message": why}),
+                    None => Value::Null,
+                },
             },
         }))
     }
@@ -313,7 +337,26 @@ impl Shown {
         let sights = look::at(places.iter().copied()).await;
         let names = places.iter().map(|place| place.site.name.clone());
         self.sights = Some(names.zip(sights).collect());
+        let is_replica = self
+            .resource
+            .spec_as::<EnvironmentSpec>()
+            .is_ok_and(|spec| spec.target.is_some());
+        if is_replica && self.standing() != Some(Standing::Down) {
+            self.replica = match self.look_at_objects(home).await {
+                Ok(sight) => sight.map(Ok),
+                Err(why) => Some(Err(format!("{why:#}"))),
+            };
+        }
         Ok(())
+    }
+
+    /// What is wanted of objects is what the files say now, templates included: nothing else has their text.
+    async fn look_at_objects(&self, home: &Home) -> anyhow::Result<Option<ReplicaSight>> {
+        let fleet = Fleet::read(home, &ground::workspace(), &self.resource.name, ground::port_shift()?)?;
+        match replica::of(home, &fleet).await? {
+            Some(replica) => Ok(Some(replica.look().await?)),
+            None => Ok(None),
+        }
     }
 
     fn standing(&self) -> Option<Standing> {
@@ -460,13 +503,23 @@ impl Shown {
                 "bringing it up has not ended, and nobody is at it now; `stagegate up {name}` goes on"
             ))?;
         }
+        match &self.replica {
+            Some(Ok(sight)) => replica::lines(sight).iter().try_for_each(|line| printer.line(line))?,
+            Some(Err(why)) => printer.line(&format!("its objects could not be looked at: {why}"))?,
+            None => {}
+        }
+        let has_nodes = !self.nodes().is_empty();
         if self.sights.is_some() {
-            if self.last.is_some() {
+            if self.last.is_some() && has_nodes {
                 printer.line("the nodes now:")?;
             }
-            return self.nodes_for_people(printer);
+            return if has_nodes {
+                self.nodes_for_people(printer)
+            } else {
+                Ok(())
+            };
         }
-        if self.last.is_none() {
+        if self.last.is_none() && has_nodes {
             self.nodes_for_people(printer)?;
         }
         // What a living driver writes is at most a few seconds old.

@@ -5,6 +5,7 @@ use clap::Args;
 use super::Exit;
 use super::ground;
 use super::printer::Printer;
+use super::replica;
 use super::standing::{self, Standing};
 use super::status;
 use crate::engine::interrupt::Interrupt;
@@ -29,10 +30,21 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
 /// Brings an environment up and writes down that it is.
 pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
     let (home, fleet) = ground::operable(name, ground::home)?;
+    replica::take_down_expired(&home, Some(name), interrupt, printer).await?;
     let lease = ground::lease(&home, &fleet, printer).await?;
     standing::refuse_missing_nodes(&home, &fleet)?;
+    standing::refuse_other_namespace(&home, &fleet)?;
     // Before the first step: whoever clears up must know that something may be there.
     standing::write(&home, &fleet, Standing::ComingUp)?;
+    let replica = match replica::of(&home, &fleet).await? {
+        Some(replica) => {
+            lease
+                .keep(replica.bring_up(&home, &fleet, interrupt, printer))
+                .await??;
+            Some(replica)
+        }
+        None => None,
+    };
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));
         printer.doing(what.to_owned());
@@ -51,12 +63,15 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
             _ => None,
         };
         let build = build.as_ref().map(|(build, known)| (build, &known.spec));
+        if let Some(replica) = &replica {
+            lease.keep(replica.pods_ready(component, interrupt, printer)).await??;
+        }
         lease.keep(bringing.up(component, build)).await??;
-        printer.note(&format!(
-            "{}: {} up",
-            component.name,
-            count(fleet.places(&component.name).len(), "node")
-        ));
+        let nodes = fleet.places(&component.name).len();
+        // One that is objects alone has been told of.
+        if nodes > 0 {
+            printer.note(&format!("{}: {} up", component.name, count(nodes, "node")));
+        }
     }
     standing::write(&home, &fleet, Standing::Up)?;
     printer.idle();

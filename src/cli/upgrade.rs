@@ -11,7 +11,7 @@ use super::ground::GroundError;
 use super::printer::Printer;
 use super::standing;
 use super::view::{self, Names};
-use super::{Exit, Output, ground};
+use super::{Exit, Output, ground, replica};
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
@@ -95,6 +95,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     }
     let (home, fleet) = ground::operable(&environment, ground::home)?;
     let carrier = Carrier::new(&home, &fleet, printer, staying.patience())?;
+    replica::take_down_expired(&home, None, &carrier.interrupt, printer).await?;
     let (component, version) = ground::component_and_version(&fleet, &build)?;
     let (build, _) = ground::build(&home, component, &version, printer).await?;
     carrier.carry_out_and_show(component, &build).await

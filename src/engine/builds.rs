@@ -15,7 +15,7 @@ use crate::commits::repository::{Repository, RepositoryError};
 use crate::home::{Home, make_private};
 use crate::hosts::{FencingToken, Finished, Host as _, HostError, LocalHost, NodeAddress, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec, CommitRef, LockedPackage};
-use crate::model::environment::{BuildCommits, BuildSource, Component, PackageIndex};
+use crate::model::environment::{BuildCommits, BuildSource, Component, Images, PackageIndex};
 use crate::model::values::Digest;
 use crate::process::{self, Bounds, Said};
 use crate::settings;
@@ -130,6 +130,7 @@ pub async fn resolve(component: &Component, version: &str, workspace: &Path) -> 
         None => return Err(BuildError::NoSource(component.name.clone())),
         Some(BuildSource::PackageIndex(index)) => from_index(component, index, version).await?,
         Some(BuildSource::Directory(directory)) => from_directory(component, &workspace.join(directory), version)?.0,
+        Some(BuildSource::Images(images)) => from_images(component, images, version)?,
     };
     match &component.commits {
         None => Ok(found),
@@ -155,6 +156,37 @@ fn commit_of(commits: &BuildCommits, version: &str, workspace: &Path) -> Result<
         commit: commit.to_string(),
         path: commits.path.clone(),
     })
+}
+
+/// Every build whose image a component's source states.
+pub(super) fn of_images(component: &Component) -> Vec<BuildSpec> {
+    let Some(BuildSource::Images(images)) = &component.source else {
+        return Vec::new();
+    };
+    let stated = images.digests.iter();
+    stated
+        .map(|(version, manifest)| BuildSpec::of_image(&component.name, version, &images.repository, manifest))
+        .collect()
+}
+
+fn from_images(component: &Component, images: &Images, version: &str) -> Result<BuildSpec, BuildError> {
+    let Some(manifest) = images.digests.get(version) else {
+        let there: Vec<&str> = images.digests.keys().map(String::as_str).collect();
+        return Err(BuildError::Source {
+            component: component.name.clone(),
+            version: version.to_owned(),
+            why: format!(
+                "`source.images.digests` does not have it; it has {}",
+                nearest(version, &there)
+            ),
+        });
+    };
+    Ok(BuildSpec::of_image(
+        &component.name,
+        version,
+        &images.repository,
+        manifest,
+    ))
 }
 
 #[derive(Deserialize)]
@@ -449,6 +481,10 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
         .environment
         .component(&order.spec.component)
         .ok_or_else(|| BuildError::NoSource(order.spec.component.clone()))?;
+    // What is an image is ready where it lies; nodes of a cluster fetch it themselves.
+    if let Some(BuildSource::Images(_)) = &component.source {
+        return Ok(ready);
+    }
     let place = home.preparation(&order.build.digest);
     make_private(&place).map_err(failed("make", &place))?;
     let attempt = Attempt::read(&place)?;
@@ -456,7 +492,7 @@ pub async fn prepare(home: &Home, fleet: &Fleet, order: &Order) -> Result<PathBu
     let made = if component.actions.prepare.is_some() {
         run_script(home, fleet, component, order, &place, &artifact, attempt.number).await
     } else {
-        copy_source(component, order, &artifact).await
+        copy_source(component, order, fleet.workspace.root(), &artifact).await
     };
     match made {
         Ok(()) => {}
@@ -534,11 +570,16 @@ fn preparation_token() -> FencingToken {
     }
 }
 
-async fn copy_source(component: &Component, order: &Order, artifact: &Path) -> Result<(), BuildError> {
+async fn copy_source(
+    component: &Component,
+    order: &Order,
+    workspace: &Path,
+    artifact: &Path,
+) -> Result<(), BuildError> {
     let Some(BuildSource::Directory(directory)) = &component.source else {
         return Err(BuildError::NoSource(component.name.clone()));
     };
-    let from = crate::settings::workspace().join(directory).join(&order.spec.version);
+    let from = workspace.join(directory).join(&order.spec.version);
     let failed = |source| BuildError::File {
         tried: "copy",
         path: from.clone(),

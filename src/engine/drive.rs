@@ -406,6 +406,7 @@ fn seen(i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
         running: sight.running.as_ref().and_then(|r| r.build),
         step,
         free_bytes: sight.free_bytes,
+        foreign_edit: sight.foreign_edit.clone(),
     }
 }
 

@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::builds;
+use crate::cluster::pods::SetPlace;
 use crate::home::Home;
-use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, Script, SshHost, Step, Work};
+use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
-use crate::model::environment::{Component, SshRef};
+use crate::model::environment::{BuildSource, Component, HostRef, SshRef};
 pub use crate::model::lifecycle::Lifecycle;
+use crate::model::manifest::{self, Manifest, ManifestError};
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite, PortShift};
 use crate::model::values::Digest;
 use crate::secrets::{SecretError, Secrets};
+use crate::settings;
 use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
 use crate::workspace::{Workspace, WorkspaceError};
@@ -48,6 +52,9 @@ pub enum FleetError {
         /// What is wrong.
         why: String,
     },
+    /// An object.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -71,6 +78,8 @@ pub struct Fleet {
     pub environment: Environment,
     /// Its secrets.
     pub secrets: Secrets,
+    /// The files beside its own: what a build is copied from.
+    pub workspace: Workspace,
     renderer: Renderer,
     places: BTreeMap<String, Vec<Place>>,
     /// One a name, for all that ask it: its connections are bounded, however many nodes are watched.
@@ -84,7 +93,9 @@ impl Fleet {
     /// Everything that is wrong with the files.
     pub fn read(home: &Home, workspace: &Workspace, name: &str, shift: PortShift) -> Result<Self, WorkspaceError> {
         let (environment, templates) = workspace.environment(name, shift)?;
-        Ok(Self::new(environment, templates, home))
+        let mut fleet = Self::new(environment, templates, home);
+        fleet.workspace = workspace.clone();
+        Ok(fleet)
     }
 
     /// Makes an environment operable. Speaks to nobody yet.
@@ -102,12 +113,14 @@ impl Fleet {
                         environment: environment.name.clone(),
                         node: site.name.clone(),
                         directory: match &site.host {
-                            Some(ssh) => ssh.directory.clone(),
+                            Some(HostRef::Ssh(ssh)) => ssh.directory.clone(),
+                            // It has none that we go into.
+                            Some(HostRef::Pod(_)) => String::new(),
                             None => home.node(&environment.name, &site.name).to_string_lossy().into_owned(),
                         },
                         pid_file: pid_file.clone(),
                     },
-                    host: hosts.host(site.host.as_ref()),
+                    host: hosts.host(site.host.as_ref(), component),
                     site: site.clone(),
                 })
                 .collect();
@@ -117,6 +130,7 @@ impl Fleet {
         Self {
             environment,
             secrets,
+            workspace: Workspace::at(settings::workspace()),
             renderer,
             places,
             databases: Mutex::default(),
@@ -126,6 +140,14 @@ impl Fleet {
     /// The nodes of a component, in the environment's order.
     pub fn places(&self, component: &str) -> &[Place] {
         self.places.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// The Kubernetes objects of all components, as they are for a namespace.
+    ///
+    /// # Errors
+    /// A template that does not render, or not to objects.
+    pub fn manifests(&self, namespace: &str) -> Result<Vec<Manifest>, FleetError> {
+        Ok(manifest::all(&self.environment, &self.renderer, namespace)?)
     }
 
     /// Identifies what is said of a component and how it is done: its part of the environment with the templates of the
@@ -279,10 +301,11 @@ impl Fleet {
     }
 }
 
-/// One connection a machine, however many nodes it carries.
+/// One connection a machine, however many nodes it carries, and one a `StatefulSet`.
 struct Hosts {
     local: Arc<AnyHost>,
     ssh: BTreeMap<SshKey, Arc<AnyHost>>,
+    sets: BTreeMap<String, Arc<SetPlace>>,
     control_directory: PathBuf,
 }
 
@@ -301,20 +324,32 @@ impl Hosts {
         Self {
             local: Arc::new(AnyHost::Local(LocalHost::new())),
             ssh: BTreeMap::new(),
+            sets: BTreeMap::new(),
             control_directory,
         }
     }
 
-    fn host(&mut self, reference: Option<&SshRef>) -> Arc<AnyHost> {
-        let Some(SshRef {
+    fn host(&mut self, reference: Option<&HostRef>, component: &Component) -> Arc<AnyHost> {
+        match reference {
+            None => Arc::clone(&self.local),
+            Some(HostRef::Ssh(ssh)) => self.ssh(ssh),
+            Some(HostRef::Pod(pod)) => {
+                let made = self
+                    .sets
+                    .entry(component.name.clone())
+                    .or_insert_with(|| Arc::new(SetPlace::new(pod.set.clone(), images(component))));
+                Arc::new(AnyHost::Pod(PodHost::new(Arc::clone(made), pod.ordinal)))
+            }
+        }
+    }
+
+    fn ssh(&mut self, reference: &SshRef) -> Arc<AnyHost> {
+        let SshRef {
             destination,
             port,
             config,
             directory: _,
-        }) = reference
-        else {
-            return Arc::clone(&self.local);
-        };
+        } = reference;
         let key = (destination.clone(), *port, config.clone());
         let made = self.ssh.entry(key).or_insert_with(|| {
             let destination = match port {
@@ -329,4 +364,15 @@ impl Hosts {
         });
         Arc::clone(made)
     }
+}
+
+/// The image of each build that a component's source states.
+fn images(component: &Component) -> BTreeMap<Digest, String> {
+    let Some(BuildSource::Images(images)) = &component.source else {
+        return BTreeMap::new();
+    };
+    let stated = builds::of_images(component).into_iter();
+    stated
+        .filter_map(|build| Some((build.digest, images.image(&build.version)?)))
+        .collect()
 }

@@ -16,7 +16,7 @@ use crate::store::{
 /// A driver on another machine that says nothing for this long has lost the environment; three renewals fit in.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
 /// Three times within [`LEASE_TTL`].
-const KEEP_EVERY: Duration = Duration::from_secs(5);
+pub(super) const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// A driver whose upgrade has just settled gives its lease back within this: it only clears old releases away.
 pub const HANDING_BACK: Duration = Duration::from_secs(5);
 

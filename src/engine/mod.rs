@@ -9,6 +9,7 @@ mod drive;
 pub mod fleet;
 pub mod interrupt;
 pub mod lease;
+pub mod ledger;
 pub mod live;
 pub mod provenance;
 pub mod session;

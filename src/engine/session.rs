@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::builds::Order;
+use super::builds::{self, Order};
 use super::delivery::sinks;
 use super::drive::{DriveError, Ending, Limits, drive};
 use super::fleet::Fleet;
 use super::interrupt::Interrupt;
-use super::lease::HeldLease;
+use super::lease::{HeldLease, KEEP_EVERY};
+use super::ledger::{Embedded, Ledger, Write};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
 use super::provenance::{self, Lacking};
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
-use crate::hosts::{Host as _, NodeSight, Step, Work};
+use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
@@ -28,7 +29,6 @@ use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
     fresh_upgrade_name,
 };
-use crate::workspace::Workspace;
 
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
@@ -223,16 +223,12 @@ impl KnownBuild {
         builds.collect()
     }
 
-    /// Of one component, by digest, as nodes name them.
+    /// Of one component, by digest, as nodes name them: those of the state, and the images that its source states.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn by_digest(home: &Home, component: &str) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
-        Ok(Self::all(home)?
-            .into_values()
-            .filter(|b| b.spec.component == component)
-            .map(|b| (b.spec.digest, b.spec.reference()))
-            .collect())
+    pub fn by_digest(home: &Home, component: &Component) -> Result<BTreeMap<Digest, BuildRef>, StoreError> {
+        Ok(by_digest(Self::all(home)?.values(), component))
     }
 
     /// Writes a build that was just found in its source.
@@ -247,6 +243,83 @@ impl KnownBuild {
         home.store()
             .put_resource("Build", &spec.name(), &value, Expect::Anything, Timestamp::now())?;
         Ok(())
+    }
+}
+
+/// Builds of a component that a home knows, and the images that its source states.
+fn by_digest<'b>(known: impl Iterator<Item = &'b KnownBuild>, component: &Component) -> BTreeMap<Digest, BuildRef> {
+    let of_state = known.map(|known| &known.spec);
+    let of_state = of_state.filter(|build| build.component == component.name);
+    let stated = builds::of_images(component);
+    let all = of_state.chain(&stated);
+    all.map(|build| (build.digest, build.reference())).collect()
+}
+
+/// What a home knows of an environment's past: what decides whether a build may enter it, and where its nodes stand.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// Every build, by name.
+    pub builds: BTreeMap<String, KnownBuild>,
+    /// The environment's upgrades, the oldest first.
+    pub upgrades: Vec<UpgradeRecord>,
+}
+
+impl Past {
+    /// As the embedded home has it.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn of(home: &Home, environment: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            builds: KnownBuild::all(home)?,
+            upgrades: home.store().upgrades(Some(environment), u32::MAX)?,
+        })
+    }
+
+    /// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
+    /// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
+    fn is_way_back(&self, environment: &str, component: &str, digest: &Digest) -> bool {
+        let verified = self.builds.values().filter(|build| build.spec.component == component);
+        let verified = verified.flat_map(|build| &build.status.verifications);
+        let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
+        if last.is_some_and(|last| last.digest == *digest) {
+            return true;
+        }
+        let changed = |upgrade: &&UpgradeRecord| {
+            upgrade.spec.component == component
+                && upgrade.status.phase == Phase::Succeeded
+                && upgrade.status.nodes.iter().any(|node| node.from != upgrade.status.to)
+        };
+        let replaced = self.upgrades.iter().rfind(changed);
+        replaced.is_some_and(|upgrade| upgrade.status.nodes.iter().any(|node| node.from == Some(*digest)))
+    }
+
+    /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
+    fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
+        let same_bytes = self.builds.iter().filter(|(_, known)| known.spec.digest == *digest);
+        let mut refusals = same_bytes.filter_map(|(name, known)| {
+            let quarantine = known.status.quarantined_in(environment)?;
+            Some(Refusal::Quarantined {
+                build: name.clone(),
+                environment: environment.to_owned(),
+                since: quarantine.at,
+                reason: quarantine.reason.clone(),
+            })
+        });
+        refusals.next()
+    }
+
+    /// Nodes that the component's last upgrade before this one did not put back into service.
+    fn left_out_before(&self, record: &UpgradeRecord) -> BTreeSet<String> {
+        let last = self
+            .upgrades
+            .iter()
+            .rfind(|u| u.name != record.name && u.spec.component == record.spec.component && u.status.phase.is_final());
+        let nodes = last.into_iter().flat_map(|u| &u.status.nodes);
+        nodes
+            .filter(|n| n.drained || n.phase == NodePhase::OutOfService)
+            .map(|n| n.name.clone())
+            .collect()
     }
 }
 
@@ -420,61 +493,32 @@ pub async fn refusal(
     component: &Component,
     build: &BuildSpec,
 ) -> Result<Option<Refusal>, StoreError> {
+    let past = Past::of(home, &fleet.environment.name)?;
+    Ok(refusal_by(&past, home, fleet, component, build).await)
+}
+
+/// The same by a past that is kept elsewhere than in this home.
+pub async fn refusal_by(
+    past: &Past,
+    home: &Home,
+    fleet: &Fleet,
+    component: &Component,
+    build: &BuildSpec,
+) -> Option<Refusal> {
     let environment = &fleet.environment.name;
-    if let Some(refusal) = quarantine(home, &build.digest, environment)? {
-        return Ok(Some(refusal));
+    if let Some(refusal) = past.quarantine(&build.digest, environment) {
+        return Some(refusal);
     }
-    if component.rollout.requires.is_empty() || is_way_back(home, environment, &component.name, &build.digest)? {
-        return Ok(None);
+    if component.rollout.requires.is_empty() || past.is_way_back(environment, &component.name, &build.digest) {
+        return None;
     }
-    let workspace = Workspace::at(settings::workspace());
-    let lacking = provenance::lacking(home, &workspace, component, build).await;
-    Ok(lacking.map(|lacking| Refusal::Lacking {
+    let lacking = provenance::lacking(home, &fleet.workspace, component, build).await;
+    lacking.map(|lacking| Refusal::Lacking {
         build: build.name(),
         environment: environment.clone(),
         component: component.name.clone(),
         lacking: Box::new(lacking),
-    }))
-}
-
-/// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
-/// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
-fn is_way_back(home: &Home, environment: &str, component: &str, digest: &Digest) -> Result<bool, StoreError> {
-    let builds = KnownBuild::all(home)?;
-    let verified = builds.values().filter(|build| build.spec.component == component);
-    let verified = verified.flat_map(|build| &build.status.verifications);
-    let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
-    if last.is_some_and(|last| last.digest == *digest) {
-        return Ok(true);
-    }
-    let upgrades = home.store().upgrades(Some(environment), u32::MAX)?;
-    let changed = |upgrade: &&UpgradeRecord| {
-        upgrade.spec.component == component
-            && upgrade.status.phase == Phase::Succeeded
-            && upgrade.status.nodes.iter().any(|node| node.from != upgrade.status.to)
-    };
-    let replaced = upgrades.iter().rfind(changed);
-    Ok(replaced.is_some_and(|upgrade| upgrade.status.nodes.iter().any(|node| node.from == Some(*digest))))
-}
-
-/// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
-///
-/// # Errors
-/// The state cannot be read.
-fn quarantine(home: &Home, digest: &Digest, environment: &str) -> Result<Option<Refusal>, StoreError> {
-    let same_bytes = KnownBuild::all(home)?
-        .into_iter()
-        .filter(|(_, known)| known.spec.digest == *digest);
-    let mut refusals = same_bytes.filter_map(|(name, known)| {
-        let quarantine = known.status.quarantined_in(environment)?;
-        Some(Refusal::Quarantined {
-            build: name,
-            environment: environment.to_owned(),
-            since: quarantine.at,
-            reason: quarantine.reason.clone(),
-        })
-    });
-    Ok(refusals.next())
+    })
 }
 
 /// Held until a person says otherwise; one that is to be aborted goes on by itself.
@@ -489,7 +533,7 @@ pub fn is_settled(record: &UpgradeRecord) -> bool {
     record.status.phase.is_final() || awaits_resume(record)
 }
 
-/// Drives an upgrade until it is final, held or interrupted, then clears away what the nodes need no more.
+/// Drives an upgrade of the embedded home until it is final, held or interrupted, then clears away what the nodes need no more.
 ///
 /// # Errors
 /// The signals cannot be made ready, or the loop cannot go on; the upgrade is as it was last written.
@@ -501,44 +545,105 @@ pub async fn run(
     interrupt: Interrupt,
     on_commit: &OnCommit<'_>,
 ) -> Result<Ending, SessionError> {
-    let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
-    let target = KnownBuild::find(home, &record.spec.build)?.ok_or_else(unknown)?;
-    let component = fleet
-        .environment
-        .component(&record.spec.component)
-        .ok_or_else(unknown)?;
-    let builds = KnownBuild::by_digest(home, &component.name)?;
-    let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
-    plan.left_out = left_out_before(home, record)?;
-    let world = LiveWorld::new(Parts {
+    let past = Past::of(home, &record.spec.environment)?;
+    let ledger = Embedded::new(home, &record.name, &record.spec, lease.token(), sinks(fleet));
+    let driving = Driving {
         home,
-        fleet: Arc::clone(fleet),
-        component,
-        token: lease.token().clone(),
-        upgrade: &record.name,
-        spec: &record.spec,
-        build: target.spec.reference(),
-        builds,
-        preparation: Order {
-            build: target.spec.reference(),
-            spec: target.spec.clone(),
-        },
-        sinks: sinks(fleet),
+        fleet,
+        record,
+        past: &past,
+        token: lease.token(),
+        ledger: &ledger,
         interrupt,
         on_commit,
-    })?;
-    let ending = drive(&world, &plan, &Limits::default()).await?;
-    let patience = match &ending {
-        Ending::Settled(_) => LAST_CALLS,
-        Ending::Interrupted(_) => Duration::ZERO,
     };
-    world.account(patience).await.map_err(DriveError::from)?;
-    if let Ending::Settled(status) = &ending
-        && status.phase.is_final()
-    {
-        prune(fleet, component, record, lease, status).await;
+    Box::pin(driving.run()).await
+}
+
+/// An upgrade that is to be driven, whichever home it is of.
+pub struct Driving<'a> {
+    /// Where artifacts and evidence lie.
+    pub home: &'a Home,
+    /// The environment.
+    pub fleet: &'a Arc<Fleet>,
+    /// The upgrade as last read.
+    pub record: &'a UpgradeRecord,
+    /// What its home knows of the environment.
+    pub past: &'a Past,
+    /// Proof of holding the environment.
+    pub token: &'a FencingToken,
+    /// Where it is written down.
+    pub ledger: &'a dyn Ledger,
+    /// Lets the running steps end and begins no other.
+    pub interrupt: Interrupt,
+    /// Told of every commit.
+    pub on_commit: &'a OnCommit<'a>,
+}
+
+impl Driving<'_> {
+    /// Drives until it is final, held or interrupted, then clears away what the nodes need no more.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn run(self) -> Result<Ending, SessionError> {
+        let Self {
+            home,
+            fleet,
+            record,
+            past,
+            token,
+            ledger,
+            interrupt,
+            on_commit,
+        } = self;
+        let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
+        let target = past.builds.get(&record.spec.build).ok_or_else(unknown)?;
+        let component = fleet
+            .environment
+            .component(&record.spec.component)
+            .ok_or_else(unknown)?;
+        let builds = by_digest(past.builds.values(), component);
+        let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
+        plan.left_out = past.left_out_before(record);
+        let world = LiveWorld::new(Parts {
+            home,
+            fleet: Arc::clone(fleet),
+            component,
+            token: token.clone(),
+            upgrade: &record.name,
+            spec: &record.spec,
+            build: target.spec.reference(),
+            builds,
+            preparation: Order {
+                build: target.spec.reference(),
+                spec: target.spec.clone(),
+            },
+            ledger,
+            interrupt,
+            on_commit,
+        })?;
+        if record.status.phase == Phase::Pending {
+            // The one before may have been killed at its very end. Where it cannot be done, the first step is refused and says why.
+            if let Err(why) = held(ledger, leave(fleet, component, token)).await? {
+                tracing::warn!(why, "it was not given back");
+            }
+        }
+        let ending = drive(&world, &plan, &Limits::default()).await?;
+        let patience = match &ending {
+            Ending::Settled(_) => LAST_CALLS,
+            Ending::Interrupted(_) => Duration::ZERO,
+        };
+        world.account(patience).await.map_err(DriveError::from)?;
+        if let Ending::Settled(status) = &ending
+            && status.phase.is_final()
+        {
+            if let Err(why) = held(ledger, leave(fleet, component, token)).await? {
+                tell_kept(ledger, component, &why).await?;
+            }
+            prune(fleet, component, record, token, status).await;
+        }
+        Ok(ending)
     }
-    Ok(ending)
 }
 
 /// That its driver was killed is part of what happened to an upgrade: told by who takes its lease over, whatever for.
@@ -566,20 +671,6 @@ pub fn tell_takeover(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Result<()
     home.store()
         .append(&record.spec.environment, Some(&record.name), &[event], &dispatch)?;
     Ok(())
-}
-
-/// Nodes that the component's last upgrade before this one did not put back into service.
-fn left_out_before(home: &Home, record: &UpgradeRecord) -> Result<BTreeSet<String>, StoreError> {
-    let before = home.store().upgrades(Some(&record.spec.environment), u32::MAX)?;
-    let last = before
-        .into_iter()
-        .rfind(|u| u.name != record.name && u.spec.component == record.spec.component && u.status.phase.is_final());
-    let nodes = last.map(|u| u.status.nodes).unwrap_or_default();
-    Ok(nodes
-        .into_iter()
-        .filter(|n| n.drained || n.phase == NodePhase::OutOfService)
-        .map(|n| n.name)
-        .collect())
 }
 
 /// What is wanted, resolved from the environment.
@@ -629,6 +720,10 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             patience: *patience,
             probe_deadline: PROBE_DEADLINE,
             min_free_bytes: min_free_mib << 20,
+            order: match component.stateful_set {
+                None => rollout::Order::SickFirst,
+                Some(_) => rollout::Order::AsListed,
+            },
         },
         hooks: Hooks {
             check: component.actions.check.is_some(),
@@ -659,12 +754,59 @@ pub fn prune_home(home: &Home) {
     }
 }
 
+/// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.
+async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken) -> Result<(), String> {
+    // Nodes of a component that have something to give back have it together: they are pods of one set.
+    let Some(place) = fleet.places(&component.name).first() else {
+        return Ok(());
+    };
+    match tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, token)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(why.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PRUNE_PATIENCE.as_secs())),
+    }
+}
+
+/// Does some work, and says meanwhile that the driver lives.
+async fn held<T>(ledger: &dyn Ledger, work: impl Future<Output = T>) -> Result<T, DriveError> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(KEEP_EVERY) => ledger.renew().await?,
+        }
+    }
+}
+
+/// A set that was not given back does not move when its owner changes it: that is for somebody to know.
+async fn tell_kept(ledger: &dyn Ledger, component: &Component, why: &str) -> Result<(), DriveError> {
+    let event = Event {
+        at: Timestamp::now(),
+        reason: "NotGivenBack".to_owned(),
+        severity: Severity::Alert,
+        node: None,
+        message: format!(
+            "what was kept of {} for the upgrade could not be given back, and the next upgrade does it: {why}",
+            component.name
+        ),
+    };
+    let written = ledger.load().await?;
+    let write = Write {
+        version: written.version,
+        status: &written.status,
+        events: &[event],
+        builds: &[],
+    };
+    ledger.commit(write).await?;
+    Ok(())
+}
+
 /// Clears releases away that nobody goes back to. A node that cannot now is cleared by the next upgrade.
 async fn prune(
     fleet: &Fleet,
     component: &Component,
     record: &UpgradeRecord,
-    lease: &HeldLease,
+    token: &FencingToken,
     status: &UpgradeStatus,
 ) {
     let keep = component.rollout.keep_releases as usize;
@@ -678,7 +820,7 @@ async fn prune(
                 return Ok(());
             }
             let step = Step {
-                id: format!("{}.{}.prune", record.name, lease.token().counter),
+                id: format!("{}.{}.prune", record.name, token.counter),
                 action: "prune".to_owned(),
                 work: Work::Prune {
                     keep: kept(&sight, node.from, keep),
@@ -686,7 +828,7 @@ async fn prune(
             };
             place
                 .host
-                .run(&place.address, lease.token(), &step, PRUNE_PATIENCE)
+                .run(&place.address, token, &step, PRUNE_PATIENCE)
                 .await
                 .map(|_| ())
         });

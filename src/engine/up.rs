@@ -131,7 +131,7 @@ impl Bringing<'_> {
         if component.actions.setup.is_some() && !sight.set_up {
             self.script(component, place, build, Lifecycle::Setup).await?;
         }
-        let known = KnownBuild::by_digest(self.home, &component.name)?;
+        let known = KnownBuild::by_digest(self.home, component)?;
         // What a node runs is what was last activated there, which an upgrade may have changed since the file was written.
         let mut running_build = sight.current.as_ref().and_then(|current| known.get(current));
         if let Some(build) = build

@@ -20,6 +20,7 @@ mod agent;
 mod local;
 mod ssh;
 
+pub use crate::cluster::pods::PodHost;
 pub(crate) use agent::quoted;
 pub use local::LocalHost;
 pub use ssh::SshHost;
@@ -62,6 +63,11 @@ pub struct NodeSight {
     pub set_up: bool,
     /// The highest token that it has seen; `None` before the first.
     pub fence: Option<FencingToken>,
+    /// Where its service answers, of a node that has another address after each start; `None` of one that is where its
+    /// environment says, and of one that has none now.
+    pub address: Option<String>,
+    /// What somebody else has made of it since the upgrade that has it began: what is seen there, and what was meant.
+    pub foreign_edit: Option<String>,
 }
 
 /// A living service process.
@@ -303,6 +309,11 @@ pub trait Host: Send + Sync {
     /// token than this one, or it refuses as ever.
     fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
+    /// An upgrade is over: what was kept from others while it went on is theirs again.
+    fn leave(&self, _node: &NodeAddress, _token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send {
+        async { Ok(()) }
+    }
+
     /// Deletes the node directory with everything in it, running nothing. Refuses while its service or a step runs;
     /// succeeds when there is no directory.
     fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
@@ -380,34 +391,71 @@ impl Piece {
     }
 }
 
-/// A host of either kind.
+/// A host of any kind.
 #[derive(Debug)]
 pub enum AnyHost {
     /// This machine.
     Local(LocalHost),
     /// A server over SSH.
     Ssh(SshHost),
+    /// A pod.
+    Pod(PodHost),
 }
 
-impl agent::Shell for AnyHost {
-    fn host(&self) -> &str {
-        match self {
-            AnyHost::Local(host) => host.host(),
-            AnyHost::Ssh(host) => host.host(),
+/// Asks whichever it is.
+macro_rules! ask {
+    ($host:expr, $call:ident($($argument:expr),*)) => {
+        match $host {
+            AnyHost::Local(host) => host.$call($($argument),*).await,
+            AnyHost::Ssh(host) => host.$call($($argument),*).await,
+            // What a call to an API server holds is many times what the others do.
+            AnyHost::Pod(host) => Box::pin(host.$call($($argument),*)).await,
         }
+    };
+}
+
+impl Host for AnyHost {
+    async fn observe(&self, node: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
+        ask!(self, observe(node, steps))
     }
 
-    fn carriage(&self) -> agent::Carriage {
-        match self {
-            AnyHost::Local(host) => host.carriage(),
-            AnyHost::Ssh(host) => host.carriage(),
-        }
+    async fn run(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        step: &Step,
+        patience: Duration,
+    ) -> Result<NodeSight, HostError> {
+        ask!(self, run(node, token, step, patience))
     }
 
-    async fn sh(&self, feed: agent::Feed<'_>, limit: Duration) -> Result<agent::Answer, HostError> {
-        match self {
-            AnyHost::Local(host) => host.sh(feed, limit).await,
-            AnyHost::Ssh(host) => host.sh(feed, limit).await,
-        }
+    async fn deliver(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        build: &Digest,
+        artifact: &std::path::Path,
+    ) -> Result<(), HostError> {
+        ask!(self, deliver(node, token, build, artifact))
+    }
+
+    async fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+        ask!(self, adopt(node, token))
+    }
+
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+        ask!(self, leave(node, token))
+    }
+
+    async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+        ask!(self, destroy(node, token))
+    }
+
+    async fn tail(&self, node: &NodeAddress, file: &str, from: TailFrom, at_most: usize) -> Result<Tail, HostError> {
+        ask!(self, tail(node, file, from, at_most))
+    }
+
+    async fn sockets(&self, node: &NodeAddress, remote_port: u16) -> Result<Vec<SocketAddr>, HostError> {
+        ask!(self, sockets(node, remote_port))
     }
 }

@@ -37,15 +37,18 @@ pub struct CommitRef {
     pub path: Option<String>,
 }
 
+/// What stands for the version of an image: two tags of the same bytes are one build.
+pub const IMAGE: &str = "image";
+
 /// One part of a build.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LockedPackage {
-    /// Name of the package, or path of the file.
+    /// Name of the package, path of the file, or repository of the image.
     pub name: String,
-    /// Its version; of a file its mode.
+    /// Its version; of a file its mode, of an image [`IMAGE`].
     pub version: String,
-    /// SHA-256 of the archives that are acceptable, hexadecimal.
+    /// SHA-256 of the archives that are acceptable, or of the image's manifest, hexadecimal.
     pub sha256: Vec<String>,
 }
 
@@ -75,6 +78,17 @@ impl BuildSpec {
             locked,
             commit: None,
         }
+    }
+
+    /// The build that is one container image.
+    #[must_use]
+    pub fn of_image(component: &str, version: &str, repository: &str, manifest: &Digest) -> Self {
+        let locked = LockedPackage {
+            name: repository.to_owned(),
+            version: IMAGE.to_owned(),
+            sha256: vec![manifest.hex()],
+        };
+        Self::new(component, version, vec![locked])
     }
 
     /// The same build, as of this commit. Its digest stays: it is of what the build consists of, not of where that came from.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Amount, BuildRange, Duration, NamePattern, Share};
+use super::target::{ExpectedDifference, Target};
+use super::values::{Amount, BuildRange, Digest, Duration, NamePattern, Share};
 
 /// A named full system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +20,12 @@ pub struct EnvironmentSpec {
     /// The environment that this one copies; it then states only what differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_of: Option<String>,
+    /// Where the objects of its components' `manifests` are made; a replica alone has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Where it may differ from what it copies, beside what it states itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected_differences: Vec<ExpectedDifference>,
     /// Debian packages that a local node needs.
     #[serde(default)]
     pub packages: Vec<String>,
@@ -135,7 +142,18 @@ pub struct Component {
     #[serde(default)]
     pub port_stride: u16,
     /// Where it runs.
+    #[serde(default)]
     pub nodes: Vec<Node>,
+    /// In the place of `nodes`: the pods of a `StatefulSet` are its nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful_set: Option<StatefulSetRef>,
+    /// Templates in templates/ of the Kubernetes objects that it is made of, for a replica with a `target`. One template may
+    /// hold several documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<String>,
+    /// Of a replica: which data of its base's database it gets, and what becomes of it on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
     /// Names of the secrets that its actions get.
     #[serde(default)]
     pub secrets: Vec<String>,
@@ -173,6 +191,162 @@ pub enum BuildSource {
     PackageIndex(PackageIndex),
     /// A directory that holds one directory a version.
     Directory(String),
+    /// Container images of one repository.
+    Images(Images),
+}
+
+/// Container images, each by its digest: a tag can be moved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Images {
+    /// Registry and repository, as `registry.example.org/panda/server`.
+    pub repository: String,
+    /// The digest of each version's image. An image that pods run and that is not among them is no build that can be gone back
+    /// to.
+    pub digests: BTreeMap<String, Digest>,
+}
+
+impl Images {
+    /// The image of a version, as a pod names it.
+    #[must_use]
+    pub fn image(&self, version: &str) -> Option<String> {
+        let digest = self.digests.get(version)?;
+        Some(format!("{}@{digest}", self.repository))
+    }
+}
+
+/// Data for a replica (`stagegate refresh`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refresh {
+    /// Name of the database, among those of the environment that this one is a replica of.
+    pub from: String,
+    /// Name of the database, among those of this environment.
+    pub into: String,
+    /// What all of it may take. Its base's tables are read for as long, in one snapshot.
+    #[serde(default = "refresh_timeout")]
+    pub timeout: Duration,
+    /// The tables, in the order in which they are written: one that refers to another comes after it. Their rows are replaced.
+    pub tables: Vec<RefreshTable>,
+}
+
+fn refresh_timeout() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// A table of which data is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefreshTable {
+    /// Its name, with its schema: `SCHEMA.TABLE`.
+    pub name: String,
+    /// A condition in SQL on the rows that are taken; without one, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+    /// What becomes of columns. Figures and times that are not stated are kept, but for those whose name tells of people; of whatever
+    /// may hold anything (texts, JSON, bytes, lists) it has to be said.
+    #[serde(default)]
+    pub columns: BTreeMap<String, Mask>,
+    /// What becomes of columns of which it has to be said and is not, in a table that somebody has looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<Mask>,
+    /// Sequences that count for it, each with its column, beside those that the column owns: they go on above what was taken.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sequences: BTreeMap<String, String>,
+}
+
+/// What becomes of a column's values on their way into a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mask {
+    /// They are taken as they are.
+    Keep,
+    /// None is taken.
+    Drop,
+    /// Each is replaced by a hash of it: the same for the same value, in one refresh.
+    Hash,
+    /// Each is replaced by an address that nobody has.
+    FakeEmail,
+    /// Each is replaced by a made-up name.
+    FakeName,
+    /// Each is replaced by a made-up distinguished name.
+    FakeDn,
+    /// Each is replaced by a made-up text.
+    FakeText,
+}
+
+impl Mask {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Keep,
+        Self::Drop,
+        Self::Hash,
+        Self::FakeEmail,
+        Self::FakeName,
+        Self::FakeDn,
+        Self::FakeText,
+    ];
+
+    /// As a file states it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drop => "drop",
+            Self::Hash => "hash",
+            Self::FakeEmail => "fakeEmail",
+            Self::FakeName => "fakeName",
+            Self::FakeDn => "fakeDn",
+            Self::FakeText => "fakeText",
+        }
+    }
+}
+
+/// A `StatefulSet` whose pods are nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatefulSetRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name; its pods are NAME-0, NAME-1 and so on.
+    pub name: String,
+    /// How many pods it has.
+    pub replicas: u16,
+    /// The container that runs the build; needed where pods have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The context of the kubeconfig; without one its current context, and in a pod the cluster that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+impl StatefulSetRef {
+    /// Its pods as nodes, in the order in which an upgrade takes them: a `StatefulSet` changes from the top ordinal down.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        (0..self.replicas)
+            .rev()
+            .map(|ordinal| Node {
+                name: format!("{}-{ordinal}", self.name),
+                address: None,
+                host: Some(HostRef::Pod(PodRef {
+                    set: self.clone(),
+                    ordinal: ordinal.into(),
+                })),
+                ports: BTreeMap::new(),
+            })
+            .collect()
+    }
+}
+
+/// A pod of a `StatefulSet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodRef {
+    /// The set.
+    pub set: StatefulSetRef,
+    /// Its ordinal there.
+    pub ordinal: u32,
 }
 
 /// Which commits builds are.
@@ -245,11 +419,13 @@ pub struct Node {
 }
 
 /// A machine that carries a node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum HostRef {
     /// A server over SSH.
     Ssh(SshRef),
+    /// A pod, which is its own machine. `statefulSet` states all of a set together.
+    Pod(PodRef),
 }
 
 /// A server over SSH, as the system's ssh client knows it.

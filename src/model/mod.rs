@@ -3,15 +3,18 @@
 pub mod address;
 pub mod build;
 mod check;
+pub mod difference;
 pub mod environment;
 pub mod lifecycle;
 pub mod log;
+pub mod manifest;
 pub mod rehearsal;
 pub mod render;
 pub mod repository;
 pub mod sample;
 pub mod schema;
 pub mod system;
+pub mod target;
 pub mod text;
 pub mod tracker;
 pub mod upgrade;

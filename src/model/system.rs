@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::build::BuildRef;
-use super::environment::{Component, EnvironmentSpec, HostRef, Scalar, SshRef};
+use super::environment::{Component, EnvironmentSpec, HostRef, Scalar};
 use super::text::path::Part as Step;
 
 /// Added to every port of the nodes on this machine.
@@ -40,7 +40,7 @@ pub struct NodeSite {
     /// Its ports by name.
     pub ports: BTreeMap<String, u16>,
     /// Its machine; this one without.
-    pub host: Option<SshRef>,
+    pub host: Option<HostRef>,
 }
 
 /// What is wrong with an environment, and with which value: a path of keys and indices below `spec`.
@@ -58,8 +58,13 @@ impl Environment {
     /// Checks an environment as a whole. Finds everything that is wrong; only one with which nothing is wrong may be used
     /// for anything but further checks.
     #[must_use]
-    pub fn check(name: &str, spec: EnvironmentSpec, shift: PortShift) -> (Self, Vec<Finding>) {
+    pub fn check(name: &str, mut spec: EnvironmentSpec, shift: PortShift) -> (Self, Vec<Finding>) {
         let mut findings = super::check::findings(&spec);
+        for component in &mut spec.components {
+            if let Some(set) = &component.stateful_set {
+                component.nodes = set.nodes();
+            }
+        }
         let order = super::check::order(&spec, &mut findings);
         let sites = sites(&spec, shift, &mut findings);
         let environment = Self {
@@ -142,19 +147,28 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
                 Step::Key("nodes".to_owned()),
                 Step::Index(index),
             ];
-            let ssh = node.host.as_ref().map(|HostRef::Ssh(ssh)| ssh.clone());
-            let address = node.address.clone().unwrap_or_else(|| match &ssh {
+            let host = node.host.clone();
+            let address = node.address.clone().unwrap_or_else(|| match &host {
                 None => "127.0.0.1".to_owned(),
-                Some(ssh) => {
+                Some(HostRef::Ssh(ssh)) => {
                     let host = ssh.destination.rsplit('@').next().unwrap_or_default();
                     host.to_owned()
                 }
+                // As its cluster's name server knows it where the set's service has its name. What asks it goes by the address
+                // that a look has shown, which each pod after it has another of.
+                Some(HostRef::Pod(pod)) => format!("{}.{}.{}.svc", node.name, pod.set.name, pod.set.namespace),
             });
-            let added = if ssh.is_none() { u32::from(shift.0) } else { 0 };
+            let added = if host.is_none() { u32::from(shift.0) } else { 0 };
             let mut ports = BTreeMap::new();
             for name in component.ports.keys().chain(node.ports.keys()) {
                 let stated = node.ports.get(name).map(|p| u32::from(*p));
-                let stride = u32::from(component.port_stride) * u32::try_from(index).unwrap_or(u32::MAX);
+                let stride = match &host {
+                    // It has an address of its own, and all of a set are made alike.
+                    Some(HostRef::Pod(_)) => 0,
+                    Some(HostRef::Ssh(_)) | None => {
+                        u32::from(component.port_stride) * u32::try_from(index).unwrap_or(u32::MAX)
+                    }
+                };
                 let derived = component.ports.get(name).map(|p| u32::from(*p).saturating_add(stride));
                 let port = stated.or(derived).unwrap_or(0).saturating_add(added);
                 let Ok(port) = u16::try_from(port) else {
@@ -168,7 +182,11 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
                 ports.insert(name.clone(), port);
             }
             for (name, port) in &ports {
-                let machine = ssh.as_ref().map_or_else(String::new, |s| s.destination.clone());
+                let machine = match &host {
+                    None => String::new(),
+                    Some(HostRef::Ssh(ssh)) => ssh.destination.clone(),
+                    Some(HostRef::Pod(_)) => node.name.clone(),
+                };
                 let me = format!("port `{name}` of {}", node.name);
                 if let Some(other) = taken.insert((machine, *port), me.clone()) {
                     findings.push(Finding {
@@ -184,7 +202,7 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
                 index,
                 address,
                 ports,
-                host: ssh,
+                host,
             });
         }
         all.insert(component.name.clone(), sites);

@@ -186,6 +186,9 @@ pub struct UpgradeStatus {
     /// Identifies the rules that it was begun under, or went on under last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Digest>,
+    /// What somebody else had made of a node when the way back went over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrote: Option<String>,
     /// When the first phase after Pending began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -215,6 +218,7 @@ impl UpgradeStatus {
             rollback_for: None,
             baseline_failed: Vec::new(),
             rules: None,
+            overwrote: None,
             started_at: None,
             finished_at: None,
         }

@@ -23,6 +23,9 @@ pub enum ValueError {
     /// Not a digest.
     #[error("`{0}` is not a digest; one reads sha256: and 64 hexadecimal digits")]
     Digest(String),
+    /// Not a quantity.
+    #[error("`{0}` is not a quantity; write it as Kubernetes does, as 500m, 2, 64Mi or 1.5Gi")]
+    Quantity(String),
     /// Not a range of builds.
     #[error("`{0}` is not a range of versions; write it as `>=1.0,<2` ({1})")]
     Range(String, String),
@@ -335,6 +338,89 @@ text_value!(
     ["sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
 );
 
+/// An amount of processors or bytes as Kubernetes writes it: `500m`, `2`, `64Mi`, `1.5Gi`, `1e3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantity {
+    text: String,
+    thousandths: u128,
+}
+
+impl Quantity {
+    /// In thousandths, rounded up.
+    #[must_use]
+    pub fn thousandths(&self) -> u128 {
+        self.thousandths
+    }
+}
+
+impl FromStr for Quantity {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        let bad = || ValueError::Quantity(s.to_owned());
+        let end = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
+        let (number, suffix) = s.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
+            return Err(bad());
+        }
+        // Billionths, as the smallest unit that Kubernetes has.
+        let (unit, divisor): (u128, u128) = match suffix {
+            "n" => (1, 1),
+            "u" => (1_000, 1),
+            "m" => (1_000_000, 1),
+            "" => (1_000_000_000, 1),
+            "k" => (10_u128.pow(12), 1),
+            "M" => (10_u128.pow(15), 1),
+            "G" => (10_u128.pow(18), 1),
+            "T" => (10_u128.pow(21), 1),
+            "P" => (10_u128.pow(24), 1),
+            "E" => (10_u128.pow(27), 1),
+            "Ki" => (1_000_000_000 << 10, 1),
+            "Mi" => (1_000_000_000 << 20, 1),
+            "Gi" => (1_000_000_000 << 30, 1),
+            "Ti" => (1_000_000_000 << 40, 1),
+            "Pi" => (1_000_000_000 << 50, 1),
+            "Ei" => (1_000_000_000 << 60, 1),
+            exponent => {
+                let power = exponent.strip_prefix(['e', 'E']).ok_or_else(bad)?;
+                let power: i32 = power.parse().map_err(|_| bad())?;
+                let ten = 10_u128.checked_pow(power.unsigned_abs()).ok_or_else(bad)?;
+                if power < 0 {
+                    (1_000_000_000, ten)
+                } else {
+                    (ten.checked_mul(1_000_000_000).ok_or_else(bad)?, 1)
+                }
+            }
+        };
+        let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| bad())?;
+        let places = u32::try_from(fraction.len()).map_err(|_| bad())?;
+        let divisor = 10_u128
+            .checked_pow(places)
+            .and_then(|ten| divisor.checked_mul(ten))
+            .and_then(|all| all.checked_mul(1_000_000))
+            .ok_or_else(bad)?;
+        let billionths = digits.checked_mul(unit).ok_or_else(bad)?;
+        Ok(Self {
+            text: s.to_owned(),
+            thousandths: billionths.div_ceil(divisor),
+        })
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+text_value!(
+    Quantity,
+    "Quantity",
+    "^([0-9]+|[0-9]*[.][0-9]+|[0-9]+[.])([numkMGTPE]|[KMGTPE]i|[eE][-+]?[0-9]+)?$",
+    "An amount of processors or bytes as Kubernetes writes it, as 500m, 2 or 64Mi",
+    "a quantity",
+    ["500m", "2", "64Mi"]
+);
+
 /// A range of versions, as `<1.0` or `>=1.0,<2` (PEP 440 specifiers); empty means every version.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuildRange(VersionSpecifiers);
@@ -517,6 +603,33 @@ mod tests {
         );
         assert_eq!(d.to_string().parse(), Ok(d));
         assert!("sha256:ABC".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn a_quantity_is_read_as_kubernetes_reads_it() {
+        for (text, thousandths) in [
+            ("500m", 500),
+            ("2", 2_000),
+            ("0.5", 500),
+            (".5", 500),
+            ("1n", 1),
+            ("1500u", 2),
+            ("1e3", 1_000_000),
+            ("5e-1", 500),
+            ("64Mi", 64 * 1024 * 1024 * 1000),
+            ("1.5Gi", 3 * 512 * 1024 * 1024 * 1000),
+            ("1k", 1_000_000),
+            ("15E", 15 * 10_u128.pow(21)),
+        ] {
+            assert_eq!(
+                text.parse::<Quantity>().map(|q| q.thousandths()),
+                Ok(thousandths),
+                "{text}"
+            );
+        }
+        for text in ["", "m", "-1", "1.2.3", "1 Gi", "1KiB", "1e99", "."] {
+            assert!(text.parse::<Quantity>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -357,6 +357,7 @@ impl<'a> Draft<'a> {
         }
         self.note_rules();
         self.note_lost();
+        self.note_foreign_edit();
         match self.seen.wish {
             Wish::Proceed => {}
             Wish::Abort if phase == Phase::RollingBack => {}
@@ -398,6 +399,16 @@ impl<'a> Draft<'a> {
                 return self.hold(Phase::Paused, reason, message.to_owned());
             }
         }
+        if let Some(edit) = self.foreign_edit()
+            && matches!(phase, Phase::Baseline | Phase::Rolling | Phase::Soak)
+        {
+            if self.steps_awaited() {
+                self.keep_steps();
+                return Ok(());
+            }
+            let message = format!("{edit}; put it back and `resume`, or `abort`, which goes back over it");
+            return self.hold(Phase::Paused, "ForeignEdit", message);
+        }
         match phase {
             Phase::Pending => {
                 let message = format!(
@@ -422,6 +433,22 @@ impl<'a> Draft<'a> {
             | Phase::Aborted
             | Phase::Failed
             | Phase::Errored => Ok(()),
+        }
+    }
+
+    /// What somebody else has made of a node meanwhile. What is judged then is not what was meant to be.
+    pub(super) fn foreign_edit(&self) -> Option<&'a str> {
+        let mut seen = (0..self.plan.nodes.len()).filter_map(|i| self.seen(i));
+        seen.find_map(|seen| seen.foreign_edit.as_deref())
+    }
+
+    /// The way back goes over what somebody else has made of a node, and not unseen.
+    fn note_foreign_edit(&mut self) {
+        let Some(edit) = self.foreign_edit() else { return };
+        if self.status.phase == Phase::RollingBack && self.status.overwrote.as_deref() != Some(edit) {
+            self.status.overwrote = Some(edit.to_owned());
+            let message = format!("{edit}; the way back goes over it");
+            self.tell(Severity::Alert, "ForeignEditOverwritten", None, message);
         }
     }
 

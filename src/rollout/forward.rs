@@ -2,7 +2,7 @@
 
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
-use super::plan::{Look, Prepared, Seen, Serving};
+use super::plan::{Look, Order, Prepared, Seen, Serving};
 use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Severity, StepAction, Verdict};
 use crate::model::values::Duration;
 
@@ -205,6 +205,9 @@ impl Draft<'_> {
     fn join_those_that_wait(&mut self) {
         let waits = |n: &NodeStatus| n.phase == NodePhase::Drain && !n.drained;
         if !self.status.nodes.iter().filter(|n| n.in_batch).all(waits) {
+            return;
+        }
+        if self.plan.policy.order == Order::AsListed {
             return;
         }
         for i in 0..self.plan.nodes.len() {

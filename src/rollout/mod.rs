@@ -18,7 +18,8 @@ pub use decide::{Decision, RolloutError, StepEffect, decide, resume};
 pub use forward::FOREIGN_HOME;
 pub use phases::{IllegalTransition, transition};
 pub use plan::{
-    Blind, GatePlan, Hooks, Look, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, Signals, StepView,
+    Blind, GatePlan, Hooks, Look, NodeView, Observed, Order, Plan, Policy, Prepared, Reading, Seen, Serving, Signals,
+    StepView,
 };
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What one node needs next, forward and back: whatever can be seen on the node is not done again.
 
 use super::decide::{Draft, Ended, StepEffect};
-use super::plan::{Look, Reading, Seen, Serving, StepView};
+use super::plan::{Look, Order, Reading, Seen, Serving, StepView};
 use crate::model::upgrade::{NodePhase, Phase, Severity, StepAction, StepIntent};
 use crate::model::values::Digest;
 
@@ -93,16 +93,19 @@ impl Draft<'_> {
         }
     }
 
-    /// The nodes that wait for their batch: the sick first, then in the environment's order, then those that cannot be
-    /// reached now.
+    /// The nodes that wait for their batch: where that is free, the sick first, then in the environment's order, then those that
+    /// cannot be reached now.
     fn in_turn(&self) -> Vec<usize> {
         let mut waiting: Vec<usize> = (0..self.plan.nodes.len())
             .filter(|&i| self.node(i).phase == NodePhase::Waiting)
             .collect();
-        waiting.sort_by_key(|&i| {
-            let gone = matches!(self.look(i), Look::Unreachable { .. });
-            (gone, !self.is_known_out(i))
-        });
+        match self.plan.policy.order {
+            Order::SickFirst => waiting.sort_by_key(|&i| {
+                let gone = matches!(self.look(i), Look::Unreachable { .. });
+                (gone, !self.is_known_out(i))
+            }),
+            Order::AsListed => {}
+        }
         waiting
     }
 
@@ -144,7 +147,7 @@ impl Draft<'_> {
                 break;
             }
             if *self.look(i) == Look::NotYet {
-                if self.node(i).drained {
+                if self.node(i).drained || self.plan.policy.order == Order::AsListed {
                     // It goes first, and a look at it is under way: another one would only wait for its place.
                     break;
                 }

@@ -65,6 +65,17 @@ pub struct Policy {
     pub probe_deadline: Duration,
     /// Free space that a node must have.
     pub min_free_bytes: u64,
+    /// Which of the nodes that wait goes next on the way forward.
+    pub order: Order,
+}
+
+/// Which of the nodes that wait goes next on the way forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The sick before the others.
+    SickFirst,
+    /// The next of the plan, whatever it is like: pods of a `StatefulSet` change from the top down.
+    AsListed,
 }
 
 /// Which optional actions the component has.
@@ -165,6 +176,8 @@ pub struct Seen {
     pub step: Option<StepView>,
     /// Free space, bytes; `None` in the answer to a step, which a look with enough of it came before.
     pub free_bytes: Option<u64>,
+    /// What somebody else has made of it meanwhile, if that is seen there.
+    pub foreign_edit: Option<String>,
 }
 
 /// A step as its node shows it.

@@ -4,6 +4,7 @@
 //! It keeps nothing that matters: what it drives, what it tells and that it runs are all in the store, so one that was
 //! killed is replaced by the next, or by the command that watched it.
 
+pub mod controller;
 mod couriers;
 pub mod github;
 mod health;

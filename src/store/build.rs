@@ -39,26 +39,13 @@ impl BuildStatus {
         Condition::deserialize(found).ok()
     }
 
-    /// Puts a condition in the place of the one of its type. The time of its transition stays where its status does, and what
-    /// other versions wrote into it is kept.
-    pub fn set_condition(&mut self, mut new: Condition) {
-        let Some(place) = self.conditions.iter().position(|c| c["type"] == new.kind.as_str()) else {
-            self.conditions.push(new.to_json());
-            return;
-        };
-        if let Ok(old) = Condition::deserialize(&self.conditions[place])
-            && old.status == new.status
-        {
-            new.last_transition_time = old.last_transition_time;
-        }
-        match (self.conditions[place].as_object_mut(), new.to_json()) {
-            (Some(old), Value::Object(new)) => old.extend(new),
-            (_, new) => self.conditions[place] = new,
-        }
+    /// As [`put_condition`].
+    pub fn set_condition(&mut self, new: Condition) {
+        put_condition(&mut self.conditions, new);
     }
 
     /// Applies one mark. A new one replaces the environment's old one, so that lists stay as short as there are environments.
-    pub(super) fn apply(&mut self, mark: &Mark) {
+    pub(crate) fn apply(&mut self, mark: &Mark) {
         match mark {
             Mark::Quarantine(new) => {
                 self.quarantines.retain(|q| q.environment != new.environment);
@@ -80,6 +67,24 @@ impl BuildStatus {
         self.verifications.retain(|v| v.environment != environment);
         self.quarantines.retain(|q| q.environment != environment);
         before != self.verifications.len() + self.quarantines.len()
+    }
+}
+
+/// Puts a condition in the place of the one of its type. The time of its transition stays where its status does, and what
+/// other versions wrote into it is kept.
+pub fn put_condition(conditions: &mut Vec<Value>, mut new: Condition) {
+    let Some(place) = conditions.iter().position(|c| c["type"] == new.kind.as_str()) else {
+        conditions.push(new.to_json());
+        return;
+    };
+    if let Ok(old) = Condition::deserialize(&conditions[place])
+        && old.status == new.status
+    {
+        new.last_transition_time = old.last_transition_time;
+    }
+    match (conditions[place].as_object_mut(), new.to_json()) {
+        (Some(old), Value::Object(new)) => old.extend(new),
+        (_, new) => conditions[place] = new,
     }
 }
 

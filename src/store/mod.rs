@@ -401,6 +401,16 @@ pub trait Store: Send + Sync {
         events: &[Event],
         dispatch: &Dispatcher<'_>,
     ) -> Result<Vec<u64>, StoreError>;
+    /// Writes an event that was made durable elsewhere first, under the name (`source`) that it has there: one that is here
+    /// already changes nothing and makes no report. Returns its number where it is new.
+    fn copy_event(
+        &self,
+        environment: &str,
+        upgrade: &str,
+        source: &str,
+        event: &Event,
+        dispatch: &Dispatcher<'_>,
+    ) -> Result<Option<u64>, StoreError>;
     /// Reads events.
     fn events(&self, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, StoreError>;
     /// Keeps the home within its bounds ([`KEEP_EVENTS`], [`KEEP_FINISHED_UPGRADES`], [`KEEP_SETTLED_REPORTS`],

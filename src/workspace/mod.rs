@@ -16,7 +16,7 @@ use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::Renderer;
 use crate::model::repository::RepositorySpec;
 use crate::model::system::{Environment, PortShift};
-use crate::model::text::{Document, Path};
+use crate::model::text::{self, Document, Path};
 use crate::model::tracker::IssueTrackerSpec;
 
 /// The label of the rehearsal that `quickstart` runs.
@@ -129,6 +129,20 @@ impl Workspace {
                 place: file,
                 hint: "; the file does not state it".to_owned(),
             })
+    }
+
+    /// What the file of an environment itself states below `spec`, without what it inherits.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be read.
+    pub fn own(&self, name: &str) -> Result<serde_json::Value, WorkspaceError> {
+        let file = files::find(&self.root.join("environments"), name, "environment")?;
+        let mut reading = Reading::default();
+        let documents = Resources::open(&self.root, &mut reading).read(&file);
+        reading.into_result()?;
+        let stated = documents.iter().find(|d| d.kind == "Environment" && d.name == name);
+        let spec = stated.and_then(|document| document.tree.get("spec"));
+        Ok(spec.map(text::Node::to_json).unwrap_or_default())
     }
 
     /// The names by which environments are looked for; none where nothing can be read.

@@ -84,7 +84,7 @@ pub(super) fn merged(chain: &[Arc<Document>], problems: &mut Problems) -> Option
 /// the base does not have was meant to be another.
 fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
     /// Every component that stands by itself has one of them.
-    const MAKES_A_COMPONENT: [&str; 3] = ["actions", "source", "service"];
+    const MAKES_A_COMPONENT: [&str; 4] = ["actions", "source", "service", "manifests"];
     let path = Path::root().key("spec").key("components");
     let name_of = |component: &Node| component.get("name").and_then(Node::as_str).map(str::to_owned);
     let items = |tree: &Node| match tree.at(&path).map(|node| &node.value) {
@@ -115,7 +115,10 @@ fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
 
 /// A replica's document over its base's: the head is the replica's, the spec is merged. A replica has its own nodes.
 fn laid_over(base: &Node, replica: &Node, problems: &mut Problems) -> Node {
-    let nodes: Vec<PathPattern> = "spec.components[*].nodes".parse().into_iter().collect();
+    let nodes: Vec<PathPattern> = ["spec.components[*].nodes", "spec.components[*].statefulSet"]
+        .iter()
+        .filter_map(|path| path.parse().ok())
+        .collect();
     let nothing = Node {
         span: base.span,
         value: Value::Map(Vec::new()),

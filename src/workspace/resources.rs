@@ -430,6 +430,10 @@ impl<'a> Resources<'a> {
                 let at = place.key("components").index(c).key("actions");
                 stated.push((at.key(lifecycle.word()).key("template"), &action.template));
             }
+            for (i, template) in component.manifests.iter().enumerate() {
+                let at = place.key("components").index(c).key("manifests");
+                stated.push((at.index(i), template));
+            }
         }
         for (path, template) in stated {
             if !self.templates.contains_key(template) {

@@ -9,8 +9,10 @@ use crate::http::Connections;
 use crate::model::build::BuildRef;
 use crate::model::environment::{Component, PostgresAddress, Probe, Request, Traffic};
 use crate::model::lifecycle::Lifecycle;
+use crate::model::manifest::{self, Manifest, ManifestError};
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::system::{Environment, NodeSite};
+use crate::model::target::Target;
 use crate::model::text::Path;
 use crate::model::values::Digest;
 use crate::signals::http::{self, CallError, HttpCall};
@@ -37,6 +39,7 @@ pub(super) fn faults(environment: &Environment, templates: &Renderer) -> Vec<Fau
     }
     for (c, component) in environment.spec.components.iter().enumerate() {
         trial.component(&spec.key("components").index(c), component);
+        trial.manifests(&spec.key("components").index(c), component);
     }
     trial.faults
 }
@@ -141,6 +144,38 @@ impl<'a> Trial<'a> {
             context["call"] = json!({"id": 1});
             for (i, traffic) in component.traffic.iter().enumerate() {
                 self.traffic(&at.key("traffic").index(i), traffic, &context);
+            }
+        }
+    }
+
+    /// Of an environment without a target nobody makes the objects: its replicas have them rendered.
+    fn manifests(&mut self, at: &Path, component: &Component) {
+        let Some(Target::Kubernetes(target)) = &self.environment.spec.target else {
+            return;
+        };
+        let (environment, templates) = (self.environment, self.templates);
+        for (i, template) in component.manifests.iter().enumerate() {
+            if !templates.has(template) {
+                continue;
+            }
+            let path = at.key("manifests").index(i);
+            match manifest::of(environment, component, template, templates, &target.namespace) {
+                Ok(manifests) => {
+                    let elsewhere = manifests
+                        .iter()
+                        .find(|m| !["", target.namespace.as_str()].contains(&m.id.namespace.as_str()));
+                    if let Some(Manifest { id, .. }) = elsewhere {
+                        let why = format!(
+                            "`{template}` puts {id} into namespace `{}`, and the target is `{}`; leave `metadata.namespace` out",
+                            id.namespace, target.namespace
+                        );
+                        self.fault(&path, Why::Unusable(why));
+                    }
+                }
+                Err(ManifestError::Render { source, .. }) => self.fault(&path, Why::Render(source)),
+                Err(no_object @ ManifestError::NoObject { .. }) => {
+                    self.fault(&path, Why::Unusable(no_object.to_string()));
+                }
             }
         }
     }

@@ -391,6 +391,75 @@ fn what_fails_later_does_not_pass_lint() {
 }
 
 #[test]
+fn a_stateful_set_is_stated_as_a_whole_and_by_one_component() {
+    let sound = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - name: web
+      source: {images: {repository: r/web, digests: {\"1\": \"sha256:DIGEST\"}}}
+      statefulSet: {namespace: shop, name: web, replicas: 3}
+      traffic: []
+    - name: mail
+      source: {images: {repository: r/mail, digests: {\"1\": \"sha256:DIGEST\"}}}
+      statefulSet: {namespace: shop, name: mail, replicas: 1}
+"
+    .replace("DIGEST", &"a".repeat(64));
+    let replica = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: two}
+spec:
+  replicaOf: one
+  components:
+    - name: web
+      statefulSet: {namespace: staging, name: web, replicas: 1}
+    - name: mail
+      nodes: [{name: m}]
+";
+    let images = format!(
+        "{{images: {{repository: r/mail, digests: {{\"1\": \"sha256:{}\"}}}}}}",
+        "a".repeat(64)
+    );
+    says(workspace(&sound).path(), &["lint"], 0);
+    for (from, to, expected) in [
+        (
+            "name: mail, replicas",
+            "name: web, replicas",
+            "is that of component web, too",
+        ),
+        ("replicas: 3", "replicas: 0", "has no pods"),
+        ("replicas: 3", "replicas: 501", "has 501 pods"),
+        ("namespace: shop", "namespace: Shop", "cannot be the namespace"),
+        ("traffic: []", "nodes: [{name: n}]", "both `nodes` and a `statefulSet`"),
+        ("traffic: []", "service: {pidFile: run/pid}", "mean nothing of pods"),
+        ("traffic: []", "portStride: 10", "mean nothing of pods"),
+        (
+            "traffic: []",
+            "actions: {start: {template: a.sh}}",
+            "no script of ours runs in a pod",
+        ),
+        (
+            "traffic: []",
+            "logs: [{name: l, path: log/l, end: \"(?<exec_time_s>[0-9.]+)\"}]",
+            "are not followed there",
+        ),
+        (&images, "{directory: builds}", "are no images"),
+    ] {
+        assert!(sound.contains(from), "{from}");
+        let words = says(workspace(&sound.replacen(from, to, 1)).path(), &["lint"], 2);
+        assert!(words.contains(expected) && words.contains("one.yaml:"), "{to}: {words}");
+    }
+    // A replica has its own pods.
+    let workspace = workspace(&sound);
+    write(workspace.path(), "environments/two.yaml", replica);
+    let words = says(workspace.path(), &["lint"], 2);
+    assert!(words.contains("mail") && !words.contains("web"), "{words}");
+}
+
+#[test]
 fn everything_that_is_wrong_is_shown_at_once() {
     let workspace = workspace(&SOUND.replacen("nodes: [{name: n1}]", "nodes: []", 1));
     write(

@@ -24,7 +24,7 @@ pub fn python_with_jsonschema() -> PathBuf {
 }
 
 /// A directory for what tests fetch, filled by the first that asks.
-fn once(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+pub fn once(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (place, lock) = (root.join(name), root.join(format!("{name}.lock")));
     let lock = std::fs::File::create(lock).expect("made");

@@ -1,7 +1,9 @@
 //! The integration tests: one binary, a module a subject.
 
 mod cli;
+mod cluster;
 mod commits;
+mod diff;
 mod docs;
 mod fetched;
 mod fleet;
@@ -9,6 +11,7 @@ mod hosts;
 mod incident;
 mod operators;
 mod reference;
+mod refresh;
 mod report;
 mod serve;
 mod signals;

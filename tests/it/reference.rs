@@ -1,5 +1,6 @@
 //! Generated pages are as the program would generate them now.
 
+use stagegate::cluster::install;
 use stagegate::model::text::{Ink, Path, Problems, Sources};
 
 use crate::tree::files;
@@ -8,9 +9,7 @@ use crate::tree::files;
 const REGENERATE: &str = "STAGEGATE_REGENERATE";
 
 fn check(name: &str, generated: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("docs/reference")
-        .join(name);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os(REGENERATE).is_some() {
         std::fs::create_dir_all(path.parent().expect("below")).expect("made");
         std::fs::write(&path, generated).expect("written");
@@ -19,19 +18,31 @@ fn check(name: &str, generated: &str) {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == generated,
-        "docs/reference/{name} is not what the program says; run `{REGENERATE}=1 cargo test reference` and commit it"
+        "docs/{name} is not what the program says; run `{REGENERATE}=1 cargo test reference` and commit it"
     );
 }
 
 #[test]
 fn the_command_line_is_documented_as_it_is() {
-    check("cli.md", &stagegate::cli::reference());
+    check("reference/cli.md", &stagegate::cli::reference());
 }
 
 #[test]
 fn the_schema_is_that_of_the_types() {
     let schema = serde_json::to_string_pretty(&stagegate::cli::schema()).expect("JSON");
-    check("schema.json", &(schema + "\n"));
+    check("reference/schema.json", &(schema + "\n"));
+}
+
+#[test]
+fn the_definitions_for_kubernetes_are_those_of_the_types() {
+    check("reference/crds.yaml", &stagegate::cli::crds().expect("YAML"));
+}
+
+#[test]
+fn what_is_applied_to_a_cluster_is_what_the_command_prints() {
+    let (namespace, image) = (install::NAMESPACE, install::IMAGE);
+    let printed = stagegate::cli::manifests(namespace, image).expect("YAML");
+    check("kubernetes/base/install.yaml", &printed);
 }
 
 /// Editors and other programs judge files by it: what is shipped passes, a replica too, and what is half of neither does not.
@@ -61,7 +72,6 @@ fn the_schema_accepts_what_is_shipped_and_replicas() {
     let replica = &shipped[1].1;
     assert!(replica.contains("replicaOf"), "{replica}");
     for (from, to) in [
-        ("replicaOf: panda-production", "packages: []"),
         ("replicaOf:", "replicaOff:"),
         ("- name: server1", "- nam: server1"),
         ("http: 25180", "http: eighty"),

@@ -2,7 +2,7 @@
 //! and goes away, and a log as a service wrote it. Time is virtual only in the unit tests of the schedule; here tests
 //! wait for what happens and never for a while.
 
-mod cluster;
+pub mod cluster;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! The live world behind the loop: the store, the hosts and the signals of one upgrade.
+//! The live world behind the loop: where one upgrade is written down, its hosts and its signals.
 
 mod kept;
 mod serving;
@@ -18,17 +18,20 @@ use self::watch::{EvidencePlace, Watch};
 use super::builds;
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
 use super::interrupt::Interrupt;
+use super::ledger::{Ledger, Write};
 use super::world::{CommitError, Loaded, World};
 use crate::home::Home;
-use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Step, StepState, Work};
+use crate::hosts::{FencingToken, Host as _, HostError, NodeSight, Script, Step, StepState, Work};
 use crate::model::build::BuildRef;
-use crate::model::environment::Component;
+use crate::model::environment::{Component, HostRef};
 use crate::model::upgrade::{Blocker, Event, Severity, StepAction, StepIntent, UpgradeSpec, UpgradeStatus};
 use crate::model::values::Digest;
-use crate::report::{self, Subject};
 use crate::rollout::{Decision, Prepared, Signals};
 use crate::store::build::Mark;
-use crate::store::{BuildChange, Commit, Quarantine, Store as _, StoreError, Verification};
+use crate::store::{BuildChange, Quarantine, Verification};
+
+/// A pod ends, its successor is placed, its image fetched and its container begun within this.
+const POD_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Told of every status that was made durable, with its events.
 pub type OnCommit<'a> = dyn Fn(&UpgradeStatus, &[Event]) + 'a;
@@ -39,25 +42,17 @@ pub struct LiveWorld<'a> {
     fleet: Arc<Fleet>,
     component: Component,
     token: FencingToken,
-    upgrade: String,
     spec: UpgradeSpec,
     build: BuildRef,
     builds: BTreeMap<Digest, BuildRef>,
-    sinks: Vec<String>,
+    ledger: &'a dyn Ledger,
     watch: Watch,
     evidence: EvidencePlace,
     preparation: Arc<Preparation>,
     interrupt: Interrupt,
     on_commit: &'a OnCommit<'a>,
-    /// The upgrade as last read: a turn of the loop that finds nothing new costs one small look.
-    known: RefCell<Option<Known>>,
     /// Nodes that are analysed, as last wanted.
     analysed: RefCell<Vec<bool>>,
-}
-
-struct Known {
-    loaded: Loaded,
-    wish_version: u64,
 }
 
 /// What a live world is made of.
@@ -80,8 +75,8 @@ pub struct Parts<'a> {
     pub builds: BTreeMap<Digest, BuildRef>,
     /// How the build is made ready.
     pub preparation: builds::Order,
-    /// Names of the sinks that reports go to.
-    pub sinks: Vec<String>,
+    /// Where the upgrade is written down.
+    pub ledger: &'a dyn Ledger,
     /// Ends the drive.
     pub interrupt: Interrupt,
     /// Told of every commit.
@@ -111,7 +106,7 @@ impl<'a> LiveWorld<'a> {
             build,
             builds,
             preparation,
-            sinks,
+            ledger,
             interrupt,
             on_commit,
         } = parts;
@@ -125,11 +120,10 @@ impl<'a> LiveWorld<'a> {
             fleet,
             component: component.clone(),
             token,
-            upgrade: upgrade.to_owned(),
             spec: spec.clone(),
             build,
             builds,
-            sinks,
+            ledger,
             preparation: Arc::new(Preparation {
                 order: preparation,
                 state: Mutex::new(None),
@@ -137,7 +131,6 @@ impl<'a> LiveWorld<'a> {
             }),
             interrupt,
             on_commit,
-            known: RefCell::new(None),
             analysed: RefCell::new(Vec::new()),
         })
     }
@@ -170,39 +163,26 @@ impl<'a> LiveWorld<'a> {
             node: None,
             message: kept.words(),
         };
-        self.write(version, &status, &[event], &[]).map(|_| ())
+        self.write(version, &status, &[event], &[]).await.map(|_| ())
     }
 
     /// One write: status, events, reports and what builds have earned.
-    fn write(
+    async fn write(
         &self,
         version: u64,
         status: &UpgradeStatus,
         events: &[Event],
         builds: &[BuildChange],
     ) -> Result<u64, CommitError> {
-        let store = self.home.store();
-        let subject = Subject {
-            component: self.spec.component.clone(),
-            build: self.spec.build.clone(),
-            user: self.spec.user.clone(),
+        let write = Write {
+            version,
+            status,
+            events,
+            builds,
         };
-        let dispatch = report::dispatcher(store.home(), &subject, &self.sinks);
-        let committed = store
-            .commit(&Commit {
-                upgrade: &self.upgrade,
-                expected_version: version,
-                token: &self.token,
-                at: Timestamp::now(),
-                status,
-                events,
-                builds,
-                wish: None,
-                dispatch: &dispatch,
-            })
-            .map_err(|e| told(&e))?;
+        let version = self.ledger.commit(write).await?;
         (self.on_commit)(status, events);
-        Ok(committed.resource_version)
+        Ok(version)
     }
 
     fn place(&self, node: usize) -> &Place {
@@ -241,7 +221,20 @@ impl<'a> LiveWorld<'a> {
         let build = self.builds.get(&intent.release);
         let script = |action| self.fleet.script(&self.component, Some(&place.site), build, action);
         let release = intent.release;
+        let pod = matches!(place.site.host, Some(HostRef::Pod(_)));
         let work = match intent.action {
+            // Its cluster stops and starts it; what is ours to say is how long we wait.
+            StepAction::Restart if pod => Work::Restart {
+                stop: Script::default(),
+                start: Script {
+                    deadline: POD_DEADLINE,
+                    ..Script::default()
+                },
+            },
+            StepAction::Install if pod => Work::Install {
+                release,
+                script: Script::default(),
+            },
             StepAction::Check => Work::Script(script(Lifecycle::Check)?),
             StepAction::Install => Work::Install {
                 release,
@@ -270,28 +263,7 @@ impl World for LiveWorld<'_> {
     }
 
     async fn load(&self) -> Result<Loaded, CommitError> {
-        let store = self.home.store();
-        let gone = || CommitError::Store(format!("upgrade {} is no longer in the state", self.upgrade));
-        let glance = store.glance(&self.upgrade).map_err(|e| told(&e))?.ok_or_else(gone)?;
-        let mut known = self.known.borrow_mut();
-        if let Some(known) = known.as_mut()
-            && known.loaded.version == glance.resource_version
-        {
-            known.loaded.wish = glance.wish;
-            known.wish_version = glance.wish_version;
-            return Ok(known.loaded.clone());
-        }
-        let record = store.upgrade(&self.upgrade).map_err(|e| told(&e))?.ok_or_else(gone)?;
-        let loaded = Loaded {
-            status: Arc::new(record.status),
-            wish: record.spec.wish,
-            version: record.resource_version,
-        };
-        *known = Some(Known {
-            loaded: loaded.clone(),
-            wish_version: record.wish_version,
-        });
-        Ok(loaded)
+        self.ledger.load().await
     }
 
     async fn commit(&self, version: u64, decision: &Decision) -> Result<u64, CommitError> {
@@ -300,13 +272,11 @@ impl World for LiveWorld<'_> {
             node.address.clone_from(&place.site.address);
         }
         self.write(version, &status, &decision.events, &self.marks(decision))
+            .await
     }
 
     async fn renew(&self) -> Result<(), CommitError> {
-        self.home
-            .store()
-            .renew(&self.spec.environment, &self.token, Timestamp::now())
-            .map_err(|e| told(&e))
+        self.ledger.renew().await
     }
 
     async fn observe(&self, node: usize, step: Option<&StepIntent>) -> Result<NodeSight, HostError> {
@@ -394,13 +364,5 @@ impl World for LiveWorld<'_> {
 
     async fn interrupted(&self) {
         self.interrupt.wait().await;
-    }
-}
-
-fn told(error: &StoreError) -> CommitError {
-    match error {
-        StoreError::Conflict { .. } => CommitError::Conflict,
-        StoreError::Fenced { .. } => CommitError::Fenced(error.to_string()),
-        other => CommitError::Store(other.to_string()),
     }
 }

@@ -20,7 +20,7 @@ use crate::hosts::{Host as _, NodeSight};
 use crate::http::ClientIdentity;
 use crate::http::Connections;
 use crate::model::build::BuildRef;
-use crate::model::environment::{Blockers, Component, Probe, Traffic};
+use crate::model::environment::{Blockers, Component, HostRef, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
 use crate::model::values::{Digest, NamePattern};
 use crate::rollout::Signals;
@@ -124,6 +124,8 @@ struct Wanted {
     build: Option<Digest>,
     /// The service that answers: a new one is called anew.
     service: Option<(u32, i64)>,
+    /// Where it answers, if that is not always the same place.
+    address: Option<String>,
     /// Since when what comes is judged: a gate counts no probe from before, so the next is due now, not a period later.
     judged_since: Option<Timestamp>,
     traffic: bool,
@@ -141,14 +143,20 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(watch: &'a Watch, place: &'a Place, digest: Option<Digest>) -> Self {
-        let build = digest.and_then(|digest| watch.builds.get(&digest));
+    fn new(watch: &'a Watch, place: &'a Place, wanted: &Wanted) -> Self {
+        let build = wanted.build.and_then(|digest| watch.builds.get(&digest));
         let environment = &watch.fleet.environment;
+        let mut site = place.site.clone();
+        if let Some(address) = &wanted.address {
+            site.address.clone_from(address);
+        }
+        // A pod that has no address yet cannot be asked.
+        let is_nowhere = matches!(site.host, Some(HostRef::Pod(_))) && wanted.address.is_none();
         Self {
             place,
-            known: digest.is_some(),
+            known: wanted.build.is_some() && !is_nowhere,
             build,
-            context: environment.context(&watch.component.name, Some(&place.site), build),
+            context: environment.context(&watch.component.name, Some(&site), build),
         }
     }
 
@@ -311,6 +319,7 @@ impl Watch {
             let wanted = Wanted {
                 build,
                 service,
+                address: sight.address.clone(),
                 judged_since: node.and_then(|n| n.analysed_since),
                 traffic: gets_traffic(status, i),
             };
@@ -318,10 +327,11 @@ impl Watch {
             if before == wanted {
                 continue;
             }
-            let asked = Asked::new(self, &self.fleet.places(&self.component.name)[i], wanted.build);
+            let asked = Asked::new(self, &self.fleet.places(&self.component.name)[i], &wanted);
             // Whether it gets traffic changes nothing for who only looks, and the other way round: a schedule that is begun
             // anew leaves a gap.
-            let same = (before.build, before.service) == (wanted.build, wanted.service);
+            let same =
+                (before.build, before.service, &before.address) == (wanted.build, wanted.service, &wanted.address);
             if !same || wanted.judged_since.is_some() && before.judged_since != wanted.judged_since {
                 self.look_at(&asked, now_us);
             }
@@ -422,7 +432,7 @@ impl Watch {
     }
 
     fn request(&self, source: &TrafficSource, asked: &Asked<'_>, wanted: bool) -> Result<Option<HttpCall>, String> {
-        if !wanted {
+        if !wanted || !asked.known {
             return Ok(None);
         }
         let build = asked

@@ -3,15 +3,21 @@
 mod order;
 pub(super) mod rehearsal;
 mod signals;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::order::order;
 
-use super::environment::{Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Requirement};
+use super::environment::{
+    Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Refresh, Requirement, StatefulSetRef,
+};
 use super::system::Finding;
 use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
+
+/// Pods of a set that are remembered: about 400 bytes each, in annotations that an API server bounds to 256 KiB.
+const MOST_PODS: u16 = 500;
 
 struct Checker<'a> {
     spec: &'a EnvironmentSpec,
@@ -115,11 +121,13 @@ impl Checker<'_> {
         self.unique(&[key("components")], spec.components.iter().map(|c| c.name.as_str()));
         self.unique(&[key("databases")], spec.databases.iter().map(|d| d.name.as_str()));
         self.unique(&[key("reports")], spec.reports.iter().map(|r| r.name.as_str()));
+        self.target();
         self.nodes();
     }
 
     fn nodes(&mut self) {
         let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut sets: BTreeMap<_, &str> = BTreeMap::new();
         for (c, component) in self.spec.components.iter().enumerate() {
             for (n, node) in component.nodes.iter().enumerate() {
                 let Node {
@@ -144,12 +152,35 @@ impl Checker<'_> {
                         Some("node names are unique in an environment".to_owned()),
                     );
                 }
-                if let Some(HostRef::Ssh(ssh)) = host {
-                    // `down --purge` deletes it with everything in it.
-                    let path = below(&at, &[key("host"), key("ssh"), key("directory")]);
-                    let is_a_root = ssh.directory.split('/').all(|part| part.is_empty() || part == ".");
-                    self.inside_or_absolute(&path, if is_a_root { "" } else { &ssh.directory }, "the user's home");
+                match host {
+                    Some(HostRef::Ssh(ssh)) => {
+                        // `down --purge` deletes it with everything in it.
+                        let path = below(&at, &[key("host"), key("ssh"), key("directory")]);
+                        let is_a_root = ssh.directory.split('/').all(|part| part.is_empty() || part == ".");
+                        self.inside_or_absolute(&path, if is_a_root { "" } else { &ssh.directory }, "the user's home");
+                    }
+                    Some(HostRef::Pod(pod)) if component.stateful_set.as_ref() != Some(&pod.set) => self.say(
+                        &below(&at, &[key("host")]),
+                        format!("pod `{name}` is stated by itself"),
+                        Some(
+                            "a StatefulSet changes from its top ordinal down: state it as a whole, by `statefulSet`"
+                                .to_owned(),
+                        ),
+                    ),
+                    Some(HostRef::Pod(_)) | None => {}
                 }
+            }
+            if let Some(set) = &component.stateful_set
+                && let Some(other) = sets.insert((&set.context, &set.namespace, &set.name), &component.name)
+            {
+                self.say(
+                    &[key("components"), Step::Index(c), key("statefulSet")],
+                    format!(
+                        "StatefulSet {}/{} is that of component {other}, too",
+                        set.namespace, set.name
+                    ),
+                    Some("two components would move the same pods".to_owned()),
+                );
             }
         }
     }
@@ -165,6 +196,9 @@ impl Checker<'_> {
             ports: _,
             port_stride: _,
             nodes,
+            stateful_set,
+            manifests,
+            refresh,
             secrets,
             actions,
             probes: _,
@@ -182,7 +216,12 @@ impl Checker<'_> {
                 Some("use small letters, digits and `-`, at most 63".to_owned()),
             );
         }
-        if nodes.is_empty() {
+        if let Some(refresh) = refresh {
+            self.refresh(at, component, refresh);
+        }
+        if let Some(set) = stateful_set {
+            self.stateful_set(at, component, set);
+        } else if nodes.is_empty() && manifests.is_empty() {
             self.say(
                 &below(at, &[key("nodes")]),
                 format!("component `{name}` has no nodes"),
@@ -196,12 +235,15 @@ impl Checker<'_> {
                 Some("add `source`, or remove `build`".to_owned()),
             );
         }
-        if source.is_some() {
+        // Objects without nodes are upgraded by the file alone: with another `build` in it, `up` applies them again.
+        let is_upgraded = !nodes.is_empty() || manifests.is_empty();
+        if source.is_some() && stateful_set.is_none() && is_upgraded {
             self.upgradable(at, component);
         }
         for (i, secret) in secrets.iter().enumerate() {
             self.secret(&below(at, &[key("secrets"), Step::Index(i)]), secret);
         }
+        self.manifests(at, component);
         self.actions(at, actions);
         if let Some(service) = service {
             self.inside(
@@ -232,6 +274,109 @@ impl Checker<'_> {
         }
     }
 
+    /// Pods are made by their cluster: what our scripts do on a machine, nothing does there.
+    fn stateful_set(&mut self, at: &[Step], component: &Component, set: &StatefulSetRef) {
+        let name = &component.name;
+        if !component.nodes.is_empty() && component.nodes != set.nodes() {
+            self.say(
+                &below(at, &[key("nodes")]),
+                format!("component `{name}` has both `nodes` and a `statefulSet`"),
+                Some("its pods are its nodes: leave `nodes` out".to_owned()),
+            );
+        }
+        let path = below(at, &[key("statefulSet")]);
+        for (part, word) in [("namespace", &set.namespace), ("name", &set.name)] {
+            if !is_dns_label(word) {
+                self.say(
+                    &below(&path, &[key(part)]),
+                    format!("`{word}` cannot be the {part} of a StatefulSet"),
+                    Some("use small letters, digits and `-`, at most 63".to_owned()),
+                );
+            }
+        }
+        if set.replicas == 0 {
+            self.say(
+                &below(&path, &[key("replicas")]),
+                format!("component `{name}` has no pods"),
+                Some("state how many the StatefulSet has".to_owned()),
+            );
+        }
+        if set.replicas > MOST_PODS {
+            self.say(
+                &below(&path, &[key("replicas")]),
+                format!("component `{name}` has {} pods", set.replicas),
+                Some(format!(
+                    "an annotation of the set has room for what is remembered of {MOST_PODS}"
+                )),
+            );
+        }
+        if component.service.is_some() || component.port_stride != 0 || !component.secrets.is_empty() {
+            self.say(
+                at,
+                format!("component `{name}` states `service`, `portStride` or `secrets`, which mean nothing of pods"),
+                Some("leave them out: each pod has an address of its own, and no script of ours runs there".to_owned()),
+            );
+        }
+        if let Some(BuildSource::PackageIndex(_) | BuildSource::Directory(_)) = component.source {
+            self.say(
+                &below(at, &[key("source")]),
+                format!("builds of `{name}` are no images, and its nodes are pods"),
+                Some("state `source.images` with a digest for each version".to_owned()),
+            );
+        }
+        for (action, stated) in component.actions.each() {
+            if stated.is_some() {
+                self.say(
+                    &below(at, &[key("actions"), key(action.word())]),
+                    format!(
+                        "`{name}` has an action `{}`, and no script of ours runs in a pod",
+                        action.word()
+                    ),
+                    Some("leave it out; what a pod does at its start and end is said in its StatefulSet".to_owned()),
+                );
+            }
+        }
+        if !component.logs.is_empty() {
+            self.say(
+                &below(at, &[key("logs")]),
+                format!("logs of `{name}` are in its pods, and are not followed there"),
+                Some("watch it by `traffic`, `queries` or `probes`".to_owned()),
+            );
+        }
+    }
+
+    fn refresh(&mut self, at: &[Step], component: &Component, refresh: &Refresh) {
+        let path = below(at, &[key("refresh")]);
+        if self.spec.replica_of.is_none() {
+            self.say(
+                &path,
+                format!(
+                    "component `{}` takes data from a base, and its environment is no replica",
+                    component.name
+                ),
+                Some("state it in the replica's own file".to_owned()),
+            );
+        }
+        self.database(&below(&path, &[key("into")]), &refresh.into);
+        let tables = below(&path, &[key("tables")]);
+        for (i, table) in refresh.tables.iter().enumerate() {
+            let path = below(&tables, &[Step::Index(i), key("name")]);
+            if table.name.split('.').filter(|part| !part.is_empty()).count() != 2 {
+                self.say(
+                    &path,
+                    format!("`{}` does not name a schema and a table of it", table.name),
+                    Some("write SCHEMA.TABLE, as public.orders".to_owned()),
+                );
+            }
+            if refresh.tables[..i].iter().any(|other| other.name == table.name) {
+                self.say(&path, format!("table `{}` is stated twice", table.name), None);
+            }
+        }
+        if refresh.tables.is_empty() {
+            self.say(&tables, "no table is stated".to_owned(), None);
+        }
+    }
+
     /// What is required of builds must be such that a build can have it.
     fn requires(&mut self, at: &[Step], component: &Component) {
         let path = below(at, &[key("rollout"), key("requires")]);
@@ -243,10 +388,10 @@ impl Checker<'_> {
                     format!("`{name}` requires HooksPassed, and nothing says which commits its builds are"),
                     "add `commits` with the repository and what names a version's commit there",
                 )
-            } else if let Some(BuildSource::PackageIndex(_)) = component.source {
+            } else if let Some(BuildSource::PackageIndex(_) | BuildSource::Images(_)) = component.source {
                 (
                     format!("no build of `{name}` can have HooksPassed"),
-                    "files of a package index cannot be compared with a commit's; take builds from a directory",
+                    "files of a package index or an image cannot be compared with a commit's; take builds from a directory",
                 )
             } else if component.actions.prepare.is_some() {
                 (
@@ -295,6 +440,13 @@ impl Checker<'_> {
         let Component {
             name, actions, service, ..
         } = component;
+        if let Some(BuildSource::Images(_)) = component.source {
+            self.say(
+                &below(at, &[key("source"), key("images")]),
+                format!("builds of `{name}` are images, and its nodes are no pods"),
+                Some("state a `statefulSet`, or another source".to_owned()),
+            );
+        }
         for (action, there) in [
             ("install", actions.install.is_some()),
             ("start", actions.start.is_some()),

@@ -110,6 +110,42 @@ fn rules_that_change_on_the_way_are_told() {
     assert!(again.events.iter().all(|e| e.reason != "RulesChanged"));
 }
 
+#[test]
+fn what_somebody_else_changes_meanwhile_is_held_and_gone_over_only_on_the_way_back() {
+    let plan = plan(2, 1);
+    let edited = || up(old(), Verdict::Pass).with(|seen| seen.foreign_edit = Some("5 replicas, meant 2".to_owned()));
+    for phase in [Phase::Baseline, Phase::Rolling, Phase::Soak] {
+        let held = decided(
+            &plan,
+            &status(phase, &plan),
+            &look(1, vec![up(old(), Verdict::Pass), edited()]),
+        );
+        ends_in(&held, Phase::Paused, "ForeignEdit");
+        assert!(
+            held.status.message.contains("5 replicas, meant 2"),
+            "{}",
+            held.status.message
+        );
+    }
+    let mut rolling = status(Phase::Rolling, &plan);
+    in_batch(&mut rolling.nodes[0], NodePhase::Analyse);
+    rolling.nodes[0].from = Some(old());
+    let world = vec![
+        up(new(), Verdict::Pass).with(|seen| seen.foreign_edit = Some("another image".to_owned())),
+        edited(),
+    ];
+    let aborted = decided(&plan, &rolling, &observed(1, Wish::Abort, world.clone()));
+    assert_eq!(aborted.status.phase, Phase::RollingBack);
+    let told = |decision: &Decision| {
+        let events = decision.events.iter();
+        events.filter(|e| e.reason == "ForeignEditOverwritten").count()
+    };
+    let goes_back = decided(&plan, &aborted.status, &observed(2, Wish::Abort, world.clone()));
+    assert_eq!(told(&aborted) + told(&goes_back), 1, "{:?}", goes_back.events);
+    let again = decided(&plan, &goes_back.status, &observed(3, Wish::Abort, world));
+    assert_eq!(told(&again), 0, "once");
+}
+
 /// A database that died took the statement before each call with it: no call went out, and no gate could fail.
 #[test]
 fn a_gate_that_went_blind_admits_nobody_and_holds_after_a_while_whatever_it_saw_before() {

@@ -58,6 +58,7 @@ fn plan(nodes: usize, max_unavailable: usize) -> Plan {
             patience: Duration::from_secs(PATIENCE_S.unsigned_abs()),
             probe_deadline: Duration::from_secs(60),
             min_free_bytes: 1,
+            order: Order::SickFirst,
         },
         hooks: Hooks::default(),
     }
@@ -124,6 +125,7 @@ fn up(build: Digest, verdict: Verdict) -> NodeView {
             running: Some(build),
             step: None,
             free_bytes: Some(1 << 40),
+            foreign_edit: None,
         }),
         signals: Signals {
             serving: Serving::Yes,

@@ -5,6 +5,7 @@
 
 pub mod blocking;
 pub mod hold;
+pub mod schema;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,7 +75,8 @@ impl DatabaseConfig {
         }
     }
 
-    fn place(&self) -> String {
+    /// As its errors name it.
+    pub(crate) fn place(&self) -> String {
         format!("{}@{}:{}/{}", self.user, self.host, self.port, self.database)
     }
 }
@@ -330,7 +332,12 @@ pub(crate) async fn connect(config: &DatabaseConfig) -> Result<Client, DatabaseE
     }
 }
 
-fn explain(config: &DatabaseConfig, sql: &str, error: &tokio_postgres::Error, client: &Client) -> DatabaseError {
+pub(crate) fn explain(
+    config: &DatabaseConfig,
+    sql: &str,
+    error: &tokio_postgres::Error,
+    client: &Client,
+) -> DatabaseError {
     let place = config.place();
     match error.as_db_error() {
         Some(refusal) if !ends_the_session(refusal.code()) => DatabaseError::Statement {

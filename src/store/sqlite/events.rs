@@ -19,19 +19,47 @@ pub(super) fn append(
         .map(|event| {
             tx.prepare_cached("INSERT INTO events (environment, upgrade, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![environment, upgrade, encode("an event", event)?])?;
-            let seq = unsigned(tx.last_insert_rowid());
-            let record = EventRecord {
-                seq,
-                environment: environment.to_owned(),
-                upgrade: upgrade.map(str::to_owned),
-                event: event.clone(),
-            };
-            for report in dispatch(&record) {
-                outbox::add(tx, &record, &report)?;
-            }
-            Ok(seq)
+            report(tx, environment, upgrade, event, dispatch)
         })
         .collect()
+}
+
+/// The reports of the event that was just written, and its number.
+fn report(
+    tx: &Transaction<'_>,
+    environment: &str,
+    upgrade: Option<&str>,
+    event: &Event,
+    dispatch: &Dispatcher<'_>,
+) -> Result<u64, Fault> {
+    let seq = unsigned(tx.last_insert_rowid());
+    let record = EventRecord {
+        seq,
+        environment: environment.to_owned(),
+        upgrade: upgrade.map(str::to_owned),
+        event: event.clone(),
+    };
+    for report in dispatch(&record) {
+        outbox::add(tx, &record, &report)?;
+    }
+    Ok(seq)
+}
+
+pub(super) fn copy(
+    tx: &Transaction<'_>,
+    environment: &str,
+    upgrade: &str,
+    source: &str,
+    event: &Event,
+    dispatch: &Dispatcher<'_>,
+) -> Result<Option<u64>, Fault> {
+    let new = tx
+        .prepare_cached("INSERT OR IGNORE INTO events (environment, upgrade, body, source) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![environment, upgrade, encode("an event", event)?, source])?;
+    if new == 0 {
+        return Ok(None);
+    }
+    report(tx, environment, Some(upgrade), event, dispatch).map(Some)
 }
 
 pub(super) fn list(tx: &Transaction<'_>, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, Fault> {

@@ -525,6 +525,19 @@ impl Store for SqliteStore {
         })
     }
 
+    fn copy_event(
+        &self,
+        environment: &str,
+        upgrade: &str,
+        source: &str,
+        event: &Event,
+        dispatch: &Dispatcher<'_>,
+    ) -> Result<Option<u64>, StoreError> {
+        self.write("copy an event", |tx| {
+            events::copy(tx, environment, upgrade, source, event, dispatch)
+        })
+    }
+
     fn events(&self, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, StoreError> {
         self.read("read events", |tx| events::list(tx, query))
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use stagegate::engine::{DriveError, Ending, Limits, drive};
 use stagegate::model::upgrade::{Phase, UpgradeStatus, Wish};
 use stagegate::model::values::{Digest, Duration as Span};
-use stagegate::rollout::{GatePlan, Hooks, Plan, Policy, resume};
+use stagegate::rollout::{GatePlan, Hooks, Order, Plan, Policy, resume};
 
 use super::check;
 use super::universe::{BuildNature, Dice, Fault, Guard, START, SimNode, SimWorld, Telling, Universe, note};
@@ -167,6 +167,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
             patience: Span::from_secs(300),
             probe_deadline: Span::from_secs(60),
             min_free_bytes: 1 << 30,
+            order: Order::SickFirst,
         },
         hooks: Hooks {
             check: dice.percent(50),

@@ -434,6 +434,8 @@ impl Universe {
             free_bytes: Some(if self.now() < node.full_until { 0 } else { 1 << 40 }),
             set_up: true,
             fence: None,
+            address: None,
+            foreign_edit: None,
         }
     }
 }

@@ -1,0 +1,489 @@
+//! Our kinds as objects of an API server: where they are asked for, and what of them is ours.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource as _};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::crd::{GROUP, VERSION};
+use crate::hosts::FencingToken;
+use crate::model::upgrade::{Event, Phase, UpgradeSpec, UpgradeStatus, Wish};
+use crate::store::build::{Condition, ConditionStatus, put_condition};
+
+/// Keeps an object until we are done with it.
+pub const FINALIZER: &str = "stagegate.dev/done";
+/// Who we are in `managedFields`.
+pub const MANAGER: &str = "stagegate-controller";
+/// An API server that is well answers in milliseconds; after this the request is made again or given up.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// Attempts at a write that another was quicker with: each costs one reading.
+pub const ATTEMPTS: u32 = 5;
+
+/// A kind that the controller works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Environments.
+    Environment,
+    /// Builds.
+    Build,
+    /// Upgrades.
+    Upgrade,
+}
+
+impl Kind {
+    /// Where its objects are asked for.
+    #[must_use]
+    pub fn resource(self) -> ApiResource {
+        let (kind, plural) = match self {
+            Kind::Environment => ("Environment", "environments"),
+            Kind::Build => ("Build", "builds"),
+            Kind::Upgrade => ("Upgrade", "upgrades"),
+        };
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural)
+    }
+
+    /// Its objects in a namespace.
+    #[must_use]
+    pub fn api(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), namespace, &self.resource())
+    }
+}
+
+/// Why an API server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// It said no.
+    #[error("the API server refused to {tried} {what}: {why} ({code})")]
+    Refused {
+        /// What was tried.
+        tried: &'static str,
+        /// On what.
+        what: String,
+        /// What it said.
+        why: String,
+        /// The code of its answer.
+        code: u16,
+    },
+    /// It could not be asked.
+    #[error("the API server could not be asked to {tried} {what}: {why}; this is tried again")]
+    Unreachable {
+        /// What was tried.
+        tried: &'static str,
+        /// On what.
+        what: String,
+        /// What happened.
+        why: String,
+    },
+    /// What it gave is not what this version reads.
+    #[error(
+        "cannot read {what}: {why}; its definition may be of another version: `stagegate crds | kubectl apply --server-side -f -`"
+    )]
+    Unreadable {
+        /// Which object.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl ApiError {
+    /// Somebody else wrote in between.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, ApiError::Refused { code: 409, .. })
+    }
+
+    /// It is not there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, ApiError::Refused { code: 404, .. })
+    }
+
+    /// The same may be answered otherwise in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            ApiError::Refused { code, .. } => *code == 429 || *code >= 500,
+            ApiError::Unreachable { .. } => true,
+            ApiError::Unreadable { .. } => false,
+        }
+    }
+}
+
+/// Asks within bounds.
+///
+/// # Errors
+/// What the API server said, or that it said nothing.
+pub async fn asked<T>(
+    tried: &'static str,
+    what: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    let unreachable = |why: String| ApiError::Unreachable {
+        tried,
+        what: what.to_owned(),
+        why,
+    };
+    match tokio::time::timeout(REQUEST_LIMIT, request).await {
+        Err(_) => Err(unreachable(format!("no answer within {} s", REQUEST_LIMIT.as_secs()))),
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) => Err(ApiError::Refused {
+            tried,
+            what: what.to_owned(),
+            why: status.message.clone(),
+            code: status.code,
+        }),
+        Ok(Err(other)) => Err(unreachable(other.to_string())),
+    }
+}
+
+/// What an object is, for people.
+#[must_use]
+pub fn named(object: &DynamicObject) -> String {
+    let kind = object.types.as_ref().map_or("object", |types| types.kind.as_str());
+    format!("{kind} {}", name(object))
+}
+
+/// Its name.
+#[must_use]
+pub fn name(object: &DynamicObject) -> &str {
+    object.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Told from every other that ever had its name.
+#[must_use]
+pub fn uid(object: &DynamicObject) -> &str {
+    object.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// Rises with every change of its spec.
+#[must_use]
+pub fn generation(object: &DynamicObject) -> i64 {
+    object.metadata.generation.unwrap_or_default()
+}
+
+/// Whether somebody has asked for its end.
+#[must_use]
+pub fn is_deleted(object: &DynamicObject) -> bool {
+    object.metadata.deletion_timestamp.is_some()
+}
+
+/// When it was made.
+#[must_use]
+pub fn created_at(object: &DynamicObject) -> Timestamp {
+    object
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |at| at.0)
+}
+
+/// A part of it as its type.
+///
+/// # Errors
+/// It has another shape.
+pub fn part<T: DeserializeOwned>(object: &DynamicObject, key: &str) -> Result<T, ApiError> {
+    T::deserialize(&object.data[key]).map_err(|e| ApiError::Unreadable {
+        what: format!("the {key} of {}", named(object)),
+        why: e.to_string(),
+    })
+}
+
+/// How events name it.
+#[must_use]
+pub fn reference(object: &DynamicObject, kind: Kind) -> ObjectReference {
+    object.object_ref(&kind.resource())
+}
+
+/// Writes an object's status, of the version that was read.
+///
+/// # Errors
+/// As the API server says; [`ApiError::is_conflict`] when it has changed since.
+pub async fn write_status(
+    api: &Api<DynamicObject>,
+    object: &DynamicObject,
+    status: Value,
+) -> Result<DynamicObject, ApiError> {
+    let mut object = object.clone();
+    object.data["status"] = status;
+    let parameters = PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    // The whole status is ours and of one writer, so it is replaced: an apply would keep an owner of every key of every node in
+    // the object, which doubles it.
+    asked(
+        "write the status of",
+        &named(&object),
+        api.replace_status(name(&object), &parameters, &object),
+    )
+    .await
+}
+
+/// Puts our finalizer on an object, or takes it away.
+///
+/// # Errors
+/// As the API server says.
+pub async fn keep(api: &Api<DynamicObject>, object: &DynamicObject, kept: Kept) -> Result<(), ApiError> {
+    let mut finalizers = object.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|one| one != FINALIZER);
+    match kept {
+        Kept::UntilDone => finalizers.push(FINALIZER.to_owned()),
+        Kept::NoMore => {}
+    }
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.metadata.resource_version}});
+    let (what, patch, parameters) = (named(object), Patch::Merge(&patch), PatchParams::default());
+    match asked("keep or let go", &what, api.patch(name(object), &parameters, &patch)).await {
+        Err(gone) if gone.is_gone() => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Whether an object that is deleted stays for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It does.
+    UntilDone,
+    /// It may go.
+    NoMore,
+}
+
+/// Whether it stays for us now.
+#[must_use]
+pub fn is_kept(object: &DynamicObject) -> bool {
+    let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
+    finalizers.iter().any(|one| one == FINALIZER)
+}
+
+/// What the status of an Upgrade holds beside [`UpgradeStatus`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Book {
+    /// Whose write the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    /// Rises with every write.
+    #[serde(default)]
+    pub writes: u64,
+    /// Names the last write of a driver, so that one whose answer was lost is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write: Option<String>,
+    /// Events so far: numbers the next one.
+    #[serde(default)]
+    pub told: u64,
+    /// Events that may not have been copied into the history and the outbox yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Pending>,
+    /// Generation of the spec that the last write was decided from.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// As Kubernetes writes them.
+    #[serde(default)]
+    pub conditions: Vec<Value>,
+}
+
+/// A fencing token as a status has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The home.
+    pub home: String,
+    /// Its counter.
+    pub counter: u64,
+}
+
+impl From<&FencingToken> for Fence {
+    fn from(token: &FencingToken) -> Self {
+        Self {
+            home: token.home.clone(),
+            counter: token.counter,
+        }
+    }
+}
+
+/// An event on its way into the history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its place among the upgrade's events, from 1.
+    pub seq: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// An Upgrade as read.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    /// The object.
+    pub object: DynamicObject,
+    /// What is asked; of a deleted one, to go back.
+    pub spec: UpgradeSpec,
+    /// How far it is.
+    pub status: UpgradeStatus,
+    /// The rest of its status.
+    pub book: Book,
+}
+
+impl Upgrade {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It has another shape.
+    pub fn read(object: DynamicObject) -> Result<Self, ApiError> {
+        let mut spec: UpgradeSpec = part(&object, "spec")?;
+        if is_deleted(&object) {
+            spec.wish = Wish::Abort;
+        }
+        let stated = |key: &str| object.data["status"].get(key).is_some();
+        let status = if stated("phase") {
+            part(&object, "status")?
+        } else {
+            UpgradeStatus::new(created_at(&object))
+        };
+        let book = if object.data["status"].is_object() {
+            part(&object, "status")?
+        } else {
+            Book::default()
+        };
+        Ok(Self {
+            object,
+            spec,
+            status,
+            book,
+        })
+    }
+
+    /// Whether somebody has changed what is asked since the status was written: of one that is held, that it goes on.
+    #[must_use]
+    pub fn is_asked_again(&self) -> bool {
+        generation(&self.object) > self.book.observed_generation
+    }
+
+    /// The name that steps on nodes, events and evidence have: unlike the object's, no later one has it.
+    #[must_use]
+    pub fn unique_name(&self) -> String {
+        let uid = uid(&self.object);
+        format!("{}-{}", name(&self.object), uid.get(..8).unwrap_or(uid))
+    }
+}
+
+/// Conditions of an upgrade, as `kubectl wait` asks for them.
+pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
+    let yes = |is: bool| {
+        if is {
+            ConditionStatus::True
+        } else {
+            ConditionStatus::False
+        }
+    };
+    let reason = if status.reason.is_empty() {
+        format!("{:?}", status.phase)
+    } else {
+        status.reason.clone()
+    };
+    let moves = !status.phase.is_final() && !status.phase.is_held() && status.phase != Phase::Pending;
+    for (kind, holds) in [("Ready", status.phase == Phase::Succeeded), ("Progressing", moves)] {
+        set_condition(
+            &mut book.conditions,
+            generation,
+            Condition {
+                kind: kind.to_owned(),
+                status: yes(holds),
+                reason: reason.clone(),
+                message: status.message.clone(),
+                last_transition_time: Timestamp::now(),
+            },
+        );
+    }
+}
+
+/// Puts a condition in its place, with the generation that it was found with.
+pub fn set_condition(conditions: &mut Vec<Value>, generation: i64, condition: Condition) {
+    let kind = condition.kind.clone();
+    put_condition(conditions, condition);
+    if let Some(place) = conditions.iter_mut().find(|c| c["type"] == kind.as_str()) {
+        place["observedGeneration"] = json!(generation);
+    }
+}
+
+/// Bytes that a status may have: many fit into what an API server keeps of one object (1.5 MiB), and into what a watch carries.
+pub const LONGEST_STATUS: usize = 256 << 10;
+/// Bytes that one text of it may have.
+const LONGEST_TEXT: usize = 16 << 10;
+/// No text is cut below this: names, digests and reasons are shorter.
+const SHORTEST_CUT: usize = 160;
+/// What stands at the end of a text that was cut.
+const CUT: &str = " [cut]";
+
+/// Cuts the longest texts of a status until it is within bounds; tells whether it is.
+pub fn fit(status: &mut Value, most: usize) -> Fits {
+    // No text of ours says more than this has, and the definitions take no longer ones.
+    cut(status, LONGEST_TEXT);
+    let size = |status: &Value| status.to_string().len();
+    let mut longest = LONGEST_TEXT / 2;
+    while size(status) > most {
+        if longest < SHORTEST_CUT {
+            return Fits::No;
+        }
+        cut(status, longest);
+        longest /= 2;
+    }
+    Fits::Yes
+}
+
+/// Whether something is within its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fits {
+    /// It is.
+    Yes,
+    /// It is not, however short its texts.
+    No,
+}
+
+fn cut(value: &mut Value, longest: usize) {
+    match value {
+        Value::String(text) if text.len() > longest => {
+            let end = text.floor_char_boundary(longest - CUT.len());
+            text.truncate(end);
+            text.push_str(CUT);
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| cut(value, longest)),
+        Value::Object(values) => values.values_mut().for_each(|value| cut(value, longest)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_cut_to_its_bound_from_its_longest_texts_and_short_ones_stay() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let mut status = json!({"message": "ä".repeat(30_000), "nodes": []});
+        for _ in 0..200 {
+            let node = json!({"build": digest, "trouble": "x".repeat(3_000), "name": "n"});
+            status["nodes"].as_array_mut().expect("a list").push(node);
+        }
+        assert!(status.to_string().len() > LONGEST_STATUS);
+        assert_eq!(fit(&mut status, LONGEST_STATUS), Fits::Yes);
+        assert!(status.to_string().len() <= LONGEST_STATUS);
+        assert_eq!(status["nodes"][7]["build"], digest.as_str());
+        for text in [&status["message"], &status["nodes"][199]["trouble"]] {
+            assert!(text.as_str().expect("a text").ends_with(CUT), "{text}");
+        }
+        let mut many = json!(vec![digest; 10_000]);
+        assert_eq!(fit(&mut many, LONGEST_STATUS), Fits::No);
+    }
+
+    #[test]
+    fn a_short_status_stays_as_it_is() {
+        let before = json!({"message": "y".repeat(10_000)});
+        let mut status = before.clone();
+        assert_eq!(fit(&mut status, LONGEST_STATUS), Fits::Yes);
+        assert_eq!(status, before);
+    }
+}

@@ -1,0 +1,1240 @@
+//! How the pods of a `StatefulSet` change their image one at a time, when we say so. Pure: what is seen goes in, and what is to
+//! be written comes out.
+//!
+//! Forward, `partition` is the boundary: a pod that is made anew gets the template's image at or above it, else that of the
+//! revision that the set counts as its current one (Kubernetes, "`StatefulSet` Basics", partitioned updates). Which that is may be
+//! seen late, so a set is taken only while all of it is on one revision. Back, the strategy is `OnDelete` and the template is what
+//! it was before: whichever pod is deleted comes back with that, in any order. At the end the set gets its own strategy back.
+//!
+//! Which pods are meant to be on which build, and which step is under way, lies in an annotation of the set: it is written in one
+//! write with what it speaks of, so a driver that was killed finds both or neither.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::hosts::{FencingToken, StepEnd, StepState};
+use crate::model::values::Digest;
+
+/// Steps of a pod that are remembered: what it points to, and how it was made anew. One is under way at most, and an API server
+/// takes 256 KiB of annotations, which is this for some 600 pods.
+const STEPS_KEPT: usize = 2;
+/// Why a container does not come up, and never will.
+const HOPELESS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
+/// Why a container does not come up so far. A registry that is away, or a Secret that comes a little later, mends itself.
+const TROUBLES: [&str; 5] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+/// Such a trouble that lasts longer than this, once the pod has its place and its volumes, is held against the build: its node has
+/// tried three times by then, at once, after 10 and after 20 seconds more.
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// It ended by itself so often after it had been begun. A database that comes a little later mends one or two.
+const CRASHES: u32 = 2;
+/// What a node says of a container between two of its crashes.
+const CRASHED: &str = "CrashLoopBackOff";
+
+/// What is remembered of a set between two looks: the annotation.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The highest token that it has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FencingToken>,
+    /// The upgrade that has the set, from its first write to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Taken>,
+    /// What is remembered of each pod, by its ordinal.
+    #[serde(default)]
+    pub pods: BTreeMap<u32, PodRecord>,
+}
+
+/// What an upgrade has made of a set: whatever else is found there is somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Taken {
+    /// Which upgrade.
+    pub by: String,
+    /// The template's image before it: the way back leads there.
+    pub before: String,
+    /// The revision that it was of.
+    pub revision: String,
+    /// How many pods the set had.
+    pub replicas: u32,
+    /// What the template says beside the image.
+    pub rest: Digest,
+    /// The template's image as it was written last.
+    pub image: String,
+    /// The strategy as it was written last.
+    pub strategy: Strategy,
+    /// The set's own strategy, as its owner has it.
+    pub own: serde_json::Value,
+    /// What somebody else had made of it when the way back went over that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrote: Option<String>,
+}
+
+/// What is remembered of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRecord {
+    /// The build that it is to be made with when it is made anew; without one it is as the set has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Digest>,
+    /// The last steps, the oldest first.
+    #[serde(default)]
+    pub steps: Vec<StepRecord>,
+}
+
+/// A step that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    /// Its id.
+    pub id: String,
+    /// Of a replacement: what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replacement>,
+}
+
+/// A pod that makes way for its successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The build that the successor runs.
+    pub release: Digest,
+    /// The one that goes; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How long it may take.
+    pub deadline_s: u64,
+}
+
+/// A set as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// How many pods it is to have.
+    pub replicas: u32,
+    /// Who moves its pods.
+    pub strategy: Strategy,
+    /// The same in its owner's words.
+    pub own: serde_json::Value,
+    /// Every pod is of one revision, which is both the current and the template's, and the controller has seen the set as it is.
+    pub is_settled: bool,
+    /// Its controller makes a pod only while all below it are ready.
+    pub is_ordered: bool,
+    /// The lowest of its pods that is not ready, where that was asked for.
+    pub first_unready: Option<u32>,
+    /// It keeps the revisions that it was of.
+    pub has_history: bool,
+    /// The template's image.
+    pub template: String,
+    /// What the template says beside the image.
+    pub rest: Digest,
+    /// The revision that it counts as current.
+    pub revision: String,
+    /// The image of that.
+    pub current: String,
+    /// The image of each build that is known.
+    pub images: BTreeMap<Digest, String>,
+    /// What is remembered.
+    pub record: Record,
+}
+
+/// Who moves the pods of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Strategy {
+    /// Its controller moves those at or above the boundary.
+    Rolling {
+        /// From this ordinal on pods are made by the template.
+        partition: u32,
+    },
+    /// Whoever deletes them; all are made by the template. One that is lost would come back with the build that is under test:
+    /// it is right on the way back only, where that is the build to go back to.
+    OnDelete,
+}
+
+/// A pod as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pod {
+    /// Tells it from the one before it.
+    pub uid: String,
+    /// When it was made, by its cluster's clock.
+    pub made_at: Timestamp,
+    /// The image that it was made with.
+    pub image: String,
+    /// Since when it has its place, its network and its volumes, by its cluster's clock; its image is fetched from then on.
+    pub placed_at: Option<Timestamp>,
+    /// How often its container ended and was begun again.
+    pub restarts: u32,
+    /// It was made by the template as the set's controller has seen it last.
+    pub is_of_template: bool,
+    /// Since when its container runs, if it does.
+    pub running_since: Option<Timestamp>,
+    /// Its container says that it is ready.
+    pub is_ready: bool,
+    /// Why its container waits.
+    pub waiting: Option<Waiting>,
+    /// It was asked to end.
+    pub ending: bool,
+    /// The machine that it is on.
+    pub machine: Option<String>,
+    /// Its own address.
+    pub address: Option<String>,
+}
+
+/// Why a container waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// In one word.
+    pub reason: String,
+    /// In its own words.
+    pub message: String,
+}
+
+/// What is asked of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// To be made with this build from now on.
+    Point {
+        /// The build.
+        release: Digest,
+    },
+    /// To be made anew now, with the build that it points to.
+    Replace {
+        /// Within this.
+        deadline: Duration,
+    },
+}
+
+/// What a set has to be made to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What is remembered from now on.
+    pub record: Record,
+    /// The template.
+    pub template: Template,
+    /// Who moves its pods; none gives the set its own strategy back.
+    pub strategy: Option<Strategy>,
+}
+
+/// What a set's template has to be made to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Template {
+    /// As it is, with this image.
+    Image(String),
+    /// What this revision was made of, whatever else was changed since.
+    Revision(String),
+}
+
+/// What becomes of what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It is known; nothing is to be written.
+    Known(StepState),
+    /// To be written, all in one.
+    Write(Box<Change>),
+}
+
+/// Why a pod cannot do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another driver was here.
+    #[error("it has seen token {seen}")]
+    Fenced {
+        /// What it has seen.
+        seen: u64,
+    },
+    /// Another home's.
+    #[error("it serves another home ({seen})")]
+    Foreign {
+        /// Whose.
+        seen: String,
+    },
+    /// The environment does not say what it is.
+    #[error("the image of build {} is not stated in the environment's `source.images`", .0.short())]
+    NoImage(Digest),
+    /// Nobody said what it is to run.
+    #[error("it points to no build that is known")]
+    Aimless,
+    /// It rolls, or has not come to rest.
+    #[error(
+        "its pods are not all of its one revision, so where they would go back to is not known; `kubectl rollout status` waits for it"
+    )]
+    Unsettled,
+    /// Another upgrade has it.
+    #[error("upgrade {by} has it, and has not given it back yet")]
+    Taken {
+        /// Which.
+        by: String,
+    },
+    /// What it was cannot be restored.
+    #[error("its revisionHistoryLimit is 0, so nobody could restore what it was; set 1 or more")]
+    NoHistory,
+    /// Pods are made one after the other, from below.
+    #[error(
+        "pod {below} is not ready, and with podManagementPolicy OrderedReady a pod is made anew only while all below it are ready"
+    )]
+    NotReady {
+        /// The pod that is in the way.
+        below: u32,
+    },
+    /// Who has begun to go back goes all the way.
+    #[error("its pods are on their way back, and none goes forward before that is over")]
+    GoesBack,
+    /// A partition is a boundary.
+    #[error("a StatefulSet's pods change from the top ordinal down, and ordinal {above} has not changed yet")]
+    Order {
+        /// The pod that is in the way.
+        above: u32,
+    },
+    /// The set is not as it was left.
+    #[error("{found}, and the upgrade had it as {meant}: somebody else has changed it")]
+    ForeignEdit {
+        /// What is there.
+        found: String,
+        /// What was written.
+        meant: String,
+    },
+}
+
+impl Set {
+    /// Whether this token may write.
+    ///
+    /// # Errors
+    /// Another home, or a newer token was here.
+    pub fn admits(&self, token: &FencingToken) -> Result<(), Refused> {
+        match &self.record.fence {
+            Some(fence) if fence.home != token.home => Err(Refused::Foreign {
+                seen: fence.home.clone(),
+            }),
+            Some(fence) if fence.counter > token.counter => Err(Refused::Fenced { seen: fence.counter }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether the set is as the upgrade left it that has it.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn untouched(&self) -> Result<(), Refused> {
+        let Some(taken) = &self.record.taken else { return Ok(()) };
+        let edits = [
+            (
+                taken.image != self.template,
+                format!("the image of its template is {}", self.template),
+                taken.image.clone(),
+            ),
+            (
+                taken.strategy != self.strategy,
+                format!("its updateStrategy is {}", self.strategy),
+                taken.strategy.to_string(),
+            ),
+            (
+                taken.replicas != self.replicas,
+                format!("it has {} replicas", self.replicas),
+                taken.replicas.to_string(),
+            ),
+            (
+                taken.rest != self.rest,
+                "its template has changed beside the image".to_owned(),
+                format!("revision {} has it", taken.revision),
+            ),
+        ];
+        match edits.into_iter().find(|(is_edited, ..)| *is_edited) {
+            Some((_, found, meant)) => Err(Refused::ForeignEdit { found, meant }),
+            None => Ok(()),
+        }
+    }
+
+    /// What somebody else has made of the set since the upgrade began that has it.
+    #[must_use]
+    pub fn foreign_edit(&self) -> Option<String> {
+        let overwrote = self.record.taken.as_ref().and_then(|taken| taken.overwrote.clone());
+        self.untouched().err().map(|edit| edit.to_string()).or(overwrote)
+    }
+
+    /// The build of an image, if it is one that is known.
+    #[must_use]
+    pub fn build_of(&self, image: &str) -> Option<Digest> {
+        let mut images = self.images.iter();
+        images.find(|(_, known)| *known == image).map(|(build, _)| *build)
+    }
+
+    /// The image that a pod would be made with now.
+    #[must_use]
+    pub fn image_for(&self, ordinal: u32) -> &str {
+        match self.strategy {
+            Strategy::Rolling { partition } if ordinal < partition => &self.current,
+            Strategy::Rolling { .. } | Strategy::OnDelete => &self.template,
+        }
+    }
+
+    /// The build that a pod is to be made with: as the upgrade has said that has the set, else as it would be.
+    #[must_use]
+    pub fn goal(&self, ordinal: u32) -> Option<Digest> {
+        let stated = self.record.pods.get(&ordinal).and_then(|pod| pod.goal);
+        stated
+            .filter(|_| self.record.taken.is_some())
+            .or_else(|| self.build_of(self.image_for(ordinal)))
+    }
+
+    /// Answers what is asked of a pod under a step's id. Asked again, the answer is how far it is.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    pub fn ask(
+        &self,
+        ordinal: u32,
+        pod: Option<&Pod>,
+        token: &FencingToken,
+        id: &str,
+        asked: &Asked,
+        now: Timestamp,
+    ) -> Result<Answer, Refused> {
+        self.admits(token)?;
+        if let Some(state) = self.state(ordinal, pod, id, now) {
+            return Ok(match self.taken_up(ordinal, pod, token, id, now) {
+                Some(change) => Answer::Write(Box::new(change)),
+                None => Answer::Known(state),
+            });
+        }
+        // Who goes back makes it what it was, whatever was made of it since.
+        let edited = self.untouched();
+        if !self.leads_back(ordinal, asked) {
+            edited.clone()?;
+        }
+        let upgrade = upgrade_of(id);
+        if let Some(taken) = self.record.taken.as_ref().filter(|taken| taken.by != upgrade) {
+            let by = taken.by.clone();
+            return Err(Refused::Taken { by });
+        }
+        let mut change = self.as_it_is();
+        change.record.fence = Some(token.clone());
+        if self.record.taken.is_none() {
+            if !self.is_settled {
+                return Err(Refused::Unsettled);
+            }
+            if !self.has_history {
+                return Err(Refused::NoHistory);
+            }
+            change.record.pods.clear();
+            // Nothing is at or above it, so nothing moves.
+            change.record.taken = Some(Taken {
+                by: upgrade.to_owned(),
+                before: self.template.clone(),
+                revision: self.revision.clone(),
+                replicas: self.replicas,
+                rest: self.rest,
+                image: self.template.clone(),
+                strategy: Strategy::Rolling {
+                    partition: self.replicas,
+                },
+                own: self.own.clone(),
+                overwrote: None,
+            });
+        }
+        if let (Some(taken), Err(edit)) = (&mut change.record.taken, &edited) {
+            taken.overwrote = Some(edit.to_string());
+        }
+        let mut step = StepRecord {
+            id: id.to_owned(),
+            replaces: None,
+        };
+        let release = match asked {
+            Asked::Point { release } => *release,
+            Asked::Replace { .. } => self.goal(ordinal).ok_or(Refused::Aimless)?,
+        };
+        let image = self.image_of(&release)?;
+        if let Some(taken) = &mut change.record.taken {
+            if image == taken.before {
+                // From the first word of it on: a pod that is lost before its turn comes back with that, too.
+                (taken.image, taken.strategy) = (taken.before.clone(), Strategy::OnDelete);
+                change.template = Template::Revision(taken.revision.clone());
+            } else if let Asked::Replace { .. } = asked {
+                taken.strategy = self.forward(ordinal, image, taken)?;
+                image.clone_into(&mut taken.image);
+                change.template = Template::Image(taken.image.clone());
+            }
+        }
+        match asked {
+            Asked::Point { release } => {
+                change.record.pods.entry(ordinal).or_default().goal = Some(*release);
+            }
+            Asked::Replace { deadline } => {
+                step.replaces = Some(Replacement {
+                    release,
+                    uid: pod.map(|pod| pod.uid.clone()),
+                    since: now,
+                    deadline_s: deadline.as_secs(),
+                });
+            }
+        }
+        change.strategy = change.record.taken.as_ref().map(|taken| taken.strategy);
+        let steps = &mut change.record.pods.entry(ordinal).or_default().steps;
+        steps.push(step);
+        let too_many = steps.len().saturating_sub(STEPS_KEPT);
+        steps.drain(..too_many);
+        Ok(Answer::Write(Box::new(change)))
+    }
+
+    /// Where a step stands; none if it was not asked for.
+    #[must_use]
+    pub fn state(&self, ordinal: u32, pod: Option<&Pod>, id: &str, now: Timestamp) -> Option<StepState> {
+        let steps = &self.record.pods.get(&ordinal)?.steps;
+        let step = steps.iter().find(|step| step.id == id)?;
+        let Some(replaces) = &step.replaces else {
+            return Some(ended(0, String::new()));
+        };
+        let image = self.images.get(&replaces.release);
+        let late = pod.is_some_and(|pod| replaces.is_late(pod.made_at, now));
+        let late_with = |why: String| if late { ended(124, why) } else { StepState::Running };
+        Some(match pod {
+            // Who was to delete it may have been killed before: it is deleted now. One that does not end is no build's fault.
+            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() => StepState::Running,
+            // What makes it anew is not the new build either.
+            None => StepState::Running,
+            Some(pod) if Some(&pod.image) != image && pod.is_of_template => ended(
+                1,
+                format!(
+                    "the pod was made with image {}, and its set says {}: something in the cluster rewrites images",
+                    pod.image,
+                    image.map_or("another", String::as_str)
+                ),
+            ),
+            // Its controller had not seen the set as it is: the next one will be right.
+            Some(pod) if Some(&pod.image) != image => {
+                late_with(format!("the pod comes back with image {}, which is another", pod.image))
+            }
+            Some(pod) if pod.is_ready => ended(0, String::new()),
+            // No machine has taken it yet.
+            Some(pod) if pod.placed_at.is_none() && !HOPELESS.contains(&pod.waits_for()) => StepState::Running,
+            Some(pod) => match &pod.waiting {
+                Some(Waiting { reason, message }) if late || pod.is_given_up(reason, replaces.since, now) => {
+                    ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
+                }
+                Some(_) => StepState::Running,
+                None => late_with("its container is not ready".to_owned()),
+            },
+        })
+    }
+
+    /// Why a step does not come to its end, if that has lasted too long and is no build's fault.
+    #[must_use]
+    pub fn stuck(&self, ordinal: u32, pod: Option<&Pod>, id: &str, now: Timestamp) -> Option<String> {
+        let steps = &self.record.pods.get(&ordinal)?.steps;
+        let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
+        let from = pod.map_or(replaces.since, |pod| pod.made_at);
+        if !replaces.is_late(from, now) {
+            return None;
+        }
+        match pod {
+            Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() && pod.ending => Some(format!(
+                "the pod does not end; look at the machine that it is on ({})",
+                pod.machine.as_deref().unwrap_or("none")
+            )),
+            Some(pod)
+                if Some(&pod.image) == self.images.get(&replaces.release)
+                    && pod.placed_at.is_none()
+                    && !pod.is_ready =>
+            {
+                let words = pod.waiting.as_ref().map(|w| format!("{}: {}", w.reason, w.message));
+                Some(format!(
+                    "the pod has no machine, or not all of its volumes: {}",
+                    words.as_deref().unwrap_or("nothing says why")
+                ))
+            }
+            Some(_) => None,
+            None if self.is_ordered && ordinal > 0 => Some(
+                "the pod was not made anew; its set's podManagementPolicy is OrderedReady, so every pod below it has to be ready first"
+                    .to_owned(),
+            ),
+            None => Some("the pod was not made anew; `kubectl describe statefulset` says why".to_owned()),
+        }
+    }
+
+    /// What is to be written before a step that is known goes on: that a newer driver is here, and, where the one before was killed
+    /// before it deleted the pod, that the time counts from now.
+    fn taken_up(
+        &self,
+        ordinal: u32,
+        pod: Option<&Pod>,
+        token: &FencingToken,
+        id: &str,
+        now: Timestamp,
+    ) -> Option<Change> {
+        let mut change = self.as_it_is();
+        change.record.fence = Some(token.clone());
+        let steps = &mut change.record.pods.get_mut(&ordinal)?.steps;
+        let replaces = steps.iter_mut().find(|step| step.id == id)?.replaces.as_mut();
+        if let Some(replaces) = replaces
+            && replaces.is_late(replaces.since, now)
+            && pod.is_some_and(|pod| Some(&pod.uid) == replaces.uid.as_ref() && !pod.ending)
+        {
+            replaces.since = now;
+        }
+        (change.record != self.record).then_some(change)
+    }
+
+    /// The pod that a step waits to see gone, if it is there and was not asked to end: the one before, or one that came back
+    /// with another image.
+    #[must_use]
+    pub fn to_delete<'p>(&self, ordinal: u32, pod: Option<&'p Pod>, id: &str) -> Option<&'p str> {
+        let steps = &self.record.pods.get(&ordinal)?.steps;
+        let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
+        let pod = pod.filter(|pod| !pod.ending)?;
+        let is_before = Some(&pod.uid) == replaces.uid.as_ref();
+        let is_another = Some(&pod.image) != self.images.get(&replaces.release) && !pod.is_of_template;
+        (is_before || is_another).then_some(pod.uid.as_str())
+    }
+
+    /// What gives the set back to its owner, once an upgrade is over: its own strategy, and nothing that was remembered but who may
+    /// write. Pods that are not as the template is are moved by its controller from then on, so where not all were moved to
+    /// the new build the template is what it was before, whatever has become of the upgrade.
+    #[must_use]
+    pub fn given_back(&self) -> Option<Change> {
+        let taken = self.record.taken.as_ref()?;
+        let template = match taken.strategy {
+            Strategy::Rolling { partition: 0 } => Template::Image(self.template.clone()),
+            Strategy::Rolling { .. } | Strategy::OnDelete => Template::Revision(taken.revision.clone()),
+        };
+        Some(Change {
+            record: Record {
+                fence: self.record.fence.clone(),
+                ..Record::default()
+            },
+            template,
+            strategy: None,
+        })
+    }
+
+    /// Nothing changed.
+    #[must_use]
+    pub fn as_it_is(&self) -> Change {
+        Change {
+            record: self.record.clone(),
+            template: Template::Image(self.template.clone()),
+            strategy: Some(self.strategy),
+        }
+    }
+
+    /// Whether what is asked brings a pod to what the set was before the upgrade that has it.
+    fn leads_back(&self, ordinal: u32, asked: &Asked) -> bool {
+        let release = match asked {
+            Asked::Point { release } => Some(*release),
+            Asked::Replace { .. } => self.goal(ordinal),
+        };
+        let image = release.and_then(|release| self.images.get(&release));
+        let taken = self.record.taken.as_ref();
+        image.is_some() && image == taken.map(|taken| &taken.before)
+    }
+
+    fn image_of(&self, release: &Digest) -> Result<&str, Refused> {
+        let image = self.images.get(release);
+        image.map(String::as_str).ok_or(Refused::NoImage(*release))
+    }
+
+    /// Under which strategy this pod is made with this image once it is the template's, and no other pod is moved.
+    fn forward(&self, ordinal: u32, image: &str, taken: &Taken) -> Result<Strategy, Refused> {
+        if taken.strategy == Strategy::OnDelete {
+            return Err(Refused::GoesBack);
+        }
+        if let Some(below) = self.first_unready.filter(|below| self.is_ordered && *below < ordinal) {
+            return Err(Refused::NotReady { below });
+        }
+        // The boundary has to lie at or below this pod.
+        let stays = (ordinal + 1..self.replicas).find(|above| self.image_for(*above) != image);
+        if let Some(above) = stays {
+            return Err(Refused::Order { above });
+        }
+        let boundary = match self.strategy {
+            Strategy::Rolling { partition } if self.template == image => partition,
+            Strategy::Rolling { .. } | Strategy::OnDelete => self.replicas,
+        };
+        Ok(Strategy::Rolling {
+            partition: boundary.min(ordinal),
+        })
+    }
+}
+
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Strategy::Rolling { partition } => write!(f, "RollingUpdate with partition {partition}"),
+            Strategy::OnDelete => f.write_str("OnDelete"),
+        }
+    }
+}
+
+impl Replacement {
+    /// Whether it takes too long, counted from this on. A clock that was set back makes nothing late.
+    fn is_late(&self, from: Timestamp, now: Timestamp) -> bool {
+        let deadline = SignedDuration::from_secs(i64::try_from(self.deadline_s).unwrap_or(i64::MAX));
+        now.duration_since(from.max(self.since)) > deadline
+    }
+}
+
+impl Pod {
+    /// What its container waits for, in one word.
+    fn waits_for(&self) -> &str {
+        self.waiting.as_ref().map_or("", |waiting| &waiting.reason)
+    }
+
+    /// Whether what its container waits for is held against its build.
+    fn is_given_up(&self, reason: &str, since: Timestamp, now: Timestamp) -> bool {
+        let waited = self.placed_at.map(|at| now.duration_since(at.max(since)));
+        HOPELESS.contains(&reason)
+            || reason == CRASHED && self.restarts >= CRASHES
+            || TROUBLES.contains(&reason) && waited.is_some_and(|waited| waited > GRACE)
+    }
+}
+
+/// A step's id is its upgrade's name, a number and a word (`rollout::nodes`).
+fn upgrade_of(id: &str) -> &str {
+    id.rsplitn(3, '.').last().unwrap_or(id)
+}
+
+fn ended(exit: i32, log_tail: String) -> StepState {
+    StepState::Ended(StepEnd { exit, log_tail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "r@sha256:old";
+    const NEW: &str = "r@sha256:new";
+
+    fn old() -> Digest {
+        Digest::of(b"old")
+    }
+    fn new() -> Digest {
+        Digest::of(b"new")
+    }
+    fn token(counter: u64) -> FencingToken {
+        FencingToken {
+            home: "home".to_owned(),
+            counter,
+        }
+    }
+
+    /// A cluster with one set, as its controller treats it: under `RollingUpdate` who is at or above the boundary and not as the
+    /// template is replaced, from the top, and once all are the template's revision is the current one; under `OnDelete` neither.
+    struct Cluster {
+        set: Set,
+        pods: BTreeMap<u32, Pod>,
+        made: u32,
+        /// Pods that the controller moved of its own accord.
+        moved: Vec<u32>,
+    }
+
+    impl Cluster {
+        fn of(replicas: u32) -> Self {
+            let mut cluster = Self {
+                set: Set {
+                    replicas,
+                    strategy: Strategy::Rolling { partition: 0 },
+                    own: serde_json::json!({"type": "RollingUpdate"}),
+                    is_settled: true,
+                    is_ordered: true,
+                    first_unready: None,
+                    has_history: true,
+                    template: OLD.to_owned(),
+                    rest: Digest::of(b"rest"),
+                    revision: "web-1".to_owned(),
+                    current: OLD.to_owned(),
+                    images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
+                    record: Record::default(),
+                },
+                pods: BTreeMap::new(),
+                made: 0,
+                moved: Vec::new(),
+            };
+            (0..replicas).for_each(|i| cluster.make(i));
+            cluster
+        }
+
+        /// One is made anew, as the set has it.
+        fn make(&mut self, ordinal: u32) {
+            self.made += 1;
+            let pod = Pod {
+                uid: format!("uid{}", self.made),
+                image: self.set.image_for(ordinal).to_owned(),
+                is_ready: true,
+                running_since: Some(Timestamp::UNIX_EPOCH),
+                ..Pod::default()
+            };
+            self.pods.insert(ordinal, pod);
+        }
+
+        /// What the controller does until it has nothing to do.
+        fn settle(&mut self) {
+            if let Strategy::Rolling { partition } = self.set.strategy {
+                let from_the_top: Vec<u32> = self
+                    .pods
+                    .range(partition..)
+                    .rev()
+                    .map(|(ordinal, _)| *ordinal)
+                    .collect();
+                for ordinal in from_the_top {
+                    if self.pods[&ordinal].image != self.set.template {
+                        self.moved.push(ordinal);
+                        self.make(ordinal);
+                    }
+                }
+                if self.pods.values().all(|pod| pod.image == self.set.template) {
+                    self.set.current = self.set.template.clone();
+                }
+            }
+            self.set.is_settled =
+                self.set.current == self.set.template && self.pods.values().all(|pod| pod.image == self.set.template);
+        }
+
+        fn write(&mut self, change: Change) {
+            let Change {
+                record,
+                template,
+                strategy,
+            } = change;
+            self.set.template = match template {
+                Template::Image(image) => image,
+                Template::Revision(revision) => {
+                    assert_eq!(revision, "web-1", "what the set was on");
+                    self.set.rest = Digest::of(b"rest");
+                    OLD.to_owned()
+                }
+            };
+            self.set.record = record;
+            self.set.strategy = strategy.unwrap_or(Strategy::Rolling { partition: 0 });
+        }
+
+        fn ask(&mut self, ordinal: u32, id: &str, asked: &Asked) -> Result<(), Refused> {
+            let pod = self.pods.get(&ordinal);
+            let answer = self
+                .set
+                .ask(ordinal, pod, &token(1), id, asked, Timestamp::UNIX_EPOCH)?;
+            if let Answer::Write(change) = answer {
+                self.write(*change);
+                let pod = self.pods.get(&ordinal);
+                if self.set.to_delete(ordinal, pod, id).is_some() {
+                    self.make(ordinal);
+                }
+                self.settle();
+            }
+            Ok(())
+        }
+
+        /// Points a pod to a build and has it made anew.
+        fn bring(&mut self, ordinal: u32, release: Digest, upgrade: &str, n: u32) -> Result<(), Refused> {
+            self.ask(ordinal, &format!("{upgrade}.{n}.activate"), &Asked::Point { release })?;
+            let deadline = Duration::from_mins(1);
+            self.ask(
+                ordinal,
+                &format!("{upgrade}.{}.restart", n + 1),
+                &Asked::Replace { deadline },
+            )
+        }
+
+        fn give_back(&mut self) {
+            if let Some(change) = self.set.given_back() {
+                self.write(change);
+            }
+            self.settle();
+        }
+
+        fn images(&self) -> String {
+            let letter = |pod: &Pod| if pod.image == NEW { 'n' } else { 'o' };
+            self.pods.values().map(letter).collect()
+        }
+    }
+
+    #[test]
+    fn pods_move_one_at_a_time_from_the_top_and_all_the_way() {
+        let mut cluster = Cluster::of(3);
+        assert_eq!(cluster.bring(1, new(), "up", 0), Err(Refused::Order { above: 2 }));
+        for (ordinal, after) in [(2, "oon"), (1, "onn"), (0, "nnn")] {
+            cluster.bring(ordinal, new(), "up", 4).expect("moved");
+            assert_eq!(cluster.images(), after);
+        }
+        cluster.give_back();
+        assert_eq!(
+            (cluster.moved.as_slice(), cluster.made),
+            (&[][..], 6),
+            "nobody moved but by us, and once"
+        );
+        assert_eq!((cluster.set.current.as_str(), cluster.set.is_settled), (NEW, true));
+        assert_eq!(cluster.set.strategy, Strategy::Rolling { partition: 0 });
+        let fence = Some(token(1));
+        assert_eq!(
+            cluster.set.record,
+            Record {
+                fence,
+                ..Record::default()
+            }
+        );
+    }
+
+    #[test]
+    fn the_way_back_takes_the_sick_first_wherever_it_begins() {
+        for (forward, back) in [
+            (&[3, 2, 1][..], &[(1, "oonn"), (3, "oono"), (2, "oooo")][..]),
+            // Here the set counts the new build as its current one.
+            (&[3, 2, 1, 0], &[(1, "nonn"), (0, "oonn"), (3, "oono"), (2, "oooo")]),
+        ] {
+            let mut cluster = Cluster::of(4);
+            for ordinal in forward {
+                cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+            }
+            for (ordinal, after) in back {
+                cluster.bring(*ordinal, old(), "up", 2).expect("moved back");
+                assert_eq!(cluster.images(), *after);
+            }
+            assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
+            cluster.give_back();
+            assert!(cluster.set.is_settled && cluster.moved.is_empty());
+            cluster.bring(3, new(), "next", 0).expect("as ever");
+            assert_eq!(cluster.images(), "ooon");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_lost_meanwhile_comes_back_with_what_it_had_and_on_the_way_back_with_what_it_goes_back_to() {
+        let mut cluster = Cluster::of(3);
+        cluster.bring(2, new(), "up", 0).expect("moved");
+        (0..3).for_each(|ordinal| cluster.make(ordinal));
+        assert_eq!(cluster.images(), "oon");
+        for ordinal in [1, 0] {
+            cluster.bring(ordinal, new(), "up", 0).expect("moved");
+        }
+        cluster.bring(0, old(), "up", 2).expect("moved back");
+        cluster.make(1);
+        assert_eq!(cluster.images(), "oon");
+        // One that nobody could bring back is its controller's in the end.
+        cluster.give_back();
+        assert_eq!((cluster.images().as_str(), cluster.moved.as_slice()), ("ooo", &[2][..]));
+    }
+
+    #[test]
+    fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
+        let mut cluster = Cluster::of(2);
+        cluster.bring(1, new(), "up", 0).expect("moved");
+        let pod = cluster.pods.get(&1);
+        let ask = |set: &Set, token: &FencingToken, id: &str| {
+            let asked = Asked::Point { release: old() };
+            set.ask(1, pod, token, id, &asked, Timestamp::UNIX_EPOCH).map(|_| ())
+        };
+        let mut set = cluster.set.clone();
+        assert_eq!(ask(&set, &token(0), "up.9.activate"), Err(Refused::Fenced { seen: 1 }));
+        let foreign = FencingToken {
+            home: "elsewhere".to_owned(),
+            counter: 9,
+        };
+        let seen = "home".to_owned();
+        assert_eq!(ask(&set, &foreign, "up.9.activate"), Err(Refused::Foreign { seen }));
+        assert_eq!(
+            ask(&set, &token(1), "next.0.activate"),
+            Err(Refused::Taken { by: "up".to_owned() })
+        );
+        for edit in [
+            |set: &mut Set| set.template = "r@sha256:hand".to_owned(),
+            |set: &mut Set| set.strategy = Strategy::Rolling { partition: 0 },
+            |set: &mut Set| set.replicas = 5,
+            |set: &mut Set| set.rest = Digest::of(b"another variable"),
+        ] {
+            edit(&mut set);
+            let forward = Asked::Point { release: new() };
+            let edited = set.ask(1, pod, &token(1), "up.9.activate", &forward, Timestamp::UNIX_EPOCH);
+            assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
+            // Whoever goes back puts it right.
+            let mut edited = Cluster {
+                set,
+                pods: cluster.pods.clone(),
+                made: 9,
+                moved: Vec::new(),
+            };
+            edited.bring(1, old(), "up", 10).expect("back");
+            assert!(edited.set.foreign_edit().is_some(), "what was there is known");
+            assert_eq!((edited.images().as_str(), edited.set.rest), ("oo", Digest::of(b"rest")));
+            set = cluster.set.clone();
+        }
+        for (edit, refused) in [
+            (
+                (|set: &mut Set| set.is_settled = false) as fn(&mut Set),
+                Refused::Unsettled,
+            ),
+            (|set| set.has_history = false, Refused::NoHistory),
+        ] {
+            let mut set = Cluster::of(2).set;
+            edit(&mut set);
+            assert_eq!(ask(&set, &token(1), "up.0.activate"), Err(refused));
+        }
+        // One that is sick below would keep this one from being made anew.
+        let mut sick = Cluster::of(3);
+        sick.set.first_unready = Some(1);
+        assert_eq!(sick.bring(2, new(), "up", 0), Err(Refused::NotReady { below: 1 }));
+        sick.set.is_ordered = false;
+        sick.bring(2, new(), "up", 2).expect("made beside the others");
+    }
+
+    /// One pod that was told to make way a moment ago, and the set's name for it.
+    fn replacing() -> (Set, Pod) {
+        let mut cluster = Cluster::of(1);
+        cluster
+            .ask(0, "up.0.activate", &Asked::Point { release: new() })
+            .expect("written");
+        let before = cluster.pods[&0].clone();
+        let replace = Asked::Replace {
+            deadline: Duration::from_mins(1),
+        };
+        let at = Timestamp::UNIX_EPOCH;
+        let answer = cluster
+            .set
+            .ask(0, Some(&before), &token(1), "up.1.restart", &replace, at);
+        let Ok(Answer::Write(change)) = answer else {
+            panic!("{answer:?}")
+        };
+        cluster.write(*change);
+        (cluster.set, before)
+    }
+
+    /// Its successor, with this image.
+    fn next(image: &str) -> Pod {
+        Pod {
+            uid: "next".to_owned(),
+            image: image.to_owned(),
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
+        let (set, before) = replacing();
+        let at = Timestamp::UNIX_EPOCH;
+        let waits = |reason: &str| Pod {
+            waiting: Some(Waiting {
+                reason: reason.to_owned(),
+                message: "m".to_owned(),
+            }),
+            placed_at: Some(at),
+            is_of_template: true,
+            ..next(NEW)
+        };
+        let placed = |pod: Pod| Pod {
+            placed_at: Some(at),
+            ..pod
+        };
+        let crashed = |restarts: u32| Pod {
+            restarts,
+            ..waits("CrashLoopBackOff")
+        };
+        let made_late = |pod: Pod| Pod {
+            made_at: at + Duration::from_secs(40),
+            placed_at: Some(at + Duration::from_secs(45)),
+            ..pod
+        };
+        let ready = Pod {
+            is_ready: true,
+            ..next(NEW)
+        };
+        let ending = Pod {
+            ending: true,
+            ..before.clone()
+        };
+        let rewritten = Pod {
+            is_of_template: true,
+            ..next("mirror/r@sha256:new")
+        };
+        let after = |seconds: u64| at + Duration::from_secs(seconds);
+        let (soon, late) = (after(59), after(61));
+        let another = "the pod comes back with image r@sha256:old, which is another";
+        for (pod, now, expected, is_stuck) in [
+            (Some(before.clone()), soon, None, false),
+            (Some(before.clone()), late, None, false),
+            (Some(before.clone()), at - Duration::from_secs(1_000), None, false),
+            (Some(ending.clone()), soon, None, false),
+            // No byte of the new build has run.
+            (Some(ending.clone()), late, None, true),
+            (None, soon, None, false),
+            (None, late, None, true),
+            (Some(waits("ImagePullBackOff")), after(30), None, false),
+            (
+                Some(waits("ImagePullBackOff")),
+                after(31),
+                Some((1, "ImagePullBackOff: m")),
+                false,
+            ),
+            (Some(made_late(waits("ImagePullBackOff"))), soon, None, false),
+            (Some(crashed(1)), soon, None, false),
+            (Some(crashed(2)), after(20), Some((1, "CrashLoopBackOff: m")), false),
+            (
+                Some(waits("InvalidImageName")),
+                at,
+                Some((1, "InvalidImageName: m")),
+                false,
+            ),
+            (Some(waits("ContainerCreating")), soon, None, false),
+            (
+                Some(waits("ContainerCreating")),
+                late,
+                Some((124, "ContainerCreating: m")),
+                false,
+            ),
+            (Some(made_late(waits("ContainerCreating"))), late, None, false),
+            (Some(next(NEW)), soon, None, false),
+            (Some(next(NEW)), late, None, true),
+            (
+                Some(placed(next(NEW))),
+                late,
+                Some((124, "its container is not ready")),
+                false,
+            ),
+            (Some(next(OLD)), soon, None, false),
+            (Some(next(OLD)), late, Some((124, another)), false),
+            (
+                Some(rewritten.clone()),
+                soon,
+                Some((
+                    1,
+                    "the pod was made with image mirror/r@sha256:new, and its set says r@sha256:new: something in the cluster rewrites images",
+                )),
+                false,
+            ),
+            (Some(ready), soon, Some((0, "")), false),
+        ] {
+            let expected = match expected {
+                None => StepState::Running,
+                Some((exit, why)) => ended(exit, why.to_owned()),
+            };
+            let state = set.state(0, pod.as_ref(), "up.1.restart", now);
+            assert_eq!(state, Some(expected), "{pod:?} at {now}");
+            let stuck = set.stuck(0, pod.as_ref(), "up.1.restart", now);
+            assert_eq!(stuck.is_some(), is_stuck, "{pod:?} at {now}: {stuck:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_deleted_is_the_pod_before_or_one_that_its_controller_made_too_early() {
+        let (set, before) = replacing();
+        let of_template = |pod: Pod| Pod {
+            is_of_template: true,
+            ..pod
+        };
+        let ending = Pod {
+            ending: true,
+            ..before.clone()
+        };
+        assert_eq!(set.state(0, Some(&before), "up.7.restart", Timestamp::UNIX_EPOCH), None);
+        for (pod, deleted) in [
+            (before, Some("uid1")),
+            (next(OLD), Some("next")),
+            (ending, None),
+            (next(NEW), None),
+            (of_template(next("mirror/r@sha256:new")), None),
+        ] {
+            assert_eq!(set.to_delete(0, Some(&pod), "up.1.restart"), deleted, "{pod:?}");
+        }
+    }
+
+    #[test]
+    fn a_driver_that_takes_a_step_up_has_the_whole_time_for_it() {
+        let mut cluster = Cluster::of(1);
+        let replace = Asked::Replace {
+            deadline: Duration::from_mins(1),
+        };
+        cluster
+            .ask(0, "up.0.activate", &Asked::Point { release: new() })
+            .expect("written");
+        let before = cluster.pods[&0].clone();
+        let at = Timestamp::UNIX_EPOCH;
+        let ask = |set: &Set, counter: u64, now: Timestamp| {
+            let token = token(counter);
+            set.ask(0, Some(&before), &token, "up.1.restart", &replace, now)
+                .expect("admitted")
+        };
+        let Answer::Write(change) = ask(&cluster.set, 1, at) else {
+            panic!("it is new")
+        };
+        cluster.write(*change);
+        assert!(matches!(ask(&cluster.set, 1, at), Answer::Known(StepState::Running)));
+        // Killed before it had deleted the pod; the next one is there an hour later.
+        let much_later = at + Duration::from_hours(1);
+        let Answer::Write(change) = ask(&cluster.set, 2, much_later) else {
+            panic!("its time and its token are to be written")
+        };
+        cluster.write(*change);
+        assert_eq!(cluster.set.record.fence, Some(token(2)));
+        let ending = Pod {
+            ending: true,
+            ..before.clone()
+        };
+        let soon_after = much_later + Duration::from_secs(1);
+        assert_eq!(cluster.set.stuck(0, Some(&ending), "up.1.restart", soon_after), None);
+        assert!(matches!(
+            ask(&cluster.set, 2, much_later),
+            Answer::Known(StepState::Running)
+        ));
+    }
+
+    #[test]
+    fn a_set_that_was_not_moved_as_a_whole_is_given_back_as_it_was() {
+        for (moved, after) in [(&[2][..], "ooo"), (&[2, 1], "ooo"), (&[2, 1, 0], "nnn")] {
+            let mut cluster = Cluster::of(3);
+            for ordinal in moved {
+                cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+            }
+            cluster.give_back();
+            assert_eq!(cluster.images(), after, "{moved:?}");
+        }
+        // Who has only said where it goes back to, and was ended then.
+        let mut cluster = Cluster::of(2);
+        cluster.bring(1, new(), "up", 0).expect("moved");
+        cluster
+            .ask(1, "up.2.activate", &Asked::Point { release: old() })
+            .expect("written");
+        cluster.make(1);
+        assert_eq!(cluster.images(), "oo", "one that is lost then comes back with that");
+        cluster.give_back();
+        assert_eq!(cluster.images(), "oo");
+    }
+
+    proptest::proptest! {
+        /// However pods are asked for, and whoever is lost meanwhile: what is done moves this pod alone, and one that is lost comes
+        /// back with what it had or with what everything goes back to.
+        #[test]
+        fn a_pod_is_moved_by_its_own_turn_alone(
+            replicas in 1_u32..6,
+            asked in proptest::collection::vec((0_u32..6, proptest::bool::ANY, proptest::option::of(0_u32..6)), 1..20),
+        ) {
+            let mut cluster = Cluster::of(replicas);
+            for (n, (ordinal, forward, lost)) in (0..).zip(asked) {
+                let ordinal = ordinal % replicas;
+                let release = if forward { new() } else { old() };
+                let before = cluster.images();
+                let done = cluster.bring(ordinal, release, "up", 2 * n).is_ok();
+                for (other, (was, is)) in (0..).zip(before.chars().zip(cluster.images().chars())) {
+                    let expected = if done && other == ordinal { if forward { 'n' } else { 'o' } } else { was };
+                    proptest::prop_assert_eq!(is, expected, "{} while {} was asked for: {}", other, ordinal, before);
+                }
+                if let Some(lost) = lost {
+                    let lost = lost % replicas;
+                    let had = cluster.pods[&lost].image.clone();
+                    cluster.make(lost);
+                    let has = &cluster.pods[&lost].image;
+                    proptest::prop_assert!(*has == had || has == OLD, "{} came back with {}", had, has);
+                }
+            }
+            proptest::prop_assert!(cluster.moved.is_empty());
+            cluster.give_back();
+            proptest::prop_assert!(cluster.set.is_settled);
+        }
+    }
+}

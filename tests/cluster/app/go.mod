@@ -1,0 +1,3 @@
+module stagegate.dev/tests/cluster/app
+
+go 1.24

@@ -1,0 +1,8 @@
+//! Kubernetes, for real.
+
+mod controller;
+mod guard;
+mod kinds;
+mod lab;
+mod pods;
+mod replica;

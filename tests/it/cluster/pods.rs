@@ -1,0 +1,282 @@
+//! Upgrades of a `StatefulSet` whose pods run on real nodes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::lab::Lab;
+use crate::trivial::{Running, Said};
+
+const REPOSITORY: &str = "lab.local/app";
+const REPLICAS: usize = 3;
+
+/// A workspace, a state, and a set on version 1 in a cluster.
+struct Shop {
+    lab: Lab,
+    directory: tempfile::TempDir,
+    /// Of all versions, as an environment states them.
+    digests: String,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let lab = Lab::with_nodes(1);
+        let mut digests = Vec::new();
+        let mut first = String::new();
+        for (version, otherwise) in [
+            ("1", None),
+            ("2", None),
+            ("3", None),
+            ("slow", Some(("APP_DELAY", "3s"))),
+            ("broken", Some(("APP_CRASH", "no such database"))),
+        ] {
+            let variables: Vec<_> = [("APP_VERSION", version)].into_iter().chain(otherwise).collect();
+            let digest = lab.image(REPOSITORY, &variables);
+            digests.push(format!("\"{version}\": \"{digest}\""));
+            if version == "1" {
+                first = format!("{REPOSITORY}@{digest}");
+            }
+        }
+        // One that no registry has.
+        digests.push(format!("lost: \"sha256:{}\"", "0".repeat(64)));
+        let set = include_str!("pods/set.yaml")
+            .replace("IMAGE", &first)
+            .replace("REPLICAS", &REPLICAS.to_string());
+        let applied = lab.kubectl(&["apply", "-f", "-"], &set);
+        assert!(applied.done, "{applied:#?}");
+        let rolled = lab.kubectl(&["rollout", "status", "statefulset/web", "--timeout=120s"], "");
+        assert!(rolled.done, "{rolled:#?}");
+        let directory = tempfile::tempdir().expect("a directory");
+        let shop = Self {
+            lab,
+            directory,
+            digests: digests.join(", "),
+        };
+        shop.environment("1s");
+        let said = shop.stagegate(&["up", "shop"]);
+        assert_eq!(said.code, Some(0), "{said:#?}");
+        shop
+    }
+
+    /// Writes its environment, whose upgrades are watched for so long in the end.
+    fn environment(&self, soak: &str) {
+        let environment = include_str!("pods/environment.yaml")
+            .replace("REPOSITORY", REPOSITORY)
+            .replace("REPLICAS", &REPLICAS.to_string())
+            .replace("DIGESTS", &self.digests)
+            .replace("SOAK", soak);
+        let place = self.directory.path().join("workspace/environments");
+        std::fs::create_dir_all(&place).expect("made");
+        std::fs::write(place.join("shop.yaml"), environment).expect("written");
+    }
+
+    fn begin(&self, arguments: &[&str]) -> Running {
+        let mut command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
+        command
+            .args(arguments)
+            .env("STAGEGATE_STATE", self.directory.path().join("state"))
+            .env("STAGEGATE_WORKSPACE", self.directory.path().join("workspace"))
+            .env("STAGEGATE_USER", "tester")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        Running::new(command, arguments)
+    }
+
+    fn stagegate(&self, arguments: &[&str]) -> Said {
+        self.begin(arguments).end()
+    }
+
+    fn upgrade(&self, version: &str) -> Said {
+        self.stagegate(&["upgrade", "shop", "--build", &format!("web={version}"), "-o", "json"])
+    }
+
+    /// The pods by name: their images' digests, and who they are.
+    fn pods(&self) -> BTreeMap<String, (String, String)> {
+        let list = self.lab.get(&["pods"]);
+        let pods = list["items"].as_array().expect("a list").iter();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        pods.map(|pod| {
+            let image = text(&pod["spec"]["containers"][0]["image"]);
+            (text(&pod["metadata"]["name"]), (image, text(&pod["metadata"]["uid"])))
+        })
+        .collect()
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        let list = self.lab.get(&["pods"]);
+        let pods = list["items"].as_array().expect("a list").iter();
+        pods.map(|pod| pod["status"]["podIP"].as_str().expect("it runs").to_owned())
+            .collect()
+    }
+
+    fn set(&self) -> Value {
+        self.lab.get(&["statefulset", "web"])
+    }
+
+    /// What is remembered of the set there.
+    fn record(&self) -> Value {
+        let record = self.set()["metadata"]["annotations"]["stagegate.dev/rolling"].take();
+        serde_json::from_str(record.as_str().unwrap_or("{}")).expect("JSON")
+    }
+
+    /// After an upgrade the set is as its owner has it, and nothing of ours is left but who may write.
+    fn is_its_owners(&self) {
+        let set = self.set();
+        let strategy = &set["spec"]["updateStrategy"];
+        assert_eq!(
+            (&strategy["type"], &strategy["rollingUpdate"]["partition"]),
+            (&"RollingUpdate".into(), &0.into()),
+            "{set:#}"
+        );
+        let record = self.record();
+        assert!(
+            record["taken"].is_null() && record["pods"].as_object().is_none_or(serde_json::Map::is_empty),
+            "{record:#}"
+        );
+        self.lab.until("the set is settled", |_| {
+            let status = self.set()["status"].take();
+            status["currentRevision"] == status["updateRevision"] && status["readyReplicas"] == REPLICAS
+        });
+    }
+}
+
+fn images(pods: &BTreeMap<String, (String, String)>) -> Vec<&str> {
+    pods.values().map(|(image, _)| image.as_str()).collect()
+}
+
+/// One lab for all of it: it takes half a minute to come up.
+#[test]
+fn a_set_is_upgraded_from_the_top_and_a_bad_build_goes_back() {
+    let shop = Shop::open();
+    a_good_build_goes_on_every_pod_once(&shop);
+    a_build_that_answers_late_goes_back_from_its_first_pod(&shop);
+    a_build_that_does_not_start_is_told_in_its_own_words(&shop);
+    a_build_that_turns_bad_on_every_pod_goes_back_from_all(&shop);
+    a_killed_driver_is_followed_and_no_pod_is_made_anew_twice(&shop);
+    what_somebody_else_changes_is_held_and_gone_over_by_an_abort(&shop);
+    let ready = shop
+        .lab
+        .kubectl(&["rollout", "status", "statefulset/web", "--timeout=60s"], "");
+    assert!(ready.done, "{ready:#?}");
+}
+
+/// From 1 to 2.
+fn a_good_build_goes_on_every_pod_once(shop: &Shop) {
+    let before = shop.pods();
+    assert_eq!(before.len(), REPLICAS);
+    let said = shop.upgrade("2");
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let after = shop.pods();
+    for (name, (image, uid)) in &after {
+        assert!(before[name].0 != *image && before[name].1 != *uid, "{name}");
+    }
+    let status = said.json()["status"].take();
+    assert_eq!(status["phase"], "Succeeded", "{status:#}");
+    for node in status["nodes"].as_array().expect("a list") {
+        assert_eq!(node["restarts"], 1, "{node:#}");
+    }
+    shop.is_its_owners();
+}
+
+/// On 2.
+fn a_build_that_answers_late_goes_back_from_its_first_pod(shop: &Shop) {
+    let before = shop.pods();
+    let said = shop.upgrade("slow");
+    assert_eq!(said.code, Some(3), "{said:#?}");
+    let after = shop.pods();
+    assert_eq!(images(&after), images(&before));
+    for (name, changed) in [("web-0", false), ("web-1", false), ("web-2", true)] {
+        assert_eq!(after[name].1 != before[name].1, changed, "{name}");
+    }
+    assert_eq!(
+        shop.set()["spec"]["template"]["spec"]["containers"][0]["image"],
+        images(&before)[0]
+    );
+    shop.is_its_owners();
+}
+
+/// On 2.
+fn a_build_that_does_not_start_is_told_in_its_own_words(shop: &Shop) {
+    let before = shop.pods();
+    for (version, words) in [("broken", "no such database"), ("lost", "failed to pull")] {
+        let said = shop.upgrade(version);
+        assert_eq!(said.code, Some(3), "{said:#?}");
+        assert!(said.out.contains(words), "{said:#?}");
+        assert_eq!(images(&shop.pods()), images(&before), "{version}");
+        shop.is_its_owners();
+    }
+}
+
+/// On 2: once all are on it, the set counts the new revision as its current one.
+fn a_build_that_turns_bad_on_every_pod_goes_back_from_all(shop: &Shop) {
+    let before = shop.pods();
+    shop.environment("30s");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=3", "-o", "json"]);
+    shop.lab.until("all pods are on it, and watched", |_| {
+        let status = shop.stagegate(&["status", "shop", "-o", "json"]);
+        status.out.contains(r#""phase": "Soak""#)
+    });
+    for address in shop.addresses() {
+        let url = format!("http://{address}:8080/slow");
+        let asked = shop
+            .lab
+            .command(Path::new("curl"))
+            .args(["-sS", "--max-time", "5", &url])
+            .status();
+        assert!(asked.expect("curl runs").success(), "{url}");
+    }
+    let said = running.end();
+    assert_eq!(said.code, Some(3), "{said:#?}");
+    let after = shop.pods();
+    assert_eq!(images(&after), images(&before));
+    assert!(
+        after.iter().all(|(name, (_, uid))| before[name].1 != *uid),
+        "{after:#?}"
+    );
+    shop.is_its_owners();
+    shop.environment("1s");
+}
+
+/// From 2 to 1.
+fn a_killed_driver_is_followed_and_no_pod_is_made_anew_twice(shop: &Shop) {
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=1"]);
+    shop.lab.until("the second pod is to make way", |_| {
+        let steps = shop.record()["pods"]["1"]["steps"].take();
+        steps
+            .as_array()
+            .is_some_and(|steps| steps.iter().any(|step| step["replaces"].is_object()))
+    });
+    running.signal(rustix::process::Signal::KILL);
+    drop(running);
+    let then = shop.pods();
+    let said = shop.upgrade("1");
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let status = said.json()["status"].take();
+    for node in status["nodes"].as_array().expect("a list") {
+        assert_eq!(node["restarts"], 1, "{node:#}");
+    }
+    assert_eq!(shop.pods()["web-2"], then["web-2"]);
+    shop.is_its_owners();
+}
+
+/// From 1 to 2, and back.
+fn what_somebody_else_changes_is_held_and_gone_over_by_an_abort(shop: &Shop) {
+    let before = shop.pods();
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.lab.until("the first pod runs it", |_| {
+        let pods = shop.pods();
+        pods.get("web-2").is_some_and(|pod| pod.0 != before["web-2"].0)
+    });
+    let edited = shop.lab.kubectl(&["set", "env", "statefulset/web", "HAND=made"], "");
+    assert!(edited.done, "{edited:#?}");
+    let held = running.end();
+    assert!(held.code == Some(5) && held.out.contains("ForeignEdit"), "{held:#?}");
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
+    assert_eq!(images(&shop.pods()), images(&before));
+    let set = shop.set();
+    assert!(!set["spec"]["template"].to_string().contains("HAND"), "{set:#}");
+    shop.is_its_owners();
+}
