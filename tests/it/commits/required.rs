@@ -254,7 +254,7 @@ fn what_no_build_can_have_is_not_required() {
         (
             "source: {directory: builds}",
             "source: {packageIndex: {package: web, python: python3}}",
-            "files of a package index cannot be compared",
+            "files of a package index or an image cannot be compared",
         ),
         (
             "install: {template: install.sh}",
