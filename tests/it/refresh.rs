@@ -1,7 +1,7 @@
 //! `stagegate refresh`: data for a replica, between two real databases.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use stagegate::model::environment::RefreshTable;
 use stagegate::refresh::{Column, fates};
@@ -99,15 +99,8 @@ impl Place {
     }
 
     fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stagegate"));
-        command
-            .args(arguments)
-            .env("STAGEGATE_STATE", self.directory.path().join("state"))
-            .env("STAGEGATE_WORKSPACE", self.directory.path().join("workspace"))
-            .env("STAGEGATE_USER", "tester")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null());
-        Running::new(command, arguments)
+        let command = Command::new(env!("CARGO_BIN_EXE_stagegate"));
+        Running::at(command, self.directory.path(), arguments)
     }
 
     fn refresh(&self, more: &[&str]) -> Said {

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -225,6 +226,18 @@ pub struct Running {
 }
 
 impl Running {
+    /// Of the program, with the state and the workspace of a test's directory.
+    pub fn at(mut command: Command, directory: &Path, arguments: &[&str]) -> Self {
+        command
+            .args(arguments)
+            .env("STAGEGATE_STATE", directory.join("state"))
+            .env("STAGEGATE_WORKSPACE", directory.join("workspace"))
+            .env("STAGEGATE_USER", "tester")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        Self::new(command, arguments)
+    }
+
     pub fn new(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
             .stdout(Stdio::piped())

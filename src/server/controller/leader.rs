@@ -560,14 +560,7 @@ async fn refuse(ledger: &ObjectLedger, why: (&'static str, String)) -> Result<()
         node: None,
         message,
     };
-    let write = Write {
-        version: loaded.version,
-        status: &status,
-        events: &[event],
-        builds: &[],
-    };
-    ledger.commit(write).await?;
-    Ok(())
+    written(ledger, loaded.version, &status, event).await
 }
 
 /// Goes on with a held upgrade, which somebody has asked for since.
@@ -582,14 +575,7 @@ async fn resume(ledger: &ObjectLedger) -> Result<(), Trouble> {
         node: None,
         message: format!("{} after {}", status.message, loaded.status.message),
     };
-    let write = Write {
-        version: loaded.version,
-        status: &status,
-        events: &[event],
-        builds: &[],
-    };
-    ledger.commit(write).await?;
-    Ok(())
+    written(ledger, loaded.version, &status, event).await
 }
 
 /// Builds as objects have them. One that cannot be read is none, and says so.
@@ -612,6 +598,18 @@ fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTre
         }
     });
     all.collect()
+}
+
+/// Writes what was decided here and not by the rules of an upgrade.
+async fn written(ledger: &ObjectLedger, version: u64, status: &UpgradeStatus, event: Event) -> Result<(), Trouble> {
+    let write = Write {
+        version,
+        status,
+        events: &[event],
+        builds: &[],
+    };
+    ledger.commit(write).await?;
+    Ok(())
 }
 
 pub(super) fn status_of(object: &DynamicObject) -> Value {

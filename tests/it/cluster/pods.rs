@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -73,15 +72,8 @@ impl Shop {
     }
 
     fn begin(&self, arguments: &[&str]) -> Running {
-        let mut command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
-        command
-            .args(arguments)
-            .env("STAGEGATE_STATE", self.directory.path().join("state"))
-            .env("STAGEGATE_WORKSPACE", self.directory.path().join("workspace"))
-            .env("STAGEGATE_USER", "tester")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null());
-        Running::new(command, arguments)
+        let command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
+        Running::at(command, self.directory.path(), arguments)
     }
 
     fn stagegate(&self, arguments: &[&str]) -> Said {

@@ -1,0 +1,529 @@
+use super::*;
+
+const OLD: &str = "r@sha256:old";
+const NEW: &str = "r@sha256:new";
+
+fn old() -> Digest {
+    Digest::of(b"old")
+}
+fn new() -> Digest {
+    Digest::of(b"new")
+}
+fn token(counter: u64) -> FencingToken {
+    FencingToken {
+        home: "home".to_owned(),
+        counter,
+    }
+}
+
+/// A cluster with one set, as its controller treats it: under `RollingUpdate` who is at or above the boundary and not as the
+/// template is replaced, from the top, and once all are the template's revision is the current one; under `OnDelete` neither.
+struct Cluster {
+    set: Set,
+    pods: BTreeMap<u32, Pod>,
+    made: u32,
+    /// Pods that the controller moved of its own accord.
+    moved: Vec<u32>,
+}
+
+impl Cluster {
+    fn of(replicas: u32) -> Self {
+        let mut cluster = Self {
+            set: Set {
+                replicas,
+                strategy: Strategy::Rolling { partition: 0 },
+                own: serde_json::json!({"type": "RollingUpdate"}),
+                is_settled: true,
+                is_ordered: true,
+                first_unready: None,
+                has_history: true,
+                template: OLD.to_owned(),
+                rest: Digest::of(b"rest"),
+                revision: "web-1".to_owned(),
+                current: OLD.to_owned(),
+                images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
+                record: Record::default(),
+            },
+            pods: BTreeMap::new(),
+            made: 0,
+            moved: Vec::new(),
+        };
+        (0..replicas).for_each(|i| cluster.make(i));
+        cluster
+    }
+
+    /// One is made anew, as the set has it.
+    fn make(&mut self, ordinal: u32) {
+        self.made += 1;
+        let pod = Pod {
+            uid: format!("uid{}", self.made),
+            image: self.set.image_for(ordinal).to_owned(),
+            is_ready: true,
+            running_since: Some(Timestamp::UNIX_EPOCH),
+            ..Pod::default()
+        };
+        self.pods.insert(ordinal, pod);
+    }
+
+    /// What the controller does until it has nothing to do.
+    fn settle(&mut self) {
+        if let Strategy::Rolling { partition } = self.set.strategy {
+            let from_the_top: Vec<u32> = self
+                .pods
+                .range(partition..)
+                .rev()
+                .map(|(ordinal, _)| *ordinal)
+                .collect();
+            for ordinal in from_the_top {
+                if self.pods[&ordinal].image != self.set.template {
+                    self.moved.push(ordinal);
+                    self.make(ordinal);
+                }
+            }
+            if self.pods.values().all(|pod| pod.image == self.set.template) {
+                self.set.current = self.set.template.clone();
+            }
+        }
+        self.set.is_settled =
+            self.set.current == self.set.template && self.pods.values().all(|pod| pod.image == self.set.template);
+    }
+
+    fn write(&mut self, change: Change) {
+        let Change {
+            record,
+            template,
+            strategy,
+        } = change;
+        self.set.template = match template {
+            Template::Image(image) => image,
+            Template::Revision(revision) => {
+                assert_eq!(revision, "web-1", "what the set was on");
+                self.set.rest = Digest::of(b"rest");
+                OLD.to_owned()
+            }
+        };
+        self.set.record = record;
+        self.set.strategy = strategy.unwrap_or(Strategy::Rolling { partition: 0 });
+    }
+
+    fn ask(&mut self, ordinal: u32, id: &str, asked: &Asked) -> Result<(), Refused> {
+        let pod = self.pods.get(&ordinal);
+        let answer = self
+            .set
+            .ask(ordinal, pod, &token(1), id, asked, Timestamp::UNIX_EPOCH)?;
+        if let Answer::Write(change) = answer {
+            self.write(*change);
+            let pod = self.pods.get(&ordinal);
+            if self.set.to_delete(ordinal, pod, id).is_some() {
+                self.make(ordinal);
+            }
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Points a pod to a build and has it made anew.
+    fn bring(&mut self, ordinal: u32, release: Digest, upgrade: &str, n: u32) -> Result<(), Refused> {
+        self.ask(ordinal, &format!("{upgrade}.{n}.activate"), &Asked::Point { release })?;
+        let deadline = Duration::from_mins(1);
+        self.ask(
+            ordinal,
+            &format!("{upgrade}.{}.restart", n + 1),
+            &Asked::Replace { deadline },
+        )
+    }
+
+    fn give_back(&mut self) {
+        if let Some(change) = self.set.given_back() {
+            self.write(change);
+        }
+        self.settle();
+    }
+
+    fn images(&self) -> String {
+        let letter = |pod: &Pod| if pod.image == NEW { 'n' } else { 'o' };
+        self.pods.values().map(letter).collect()
+    }
+}
+
+#[test]
+fn pods_move_one_at_a_time_from_the_top_and_all_the_way() {
+    let mut cluster = Cluster::of(3);
+    assert_eq!(cluster.bring(1, new(), "up", 0), Err(Refused::Order { above: 2 }));
+    for (ordinal, after) in [(2, "oon"), (1, "onn"), (0, "nnn")] {
+        cluster.bring(ordinal, new(), "up", 4).expect("moved");
+        assert_eq!(cluster.images(), after);
+    }
+    cluster.give_back();
+    assert_eq!(
+        (cluster.moved.as_slice(), cluster.made),
+        (&[][..], 6),
+        "nobody moved but by us, and once"
+    );
+    assert_eq!((cluster.set.current.as_str(), cluster.set.is_settled), (NEW, true));
+    assert_eq!(cluster.set.strategy, Strategy::Rolling { partition: 0 });
+    let fence = Some(token(1));
+    assert_eq!(
+        cluster.set.record,
+        Record {
+            fence,
+            ..Record::default()
+        }
+    );
+}
+
+#[test]
+fn the_way_back_takes_the_sick_first_wherever_it_begins() {
+    for (forward, back) in [
+        (&[3, 2, 1][..], &[(1, "oonn"), (3, "oono"), (2, "oooo")][..]),
+        // Here the set counts the new build as its current one.
+        (&[3, 2, 1, 0], &[(1, "nonn"), (0, "oonn"), (3, "oono"), (2, "oooo")]),
+    ] {
+        let mut cluster = Cluster::of(4);
+        for ordinal in forward {
+            cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+        }
+        for (ordinal, after) in back {
+            cluster.bring(*ordinal, old(), "up", 2).expect("moved back");
+            assert_eq!(cluster.images(), *after);
+        }
+        assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
+        cluster.give_back();
+        assert!(cluster.set.is_settled && cluster.moved.is_empty());
+        cluster.bring(3, new(), "next", 0).expect("as ever");
+        assert_eq!(cluster.images(), "ooon");
+    }
+}
+
+#[test]
+fn a_pod_that_is_lost_meanwhile_comes_back_with_what_it_had_and_on_the_way_back_with_what_it_goes_back_to() {
+    let mut cluster = Cluster::of(3);
+    cluster.bring(2, new(), "up", 0).expect("moved");
+    (0..3).for_each(|ordinal| cluster.make(ordinal));
+    assert_eq!(cluster.images(), "oon");
+    for ordinal in [1, 0] {
+        cluster.bring(ordinal, new(), "up", 0).expect("moved");
+    }
+    cluster.bring(0, old(), "up", 2).expect("moved back");
+    cluster.make(1);
+    assert_eq!(cluster.images(), "oon");
+    // One that nobody could bring back is its controller's in the end.
+    cluster.give_back();
+    assert_eq!((cluster.images().as_str(), cluster.moved.as_slice()), ("ooo", &[2][..]));
+}
+
+#[test]
+fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
+    let mut cluster = Cluster::of(2);
+    cluster.bring(1, new(), "up", 0).expect("moved");
+    let pod = cluster.pods.get(&1);
+    let ask = |set: &Set, token: &FencingToken, id: &str| {
+        let asked = Asked::Point { release: old() };
+        set.ask(1, pod, token, id, &asked, Timestamp::UNIX_EPOCH).map(|_| ())
+    };
+    let mut set = cluster.set.clone();
+    assert_eq!(ask(&set, &token(0), "up.9.activate"), Err(Refused::Fenced { seen: 1 }));
+    let foreign = FencingToken {
+        home: "elsewhere".to_owned(),
+        counter: 9,
+    };
+    let seen = "home".to_owned();
+    assert_eq!(ask(&set, &foreign, "up.9.activate"), Err(Refused::Foreign { seen }));
+    assert_eq!(
+        ask(&set, &token(1), "next.0.activate"),
+        Err(Refused::Taken { by: "up".to_owned() })
+    );
+    for edit in [
+        |set: &mut Set| set.template = "r@sha256:hand".to_owned(),
+        |set: &mut Set| set.strategy = Strategy::Rolling { partition: 0 },
+        |set: &mut Set| set.replicas = 5,
+        |set: &mut Set| set.rest = Digest::of(b"another variable"),
+    ] {
+        edit(&mut set);
+        let forward = Asked::Point { release: new() };
+        let edited = set.ask(1, pod, &token(1), "up.9.activate", &forward, Timestamp::UNIX_EPOCH);
+        assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
+        // Whoever goes back puts it right.
+        let mut edited = Cluster {
+            set,
+            pods: cluster.pods.clone(),
+            made: 9,
+            moved: Vec::new(),
+        };
+        edited.bring(1, old(), "up", 10).expect("back");
+        assert!(edited.set.foreign_edit().is_some(), "what was there is known");
+        assert_eq!((edited.images().as_str(), edited.set.rest), ("oo", Digest::of(b"rest")));
+        set = cluster.set.clone();
+    }
+    for (edit, refused) in [
+        (
+            (|set: &mut Set| set.is_settled = false) as fn(&mut Set),
+            Refused::Unsettled,
+        ),
+        (|set| set.has_history = false, Refused::NoHistory),
+    ] {
+        let mut set = Cluster::of(2).set;
+        edit(&mut set);
+        assert_eq!(ask(&set, &token(1), "up.0.activate"), Err(refused));
+    }
+    // One that is sick below would keep this one from being made anew.
+    let mut sick = Cluster::of(3);
+    sick.set.first_unready = Some(1);
+    assert_eq!(sick.bring(2, new(), "up", 0), Err(Refused::NotReady { below: 1 }));
+    sick.set.is_ordered = false;
+    sick.bring(2, new(), "up", 2).expect("made beside the others");
+}
+
+/// One pod that was told to make way a moment ago, and the set's name for it.
+fn replacing() -> (Set, Pod) {
+    let mut cluster = Cluster::of(1);
+    cluster
+        .ask(0, "up.0.activate", &Asked::Point { release: new() })
+        .expect("written");
+    let before = cluster.pods[&0].clone();
+    let replace = Asked::Replace {
+        deadline: Duration::from_mins(1),
+    };
+    let at = Timestamp::UNIX_EPOCH;
+    let answer = cluster
+        .set
+        .ask(0, Some(&before), &token(1), "up.1.restart", &replace, at);
+    let Ok(Answer::Write(change)) = answer else {
+        panic!("{answer:?}")
+    };
+    cluster.write(*change);
+    (cluster.set, before)
+}
+
+/// Its successor, with this image.
+fn next(image: &str) -> Pod {
+    Pod {
+        uid: "next".to_owned(),
+        image: image.to_owned(),
+        ..Pod::default()
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
+    let (set, before) = replacing();
+    let at = Timestamp::UNIX_EPOCH;
+    let waits = |reason: &str| Pod {
+        waiting: Some(Waiting {
+            reason: reason.to_owned(),
+            message: "m".to_owned(),
+        }),
+        placed_at: Some(at),
+        is_of_template: true,
+        ..next(NEW)
+    };
+    let placed = |pod: Pod| Pod {
+        placed_at: Some(at),
+        ..pod
+    };
+    let crashed = |restarts: u32| Pod {
+        restarts,
+        ..waits("CrashLoopBackOff")
+    };
+    let made_late = |pod: Pod| Pod {
+        made_at: at + Duration::from_secs(40),
+        placed_at: Some(at + Duration::from_secs(45)),
+        ..pod
+    };
+    let ready = Pod {
+        is_ready: true,
+        ..next(NEW)
+    };
+    let ending = Pod {
+        ending: true,
+        ..before.clone()
+    };
+    let rewritten = Pod {
+        is_of_template: true,
+        ..next("mirror/r@sha256:new")
+    };
+    let after = |seconds: u64| at + Duration::from_secs(seconds);
+    let (soon, late) = (after(59), after(61));
+    let another = "the pod comes back with image r@sha256:old, which is another";
+    for (pod, now, expected, is_stuck) in [
+        (Some(before.clone()), soon, None, false),
+        (Some(before.clone()), late, None, false),
+        (Some(before.clone()), at - Duration::from_secs(1_000), None, false),
+        (Some(ending.clone()), soon, None, false),
+        // No byte of the new build has run.
+        (Some(ending.clone()), late, None, true),
+        (None, soon, None, false),
+        (None, late, None, true),
+        (Some(waits("ImagePullBackOff")), after(30), None, false),
+        (
+            Some(waits("ImagePullBackOff")),
+            after(31),
+            Some((1, "ImagePullBackOff: m")),
+            false,
+        ),
+        (Some(made_late(waits("ImagePullBackOff"))), soon, None, false),
+        (Some(crashed(1)), soon, None, false),
+        (Some(crashed(2)), after(20), Some((1, "CrashLoopBackOff: m")), false),
+        (
+            Some(waits("InvalidImageName")),
+            at,
+            Some((1, "InvalidImageName: m")),
+            false,
+        ),
+        (Some(waits("ContainerCreating")), soon, None, false),
+        (
+            Some(waits("ContainerCreating")),
+            late,
+            Some((124, "ContainerCreating: m")),
+            false,
+        ),
+        (Some(made_late(waits("ContainerCreating"))), late, None, false),
+        (Some(next(NEW)), soon, None, false),
+        (Some(next(NEW)), late, None, true),
+        (
+            Some(placed(next(NEW))),
+            late,
+            Some((124, "its container is not ready")),
+            false,
+        ),
+        (Some(next(OLD)), soon, None, false),
+        (Some(next(OLD)), late, Some((124, another)), false),
+        (
+            Some(rewritten.clone()),
+            soon,
+            Some((
+                1,
+                "the pod was made with image mirror/r@sha256:new, and its set says r@sha256:new: something in the cluster rewrites images",
+            )),
+            false,
+        ),
+        (Some(ready), soon, Some((0, "")), false),
+    ] {
+        let expected = match expected {
+            None => StepState::Running,
+            Some((exit, why)) => ended(exit, why.to_owned()),
+        };
+        let state = set.state(0, pod.as_ref(), "up.1.restart", now);
+        assert_eq!(state, Some(expected), "{pod:?} at {now}");
+        let stuck = set.stuck(0, pod.as_ref(), "up.1.restart", now);
+        assert_eq!(stuck.is_some(), is_stuck, "{pod:?} at {now}: {stuck:?}");
+    }
+}
+
+#[test]
+fn who_is_deleted_is_the_pod_before_or_one_that_its_controller_made_too_early() {
+    let (set, before) = replacing();
+    let of_template = |pod: Pod| Pod {
+        is_of_template: true,
+        ..pod
+    };
+    let ending = Pod {
+        ending: true,
+        ..before.clone()
+    };
+    assert_eq!(set.state(0, Some(&before), "up.7.restart", Timestamp::UNIX_EPOCH), None);
+    for (pod, deleted) in [
+        (before, Some("uid1")),
+        (next(OLD), Some("next")),
+        (ending, None),
+        (next(NEW), None),
+        (of_template(next("mirror/r@sha256:new")), None),
+    ] {
+        assert_eq!(set.to_delete(0, Some(&pod), "up.1.restart"), deleted, "{pod:?}");
+    }
+}
+
+#[test]
+fn a_driver_that_takes_a_step_up_has_the_whole_time_for_it() {
+    let mut cluster = Cluster::of(1);
+    let replace = Asked::Replace {
+        deadline: Duration::from_mins(1),
+    };
+    cluster
+        .ask(0, "up.0.activate", &Asked::Point { release: new() })
+        .expect("written");
+    let before = cluster.pods[&0].clone();
+    let at = Timestamp::UNIX_EPOCH;
+    let ask = |set: &Set, counter: u64, now: Timestamp| {
+        let token = token(counter);
+        set.ask(0, Some(&before), &token, "up.1.restart", &replace, now)
+            .expect("admitted")
+    };
+    let Answer::Write(change) = ask(&cluster.set, 1, at) else {
+        panic!("it is new")
+    };
+    cluster.write(*change);
+    assert!(matches!(ask(&cluster.set, 1, at), Answer::Known(StepState::Running)));
+    // Killed before it had deleted the pod; the next one is there an hour later.
+    let much_later = at + Duration::from_hours(1);
+    let Answer::Write(change) = ask(&cluster.set, 2, much_later) else {
+        panic!("its time and its token are to be written")
+    };
+    cluster.write(*change);
+    assert_eq!(cluster.set.record.fence, Some(token(2)));
+    let ending = Pod {
+        ending: true,
+        ..before.clone()
+    };
+    let soon_after = much_later + Duration::from_secs(1);
+    assert_eq!(cluster.set.stuck(0, Some(&ending), "up.1.restart", soon_after), None);
+    assert!(matches!(
+        ask(&cluster.set, 2, much_later),
+        Answer::Known(StepState::Running)
+    ));
+}
+
+#[test]
+fn a_set_that_was_not_moved_as_a_whole_is_given_back_as_it_was() {
+    for (moved, after) in [(&[2][..], "ooo"), (&[2, 1], "ooo"), (&[2, 1, 0], "nnn")] {
+        let mut cluster = Cluster::of(3);
+        for ordinal in moved {
+            cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+        }
+        cluster.give_back();
+        assert_eq!(cluster.images(), after, "{moved:?}");
+    }
+    // Who has only said where it goes back to, and was ended then.
+    let mut cluster = Cluster::of(2);
+    cluster.bring(1, new(), "up", 0).expect("moved");
+    cluster
+        .ask(1, "up.2.activate", &Asked::Point { release: old() })
+        .expect("written");
+    cluster.make(1);
+    assert_eq!(cluster.images(), "oo", "one that is lost then comes back with that");
+    cluster.give_back();
+    assert_eq!(cluster.images(), "oo");
+}
+
+proptest::proptest! {
+    /// However pods are asked for, and whoever is lost meanwhile: what is done moves this pod alone, and one that is lost comes
+    /// back with what it had or with what everything goes back to.
+    #[test]
+    fn a_pod_is_moved_by_its_own_turn_alone(
+        replicas in 1_u32..6,
+        asked in proptest::collection::vec((0_u32..6, proptest::bool::ANY, proptest::option::of(0_u32..6)), 1..20),
+    ) {
+        let mut cluster = Cluster::of(replicas);
+        for (n, (ordinal, forward, lost)) in (0..).zip(asked) {
+            let ordinal = ordinal % replicas;
+            let release = if forward { new() } else { old() };
+            let before = cluster.images();
+            let done = cluster.bring(ordinal, release, "up", 2 * n).is_ok();
+            for (other, (was, is)) in (0..).zip(before.chars().zip(cluster.images().chars())) {
+                let expected = if done && other == ordinal { if forward { 'n' } else { 'o' } } else { was };
+                proptest::prop_assert_eq!(is, expected, "{} while {} was asked for: {}", other, ordinal, before);
+            }
+            if let Some(lost) = lost {
+                let lost = lost % replicas;
+                let had = cluster.pods[&lost].image.clone();
+                cluster.make(lost);
+                let has = &cluster.pods[&lost].image;
+                proptest::prop_assert!(*has == had || has == OLD, "{} came back with {}", had, has);
+            }
+        }
+        proptest::prop_assert!(cluster.moved.is_empty());
+        cluster.give_back();
+        proptest::prop_assert!(cluster.set.is_settled);
+    }
+}
