@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::Timestamp;
 
 use super::ground::GroundError;
 use super::printer::Printer;
@@ -27,7 +26,7 @@ use crate::settings;
 use crate::store::{EventQuery, Holder, Store as _, StoreError, Take, UpgradeRecord};
 
 /// After the end reports that a sink has not taken are tried for this long; what is left is named.
-const LAST_REPORTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+const LAST_REPORTS: Duration = Duration::from_secs(5);
 /// Events read at once; an upgrade of a dozen nodes writes some 150 in all.
 const EVENTS_AT_ONCE: u32 = 1_000;
 /// How long a command that only watches waits between two looks.
@@ -331,26 +330,24 @@ impl Carrier<'_> {
             self.time_is_up(name)
         };
         let mut timed_out = false;
-        let ending = {
+        let work = async {
             tokio::pin!(driving);
             tokio::pin!(limit);
-            let deliver = courier.run();
-            tokio::pin!(deliver);
-            loop {
+            let ending = loop {
                 tokio::select! {
-                    ended = &mut driving => break ended,
-                    set = &mut limit, if !timed_out => {
-                        set?;
-                        timed_out = true;
-                    }
-                    never = &mut deliver => match never {},
+                    ended = &mut driving => break ended.map_err(anyhow::Error::from),
+                    set = &mut limit, if !timed_out => match set {
+                        Ok(()) => timed_out = true,
+                        Err(why) => break Err(why),
+                    },
                 }
-            }
+            };
+            printer.idle();
+            session::prune_home(home);
+            courier.finish(LAST_REPORTS);
+            ending
         };
-        printer.idle();
-        session::prune_home(home);
-        let last = Timestamp::now().saturating_add(LAST_REPORTS)?;
-        courier.drain(last).await?;
+        let (ending, ()) = tokio::join!(work, courier.run());
         self.name_pending_reports()?;
         let ending = ending?;
         let record = home

@@ -2,13 +2,13 @@
 //! waiting and nobody else's. Two couriers on one home (a command and `serve`) share the work: each report is claimed
 //! before it is delivered, and only the oldest of a thread can be claimed.
 
-use std::convert::Infallible;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 
 use super::{Report, Sink, SinkError};
 use crate::model::values::Digest;
@@ -30,6 +30,8 @@ const POLL: Duration = Duration::from_secs(1);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest: after a night's outage the chat gets its reports within five minutes.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// Why a delivery was not waited for.
+const CUT_OFF: &str = "cut off: its command ended";
 /// Of an error's words, this many characters are kept.
 const LONGEST_ERROR: usize = 300;
 
@@ -71,8 +73,8 @@ enum Patience {
     Due,
     /// When nothing waits, or at this time.
     Empty(Timestamp),
-    /// Never.
-    Endless,
+    /// As [`Courier::finish`] says; before, never.
+    Finish,
 }
 
 /// Drains the outbox of one home through these sinks.
@@ -81,6 +83,8 @@ pub struct Courier {
     sinks: Vec<Box<dyn Sink>>,
     clock: Clock,
     claimant: String,
+    /// When [`Courier::run`] has to be over; unset, it goes on.
+    end: watch::Sender<Option<Timestamp>>,
 }
 
 impl Courier {
@@ -91,6 +95,7 @@ impl Courier {
             sinks,
             clock,
             claimant: random_id(),
+            end: watch::Sender::new(None),
         }
     }
 
@@ -105,19 +110,53 @@ impl Courier {
         self.work(Patience::Empty(until)).await
     }
 
-    /// Delivers for as long as the process lives, also where there is no sink; drop the future to stop. Trouble with the
-    /// store is logged, and tried again.
-    pub async fn run(&self) -> Infallible {
+    /// Delivers until [`finish`](Self::finish) is called and what waited then is delivered, also where there is no sink.
+    /// Trouble with the store is logged, and tried again. Where the future is dropped instead, a report in hand may reach its
+    /// sink and be delivered again by the next courier.
+    pub async fn run(&self) {
         join_all(self.sinks.iter().map(|sink| async {
-            loop {
-                if let Err(e) = self.work_for(sink.as_ref(), Patience::Endless).await {
-                    tracing::warn!(sink = sink.name(), "reports wait: {e}");
+            while let Err(e) = self.work_for(sink.as_ref(), Patience::Finish).await {
+                tracing::warn!(sink = sink.name(), "reports wait: {e}");
+                if self.end().is_some() {
+                    return;
                 }
-                tokio::time::sleep(POLL).await;
+                self.pause(POLL).await;
             }
         }))
         .await;
-        std::future::pending().await
+        self.asked_to_finish().await;
+    }
+
+    /// Lets [`run`](Self::run) end once nothing waits, within this time. What it has in hand is delivered and settled first, and
+    /// so told once.
+    pub fn finish(&self, within: Duration) {
+        self.end.send_replace(Some(later((self.clock)(), within)));
+    }
+
+    fn end(&self) -> Option<Timestamp> {
+        *self.end.borrow()
+    }
+
+    async fn asked_to_finish(&self) {
+        // Fails only where the sender is gone, and that is ours.
+        let _ = self.end.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Until the end that was set, if one is.
+    async fn over(&self) {
+        self.asked_to_finish().await;
+        if let Some(end) = self.end() {
+            tokio::time::sleep(from_to((self.clock)(), end)).await;
+        }
+    }
+
+    /// Sleeps; wakes when the end is set.
+    async fn pause(&self, wait: Duration) {
+        let mut end = self.end.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = end.changed() => {}
+        }
     }
 
     async fn work(&self, patience: Patience) -> Result<Tally, StoreError> {
@@ -133,16 +172,19 @@ impl Courier {
         let mut tally = Tally::default();
         loop {
             let now = (self.clock)();
-            if let Patience::Empty(end) = patience
-                && now >= end
-            {
+            let end = match patience {
+                Patience::Due => None,
+                Patience::Empty(end) => Some(end),
+                Patience::Finish => self.end(),
+            };
+            if end.is_some_and(|end| now >= end) {
                 return Ok(tally);
             }
             let claim_until = later(now, CLAIM);
             match self.store.claim(sink.name(), &self.claimant, now, claim_until)? {
                 Some(entry) => tally += self.carry(sink, &entry, patience, now).await?,
                 None => match self.rest(sink, patience, now)? {
-                    Some(wait) => tokio::time::sleep(wait).await,
+                    Some(wait) => self.pause(wait).await,
                     None => return Ok(tally),
                 },
             }
@@ -151,10 +193,14 @@ impl Courier {
 
     /// How long to wait before the next look; `None` when there is nothing to wait for.
     fn rest(&self, sink: &dyn Sink, patience: Patience, now: Timestamp) -> Result<Option<Duration>, StoreError> {
-        match patience {
-            Patience::Due => Ok(None),
-            Patience::Endless => Ok(Some(POLL)),
-            Patience::Empty(end) => {
+        let end = match patience {
+            Patience::Due => return Ok(None),
+            Patience::Empty(end) => Some(end),
+            Patience::Finish => self.end(),
+        };
+        match end {
+            None => Ok(Some(POLL)),
+            Some(end) => {
                 let due = self.store.next_due(sink.name())?;
                 // What is due after the end may still be settled by another courier, but is not worth waiting for.
                 Ok(due.filter(|due| *due < end).map(|due| from_to(now, due).min(POLL)))
@@ -171,14 +217,18 @@ impl Courier {
     ) -> Result<Tally, StoreError> {
         let limit = match patience {
             Patience::Empty(end) => DELIVERY_LIMIT.min(from_to(now, end)),
-            Patience::Due | Patience::Endless => DELIVERY_LIMIT,
+            Patience::Due | Patience::Finish => DELIVERY_LIMIT,
         };
         let mut claim = Claim {
             courier: self,
             entry,
             settled: false,
         };
-        let outcome = attempt(sink, entry, limit).await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt(sink, entry, limit) => outcome,
+            () = self.over(), if matches!(patience, Patience::Finish) => Err(SinkError::later(CUT_OFF)),
+        };
         let now = (self.clock)();
         let (how, tally) = settlement(entry, outcome, now);
         claim.settle(&how, now)?;
@@ -208,7 +258,7 @@ impl Drop for Claim<'_> {
             return;
         }
         let now = (self.courier.clock)();
-        let why = "cut off: its command ended".to_owned();
+        let why = CUT_OFF.to_owned();
         if let Err(e) = self.settle(&Settlement::Retry { at: now, why }, now) {
             tracing::warn!("a report waits until its claim runs out: {e}");
         }

@@ -1,12 +1,10 @@
 //! One courier an environment, for ever; begun anew when the environment's file names other sinks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinHandle;
 
 use crate::engine::delivery;
@@ -22,7 +20,7 @@ use crate::workspace::Workspace;
 struct OnTheWay {
     stated: Vec<ReportSink>,
     courier: Arc<Courier>,
-    task: JoinHandle<Infallible>,
+    task: JoinHandle<()>,
 }
 
 /// The couriers of a home.
@@ -118,17 +116,13 @@ impl<'a> Couriers<'a> {
 
     /// Carries what waits for at most this long, then ends.
     pub(super) async fn finish(self, patience: Duration) {
-        let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::ZERO);
-        let end = Timestamp::now().saturating_add(patience).unwrap_or(Timestamp::MAX);
-        // Beside the running ones, which have claimed what they are carrying.
-        join_all(self.by_environment.values().map(async |on_the_way| {
-            if let Err(why) = on_the_way.courier.drain(end).await {
-                tracing::warn!(%why, "reports wait");
-            }
-        }))
-        .await;
         for on_the_way in self.by_environment.values() {
-            on_the_way.task.abort();
+            on_the_way.courier.finish(patience);
+        }
+        for ended in join_all(self.by_environment.into_values().map(|on_the_way| on_the_way.task)).await {
+            if let Err(why) = ended {
+                tracing::warn!(%why, "a courier has ended badly");
+            }
         }
     }
 }

@@ -455,10 +455,51 @@ async fn a_running_courier_finds_what_comes_later() {
         }
     };
     tokio::select! {
-        never = courier.run() => match never {},
+        () = courier.run() => panic!("nobody has asked it to finish"),
         ended = tokio::time::timeout(Duration::from_mins(1), events) => ended.expect("seconds, not minutes"),
     }
     assert_eq!(recorder.got.lock().expect("no panic").len(), 2);
+}
+
+/// A command's work may be done in the middle of a delivery: that one ends, and nobody is told twice.
+#[tokio::test(start_paused = true)]
+async fn a_courier_that_is_to_finish_settles_what_it_has_in_hand() {
+    for (patience, delivered) in [(5, 2), (1, 0)] {
+        let (store, clock) = (store(), virtual_clock());
+        let slow = Slow(Recorder::default());
+        let got = slow.0.clone();
+        let courier = Courier::new(store.clone(), vec![Box::new(slow)], clock.clone());
+        for node in ["node1", "node2"] {
+            happen(&*store, &["chat"], "up", node);
+        }
+        let begun = tokio::time::Instant::now();
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            courier.finish(Duration::from_secs(patience));
+        };
+        tokio::join!(courier.run(), ends);
+        assert!(begun.elapsed() <= Duration::from_secs(1 + patience), "{:?}", begun.elapsed());
+        let claimed = store.next_due("chat").expect("read").is_some();
+        assert_eq!(claimed, delivered == 0, "{patience}");
+        assert_eq!(got.got.lock().expect("no panic").len(), delivered, "{patience}");
+    }
+}
+
+/// Each delivery takes two seconds and a half.
+struct Slow(Recorder);
+
+impl Sink for Slow {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
+        async move {
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            self.0.deliver(report).await
+        }
+        .boxed()
+    }
 }
 
 // ---- the plain sinks
@@ -554,7 +595,7 @@ async fn a_delivery_that_is_cut_off_is_not_waited_for_by_the_next_courier() {
     let url = format!("http://{}/", hung.local_addr().expect("bound"));
     let courier = Courier::new(store.clone(), vec![webhook("chat", &url, hand.clock())], hand.clock());
     tokio::select! {
-        never = courier.run() => match never {},
+        () = courier.run() => panic!("nobody has asked it to finish"),
         _ = tokio::task::spawn_blocking(move || hung.accept()) => {}
     }
     let server = MockServer::start().await;
