@@ -28,6 +28,17 @@ pub async fn connect_within(context: Option<&str>, limit: Duration) -> Result<Cl
     Client::try_from(config).map_err(|e| causes(&e))
 }
 
+/// The same for one that also listens, with the namespace that it is in.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_own() -> Result<(Client, String), String> {
+    let mut config = config(None).await?;
+    config.default_retry = false;
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).map_err(|e| causes(&e))?, namespace))
+}
+
 async fn config(context: Option<&str>) -> Result<Config, String> {
     let mut config = match context {
         Some(context) => {

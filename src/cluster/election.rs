@@ -83,8 +83,14 @@ impl Candidate {
     /// Whether it may act as the leader.
     #[must_use]
     pub fn leads(&self, now: Duration) -> bool {
-        self.renewed_at
-            .is_some_and(|at| now.saturating_sub(at) < RENEW_DEADLINE)
+        self.leads_for(now).is_some()
+    }
+
+    /// How long it still may, if it does.
+    #[must_use]
+    pub fn leads_for(&self, now: Duration) -> Option<Duration> {
+        let since = now.saturating_sub(self.renewed_at?);
+        RENEW_DEADLINE.checked_sub(since).filter(|left| !left.is_zero())
     }
 }
 

@@ -14,6 +14,7 @@ use kube::Api;
 use kube::api::DynamicObject;
 use kube::runtime::reflector::{ObjectRef, Store as Cache};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::objects::{
     self, ATTEMPTS, ApiError, Fence, Fits, Kind, LONGEST_STATUS, Pending, Upgrade, asked, conditions, fit, generation,
@@ -33,9 +34,12 @@ use crate::store::{BuildChange, BuildStatus, EventRecord, Store as _, StoreError
 /// Events that wait for their copy: of an upgrade of a hundred nodes about a tenth. Beyond it the history cannot be written, and an
 /// upgrade that nobody would hear of does not go on.
 const MOST_PENDING: usize = 200;
-/// Before a request that failed is made again; doubled each time: with [`ATTEMPTS`] about three seconds, well within the time after
-/// which another controller may lead.
+/// Before a request that failed is made again; doubled each time: with [`ATTEMPTS`] about three seconds beside the requests' own
+/// time. Once another may lead, none is made again.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// A watch that has died says nothing for up to five minutes: a wish is heard within this all the same.
+const READ_EVERY: Duration = Duration::from_secs(30);
 
 /// Where upgrades are written to.
 #[derive(Clone)]
@@ -104,6 +108,8 @@ struct State {
     version: u64,
     /// Events up to here are in the history.
     copied: u64,
+    /// When it was read from the API server itself, or written there.
+    read_at: Instant,
 }
 
 impl ObjectLedger {
@@ -128,6 +134,7 @@ impl ObjectLedger {
                 upgrade: Upgrade::read(object)?,
                 version: 1,
                 copied: 0,
+                read_at: Instant::now(),
             }),
         })
     }
@@ -145,15 +152,17 @@ impl ObjectLedger {
         self.state.borrow().upgrade.is_asked_again()
     }
 
-    /// Takes it over: from now on whoever drove it before is refused. Tells that its driver was lost, if it had one.
+    /// Takes it over: from now on whoever drove it before is refused. Tells that its driver was lost, if it was another.
     ///
     /// # Errors
     /// As [`Ledger::commit`].
     pub async fn claim(&self, who: &str) -> Result<(), CommitError> {
         for _ in 0..ATTEMPTS {
             let (version, status, before) = {
-                let state = self.state.borrow();
+                let mut state = self.state.borrow_mut();
+                let driver = state.upgrade.book.driver.replace(who.to_owned());
                 let before = state.upgrade.book.fence.clone();
+                let before = before.filter(|_| driver.as_deref() != Some(who));
                 (state.version, state.upgrade.status.clone(), before)
             };
             let taken_over = before.filter(|_| status.started_at.is_some()).map(|fence| Event {
@@ -268,6 +277,7 @@ impl ObjectLedger {
             let mut state = self.state.borrow_mut();
             state.upgrade = upgrade;
             state.version += 1;
+            state.read_at = Instant::now();
             state.version
         };
         self.copy();
@@ -313,34 +323,45 @@ impl ObjectLedger {
         Ok((state.upgrade.object.clone(), whole(status, &book)?))
     }
 
-    async fn put(&self, object: &DynamicObject, status: Value) -> Result<Upgrade, CommitError> {
-        let mut wait = FIRST_WAIT;
-        for _ in 0..ATTEMPTS {
-            match write_status(&self.objects.upgrades, object, status.clone()).await {
-                Ok(written) => return Upgrade::read(written).map_err(store),
-                Err(why) if why.is_conflict() => {
-                    self.reread().await?;
-                    let state = self.state.borrow();
-                    let book = &state.upgrade.book;
-                    self.is_not_newer(book.fence.as_ref())?;
-                    if book.write.as_deref() == status["write"].as_str() {
-                        // Our own, whose answer did not reach us.
-                        return Ok(state.upgrade.clone());
-                    }
-                    return Err(CommitError::Conflict);
-                }
-                Err(why) if why.is_passing() => {
+    /// Asks again while the trouble may pass and the upgrade is still ours to ask for.
+    async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(
+        &self,
+        request: impl Fn() -> F,
+    ) -> Result<Result<T, ApiError>, CommitError> {
+        let (mut wait, mut left) = (FIRST_WAIT, ATTEMPTS);
+        loop {
+            left -= 1;
+            match request().await {
+                Err(why) if why.is_passing() && left > 0 => {
                     tracing::warn!(%why, "it is tried again");
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => wait *= 2,
+                        () = self.lost.wait() => {}
+                    }
+                    self.is_ours()?;
                 }
-                Err(why) => return Err(store(why)),
+                asked => return Ok(asked),
             }
         }
-        Err(CommitError::Store(format!(
-            "the API server has not taken the status of {} in {ATTEMPTS} attempts",
-            objects::named(object)
-        )))
+    }
+
+    async fn put(&self, object: &DynamicObject, status: Value) -> Result<Upgrade, CommitError> {
+        let write = || write_status(&self.objects.upgrades, object, status.clone());
+        match self.patiently(write).await? {
+            Ok(written) => Upgrade::read(written).map_err(store),
+            Err(why) if why.is_conflict() => {
+                self.reread().await?;
+                let state = self.state.borrow();
+                let book = &state.upgrade.book;
+                self.is_not_newer(book.fence.as_ref())?;
+                if book.write.as_deref() == status["write"].as_str() {
+                    // Our own, whose answer did not reach us.
+                    return Ok(state.upgrade.clone());
+                }
+                Err(CommitError::Conflict)
+            }
+            Err(why) => Err(store(why)),
+        }
     }
 
     async fn reread(&self) -> Result<(), CommitError> {
@@ -351,12 +372,14 @@ impl ObjectLedger {
                 objects::named(&state.upgrade.object),
             )
         };
-        let read = asked("read", &what, self.objects.upgrades.get(&named)).await;
-        let read = Upgrade::read(read.map_err(store)?).map_err(store)?;
+        let read = || asked("read", &what, self.objects.upgrades.get(&named));
+        let read = self.patiently(read).await?.map_err(store)?;
+        let read = Upgrade::read(read).map_err(store)?;
         let mut state = self.state.borrow_mut();
         if read.object.metadata.uid != state.upgrade.object.metadata.uid {
             return Err(CommitError::Store(format!("{what} was deleted and made anew")));
         }
+        state.read_at = Instant::now();
         if read.object.metadata.resource_version != state.upgrade.object.metadata.resource_version {
             state.version += 1;
             state.upgrade = read;
@@ -367,8 +390,8 @@ impl ObjectLedger {
     async fn mark(&self, change: &BuildChange) -> Result<(), CommitError> {
         for _ in 0..ATTEMPTS {
             let what = format!("Build {}", change.build);
-            let object = asked("read", &what, self.objects.builds.get_opt(&change.build)).await;
-            let Some(object) = object.map_err(store)? else {
+            let read = || asked("read", &what, self.objects.builds.get_opt(&change.build));
+            let Some(object) = self.patiently(read).await?.map_err(store)? else {
                 // Whoever took it away has taken the mark with it; that is no reason not to go back.
                 tracing::warn!(what, "it is gone, and is not marked");
                 return Ok(());
@@ -380,7 +403,8 @@ impl ObjectLedger {
             };
             status.apply(&change.mark);
             let status = serde_json::to_value(status).map_err(|e| CommitError::Store(e.to_string()))?;
-            match write_status(&self.objects.builds, &object, status).await {
+            let write = || write_status(&self.objects.builds, &object, status.clone());
+            match self.patiently(write).await? {
                 Err(why) if why.is_conflict() => {}
                 other => return other.map(|_| ()).map_err(store),
             }
@@ -440,7 +464,16 @@ impl Ledger for ObjectLedger {
 
     /// The lease is kept by the controller; here is only learnt whether it still is ours.
     fn renew(&self) -> LocalBoxFuture<'_, Result<(), CommitError>> {
-        self.hear();
-        futures::future::ready(self.is_ours()).boxed_local()
+        async {
+            self.hear();
+            self.is_ours()?;
+            let is_due = self.state.borrow().read_at.elapsed() >= READ_EVERY;
+            if is_due {
+                self.reread().await?;
+                self.is_ours()?;
+            }
+            Ok(())
+        }
+        .boxed_local()
     }
 }

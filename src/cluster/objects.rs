@@ -160,6 +160,13 @@ pub fn uid(object: &DynamicObject) -> &str {
     object.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// The name that an upgrade's steps on nodes, events and evidence have: unlike the object's, no later one has it.
+#[must_use]
+pub fn unique_name(object: &DynamicObject) -> String {
+    let uid = uid(object);
+    format!("{}-{}", name(object), uid.get(..8).unwrap_or(uid))
+}
+
 /// Rises with every change of its spec.
 #[must_use]
 pub fn generation(object: &DynamicObject) -> i64 {
@@ -266,6 +273,9 @@ pub struct Book {
     /// Whose write the last one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
+    /// The process that drives it, or drove it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
     /// Rises with every write.
     #[serde(default)]
     pub writes: u64,
@@ -362,11 +372,10 @@ impl Upgrade {
         generation(&self.object) > self.book.observed_generation
     }
 
-    /// The name that steps on nodes, events and evidence have: unlike the object's, no later one has it.
+    /// As [`unique_name`].
     #[must_use]
     pub fn unique_name(&self) -> String {
-        let uid = uid(&self.object);
-        format!("{}-{}", name(&self.object), uid.get(..8).unwrap_or(uid))
+        unique_name(&self.object)
     }
 }
 

@@ -15,6 +15,7 @@ use super::lease::{HeldLease, KEEP_EVERY};
 use super::ledger::{Embedded, Ledger, Write};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
 use super::provenance::{self, Lacking};
+use super::world::CommitError;
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
@@ -36,6 +37,11 @@ const PROBE_DEADLINE: Length = Length::from_secs(120);
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Clearing away is for the next upgrade's sake; it may take this long.
 const PRUNE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Attempts at an event that somebody else's write came before.
+const TELLINGS: u32 = 5;
+/// Evidence whose upgrade was deleted stays for as long: somebody may still ask why it was.
+const EVIDENCE_WITHOUT_UPGRADE: Duration = Duration::from_hours(24);
 
 /// Why an upgrade was not begun, or not driven on.
 #[derive(Debug, thiserror::Error)]
@@ -633,7 +639,8 @@ impl Driving<'_> {
             Ending::Settled(_) => LAST_CALLS,
             Ending::Interrupted(_) => Duration::ZERO,
         };
-        world.account(patience).await.map_err(DriveError::from)?;
+        let accounted = world.account(patience).await;
+        // Nobody drives what is final, so what was kept is given back whatever became of the account.
         if let Ending::Settled(status) = &ending
             && status.phase.is_final()
         {
@@ -642,6 +649,7 @@ impl Driving<'_> {
             }
             prune(fleet, component, record, token, status).await;
         }
+        accounted.map_err(DriveError::from)?;
         Ok(ending)
     }
 }
@@ -754,6 +762,30 @@ pub fn prune_home(home: &Home) {
     }
 }
 
+/// Clears evidence away of upgrades that are not among these, and that nobody has written to for a while: an upgrade's first
+/// evidence may be there before it is heard of.
+pub fn prune_evidence(home: &Home, upgrades: &BTreeSet<String>) {
+    let directory = home.evidence("");
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return,
+        Err(why) => {
+            tracing::warn!(%why, directory = %directory.display(), "old evidence was not looked for");
+            return;
+        }
+    };
+    for entry in entries.flatten() {
+        if upgrades.contains(&*entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let written = entry.metadata().and_then(|about| about.modified());
+        let is_old = written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > EVIDENCE_WITHOUT_UPGRADE));
+        if is_old && let Err(why) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(%why, evidence = %entry.path().display(), "old evidence was not cleared away");
+        }
+    }
+}
+
 /// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.
 async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken) -> Result<(), String> {
     // Nodes of a component that have something to give back have it together: they are pods of one set.
@@ -790,15 +822,21 @@ async fn tell_kept(ledger: &dyn Ledger, component: &Component, why: &str) -> Res
             component.name
         ),
     };
-    let written = ledger.load().await?;
-    let write = Write {
-        version: written.version,
-        status: &written.status,
-        events: &[event],
-        builds: &[],
-    };
-    ledger.commit(write).await?;
-    Ok(())
+    for _ in 0..TELLINGS {
+        let written = ledger.load().await?;
+        let write = Write {
+            version: written.version,
+            status: &written.status,
+            events: std::slice::from_ref(&event),
+            builds: &[],
+        };
+        match ledger.commit(write).await {
+            // Somebody has wished something or deleted it just now: what it is then is read by the next.
+            Err(CommitError::Conflict) => {}
+            other => return Ok(other.map(|_| ())?),
+        }
+    }
+    Err(CommitError::Conflict.into())
 }
 
 /// Clears releases away that nobody goes back to. A node that cannot now is cleared by the next upgrade.

@@ -61,13 +61,40 @@ impl<'a> Couriers<'a> {
         }
     }
 
+    /// Sees to it that what waits has its courier, where nobody is told of environments that are up.
+    pub(super) fn carry_waiting(&mut self) {
+        match self.waiting() {
+            Ok(names) => {
+                for name in names {
+                    if !self.by_environment.contains_key(&name) || self.complaints.contains_key(&name) {
+                        self.reread_one(&name);
+                    }
+                }
+            }
+            Err(why) => tracing::warn!(%why, "cannot look for reports that wait"),
+        }
+    }
+
+    /// An environment's file has changed, and may name other sinks.
+    pub(super) fn changed(&mut self, environment: &str) {
+        if self.by_environment.contains_key(environment) || self.complaints.contains_key(environment) {
+            self.reread_one(environment);
+        }
+    }
+
     fn environments(&self) -> Result<BTreeSet<String>, StoreError> {
-        let store = self.home.store();
-        let mut names: BTreeSet<String> = store.resources("Environment")?.into_iter().map(|r| r.name).collect();
+        let stated = self.home.store().resources("Environment")?;
+        let mut names: BTreeSet<String> = stated.into_iter().map(|r| r.name).collect();
         // The last reports of one that was purged may still wait.
-        let pending = store.pending(None, None)?.into_iter().filter(|p| p.waiting > 0);
-        names.extend(pending.filter_map(|p| p.sink.split_once('/').map(|(environment, _)| environment.to_owned())));
+        names.extend(self.waiting()?);
         Ok(names)
+    }
+
+    /// Environments whose reports wait.
+    fn waiting(&self) -> Result<BTreeSet<String>, StoreError> {
+        let pending = self.home.store().pending(None, None)?.into_iter().filter(|p| p.waiting > 0);
+        let names = pending.filter_map(|p| p.sink.split_once('/').map(|(environment, _)| environment.to_owned()));
+        Ok(names.collect())
     }
 
     fn reread_one(&mut self, environment: &str) {

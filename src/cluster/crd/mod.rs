@@ -249,6 +249,7 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
                     "counter": counter("Of the environment, when it was taken."),
                 },
             },
+            "driver": {"type": "string", "maxLength": 316, "description": "The process that drives it, or drove it last."},
             "writes": counter("Writes of this status."),
             "write": {"type": "string", "maxLength": 64, "description": "Names the last write of a driver."},
             "told": counter("Events so far."),

@@ -17,6 +17,9 @@ use crate::engine::interrupt::Interrupt;
 /// The lease of all controllers of a namespace.
 pub(super) const LEASE: &str = "stagegate-controller";
 
+/// Of a reading and a write; the next turn is to come before our time is up.
+const TURN: Duration = RENEW_DEADLINE.saturating_sub(RETRY);
+
 /// One process in the election.
 pub(super) struct Elector {
     leases: Api<Lease>,
@@ -41,8 +44,9 @@ impl Elector {
     /// Runs until the end is asked for, then gives the lease back.
     pub(super) async fn run(mut self, end: Interrupt) {
         while !end.is_set() {
+            let patience = self.while_leading(TURN);
             let tried = tokio::select! {
-                tried = tokio::time::timeout(RENEW_DEADLINE.saturating_sub(RETRY), self.turn()) => tried,
+                tried = tokio::time::timeout(patience, self.turn()) => tried,
                 () = end.wait() => break,
             };
             match tried {
@@ -51,9 +55,8 @@ impl Elector {
                 Err(_) => tracing::warn!("the lease was not taken or kept: no answer"),
             }
             self.tell();
-            // It must be told of the end of its time also where nothing more is heard from the API server.
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(self.while_leading(RETRY)) => {}
                 () = end.wait() => {}
             }
             self.tell();
@@ -61,6 +64,12 @@ impl Elector {
         if let Err(why) = self.give_back().await {
             tracing::warn!(%why, "the lease was not given back; the next controller waits for it to run out");
         }
+    }
+
+    /// This time, or what is left of our leading where that is less: its end is told on time also where nothing more is heard from
+    /// the API server.
+    fn while_leading(&self, wait: Duration) -> Duration {
+        self.candidate.leads_for(self.now()).map_or(wait, |left| wait.min(left))
     }
 
     fn now(&self) -> Duration {

@@ -9,7 +9,7 @@ use kube::api::DynamicObject;
 use serde_json::json;
 
 use crate::cluster::crd::{GROUP, VERSION};
-use crate::cluster::objects::{generation, name};
+use crate::cluster::objects::generation;
 use crate::home::make_private;
 use crate::workspace::Workspace;
 
@@ -36,47 +36,69 @@ impl Files {
         }
     }
 
-    /// Makes the files what the objects are: no more and no less.
-    pub(super) fn place<'a>(&self, environments: impl Iterator<Item = &'a DynamicObject>) -> io::Result<()> {
-        let root = self.workspace.root();
-        let directory = root.join("environments");
+    /// Makes an environment's file what its object states, or takes it away with the object.
+    pub(super) fn place(&self, environment: &str, object: Option<&DynamicObject>) -> io::Result<Change> {
+        let directory = self.workspace.root().join("environments");
         make_private(&directory)?;
-        let mut there = BTreeSet::new();
-        for object in environments {
-            let file = format!("{}.yaml", name(object));
-            let text = json!({
-                "apiVersion": format!("{GROUP}/{VERSION}"),
-                "kind": "Environment",
-                "metadata": {"name": name(object)},
-                "spec": object.data["spec"],
-            });
-            let text = serde_yaml::to_string(&text).map_err(io::Error::other)?;
-            let text = format!(
-                "# Generation {}, written by `stagegate controller`.\n{text}",
-                generation(object)
-            );
-            write(&directory.join(&file), text.as_bytes())?;
-            there.insert(file);
-        }
+        let file = directory.join(format!("{environment}.yaml"));
+        let Some(object) = object else {
+            return match std::fs::remove_file(file) {
+                Ok(()) => Ok(Change::Some),
+                Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Change::None),
+                Err(why) => Err(why),
+            };
+        };
+        let text = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "Environment",
+            "metadata": {"name": environment},
+            "spec": object.data["spec"],
+        });
+        let text = serde_yaml::to_string(&text).map_err(io::Error::other)?;
+        let text = format!(
+            "# Generation {}, written by `stagegate controller`.\n{text}",
+            generation(object)
+        );
+        write(&file, text.as_bytes())
+    }
+
+    /// Takes away what an earlier process has left of environments that are no more.
+    pub(super) fn only(&self, environments: &BTreeSet<String>) -> io::Result<()> {
+        let directory = self.workspace.root().join("environments");
+        make_private(&directory)?;
         for entry in std::fs::read_dir(&directory)? {
             let entry = entry?;
-            if !there.contains(&*entry.file_name().to_string_lossy()) {
+            let file = entry.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(".yaml"));
+            if !name.is_some_and(|name| environments.contains(name)) {
                 remove(&entry)?;
             }
         }
-        let to = root.join("templates");
+        Ok(())
+    }
+
+    /// Makes the templates what they are where they are mounted.
+    pub(super) fn templates(&self) -> io::Result<Change> {
+        let to = self.workspace.root().join("templates");
         make_private(&to)?;
         match &self.templates {
-            None => Ok(()),
+            None => Ok(Change::None),
             Some(from) => copy(from, &to),
         }
     }
 }
 
+/// Whether something is otherwise than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    Some,
+}
+
 /// Also of what links lead to: a mounted `ConfigMap` consists of them.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+fn copy(from: &Path, to: &Path) -> io::Result<Change> {
     let (mut files, mut bytes) = (0, 0);
-    let mut there = BTreeSet::new();
+    let (mut there, mut change) = (BTreeSet::new(), Change::None);
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let (file, name) = (entry.path(), entry.file_name());
@@ -94,16 +116,19 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
                 MOST_BYTES >> 20
             )));
         }
-        write(&to.join(&name), &std::fs::read(&file)?)?;
+        if write(&to.join(&name), &std::fs::read(&file)?)? == Change::Some {
+            change = Change::Some;
+        }
         there.insert(name);
     }
     for entry in std::fs::read_dir(to)? {
         let entry = entry?;
         if !there.contains(&entry.file_name()) {
             remove(&entry)?;
+            change = Change::Some;
         }
     }
-    Ok(())
+    Ok(change)
 }
 
 /// Of what nobody states any more; what is being written has the ending of [`NEW`].
@@ -116,15 +141,16 @@ fn remove(entry: &std::fs::DirEntry) -> io::Result<()> {
 }
 
 /// Whoever reads meanwhile finds the old or the new.
-fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(file: &Path, bytes: &[u8]) -> io::Result<Change> {
     if std::fs::read(file).is_ok_and(|before| before == bytes) {
-        return Ok(());
+        return Ok(Change::None);
     }
     // Of this process alone: two controllers of one test may share a volume.
     let mut new = file.as_os_str().to_owned();
     new.push(format!(".{}.{NEW}", std::process::id()));
     std::fs::write(&new, bytes)?;
-    std::fs::rename(new, file)
+    std::fs::rename(new, file)?;
+    Ok(Change::Some)
 }
 
 #[cfg(test)]
@@ -147,9 +173,21 @@ mod tests {
             .expect("an object")
         };
         let (one, two) = (object("one"), object("two"));
-        files.place([&one, &two].into_iter()).expect("placed");
-        files.place([&two].into_iter()).expect("placed");
+        for (environment, object, change) in [
+            ("one", Some(&one), Change::Some),
+            ("two", Some(&two), Change::Some),
+            ("two", Some(&two), Change::None),
+            ("one", None, Change::Some),
+            ("one", None, Change::None),
+        ] {
+            assert_eq!(files.place(environment, object).expect("placed"), change, "{environment}");
+        }
         assert_eq!(files.workspace.environment_names(), ["two"]);
+        files.place("left", Some(&one)).expect("placed");
+        files.only(&BTreeSet::from(["two".to_owned()])).expect("taken away");
+        assert_eq!(files.workspace.environment_names(), ["two"]);
+        assert_eq!(files.templates().expect("copied"), Change::Some);
+        assert_eq!(files.templates().expect("copied"), Change::None);
         let copied = files.workspace.root().join("templates/start.sh");
         assert!(std::fs::symlink_metadata(&copied).expect("there").is_file());
     }

@@ -1,40 +1,44 @@
-//! One time of leading: what of all objects is to be done now, what waits for what, and what is under way.
+//! One time of leading: who is looked at next, what is under way, and what is tried again when. Nothing here waits for an API server:
+//! looks and drives do, side by side, so that one that hangs holds up nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::future::{FutureExt as _, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use kube::api::DynamicObject;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOOK_EVERY;
-use super::leader::{LONGEST_MESSAGE, Leader, Trouble, shortened};
-use crate::cluster::objects::{self, Kept, Upgrade, generation, is_deleted, is_kept, keep, name};
+use super::leader::{Leader, Landed, Trouble};
+use super::look::{Depth, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session;
-use crate::engine::up::UpError;
-use crate::model::upgrade::{Phase, Wish};
 use crate::report;
 use crate::server::couriers::Couriers;
 use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
-use crate::store::build::ConditionStatus;
 
-/// What goes on with an environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Task {
-    /// Of this generation of it.
-    BringingUp(i64),
-    Driving(String),
+/// Looks at a time: each is some requests, and an API server has others to serve.
+const MOST_LOOKS: usize = 8;
+/// Every object is looked at again after so long, whatever was heard: against an event that was lost, here or there.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_mins(10);
+/// Between two readings of files that nobody has changed, this many times what one takes: it costs a hundredth of a core.
+const REST_OF_READING: u32 = 100;
+
+/// Who is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Environment(String),
+    Build(String),
 }
 
-/// An environment that could not be gone on with.
+/// Something that could not be gone on with.
 struct Stuck {
     failures: u32,
     again_at: Instant,
 }
 
-type Flight<'a> = LocalBoxFuture<'a, (String, Task, Result<(), Trouble>)>;
+type Look<'a> = LocalBoxFuture<'a, (Subject, Result<Option<Task>, Trouble>)>;
+type Flight<'a> = LocalBoxFuture<'a, (String, Landed)>;
 
 /// One time of leading.
 struct Term<'a> {
@@ -43,9 +47,28 @@ struct Term<'a> {
     ending: Interrupt,
     /// Set when another may lead.
     lost: Interrupt,
+    looks: FuturesUnordered<Look<'a>>,
+    looking: BTreeSet<Subject>,
     flights: FuturesUnordered<Flight<'a>>,
     under_way: BTreeMap<String, Task>,
+    /// Environments whose task has failed.
     stuck: BTreeMap<String, Stuck>,
+    /// Looks that have failed, in a row.
+    stumbles: BTreeMap<Subject, u32>,
+    /// What is looked at once its time has come.
+    wakes: BTreeMap<Subject, Instant>,
+    /// Environments whose files are read once more when there is time.
+    unread: BTreeSet<String>,
+    read_at: Instant,
+    /// Those whose files could not be read.
+    unreadable: BTreeSet<String>,
+}
+
+/// What is done now and then.
+struct Rounds {
+    templates: Instant,
+    prune: Instant,
+    all: Instant,
 }
 
 impl Leader {
@@ -58,43 +81,47 @@ impl Leader {
     ) {
         let (deposer, lost) = Interrupt::new();
         let (finisher, ending) = Interrupt::new();
-        let mut term = Term {
-            leader: self,
-            ending,
-            lost,
-            flights: FuturesUnordered::new(),
-            under_way: BTreeMap::new(),
-            stuck: BTreeMap::new(),
+        let mut term = Term::new(self, ending, lost);
+        let now = Instant::now();
+        let mut rounds = Rounds {
+            templates: now,
+            prune: now,
+            all: now,
         };
-        let (mut reread_at, mut prune_at) = (Instant::now(), Instant::now());
         while !interrupt.is_set() && *leads.borrow_and_update() {
             self.told.beat();
-            let placed = self.place();
-            if Instant::now() >= reread_at {
-                couriers.reread();
-                reread_at = Instant::now() + LOOK_EVERY;
+            term.go_round(&mut rounds, couriers);
+            term.wake();
+            if let Some(changed) = self.place() {
+                changed.iter().for_each(|environment| couriers.changed(environment));
+                term.unread.extend(changed);
+                term.read_one();
+                term.begin_looks();
             }
-            if Instant::now() >= prune_at {
-                session::prune_home(&self.home);
-                prune_at = Instant::now() + PRUNE_EVERY;
-            }
-            if placed {
-                term.look().await;
-            }
+            term.tell();
             let wake = term.wake_at();
             tokio::select! {
-                () = self.changed.notified() => {}
-                Some((environment, task, ended)) = term.flights.next(), if !term.flights.is_empty() => {
-                    term.landed(&environment, &task, ended).await;
+                () = self.heard.changed.notified() => {}
+                Some((subject, looked)) = term.looks.next(), if !term.looks.is_empty() => {
+                    if let Some((environment, task)) = term.looked(subject, looked) {
+                        couriers.serve(&environment);
+                        term.begin(environment, task);
+                    }
+                }
+                Some((environment, landed)) = term.flights.next(), if !term.flights.is_empty() => {
+                    term.landed(environment, landed);
                 }
                 _ = leads.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
                 () = interrupt.wait() => {}
             }
         }
+        // A look that is under way says nothing more: from now on another may.
+        term.looks.clear();
         if interrupt.is_set() && *leads.borrow_and_update() {
             (self.tell)("ending once the running steps have ended");
         } else {
+            self.told.leader.set(0);
             deposer.interrupt();
         }
         finisher.interrupt();
@@ -102,11 +129,12 @@ impl Leader {
             self.told.beat();
             tokio::select! {
                 ended = term.flights.next() => match ended {
-                    Some((environment, task, ended)) => term.landed(&environment, &task, ended).await,
+                    Some((environment, landed)) => term.landed(environment, landed),
                     None => break,
                 },
                 _ = leads.changed() => {
                     if !*leads.borrow_and_update() {
+                        self.told.leader.set(0);
                         deposer.interrupt();
                     }
                 }
@@ -116,366 +144,175 @@ impl Leader {
     }
 }
 
-impl Term<'_> {
+impl<'a> Term<'a> {
+    fn new(leader: &'a Leader, ending: Interrupt, lost: Interrupt) -> Self {
+        Self {
+            leader,
+            ending,
+            lost,
+            looks: FuturesUnordered::new(),
+            looking: BTreeSet::new(),
+            flights: FuturesUnordered::new(),
+            under_way: BTreeMap::new(),
+            stuck: BTreeMap::new(),
+            stumbles: BTreeMap::new(),
+            wakes: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            read_at: Instant::now(),
+            unreadable: BTreeSet::new(),
+        }
+    }
+
+    fn go_round(&mut self, rounds: &mut Rounds, couriers: &mut Couriers<'_>) {
+        let (leader, now) = (self.leader, Instant::now());
+        if now >= rounds.templates {
+            if leader.has_other_templates() {
+                self.unread.extend(leader.heard.environment_names());
+                // What could not be read may be readable now.
+                leader.heard.look_at_all();
+            }
+            couriers.carry_waiting();
+            rounds.templates = now + LOOK_EVERY;
+        }
+        if now >= rounds.prune {
+            leader.prune();
+            rounds.prune = now + PRUNE_EVERY;
+        }
+        if now >= rounds.all {
+            leader.heard.look_at_all();
+            rounds.all = now + LOOK_AT_ALL_EVERY;
+        }
+    }
+
     fn wake_at(&self) -> Instant {
-        let soonest = self
-            .stuck
-            .values()
-            .map(|stuck| stuck.again_at)
-            .filter(|at| *at > Instant::now());
-        soonest
-            .min()
-            .unwrap_or_else(|| Instant::now() + LOOK_EVERY)
-            .min(Instant::now() + LOOK_EVERY)
+        let now = Instant::now();
+        let reading = (!self.unread.is_empty()).then_some(self.read_at);
+        let wakes = self.wakes.values().copied().chain(reading);
+        wakes.chain([now + LOOK_EVERY]).min().unwrap_or(now)
     }
 
-    /// Looks at every object once, and does or begins what is to be done.
-    async fn look(&mut self) {
-        let leader = self.leader;
-        leader.told.reconciles.inc();
-        let mut by_environment: BTreeMap<String, Vec<Upgrade>> = BTreeMap::new();
-        let mut phases = Vec::new();
-        // One that cannot be read may be under way all the same: its environment is left alone.
-        let mut unreadable: BTreeSet<String> = BTreeSet::new();
-        for object in leader.heard.upgrades.state() {
-            match Upgrade::read((*object).clone()) {
-                Ok(upgrade) => {
-                    phases.push(format!("{:?}", upgrade.status.phase));
-                    by_environment
-                        .entry(upgrade.spec.environment.clone())
-                        .or_default()
-                        .push(upgrade);
-                }
-                Err(why) => {
-                    self.errs(&why);
-                    let environment = object.data["spec"]["environment"].as_str();
-                    unreadable.extend(environment.map(str::to_owned));
-                }
-            }
-        }
-        by_environment.retain(|environment, _| !unreadable.contains(environment));
-        leader.told.phases(phases.into_iter());
-        let environments = leader.heard.environments.state();
-        let open: BTreeSet<&String> = by_environment
-            .iter()
-            .filter(|(_, upgrades)| upgrades.iter().any(|u| !u.status.phase.is_final()))
-            .map(|(environment, _)| environment)
-            .collect();
-        for object in environments.iter().filter(|object| !unreadable.contains(name(object))) {
-            self.environment(object, open.contains(&name(object).to_owned())).await;
-        }
-        for (environment, upgrades) in by_environment {
-            let object = environments.iter().find(|object| name(object) == environment);
-            self.upgrades(&environment, object.map(|o| &**o), upgrades).await;
-        }
-        self.builds().await;
-        let waiting = self
-            .stuck
-            .values()
-            .filter(|stuck| stuck.again_at > Instant::now())
-            .count();
-        leader.told.queue.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-    }
-
-    /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
-    async fn builds(&self) {
-        let leader = self.leader;
-        for object in leader.heard.builds.state() {
-            if !is_deleted(&object) || !is_kept(&object) {
-                continue;
-            }
-            let is_named = leader.heard.upgrades.state().iter().any(|upgrade| {
-                let phase = upgrade.data["status"]["phase"].as_str();
-                let is_final =
-                    phase.is_some_and(|phase| serde_json::from_value::<Phase>(phase.into()).is_ok_and(Phase::is_final));
-                !is_final && upgrade.data["spec"]["build"].as_str() == Some(name(&object))
-            });
-            if !is_named && let Err(why) = keep(&leader.builds(), &object, Kept::NoMore).await {
-                self.errs(&why);
+    /// What has waited for its time is looked at.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        for (subject, _) in self.wakes.extract_if(.., |_, at| *at <= now) {
+            match subject {
+                Subject::Environment(environment) => self.leader.heard.look_at(&environment),
+                Subject::Build(build) => self.leader.heard.look_at_build(&build),
             }
         }
     }
 
-    fn errs(&self, why: &dyn std::fmt::Display) {
-        self.leader.told.errors.inc();
-        tracing::warn!(%why, "it is looked at again");
-    }
-
-    fn is_too_soon(&self, environment: &str) -> bool {
-        self.stuck
-            .get(environment)
-            .is_some_and(|stuck| Instant::now() < stuck.again_at)
-    }
-
-    async fn environment(&mut self, object: &DynamicObject, has_open: bool) {
-        self.leader.told.beat();
-        let (leader, environment) = (self.leader, name(object));
-        let api = leader.environments();
-        if is_deleted(object) {
-            if has_open || self.under_way.contains_key(environment) {
-                let message = "it is to be deleted, and waits for its open upgrade; delete that first, or let it end";
-                leader
-                    .tell_environment(
-                        environment,
-                        generation(object),
-                        ConditionStatus::False,
-                        "WaitsForUpgrade",
-                        message,
-                    )
-                    .await;
-            } else if is_kept(object)
-                && let Err(why) = keep(&api, object, Kept::NoMore).await
-            {
-                self.errs(&why);
-            }
+    /// Reads the files of an environment that was read before, for what they have become since: of one that stands as it is stated
+    /// nobody reads them otherwise.
+    fn read_one(&mut self) {
+        let begun = Instant::now();
+        if begun < self.read_at {
             return;
         }
-        if !is_kept(object) {
-            if let Err(why) = keep(&api, object, Kept::UntilDone).await
-                && !why.is_conflict()
-            {
-                self.errs(&why);
-            }
-            // It is heard of again.
+        let Some(environment) = self.unread.pop_first() else {
             return;
+        };
+        if self.leader.heard.environment(&environment).is_some() && self.leader.fleet(&environment).is_err() {
+            self.leader.heard.look_at(&environment);
+            self.unreadable.insert(environment);
         }
-        if self.under_way.contains_key(environment) || self.is_too_soon(environment) {
-            return;
-        }
-        match leader.fleet(environment) {
-            Err(why) => {
-                let why = shortened(&why.to_string(), LONGEST_MESSAGE);
-                leader
-                    .tell_environment(environment, generation(object), ConditionStatus::False, "Invalid", &why)
-                    .await;
-            }
-            Ok(fleet) if fleet.environment.spec.target.is_some() => {
-                let why = "its objects are made by `stagegate up`; a controller does not make them so far";
-                leader
-                    .tell_environment(
-                        environment,
-                        generation(object),
-                        ConditionStatus::False,
-                        "TargetNotServed",
-                        why,
-                    )
-                    .await;
-            }
-            // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
-            Ok(_) if is_up(object) || is_begun(leader, environment) || has_open && is_settled(object) => {}
-            Ok(_) => {
-                let (ending, named) = (self.ending.clone(), environment.to_owned());
-                let task = Task::BringingUp(generation(object));
-                self.under_way.insert(named.clone(), task.clone());
-                let flight = async move {
-                    let ended = leader.bring_up(&named, ending).await;
-                    (named, task, ended)
-                };
-                self.flights.push(flight.boxed_local());
-            }
-        }
+        self.read_at = begun + begun.elapsed() * REST_OF_READING;
     }
 
-    async fn upgrades(&mut self, environment: &str, object: Option<&DynamicObject>, mut upgrades: Vec<Upgrade>) {
+    fn begin_looks(&mut self) {
         let leader = self.leader;
-        leader.told.beat();
-        for upgrade in upgrades.iter().filter(|u| u.status.phase.is_final()) {
-            // Its driver may be at its last reports.
-            if self.under_way.get(environment) == Some(&Task::Driving(name(&upgrade.object).to_owned())) {
-                continue;
-            }
-            if let Err(why) = leader.finish(upgrade).await {
-                self.errs(&why);
-            }
-        }
-        upgrades.retain(|upgrade| !upgrade.status.phase.is_final());
-        // One that was begun goes on; of the others the older is first.
-        upgrades.sort_by_key(|u| {
-            let begun = u.status.phase != Phase::Pending;
-            (!begun, objects::created_at(&u.object), name(&u.object).to_owned())
-        });
-        let mut waits_for: Option<String> = None;
-        for upgrade in &upgrades {
-            let named = name(&upgrade.object).to_owned();
-            let begun = upgrade.status.phase != Phase::Pending;
-            if is_deleted(&upgrade.object)
-                && !begun
-                && self.under_way.get(environment) != Some(&Task::Driving(named.clone()))
-            {
-                if let Err(why) = keep(&leader.upgrades(), &upgrade.object, Kept::NoMore).await {
-                    self.errs(&why);
-                }
-                continue;
-            }
-            if !is_deleted(&upgrade.object) && !is_kept(&upgrade.object) {
-                if let Err(why) = keep(&leader.upgrades(), &upgrade.object, Kept::UntilDone).await
-                    && !why.is_conflict()
-                {
-                    self.errs(&why);
-                }
-                waits_for.get_or_insert(named);
-                continue;
-            }
-            if let Some(other) = &waits_for {
-                let message = format!("it waits for upgrade {other} of environment {environment}");
-                leader.tell_upgrade(upgrade, "WaitsForUpgrade", &message).await;
+        while self.looks.len() < MOST_LOOKS {
+            let is_free = |name: &str| !self.looking.contains(&Subject::Environment(name.to_owned()));
+            let look: Look<'a> = if let Some(environment) = leader.heard.next_environment(is_free) {
+                let subject = Subject::Environment(environment.clone());
+                self.looking.insert(subject.clone());
+                let standing = self.standing(&environment);
+                async move { (subject, leader.look(&environment, standing).await) }.boxed_local()
+            } else if let Some(build) = leader.heard.next_build() {
+                let subject = Subject::Build(build.clone());
+                self.looking.insert(subject.clone());
+                async move { (subject, leader.look_at_build(&build).await.map(|()| None)) }.boxed_local()
             } else {
-                waits_for = Some(named);
-                self.head(environment, object, upgrade).await;
+                return;
+            };
+            leader.told.reconciles.inc();
+            self.looks.push(look);
+        }
+    }
+
+    fn standing(&mut self, environment: &str) -> Standing {
+        let is_too_soon = self.stuck.get(environment).is_some_and(|stuck| Instant::now() < stuck.again_at);
+        Standing {
+            task: self.under_way.get(environment).cloned(),
+            may_begin: if is_too_soon { MayBegin::Later } else { MayBegin::Now },
+            depth: if self.unreadable.remove(environment) { Depth::Files } else { Depth::Objects },
+        }
+    }
+
+    /// A look is over; tells what is to be begun.
+    fn looked(&mut self, subject: Subject, looked: Result<Option<Task>, Trouble>) -> Option<(String, Task)> {
+        self.looking.remove(&subject);
+        match looked {
+            Ok(task) => {
+                self.stumbles.remove(&subject);
+                match subject {
+                    Subject::Environment(environment) => task.map(|task| (environment, task)),
+                    Subject::Build(_) => None,
+                }
+            }
+            Err(why) => {
+                self.leader.told.errors.inc();
+                tracing::warn!(%why, "it is looked at again");
+                let failures = self.stumbles.entry(subject.clone()).or_default();
+                *failures += 1;
+                let again_at = again_at(*failures, &format!("{subject:?}"));
+                self.wakes.insert(subject, again_at);
+                None
             }
         }
     }
 
-    /// The upgrade whose turn it is.
-    async fn head(&mut self, environment: &str, object: Option<&DynamicObject>, upgrade: &Upgrade) {
-        let leader = self.leader;
-        if self.under_way.contains_key(environment) || self.is_too_soon(environment) {
-            return;
-        }
-        let wait = |reason: &'static str, message: String| (reason, message);
-        let begun = upgrade.status.phase != Phase::Pending;
-        let in_the_way = match object {
-            None => Some(wait(
-                "EnvironmentMissing",
-                format!("there is no Environment {environment}; it waits for it"),
-            )),
-            Some(object) if !begun && is_deleted(object) => Some(wait(
-                "EnvironmentDeleted",
-                format!("Environment {environment} is being deleted"),
-            )),
-            Some(object) if !begun && !is_settled(object) => Some(wait(
-                "EnvironmentNotReady",
-                format!("it waits for Environment {environment} to be brought up"),
-            )),
-            Some(_) => match leader.heard.builds.find(|build| name(build) == upgrade.spec.build) {
-                None => Some(wait(
-                    "BuildMissing",
-                    format!("there is no Build {}; it waits for it", upgrade.spec.build),
-                )),
-                Some(build) if !begun && is_deleted(&build) => Some(wait(
-                    "BuildDeleted",
-                    format!("Build {} is being deleted", upgrade.spec.build),
-                )),
-                Some(build) if !is_deleted(&build) && !is_kept(&build) => {
-                    if let Err(why) = keep(&leader.builds(), &build, Kept::UntilDone).await
-                        && !why.is_conflict()
-                    {
-                        self.errs(&why);
-                    }
-                    // It is heard of again.
-                    return;
-                }
-                Some(_) => None,
-            },
-        };
-        if let Some((reason, message)) = in_the_way {
-            leader.tell_upgrade(upgrade, reason, &message).await;
-            return;
-        }
-        let holds = match upgrade.spec.wish {
-            Wish::Proceed => !upgrade.is_asked_again(),
-            Wish::Pause | Wish::TimeUp => true,
-            Wish::Abort => false,
-        };
-        if upgrade.status.phase.is_held() && holds {
-            return;
-        }
-        let (ending, lost) = (self.ending.clone(), self.lost.clone());
-        let (environment, named) = (environment.to_owned(), name(&upgrade.object).to_owned());
-        let task = Task::Driving(named.clone());
+    fn begin(&mut self, environment: String, task: Task) {
+        let (leader, ending, lost) = (self.leader, self.ending.clone(), self.lost.clone());
         self.under_way.insert(environment.clone(), task.clone());
         let flight = async move {
-            let ended = Box::pin(leader.drive(&named, &environment, ending, lost)).await;
-            (environment, task, ended)
+            let landed = Box::pin(leader.carry_out(&environment, &task, ending, lost)).await;
+            (environment, landed)
         };
         self.flights.push(flight.boxed_local());
     }
 
     /// Something has gone as far as it goes.
-    async fn landed(&mut self, environment: &str, task: &Task, ended: Result<(), Trouble>) {
-        let leader = self.leader;
-        self.under_way.remove(environment);
-        if self.lost.is_set() {
-            // Whatever it is, another says it.
-            return;
-        }
-        match (ended, task) {
-            (Ok(()), Task::BringingUp(of)) => {
-                self.stuck.remove(environment);
-                leader
-                    .tell_environment(
-                        environment,
-                        *of,
-                        ConditionStatus::True,
-                        "Up",
-                        "every node was brought up",
-                    )
-                    .await;
+    fn landed(&mut self, environment: String, landed: Landed) {
+        self.under_way.remove(&environment);
+        match landed {
+            Landed::Done => {
+                self.stuck.remove(&environment);
             }
-            (Ok(()), Task::Driving(_)) => {
-                self.stuck.remove(environment);
-            }
-            (Err(Trouble::Up(UpError::Interrupted)), _) => {}
-            (Err(trouble), _) if trouble.is_rivalry() => tracing::warn!(%trouble, "it is left to another"),
-            (Err(trouble), task) => {
-                let why = trouble.to_string();
-                leader.told.errors.inc();
-                let failures = self.stuck.get(environment).map_or(0, |stuck| stuck.failures) + 1;
-                let wait = report::backoff(failures, environment).min(LONGEST_WAIT);
-                self.stuck.insert(
-                    environment.to_owned(),
-                    Stuck {
-                        failures,
-                        again_at: Instant::now() + wait,
-                    },
-                );
-                match task {
-                    Task::BringingUp(of) => {
-                        (leader.tell)(&format!("{environment} was not brought up: {why}"));
-                        let why = shortened(&why, LONGEST_MESSAGE);
-                        leader
-                            .tell_environment(environment, *of, ConditionStatus::False, "NotUp", &why)
-                            .await;
-                    }
-                    Task::Driving(upgrade) => {
-                        (leader.tell)(&format!("{upgrade} cannot be driven: {why}"));
-                        if let Some(object) = leader.fresh(&leader.upgrades(), upgrade).await
-                            && let Ok(upgrade) = Upgrade::read(object)
-                        {
-                            leader.tell_upgrade(&upgrade, "NotDriven", &why).await;
-                        }
-                    }
-                }
+            Landed::Left => {}
+            Landed::Failed => {
+                self.leader.told.errors.inc();
+                let failures = self.stuck.get(&environment).map_or(0, |stuck| stuck.failures) + 1;
+                let again_at = again_at(failures, &environment);
+                self.stuck.insert(environment.clone(), Stuck { failures, again_at });
+                self.wakes.insert(Subject::Environment(environment.clone()), again_at);
             }
         }
+        self.leader.heard.look_at(&environment);
+    }
+
+    fn tell(&self) {
+        let told = &self.leader.told;
+        let now = Instant::now();
+        let retried = self.stuck.values().filter(|stuck| stuck.again_at > now).count();
+        told.standing(
+            self.leader.heard.phases(),
+            self.leader.heard.waiting() + self.looks.len(),
+            retried,
+        );
     }
 }
 
-/// Whether an attempt was made to bring it up as it is stated now. One that failed on a node is no reason to hold an upgrade: what
-/// the others need may be one.
-fn is_settled(object: &DynamicObject) -> bool {
-    matches!(came_to(object).as_deref(), Some("Up" | "NotUp"))
-}
-
-/// Whether every node was brought up as it is stated now.
-fn is_up(object: &DynamicObject) -> bool {
-    came_to(object).as_deref() == Some("Up")
-}
-
-/// What came of it as it is stated now.
-fn came_to(object: &DynamicObject) -> Option<String> {
-    let all = object.data["status"]["conditions"].as_array()?;
-    let ready = all.iter().find(|c| c["type"] == "Ready")?;
-    let is_of_now = ready["observedGeneration"].as_i64() == Some(generation(object));
-    ready["reason"].as_str().filter(|_| is_of_now).map(str::to_owned)
-}
-
-fn is_begun(leader: &Leader, environment: &str) -> bool {
-    leader.heard.upgrades.state().into_iter().any(|object| {
-        Upgrade::read((*object).clone()).is_ok_and(|upgrade| {
-            upgrade.spec.environment == environment
-                && !upgrade.status.phase.is_final()
-                && upgrade.status.phase != Phase::Pending
-        })
-    })
+fn again_at(failures: u32, what: &str) -> Instant {
+    Instant::now() + report::backoff(failures, what).min(LONGEST_WAIT)
 }

@@ -1,19 +1,19 @@
 //! What a leader does to one object: brings an environment up, drives an upgrade, says in a status how it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{FutureExt as _, join_all};
+use futures::future::join_all;
 use jiff::Timestamp;
 use kube::api::{DynamicObject, ListParams, ObjectMeta, PostParams};
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
-use super::Heard;
-use super::files::Files;
+use super::files::{Change, Files};
+use super::heard::{Heard, Which};
+use super::look::{Task, heard_again};
 use super::told::Told;
 use crate::cluster::ledger::{History, ObjectLedger, Objects, record, whole};
 use crate::cluster::objects::{
@@ -33,7 +33,8 @@ use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::Component;
 use crate::model::system::PortShift;
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
-use crate::rollout;
+use crate::model::values::Digest;
+use crate::rollout::{self, IllegalTransition};
 use crate::store::build::{Condition, ConditionStatus};
 use crate::store::{BuildStatus, Expect, Store as _, StoreError, UpgradeRecord};
 use crate::workspace::WorkspaceError;
@@ -62,8 +63,31 @@ pub(super) enum Trouble {
     Store(#[from] StoreError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error(transparent)]
+    Transition(#[from] IllegalTransition),
     #[error("{0} changes faster than it can be taken")]
     Contended(String),
+    #[error(
+        "Build {build} is {there} here, and its source has {here} under that version now; give the component another version, or delete the Build if nobody needs it"
+    )]
+    OtherBytes {
+        build: String,
+        there: Digest,
+        here: Digest,
+    },
+    #[error("it has changed meanwhile, or another leads; it is looked at again")]
+    Changed,
+}
+
+/// What became of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Landed {
+    /// As far as it goes.
+    Done,
+    /// Somebody or something else is to go on with it.
+    Left,
+    /// It is tried again after a while.
+    Failed,
 }
 
 impl Trouble {
@@ -87,59 +111,86 @@ pub(super) struct Leader {
     pub(super) recorder: Recorder,
     pub(super) client: Client,
     pub(super) namespace: String,
-    pub(super) heard: Heard,
-    pub(super) changed: Arc<Notify>,
+    pub(super) heard: Arc<Heard>,
     pub(super) told: Arc<Told>,
     pub(super) tell: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Leader {
+    /// Whether every kind was listed once.
     pub(super) fn has_listed(&self) -> bool {
-        let Heard {
-            environments,
-            builds,
-            upgrades,
-        } = &self.heard;
-        let listed = [environments, builds, upgrades]
-            .into_iter()
-            .all(|cache| matches!(cache.wait_until_ready().now_or_never(), Some(Ok(()))));
+        let listed = self.heard.has_listed();
         if listed {
             self.told.synced();
         }
         listed
     }
 
-    /// Makes the files what the objects are.
-    /// False where the files are not what the objects are: nothing is begun by them then.
-    pub(super) fn place(&self) -> bool {
+    /// Makes the files what the objects are; tells which environments are read otherwise now. None where the files are not what
+    /// the objects are: nothing is begun by them then, and it is tried again.
+    pub(super) fn place(&self) -> Option<BTreeSet<String>> {
         if !self.has_listed() {
-            return false;
+            return None;
         }
-        // Also of one that is to be deleted: its open upgrade goes back first.
-        let environments = self.heard.environments.state();
-        let placed = self.files.place(environments.iter().map(|e| &**e));
-        if let Err(why) = &placed {
-            tracing::warn!(%why, "the files of environments and templates could not be written");
+        match self.try_place() {
+            Ok(changed) => Some(changed),
+            Err(why) => {
+                tracing::warn!(%why, "the files of environments and templates could not be written");
+                None
+            }
         }
-        placed.is_ok()
     }
 
-    pub(super) fn environments(&self) -> Api<DynamicObject> {
-        Kind::Environment.api(&self.client, &self.namespace)
+    fn try_place(&self) -> std::io::Result<BTreeSet<String>> {
+        let mut changed = BTreeSet::new();
+        while let Some(environment) = self.heard.next_file() {
+            // Also of one that is to be deleted: its open upgrade goes back first.
+            let object = self.heard.environment(&environment);
+            if self.files.place(&environment, object.as_deref())? == Change::Some {
+                changed.extend(self.heard.read_with(&environment));
+            }
+            let written = object.as_deref().map(generation);
+            if self.heard.environment(&environment).as_deref().map(generation) == written {
+                self.heard.placed(&environment);
+            }
+        }
+        Ok(changed)
     }
 
-    pub(super) fn upgrades(&self) -> Api<DynamicObject> {
-        Kind::Upgrade.api(&self.client, &self.namespace)
+    /// Takes over what lies on the volume: files of environments that are no more are taken away.
+    pub(super) fn clear_files(&self) {
+        if let Err(why) = self.files.only(&self.heard.environment_names()) {
+            tracing::warn!(%why, "files of environments that are no more could not be taken away");
+        }
     }
 
-    pub(super) fn builds(&self) -> Api<DynamicObject> {
-        Kind::Build.api(&self.client, &self.namespace)
+    /// Whether the templates are otherwise than at the last look; from now on they are those.
+    pub(super) fn has_other_templates(&self) -> bool {
+        match self.files.templates() {
+            Ok(change) => change == Change::Some,
+            Err(why) => {
+                tracing::warn!(%why, "the templates could not be copied; those from before are used");
+                false
+            }
+        }
+    }
+
+    /// Keeps the volume within its bounds.
+    pub(super) fn prune(&self) {
+        session::prune_home(&self.home);
+        if self.has_listed() {
+            session::prune_evidence(&self.home, &self.heard.unique_names());
+        }
+    }
+
+    pub(super) fn api(&self, kind: Kind) -> Api<DynamicObject> {
+        kind.api(&self.client, &self.namespace)
     }
 
     fn objects(&self) -> Objects {
         Objects {
-            upgrades: self.upgrades(),
-            builds: self.builds(),
+            upgrades: self.api(Kind::Upgrade),
+            builds: self.api(Kind::Build),
             cache: self.heard.upgrades.clone(),
             namespace: self.namespace.clone(),
         }
@@ -156,28 +207,16 @@ impl Leader {
         }
     }
 
-    /// Every build that is heard of.
-    pub(super) fn known_builds(&self) -> BTreeMap<String, KnownBuild> {
-        let all = self.heard.builds.state();
-        readable_builds(all.iter().map(|object| &**object))
-    }
-
     /// Every build that there is: what was heard may be older than a quarantine of a moment ago.
     async fn listed_builds(&self) -> Result<BTreeMap<String, KnownBuild>, ApiError> {
-        let listed = asked("list", "Builds", self.builds().list(&ListParams::default())).await?;
+        let listed = asked("list", "Builds", self.api(Kind::Build).list(&ListParams::default())).await?;
         Ok(readable_builds(listed.items.iter()))
     }
 
     fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
-        let mut upgrades: Vec<UpgradeRecord> = self
-            .heard
-            .upgrades
-            .state()
-            .into_iter()
-            .filter_map(|object| Upgrade::read((*object).clone()).ok())
-            .filter(|upgrade| upgrade.spec.environment == environment)
-            .map(|upgrade| record(&upgrade, 1))
-            .collect();
+        let all = self.heard.upgrades_of(environment, Which::All);
+        let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
+        let mut upgrades: Vec<UpgradeRecord> = read.map(|upgrade| record(&upgrade, 1)).collect();
         upgrades.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
         Past { builds, upgrades }
     }
@@ -185,7 +224,7 @@ impl Leader {
     /// Takes an environment: nobody who took it before may change its nodes or its upgrades from now on.
     async fn take(&self, fleet: &Fleet) -> Result<FencingToken, Trouble> {
         let environment = &fleet.environment.name;
-        let api = self.environments();
+        let api = self.api(Kind::Environment);
         // An Environment that was made anew remembers less than its nodes.
         let looks = join_all(fleet.all_places().map(|place| place.host.observe(&place.address, &[]))).await;
         let seen = looks.into_iter().flatten().filter_map(|sight| sight.fence);
@@ -220,7 +259,7 @@ impl Leader {
         ready: ConditionStatus,
         reason: &str,
         message: &str,
-    ) {
+    ) -> Result<(), ApiError> {
         let told = |object: &DynamicObject| {
             let mut status = status_of(object);
             let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
@@ -229,41 +268,37 @@ impl Leader {
             status["observedGeneration"] = json!(of);
             (status != status_of(object)).then_some(status)
         };
-        let heard = self.heard.environments.find(|object| name(object) == environment);
+        let heard = self.heard.environment(environment);
         if heard.is_some_and(|heard| told(&heard).is_none()) {
-            return;
+            return Ok(());
         }
-        let api = self.environments();
+        let api = self.api(Kind::Environment);
         for _ in 0..ATTEMPTS {
-            let Some(object) = self.fresh(&api, environment).await else {
-                return;
+            let Some(object) = self.fresh(Kind::Environment, environment).await? else {
+                return Ok(());
             };
             let Some(status) = told(&object) else {
-                return;
+                return Ok(());
             };
             match write_status(&api, &object, status).await {
                 Err(why) if why.is_conflict() => {}
-                Err(why) => return tracing::warn!(%why, "it could not be said how it stands"),
+                Err(why) => return heard_again(Err(why)),
                 Ok(_) => {
                     let kind = match ready {
                         ConditionStatus::True => EventType::Normal,
                         ConditionStatus::False | ConditionStatus::Unknown => EventType::Warning,
                     };
                     self.publish(&object, Kind::Environment, kind, reason, message).await;
-                    return;
+                    return Ok(());
                 }
             }
         }
+        Ok(())
     }
 
-    pub(super) async fn fresh(&self, api: &Api<DynamicObject>, name: &str) -> Option<DynamicObject> {
-        match asked("read", name, api.get_opt(name)).await {
-            Ok(found) => found,
-            Err(why) => {
-                tracing::warn!(%why, "it could not be said how it stands");
-                None
-            }
-        }
+    /// As it is now, and not as it was heard of last.
+    pub(super) async fn fresh(&self, kind: Kind, name: &str) -> Result<Option<DynamicObject>, ApiError> {
+        asked("read", &format!("{kind:?} {name}"), self.api(kind).get_opt(name)).await
     }
 
     async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
@@ -312,7 +347,7 @@ impl Leader {
     }
 
     /// Writes into an upgrade that is not driven why it is not. Conflicts are left to the next look.
-    pub(super) async fn tell_upgrade(&self, upgrade: &Upgrade, reason: &str, message: &str) {
+    pub(super) async fn tell_upgrade(&self, upgrade: &Upgrade, reason: &str, message: &str) -> Result<(), Trouble> {
         let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
         let message = shortened(message, LONGEST_MESSAGE);
         if status.phase == Phase::Pending {
@@ -332,49 +367,81 @@ impl Leader {
             }
         }
         if book.conditions == upgrade.book.conditions && status == upgrade.status {
-            return;
+            return Ok(());
         }
         book.writes += 1;
-        let written = match whole(&status, &book) {
-            Ok(whole) => write_status(&self.upgrades(), &upgrade.object, whole).await,
-            Err(why) => return tracing::warn!(%why, "it could not be said why it waits"),
-        };
-        match written {
-            Err(why) if why.is_conflict() || why.is_gone() => {}
-            Err(why) => tracing::warn!(%why, "it could not be said why it waits"),
+        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
             Ok(_) => {
-                self.publish(&upgrade.object, Kind::Upgrade, EventType::Warning, reason, &message)
-                    .await;
+                let (object, kind) = (&upgrade.object, Kind::Upgrade);
+                self.publish(object, kind, EventType::Warning, reason, &message).await;
+                Ok(())
             }
+            Err(why) => Ok(heard_again(Err(why))?),
+        }
+    }
+
+    /// Ends an upgrade that has not begun, as its wish says. Nothing was touched.
+    pub(super) async fn end_unbegun(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
+        let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
+        let now = Timestamp::now();
+        status.phase = rollout::transition(status.phase, Phase::Aborted)?;
+        "Aborted".clone_into(&mut status.reason);
+        "it was aborted before it began; nothing was changed".clone_into(&mut status.message);
+        status.since = now;
+        status.finished_at = Some(now);
+        conditions(&mut book, &status, generation(&upgrade.object));
+        book.observed_generation = generation(&upgrade.object);
+        book.writes += 1;
+        book.told += 1;
+        book.pending.push(objects::Pending {
+            seq: book.told,
+            event: Event {
+                at: now,
+                reason: "Aborted".to_owned(),
+                severity: Severity::Alert,
+                node: None,
+                message: status.message.clone(),
+            },
+        });
+        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
+            Ok(_) => {
+                let (object, kind) = (&upgrade.object, Kind::Upgrade);
+                self.publish(object, kind, EventType::Warning, "Aborted", &status.message).await;
+                Ok(())
+            }
+            Err(why) => Ok(heard_again(Err(why))?),
         }
     }
 
     /// What is left to do for an upgrade that has ended: its last events go into the history, and it may be deleted.
     pub(super) async fn finish(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
         if !upgrade.book.pending.is_empty() {
-            let fleet = self.fleet(&upgrade.spec.environment).ok();
+            // Its environment says who is told, and may be readable again later; of one that is gone the history alone is left.
+            let fleet = match self.heard.environment(&upgrade.spec.environment) {
+                Some(_) => Some(self.fleet(&upgrade.spec.environment)?),
+                None => None,
+            };
             self.history(fleet.as_ref()).copy(upgrade)?;
             let mut book = upgrade.book.clone();
             book.pending.clear();
             book.writes += 1;
             let status = whole(&upgrade.status, &book)?;
-            match write_status(&self.upgrades(), &upgrade.object, status).await {
-                // The next look finds it as it is then.
-                Err(why) if why.is_conflict() || why.is_gone() => {}
-                other => other.map(|_| ())?,
-            }
-            return Ok(());
+            let written = write_status(&self.api(Kind::Upgrade), &upgrade.object, status).await;
+            return Ok(heard_again(written.map(|_| ()))?);
         }
         if is_deleted(&upgrade.object) && is_kept(&upgrade.object) {
-            keep(&self.upgrades(), &upgrade.object, Kept::NoMore).await?;
+            heard_again(keep(&self.api(Kind::Upgrade), &upgrade.object, Kept::NoMore).await)?;
         }
         Ok(())
     }
 
     /// Makes what the store is asked for on the way up what the objects say.
-    fn copy_builds(&self) -> Result<(), Trouble> {
+    fn copy_builds(&self, fleet: &Fleet) -> Result<(), Trouble> {
         let store = self.home.store();
-        for (name, build) in self.known_builds() {
+        for (name, build) in readable_builds(self.heard.builds().iter().map(|object| &**object)) {
+            if fleet.environment.component(&build.spec.component).is_none() {
+                continue;
+            }
             KnownBuild::create(&self.home, &build.spec)?;
             let status = json!(build.status);
             store.put_status("Build", &name, &status, Expect::Anything, Timestamp::now())?;
@@ -388,42 +455,124 @@ impl Leader {
         let (Some(_), Some(version)) = (&component.source, &component.build) else {
             return Ok(None);
         };
-        let known = self.known_builds().remove(&format!("{}-{version}", component.name));
-        let spec = if let Some(known) = known {
-            known.spec
+        let spec = if let Some(known) = self.heard.build(&format!("{}-{version}", component.name)) {
+            part(&known, "spec")?
         } else {
             let spec = builds::resolve(component, version, self.files.workspace.root()).await?;
-            self.create_build(&spec).await?;
+            let spec = self.create_build(spec).await?;
             KnownBuild::create(&self.home, &spec)?;
             spec
         };
         Ok(Some((spec.reference(), spec)))
     }
 
-    async fn create_build(&self, spec: &BuildSpec) -> Result<(), Trouble> {
+    /// The build as its object has it, which is made where there is none.
+    async fn create_build(&self, spec: BuildSpec) -> Result<BuildSpec, Trouble> {
+        let named = spec.name();
         let object = DynamicObject {
             metadata: ObjectMeta {
-                name: Some(spec.name()),
+                name: Some(named.clone()),
                 ..ObjectMeta::default()
             },
-            ..DynamicObject::new(&spec.name(), &Kind::Build.resource()).data(json!({"spec": spec}))
+            ..DynamicObject::new(&named, &Kind::Build.resource()).data(json!({"spec": spec}))
         };
-        let what = format!("Build {}", spec.name());
-        match asked("make", &what, self.builds().create(&PostParams::default(), &object)).await {
-            // Another environment was quicker.
-            Err(why) if why.is_conflict() => Ok(()),
-            other => Ok(other.map(|_| ())?),
+        let (what, api) = (format!("Build {named}"), self.api(Kind::Build));
+        match asked("make", &what, api.create(&PostParams::default(), &object)).await {
+            Ok(_) => Ok(spec),
+            // Another environment was quicker, and what it has found is what there is.
+            Err(why) if why.is_conflict() => {
+                let there: BuildSpec = part(&asked("read", &what, api.get(&named)).await?, "spec")?;
+                if there.digest == spec.digest {
+                    Ok(there)
+                } else {
+                    Err(Trouble::OtherBytes {
+                        build: named,
+                        there: there.digest,
+                        here: spec.digest,
+                    })
+                }
+            }
+            Err(why) => Err(why.into()),
         }
     }
 
-    pub(super) async fn bring_up(&self, environment: &str, ending: Interrupt) -> Result<(), Trouble> {
+    /// Carries out what a look has found to do, and says what came of it.
+    pub(super) async fn carry_out(&self, environment: &str, task: &Task, ending: Interrupt, lost: Interrupt) -> Landed {
+        let ended = match task {
+            Task::BringingUp(of) => self.bring_up(environment, *of, ending, lost.clone()).await,
+            Task::Driving(upgrade) => Box::pin(self.drive(upgrade, environment, ending, lost.clone())).await,
+        };
+        let landed = match &ended {
+            Ok(()) => Landed::Done,
+            Err(Trouble::Up(UpError::Interrupted) | Trouble::Changed) => Landed::Left,
+            Err(trouble) if trouble.is_rivalry() => {
+                tracing::warn!(%trouble, "it is left to another");
+                Landed::Left
+            }
+            Err(_) => Landed::Failed,
+        };
+        if landed == Landed::Left || lost.is_set() {
+            // Whatever it is, another says it.
+            return Landed::Left;
+        }
+        let said = tokio::select! {
+            said = self.say(environment, task, ended) => said,
+            () = lost.wait() => return Landed::Left,
+        };
+        match said {
+            Ok(()) => landed,
+            Err(why) => {
+                tracing::warn!(%why, environment, "it could not be said how it stands");
+                Landed::Failed
+            }
+        }
+    }
+
+    async fn say(&self, environment: &str, task: &Task, ended: Result<(), Trouble>) -> Result<(), Trouble> {
+        match (ended, task) {
+            (Ok(()), Task::Driving(_)) => Ok(()),
+            (Ok(()), Task::BringingUp(of)) => {
+                let message = "every node was brought up";
+                self.tell_environment(environment, *of, ConditionStatus::True, "Up", message)
+                    .await?;
+                Ok(())
+            }
+            (Err(trouble), Task::BringingUp(of)) => {
+                let why = trouble.to_string();
+                (self.tell)(&format!("{environment} was not brought up: {why}"));
+                let why = shortened(&why, LONGEST_MESSAGE);
+                self.tell_environment(environment, *of, ConditionStatus::False, "NotUp", &why)
+                    .await?;
+                Ok(())
+            }
+            (Err(trouble), Task::Driving(upgrade)) => {
+                let why = trouble.to_string();
+                (self.tell)(&format!("{upgrade} cannot be driven: {why}"));
+                match self.fresh(Kind::Upgrade, upgrade).await? {
+                    Some(object) => self.tell_upgrade(&Upgrade::read(object)?, "NotDriven", &why).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn bring_up(
+        &self,
+        environment: &str,
+        of: i64,
+        ending: Interrupt,
+        lost: Interrupt,
+    ) -> Result<(), Trouble> {
         let fleet = Arc::new(self.fleet(environment)?);
+        if !self.heard.is_placed(environment, of) {
+            return Err(Trouble::Changed);
+        }
         let spec = json!(fleet.environment.spec);
         self.home
             .store()
             .put_resource("Environment", environment, &spec, Expect::Anything, Timestamp::now())?;
         let token = self.take(&fleet).await?;
-        self.copy_builds()?;
+        self.copy_builds(&fleet)?;
         let tell = Arc::clone(&self.tell);
         let on_step = move |what: &str| tell(&format!("  {what}"));
         let bringing = Bringing {
@@ -434,6 +583,9 @@ impl Leader {
             interrupt: ending,
         };
         for component in fleet.environment.components_in_order() {
+            if lost.is_set() {
+                return Err(Trouble::Changed);
+            }
             let build = self.build(component).await?;
             bringing
                 .up(component, build.as_ref().map(|(build, spec)| (build, spec)))
@@ -443,13 +595,18 @@ impl Leader {
     }
 
     /// Drives one upgrade as far as it goes.
-    pub(super) async fn drive(
+    async fn drive(
         &self,
         upgrade: &str,
         environment: &str,
         ending: Interrupt,
         lost: Interrupt,
     ) -> Result<(), Trouble> {
+        // What was heard of it may be older than its end.
+        let fresh = self.fresh(Kind::Upgrade, upgrade).await?.map(Upgrade::read);
+        if fresh.transpose()?.is_none_or(|fresh| fresh.status.phase.is_final()) {
+            return Ok(());
+        }
         let fleet = Arc::new(self.fleet(environment)?);
         let token = self.take(&fleet).await?;
         let history = self.history(Some(&fleet));
@@ -495,7 +652,7 @@ impl Leader {
             interrupt: ending,
             on_commit: &on_commit,
         };
-        let object = asked("read", upgrade, self.upgrades().get(upgrade)).await?;
+        let object = asked("read", upgrade, self.api(Kind::Upgrade).get(upgrade)).await?;
         let mut publishing = std::pin::pin!(self.publish_all(&object, events));
         let ended = tokio::select! {
             ended = Box::pin(driving.run()) => ended,

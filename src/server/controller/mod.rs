@@ -6,36 +6,33 @@
 
 mod elector;
 mod files;
+mod heard;
 mod lead;
 mod leader;
+mod look;
 mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::DynamicObject;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{self, Store as Cache};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::elector::Elector;
 use self::files::Files;
+use self::heard::Heard;
 use self::leader::Leader;
 use self::told::Told;
 use super::couriers::Couriers;
 use super::health::answer;
 use super::{LAST_REPORTS, PRUNE_EVERY, ServeError};
-use crate::cluster::objects::{ApiError, Kind, MANAGER, asked};
+use crate::cluster::connection;
+use crate::cluster::objects::{ApiError, MANAGER, asked};
 use crate::engine::interrupt::Interrupt;
-use crate::engine::session;
 use crate::home::Home;
 use crate::model::system::PortShift;
 use crate::report::Lines;
@@ -77,36 +74,15 @@ pub struct Controller {
     pub lines: Arc<dyn Lines>,
 }
 
-/// What is heard of the API server.
-#[derive(Clone)]
-struct Heard {
-    environments: Cache<DynamicObject>,
-    builds: Cache<DynamicObject>,
-    upgrades: Cache<DynamicObject>,
-}
-
-/// Watches end with it.
-struct Watches(Vec<JoinHandle<()>>);
-
-impl Drop for Watches {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
-    }
-}
-
 impl Controller {
     /// Runs until interrupted; then the running steps end, and another may lead at once.
     ///
     /// # Errors
     /// There is no API server, it does not let us in, or the address cannot be used.
     pub async fn run(self, listen: &str) -> Result<(), ControllerError> {
-        let cluster = |why: String| ControllerError::Cluster { why };
-        let config = Config::infer().await.map_err(|e| cluster(e.to_string()))?;
-        let namespace = self
-            .namespace
-            .clone()
-            .unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|e| cluster(e.to_string()))?;
+        let connected = connection::connect_to_own().await;
+        let (client, own) = connected.map_err(|why| ControllerError::Cluster { why })?;
+        let namespace = self.namespace.clone().unwrap_or(own);
         let served: Api<Namespace> = Api::all(client.clone());
         let served = asked("read", &format!("Namespace {namespace}"), served.get(&namespace)).await?;
         let refused = |source| ServeError::Listen {
@@ -120,8 +96,7 @@ impl Controller {
         let answering = tokio::spawn(answer(listener, told::router(Arc::clone(&told)), async move {
             interrupt.wait().await;
         }));
-        let changed = Arc::new(Notify::new());
-        let (heard, watches) = watch(&client, &namespace, &changed);
+        let (heard, watches) = Heard::listen(&client, &namespace);
         // The host is a pod's name; the rest tells two processes of one host apart.
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let me = format!("{host}_{}", &random_id()[..12]);
@@ -143,7 +118,6 @@ impl Controller {
             client: client.clone(),
             namespace: namespace.clone(),
             heard,
-            changed,
             told,
             tell: Arc::clone(&self.tell),
         };
@@ -158,14 +132,25 @@ impl Controller {
         let (ender, end) = Interrupt::new();
         let electing = tokio::spawn(elector.run(end));
         let mut couriers = Couriers::new(&self.home, &leader.files.workspace, PortShift::default(), &self.lines);
-        let mut prune_at = Instant::now();
+        let (mut prune_at, mut carry_at) = (Instant::now(), Instant::now());
+        let mut has_cleared = false;
         while !self.interrupt.is_set() {
             leader.told.beat();
             leader.told.leader.set(0);
-            leader.place();
-            couriers.reread();
+            if let Some(changed) = leader.place() {
+                changed.iter().for_each(|environment| couriers.changed(environment));
+                if !has_cleared {
+                    leader.clear_files();
+                    has_cleared = true;
+                }
+            }
+            if Instant::now() >= carry_at {
+                leader.has_other_templates();
+                couriers.carry_waiting();
+                carry_at = Instant::now() + LOOK_EVERY;
+            }
             if Instant::now() >= prune_at {
-                session::prune_home(&self.home);
+                leader.prune();
                 prune_at = Instant::now() + PRUNE_EVERY;
             }
             if leader.has_listed() && *leads.borrow_and_update() {
@@ -176,7 +161,7 @@ impl Controller {
                 continue;
             }
             tokio::select! {
-                () = leader.changed.notified() => {}
+                () = leader.heard.changed.notified() => {}
                 _ = leads.changed() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.interrupt.wait() => {}
@@ -189,30 +174,4 @@ impl Controller {
         }
         couriers.finish(LAST_REPORTS).await;
     }
-}
-
-fn watch(client: &Client, namespace: &str, changed: &Arc<Notify>) -> (Heard, Watches) {
-    let mut tasks = Vec::new();
-    let mut begin = |kind: Kind| {
-        let writer = reflector::store::Writer::new(kind.resource());
-        let reader = writer.as_reader();
-        let (api, changed) = (kind.api(client, namespace), Arc::clone(changed));
-        tasks.push(tokio::spawn(async move {
-            let seen = watcher(api, watcher::Config::default()).default_backoff();
-            let mut seen = std::pin::pin!(reflector::reflector(writer, seen));
-            while let Some(event) = seen.next().await {
-                if let Err(why) = event {
-                    tracing::warn!(%why, ?kind, "objects are not heard of for a while");
-                }
-                changed.notify_one();
-            }
-        }));
-        reader
-    };
-    let heard = Heard {
-        environments: begin(Kind::Environment),
-        builds: begin(Kind::Build),
-        upgrades: begin(Kind::Upgrade),
-    };
-    (heard, Watches(tasks))
 }

@@ -1,5 +1,6 @@
 //! What the controller says of itself: `/healthz`, `/readyz`, `/metrics`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub(super) struct Told {
     registry: Registry,
     pub(super) reconciles: Counter,
     pub(super) errors: Counter,
-    pub(super) queue: Gauge,
+    queue: Gauge,
+    retries: Gauge,
     pub(super) leader: Gauge,
     upgrades: Family<OfPhase, Gauge>,
     pulse: Mutex<Pulse>,
@@ -38,20 +40,24 @@ pub(super) struct Told {
 struct Pulse {
     last: Instant,
     synced: bool,
+    /// Phases that upgrades have.
+    phases: BTreeSet<String>,
 }
 
 impl Told {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("stagegate");
         let (reconciles, errors) = (Counter::default(), Counter::default());
-        let (queue, leader, upgrades) = (Gauge::default(), Gauge::default(), Family::<OfPhase, Gauge>::default());
-        registry.register("reconciles", "Looks at all objects", reconciles.clone());
+        let (queue, retries) = (Gauge::default(), Gauge::default());
+        let (leader, upgrades) = (Gauge::default(), Family::<OfPhase, Gauge>::default());
+        registry.register("reconciles", "Looks at an environment or a build", reconciles.clone());
         registry.register(
             "reconcile_errors",
             "Looks and drives that ended with an error",
             errors.clone(),
         );
-        registry.register("queue", "Environments that wait to be tried again", queue.clone());
+        registry.register("queue", "Environments and builds that wait to be looked at, or are", queue.clone());
+        registry.register("retries", "Environments whose task has failed and is tried again", retries.clone());
         registry.register("leader", "1 while this replica leads", leader.clone());
         registry.register("upgrades", "Upgrades by phase", upgrades.clone());
         Self {
@@ -59,11 +65,13 @@ impl Told {
             reconciles,
             errors,
             queue,
+            retries,
             leader,
             upgrades,
             pulse: Mutex::new(Pulse {
                 last: Instant::now(),
                 synced: false,
+                phases: BTreeSet::new(),
             }),
         }
     }
@@ -82,11 +90,18 @@ impl Told {
         self.pulse().synced = true;
     }
 
-    /// Upgrades by phase, as they are now.
-    pub(super) fn phases(&self, phases: impl Iterator<Item = String>) {
-        self.upgrades.clear();
-        for phase in phases {
-            self.upgrades.get_or_create(&OfPhase { phase }).inc();
+    /// Upgrades by phase, how many objects wait to be looked at, and how many environments to be tried again.
+    pub(super) fn standing(&self, phases: BTreeMap<String, usize>, waiting: usize, retried: usize) {
+        let figure = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.queue.set(figure(waiting));
+        self.retries.set(figure(retried));
+        let mut pulse = self.pulse();
+        let shown = std::mem::replace(&mut pulse.phases, phases.keys().cloned().collect());
+        for phase in shown.into_iter().filter(|phase| !phases.contains_key(phase)) {
+            self.upgrades.remove(&OfPhase { phase });
+        }
+        for (phase, count) in phases {
+            self.upgrades.get_or_create(&OfPhase { phase }).set(figure(count));
         }
     }
 }

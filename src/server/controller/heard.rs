@@ -1,0 +1,475 @@
+//! What is heard of the API server: every object of our kinds as it was told last, and which of them are to be looked at for it.
+//! Nothing is looked at because time has passed, so what does not move costs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt as _;
+use futures::future::FutureExt as _;
+use kube::Client;
+use kube::api::DynamicObject;
+use kube::runtime::reflector::{self, ObjectRef, Store as Cache};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::cluster::objects::{self, Kind, generation, is_deleted, name};
+use crate::model::upgrade::Phase;
+
+/// All that is heard of one namespace.
+pub(super) struct Heard {
+    environments: Cache<DynamicObject>,
+    builds: Cache<DynamicObject>,
+    pub(super) upgrades: Cache<DynamicObject>,
+    namespace: String,
+    news: Mutex<News>,
+    /// Told whenever there is something to look at.
+    pub(super) changed: Notify,
+}
+
+/// Watches end with it.
+pub(super) struct Watches(Vec<JoinHandle<()>>);
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Heard {
+    /// Begins to listen.
+    pub(super) fn listen(client: &Client, namespace: &str) -> (Arc<Self>, Watches) {
+        let [(environments, e), (builds, b), (upgrades, u)] =
+            [Kind::Environment, Kind::Build, Kind::Upgrade].map(|kind| {
+                let writer = reflector::store::Writer::new(kind.resource());
+                (writer.as_reader(), (kind, writer))
+            });
+        let heard = Arc::new(Self {
+            environments,
+            builds,
+            upgrades,
+            namespace: namespace.to_owned(),
+            news: Mutex::default(),
+            changed: Notify::new(),
+        });
+        let watches = [e, b, u].map(|(kind, writer)| {
+            let heard = Arc::clone(&heard);
+            let seen = watcher(kind.api(client, namespace), watcher::Config::default());
+            // Who wrote which field is a good part of an object, and nothing to us.
+            let seen = seen.default_backoff().modify(|object| object.metadata.managed_fields = None);
+            tokio::spawn(async move {
+                let mut seen = std::pin::pin!(reflector::reflector(writer, seen));
+                while let Some(event) = seen.next().await {
+                    match event {
+                        Ok(event) => heard.note(kind, &event),
+                        Err(why) => tracing::warn!(%why, ?kind, "objects are not heard of for a while"),
+                    }
+                }
+            })
+        });
+        (heard, Watches(watches.into()))
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, kind: Kind, event: &Event<DynamicObject>) {
+        {
+            let mut news = self.news();
+            match (kind, event) {
+                (_, Event::Init | Event::InitApply(_)) => return,
+                (Kind::Environment, Event::Apply(object)) => news.environment(name(object), Some(Stated::of(object))),
+                (Kind::Environment, Event::Delete(object)) => news.environment(name(object), None),
+                (Kind::Upgrade, Event::Apply(object)) => news.upgrade(name(object), Some(Asked::of(object))),
+                (Kind::Upgrade, Event::Delete(object)) => news.upgrade(name(object), None),
+                (Kind::Build, Event::Apply(object) | Event::Delete(object)) => news.build(name(object)),
+                (Kind::Environment, Event::InitDone) => {
+                    let all = self.environments.state();
+                    news.environments(all.iter().map(|o| (name(o).to_owned(), Stated::of(o))).collect());
+                }
+                (Kind::Upgrade, Event::InitDone) => {
+                    let all = self.upgrades.state();
+                    news.upgrades(all.iter().map(|o| (name(o).to_owned(), Asked::of(o))).collect());
+                }
+                (Kind::Build, Event::InitDone) => {
+                    self.builds.state().iter().for_each(|object| news.build(name(object)));
+                    // Also those that wait for one that is gone meanwhile.
+                    news.look_at_all();
+                }
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Whether every kind was listed once.
+    pub(super) fn has_listed(&self) -> bool {
+        [&self.environments, &self.builds, &self.upgrades]
+            .into_iter()
+            .all(|cache| matches!(cache.wait_until_ready().now_or_never(), Some(Ok(()))))
+    }
+
+    fn find(&self, cache: &Cache<DynamicObject>, kind: Kind, name: &str) -> Option<Arc<DynamicObject>> {
+        cache.get(&ObjectRef::new_with(name, kind.resource()).within(&self.namespace))
+    }
+
+    pub(super) fn environment(&self, name: &str) -> Option<Arc<DynamicObject>> {
+        self.find(&self.environments, Kind::Environment, name)
+    }
+
+    pub(super) fn build(&self, name: &str) -> Option<Arc<DynamicObject>> {
+        self.find(&self.builds, Kind::Build, name)
+    }
+
+    pub(super) fn builds(&self) -> Vec<Arc<DynamicObject>> {
+        self.builds.state()
+    }
+
+    /// An environment's upgrades; of those that nothing is left to be done for, on demand.
+    pub(super) fn upgrades_of(&self, environment: &str, which: Which) -> Vec<Arc<DynamicObject>> {
+        let names: Vec<String> = {
+            let news = self.news();
+            let all = news.of_environment.get(environment).into_iter().flatten();
+            let wanted = all.filter(|name| match which {
+                Which::All => true,
+                Which::Undone => news.upgrades.get(*name).is_some_and(|asked| !asked.is_done),
+            });
+            wanted.cloned().collect()
+        };
+        let found = names.iter().map(|name| self.find(&self.upgrades, Kind::Upgrade, name));
+        found.flatten().collect()
+    }
+
+    /// Whether an upgrade that has not ended names this build.
+    pub(super) fn is_wanted(&self, build: &str) -> bool {
+        let news = self.news();
+        let mut open = news.upgrades.values().filter(|asked| !asked.is_final());
+        open.any(|asked| asked.build == build)
+    }
+
+    /// Names by which upgrades that there are name what is theirs on a volume.
+    pub(super) fn unique_names(&self) -> BTreeSet<String> {
+        let all = self.upgrades.state();
+        all.iter().map(|object| objects::unique_name(object)).collect()
+    }
+
+    /// Upgrades by phase; those whose phase cannot be read have none.
+    pub(super) fn phases(&self) -> BTreeMap<String, usize> {
+        let mut phases = BTreeMap::new();
+        for asked in self.news().upgrades.values() {
+            let phase = asked.phase.map_or_else(|| "Unreadable".to_owned(), |phase| format!("{phase:?}"));
+            *phases.entry(phase).or_default() += 1;
+        }
+        phases
+    }
+
+    pub(super) fn look_at(&self, environment: &str) {
+        self.news().look.insert(environment.to_owned());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn look_at_build(&self, build: &str) {
+        self.news().builds.insert(build.to_owned());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn look_at_all(&self) {
+        let all = self.builds.state();
+        let mut news = self.news();
+        all.iter().for_each(|object| news.build(name(object)));
+        news.look_at_all();
+    }
+
+    /// How many wait to be looked at.
+    pub(super) fn waiting(&self) -> usize {
+        let news = self.news();
+        news.look.len() + news.builds.len()
+    }
+
+    /// The next environment to be looked at of those that are free, and none whose file is not as it is stated.
+    pub(super) fn next_environment(&self, is_free: impl Fn(&str) -> bool) -> Option<String> {
+        let mut news = self.news();
+        let News { look, place, .. } = &*news;
+        let mut free = look.iter().filter(|name| is_free(name) && !place.contains(*name));
+        let next = free.next().cloned()?;
+        news.look.remove(&next);
+        Some(next)
+    }
+
+    /// The next build to be looked at.
+    pub(super) fn next_build(&self) -> Option<String> {
+        self.news().builds.pop_first()
+    }
+
+    /// An environment whose file is not as it is stated; [`placed`](Self::placed) when it is.
+    pub(super) fn next_file(&self) -> Option<String> {
+        self.news().place.first().cloned()
+    }
+
+    pub(super) fn placed(&self, environment: &str) {
+        self.news().place.remove(environment);
+    }
+
+    /// Whether its file is this generation of it.
+    pub(super) fn is_placed(&self, environment: &str, of: i64) -> bool {
+        let waits = self.news().place.contains(environment);
+        !waits && self.environment(environment).is_some_and(|object| generation(&object) == of)
+    }
+
+    /// Environments that are read with this one: it, and those that are replicas of it or of one of these.
+    pub(super) fn read_with(&self, environment: &str) -> BTreeSet<String> {
+        self.news().read_with(environment)
+    }
+
+    pub(super) fn environment_names(&self) -> BTreeSet<String> {
+        self.news().environments.keys().cloned().collect()
+    }
+}
+
+/// Which upgrades of an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those for which something may be to be done.
+    Undone,
+}
+
+/// What of an Environment says whom its changes concern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stated {
+    generation: i64,
+    replica_of: Option<String>,
+}
+
+impl Stated {
+    fn of(object: &DynamicObject) -> Self {
+        Self {
+            generation: generation(object),
+            replica_of: object.data["spec"]["replicaOf"].as_str().map(str::to_owned),
+        }
+    }
+}
+
+/// The same of an Upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    environment: String,
+    build: String,
+    /// None where it cannot be read: it may be under way.
+    phase: Option<Phase>,
+    is_done: bool,
+}
+
+impl Asked {
+    fn of(object: &DynamicObject) -> Self {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let (spec, status) = (&object.data["spec"], &object.data["status"]);
+        let phase = match status["phase"].as_str() {
+            None => Some(Phase::Pending),
+            Some(phase) => serde_json::from_value(phase.into()).ok(),
+        };
+        let has_untold = status["pending"].as_array().is_some_and(|pending| !pending.is_empty());
+        Self {
+            environment: text(&spec["environment"]),
+            build: text(&spec["build"]),
+            phase,
+            is_done: phase.is_some_and(Phase::is_final) && !has_untold && !is_deleted(object),
+        }
+    }
+
+    fn is_final(&self) -> bool {
+        self.phase.is_some_and(Phase::is_final)
+    }
+}
+
+/// Names of what is to be done, and what it takes to know whom a change concerns.
+#[derive(Debug, Default)]
+struct News {
+    environments: BTreeMap<String, Stated>,
+    upgrades: BTreeMap<String, Asked>,
+    of_environment: BTreeMap<String, BTreeSet<String>>,
+    /// Environments to be looked at.
+    look: BTreeSet<String>,
+    /// Environments whose files are to be written, or taken away.
+    place: BTreeSet<String>,
+    /// Builds to be looked at.
+    builds: BTreeSet<String>,
+}
+
+impl News {
+    /// An environment as it is now, or that it is no more.
+    fn environment(&mut self, name: &str, stated: Option<Stated>) {
+        let before = match stated.clone() {
+            Some(stated) => self.environments.insert(name.to_owned(), stated),
+            None => self.environments.remove(name),
+        };
+        if before != stated {
+            self.place.insert(name.to_owned());
+            self.look.extend(self.read_with(name));
+        }
+        self.look.insert(name.to_owned());
+    }
+
+    fn upgrade(&mut self, name: &str, asked: Option<Asked>) {
+        let before = match asked.clone() {
+            Some(asked) => self.upgrades.insert(name.to_owned(), asked),
+            None => self.upgrades.remove(name),
+        };
+        for Asked { environment, build, .. } in before.iter().chain(&asked) {
+            self.look.insert(environment.clone());
+            // One that is deleted waits for the end of who names it.
+            self.builds.insert(build.clone());
+        }
+        if let Some(before) = before
+            && let Some(names) = self.of_environment.get_mut(&before.environment)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                self.of_environment.remove(&before.environment);
+            }
+        }
+        if let Some(asked) = asked {
+            let names = self.of_environment.entry(asked.environment).or_default();
+            names.insert(name.to_owned());
+        }
+    }
+
+    fn build(&mut self, name: &str) {
+        let open = self.upgrades.values().filter(|asked| !asked.is_final());
+        let wait = open.filter(|asked| asked.build == name).map(|asked| asked.environment.clone());
+        self.look.extend(wait);
+        self.builds.insert(name.to_owned());
+    }
+
+    /// All environments that there are: what was missed while nothing was heard is found out.
+    fn environments(&mut self, all: BTreeMap<String, Stated>) {
+        let gone: Vec<String> = self.environments.keys().filter(|name| !all.contains_key(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.environment(name, None));
+        all.into_iter().for_each(|(name, stated)| self.environment(&name, Some(stated)));
+    }
+
+    /// The same of upgrades.
+    fn upgrades(&mut self, all: BTreeMap<String, Asked>) {
+        let gone: Vec<String> = self.upgrades.keys().filter(|name| !all.contains_key(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.upgrade(name, None));
+        all.into_iter().for_each(|(name, asked)| self.upgrade(&name, Some(asked)));
+    }
+
+    fn look_at_all(&mut self) {
+        self.look.extend(self.environments.keys().cloned());
+        self.look.extend(self.of_environment.keys().cloned());
+    }
+
+    fn read_with(&self, environment: &str) -> BTreeSet<String> {
+        let mut all = BTreeSet::from([environment.to_owned()]);
+        loop {
+            let replicas = self.environments.iter().filter(|(name, stated)| {
+                !all.contains(*name) && stated.replica_of.as_ref().is_some_and(|base| all.contains(base))
+            });
+            let more: Vec<String> = replicas.map(|(name, _)| name.clone()).collect();
+            if more.is_empty() {
+                return all;
+            }
+            all.extend(more);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(environment: &str, build: &str, phase: Phase) -> Asked {
+        Asked {
+            environment: environment.to_owned(),
+            build: build.to_owned(),
+            phase: Some(phase),
+            is_done: phase.is_final(),
+        }
+    }
+
+    fn stated(generation: i64, replica_of: Option<&str>) -> Stated {
+        Stated {
+            generation,
+            replica_of: replica_of.map(str::to_owned),
+        }
+    }
+
+    fn taken(names: &mut BTreeSet<String>) -> Vec<String> {
+        std::mem::take(names).into_iter().collect()
+    }
+
+    #[test]
+    fn a_change_is_news_of_whom_it_concerns_and_of_nobody_else() {
+        let mut news = News::default();
+        for name in ["production", "other"] {
+            news.environment(name, Some(stated(1, None)));
+        }
+        news.environment("staging", Some(stated(1, Some("production"))));
+        news.environment("tests", Some(stated(1, Some("staging"))));
+        news.upgrade("old", Some(asked("other", "web-1", Phase::Succeeded)));
+        news.upgrade("new", Some(asked("staging", "web-2", Phase::Pending)));
+        assert_eq!(taken(&mut news.look), ["other", "production", "staging", "tests"]);
+        assert_eq!(taken(&mut news.place), ["other", "production", "staging", "tests"]);
+        assert_eq!(taken(&mut news.builds), ["web-1", "web-2"]);
+
+        // A status is nothing that files have.
+        news.environment("production", Some(stated(1, None)));
+        assert_eq!(taken(&mut news.look), ["production"]);
+        assert!(news.place.is_empty());
+        news.environment("production", Some(stated(2, None)));
+        assert_eq!(taken(&mut news.look), ["production", "staging", "tests"]);
+        assert_eq!(taken(&mut news.place), ["production"]);
+
+        news.build("web-1");
+        assert!(news.look.is_empty(), "its upgrade has ended");
+        news.build("web-2");
+        assert_eq!(taken(&mut news.look), ["staging"]);
+        news.builds.clear();
+        news.upgrade("new", None);
+        assert_eq!(taken(&mut news.look), ["staging"]);
+        assert_eq!(taken(&mut news.builds), ["web-2"], "it may be let go");
+    }
+
+    #[test]
+    fn what_was_missed_is_found_out_when_all_is_listed_again() {
+        let mut news = News::default();
+        news.environment("kept", Some(stated(1, None)));
+        news.environment("gone", Some(stated(1, None)));
+        news.upgrade("gone", Some(asked("kept", "web-1", Phase::Pending)));
+        (news.look, news.place, news.builds) = Default::default();
+        news.environments(BTreeMap::from([("kept".to_owned(), stated(1, None))]));
+        news.upgrades(BTreeMap::new());
+        assert_eq!(taken(&mut news.look), ["gone", "kept"]);
+        assert_eq!(taken(&mut news.place), ["gone"]);
+        assert_eq!(taken(&mut news.builds), ["web-1"]);
+        assert!(news.of_environment.is_empty());
+    }
+
+    proptest! {
+        /// Whatever is told in whichever order, what is known is what was told last.
+        #[test]
+        fn upgrades_are_found_by_their_environments(told in prop::collection::vec((0..4_u8, 0..3_u8, any::<bool>()), 0..40)) {
+            let mut news = News::default();
+            let mut last: BTreeMap<String, String> = BTreeMap::new();
+            for (upgrade, environment, is_there) in told {
+                let (upgrade, environment) = (format!("u{upgrade}"), format!("e{environment}"));
+                if is_there {
+                    news.upgrade(&upgrade, Some(asked(&environment, "b", Phase::Pending)));
+                    last.insert(upgrade, environment);
+                } else {
+                    news.upgrade(&upgrade, None);
+                    last.remove(&upgrade);
+                }
+                let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+                for (upgrade, environment) in &last {
+                    expected.entry(environment.clone()).or_default().insert(upgrade.clone());
+                }
+                prop_assert_eq!(&news.of_environment, &expected);
+            }
+        }
+    }
+}
