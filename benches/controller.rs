@@ -83,7 +83,7 @@ async fn make(client: &Client, numbers: std::ops::Range<usize>) {
         let environment = json!({"components": [{
             "name": "web", "nodes": [{"name": format!("n{i}")}],
             "actions": {"start": {"template": "a.sh"}},
-        }]});
+        }], "reports": [{"name": "log", "file": {"path": "reports.jsonl"}}]});
         let up = json!({"fence": 1, "observedGeneration": 1, "conditions": [condition("Ready", "Up")]});
         put(client, Kind::Environment, &format!("e{i}"), environment, up).await;
         let upgrade = json!({"environment": format!("e{i}"), "component": "web", "build": "web-1", "user": "bench"});
@@ -130,7 +130,9 @@ async fn change(client: &Client, i: usize) -> Duration {
     let begun = Instant::now();
     api.create(&PostParams::default(), &object).await.expect("made");
     while let Some(event) = seen.try_next().await.expect("a watch") {
-        if let kube::runtime::watcher::Event::Apply(object) = event
+        use kube::runtime::watcher::Event::{Apply, InitApply};
+        // It may be listed with its status already.
+        if let Apply(object) | InitApply(object) = event
             && object.data["status"]["reason"] == "BuildMissing"
         {
             return begun.elapsed();
@@ -173,12 +175,13 @@ impl Controller {
         }
     }
 
-    /// Waits until it leads and has looked at so many upgrades, and says how long that took from its start.
+    /// Waits until it leads, has heard of so many upgrades and has nobody left to look at, and says how long that took from its start.
     fn until_synced(&self, upgrades: usize) -> Duration {
         let counted = format!("stagegate_upgrades{{phase=\"Succeeded\"}} {upgrades}");
         loop {
             let metrics = self.metrics().unwrap_or_default();
-            if metrics.contains(&counted) && metrics.contains("stagegate_leader 1") {
+            let is_in_step = |line: &str| metrics.lines().any(|is| is == line);
+            if is_in_step(&counted) && is_in_step("stagegate_leader 1") && is_in_step("stagegate_queue 0") {
                 return self.begun.elapsed();
             }
             assert!(self.begun.elapsed() < Duration::from_mins(5), "{metrics}");

@@ -34,10 +34,6 @@ use crate::store::{BuildChange, BuildStatus, EventRecord, Store as _, StoreError
 /// Events that wait for their copy: of an upgrade of a hundred nodes about a tenth. Beyond it the history cannot be written, and an
 /// upgrade that nobody would hear of does not go on.
 const MOST_PENDING: usize = 200;
-/// Before a request that failed is made again; doubled each time: with [`ATTEMPTS`] about three seconds beside the requests' own
-/// time. Once another may lead, none is made again.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-
 /// A watch that has died says nothing for up to five minutes: a wish is heard within this all the same.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
@@ -230,9 +226,7 @@ impl ObjectLedger {
     /// Whether nobody is known to have taken it from us.
     fn is_ours(&self) -> Result<(), CommitError> {
         if self.lost.is_set() {
-            return Err(CommitError::Fenced(
-                "another controller leads, or may lead by now".to_owned(),
-            ));
+            return Err(led_by_another());
         }
         self.is_not_newer(self.state.borrow().upgrade.book.fence.as_ref())
     }
@@ -323,25 +317,14 @@ impl ObjectLedger {
         Ok((state.upgrade.object.clone(), whole(status, &book)?))
     }
 
-    /// Asks again while the trouble may pass and the upgrade is still ours to ask for.
+    /// As [`objects::patiently`], for as long as the upgrade is ours to ask for.
     async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(
         &self,
         request: impl Fn() -> F,
     ) -> Result<Result<T, ApiError>, CommitError> {
-        let (mut wait, mut left) = (FIRST_WAIT, ATTEMPTS);
-        loop {
-            left -= 1;
-            match request().await {
-                Err(why) if why.is_passing() && left > 0 => {
-                    tracing::warn!(%why, "it is tried again");
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => wait *= 2,
-                        () = self.lost.wait() => {}
-                    }
-                    self.is_ours()?;
-                }
-                asked => return Ok(asked),
-            }
+        tokio::select! {
+            asked = objects::patiently(request) => Ok(asked),
+            () = self.lost.wait() => Err(led_by_another()),
         }
     }
 
@@ -446,6 +429,10 @@ pub fn whole(status: &UpgradeStatus, book: &objects::Book) -> Result<Value, Comm
             LONGEST_STATUS >> 10
         ))),
     }
+}
+
+fn led_by_another() -> CommitError {
+    CommitError::Fenced("another controller leads, or may lead by now".to_owned())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]

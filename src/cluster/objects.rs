@@ -23,6 +23,10 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Attempts at a write that another was quicker with: each costs one reading.
 pub const ATTEMPTS: u32 = 5;
 
+/// Before a request that failed is made again; doubled each time: with [`ATTEMPTS`] about three seconds beside the requests' own
+/// time.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
 /// A kind that the controller works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -138,6 +142,26 @@ pub async fn asked<T>(
             code: status.code,
         }),
         Ok(Err(other)) => Err(unreachable(other.to_string())),
+    }
+}
+
+/// Asks again, [`ATTEMPTS`] times in all, while the trouble may pass. What could not be asked may have been done all the same: a write
+/// has to be one that is refused the second time, or does no harm.
+///
+/// # Errors
+/// As the last attempt.
+pub async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(request: impl Fn() -> F) -> Result<T, ApiError> {
+    let (mut wait, mut left) = (FIRST_WAIT, ATTEMPTS);
+    loop {
+        left -= 1;
+        match request().await {
+            Err(why) if why.is_passing() && left > 0 => {
+                tracing::warn!(%why, "it is tried again");
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            asked => return asked,
+        }
     }
 }
 

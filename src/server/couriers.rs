@@ -92,7 +92,12 @@ impl<'a> Couriers<'a> {
 
     /// Environments whose reports wait.
     fn waiting(&self) -> Result<BTreeSet<String>, StoreError> {
-        let pending = self.home.store().pending(None, None)?.into_iter().filter(|p| p.waiting > 0);
+        let pending = self
+            .home
+            .store()
+            .pending(None, None)?
+            .into_iter()
+            .filter(|p| p.waiting > 0);
         let names = pending.filter_map(|p| p.sink.split_once('/').map(|(environment, _)| environment.to_owned()));
         Ok(names.collect())
     }

@@ -478,7 +478,11 @@ async fn a_courier_that_is_to_finish_settles_what_it_has_in_hand() {
             courier.finish(Duration::from_secs(patience));
         };
         tokio::join!(courier.run(), ends);
-        assert!(begun.elapsed() <= Duration::from_secs(1 + patience), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() <= Duration::from_secs(1 + patience),
+            "{:?}",
+            begun.elapsed()
+        );
         let claimed = store.next_due("chat").expect("read").is_some();
         assert_eq!(claimed, delivered == 0, "{patience}");
         assert_eq!(got.got.lock().expect("no panic").len(), delivered, "{patience}");

@@ -316,6 +316,10 @@ impl Drop for Running {
         // It has ended already, or is to end now.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let words = self.words();
+            eprintln!("== {}\n{words}", self.arguments);
+        }
     }
 }
 

@@ -180,7 +180,11 @@ mod tests {
             ("one", None, Change::Some),
             ("one", None, Change::None),
         ] {
-            assert_eq!(files.place(environment, object).expect("placed"), change, "{environment}");
+            assert_eq!(
+                files.place(environment, object).expect("placed"),
+                change,
+                "{environment}"
+            );
         }
         assert_eq!(files.workspace.environment_names(), ["two"]);
         files.place("left", Some(&one)).expect("placed");

@@ -57,7 +57,9 @@ impl Heard {
             let heard = Arc::clone(&heard);
             let seen = watcher(kind.api(client, namespace), watcher::Config::default());
             // Who wrote which field is a good part of an object, and nothing to us.
-            let seen = seen.default_backoff().modify(|object| object.metadata.managed_fields = None);
+            let seen = seen
+                .default_backoff()
+                .modify(|object| object.metadata.managed_fields = None);
             tokio::spawn(async move {
                 let mut seen = std::pin::pin!(reflector::reflector(writer, seen));
                 while let Some(event) = seen.next().await {
@@ -158,7 +160,9 @@ impl Heard {
     pub(super) fn phases(&self) -> BTreeMap<String, usize> {
         let mut phases = BTreeMap::new();
         for asked in self.news().upgrades.values() {
-            let phase = asked.phase.map_or_else(|| "Unreadable".to_owned(), |phase| format!("{phase:?}"));
+            let phase = asked
+                .phase
+                .map_or_else(|| "Unreadable".to_owned(), |phase| format!("{phase:?}"));
             *phases.entry(phase).or_default() += 1;
         }
         phases
@@ -214,7 +218,10 @@ impl Heard {
     /// Whether its file is this generation of it.
     pub(super) fn is_placed(&self, environment: &str, of: i64) -> bool {
         let waits = self.news().place.contains(environment);
-        !waits && self.environment(environment).is_some_and(|object| generation(&object) == of)
+        !waits
+            && self
+                .environment(environment)
+                .is_some_and(|object| generation(&object) == of)
     }
 
     /// Environments that are read with this one: it, and those that are replicas of it or of one of these.
@@ -337,23 +344,37 @@ impl News {
 
     fn build(&mut self, name: &str) {
         let open = self.upgrades.values().filter(|asked| !asked.is_final());
-        let wait = open.filter(|asked| asked.build == name).map(|asked| asked.environment.clone());
+        let wait = open
+            .filter(|asked| asked.build == name)
+            .map(|asked| asked.environment.clone());
         self.look.extend(wait);
         self.builds.insert(name.to_owned());
     }
 
     /// All environments that there are: what was missed while nothing was heard is found out.
     fn environments(&mut self, all: BTreeMap<String, Stated>) {
-        let gone: Vec<String> = self.environments.keys().filter(|name| !all.contains_key(*name)).cloned().collect();
+        let gone: Vec<String> = self
+            .environments
+            .keys()
+            .filter(|name| !all.contains_key(*name))
+            .cloned()
+            .collect();
         gone.iter().for_each(|name| self.environment(name, None));
-        all.into_iter().for_each(|(name, stated)| self.environment(&name, Some(stated)));
+        all.into_iter()
+            .for_each(|(name, stated)| self.environment(&name, Some(stated)));
     }
 
     /// The same of upgrades.
     fn upgrades(&mut self, all: BTreeMap<String, Asked>) {
-        let gone: Vec<String> = self.upgrades.keys().filter(|name| !all.contains_key(*name)).cloned().collect();
+        let gone: Vec<String> = self
+            .upgrades
+            .keys()
+            .filter(|name| !all.contains_key(*name))
+            .cloned()
+            .collect();
         gone.iter().for_each(|name| self.upgrade(name, None));
-        all.into_iter().for_each(|(name, asked)| self.upgrade(&name, Some(asked)));
+        all.into_iter()
+            .for_each(|(name, asked)| self.upgrade(&name, Some(asked)));
     }
 
     fn look_at_all(&mut self) {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOOK_EVERY;
-use super::leader::{Leader, Landed, Trouble};
+use super::leader::{Landed, Leader, Trouble};
 use super::look::{Depth, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
 use crate::report;
@@ -241,11 +241,18 @@ impl<'a> Term<'a> {
     }
 
     fn standing(&mut self, environment: &str) -> Standing {
-        let is_too_soon = self.stuck.get(environment).is_some_and(|stuck| Instant::now() < stuck.again_at);
+        let is_too_soon = self
+            .stuck
+            .get(environment)
+            .is_some_and(|stuck| Instant::now() < stuck.again_at);
         Standing {
             task: self.under_way.get(environment).cloned(),
             may_begin: if is_too_soon { MayBegin::Later } else { MayBegin::Now },
-            depth: if self.unreadable.remove(environment) { Depth::Files } else { Depth::Objects },
+            depth: if self.unreadable.remove(environment) {
+                Depth::Files
+            } else {
+                Depth::Objects
+            },
         }
     }
 

@@ -18,7 +18,7 @@ use super::told::Told;
 use crate::cluster::ledger::{History, ObjectLedger, Objects, record, whole};
 use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, name,
-    part, set_condition, write_status,
+    part, patiently, set_condition, write_status,
 };
 use crate::engine::builds::{self, BuildError};
 use crate::engine::fleet::Fleet;
@@ -70,11 +70,7 @@ pub(super) enum Trouble {
     #[error(
         "Build {build} is {there} here, and its source has {here} under that version now; give the component another version, or delete the Build if nobody needs it"
     )]
-    OtherBytes {
-        build: String,
-        there: Digest,
-        here: Digest,
-    },
+    OtherBytes { build: String, there: Digest, here: Digest },
     #[error("it has changed meanwhile, or another leads; it is looked at again")]
     Changed,
 }
@@ -209,7 +205,8 @@ impl Leader {
 
     /// Every build that there is: what was heard may be older than a quarantine of a moment ago.
     async fn listed_builds(&self) -> Result<BTreeMap<String, KnownBuild>, ApiError> {
-        let listed = asked("list", "Builds", self.api(Kind::Build).list(&ListParams::default())).await?;
+        let (api, all) = (self.api(Kind::Build), ListParams::default());
+        let listed = patiently(|| asked("list", "Builds", api.list(&all))).await?;
         Ok(readable_builds(listed.items.iter()))
     }
 
@@ -233,11 +230,12 @@ impl Leader {
             .map(|fence| fence.counter)
             .max();
         for _ in 0..ATTEMPTS {
-            let object = asked("read", &format!("Environment {environment}"), api.get(environment)).await?;
+            let what = format!("Environment {environment}");
+            let object = patiently(|| asked("read", &what, api.get(environment))).await?;
             let mut status = status_of(&object);
             let counter = status["fence"].as_u64().max(seen).unwrap_or(0) + 1;
             status["fence"] = json!(counter);
-            match write_status(&api, &object, status).await {
+            match patiently(|| write_status(&api, &object, status.clone())).await {
                 Ok(_) => {
                     return Ok(FencingToken {
                         home: self.home_uid.clone(),
@@ -280,7 +278,7 @@ impl Leader {
             let Some(status) = told(&object) else {
                 return Ok(());
             };
-            match write_status(&api, &object, status).await {
+            match patiently(|| write_status(&api, &object, status.clone())).await {
                 Err(why) if why.is_conflict() => {}
                 Err(why) => return heard_again(Err(why)),
                 Ok(_) => {
@@ -298,7 +296,8 @@ impl Leader {
 
     /// As it is now, and not as it was heard of last.
     pub(super) async fn fresh(&self, kind: Kind, name: &str) -> Result<Option<DynamicObject>, ApiError> {
-        asked("read", &format!("{kind:?} {name}"), self.api(kind).get_opt(name)).await
+        let (what, api) = (format!("{kind:?} {name}"), self.api(kind));
+        patiently(|| asked("read", &what, api.get_opt(name))).await
     }
 
     async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
@@ -406,7 +405,8 @@ impl Leader {
         match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
             Ok(_) => {
                 let (object, kind) = (&upgrade.object, Kind::Upgrade);
-                self.publish(object, kind, EventType::Warning, "Aborted", &status.message).await;
+                self.publish(object, kind, EventType::Warning, "Aborted", &status.message)
+                    .await;
                 Ok(())
             }
             Err(why) => Ok(heard_again(Err(why))?),
@@ -556,13 +556,7 @@ impl Leader {
         }
     }
 
-    async fn bring_up(
-        &self,
-        environment: &str,
-        of: i64,
-        ending: Interrupt,
-        lost: Interrupt,
-    ) -> Result<(), Trouble> {
+    async fn bring_up(&self, environment: &str, of: i64, ending: Interrupt, lost: Interrupt) -> Result<(), Trouble> {
         let fleet = Arc::new(self.fleet(environment)?);
         if !self.heard.is_placed(environment, of) {
             return Err(Trouble::Changed);
@@ -595,16 +589,12 @@ impl Leader {
     }
 
     /// Drives one upgrade as far as it goes.
-    async fn drive(
-        &self,
-        upgrade: &str,
-        environment: &str,
-        ending: Interrupt,
-        lost: Interrupt,
-    ) -> Result<(), Trouble> {
+    async fn drive(&self, upgrade: &str, environment: &str, ending: Interrupt, lost: Interrupt) -> Result<(), Trouble> {
         // What was heard of it may be older than its end.
-        let fresh = self.fresh(Kind::Upgrade, upgrade).await?.map(Upgrade::read);
-        if fresh.transpose()?.is_none_or(|fresh| fresh.status.phase.is_final()) {
+        let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
+            return Ok(());
+        };
+        if Upgrade::read(object.clone())?.status.phase.is_final() {
             return Ok(());
         }
         let fleet = Arc::new(self.fleet(environment)?);
@@ -652,7 +642,6 @@ impl Leader {
             interrupt: ending,
             on_commit: &on_commit,
         };
-        let object = asked("read", upgrade, self.api(Kind::Upgrade).get(upgrade)).await?;
         let mut publishing = std::pin::pin!(self.publish_all(&object, events));
         let ended = tokio::select! {
             ended = Box::pin(driving.run()) => ended,

@@ -57,7 +57,9 @@ impl Leader {
         if let Ok(Some(task)) = &bring_up {
             standing.task = Some(task.clone());
         }
-        let drive = self.look_at_upgrades(environment, object.as_deref(), upgrades, &standing).await;
+        let drive = self
+            .look_at_upgrades(environment, object.as_deref(), upgrades, &standing)
+            .await;
         Ok(match bring_up? {
             Some(bring_up) => drive.map(|_| Some(bring_up))?,
             None => drive?,
@@ -132,7 +134,11 @@ impl Leader {
         // One that was begun goes on; of the others the older is first.
         upgrades.sort_by_key(|upgrade| {
             let object = &upgrade.object;
-            (!is_under_way(upgrade), objects::created_at(object), name(object).to_owned())
+            (
+                !is_under_way(upgrade),
+                objects::created_at(object),
+                name(object).to_owned(),
+            )
         });
         let (mut waits_for, mut next) = (None, None);
         for upgrade in &upgrades {
@@ -187,10 +193,9 @@ impl Leader {
                 "BuildMissing",
                 format!("there is no Build {}; it waits for it", upgrade.spec.build),
             )),
-            (_, Some(build)) if !begun && is_deleted(build) => Some((
-                "BuildDeleted",
-                format!("Build {} is being deleted", upgrade.spec.build),
-            )),
+            (_, Some(build)) if !begun && is_deleted(build) => {
+                Some(("BuildDeleted", format!("Build {} is being deleted", upgrade.spec.build)))
+            }
             (_, Some(build)) if !is_deleted(build) && !is_kept(build) => {
                 // It is heard of again.
                 self.hold(Kind::Build, build).await?;

@@ -56,8 +56,16 @@ impl Told {
             "Looks and drives that ended with an error",
             errors.clone(),
         );
-        registry.register("queue", "Environments and builds that wait to be looked at, or are", queue.clone());
-        registry.register("retries", "Environments whose task has failed and is tried again", retries.clone());
+        registry.register(
+            "queue",
+            "Environments and builds that wait to be looked at, or are",
+            queue.clone(),
+        );
+        registry.register(
+            "retries",
+            "Environments whose task has failed and is tried again",
+            retries.clone(),
+        );
         registry.register("leader", "1 while this replica leads", leader.clone());
         registry.register("upgrades", "Upgrades by phase", upgrades.clone());
         Self {

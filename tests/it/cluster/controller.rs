@@ -21,6 +21,7 @@ use stagegate::model::upgrade::{Event, Severity, Wish};
 use stagegate::store::{EventQuery, Store as _, Take};
 
 use super::lab::Lab;
+use super::trouble::{Between, Fault};
 use crate::trivial::{ENVIRONMENT, Running, Trivial};
 
 const NAMESPACE: &str = "town";
@@ -122,6 +123,10 @@ impl Town {
 
     /// With where it answers.
     fn controller_at(&self) -> (Running, String) {
+        self.controller_by("controller.kubeconfig")
+    }
+
+    fn controller_by(&self, kubeconfig: &str) -> (Running, String) {
         let mut command: Command = self.lab.command(env!("CARGO_BIN_EXE_stagegate").as_ref());
         let arguments = ["controller", "--namespace", NAMESPACE, "--listen", "127.0.0.1:0"];
         command
@@ -130,7 +135,7 @@ impl Town {
             .arg(self.trivial.path("state"))
             .arg("--templates")
             .arg(self.trivial.path("workspace/templates"))
-            .env("KUBECONFIG", self.lab.path("controller.kubeconfig"))
+            .env("KUBECONFIG", self.lab.path(kubeconfig))
             .env("STAGEGATE_LOG", "stagegate=info")
             .env("NO_COLOR", "1");
         let mut running = Running::new(command, &arguments);
@@ -348,6 +353,95 @@ fn an_upgrade_outlives_the_api_server() {
     for action in ["install", "restart"] {
         assert_eq!(town.trivial.completed(&unique, action), 2, "{action}");
     }
+}
+
+/// Every fourth status is refused as one that another was quicker with, every ninth request as one too many, of every eleventh the
+/// answer is lost, some are late, and no watch lasts.
+#[test]
+fn an_api_server_in_trouble_delays_an_upgrade_and_repeats_no_step() {
+    let town = Town::stated();
+    let direct = town.lab.path("controller.kubeconfig");
+    let between = Between::of(&direct);
+    between.write(&direct, &town.lab.path("between.kubeconfig"));
+    let (_controller, _) = town.controller_by("between.kubeconfig");
+    town.build("2");
+    town.build("bad");
+    town.upgrade("second", "2");
+    // It takes its time, so each is waited for with patience.
+    let ends = |name: &str, phase: &str| {
+        town.until(&format!("{name} ends"), |town| {
+            town.get(&format!("upg/{name}"))["status"]["phase"] == phase
+        });
+    };
+    ends("second", "Succeeded");
+    town.upgrade("third", "bad");
+    ends("third", "RolledBack");
+    town.until("the events are copied", |town| {
+        ["second", "third"]
+            .iter()
+            .all(|name| town.get(&format!("upg/{name}"))["status"]["pending"].is_null())
+    });
+    assert_eq!(town.trivial.completed(&town.unique("second"), "install"), 2);
+    assert_eq!(town.trivial.completed(&town.unique("second"), "restart"), 2);
+    assert_eq!(
+        town.trivial.completed(&town.unique("third"), "install"),
+        1,
+        "it never got to the second"
+    );
+    assert_eq!(town.answer("n1"), "yes 2\n");
+    let home = Home::open(&town.trivial.path("state")).expect("a home");
+    for name in ["second", "third"] {
+        let query = EventQuery {
+            environment: None,
+            upgrade: Some(&town.unique(name)),
+            after: 0,
+            take: Take::First(1_000),
+        };
+        let events = home.store().events(&query).expect("read");
+        let told = town.get(&format!("upg/{name}"))["status"]["told"].as_u64();
+        assert_eq!(u64::try_from(events.len()).ok(), told, "{name}: {events:#?}");
+        let taken_over = events.iter().filter(|e| e.event.reason == "TakenOver").count();
+        assert_eq!(taken_over, 0, "its driver was the same all the time: {events:#?}");
+    }
+    let did = between.did();
+    for fault in [
+        Fault::TooMany,
+        Fault::Conflict,
+        Fault::Away,
+        Fault::Slow,
+        Fault::AnswerLost,
+        Fault::Expired,
+    ] {
+        assert!(did.get(&fault).is_some_and(|times| *times >= 3), "{fault:?}: {did:?}");
+    }
+}
+
+#[test]
+fn an_upgrade_that_waits_is_aborted_at_once_and_templates_that_change_are_told() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
+    town.upgrade("misspelt", "none");
+    town.until("it says what it waits for", |town| {
+        town.get("upg/misspelt")["status"]["reason"] == "BuildMissing"
+    });
+    let abort = r#"{"spec": {"wish": "abort"}}"#;
+    town.kubectl(&["patch", "upg", "misspelt", "--type=merge", "-p", abort], "");
+    town.wait("upg/misspelt", "jsonpath={.status.phase}=Aborted");
+    town.build("2");
+    town.upgrade("second", "2");
+    town.wait("upg/second", "condition=Ready");
+
+    // Its object is as it was, and its files are not.
+    let (template, reason) = (
+        "workspace/templates/stop.sh",
+        "jsonpath={.status.conditions[?(@.type=='Ready')].reason}",
+    );
+    let text = std::fs::read_to_string(town.trivial.path(template)).expect("a template");
+    town.trivial.write(template, "{{ nobody.knows.this }}");
+    town.wait(&format!("env/{ENVIRONMENT}"), &format!("{reason}=Invalid"));
+    town.trivial.write(template, &text);
+    town.wait(&format!("env/{ENVIRONMENT}"), &format!("{reason}=Up"));
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod kinds;
 mod lab;
 mod pods;
 mod replica;
+mod trouble;
