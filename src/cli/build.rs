@@ -109,7 +109,7 @@ fn resource(name: &str, build: &KnownBuild) -> Value {
     json!({"apiVersion": API_VERSION, "kind": "Build", "metadata": {"name": name}, "spec": build.spec, "status": build.status})
 }
 
-fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
+pub(super) fn list(home: &Home, printer: &Printer) -> anyhow::Result<()> {
     let builds = KnownBuild::all(home)?;
     let items: Vec<Value> = builds.iter().map(|(name, b)| resource(name, b)).collect();
     let list = json!({"apiVersion": API_VERSION, "kind": "List", "metadata": {"name": "builds"}, "items": items});

@@ -14,6 +14,9 @@ const AND: &str = " && ";
 pub(super) fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if super::plugin::is_called() {
+            return "kubectl stagegate".to_owned();
+        }
         let (Ok(program), Ok(here)) = (std::env::current_exe(), std::env::current_dir()) else {
             return NAME.to_owned();
         };

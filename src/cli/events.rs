@@ -136,13 +136,16 @@ pub(super) struct HistoryArguments {
 }
 
 pub(super) fn history(arguments: &HistoryArguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::look()?;
-    let names = Names::read(&home)?;
+    history_of(&ground::look()?, arguments, printer)
+}
+
+pub(super) fn history_of(home: &Home, arguments: &HistoryArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let names = Names::read(home)?;
     let upgrades = home
         .store()
         .upgrades(arguments.environment.as_deref(), arguments.last)?;
     if let (Some(environment), true) = (&arguments.environment, upgrades.is_empty()) {
-        ground::refuse_unknown(&home, environment)?;
+        ground::refuse_unknown(home, environment)?;
     }
     let items = upgrades
         .iter()

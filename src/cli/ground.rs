@@ -283,19 +283,30 @@ pub(super) fn operable(environment: &str, open: fn() -> anyhow::Result<Home>) ->
 }
 
 /// Who drives an environment.
-pub(super) struct Driver {
-    /// The process.
-    pub holder: Holder,
-    /// Since when it has said nothing, if that is longer than a driver at work does.
-    pub silent_since: Option<Timestamp>,
+pub(super) enum Driver {
+    /// A process that has the environment's lease.
+    Process {
+        /// Which.
+        holder: Holder,
+        /// Since when it has said nothing, if that is longer than a driver at work does.
+        silent_since: Option<Timestamp>,
+    },
+    /// A controller, by its name.
+    Controller(String),
 }
 
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { holder, silent_since } = self;
-        match silent_since {
-            None => write!(f, "{holder}"),
-            Some(since) => write!(f, "{holder}, which has said nothing since {since:.0}"),
+        match self {
+            Driver::Process {
+                holder,
+                silent_since: None,
+            } => write!(f, "{holder}"),
+            Driver::Process {
+                holder,
+                silent_since: Some(since),
+            } => write!(f, "{holder}, which has said nothing since {since:.0}"),
+            Driver::Controller(name) => write!(f, "the controller {name}"),
         }
     }
 }
@@ -307,7 +318,7 @@ pub(super) fn driver(home: &Home, environment: &str) -> Result<Option<Driver>, S
         Some((holder, _)) => Some(holder),
         None => server::running(home)?.map(|server| server.holder),
     };
-    Ok(holder.map(|holder| Driver { holder, silent_since }))
+    Ok(holder.map(|holder| Driver::Process { holder, silent_since }))
 }
 
 pub(super) fn port_shift() -> Result<PortShift, GroundError> {
@@ -351,11 +362,8 @@ pub(super) fn refuse_unknown(home: &Home, environment: &str) -> anyhow::Result<(
     .into())
 }
 
-/// `COMPONENT=VERSION`, with the component.
-pub(super) fn component_and_version<'a>(
-    fleet: &'a Fleet,
-    wanted: &str,
-) -> Result<(&'a Component, String), GroundError> {
+/// `COMPONENT=VERSION` as its two parts.
+pub(super) fn named_build(wanted: &str) -> Result<(&str, &str), GroundError> {
     let (component, version) = wanted
         .split_once('=')
         .filter(|(c, v)| !c.is_empty() && !v.is_empty())
@@ -368,6 +376,15 @@ pub(super) fn component_and_version<'a>(
     if version.is_empty() || is_range || version.contains(char::is_whitespace) {
         return Err(GroundError::Range(wanted.to_owned()));
     }
+    Ok((component, version))
+}
+
+/// `COMPONENT=VERSION`, with the component.
+pub(super) fn component_and_version<'a>(
+    fleet: &'a Fleet,
+    wanted: &str,
+) -> Result<(&'a Component, String), GroundError> {
+    let (component, version) = named_build(wanted)?;
     let found = fleet.environment.component(component).ok_or_else(|| {
         let there: Vec<_> = fleet
             .environment

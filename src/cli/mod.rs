@@ -21,6 +21,7 @@ mod install;
 mod lint;
 mod look;
 mod plan;
+mod plugin;
 mod post_receive;
 mod pre_receive;
 mod printer;
@@ -383,6 +384,9 @@ pub fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String
 /// Parses the arguments, runs the command, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    if plugin::is_called() {
+        return plugin::main();
+    }
     let ended = match Arguments::try_parse() {
         Ok(Arguments { output, command }) if output == Output::Sarif && !matches!(command, Command::Check(_)) => {
             let error = clap::error::ErrorKind::InvalidValue;
@@ -391,22 +395,27 @@ pub fn main() -> ExitCode {
         Ok(Arguments { output, command }) => {
             log_to_stderr();
             let printer = Printer::new(output);
-            match run(command, &printer) {
-                Ok(exit) => {
-                    printer.end(exit);
-                    exit
-                }
-                Err(error) => {
-                    let error = ground::in_our_words(error);
-                    let exit = exit_of(&error);
-                    printer.error(&error, exit);
-                    exit
-                }
-            }
+            ended(run(command, &printer), &printer)
         }
         Err(error) => not_understood(&error),
     };
     ExitCode::from(ended.code())
+}
+
+/// Says how a command ended.
+fn ended(result: anyhow::Result<Exit>, printer: &Printer) -> Exit {
+    match result {
+        Ok(exit) => {
+            printer.end(exit);
+            exit
+        }
+        Err(error) => {
+            let error = ground::in_our_words(error);
+            let exit = exit_of(&error);
+            printer.error(&error, exit);
+            exit
+        }
+    }
 }
 
 /// Help is asked for as an error too, in clap's eyes.

@@ -46,10 +46,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let mut redraw = Redraw::default();
     loop {
         let environments = environments(&home, arguments.environment.as_deref())?;
-        let now: Vec<Value> = environments
-            .iter()
-            .map(Shown::resource)
-            .collect::<anyhow::Result<_>>()?;
+        let now = resources(&environments)?;
         if redraw.is_due(&now, Instant::now()) {
             print(&environments, arguments.environment.as_deref(), &now, printer)?;
         }
@@ -64,9 +61,32 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 /// anew all the time cannot be read.
 const AGES_EVERY: Duration = Duration::from_mins(1);
 
+/// Shows environments of a home whose drivers are known, if there is anything new since the last time.
+pub(super) fn show_driven(
+    home: &Home,
+    wanted: Option<&str>,
+    driver_of: &dyn Fn(&str) -> Option<ground::Driver>,
+    redraw: &mut Redraw,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let mut environments = environments(home, wanted)?;
+    for environment in &mut environments {
+        environment.driver = driver_of(&environment.resource.name).map(|driver| driver.to_string());
+    }
+    let now = resources(&environments)?;
+    if redraw.is_due(&now, Instant::now()) {
+        print(&environments, wanted, &now, printer)?;
+    }
+    Ok(())
+}
+
+fn resources(environments: &[Shown]) -> anyhow::Result<Vec<Value>> {
+    environments.iter().map(Shown::resource).collect()
+}
+
 /// What was shown last, but for what grows older by itself, and when.
 #[derive(Default)]
-struct Redraw(Option<(Vec<Value>, Instant)>);
+pub(super) struct Redraw(Option<(Vec<Value>, Instant)>);
 
 impl Redraw {
     fn is_due(&mut self, items: &[Value], now: Instant) -> bool {
@@ -98,10 +118,7 @@ async fn look_and_show(home: &Home, wanted: Option<&str>, printer: &Printer) -> 
         }
     }
     printer.idle();
-    let now: Vec<Value> = environments
-        .iter()
-        .map(Shown::resource)
-        .collect::<anyhow::Result<_>>()?;
+    let now = resources(&environments)?;
     print(&environments, wanted, &now, printer)?;
     Ok(Exit::Done)
 }

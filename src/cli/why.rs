@@ -43,14 +43,19 @@ struct OutNode {
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let home = ground::look()?;
-    let environment = &arguments.environment;
+    let (home, environment) = (ground::look()?, &arguments.environment);
+    let driver = ground::driver(&home, environment)?;
+    tell(&home, environment, driver, printer)
+}
+
+/// The same of a home whose driver is known.
+pub(super) fn tell(home: &Home, environment: &str, driver: Option<Driver>, printer: &Printer) -> anyhow::Result<Exit> {
     let last = home.store().upgrades(Some(environment), 1)?.pop();
     let Some(record) = last else {
-        ground::refuse_unknown(&home, environment)?;
-        return Err(GroundError::NeverUpgraded(environment.clone()).into());
+        ground::refuse_unknown(home, environment)?;
+        return Err(GroundError::NeverUpgraded(environment.to_owned()).into());
     };
-    let facts = Facts::look(&home, &record)?;
+    let facts = Facts::look(home, &record, driver)?;
     let unmet = unmet(&record, &facts);
     let Unmet {
         rule,
@@ -109,11 +114,11 @@ struct Facts {
 }
 
 impl Facts {
-    fn look(home: &Home, record: &UpgradeRecord) -> anyhow::Result<Self> {
+    fn look(home: &Home, record: &UpgradeRecord, driver: Option<Driver>) -> anyhow::Result<Self> {
         let environment = &record.spec.environment;
         let build = KnownBuild::find(home, &record.spec.build)?;
         Ok(Self {
-            driver: ground::driver(home, environment)?,
+            driver,
             quarantined: build.is_some_and(|b| b.status.quarantined_in(environment).is_some()),
         })
     }
@@ -227,8 +232,14 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
 fn silent_driver(record: &UpgradeRecord, facts: &Facts) -> Option<Unmet> {
     // Who holds the environment of an upgrade that has ended is at something else.
     let driver = facts.driver.as_ref().filter(|_| !session::is_settled(record));
-    let Driver { holder, silent_since } = driver?;
-    let since = (*silent_since)?;
+    let (holder, since) = match driver? {
+        Driver::Process {
+            holder,
+            silent_since: Some(since),
+        } => (holder, *since),
+        // Where controllers lead in turn, the next one takes over.
+        Driver::Process { silent_since: None, .. } | Driver::Controller(_) => return None,
+    };
     Some(Unmet {
         rule: "its driver says that it lives".to_owned(),
         value: format!(
@@ -356,7 +367,7 @@ mod tests {
     #[test]
     fn an_upgrade_that_waits_for_a_node_names_it_since_when_why_and_what_to_do() {
         let facts = Facts {
-            driver: Some(Driver {
+            driver: Some(Driver::Process {
                 holder: Holder {
                     user: "tester".to_owned(),
                     host: "here".to_owned(),

@@ -28,6 +28,15 @@ pub async fn connect_within(context: Option<&str>, limit: Duration) -> Result<Cl
     Client::try_from(config).map_err(|e| causes(&e))
 }
 
+/// The same, with the namespace that the context is in.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_in(context: Option<&str>, limit: Duration) -> Result<(Client, String), String> {
+    let namespace = config(context).await?.default_namespace;
+    Ok((connect_within(context, limit).await?, namespace))
+}
+
 /// The same for one that also listens, with the namespace that it is in.
 ///
 /// # Errors

@@ -14,3 +14,4 @@ pub mod objects;
 pub mod pods;
 pub mod replica;
 pub mod rolling;
+pub mod snapshot;

@@ -12,10 +12,8 @@ use tokio::time::Instant;
 
 use crate::cluster::election::{Candidate, DURATION, Move, RENEW_DEADLINE, RETRY, Record};
 use crate::cluster::objects::{ApiError, MANAGER, asked};
+use crate::cluster::snapshot::LEASE;
 use crate::engine::interrupt::Interrupt;
-
-/// The lease of all controllers of a namespace.
-pub(super) const LEASE: &str = "stagegate-controller";
 
 /// Of a reading and a write; the next turn is to come before our time is up.
 const TURN: Duration = RENEW_DEADLINE.saturating_sub(RETRY);

@@ -479,6 +479,73 @@ fn to_delete_an_upgrade_is_to_go_back_first() {
     assert!(events.iter().any(|e| e.event.reason == "Aborted"), "{events:#?}");
 }
 
+#[test]
+fn kubectl_has_it_as_a_plugin() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
+    let link = town.lab.path("kubectl-stagegate");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
+    let plugin = |arguments: &[&str]| {
+        let command = town.lab.command(&link);
+        let arguments = [&["-n", NAMESPACE], arguments].concat();
+        Running::at(command, town.trivial.path("elsewhere").as_path(), &arguments).end()
+    };
+    let upgrade = |version: &str, more: &[&str]| {
+        let build = format!("web={version}");
+        plugin(&[&["upgrade", ENVIRONMENT, "--build", &build, "-o", "json"], more].concat())
+    };
+
+    let said = upgrade("2", &[]).expect_code(1);
+    assert!(said.out.contains("stagegate build manifest small web=2"), "{said:?}");
+    for version in ["2", "bad", "slow"] {
+        town.build(version);
+    }
+    let done = upgrade("2", &[]).expect_code(0).json();
+    assert_eq!(done["status"]["phase"], "Succeeded", "{done:#}");
+    let shown = plugin(&["status", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    assert_eq!(shown["status"]["nodes"][0]["build"], "web-2", "{shown:#}");
+    assert_eq!(shown["status"]["environment"]["phase"], "Up", "{shown:#}");
+
+    upgrade("bad", &[]).expect_code(3);
+    let refused = upgrade("bad", &[]).expect_code(6).json();
+    assert_eq!(refused["status"]["reason"], "Quarantined", "{refused:#}");
+    let release = [
+        "release",
+        "web-bad",
+        "--env",
+        ENVIRONMENT,
+        "--reason",
+        "the page was mended",
+    ];
+    plugin(&release).expect_code(0);
+    plugin(&release).expect_code(2);
+    let builds = plugin(&["builds", "-o", "json"]).expect_code(0).json();
+    let all = builds["items"].as_array().expect("a list").iter();
+    let bad = all.clone().find(|build| build["metadata"]["name"] == "web-bad");
+    assert_eq!(bad.expect("there")["status"]["quarantines"], json!([]), "{builds:#}");
+
+    upgrade("slow", &["--no-wait"]).expect_code(0);
+    let why = plugin(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    let open = why["spec"]["upgrade"].as_str().expect("a name").to_owned();
+    town.until_installing(&open);
+    let why = plugin(&["why", ENVIRONMENT]).expect_code(0);
+    assert!(
+        why.out.contains("kubectl stagegate") && !why.out.contains("`stagegate "),
+        "{why:?}"
+    );
+    let other = upgrade("2", &[]).expect_code(6);
+    assert!(other.out.contains("kubectl stagegate abort small"), "{other:?}");
+    plugin(&["pause", ENVIRONMENT]).expect_code(0);
+    town.trivial.let_go();
+    town.wait(&format!("upg/{open}"), "jsonpath={.status.phase}=Paused");
+    let done = plugin(&["resume", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    assert_eq!(done["status"]["phase"], "Succeeded", "{done:#}");
+    plugin(&["abort", ENVIRONMENT]).expect_code(6);
+    let history = plugin(&["history", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
+    assert_eq!(history["items"].as_array().map(Vec::len), Some(4), "{history:#}");
+}
+
 /// Ledgers of two leaders over one upgrade.
 struct Rivals {
     objects: Objects,

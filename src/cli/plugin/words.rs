@@ -1,0 +1,313 @@
+//! What somebody wants of an upgrade, written into objects.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use kube::api::{DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::runtime::events::{Event as ApiEvent, EventType, Recorder, Reporter};
+use serde_json::{Value, json};
+
+use super::{Ground, LOOK_EVERY, NAME, Staying, named};
+use crate::cli::printer::Printer;
+use crate::cli::{Exit, called, ground, upgrade as shown};
+use crate::cluster::objects::{self, ApiError, Kind, Upgrade, asked, part, patiently, write_status};
+use crate::cluster::snapshot::Snapshot;
+use crate::engine::builds;
+use crate::engine::session::{Refusal, SessionError};
+use crate::model::build::BuildSpec;
+use crate::model::environment::{BuildSource, EnvironmentSpec};
+use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
+use crate::report::in_one_line;
+use crate::settings;
+use crate::store::build::Mark;
+use crate::store::{BuildStatus, Store as _, fresh_upgrade_name};
+
+/// Attempts at a change that another was quicker with.
+const ATTEMPTS: u32 = objects::ATTEMPTS;
+
+pub(super) async fn upgrade(
+    ground: &Ground,
+    environment: &str,
+    wanted: &str,
+    staying: &Staying,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let (component, version) = ground::named_build(wanted)?;
+    let build = format!("{component}-{version}");
+    let snapshot = ground.look(printer).await?;
+    if snapshot.home.store().resource("Environment", environment)?.is_none() {
+        anyhow::bail!(
+            "there is no Environment {environment} in namespace {}; `kubectl get env -n {0}` lists what there is",
+            ground.namespace
+        );
+    }
+    let open = match snapshot.open_in(environment) {
+        Some(open) if open.spec.build != build => {
+            let record = crate::cluster::ledger::record(open, 1);
+            return Err(SessionError::from(Refusal::unfinished(record)).into());
+        }
+        Some(open) => {
+            go_on(ground, open).await?;
+            named(open).to_owned()
+        }
+        None => {
+            make_build(ground, &snapshot, environment, component, version).await?;
+            let spec = UpgradeSpec {
+                environment: environment.to_owned(),
+                component: component.to_owned(),
+                build: build.clone(),
+                user: settings::user(),
+                wish: Wish::Proceed,
+            };
+            make(ground, Kind::Upgrade, &fresh_upgrade_name(&build), json!(spec)).await?
+        }
+    };
+    stay(ground, &open, staying, printer).await
+}
+
+/// A build that its environment states itself becomes an object here; of what a source holds elsewhere the object has to be there.
+async fn make_build(
+    ground: &Ground,
+    snapshot: &Snapshot,
+    environment: &str,
+    component: &str,
+    version: &str,
+) -> anyhow::Result<()> {
+    let build = format!("{component}-{version}");
+    let store = snapshot.home.store();
+    if store.resource("Build", &build)?.is_some() {
+        return Ok(());
+    }
+    let stated = store.resource("Environment", environment)?;
+    let stated = stated.and_then(|resource| resource.spec_as::<EnvironmentSpec>().ok());
+    let stated = stated.and_then(|spec| spec.components.into_iter().find(|c| c.name == component));
+    let of_images = stated.filter(|c| matches!(c.source, Some(BuildSource::Images(_))));
+    let Some(stated) = of_images else {
+        anyhow::bail!(
+            "there is no Build {build} in namespace {}; where the files of {environment} lie, \
+             `stagegate build manifest {environment} {component}={version} | kubectl apply -n {0} -f -` makes it",
+            ground.namespace
+        );
+    };
+    let spec: BuildSpec = builds::resolve(&stated, version, std::path::Path::new(".")).await?;
+    make(ground, Kind::Build, &build, json!(spec)).await?;
+    Ok(())
+}
+
+async fn make(ground: &Ground, kind: Kind, name: &str, spec: Value) -> anyhow::Result<String> {
+    let object = DynamicObject {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..DynamicObject::new(name, &kind.resource()).data(json!({"spec": spec}))
+    };
+    let api = kind.api(&ground.client, &ground.namespace);
+    let what = format!("{kind:?} {name}");
+    match asked("make", &what, api.create(&parameters(), &object)).await {
+        // Its own, whose answer did not come: nobody else takes such a name, and a build is what it is.
+        Err(why) if why.is_conflict() => {}
+        made => {
+            made?;
+        }
+    }
+    Ok(name.to_owned())
+}
+
+fn parameters() -> PostParams {
+    PostParams {
+        field_manager: Some(NAME.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+/// A held one goes on, and a wish to hold is over.
+async fn go_on(ground: &Ground, open: &Upgrade) -> Result<(), ApiError> {
+    if open.status.phase.is_held() && open.spec.wish == Wish::Proceed {
+        // What is asked is asked already: that it is asked again shows by a change.
+        wish(ground, open, Wish::Pause).await?;
+    }
+    match open.spec.wish {
+        Wish::Proceed if !open.status.phase.is_held() => Ok(()),
+        // It goes back, and that is not undone.
+        Wish::Abort => Ok(()),
+        Wish::Proceed | Wish::Pause | Wish::TimeUp => wish(ground, open, Wish::Proceed).await,
+    }
+}
+
+async fn wish(ground: &Ground, open: &Upgrade, wish: Wish) -> Result<(), ApiError> {
+    let patch = json!({"metadata": {"uid": objects::uid(&open.object)}, "spec": {"wish": wish}});
+    let (api, parameters) = (
+        Kind::Upgrade.api(&ground.client, &ground.namespace),
+        PatchParams {
+            field_manager: Some(NAME.to_owned()),
+            ..PatchParams::default()
+        },
+    );
+    let (what, patch) = (objects::named(&open.object), Patch::Merge(&patch));
+    patiently(|| asked("say so to", &what, api.patch(named(open), &parameters, &patch)))
+        .await
+        .map(|_| ())
+}
+
+fn open_in<'s>(snapshot: &'s Snapshot, environment: &str, word: &'static str) -> anyhow::Result<&'s Upgrade> {
+    snapshot.open_in(environment).ok_or_else(|| {
+        SessionError::from(Refusal::NothingUnderWay {
+            environment: environment.to_owned(),
+            word,
+        })
+        .into()
+    })
+}
+
+pub(super) async fn pause(ground: &Ground, environment: &str, printer: &Printer) -> anyhow::Result<Exit> {
+    let snapshot = ground.look(printer).await?;
+    let open = open_in(&snapshot, environment, "pause")?;
+    wish(ground, open, Wish::Pause).await?;
+    printer.note(&format!("{} holds once its running steps have ended", named(open)));
+    Ok(Exit::Done)
+}
+
+pub(super) async fn resume(
+    ground: &Ground,
+    environment: &str,
+    staying: &Staying,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let snapshot = ground.look(printer).await?;
+    let open = open_in(&snapshot, environment, "resume")?;
+    go_on(ground, open).await?;
+    stay(ground, named(open), staying, printer).await
+}
+
+pub(super) async fn abort(
+    ground: &Ground,
+    environment: &str,
+    staying: &Staying,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let snapshot = ground.look(printer).await?;
+    let open = open_in(&snapshot, environment, "abort")?;
+    wish(ground, open, Wish::Abort).await?;
+    stay(ground, named(open), staying, printer).await
+}
+
+/// Stays with an upgrade until it is done or held, and says what becomes of it.
+async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Printer) -> anyhow::Result<Exit> {
+    if staying.no_wait {
+        printer.note(&format!("{upgrade} is the controller's now"));
+        return Ok(Exit::Done);
+    }
+    let interrupt = ground::interrupt(printer)?;
+    let api = Kind::Upgrade.api(&ground.client, &ground.namespace);
+    let what = format!("Upgrade {upgrade}");
+    let end = staying.timeout.map(|limit| Instant::now() + limit.0);
+    let (mut said, mut timed_out, mut asked_at) = (String::new(), false, None);
+    loop {
+        let object: DynamicObject = patiently(|| asked("read", &what, api.get(upgrade))).await?;
+        let now = Upgrade::read(object)?;
+        // Its own word may not have been heard yet.
+        let first = *asked_at.get_or_insert(objects::generation(&now.object));
+        let is_heard = now.book.observed_generation >= first || now.status.phase.is_final();
+        let line = format!("{:?}: {}", now.status.phase, in_one_line(&now.status.message));
+        if line != said {
+            printer.note(&called::in_sentence(&line));
+            said = line;
+        }
+        let is_held = now.status.phase.is_held() && is_heard && now.spec.wish != Wish::Abort;
+        if now.status.phase.is_final() || is_held {
+            let snapshot = ground.look(printer).await?;
+            let record = snapshot.home.store().upgrade(upgrade)?;
+            let record = record.unwrap_or_else(|| crate::cluster::ledger::record(&now, 1));
+            shown::show_record(&snapshot.home, &record, printer)?;
+            return Ok(match now.status.phase {
+                Phase::Paused if timed_out => Exit::TimedOut,
+                // It was never begun: the rules have refused it.
+                Phase::Failed if now.status.started_at.is_none() => Exit::Refused,
+                phase => Exit::of(phase),
+            });
+        }
+        if end.is_some_and(|end| Instant::now() >= end) && !timed_out {
+            timed_out = true;
+            if now.spec.wish == Wish::Proceed && now.status.phase != Phase::RollingBack {
+                wish(ground, &now, Wish::TimeUp).await?;
+                printer.note("its time is up: it holds once its running steps have ended");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = interrupt.wait() => {
+                printer.note(&format!("{upgrade} goes on; `kubectl stagegate status` shows how"));
+                return Ok(Exit::Interrupted);
+            }
+        }
+    }
+}
+
+pub(super) async fn release(
+    ground: &Ground,
+    build: &str,
+    environment: &str,
+    reason: &str,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let api = Kind::Build.api(&ground.client, &ground.namespace);
+    let what = format!("Build {build}");
+    for _ in 0..ATTEMPTS {
+        let object = patiently(|| asked("read", &what, api.get(build))).await?;
+        let mut status: BuildStatus = if object.data["status"].is_object() {
+            part(&object, "status")?
+        } else {
+            BuildStatus::default()
+        };
+        if status.quarantined_in(environment).is_none() {
+            return Err(ground::GroundError::NotQuarantined {
+                build: build.to_owned(),
+                environment: environment.to_owned(),
+            }
+            .into());
+        }
+        status.apply(&Mark::Release {
+            environment: environment.to_owned(),
+        });
+        match write_status(&api, &object, json!(status)).await {
+            Err(why) if why.is_conflict() => {}
+            written => {
+                publish(ground, &written?, environment, reason, printer).await;
+                printer.note(&format!("{build} may go onto {environment} again"));
+                return Ok(Exit::Done);
+            }
+        }
+    }
+    anyhow::bail!("{what} changes faster than it can be written; the same command again")
+}
+
+/// Who lifted it, and why, is an Event: the build's status has no place for it.
+async fn publish(ground: &Ground, build: &DynamicObject, environment: &str, reason: &str, printer: &Printer) {
+    let reporter = Reporter {
+        controller: NAME.to_owned(),
+        instance: None,
+    };
+    let note = format!("{} lets it go onto {environment} again: {reason}", settings::user());
+    let event = ApiEvent {
+        type_: EventType::Normal,
+        reason: "QuarantineLifted".to_owned(),
+        note: Some(note.chars().take(LONGEST_NOTE).collect()),
+        action: format!("Release {environment} {}", Timestamp::now()),
+        secondary: None,
+    };
+    let recorder = Recorder::new(ground.client.clone(), reporter);
+    let reference = objects::reference(build, Kind::Build);
+    if let Err(why) = asked(
+        "write an event of",
+        &objects::named(build),
+        recorder.publish(&event, &reference),
+    )
+    .await
+    {
+        printer.note(&format!("the reason was not written down: {why}"));
+    }
+}
+
+/// Characters of a note that an API server takes.
+const LONGEST_NOTE: usize = 1_024;
