@@ -44,9 +44,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-pub use self::reference::reference;
+pub use self::reference::{plugin_reference, reference};
 
 use self::ground::GroundError;
+use self::plugin::PluginError;
 use self::printer::Printer;
 use crate::cluster::replica::ReplicaError;
 use crate::commits::base::BaseError;
@@ -553,6 +554,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 
 /// An error that is another one's only content has no cause of its own, so both are looked for.
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(plugin) = cause.downcast_ref::<PluginError>() {
+        return Some(plugin.exit());
+    }
     if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
         return Some(Exit::Usage);
     }

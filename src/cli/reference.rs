@@ -22,6 +22,19 @@ pub fn reference() -> String {
     page.trim_end().to_owned() + "\n"
 }
 
+/// The page of the plugin for kubectl: docs/reference/kubectl.md.
+#[must_use]
+pub fn plugin_reference() -> String {
+    let mut command = super::plugin::command().term_width(COLUMNS);
+    command.build();
+    let mut page = String::from(
+        "# kubectl plugin\n\n\
+         What `kubectl stagegate --help` and `kubectl stagegate COMMAND --help` print. A test keeps this page so.\n\n",
+    );
+    section(&mut page, "kubectl stagegate", &command);
+    page.trim_end().to_owned() + "\n"
+}
+
 fn section(page: &mut String, name: &str, command: &Command) {
     let help = command.clone().term_width(COLUMNS).render_long_help().to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();

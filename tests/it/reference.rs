@@ -25,6 +25,7 @@ fn check(name: &str, generated: &str) {
 #[test]
 fn the_command_line_is_documented_as_it_is() {
     check("reference/cli.md", &stagegate::cli::reference());
+    check("reference/kubectl.md", &stagegate::cli::plugin_reference());
 }
 
 #[test]

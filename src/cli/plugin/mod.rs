@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use kube::Client;
 
 use super::printer::Printer;
@@ -48,6 +48,55 @@ struct Arguments {
     place: Place,
     #[command(subcommand)]
     command: Command,
+}
+
+/// Why a word could not be passed on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PluginError {
+    /// No cluster.
+    #[error("cannot find the cluster: {0}; KUBECONFIG or --context says which")]
+    NoCluster(String),
+    /// No such object.
+    #[error(
+        "there is no Environment {environment} in namespace {namespace}; `kubectl get env -n {namespace}` lists what there is"
+    )]
+    NoEnvironment {
+        /// What was asked for.
+        environment: String,
+        /// Where.
+        namespace: String,
+    },
+    /// The same of a build that its environment does not state itself. In a shell it is the other program that makes it.
+    #[error(
+        "there is no Build of {wanted} in namespace {namespace}; where the files of {environment} lie, this makes it: \
+         stagegate build manifest {environment} {wanted} | kubectl apply -n {namespace} -f -"
+    )]
+    NoBuild {
+        /// Of which environment.
+        environment: String,
+        /// COMPONENT=VERSION.
+        wanted: String,
+        /// Where.
+        namespace: String,
+    },
+    /// Somebody else writes all the time.
+    #[error("{0} changes faster than it can be written; the same command again")]
+    Contended(String),
+}
+
+impl PluginError {
+    /// How a command ends by it.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            PluginError::NoEnvironment { .. } | PluginError::NoBuild { .. } => Exit::Usage,
+            PluginError::NoCluster(_) | PluginError::Contended(_) => Exit::Errored,
+        }
+    }
+}
+
+/// Its commands, as its help says them.
+pub(super) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Which objects.
@@ -171,7 +220,7 @@ pub(super) struct Ground {
 impl Ground {
     async fn find(place: &Place) -> anyhow::Result<Self> {
         let found = connection::connect_in(place.context.as_deref(), CALL).await;
-        let (client, own) = found.map_err(|why| anyhow::anyhow!("cannot find the cluster: {why}"))?;
+        let (client, own) = found.map_err(PluginError::NoCluster)?;
         Ok(Self {
             client,
             namespace: place.namespace.clone().unwrap_or(own),

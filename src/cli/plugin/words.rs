@@ -7,7 +7,7 @@ use kube::api::{DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder, Reporter};
 use serde_json::{Value, json};
 
-use super::{Ground, LOOK_EVERY, NAME, Staying, named};
+use super::{Ground, LOOK_EVERY, NAME, PluginError, Staying, named};
 use crate::cli::printer::Printer;
 use crate::cli::{Exit, called, ground, upgrade as shown};
 use crate::cluster::objects::{self, ApiError, Kind, Upgrade, asked, part, patiently, write_status};
@@ -36,10 +36,11 @@ pub(super) async fn upgrade(
     let build = format!("{component}-{version}");
     let snapshot = ground.look(printer).await?;
     if snapshot.home.store().resource("Environment", environment)?.is_none() {
-        anyhow::bail!(
-            "there is no Environment {environment} in namespace {}; `kubectl get env -n {0}` lists what there is",
-            ground.namespace
-        );
+        return Err(PluginError::NoEnvironment {
+            environment: environment.to_owned(),
+            namespace: ground.namespace.clone(),
+        }
+        .into());
     }
     let open = match snapshot.open_in(environment) {
         Some(open) if open.spec.build != build => {
@@ -83,11 +84,12 @@ async fn make_build(
     let stated = stated.and_then(|spec| spec.components.into_iter().find(|c| c.name == component));
     let of_images = stated.filter(|c| matches!(c.source, Some(BuildSource::Images(_))));
     let Some(stated) = of_images else {
-        anyhow::bail!(
-            "there is no Build {build} in namespace {}; where the files of {environment} lie, \
-             `stagegate build manifest {environment} {component}={version} | kubectl apply -n {0} -f -` makes it",
-            ground.namespace
-        );
+        return Err(PluginError::NoBuild {
+            environment: environment.to_owned(),
+            wanted: format!("{component}={version}"),
+            namespace: ground.namespace.clone(),
+        }
+        .into());
     };
     let spec: BuildSpec = builds::resolve(&stated, version, std::path::Path::new(".")).await?;
     make(ground, Kind::Build, &build, json!(spec)).await?;
@@ -279,7 +281,7 @@ pub(super) async fn release(
             }
         }
     }
-    anyhow::bail!("{what} changes faster than it can be written; the same command again")
+    Err(PluginError::Contended(what).into())
 }
 
 /// Who lifted it, and why, is an Event: the build's status has no place for it.

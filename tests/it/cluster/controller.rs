@@ -496,7 +496,7 @@ fn kubectl_has_it_as_a_plugin() {
         plugin(&[&["upgrade", ENVIRONMENT, "--build", &build, "-o", "json"], more].concat())
     };
 
-    let said = upgrade("2", &[]).expect_code(1);
+    let said = upgrade("2", &[]).expect_code(2);
     assert!(said.out.contains("stagegate build manifest small web=2"), "{said:?}");
     for version in ["2", "bad", "slow"] {
         town.build(version);
