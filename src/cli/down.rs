@@ -26,10 +26,17 @@ pub(super) struct Arguments {
     /// Delete its nodes, its secrets and what is remembered of it
     #[arg(long)]
     purge: bool,
+    /// The cluster that its objects were in is gone for good: they are not looked for
+    #[arg(long)]
+    cluster_is_gone: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let Arguments { environment, purge } = arguments;
+    let Arguments {
+        environment,
+        purge,
+        cluster_is_gone,
+    } = arguments;
     let (home, fleet) = ground::operable(&environment, ground::look)?;
     if purge && is_unknown_here(&home, &fleet)? {
         printer.done(&format!(
@@ -70,7 +77,16 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     }
     if let Some(replica) = &replica {
         let left = if purge { Left::Nothing } else { Left::Namespace };
-        lease.keep(replica.take_down(left, &interrupt, printer)).await??;
+        if cluster_is_gone {
+            printer.note(&format!(
+                "namespace {} is not looked for, in whichever cluster it was",
+                replica.namespace()
+            ));
+        } else {
+            lease
+                .keep(replica::take_down(replica, left, &interrupt, printer))
+                .await??;
+        }
     }
     if !purge {
         standing::write(&home, &fleet, Standing::Down)?;

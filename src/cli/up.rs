@@ -39,7 +39,7 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
     let replica = match replica::of(&home, &fleet).await? {
         Some(replica) => {
             lease
-                .keep(replica.bring_up(&home, &fleet, interrupt, printer))
+                .keep(replica::bring_up(&replica, &home, &fleet, interrupt, printer))
                 .await??;
             Some(replica)
         }
@@ -64,7 +64,9 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
         };
         let build = build.as_ref().map(|(build, known)| (build, &known.spec));
         if let Some(replica) = &replica {
-            lease.keep(replica.pods_ready(component, interrupt, printer)).await??;
+            lease
+                .keep(replica::pods_ready(replica, component, interrupt, printer))
+                .await??;
         }
         lease.keep(bringing.up(component, build)).await??;
         let nodes = fleet.places(&component.name).len();

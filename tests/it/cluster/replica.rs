@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stagegate::cluster::replica::{Left, Owner, Replica, ReplicaError, SyncState, Time};
+use stagegate::cluster::replica::{Left, Owner, Replica, ReplicaError, Run, SyncState, Wanted};
 use stagegate::model::manifest::{Manifest, ObjectId};
 use stagegate::model::target::KubernetesTarget;
 
@@ -422,7 +422,7 @@ fn a_server_tells_drift_and_puts_it_back_where_the_file_says_so() {
     let line = server.until("somebody has changed it");
     drop(server);
     assert!(
-        line.contains("spec.replicas: 4 instead of 1 (held by kubectl)"),
+        line.contains("Deployment.apps/web was changed in the cluster (spec.replicas) by kubectl"),
         "{line}"
     );
     assert_eq!(lab.get(&["deployment", "web", "-n", NAMESPACE])["spec"]["replicas"], 4);
@@ -514,21 +514,28 @@ fn manifest(group: &str, version: &str, kind: &str, name: &str, mut value: Value
     }
 }
 
+fn holding(manifests: Vec<Manifest>) -> Wanted {
+    Wanted {
+        manifests,
+        moved: Vec::new(),
+    }
+}
+
 /// It is killed before its first write, before its second, and so on, each time in a namespace of its own and over what an
 /// earlier run has left there.
 #[test]
 fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
     let lab = Lab::without_nodes();
-    let before = [
+    let before = holding(vec![
         manifest("", "v1", "ConfigMap", "kept", json!({"data": {"a": "1"}})),
         manifest("", "v1", "Secret", "dropped", json!({})),
         manifest("", "v1", "ServiceAccount", "dropped", json!({})),
-    ];
-    let wanted = [
+    ]);
+    let wanted = holding(vec![
         manifest("", "v1", "ConfigMap", "kept", json!({"data": {"a": "2"}})),
         manifest("", "v1", "Service", "new", json!({"spec": {"ports": [{"port": 80}]}})),
         manifest("", "v1", "ConfigMap", "new", json!({"data": {}})),
-    ];
+    ]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let kubeconfig = kube::config::Kubeconfig::read_from(lab.admin()).expect("a kubeconfig");
     runtime.block_on(async {
@@ -557,20 +564,21 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
                 }
             };
             let now = Timestamp::now();
+            let run = Run::BringUp { now };
             // Of the first run as well: it begins with making the namespace.
-            let made = replica.reconcile(&before, Time::Begins, now, &until(kill_at)).await;
+            let made = replica.reconcile(&before, run, &until(kill_at)).await;
             if made.is_err() {
                 replica
-                    .reconcile(&before, Time::Begins, now, &go_on)
+                    .reconcile(&before, run, &go_on)
                     .await
                     .expect("goes on");
             }
-            let ended = replica.reconcile(&wanted, Time::Begins, now, &until(kill_at)).await;
+            let ended = replica.reconcile(&wanted, run, &until(kill_at)).await;
             let was_killed = matches!(ended, Err(ReplicaError::Interrupted));
             assert!(was_killed || ended.is_ok(), "{ended:?}");
             if was_killed {
                 replica
-                    .reconcile(&wanted, Time::Begins, now, &go_on)
+                    .reconcile(&wanted, run, &go_on)
                     .await
                     .expect("goes on");
             }
@@ -588,7 +596,7 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
             );
             // Twice more, and nothing changes.
             let outcome = replica
-                .reconcile(&wanted, Time::Begins, now, &go_on)
+                .reconcile(&wanted, run, &go_on)
                 .await
                 .expect("nothing to do");
             assert!(outcome.changed.is_empty() && outcome.pruned.is_empty(), "{outcome:?}");
