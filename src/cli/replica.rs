@@ -59,7 +59,13 @@ struct Embedded<'a> {
 }
 
 impl<'a> Embedded<'a> {
-    fn new(home: &'a Home, fleet: &'a Fleet, read: Option<u64>, interrupt: &'a Interrupt, printer: &'a Printer) -> Self {
+    fn new(
+        home: &'a Home,
+        fleet: &'a Fleet,
+        read: Option<u64>,
+        interrupt: &'a Interrupt,
+        printer: &'a Printer,
+    ) -> Self {
         Self {
             home,
             fleet,
@@ -167,7 +173,9 @@ impl Keeper for Embedded<'_> {
 
     fn has_ended<'k>(&'k self, events: &'k [Event]) -> LocalBoxFuture<'k, Result<(), KeepError>> {
         let written = standing::write(self.home, self.fleet, Standing::Down);
-        let told = written.map_err(|why| self.unwritten(why)).and_then(|()| self.tell(events));
+        let told = written
+            .map_err(|why| self.unwritten(why))
+            .and_then(|()| self.tell(events));
         ready(told).boxed_local()
     }
 }
@@ -358,10 +366,16 @@ pub(super) fn lines(sight: &ReplicaSight) -> Vec<String> {
         count(*objects, "object")
     )];
     if *files == Files::Unknown && *sync == SyncState::OutOfSync {
-        lines.push("  its ApplySet is not there, so nobody can say what was applied last; `stagegate up` makes it anew".to_owned());
+        lines.push(
+            "  its ApplySet is not there, so nobody can say what was applied last; `stagegate up` makes it anew"
+                .to_owned(),
+        );
     }
     for object in out_of_sync {
-        let why = object.message.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let why = object
+            .message
+            .as_ref()
+            .map_or_else(String::new, |why| format!(": {why}"));
         lines.push(format!("  {} {}{why}", object.object, object.cause.words()));
         for field in &object.fields {
             let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());

@@ -1,6 +1,6 @@
 //! What a home remembers of an environment's bring-up: whether it stands, with which nodes, on which ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,31 @@ pub(super) fn write_replica(
 /// What is remembered of its objects in a cluster.
 pub(super) fn remembered(resource: &Resource) -> Option<Remembered> {
     resource.status_as::<EnvironmentStatus>().ok()?.replica
+}
+
+/// The build of each component that is objects alone, as it was brought up: nothing else of it could have moved since.
+pub(super) fn builds_of_objects(home: &Home, environment: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    let none = BTreeMap::new();
+    let Some(resource) = home.store().resource("Environment", environment)? else {
+        return Ok(none);
+    };
+    // A bring-up that has not ended may have applied them, and may not.
+    if !resource
+        .status_as::<EnvironmentStatus>()
+        .is_ok_and(|status| status.phase == Standing::Up)
+    {
+        return Ok(none);
+    }
+    let Ok(spec) = resource.spec_as::<EnvironmentSpec>() else {
+        return Ok(none);
+    };
+    let objects = spec
+        .components
+        .iter()
+        .filter(|c| c.nodes.is_empty() && !c.manifests.is_empty());
+    Ok(objects
+        .filter_map(|c| Some((c.name.clone(), format!("{}-{}", c.name, c.build.as_ref()?))))
+        .collect())
 }
 
 /// How its objects were seen last.

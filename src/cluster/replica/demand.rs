@@ -86,7 +86,9 @@ impl Demand {
             objects: 1,
             ..Self::default()
         };
-        let Some((stated, pod)) = pods(object) else { return Ok(one) };
+        let Some((stated, pod)) = pods(object) else {
+            return Ok(one);
+        };
         let pods = most_replicas.map_or(stated, |most| most.max(stated));
         Ok(Self {
             pods,
@@ -184,7 +186,9 @@ fn requested(pod: &Value, what: &str) -> Result<u128, String> {
 
 /// Containers of an object's pods that do not say what they need.
 fn silent(object: &Value, what: &str) -> Vec<String> {
-    let Some((_, pod)) = pods(object) else { return Vec::new() };
+    let Some((_, pod)) = pods(object) else {
+        return Vec::new();
+    };
     if stated(pod, what).is_some() {
         return Vec::new();
     }
@@ -235,8 +239,9 @@ mod tests {
             (demand.pods, demand.cpu, demand.memory),
             (3, 3_750, 3 * 128 * 1024 * 1024 * 1_000)
         );
-        let of =
-            |api: &str, kind: &str, spec: Value| Demand::of(&manifest(api, kind, "a", spec).value, None).map(|d| d.pods);
+        let of = |api: &str, kind: &str, spec: Value| {
+            Demand::of(&manifest(api, kind, "a", spec).value, None).map(|d| d.pods)
+        };
         assert_eq!(of("apps/v1", "Deployment", json!({})), Ok(1));
         assert_eq!(of("batch/v1", "Job", json!({"parallelism": 4})), Ok(4));
         let cron = json!({"jobTemplate": {"spec": {"parallelism": 2}}});
@@ -255,12 +260,24 @@ mod tests {
         let sidecar = |n: u32| json!({"restartPolicy": "Always", "resources": cpu(n)});
         for (pod, expected) in [
             // Sidecars run beside the containers, and beside the init containers behind them.
-            (json!({"containers": [{"resources": cpu(1)}], "initContainers": [sidecar(1), sidecar(2)]}), 4),
-            (json!({"containers": [{"resources": cpu(1)}], "initContainers": [sidecar(2), {"resources": cpu(5)}]}), 7),
-            (json!({"containers": [{"resources": cpu(1)}], "initContainers": [{"resources": cpu(5)}, sidecar(2)]}), 5),
+            (
+                json!({"containers": [{"resources": cpu(1)}], "initContainers": [sidecar(1), sidecar(2)]}),
+                4,
+            ),
+            (
+                json!({"containers": [{"resources": cpu(1)}], "initContainers": [sidecar(2), {"resources": cpu(5)}]}),
+                7,
+            ),
+            (
+                json!({"containers": [{"resources": cpu(1)}], "initContainers": [{"resources": cpu(5)}, sidecar(2)]}),
+                5,
+            ),
             // Of the pod as a whole.
             (json!({"resources": cpu(3), "containers": [{}, {}]}), 3),
-            (json!({"overhead": {"cpu": "1"}, "containers": [{"resources": cpu(1)}]}), 2),
+            (
+                json!({"overhead": {"cpu": "1"}, "containers": [{"resources": cpu(1)}]}),
+                2,
+            ),
         ] {
             assert_eq!(requested(&pod, "cpu"), Ok(expected * 1_000), "{pod}");
         }
@@ -288,7 +305,10 @@ mod tests {
         let over = said(&[small, scaler]);
         assert!(over.len() == 1 && over[0].contains("ask for 50 pods"), "{over:?}");
         let silent = said(&[deployment(json!({}))]);
-        assert!(silent.len() == 1 && silent[0].contains("container web requests no cpu"), "{silent:?}");
+        assert!(
+            silent.len() == 1 && silent[0].contains("container web requests no cpu"),
+            "{silent:?}"
+        );
         let defaults = manifest("v1", "LimitRange", "all", json!({}));
         assert!(said(&[deployment(json!({})), defaults]).is_empty());
     }

@@ -115,11 +115,11 @@ pub fn rolled(live: &Value) -> Rolled {
     let (wanted, ready) = (spec["replicas"].as_u64().unwrap_or(1), count("readyReplicas"));
     let is_seen = !live.is_null() && status["observedGeneration"] == live["metadata"]["generation"];
     let strategy = &spec["updateStrategy"];
-    let holds_back = strategy["type"] == "OnDelete"
-        || strategy["rollingUpdate"]["partition"].as_u64().unwrap_or_default() > 0;
+    let holds_back =
+        strategy["type"] == "OnDelete" || strategy["rollingUpdate"]["partition"].as_u64().unwrap_or_default() > 0;
     // Its controller leaves `currentRevision` where it was in a set without pods.
-    let is_of_template = wanted == 0
-        || count("updatedReplicas") == wanted && status["currentRevision"] == status["updateRevision"];
+    let is_of_template =
+        wanted == 0 || count("updatedReplicas") == wanted && status["currentRevision"] == status["updateRevision"];
     Rolled {
         ready,
         wanted,
@@ -223,7 +223,14 @@ mod tests {
             // Every old pod is ready, and none is new.
             (set(0, "a", rolling.clone()), Roll::GoesOn),
             (set(2, "a", rolling), Roll::GoesOn),
-            (set(0, "a", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}})), Roll::Ended),
+            (
+                set(
+                    0,
+                    "a",
+                    json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}),
+                ),
+                Roll::Ended,
+            ),
             (set(0, "a", json!({"type": "OnDelete"})), Roll::Ended),
             (Value::Null, Roll::GoesOn),
         ] {

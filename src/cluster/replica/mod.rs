@@ -373,13 +373,15 @@ impl Replica {
         let refused = self.refused(&wanted.manifests).await?;
         let prepared = self.prepared(&wanted.manifests);
         let objects = prepared.len();
+        let ids = prepared.iter().map(|manifest| manifest.id.clone());
+        let secrets: Vec<ObjectId> = ids.filter(plan::is_secret).collect();
         let seen = match self.namespace().await {
             Ok(Some(_)) => self.seen(&prepared).await?,
             Ok(None) | Err(ReplicaError::Ending(_)) => Seen::of_nothing(&prepared),
             Err(why) => return Err(why),
         };
         let Seen { parent, owned, live } = seen;
-        let files = match &parent {
+        let mut files = match &parent {
             Some(parent) if parent.said.applied == digest_of(&prepared) => Files::AsApplied,
             Some(_) => Files::Changed,
             None => Files::Unknown,
@@ -405,6 +407,12 @@ impl Replica {
             .try_collect()
             .await?;
         let mut out_of_sync: Vec<OutOfSync> = compared.into_iter().flatten().collect();
+        // What a Secret is to hold, its own annotation alone says.
+        let secrets: BTreeSet<String> = secrets.iter().map(ToString::to_string).collect();
+        let is_new = |object: &OutOfSync| object.cause == Cause::FileChanged && secrets.contains(&object.object);
+        if files == Files::AsApplied && out_of_sync.iter().any(is_new) {
+            files = Files::Changed;
+        }
         if parent.is_none() {
             let id = self.parent_manifest(&Said::default()).id;
             out_of_sync.push(OutOfSync::whole(&id, Cause::Missing));
@@ -569,7 +577,11 @@ impl Replica {
         // It also says what the server would not take of it, before anything is written.
         let mut others = self.others();
         loop {
-            match self.cluster.apply(&manifest, &manifest.value, Apply::Trial, others).await {
+            match self
+                .cluster
+                .apply(&manifest, &manifest.value, Apply::Trial, others)
+                .await
+            {
                 Ok(Applied::Object(_)) => {
                     return Ok(Ok(Step {
                         manifest,
@@ -590,7 +602,9 @@ impl Replica {
                     (upgrades, others) = (HeldByUpgrades::Some, Others::Lose);
                 }
                 Err(ReplicaError::Api {
-                    code: api::INVALID, why, ..
+                    code: api::INVALID,
+                    why,
+                    ..
                 }) => {
                     let object = manifest.id;
                     return Ok(Err(Refused::Invalid { object, why }));
@@ -645,7 +659,9 @@ impl Replica {
             Ok(Applied::Held(_)) => Ok(None),
             // One that would not be taken hides none of the others.
             Err(ReplicaError::Api {
-                code: api::INVALID, why, ..
+                code: api::INVALID,
+                why,
+                ..
             }) => Ok(Some(OutOfSync {
                 message: Some(why),
                 ..OutOfSync::whole(&manifest.id, Cause::Refused)
@@ -720,11 +736,21 @@ fn settled(mut wanted: Vec<Manifest>, live: &[Option<Value>], moved: &[Moved]) -
     wanted
 }
 
-/// Of all that is wanted together, by what each object carries.
+/// Of all that is wanted together, by what each object carries. Whoever may read the parent may not read Secrets, and could try words
+/// against a digest of theirs until one fits: of those only the names of what they hold go into it.
 fn digest_of(wanted: &[Manifest]) -> String {
     let each = wanted.iter().map(|manifest| {
-        let digest = &manifest.value["metadata"]["annotations"][APPLIED];
-        format!("{} {digest}\n", manifest.id)
+        let carried = if plan::is_secret(&manifest.id) {
+            let names: Vec<&String> = manifest.value["data"]
+                .as_object()
+                .into_iter()
+                .flat_map(|data| data.keys())
+                .collect();
+            format!("{names:?}")
+        } else {
+            manifest.value["metadata"]["annotations"][APPLIED].to_string()
+        };
+        format!("{} {carried}\n", manifest.id)
     });
     Digest::of(each.collect::<Vec<_>>().concat().as_bytes()).to_string()
 }
@@ -760,4 +786,22 @@ fn distinct(fields: Vec<HeldField>) -> Vec<HeldField> {
         }
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_parent_says_tells_nothing_of_what_secrets_hold() {
+        let place = Place::of("n", "e");
+        let digest = |kind: &str, word: &str| {
+            let mut manifest = of_the_core(kind, "", "a", json!({"data": {"word": word}}));
+            manifest.value["kind"] = json!(kind);
+            digest_of(&[plan::prepared(&manifest, &place)])
+        };
+        assert_eq!(digest("Secret", "b3Blbg=="), digest("Secret", "c2hhbQ=="));
+        assert_ne!(digest("ConfigMap", "open"), digest("ConfigMap", "shut"));
+    }
 }

@@ -81,19 +81,27 @@ impl Replica {
         self.found_in.get_or_try_init(read).await
     }
 
+    /// Refuses to go on in another cluster than the one where the replica was made.
+    ///
+    /// # Errors
+    /// It is another, or the API server does not answer.
+    pub async fn refuse_other_cluster(&self) -> Result<(), ReplicaError> {
+        let Some(before) = &self.made_in else { return Ok(()) };
+        let now = self.cluster_id().await?;
+        if now.is_another(before) {
+            return Err(ReplicaError::OtherCluster {
+                environment: self.owner.environment.clone(),
+                before: before.clone(),
+                now: now.clone(),
+            });
+        }
+        Ok(())
+    }
+
     /// The namespace, if it is there and ours, in the cluster where the replica was made.
     pub(super) async fn namespace(&self) -> Result<Option<OurNamespace>, ReplicaError> {
+        self.refuse_other_cluster().await?;
         let Owner { home, environment } = &self.owner;
-        if let Some(before) = &self.made_in {
-            let now = self.cluster_id().await?;
-            if now.is_another(before) {
-                return Err(ReplicaError::OtherCluster {
-                    environment: environment.clone(),
-                    before: before.clone(),
-                    now: now.clone(),
-                });
-            }
-        }
         let manifest = self.namespace_manifest();
         let Some(live) = self.cluster.live(&manifest).await? else {
             return Ok(None);

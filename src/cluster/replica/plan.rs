@@ -250,11 +250,7 @@ fn held(fields: &[HeldField]) -> String {
 
 /// What is wrong with what is wanted, by itself.
 #[must_use]
-pub fn refused(
-    wanted: &[Manifest],
-    scope: &dyn Fn(&Manifest) -> Scope,
-    place: &Place,
-) -> Vec<Refused> {
+pub fn refused(wanted: &[Manifest], scope: &dyn Fn(&Manifest) -> Scope, place: &Place) -> Vec<Refused> {
     let mut refused = Vec::new();
     let mut stated: BTreeMap<ObjectId, &str> = BTreeMap::new();
     for manifest in wanted {
@@ -295,6 +291,12 @@ pub fn refused(
     refused
 }
 
+/// Whether it holds what is not told.
+#[must_use]
+pub fn is_secret(object: &ObjectId) -> bool {
+    object.group.is_empty() && object.kind == "Secret"
+}
+
 /// Whether objects of a kind end, and some of them go, by themselves: one that has gone has done what it was made for.
 #[must_use]
 pub fn ends_by_itself(object: &ObjectId) -> bool {
@@ -326,7 +328,8 @@ pub fn quota(quota: Option<&Quota>, place: &Place) -> Option<Manifest> {
         return None;
     }
     let name = &place.parent;
-    let value = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}});
+    let value =
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}});
     Some(of_the_core("ResourceQuota", &place.namespace, name, value))
 }
 
@@ -383,7 +386,9 @@ impl Moved {
     fn container_in(&self, set: &Value) -> Option<usize> {
         let containers = set["spec"]["template"]["spec"]["containers"].as_array()?;
         match &self.container {
-            Some(name) => containers.iter().position(|container| container["name"] == name.as_str()),
+            Some(name) => containers
+                .iter()
+                .position(|container| container["name"] == name.as_str()),
             None => (containers.len() == 1).then_some(0),
         }
     }
@@ -425,7 +430,7 @@ pub fn prepared(manifest: &Manifest, place: &Place) -> Manifest {
     let mut manifest = manifest.clone();
     let digest = Digest::of(manifest.value.to_string().as_bytes());
     manifest.id.namespace.clone_from(&place.namespace);
-    if manifest.id.kind == "Secret" && manifest.id.group.is_empty() {
+    if is_secret(&manifest.id) {
         encode(&mut manifest.value);
     }
     let metadata = map_in(&mut manifest.value, "metadata");
@@ -436,7 +441,7 @@ pub fn prepared(manifest: &Manifest, place: &Place) -> Manifest {
 }
 
 /// `stringData` is for writing alone: what is applied by it belongs to nobody, so it could be neither compared nor taken away.
-fn encode(secret: &mut Value) {
+pub fn encode(secret: &mut Value) {
     let plain = secret.as_object_mut().and_then(|secret| secret.remove("stringData"));
     let Some(Value::Object(plain)) = plain else { return };
     let data = map_in(secret, "data");
@@ -509,9 +514,7 @@ pub fn ordered(mut wanted: Vec<Manifest>) -> Vec<Manifest> {
 /// What is owned and no longer wanted, in the order in which it is deleted: what runs goes before what it needs.
 #[must_use]
 pub fn pruned(wanted: &[Manifest], owned: &[Owned], place: &Place) -> Vec<Owned> {
-    let is_wanted = |id: &ObjectId| {
-        wanted.iter().any(|manifest| is_same(&manifest.id, id))
-    };
+    let is_wanted = |id: &ObjectId| wanted.iter().any(|manifest| is_same(&manifest.id, id));
     let mut pruned: Vec<Owned> = owned
         .iter()
         .filter(|owned| {

@@ -143,7 +143,7 @@ pub(super) fn of_object(manifest: &Manifest, live: &Value, merged: &Value) -> Op
     if others.is_empty() {
         return None;
     }
-    let is_secret = manifest.id.group.is_empty() && manifest.id.kind == "Secret";
+    let is_secret = plan::is_secret(&manifest.id);
     let told = |value: Option<&Value>| {
         let value = value?;
         Some(if is_secret {

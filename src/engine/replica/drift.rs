@@ -79,7 +79,10 @@ pub struct Judged {
 /// A file that was changed since is nobody's wish yet: `up` is.
 #[must_use]
 pub fn judged(before: Remembered, sight: ReplicaSight, policy: Drift, now: Timestamp) -> Judged {
-    let is_news = before.sight.as_ref().is_none_or(|seen| seen.out_of_sync != sight.out_of_sync);
+    let is_news = before
+        .sight
+        .as_ref()
+        .is_none_or(|seen| seen.out_of_sync != sight.out_of_sync);
     let mut remembered = before;
     remembered.heals.retain(|healed| now.duration_since(healed.at) < REST);
     let mut judged = Judged {
@@ -110,7 +113,9 @@ pub fn judged(before: Remembered, sight: ReplicaSight, policy: Drift, now: Times
     }
     if is_news && !told.is_empty() {
         let message = format!("somebody has changed it: {}", texts(&told));
-        judged.events.push(event("ReplicaDrifted", Severity::Alert, message, now));
+        judged
+            .events
+            .push(event("ReplicaDrifted", Severity::Alert, message, now));
     }
     let names: BTreeSet<String> = resting.iter().map(|object| object.object.clone()).collect();
     if !names.is_subset(&judged.remembered.resting) {
@@ -119,7 +124,9 @@ pub fn judged(before: Remembered, sight: ReplicaSight, policy: Drift, now: Times
              be left the field",
             texts(&resting)
         );
-        judged.events.push(event("ReplicaHealRests", Severity::Alert, message, now));
+        judged
+            .events
+            .push(event("ReplicaHealRests", Severity::Alert, message, now));
     }
     judged.remembered.resting = names;
     judged.heal = heal.into_iter().map(|object| object.object.clone()).collect();
@@ -179,14 +186,19 @@ impl Remembered {
     fn is_to_rest(&self, object: &OutOfSync) -> bool {
         places(object).any(|path| {
             let of_it = self.heals.iter();
-            of_it.filter(|healed| healed.object == object.object && healed.path == path).count() >= HEALS_BEFORE_REST
+            of_it
+                .filter(|healed| healed.object == object.object && healed.path == path)
+                .count()
+                >= HEALS_BEFORE_REST
         })
     }
 }
 
 fn places(object: &OutOfSync) -> impl Iterator<Item = String> {
     let whole = object.fields.is_empty().then(String::new);
-    whole.into_iter().chain(object.fields.iter().map(|field| field.path.clone()))
+    whole
+        .into_iter()
+        .chain(object.fields.iter().map(|field| field.path.clone()))
 }
 
 /// Objects and paths, and no value: what a field holds may be nobody's business who reads a chat.
@@ -199,11 +211,21 @@ fn texts(objects: &[&OutOfSync]) -> String {
 }
 
 fn text(object: &OutOfSync) -> String {
-    let mut paths: Vec<String> = object.fields.iter().take(MOST_PATHS).map(|field| short(&field.path)).collect();
+    let mut paths: Vec<String> = object
+        .fields
+        .iter()
+        .take(MOST_PATHS)
+        .map(|field| short(&field.path))
+        .collect();
     if let Some(more) = object.fields.len().checked_sub(MOST_PATHS).filter(|more| *more > 0) {
         paths.push(format!("{more} more"));
     }
-    let by: BTreeSet<&str> = object.fields.iter().flat_map(|field| &field.by).map(String::as_str).collect();
+    let by: BTreeSet<&str> = object
+        .fields
+        .iter()
+        .flat_map(|field| &field.by)
+        .map(String::as_str)
+        .collect();
     let by: Vec<&str> = by.into_iter().take(MOST_PATHS).collect();
     let mut said = format!("{} {}", object.object, object.cause.words());
     if !paths.is_empty() {
@@ -276,13 +298,19 @@ mod tests {
         let again = judged(first.remembered, seen(), Drift::Report, at(1));
         assert!(again.events.is_empty());
         let heal = judged(Remembered::default(), seen(), Drift::Heal, at(0));
-        assert!(heal.events.is_empty() && heal.heal.contains("Deployment.apps/web"), "{heal:?}");
+        assert!(
+            heal.events.is_empty() && heal.heal.contains("Deployment.apps/web"),
+            "{heal:?}"
+        );
         // A file that was changed is nobody's wish until it is brought up.
         let changed = sight(Files::Changed, vec![drifted("Deployment.apps/web", 1)]);
         let changed = judged(Remembered::default(), changed, Drift::Heal, at(0));
         assert!(changed.events.is_empty() && changed.heal.is_empty());
         // Without the parent nobody can say what was applied: it is told, and nothing is written.
-        let unknown = sight(Files::Unknown, vec![OutOfSync::whole(&"ConfigMap/stagegate-a", Cause::Missing)]);
+        let unknown = sight(
+            Files::Unknown,
+            vec![OutOfSync::whole(&"ConfigMap/stagegate-a", Cause::Missing)],
+        );
         let unknown = judged(Remembered::default(), unknown, Drift::Heal, at(0));
         assert_eq!((reasons(&unknown), unknown.heal.len()), (vec!["ReplicaDrifted"], 0));
     }
@@ -307,7 +335,11 @@ mod tests {
         for minute in 0..3 {
             let judged = judged(remembered, seen(), Drift::Heal, at(minute));
             assert_eq!(judged.heal.len(), 2, "{minute}");
-            let (after, told) = healed(judged.remembered, &BTreeSet::from(["Deployment.apps/web".to_owned()]), at(minute));
+            let (after, told) = healed(
+                judged.remembered,
+                &BTreeSet::from(["Deployment.apps/web".to_owned()]),
+                at(minute),
+            );
             assert_eq!(told.reason, "ReplicaHealed");
             remembered = after;
         }
@@ -324,9 +356,16 @@ mod tests {
     #[test]
     fn an_event_names_objects_and_paths_within_bounds_and_no_value() {
         let many: Vec<OutOfSync> = (0..40).map(|i| drifted(&format!("ConfigMap/{i}"), 32)).collect();
-        let judged = judged(Remembered::default(), sight(Files::AsApplied, many), Drift::Report, at(0));
+        let judged = judged(
+            Remembered::default(),
+            sight(Files::AsApplied, many),
+            Drift::Report,
+            at(0),
+        );
         let message = &judged.events[0].message;
-        assert!(message.contains("ConfigMap/0 was changed in the cluster (spec.field0, spec.field1, spec.field2, 29 more) by kubectl"));
+        assert!(message.contains(
+            "ConfigMap/0 was changed in the cluster (spec.field0, spec.field1, spec.field2, 29 more) by kubectl"
+        ));
         assert!(message.ends_with("and 30 more objects"), "{message}");
         assert!(!message.contains("hunter2") && message.len() < 2_000, "{message}");
     }
@@ -339,7 +378,12 @@ mod tests {
         assert!(again.is_empty());
         assert_eq!(unhealed(before, "it is not reached", at(2)).1.len(), 1);
         // And so is what nobody may put back.
-        let theirs = || sight(Files::AsApplied, vec![OutOfSync::whole(&"ConfigMap/web", Cause::NotOurs)]);
+        let theirs = || {
+            sight(
+                Files::AsApplied,
+                vec![OutOfSync::whole(&"ConfigMap/web", Cause::NotOurs)],
+            )
+        };
         let first = judged(Remembered::default(), theirs(), Drift::Heal, at(0));
         assert_eq!((reasons(&first), first.heal.len()), (vec!["ReplicaDrifted"], 0));
     }

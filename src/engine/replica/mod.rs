@@ -171,6 +171,14 @@ impl OfFleet {
         &self.target.namespace
     }
 
+    /// Refuses to go on in another cluster than the one where it was made.
+    ///
+    /// # Errors
+    /// As [`Replica::refuse_other_cluster`].
+    pub async fn refuse_other_cluster(&self) -> Result<(), ReplicaError> {
+        self.replica.refuse_other_cluster().await
+    }
+
     /// How its objects are now.
     ///
     /// # Errors
@@ -246,7 +254,12 @@ fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepEr
     let mut all = Vec::new();
     for component in &fleet.environment.spec.components {
         let Some(set) = &component.stateful_set else { continue };
-        let own = || upgrades.iter().rev().filter(|upgrade| upgrade.spec.component == component.name);
+        let own = || {
+            upgrades
+                .iter()
+                .rev()
+                .filter(|upgrade| upgrade.spec.component == component.name)
+        };
         let image = match own().find_map(build_of_all) {
             None => None,
             Some(build) => {
