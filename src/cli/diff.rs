@@ -21,6 +21,7 @@ use crate::model::difference::{self, Difference};
 use crate::model::target::Target;
 use crate::model::text::path::Part;
 use crate::model::text::{Path, PathPattern};
+use crate::model::values::Digest;
 use crate::signals::postgres::schema;
 use crate::workspace::Workspace;
 
@@ -28,8 +29,6 @@ use crate::workspace::Workspace;
 const LONGEST_CHAIN: usize = 8;
 /// Of a value in a line for people.
 const MOST_CHARS: usize = 60;
-/// Of a code that stands for a secret: two of a run are alike by chance once in 2^48.
-const SHOWN_BYTES: usize = 6;
 /// What makes a replica one, and where it is made, is no difference to what it copies.
 const OF_THE_REPLICA: [&str; 3] = ["replicaOf", "target", "expectedDifferences"];
 
@@ -256,12 +255,7 @@ impl Veil {
         plan::encode(secret);
         for value in secret["data"].as_object_mut().into_iter().flat_map(Map::values_mut) {
             let code = ring::hmac::sign(&self.0, value.to_string().as_bytes());
-            let short: String = code
-                .as_ref()
-                .iter()
-                .take(SHOWN_BYTES)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let short = Digest::of(code.as_ref()).short();
             *value = Value::from(format!("(not told, {short})"));
         }
     }

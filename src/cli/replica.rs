@@ -79,7 +79,7 @@ impl<'a> Embedded<'a> {
         &self.fleet.environment.name
     }
 
-    fn unwritten(&self, why: impl ToString) -> KeepError {
+    fn unwritten(&self, why: &impl ToString) -> KeepError {
         KeepError::Unwritten {
             environment: self.name().to_owned(),
             why: why.to_string(),
@@ -95,7 +95,7 @@ impl<'a> Embedded<'a> {
         match HeldLease::take(self.home, self.name()) {
             Ok(lease) => Ok(Some(lease)),
             Err(SessionError::Refused(_)) => Ok(None),
-            Err(why) => Err(self.unwritten(why)),
+            Err(why) => Err(self.unwritten(&why)),
         }
     }
 
@@ -110,7 +110,7 @@ impl<'a> Embedded<'a> {
             Err(why) => {
                 return Err(match why.downcast_ref() {
                     Some(StoreError::Conflict { .. }) => KeepError::Overtaken(self.name().to_owned()),
-                    _ => self.unwritten(why),
+                    _ => self.unwritten(&why),
                 });
             }
         }
@@ -130,7 +130,7 @@ impl<'a> Embedded<'a> {
         let sinks = delivery::sinks(self.fleet);
         let dispatch = report::dispatcher(self.home.store().home(), &subject, &sinks);
         let written = self.home.store().append(self.name(), None, events, &dispatch);
-        written.map_err(|why| self.unwritten(why))?;
+        written.map_err(|why| self.unwritten(&why))?;
         for event in events {
             self.printer.note(&format!("{}: {}", self.name(), event.message));
         }
@@ -148,9 +148,9 @@ impl Keeper for Embedded<'_> {
     }
 
     fn is_free(&self) -> Result<bool, KeepError> {
-        let holder = HeldLease::holder(self.home, self.name()).map_err(|why| self.unwritten(why))?;
+        let holder = HeldLease::holder(self.home, self.name()).map_err(|why| self.unwritten(&why))?;
         let open = self.home.store().unfinished(Some(self.name()));
-        Ok(holder.is_none() && open.map_err(|why| self.unwritten(why))?.is_empty())
+        Ok(holder.is_none() && open.map_err(|why| self.unwritten(&why))?.is_empty())
     }
 
     fn alone<'k, T: 'k>(&'k self, work: LocalBoxFuture<'k, T>) -> LocalBoxFuture<'k, Result<Option<T>, KeepError>> {
@@ -158,7 +158,7 @@ impl Keeper for Embedded<'_> {
             let Some(lease) = self.free_lease()? else {
                 return Ok(None);
             };
-            lease.keep(work).await.map(Some).map_err(|why| self.unwritten(why))
+            lease.keep(work).await.map(Some).map_err(|why| self.unwritten(&why))
         }
         .boxed_local()
     }
@@ -174,7 +174,7 @@ impl Keeper for Embedded<'_> {
     fn has_ended<'k>(&'k self, events: &'k [Event]) -> LocalBoxFuture<'k, Result<(), KeepError>> {
         let written = standing::write(self.home, self.fleet, Standing::Down);
         let told = written
-            .map_err(|why| self.unwritten(why))
+            .map_err(|why| self.unwritten(&why))
             .and_then(|()| self.tell(events));
         ready(told).boxed_local()
     }

@@ -42,7 +42,7 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
     standing::write(&home, &fleet, Standing::ComingUp)?;
     if let Some(replica) = &replica {
         lease
-            .keep(replica::bring_up(replica, &home, &fleet, interrupt, printer))
+            .keep(Box::pin(replica::bring_up(replica, &home, &fleet, interrupt, printer)))
             .await??;
     }
     let on_step = |what: &str| {

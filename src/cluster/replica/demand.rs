@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn manifest(api: &str, kind: &str, name: &str, spec: Value) -> Manifest {
+    fn manifest(api: &str, kind: &str, name: &str, spec: &Value) -> Manifest {
         let (group, version) = api.split_once('/').unwrap_or(("", api));
         Manifest {
             component: "web".to_owned(),
@@ -232,25 +232,25 @@ mod tests {
             "apps/v1",
             "StatefulSet",
             "web",
-            json!({"replicas": 3, "template": {"spec": pod}}),
+            &json!({"replicas": 3, "template": {"spec": pod}}),
         );
         let demand = Demand::of(&set.value, None).expect("counted");
         assert_eq!(
             (demand.pods, demand.cpu, demand.memory),
             (3, 3_750, 3 * 128 * 1024 * 1024 * 1_000)
         );
-        let of = |api: &str, kind: &str, spec: Value| {
+        let of = |api: &str, kind: &str, spec: &Value| {
             Demand::of(&manifest(api, kind, "a", spec).value, None).map(|d| d.pods)
         };
-        assert_eq!(of("apps/v1", "Deployment", json!({})), Ok(1));
-        assert_eq!(of("batch/v1", "Job", json!({"parallelism": 4})), Ok(4));
+        assert_eq!(of("apps/v1", "Deployment", &json!({})), Ok(1));
+        assert_eq!(of("batch/v1", "Job", &json!({"parallelism": 4})), Ok(4));
         let cron = json!({"jobTemplate": {"spec": {"parallelism": 2}}});
-        assert_eq!(of("batch/v1", "CronJob", cron), Ok(2));
-        assert_eq!(of("v1", "ConfigMap", json!({"replicas": 9})), Ok(0));
+        assert_eq!(of("batch/v1", "CronJob", &cron), Ok(2));
+        assert_eq!(of("v1", "ConfigMap", &json!({"replicas": 9})), Ok(0));
         // Of another group, with fields of its own.
-        assert_eq!(of("batch.example.org/v1", "Job", json!({"parallelism": 4})), Ok(0));
+        assert_eq!(of("batch.example.org/v1", "Job", &json!({"parallelism": 4})), Ok(0));
         let odd = json!({"containers": [{"resources": {"requests": {"cpu": "much"}}}]});
-        let odd = Demand::of(&manifest("v1", "Pod", "a", odd).value, None);
+        let odd = Demand::of(&manifest("v1", "Pod", "a", &odd).value, None);
         assert!(odd.is_err_and(|why| why.contains("`much`")));
     }
 
@@ -287,13 +287,13 @@ mod tests {
     fn what_an_autoscaler_may_make_counts_and_a_container_that_says_nothing_is_refused() {
         let deployment = |resources: Value| {
             let pod = json!({"containers": [{"name": "web", "resources": resources}]});
-            manifest("apps/v1", "Deployment", "web", json!({"template": {"spec": pod}}))
+            manifest("apps/v1", "Deployment", "web", &json!({"template": {"spec": pod}}))
         };
         let scaler = manifest(
             "autoscaling/v2",
             "HorizontalPodAutoscaler",
             "web",
-            json!({"maxReplicas": 50, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}),
+            &json!({"maxReplicas": 50, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}),
         );
         let quota: Quota = serde_json::from_value(json!({"pods": 10, "cpu": "8"})).expect("a quota");
         let said = |wanted: &[Manifest]| -> Vec<String> {
@@ -309,7 +309,7 @@ mod tests {
             silent.len() == 1 && silent[0].contains("container web requests no cpu"),
             "{silent:?}"
         );
-        let defaults = manifest("v1", "LimitRange", "all", json!({}));
+        let defaults = manifest("v1", "LimitRange", "all", &json!({}));
         assert!(said(&[deployment(json!({})), defaults]).is_empty());
     }
 }

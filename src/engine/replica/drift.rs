@@ -18,7 +18,7 @@ const MOST_HEALS: usize = 1_000;
 /// Objects that an event names, and fields of each: it goes to a chat. `status --look` tells all of them, with their values.
 const MOST_TOLD: usize = 10;
 const MOST_PATHS: usize = 3;
-/// Characters of a path there: a key of a ConfigMap may have 253.
+/// Characters of a path there: a key of a `ConfigMap` may have 253.
 const LONGEST_PATH: usize = 120;
 
 /// What is remembered of a replica that stands, beside what its environment's file says.
@@ -78,7 +78,7 @@ pub struct Judged {
 ///
 /// A file that was changed since is nobody's wish yet: `up` is.
 #[must_use]
-pub fn judged(before: Remembered, sight: ReplicaSight, policy: Drift, now: Timestamp) -> Judged {
+pub fn judged(before: Remembered, sight: &ReplicaSight, policy: Drift, now: Timestamp) -> Judged {
     let is_news = before
         .sight
         .as_ref()
@@ -227,14 +227,17 @@ fn text(object: &OutOfSync) -> String {
         .map(String::as_str)
         .collect();
     let by: Vec<&str> = by.into_iter().take(MOST_PATHS).collect();
-    let mut said = format!("{} {}", object.object, object.cause.words());
-    if !paths.is_empty() {
-        said.push_str(&format!(" ({})", paths.join(", ")));
-    }
-    if !by.is_empty() {
-        said.push_str(&format!(" by {}", by.join(", ")));
-    }
-    said
+    let what = if paths.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", paths.join(", "))
+    };
+    let who = if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", by.join(", "))
+    };
+    format!("{} {}{what}{who}", object.object, object.cause.words())
 }
 
 fn short(path: &str) -> String {
@@ -293,25 +296,25 @@ mod tests {
     #[test]
     fn drift_is_told_once_and_put_back_where_that_is_asked_for() {
         let seen = || sight(Files::AsApplied, vec![drifted("Deployment.apps/web", 1)]);
-        let first = judged(Remembered::default(), seen(), Drift::Report, at(0));
+        let first = judged(Remembered::default(), &seen(), Drift::Report, at(0));
         assert_eq!((reasons(&first), first.heal.len()), (vec!["ReplicaDrifted"], 0));
-        let again = judged(first.remembered, seen(), Drift::Report, at(1));
+        let again = judged(first.remembered, &seen(), Drift::Report, at(1));
         assert!(again.events.is_empty());
-        let heal = judged(Remembered::default(), seen(), Drift::Heal, at(0));
+        let heal = judged(Remembered::default(), &seen(), Drift::Heal, at(0));
         assert!(
             heal.events.is_empty() && heal.heal.contains("Deployment.apps/web"),
             "{heal:?}"
         );
         // A file that was changed is nobody's wish until it is brought up.
         let changed = sight(Files::Changed, vec![drifted("Deployment.apps/web", 1)]);
-        let changed = judged(Remembered::default(), changed, Drift::Heal, at(0));
+        let changed = judged(Remembered::default(), &changed, Drift::Heal, at(0));
         assert!(changed.events.is_empty() && changed.heal.is_empty());
         // Without the parent nobody can say what was applied: it is told, and nothing is written.
         let unknown = sight(
             Files::Unknown,
             vec![OutOfSync::whole(&"ConfigMap/stagegate-a", Cause::Missing)],
         );
-        let unknown = judged(Remembered::default(), unknown, Drift::Heal, at(0));
+        let unknown = judged(Remembered::default(), &unknown, Drift::Heal, at(0));
         assert_eq!((reasons(&unknown), unknown.heal.len()), (vec!["ReplicaDrifted"], 0));
     }
 
@@ -321,7 +324,7 @@ mod tests {
             expires_at: Some(at(9)),
             ..Remembered::default()
         };
-        let after = judged(before, sight(Files::Unknown, Vec::new()), Drift::Report, at(0));
+        let after = judged(before, &sight(Files::Unknown, Vec::new()), Drift::Report, at(0));
         assert_eq!(after.remembered.expires_at, Some(at(9)));
     }
 
@@ -333,7 +336,7 @@ mod tests {
             sight(Files::AsApplied, vec![drifted("Deployment.apps/web", 1), others])
         };
         for minute in 0..3 {
-            let judged = judged(remembered, seen(), Drift::Heal, at(minute));
+            let judged = judged(remembered, &seen(), Drift::Heal, at(minute));
             assert_eq!(judged.heal.len(), 2, "{minute}");
             let (after, told) = healed(
                 judged.remembered,
@@ -343,13 +346,13 @@ mod tests {
             assert_eq!(told.reason, "ReplicaHealed");
             remembered = after;
         }
-        let rests = judged(remembered, seen(), Drift::Heal, at(3));
+        let rests = judged(remembered, &seen(), Drift::Heal, at(3));
         assert_eq!(reasons(&rests), ["ReplicaHealRests"]);
         assert_eq!(rests.heal, BTreeSet::from(["Service/web".to_owned()]));
-        let still = judged(rests.remembered, seen(), Drift::Heal, at(4));
+        let still = judged(rests.remembered, &seen(), Drift::Heal, at(4));
         assert!(still.events.is_empty() && still.heal.len() == 1, "{still:?}");
         // The first of the three is an hour old.
-        let later = judged(still.remembered, seen(), Drift::Heal, at(61));
+        let later = judged(still.remembered, &seen(), Drift::Heal, at(61));
         assert_eq!(later.heal.len(), 2);
     }
 
@@ -358,7 +361,7 @@ mod tests {
         let many: Vec<OutOfSync> = (0..40).map(|i| drifted(&format!("ConfigMap/{i}"), 32)).collect();
         let judged = judged(
             Remembered::default(),
-            sight(Files::AsApplied, many),
+            &sight(Files::AsApplied, many),
             Drift::Report,
             at(0),
         );
@@ -384,7 +387,7 @@ mod tests {
                 vec![OutOfSync::whole(&"ConfigMap/web", Cause::NotOurs)],
             )
         };
-        let first = judged(Remembered::default(), theirs(), Drift::Heal, at(0));
+        let first = judged(Remembered::default(), &theirs(), Drift::Heal, at(0));
         assert_eq!((reasons(&first), first.heal.len()), (vec!["ReplicaDrifted"], 0));
     }
 }

@@ -336,7 +336,7 @@ pub async fn look_after<K: Keeper>(of: &OfFleet, before: Remembered, keeper: &K)
         remembered,
         events,
         heal,
-    } = judged(before, sight, of.target.drift, keeper.now());
+    } = judged(before, &sight, of.target.drift, keeper.now());
     keeper.remember(&remembered, &events).await?;
     if heal.is_empty() {
         return Ok(());
