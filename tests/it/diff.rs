@@ -217,3 +217,26 @@ async fn whatever_two_schemas_differ_in_is_found() {
     let expected: BTreeSet<String> = pairs.iter().map(|(_, _, path)| (*path).to_owned()).collect();
     assert_eq!(found, expected, "{schemas:#?}");
 }
+
+/// What lies in a namespace of its own does not hide what has its name.
+#[test]
+fn objects_of_one_name_in_two_namespaces_are_compared_each() {
+    let workspace = Workspace(tempfile::tempdir().expect("a directory"));
+    let production = include_str!("cluster/replica/production.yaml");
+    workspace.write("environments/production.yaml", production);
+    let other = production
+        .replace("name: production", "name: staging")
+        .replace("greeting: hello", "greeting: bye");
+    workspace.write("environments/staging.yaml", &other);
+    let object = |namespace: &str, word: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: web, namespace: {namespace}}}\ndata: {{a: {word}}}\n---\n"
+        )
+    };
+    let first = object("one", "{{ vars.greeting }}");
+    workspace.write("templates/web/config.yaml", &(first + &object("two", "z")));
+    workspace.write("templates/web/deployment.yaml", "# none\n");
+    let (found, whole) = workspace.diff(&["--against", "production"], 3);
+    let path = "manifests[\"one/ConfigMap/web\"].data.a";
+    assert!(unexpected(&found).contains(&path), "{whole:#}");
+}

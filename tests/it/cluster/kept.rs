@@ -1,5 +1,7 @@
 //! What becomes of a replica while it stands: who looks after it, until when, and in which cluster.
 
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use super::lab::Lab;
@@ -266,4 +268,24 @@ fn a_parent_without_its_label_gets_it_again_and_a_template_cannot_be_it() {
         said.err.contains("has the name of the replica's own ConfigMap"),
         "{said:#?}"
     );
+}
+
+/// Whoever works by hand is not told that a server has it, which only looks.
+#[test]
+fn a_look_that_hangs_keeps_nobody_from_working() {
+    let lab = Lab::without_nodes();
+    let shop = Shop::open(&lab);
+    shop.up().expect_code(0);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let api = format!("https://{}", silent.local_addr().expect("bound"));
+    let kubeconfig = lab.path("silent.kubeconfig");
+    let text = std::fs::read_to_string(lab.admin()).expect("a file");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config["clusters"][0]["cluster"]["server"] = json!(api);
+    std::fs::write(&kubeconfig, config.to_string()).expect("written");
+    let server = shop.begin_by(&kubeconfig, &["serve", "--listen", "127.0.0.1:0"]);
+    // It asks, and is not answered.
+    let asked = silent.accept().expect("a look");
+    shop.up().expect_code(0);
+    drop((asked, server));
 }

@@ -53,7 +53,13 @@ impl<'l> Shop<'l> {
     }
 
     pub(super) fn begin(&self, arguments: &[&str]) -> Running {
-        let command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
+        self.begin_by(&self.lab.admin(), arguments)
+    }
+
+    /// A command that finds its cluster by this kubeconfig.
+    pub(super) fn begin_by(&self, kubeconfig: &Path, arguments: &[&str]) -> Running {
+        let mut command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
+        command.env("KUBECONFIG", kubeconfig);
         Running::at(command, self.directory.path(), arguments)
     }
 
