@@ -13,13 +13,15 @@ use serde_json::{Map, Value, json};
 use super::ground::GroundError;
 use super::printer::Printer;
 use super::view::API_VERSION;
-use super::{Exit, ground, status};
+use super::{Exit, ground, standing, status};
+use crate::cluster::replica::plan;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
 use crate::model::difference::{self, Difference};
 use crate::model::target::Target;
 use crate::model::text::path::Part;
 use crate::model::text::{Path, PathPattern};
+use crate::model::values::Digest;
 use crate::signals::postgres::schema;
 use crate::workspace::Workspace;
 
@@ -73,8 +75,9 @@ async fn compare(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit
     let there = Fleet::read(&home, &workspace, &against, shift)?;
     // Both in one place, so that where they lie is no difference.
     let namespace = namespace(&here).or_else(|| namespace(&there)).unwrap_or_default();
-    let one = subject(&home, &here, &namespace, printer).await?;
-    let other = subject(&home, &there, &namespace, printer).await?;
+    let veil = Veil::new()?;
+    let one = subject(&home, &here, &namespace, &veil, printer).await?;
+    let other = subject(&home, &there, &namespace, &veil, printer).await?;
     printer.idle();
     let mut inherits = Inheritance::of(&workspace, &environment, &against)?;
     inherits.as_filed = as_filed(&here, &one);
@@ -146,27 +149,22 @@ fn namespace(fleet: &Fleet) -> Option<String> {
 }
 
 /// What is compared of an environment.
-async fn subject(home: &Home, fleet: &Fleet, namespace: &str, printer: &Printer) -> anyhow::Result<Value> {
+async fn subject(home: &Home, fleet: &Fleet, namespace: &str, veil: &Veil, printer: &Printer) -> anyhow::Result<Value> {
     let environment = &fleet.environment;
-    let mut builds: BTreeMap<String, String> = status::builds(home, &environment.name)?
-        .into_iter()
-        .filter(|(_, builds)| !builds.is_empty())
-        .map(|(component, builds)| (component, builds.into_iter().collect::<Vec<_>>().join(", ")))
-        .collect();
-    for component in &environment.spec.components {
-        if let (Some(version), Some(_)) = (&component.build, &component.source) {
-            builds
-                .entry(component.name.clone())
-                .or_insert_with(|| format!("{}-{version}", component.name));
-        }
-    }
     let mut manifests = Map::new();
     for manifest in fleet.manifests(namespace)? {
         let mut value = manifest.value;
-        if manifest.id.kind == "Secret" && manifest.id.group.is_empty() {
-            hide(&mut value);
+        if plan::is_secret(&manifest.id) {
+            veil.hide(&mut value);
         }
-        manifests.insert(manifest.id.to_string(), value);
+        // Two namespaces may have one of the same name.
+        let stated = manifest.id.namespace.as_str();
+        let name = if stated.is_empty() || stated == namespace {
+            manifest.id.to_string()
+        } else {
+            format!("{stated}/{}", manifest.id)
+        };
+        manifests.insert(name, value);
     }
     let mut databases = Map::new();
     for database in &environment.spec.databases {
@@ -175,11 +173,40 @@ async fn subject(home: &Home, fleet: &Fleet, namespace: &str, printer: &Printer)
         databases.insert(database.name.clone(), schema);
     }
     Ok(json!({
-        "builds": builds,
+        "builds": builds(home, fleet)?,
         "spec": spec(fleet)?,
         "manifests": manifests,
         "databases": databases,
     }))
+}
+
+/// The build that each component runs by the record. What nobody has brought up here is not known, and so is not the same as anything.
+fn builds(home: &Home, fleet: &Fleet) -> anyhow::Result<BTreeMap<String, String>> {
+    let environment = &fleet.environment;
+    let mut recorded: BTreeMap<String, BTreeSet<String>> = status::builds(home, &environment.name)?;
+    recorded.retain(|_, builds| !builds.is_empty());
+    let of_objects = standing::builds_of_objects(home, &environment.name)?;
+    let with_builds = environment.spec.components.iter().filter_map(|component| {
+        let (Some(version), Some(_)) = (&component.build, &component.source) else {
+            return None;
+        };
+        let name = &component.name;
+        let build = match (recorded.remove(name), of_objects.get(name)) {
+            (Some(builds), _) => builds.into_iter().collect::<Vec<_>>().join(", "),
+            (None, Some(build)) => build.clone(),
+            (None, None) => format!(
+                "unknown: nobody has brought {name} of {} up here, and its file names {name}-{version}",
+                environment.name
+            ),
+        };
+        Some((name.clone(), build))
+    });
+    let mut builds: BTreeMap<String, String> = with_builds.collect();
+    // Of a component that its file no longer has.
+    for (name, of_it) in recorded {
+        builds.insert(name, of_it.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    Ok(builds)
 }
 
 /// The components that run the build that their file names.
@@ -210,12 +237,26 @@ fn spec(fleet: &Fleet) -> anyhow::Result<Value> {
     Ok(spec)
 }
 
-/// What a Secret holds is not told; whether it is the same is told by a digest.
-fn hide(secret: &mut Value) {
-    for part in ["data", "stringData"] {
-        for value in secret[part].as_object_mut().into_iter().flat_map(Map::values_mut) {
-            let digest = crate::model::values::Digest::of(value.to_string().as_bytes());
-            *value = Value::from(format!("(not told, {})", digest.short()));
+/// What a Secret holds is not told; whether it is the same is told by a code that nobody can make who has only seen it: the key is
+/// gone with the run.
+struct Veil(ring::hmac::Key);
+
+impl Veil {
+    fn new() -> anyhow::Result<Self> {
+        let random = ring::rand::SystemRandom::new();
+        let key = ring::hmac::Key::generate(ring::hmac::HMAC_SHA256, &random);
+        Ok(Self(
+            key.map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?,
+        ))
+    }
+
+    /// Both ways of stating it alike.
+    fn hide(&self, secret: &mut Value) {
+        plan::encode(secret);
+        for value in secret["data"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+            let code = ring::hmac::sign(&self.0, value.to_string().as_bytes());
+            let short = Digest::of(code.as_ref()).short();
+            *value = Value::from(format!("(not told, {short})"));
         }
     }
 }

@@ -11,12 +11,13 @@ use super::up::count;
 use crate::cluster::replica::Left;
 use crate::commits::proof;
 use crate::engine::fleet::Fleet;
+use crate::engine::lease::HeldLease;
 use crate::engine::session::{Refusal, SessionError};
 use crate::engine::up::Bringing;
 use crate::home::Home;
 use crate::model::environment::Component;
 use crate::server::seat;
-use crate::store::Store as _;
+use crate::store::{Pruned, Store as _};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -26,10 +27,17 @@ pub(super) struct Arguments {
     /// Delete its nodes, its secrets and what is remembered of it
     #[arg(long)]
     purge: bool,
+    /// The cluster that its objects were in is gone for good: they are not looked for
+    #[arg(long)]
+    cluster_is_gone: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let Arguments { environment, purge } = arguments;
+    let Arguments {
+        environment,
+        purge,
+        cluster_is_gone,
+    } = arguments;
     let (home, fleet) = ground::operable(&environment, ground::look)?;
     if purge && is_unknown_here(&home, &fleet)? {
         printer.done(&format!(
@@ -68,9 +76,18 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     for component in components.iter().rev() {
         lease.keep(bringing.down(component)).await??;
     }
-    if let Some(replica) = &replica {
-        let left = if purge { Left::Nothing } else { Left::Namespace };
-        lease.keep(replica.take_down(left, &interrupt, printer)).await??;
+    match &replica {
+        Some(replica) if cluster_is_gone => printer.note(&format!(
+            "namespace {} is not looked for, in whichever cluster it was",
+            replica.namespace()
+        )),
+        Some(replica) => {
+            let left = if purge { Left::Nothing } else { Left::Namespace };
+            lease
+                .keep(replica::take_down(replica, left, &interrupt, printer))
+                .await??;
+        }
+        None => {}
     }
     if !purge {
         standing::write(&home, &fleet, Standing::Down)?;
@@ -83,31 +100,14 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     for component in components.iter().rev() {
         lease.keep(bringing.remove(component)).await??;
     }
-    let directory = home.environment(&environment);
-    if directory.exists() {
-        std::fs::remove_dir_all(&directory)?;
-    }
-    let pruned = home.store().forget_environment(&environment, lease.token())?;
-    for upgrade in &pruned.upgrades {
-        let evidence = home.evidence(upgrade);
-        if evidence.exists() {
-            std::fs::remove_dir_all(&evidence)?;
-        }
-    }
+    let pruned = forget(&home, &environment, &lease)?;
     let untold: u64 = home
         .store()
         .pending(Some(&environment), None)?
         .iter()
         .map(|p| p.waiting)
         .sum();
-    // One whose files are gone is listed all the same, and one that is just coming up has a directory before it is listed.
-    let nobody_needs_it = home.store().resources("Environment")?.is_empty()
-        && home.has_no_environment()?
-        && seat::running(&home)?.is_none()
-        // What was proven of commits belongs to no environment either, nor do the keys that have signed it: what was deleted
-        // could not be made again.
-        && home.store().runs(None, 1)?.is_empty()
-        && home.store().resources(proof::keys::KIND)?.is_empty();
+    let nobody_needs_it = is_needed_by_nobody(&home)?;
     drop(lease);
     let state = home.root().to_owned();
     if nobody_needs_it {
@@ -133,6 +133,34 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         printer.note(&format!("what stays are the Debian packages: {}", packages.join(" ")));
     }
     Ok(Exit::Done)
+}
+
+/// Whether a home has nothing left that anybody would miss.
+fn is_needed_by_nobody(home: &Home) -> anyhow::Result<bool> {
+    // One whose files are gone is listed all the same, and one that is just coming up has a directory before it is listed.
+    Ok(home.store().resources("Environment")?.is_empty()
+        && home.has_no_environment()?
+        && seat::running(home)?.is_none()
+        // What was proven of commits belongs to no environment either, nor do the keys that have signed it: what was deleted
+        // could not be made again.
+        && home.store().runs(None, 1)?.is_empty()
+        && home.store().resources(proof::keys::KIND)?.is_empty())
+}
+
+/// Deletes what is remembered of an environment.
+fn forget(home: &Home, environment: &str, lease: &HeldLease) -> anyhow::Result<Pruned> {
+    let directory = home.environment(environment);
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)?;
+    }
+    let pruned = home.store().forget_environment(environment, lease.token())?;
+    for upgrade in &pruned.upgrades {
+        let evidence = home.evidence(upgrade);
+        if evidence.exists() {
+            std::fs::remove_dir_all(&evidence)?;
+        }
+    }
+    Ok(pruned)
 }
 
 /// Whether nothing at all of an environment is here. What lies on other hosts is there without a trace here when the state was

@@ -203,7 +203,8 @@ pub enum GroundError {
     },
     /// A replica that stands somewhere else.
     #[error(
-        "environment {environment} was brought up in namespace {namespace}, and its file names another place by now; put that          back, take it down with --purge, then change it"
+        "environment {environment} was brought up in namespace {namespace}, and its file names another place by now; put that \
+         back, take it down with --purge, then change it"
     )]
     OtherTarget {
         /// The environment.

@@ -58,6 +58,7 @@ use crate::commits::repository::RepositoryError;
 use crate::engine::builds::BuildError;
 use crate::engine::disturb::DisturbError;
 use crate::engine::fleet::FleetError;
+use crate::engine::replica::KeepError;
 use crate::engine::session::SessionError;
 use crate::engine::up::UpError;
 use crate::model::upgrade::Phase;
@@ -614,8 +615,21 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         Some(UpError::Refused(_)) => return Some(Exit::Refused),
         _ => {}
     }
-    match cause.downcast_ref() {
-        Some(ReplicaError::Refused(_) | ReplicaError::NotOurs { .. } | ReplicaError::Ending(_)) => {
+    let kept = cause.downcast_ref::<KeepError>();
+    if let Some(KeepError::UnknownBuild { .. } | KeepError::OtherPlace { .. }) = kept {
+        return Some(Exit::Refused);
+    }
+    let replica = match kept {
+        Some(KeepError::Replica(replica)) => Some(replica),
+        _ => cause.downcast_ref(),
+    };
+    match replica {
+        Some(
+            ReplicaError::Refused(_)
+            | ReplicaError::NotOurs { .. }
+            | ReplicaError::OtherCluster { .. }
+            | ReplicaError::Ending(_),
+        ) => {
             return Some(Exit::Refused);
         }
         Some(ReplicaError::Interrupted) => return Some(Exit::Interrupted),
@@ -635,8 +649,8 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(BuildError::UnknownVersion { .. } | BuildError::NoSource(_) | BuildError::Commit { .. }) = build {
         return Some(Exit::Usage);
     }
-    let fleet = match up {
-        Some(UpError::Fleet(fleet)) => Some(fleet),
+    let fleet = match (up, kept) {
+        (Some(UpError::Fleet(fleet)), _) | (_, Some(KeepError::Fleet(fleet))) => Some(fleet),
         _ => cause.downcast_ref(),
     };
     // A text that holds for some builds only may still have a hole; the files are what is to be mended.

@@ -1,155 +1,244 @@
 //! A replica's objects in a cluster, as commands bring them up, look at them and take them down.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use futures::future::{FutureExt as _, LocalBoxFuture, ready};
+use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
 use super::ground;
 use super::printer::Printer;
 use super::standing::{self, Standing};
 use super::up::count;
-use crate::cluster::replica::{Files, Left, Owner, Replica, ReplicaError, ReplicaSight, SyncState, Time};
+use crate::cluster::replica::{Files, Left, OnWrite, ReplicaError, ReplicaSight, SyncState};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
+use crate::engine::replica::{self, KeepError, Keeper, LOOK_AFTER_EVERY, OfFleet, Remembered};
 use crate::engine::session::SessionError;
 use crate::home::Home;
 use crate::model::environment::Component;
-use crate::model::manifest::Manifest;
-use crate::model::target::{Drift, Target};
-use crate::model::upgrade::{Event, Severity};
+use crate::model::upgrade::Event;
 use crate::report::{self, Subject};
 use crate::settings;
-use crate::store::{Resource, Store as _};
+use crate::store::{Expect, KEEP_FINISHED_UPGRADES, Resource, Store as _, StoreError};
 
 /// Times to live are hours; who waits for one to end waits no longer than this. A look is one small query.
 const EXPIRED_EVERY: Duration = Duration::from_secs(15);
-/// A look is two calls an object. Who changes a staging replica by hand has a minute to see what that does.
-const LOOK_AFTER_EVERY: Duration = Duration::from_mins(1);
-
-/// The replica of an environment with what it is to hold.
-pub(super) struct OfFleet {
-    replica: Replica,
-    wanted: Vec<Manifest>,
-    namespace: String,
-    drift: Drift,
-}
+/// Replicas that are looked at or taken down together: those of a cluster that hangs hold up none of another.
+const AT_ONCE: usize = 8;
 
 /// The replica of an environment that states a target.
 pub(super) async fn of(home: &Home, fleet: &Fleet) -> anyhow::Result<Option<OfFleet>> {
-    let Some(Target::Kubernetes(target)) = &fleet.environment.spec.target else {
-        return Ok(None);
-    };
-    let wanted = fleet.manifests(&target.namespace)?;
-    let replica = Replica::connect(target, owner(home, fleet)).await?;
-    Ok(Some(OfFleet {
-        replica,
-        wanted,
-        namespace: target.namespace.clone(),
-        drift: target.drift,
-    }))
+    let name = &fleet.environment.name;
+    let resource = home.store().resource("Environment", name)?;
+    let remembered = resource.as_ref().and_then(standing::remembered).unwrap_or_default();
+    connected(home, fleet, &remembered).await
 }
 
-fn owner(home: &Home, fleet: &Fleet) -> Owner {
-    Owner {
-        home: home.store().home().to_owned(),
-        environment: fleet.environment.name.clone(),
-    }
+async fn connected(home: &Home, fleet: &Fleet, remembered: &Remembered) -> anyhow::Result<Option<OfFleet>> {
+    let store = home.store();
+    let all = u32::try_from(KEEP_FINISHED_UPGRADES).unwrap_or(u32::MAX);
+    let mut upgrades = store.upgrades(Some(&fleet.environment.name), all)?;
+    upgrades.sort_by_key(|upgrade| upgrade.created_at);
+    Ok(OfFleet::connect(fleet, store.home(), &upgrades, remembered).await?)
 }
 
-impl OfFleet {
-    /// Makes its objects what they are to be, and writes down how they were seen then.
-    pub(super) async fn bring_up(
-        &self,
-        home: &Home,
-        fleet: &Fleet,
-        interrupt: &Interrupt,
-        printer: &Printer,
-    ) -> anyhow::Result<()> {
-        let outcome = self
-            .replica
-            .reconcile(&self.wanted, Time::Begins, Timestamp::now(), &|what| {
-                told(what, interrupt, printer)
-            })
-            .await?;
-        for object in &outcome.changed {
-            printer.note(&format!("  {object}: applied"));
+/// The embedded home as what keeps a replica.
+struct Embedded<'a> {
+    home: &'a Home,
+    fleet: &'a Fleet,
+    on_write: Box<OnWrite<'a>>,
+    printer: &'a Printer,
+    /// The version of the record that was read; nothing where the environment is held all the while.
+    read: Cell<Option<u64>>,
+}
+
+impl<'a> Embedded<'a> {
+    fn new(
+        home: &'a Home,
+        fleet: &'a Fleet,
+        read: Option<u64>,
+        interrupt: &'a Interrupt,
+        printer: &'a Printer,
+    ) -> Self {
+        Self {
+            home,
+            fleet,
+            on_write: Box::new(move |what| told(what, interrupt, printer)),
+            printer,
+            read: Cell::new(read),
         }
-        for object in &outcome.pruned {
-            printer.note(&format!("  {object}: deleted, no longer stated"));
+    }
+
+    fn name(&self) -> &str {
+        &self.fleet.environment.name
+    }
+
+    fn unwritten(&self, why: &impl ToString) -> KeepError {
+        KeepError::Unwritten {
+            environment: self.name().to_owned(),
+            why: why.to_string(),
         }
-        let until = outcome
-            .expires_at
-            .map_or_else(String::new, |at| format!("; it is taken down at {at:.0}"));
-        printer.note(&format!(
-            "namespace {}: {}, {} changed{until}",
-            self.namespace,
-            count(outcome.objects, "object"),
-            outcome.changed.len() + outcome.pruned.len()
-        ));
-        let sight = self.look().await?;
-        if sight.sync == SyncState::OutOfSync {
-            for line in lines(&sight) {
-                printer.note(&line);
+    }
+
+    /// The lease of an environment in which nothing goes on. This process may drive an upgrade there itself, whose lease would be given to
+    /// it once more; and one that is held has given its own back.
+    fn free_lease(&self) -> Result<Option<HeldLease>, KeepError> {
+        if !self.is_free()? {
+            return Ok(None);
+        }
+        match HeldLease::take(self.home, self.name()) {
+            Ok(lease) => Ok(Some(lease)),
+            Err(SessionError::Refused(_)) => Ok(None),
+            Err(why) => Err(self.unwritten(&why)),
+        }
+    }
+
+    fn write(&self, remembered: &Remembered, events: &[Event]) -> Result<(), KeepError> {
+        let expect = self.read.get().map_or(Expect::Anything, Expect::Version);
+        match standing::write_replica(self.home, self.name(), remembered, expect) {
+            Ok(written) => {
+                if self.read.get().is_some() {
+                    self.read.set(written);
+                }
+            }
+            Err(why) => {
+                return Err(match why.downcast_ref() {
+                    Some(StoreError::Conflict { .. }) => KeepError::Overtaken(self.name().to_owned()),
+                    _ => self.unwritten(&why),
+                });
             }
         }
-        standing::write_replica(home, &fleet.environment.name, sight)
+        self.tell(events)
     }
 
-    /// Whether the pods of a component are made from its manifests: they come and go with them.
-    pub(super) fn makes_pods_of(&self, component: &Component) -> bool {
-        self.set_of(component).is_some()
-    }
-
-    fn set_of(&self, component: &Component) -> Option<&Manifest> {
-        let set = component.stateful_set.as_ref()?;
-        let mut wanted = self.wanted.iter();
-        wanted.find(|m| m.id.group == "apps" && m.id.kind == "StatefulSet" && m.id.name == set.name)
-    }
-
-    /// Waits for the pods of a component that are its nodes, where they are made from its manifests.
-    pub(super) async fn pods_ready(
-        &self,
-        component: &Component,
-        interrupt: &Interrupt,
-        printer: &Printer,
-    ) -> Result<(), ReplicaError> {
-        match self.set_of(component) {
-            Some(made) => {
-                self.replica
-                    .is_ready(made, &|what| told(what, interrupt, printer))
-                    .await
-            }
-            None => Ok(()),
+    /// Writes events of the environment down, with the reports of them, and says them here.
+    fn tell(&self, events: &[Event]) -> Result<(), KeepError> {
+        if events.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// How its objects are now.
-    pub(super) async fn look(&self) -> Result<ReplicaSight, ReplicaError> {
-        self.replica.look(&self.wanted, Timestamp::now()).await
-    }
-
-    /// Deletes its objects.
-    pub(super) async fn take_down(
-        &self,
-        left: Left,
-        interrupt: &Interrupt,
-        printer: &Printer,
-    ) -> Result<(), ReplicaError> {
-        let outcome = self
-            .replica
-            .take_down(left, &|what| told(what, interrupt, printer))
-            .await?;
-        printer.note(&format!(
-            "namespace {}: {} deleted",
-            self.namespace,
-            count(outcome.pruned.len(), "object")
-        ));
+        let subject = Subject {
+            component: String::new(),
+            build: String::new(),
+            user: settings::user(),
+        };
+        let sinks = delivery::sinks(self.fleet);
+        let dispatch = report::dispatcher(self.home.store().home(), &subject, &sinks);
+        let written = self.home.store().append(self.name(), None, events, &dispatch);
+        written.map_err(|why| self.unwritten(&why))?;
+        for event in events {
+            self.printer.note(&format!("{}: {}", self.name(), event.message));
+        }
         Ok(())
     }
+}
+
+impl Keeper for Embedded<'_> {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn on_write(&self) -> &OnWrite<'_> {
+        &*self.on_write
+    }
+
+    fn is_free(&self) -> Result<bool, KeepError> {
+        let holder = HeldLease::holder(self.home, self.name()).map_err(|why| self.unwritten(&why))?;
+        let open = self.home.store().unfinished(Some(self.name()));
+        Ok(holder.is_none() && open.map_err(|why| self.unwritten(&why))?.is_empty())
+    }
+
+    fn alone<'k, T: 'k>(&'k self, work: LocalBoxFuture<'k, T>) -> LocalBoxFuture<'k, Result<Option<T>, KeepError>> {
+        async move {
+            let Some(lease) = self.free_lease()? else {
+                return Ok(None);
+            };
+            lease.keep(work).await.map(Some).map_err(|why| self.unwritten(&why))
+        }
+        .boxed_local()
+    }
+
+    fn remember<'k>(
+        &'k self,
+        remembered: &'k Remembered,
+        events: &'k [Event],
+    ) -> LocalBoxFuture<'k, Result<(), KeepError>> {
+        ready(self.write(remembered, events)).boxed_local()
+    }
+
+    fn has_ended<'k>(&'k self, events: &'k [Event]) -> LocalBoxFuture<'k, Result<(), KeepError>> {
+        let written = standing::write(self.home, self.fleet, Standing::Down);
+        let told = written
+            .map_err(|why| self.unwritten(&why))
+            .and_then(|()| self.tell(events));
+        ready(told).boxed_local()
+    }
+}
+
+/// Makes its objects what they are to be, and writes down how they were seen then. The environment's lease is held meanwhile.
+pub(super) async fn bring_up(
+    of: &OfFleet,
+    home: &Home,
+    fleet: &Fleet,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let keeper = Embedded::new(home, fleet, None, interrupt, printer);
+    let resource = home.store().resource("Environment", keeper.name())?;
+    let remembered = resource.as_ref().and_then(standing::remembered).unwrap_or_default();
+    let (outcome, sight) = replica::bring_up(of, remembered, &keeper).await?;
+    for object in &outcome.changed {
+        printer.note(&format!("  {object}: applied"));
+    }
+    for object in &outcome.pruned {
+        printer.note(&format!("  {object}: deleted, no longer stated"));
+    }
+    let until = outcome
+        .expires_at
+        .map_or_else(String::new, |at| format!("; it is taken down at {at:.0}"));
+    printer.note(&format!(
+        "namespace {}: {}, {} changed{until}",
+        of.namespace(),
+        count(outcome.objects, "object"),
+        outcome.changed.len() + outcome.pruned.len()
+    ));
+    if sight.sync == SyncState::OutOfSync {
+        for line in lines(&sight) {
+            printer.note(&line);
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the pods of a component that are its nodes, where they are made from its manifests.
+pub(super) async fn pods_ready(
+    of: &OfFleet,
+    component: &Component,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> Result<(), ReplicaError> {
+    of.pods_ready(component, &|what| told(what, interrupt, printer)).await
+}
+
+/// Deletes its objects.
+pub(super) async fn take_down(
+    of: &OfFleet,
+    left: Left,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> Result<(), ReplicaError> {
+    let outcome = of.take_down(left, &|what| told(what, interrupt, printer)).await?;
+    printer.note(&format!(
+        "namespace {}: {} deleted",
+        of.namespace(),
+        count(outcome.pruned.len(), "object")
+    ));
+    Ok(())
 }
 
 /// Takes down every replica whose time is over, but one that is just brought up. One that cannot be is told of, and tried again
@@ -160,162 +249,92 @@ pub(super) async fn take_down_expired(
     interrupt: &Interrupt,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    for resource in standing::expired(home, Timestamp::now())? {
-        let name = resource.name.clone();
-        if but == Some(&name) {
-            continue;
-        }
-        if let Err(why) = expire(home, &resource, interrupt, printer).await {
-            printer.note(&format!(
-                "{name}: its time is over, and it could not be taken down: {why:#}"
-            ));
-        }
-    }
+    let expired = standing::expired(home, Timestamp::now())?;
+    let others = expired.iter().filter(|resource| but != Some(&resource.name));
+    stream::iter(others)
+        .for_each_concurrent(AT_ONCE, async |resource| {
+            if let Err(why) = expire(home, resource, interrupt, printer).await {
+                let name = &resource.name;
+                printer.note(&format!(
+                    "{name}: its time is over, and it could not be taken down: {why:#}"
+                ));
+            }
+        })
+        .await;
     Ok(())
+}
+
+async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
+    let fleet = standing::fleet(home, resource)?;
+    let remembered = standing::remembered(resource).unwrap_or_default();
+    let Some(of) = replica::to_take_down(&fleet, home.store().home(), &remembered).await? else {
+        return Ok(());
+    };
+    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer);
+    Ok(replica::expire(&of, &remembered, &keeper).await?)
 }
 
 /// Takes down what is over, and looks after what stands, for as long as this process lives.
 pub(super) async fn keep(home: &Home, interrupt: &Interrupt, printer: &Printer) -> Infallible {
-    let mut look_at = tokio::time::Instant::now();
-    loop {
-        if let Err(why) = take_down_expired(home, None, interrupt, printer).await {
-            tracing::warn!(%why, "cannot look for replicas whose time is over");
+    let expiring = async {
+        loop {
+            if let Err(why) = take_down_expired(home, None, interrupt, printer).await {
+                tracing::warn!(%why, "cannot look for replicas whose time is over");
+            }
+            tokio::time::sleep(EXPIRED_EVERY).await;
         }
-        let now = tokio::time::Instant::now();
-        if now >= look_at {
+    };
+    let looking = async {
+        loop {
             look_after(home, interrupt, printer).await;
-            look_at = now + LOOK_AFTER_EVERY;
+            tokio::time::sleep(LOOK_AFTER_EVERY).await;
         }
-        tokio::time::sleep(EXPIRED_EVERY).await;
+    };
+    tokio::select! {
+        never = expiring => never,
+        never = looking => never,
     }
 }
 
 /// One look at every replica that stands.
 async fn look_after(home: &Home, interrupt: &Interrupt, printer: &Printer) {
-    let standing = match standing::up(home) {
+    let standing = match standing::with_replica(home) {
         Ok(standing) => standing,
         Err(why) => {
             tracing::warn!(%why, "cannot look for replicas");
             return;
         }
     };
-    for resource in standing {
-        if let Err(why) = look_after_one(home, &resource, interrupt, printer).await {
-            tracing::warn!(
-                why = format!("{why:#}"),
-                environment = resource.name,
-                "a replica was not looked at"
-            );
-        }
-    }
+    stream::iter(&standing)
+        .for_each_concurrent(AT_ONCE, async |resource| {
+            match look_after_one(home, resource, interrupt, printer).await {
+                Ok(()) => {}
+                Err(why) => tracing::warn!(
+                    why = format!("{why:#}"),
+                    environment = resource.name,
+                    "a replica was not looked at"
+                ),
+            }
+        })
+        .await;
 }
 
-/// The lease of an environment in which nothing goes on. This process may drive an upgrade there itself, whose lease would be given to
-/// it once more; and one that is held has given its own back.
-fn free_lease(home: &Home, name: &str) -> anyhow::Result<Option<HeldLease>> {
-    if HeldLease::holder(home, name)?.is_some() || !home.store().unfinished(Some(name))?.is_empty() {
-        return Ok(None);
-    }
-    match HeldLease::take(home, name) {
-        Ok(lease) => Ok(Some(lease)),
-        Err(SessionError::Refused(_)) => Ok(None),
-        Err(why) => Err(why.into()),
-    }
-}
-
-/// What has drifted is told once, and put back where the file says so. A file that was changed since is nobody's wish yet: `up` is.
 async fn look_after_one(
     home: &Home,
     resource: &Resource,
     interrupt: &Interrupt,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let name = &resource.name;
-    let Some(lease) = free_lease(home, name)? else {
+    let fleet = Fleet::read(home, &ground::workspace(), &resource.name, ground::port_shift()?)?;
+    let remembered = standing::remembered(resource).unwrap_or_default();
+    let Some(of) = connected(home, &fleet, &remembered).await? else {
         return Ok(());
     };
-    let fleet = Fleet::read(home, &ground::workspace(), name, ground::port_shift()?)?;
-    let Some(replica) = of(home, &fleet).await? else {
-        return Ok(());
-    };
-    let sight = lease.keep(replica.look()).await??;
-    let is_news = standing::replica(resource).is_none_or(|before| before.out_of_sync != sight.out_of_sync);
-    let is_drift = sight.files == Files::AsApplied && sight.sync == SyncState::OutOfSync;
-    if !is_drift || replica.drift == Drift::Report {
-        if is_drift && is_news {
-            let message = format!("somebody has changed it: {}", lines(&sight)[1..].join("; "));
-            tell(home, &fleet, "ReplicaDrifted", Severity::Alert, message, printer)?;
-        }
-        return standing::write_replica(home, name, sight);
+    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer);
+    match replica::look_after(&of, remembered, &keeper).await {
+        Ok(()) | Err(KeepError::Overtaken(_)) => Ok(()),
+        Err(why) => Err(why.into()),
     }
-    let on_write = |what: &str| told(what, interrupt, printer);
-    let healing = replica
-        .replica
-        .reconcile(&replica.wanted, Time::GoesOn, Timestamp::now(), &on_write);
-    lease.keep(healing).await??;
-    let message = format!(
-        "what somebody has changed is put back: {}",
-        lines(&sight)[1..].join("; ")
-    );
-    tell(home, &fleet, "ReplicaHealed", Severity::Step, message, printer)?;
-    standing::write_replica(home, name, lease.keep(replica.look()).await??)
-}
-
-/// Writes an event of an environment down, with the reports of it, and says it here.
-fn tell(
-    home: &Home,
-    fleet: &Fleet,
-    reason: &str,
-    severity: Severity,
-    message: String,
-    printer: &Printer,
-) -> anyhow::Result<()> {
-    let name = &fleet.environment.name;
-    let line = format!("{name}: {message}");
-    let event = Event {
-        at: Timestamp::now(),
-        reason: reason.to_owned(),
-        severity,
-        node: None,
-        message,
-    };
-    let subject = Subject {
-        component: String::new(),
-        build: String::new(),
-        user: settings::user(),
-    };
-    let sinks = delivery::sinks(fleet);
-    let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
-    home.store().append(name, None, &[event], &dispatch)?;
-    printer.note(&line);
-    Ok(())
-}
-
-async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
-    let Some(lease) = free_lease(home, &resource.name)? else {
-        return Ok(());
-    };
-    // As it was brought up: its file may have changed since.
-    let fleet = standing::fleet(home, resource)?;
-    let Some(Target::Kubernetes(target)) = &fleet.environment.spec.target else {
-        return Ok(());
-    };
-    let replica = Replica::connect(target, owner(home, &fleet)).await?;
-    // Its parent has the last word: it is what `up` writes first.
-    let over = lease.keep(replica.expires_at()).await??;
-    if over.is_some_and(|at| at > Timestamp::now()) {
-        return Ok(());
-    }
-    let on_write = |what: &str| told(what, interrupt, printer);
-    let outcome = lease.keep(replica.take_down(Left::Namespace, &on_write)).await??;
-    standing::write(home, &fleet, Standing::Down)?;
-    let name = &resource.name;
-    let message = format!(
-        "its time was over, and {} of namespace {} are deleted; `stagegate up {name}` brings it back",
-        count(outcome.pruned.len(), "object"),
-        target.namespace
-    );
-    tell(home, &fleet, "ReplicaExpired", Severity::Step, message, printer)
 }
 
 fn told(what: &str, interrupt: &Interrupt, printer: &Printer) -> ControlFlow<()> {
@@ -332,7 +351,7 @@ pub(super) fn lines(sight: &ReplicaSight) -> Vec<String> {
         sync,
         namespace,
         objects,
-        files: _,
+        files,
         expires_at,
         out_of_sync,
         seen_at: _,
@@ -346,8 +365,18 @@ pub(super) fn lines(sight: &ReplicaSight) -> Vec<String> {
         "namespace {namespace} {word}: {}{until}",
         count(*objects, "object")
     )];
+    if *files == Files::Unknown && *sync == SyncState::OutOfSync {
+        lines.push(
+            "  its ApplySet is not there, so nobody can say what was applied last; `stagegate up` makes it anew"
+                .to_owned(),
+        );
+    }
     for object in out_of_sync {
-        lines.push(format!("  {} {}", object.object, object.cause.words()));
+        let why = object
+            .message
+            .as_ref()
+            .map_or_else(String::new, |why| format!(": {why}"));
+        lines.push(format!("  {} {}{why}", object.object, object.cause.words()));
         for field in &object.fields {
             let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
             let by = if field.by.is_empty() {

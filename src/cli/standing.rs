@@ -1,6 +1,6 @@
 //! What a home remembers of an environment's bring-up: whether it stands, with which nodes, on which ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ground::GroundError;
 use crate::cluster::replica::ReplicaSight;
 use crate::engine::fleet::Fleet;
+use crate::engine::replica::Remembered;
 use crate::home::Home;
 use crate::model::environment::EnvironmentSpec;
 use crate::model::render::Renderer;
@@ -37,9 +38,9 @@ struct EnvironmentStatus {
     /// Every node that it was brought up with, of every component.
     #[serde(default)]
     nodes: BTreeSet<String>,
-    /// Its objects in a cluster, as they were seen last.
+    /// What is remembered of its objects in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    replica: Option<ReplicaSight>,
+    replica: Option<Remembered>,
 }
 
 /// Writes down how an environment stands, as its file describes it now.
@@ -64,22 +65,62 @@ pub(super) fn write(home: &Home, fleet: &Fleet, phase: Standing) -> anyhow::Resu
     Ok(())
 }
 
-/// Writes down how an environment's objects in a cluster were seen.
-pub(super) fn write_replica(home: &Home, environment: &str, sight: ReplicaSight) -> anyhow::Result<()> {
+/// Writes down what is remembered of an environment's objects in a cluster; the version of its record then, if it has one.
+pub(super) fn write_replica(
+    home: &Home,
+    environment: &str,
+    remembered: &Remembered,
+    expect: Expect,
+) -> anyhow::Result<Option<u64>> {
     let Some(mut status) = read(home, environment)? else {
-        return Ok(());
+        return Ok(None);
     };
-    let now = sight.seen_at;
-    status.replica = Some(sight);
+    status.replica = Some(remembered.clone());
     let status = serde_json::to_value(status)?;
-    home.store()
-        .put_status("Environment", environment, &status, Expect::Anything, now)?;
-    Ok(())
+    let written = home
+        .store()
+        .put_status("Environment", environment, &status, expect, Timestamp::now())?;
+    Ok(Some(written.resource_version))
+}
+
+/// What is remembered of its objects in a cluster.
+pub(super) fn remembered(resource: &Resource) -> Option<Remembered> {
+    resource.status_as::<EnvironmentStatus>().ok()?.replica
+}
+
+/// The build of each component that is objects alone, as it was brought up: nothing else of it could have moved since.
+pub(super) fn builds_of_objects(home: &Home, environment: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    let none = BTreeMap::new();
+    let Some(resource) = home.store().resource("Environment", environment)? else {
+        return Ok(none);
+    };
+    // A bring-up that has not ended may have applied them, and may not.
+    if !resource
+        .status_as::<EnvironmentStatus>()
+        .is_ok_and(|status| status.phase == Standing::Up)
+    {
+        return Ok(none);
+    }
+    let Ok(spec) = resource.spec_as::<EnvironmentSpec>() else {
+        return Ok(none);
+    };
+    let objects = spec
+        .components
+        .iter()
+        .filter(|c| c.nodes.is_empty() && !c.manifests.is_empty());
+    Ok(objects
+        .filter_map(|c| Some((c.name.clone(), format!("{}-{}", c.name, c.build.as_ref()?))))
+        .collect())
 }
 
 /// How its objects were seen last.
-pub(super) fn replica(resource: &Resource) -> Option<ReplicaSight> {
-    resource.status_as::<EnvironmentStatus>().ok()?.replica
+pub(super) fn sight(resource: &Resource) -> Option<ReplicaSight> {
+    let Remembered { sight, expires_at, .. } = remembered(resource)?;
+    // One that was not found then goes all the same.
+    sight.map(|sight| ReplicaSight {
+        expires_at: sight.expires_at.or(expires_at),
+        ..sight
+    })
 }
 
 /// An environment as it was brought up, for looking at its nodes: its scripts are not there.
@@ -158,24 +199,22 @@ pub(super) fn refuse_other_namespace(home: &Home, fleet: &Fleet) -> anyhow::Resu
 
 /// Every environment with a replica whose time is over by what was written down of it.
 pub(super) fn expired(home: &Home, now: Timestamp) -> Result<Vec<Resource>, StoreError> {
-    let mut expired = home.store().resources("Environment")?;
+    let mut expired = with_replica(home)?;
     expired.retain(|resource| {
-        resource.status_as::<EnvironmentStatus>().is_ok_and(|status| {
-            let expires_at = status.replica.and_then(|replica| replica.expires_at);
-            status.phase != Standing::Down && expires_at.is_some_and(|at| at <= now)
-        })
+        let remembered = remembered(resource);
+        remembered.is_some_and(|remembered| remembered.expires_at.is_some_and(|at| at <= now))
     });
     Ok(expired)
 }
 
-/// Every environment that is up with a replica.
-pub(super) fn up(home: &Home) -> Result<Vec<Resource>, StoreError> {
-    let mut up = home.store().resources("Environment")?;
-    up.retain(|resource| {
+/// Every environment of which objects may be in a cluster, also of one whose bring-up has not ended.
+pub(super) fn with_replica(home: &Home) -> Result<Vec<Resource>, StoreError> {
+    let mut with = home.store().resources("Environment")?;
+    with.retain(|resource| {
         let status = resource.status_as::<EnvironmentStatus>();
-        status.is_ok_and(|status| status.phase == Standing::Up && status.replica.is_some())
+        status.is_ok_and(|status| status.phase != Standing::Down && status.replica.is_some())
     });
-    Ok(up)
+    Ok(with)
 }
 
 /// Refuses to go by a file that no longer names a node which was brought up: it would run on, or vanish while it runs.

@@ -245,7 +245,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
                 record: Record::of(home, &resource, last.as_ref())?,
                 names: Names::read(home)?,
                 last,
-                replica: standing::replica(&resource).map(Ok),
+                replica: standing::sight(&resource).map(Ok),
                 resource,
                 sights: None,
             })
@@ -371,7 +371,7 @@ impl Shown {
     async fn look_at_objects(&self, home: &Home) -> anyhow::Result<Option<ReplicaSight>> {
         let fleet = Fleet::read(home, &ground::workspace(), &self.resource.name, ground::port_shift()?)?;
         match replica::of(home, &fleet).await? {
-            Some(replica) => Ok(Some(replica.look().await?)),
+            Some(replica) => Ok(Some(replica.look(Timestamp::now()).await?)),
             None => Ok(None),
         }
     }

@@ -34,17 +34,17 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
     let lease = ground::lease(&home, &fleet, printer).await?;
     standing::refuse_missing_nodes(&home, &fleet)?;
     standing::refuse_other_namespace(&home, &fleet)?;
+    let replica = replica::of(&home, &fleet).await?;
+    if let Some(replica) = &replica {
+        lease.keep(replica.refuse_other_cluster()).await??;
+    }
     // Before the first step: whoever clears up must know that something may be there.
     standing::write(&home, &fleet, Standing::ComingUp)?;
-    let replica = match replica::of(&home, &fleet).await? {
-        Some(replica) => {
-            lease
-                .keep(replica.bring_up(&home, &fleet, interrupt, printer))
-                .await??;
-            Some(replica)
-        }
-        None => None,
-    };
+    if let Some(replica) = &replica {
+        lease
+            .keep(Box::pin(replica::bring_up(replica, &home, &fleet, interrupt, printer)))
+            .await??;
+    }
     let on_step = |what: &str| {
         printer.note(&format!("  {what}"));
         printer.doing(what.to_owned());
@@ -64,7 +64,9 @@ pub(super) async fn bring_up(name: &str, interrupt: &Interrupt, printer: &Printe
         };
         let build = build.as_ref().map(|(build, known)| (build, &known.spec));
         if let Some(replica) = &replica {
-            lease.keep(replica.pods_ready(component, interrupt, printer)).await??;
+            lease
+                .keep(replica::pods_ready(replica, component, interrupt, printer))
+                .await??;
         }
         lease.keep(bringing.up(component, build)).await??;
         let nodes = fleet.places(&component.name).len();

@@ -13,7 +13,17 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// There is no such context, or no configuration at all, in the words of what was looked for.
 pub async fn connect(context: Option<&str>) -> Result<Client, String> {
-    Client::try_from(config(context).await?).map_err(|e| causes(&e))
+    Ok(connect_to_server(context).await?.0)
+}
+
+/// The same, with the address of its API server.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_server(context: Option<&str>) -> Result<(Client, String), String> {
+    let config = config(context).await?;
+    let server = config.cluster_url.to_string();
+    Ok((Client::try_from(config).map_err(|e| causes(&e))?, server))
 }
 
 /// The same for calls that are short: an API server that says nothing for so long is away. What it refuses for a while is not

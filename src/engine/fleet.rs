@@ -367,7 +367,7 @@ impl Hosts {
 }
 
 /// The image of each build that a component's source states.
-fn images(component: &Component) -> BTreeMap<Digest, String> {
+pub(super) fn images(component: &Component) -> BTreeMap<Digest, String> {
     let Some(BuildSource::Images(images)) = &component.source else {
         return BTreeMap::new();
     };

@@ -12,6 +12,7 @@ pub mod lease;
 pub mod ledger;
 pub mod live;
 pub mod provenance;
+pub mod replica;
 pub mod session;
 pub mod up;
 mod world;

@@ -33,6 +33,8 @@ fn pure_rooms_touch_nothing_outside() {
             "src/cluster/replica/plan.rs",
             "src/cluster/replica/fields.rs",
             "src/cluster/replica/demand.rs",
+            "src/cluster/replica/sight.rs",
+            "src/engine/replica/drift.rs",
             "src/commits/policy",
             "src/commits/finding.rs",
             "src/commits/content",

@@ -24,8 +24,12 @@ const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Objects of one page, and pages of one kind: a replica has some hundreds at most.
 const PAGE: u32 = 500;
 const MOST_PAGES: usize = 20;
+/// Controllers write the status of a workload while its pods come; each conflict costs one reading more.
+const ATTEMPTS: u32 = 10;
 /// Codes of the API server.
 pub(super) const NOT_FOUND: u16 = 404;
+/// An object that breaks a rule of its kind, as that some fields stay as they were made.
+pub(super) const INVALID: u16 = 422;
 const CONFLICT: u16 = 409;
 
 /// How an apply is meant.
@@ -133,13 +137,21 @@ impl Cluster {
         if group.is_empty() {
             return Ok(self.kind("", "v1", kind).await?.map(|(resource, _)| resource));
         }
+        // Nobody states a version that is empty.
+        let key = (group.to_owned(), String::new(), kind.to_owned());
+        if let Some((known, _)) = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Some(known.clone()));
+        }
         let (tried, on) = ("find the kind", format!("{kind} of {group}"));
         match within(tried, &on, discovery::group(&self.client, group)).await? {
             Ok(group) => {
                 let mut served = group.resources_by_stability().into_iter();
-                Ok(served
-                    .find(|(resource, _)| resource.kind == kind)
-                    .map(|(resource, _)| resource))
+                let Some((resource, capabilities)) = served.find(|(resource, _)| resource.kind == kind) else {
+                    return Ok(None);
+                };
+                let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+                kinds.insert(key, (resource.clone(), scope_of(&capabilities.scope)));
+                Ok(Some(resource))
             }
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Discovery(_)) => Ok(None),
@@ -207,6 +219,30 @@ impl Cluster {
             }
             Err(why) => Err(trouble(tried, &on, &why)),
         }
+    }
+
+    /// Makes the fields of an object that a manager holds nobody's, so that whoever states them has them from then on.
+    pub(super) async fn let_go(&self, manifest: &Manifest, manager: &str) -> Result<(), ReplicaError> {
+        let (tried, on) = ("let its fields go", manifest.id.to_string());
+        let by_us = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let api = self.api_of(manifest).await?;
+        for attempt in 1.. {
+            let Some(live) = self.live(manifest).await? else {
+                return Ok(());
+            };
+            let Some(patch) = super::fields::without(&live, manager) else {
+                return Ok(());
+            };
+            match within(tried, &on, api.patch(&manifest.id.name, &by_us, &Patch::Merge(patch))).await? {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == CONFLICT && attempt < ATTEMPTS => {}
+                Err(why) => return Err(trouble(tried, &on, &why)),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a namespace that is not there: one that somebody else has made meanwhile is not taken over.

@@ -1,6 +1,6 @@
 //! Who holds which fields of an object (`metadata.managedFields`), and what of an object is compared. Pure.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::plan::Manages;
 use crate::model::text::Path;
@@ -74,30 +74,60 @@ fn names(key: &str, element: &Value) -> bool {
     }
 }
 
-/// Leaves out of what is wanted the fields of an object that another manager holds: what an upgrade has moved since is its to say.
-pub fn leave_to(wanted: &mut Value, live: &Value, manager: &str) {
-    for entry in entries(live).filter(|entry| entry["manager"] == manager && entry["operation"] == "Update") {
-        if let Some(fields) = entry["fieldsV1"].as_object() {
-            leave(wanted, fields);
-        }
+/// What takes a manager out of those who hold fields of an object, as a patch that is refused once somebody has written it;
+/// nothing where it holds none. Status and scale are written by calls of their own, so what is held by those stays.
+#[must_use]
+pub fn without(live: &Value, manager: &str) -> Option<Value> {
+    let goes = |entry: &Value| entry["manager"] == manager && entry["subresource"].is_null();
+    let left: Vec<&Value> = entries(live).filter(|entry| !goes(entry)).collect();
+    if left.len() == entries(live).count() {
+        return None;
     }
+    let version = &live["metadata"]["resourceVersion"];
+    Some(json!({"metadata": {"resourceVersion": version, "managedFields": left}}))
 }
 
-fn leave(wanted: &mut Value, fields: &Map<String, Value>) {
-    for (key, inner) in fields {
-        let Some(inner) = inner.as_object() else { continue };
-        if let Some(name) = key.strip_prefix("f:") {
-            let Some(map) = wanted.as_object_mut() else { continue };
-            if is_leaf(inner) {
-                map.remove(name);
-            } else if let Some(below) = map.get_mut(name) {
-                leave(below, inner);
-            }
-        } else if let Some(items) = wanted.as_array_mut() {
-            for item in items.iter_mut().filter(|item| names(key, item)) {
-                leave(item, inner);
-            }
-        }
+/// How far a workload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rolled {
+    /// Pods that are ready.
+    pub ready: u64,
+    /// Pods that there should be.
+    pub wanted: u64,
+    /// Whether it has come to its end.
+    pub roll: Roll,
+}
+
+/// Whether a roll goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roll {
+    /// Every pod is there, ready, and of the template unless something holds it back.
+    Ended,
+    /// Not yet.
+    GoesOn,
+}
+
+/// How far a `StatefulSet` is, as `kubectl rollout status` reads it: a set whose old pods are all ready may be about to replace them.
+#[must_use]
+pub fn rolled(live: &Value) -> Rolled {
+    let (spec, status) = (&live["spec"], &live["status"]);
+    let count = |key: &str| status[key].as_u64().unwrap_or_default();
+    let (wanted, ready) = (spec["replicas"].as_u64().unwrap_or(1), count("readyReplicas"));
+    let is_seen = !live.is_null() && status["observedGeneration"] == live["metadata"]["generation"];
+    let strategy = &spec["updateStrategy"];
+    let holds_back =
+        strategy["type"] == "OnDelete" || strategy["rollingUpdate"]["partition"].as_u64().unwrap_or_default() > 0;
+    // Its controller leaves `currentRevision` where it was in a set without pods.
+    let is_of_template =
+        wanted == 0 || count("updatedReplicas") == wanted && status["currentRevision"] == status["updateRevision"];
+    Rolled {
+        ready,
+        wanted,
+        roll: if is_seen && ready == wanted && (holds_back || is_of_template) {
+            Roll::Ended
+        } else {
+            Roll::GoesOn
+        },
     }
 }
 
@@ -126,7 +156,6 @@ pub fn comparable(object: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn live() -> Value {
         json!({
@@ -165,20 +194,47 @@ mod tests {
     }
 
     #[test]
-    fn what_an_upgrade_has_moved_is_left_to_it_and_nothing_else() {
-        let mut wanted = json!({"spec": {
-            "replicas": 1,
-            "containers": [{"name": "log", "image": "l"}, {"name": "web", "image": "1", "args": []}],
-            "updateStrategy": {"type": "RollingUpdate"},
-        }});
-        leave_to(&mut wanted, &live(), "stagegate");
-        assert_eq!(
-            wanted,
-            json!({"spec": {
-                "replicas": 1,
-                "containers": [{"name": "log", "image": "l"}, {"name": "web", "args": []}],
-                "updateStrategy": {},
-            }})
-        );
+    fn a_manager_is_taken_out_of_an_object_that_nobody_has_written_since() {
+        let mut live = live();
+        live["metadata"]["resourceVersion"] = json!("7");
+        let patch = without(&live, "stagegate").expect("it holds some");
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        let left = patch["metadata"]["managedFields"].as_array().expect("a list");
+        let names: Vec<&Value> = left.iter().map(|entry| &entry["manager"]).collect();
+        assert_eq!(names, ["stagegate-replica", "kubectl-edit"]);
+        assert_eq!(without(&live, "somebody"), None);
+    }
+
+    #[test]
+    fn a_set_has_rolled_once_its_pods_are_of_its_template() {
+        let set = |updated: u64, current: &str, strategy: Value| {
+            json!({
+                "metadata": {"generation": 2},
+                "spec": {"replicas": 2, "updateStrategy": strategy},
+                "status": {
+                    "observedGeneration": 2, "readyReplicas": 2, "updatedReplicas": updated,
+                    "currentRevision": current, "updateRevision": "b",
+                },
+            })
+        };
+        let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+        for (live, end) in [
+            (set(2, "b", rolling.clone()), Roll::Ended),
+            // Every old pod is ready, and none is new.
+            (set(0, "a", rolling.clone()), Roll::GoesOn),
+            (set(2, "a", rolling), Roll::GoesOn),
+            (
+                set(
+                    0,
+                    "a",
+                    json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}),
+                ),
+                Roll::Ended,
+            ),
+            (set(0, "a", json!({"type": "OnDelete"})), Roll::Ended),
+            (Value::Null, Roll::GoesOn),
+        ] {
+            assert_eq!(rolled(&live).roll, end, "{live:#}");
+        }
     }
 }

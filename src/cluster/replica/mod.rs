@@ -6,15 +6,19 @@
 //!
 //! 1. The parent names every kind that is about to be written before any object of it is.
 //! 2. An object carries the label from its first write on, so none is ours that is not found again.
-//! 3. Only when nothing is left to prune does the parent forget a kind.
+//! 3. Only when nothing is left to prune does the parent forget a kind, and say what was applied.
 //!
 //! What must not be is found before the first write: [`plan`] says what by itself, a trial on the server who holds which field.
 
 pub mod demand;
 pub mod fields;
 pub mod plan;
+pub mod sight;
 
 mod api;
+mod error;
+mod namespace;
+mod parent;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -23,29 +27,33 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use kube::Client;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use self::api::{Applied, Apply, Cluster, Others};
-use self::plan::{APPLIED, HeldField, Owned, Place, Refused, SET_ID, Scope};
-use crate::model::difference::differences;
+use self::demand::Demand;
+pub use self::error::ReplicaError;
+pub use self::namespace::ClusterId;
+use self::parent::{Parent, Said};
+use self::plan::{APPLIED, HeldField, Moved, Owned, Place, Refused, Scope};
+pub use self::sight::{Cause, Field, Files, OutOfSync, ReplicaSight, SyncState};
 use crate::model::manifest::{Manifest, ObjectId};
 use crate::model::target::{Drift, KubernetesTarget};
-use crate::model::text::Path;
 use crate::model::values::Digest;
 
 /// Who we are in `managedFields` of a replica's objects.
 pub const MANAGER: &str = "stagegate-replica";
-/// Who moves pods from build to build ([`super::pods`]): what it has set since is not ours to put back.
+/// Who moves pods from build to build ([`super::pods`]).
 const UPGRADES: &str = "stagegate";
 /// Claims of volumes.
 const VOLUME_CLAIM: &str = "PersistentVolumeClaim";
 /// What replicas are made of, for one whose parent is not there to say it.
-const USUAL_KINDS: [&str; 16] = [
+const USUAL_KINDS: [&str; 17] = [
     "ConfigMap",
     "Secret",
     "Service",
     "ServiceAccount",
+    "ResourceQuota",
     VOLUME_CLAIM,
     "Pod",
     "Deployment.apps",
@@ -62,115 +70,16 @@ const USUAL_KINDS: [&str; 16] = [
 /// Whose a namespace is.
 const HOME: &str = "stagegate.dev/home";
 const ENVIRONMENT: &str = "stagegate.dev/environment";
-/// That we have made a namespace, and so may delete it.
-const MADE: &str = "stagegate.dev/made-for-replica";
-/// When a replica is to go, on the parent of its set.
-const EXPIRES: &str = "stagegate.dev/expires-at";
-/// KEP-3659: who alone changes the set, and the kinds of its members.
-const TOOLING: &str = "applyset.kubernetes.io/tooling";
-const GROUP_KINDS: &str = "applyset.kubernetes.io/contains-group-kinds";
+/// Which home has made a namespace, and so may delete it.
+const MADE_BY: &str = "stagegate.dev/made-by";
 /// Objects asked for at the same time: enough to hide the way there, and no burden for an API server.
 const AT_ONCE: usize = 8;
-/// Fields that are told of one object; who needs more looks at the object.
-const MOST_FIELDS: usize = 32;
 /// A namespace goes when everything in it has; pods get 30 s to end.
 const GONE_LIMIT: Duration = Duration::from_mins(3);
 /// Pods come within seconds, once their image is there; one of a gigabyte takes a few minutes.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 /// While one of them is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A value that is longer is told by its beginning.
-const MOST_CHARS: usize = 120;
-
-/// Why a replica is not as it is wanted.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicaError {
-    /// No connection.
-    #[error(
-        "cannot find the cluster of {environment}: {why}; KUBECONFIG and `target.kubernetes.context` say which it is"
-    )]
-    NoCluster {
-        /// Whose.
-        environment: String,
-        /// What was found.
-        why: String,
-    },
-    /// No answer.
-    #[error("cannot {tried}: {on}: {why}; the same command again goes on with it")]
-    Unreachable {
-        /// What was tried.
-        tried: String,
-        /// On what.
-        on: String,
-        /// What happened.
-        why: String,
-    },
-    /// The API server says no.
-    #[error("cannot {tried}: {on}: {why}")]
-    Api {
-        /// What was tried.
-        tried: String,
-        /// On what.
-        on: String,
-        /// What it said.
-        why: String,
-        /// Its code.
-        code: u16,
-    },
-    /// What must not be.
-    #[error("nothing was written:{}", lines(.0))]
-    Refused(Vec<Refused>),
-    /// Somebody else's namespace.
-    #[error(
-        "namespace {namespace} is not this replica's ({whose}), so it is left alone; if it is to be, hand it over: `kubectl label \
-         --overwrite namespace {namespace} {HOME}={home} {ENVIRONMENT}={environment}`"
-    )]
-    NotOurs {
-        /// The namespace.
-        namespace: String,
-        /// What it says.
-        whose: String,
-        /// This home.
-        home: String,
-        /// This environment.
-        environment: String,
-    },
-    /// A namespace that goes.
-    #[error("namespace {0} is being deleted; run the command again when it is gone")]
-    Ending(String),
-    /// Pods that do not come.
-    #[error(
-        "{object} has {ready} of {wanted} pods ready after {limit_s} s; `kubectl -n {namespace} describe {object}` says why",
-        limit_s = READY_LIMIT.as_secs()
-    )]
-    NotReady {
-        /// The object.
-        object: ObjectId,
-        /// Its namespace.
-        namespace: String,
-        /// How many there are.
-        ready: u64,
-        /// How many there should be.
-        wanted: u64,
-    },
-    /// It did not go.
-    #[error(
-        "namespace {namespace} was not gone within {limit_s} s; `kubectl describe namespace {namespace}` says what holds it",
-        limit_s = GONE_LIMIT.as_secs()
-    )]
-    Stays {
-        /// The namespace.
-        namespace: String,
-    },
-    /// Asked to end.
-    #[error("interrupted between two writes; the same command again goes on with it")]
-    Interrupted,
-}
-
-fn lines(refused: &[Refused]) -> String {
-    let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
-    format!("\n  {}", all.join("\n  "))
-}
 
 /// Told before each write what is written; a break ends before it.
 pub type OnWrite<'a> = dyn Fn(&str) -> ControlFlow<()> + Sync + 'a;
@@ -184,21 +93,77 @@ pub struct Owner {
     pub environment: String,
 }
 
+/// What a replica is to hold.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Wanted {
+    /// As the files state it.
+    pub manifests: Vec<Manifest>,
+    /// What upgrades have moved since, which is not the files' to say.
+    pub moved: Vec<Moved>,
+}
+
 /// The replica of one environment.
 pub struct Replica {
     cluster: Cluster,
     place: Place,
     owner: Owner,
     target: KubernetesTarget,
+    server: Option<String>,
+    made_in: Option<ClusterId>,
+    found_in: OnceCell<ClusterId>,
 }
 
-/// Whether the time for which a replica stands begins with a run.
+/// What a run is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Run<'a> {
+    /// Somebody has asked for the replica: all of it is written, and the time for which it stands begins now.
+    BringUp {
+        /// Now.
+        now: Timestamp,
+    },
+    /// Somebody has changed these objects, as [`OutOfSync`] names them: they are put back, and nothing else is written.
+    Heal(&'a BTreeSet<String>),
+}
+
+/// A run of which nothing is refused, before its first write.
+pub struct Tried<'a> {
+    run: Run<'a>,
+    steps: Vec<Step>,
+    pruned: Vec<Owned>,
+    namespace: There,
+    /// What the parent says before.
+    before: Said,
+    /// And what it is to say in the end.
+    after: Said,
+}
+
+impl Tried<'_> {
+    /// When the replica is to go, once this is written.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.after.expires_at
+    }
+}
+
+/// An object that is about to be written.
+struct Step {
+    manifest: Manifest,
+    live: Option<Value>,
+    upgrades: HeldByUpgrades,
+}
+
+/// Whether fields that we set are still held in the name of upgrades, of which none goes on there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Time {
-    /// It does: somebody has asked for the replica.
-    Begins,
-    /// It goes on as it was.
-    GoesOn,
+enum HeldByUpgrades {
+    Some,
+    None,
+}
+
+/// Whether something is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Yes,
+    No,
 }
 
 /// What a run has changed.
@@ -223,118 +188,14 @@ pub enum Left {
     Nothing,
 }
 
-/// Whether a replica is as it is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SyncState {
-    /// Every object is there and no field of it that we set is otherwise.
-    Synced,
-    /// Something is otherwise.
-    OutOfSync,
-}
-
-/// Whether what is wanted is what was applied last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Files {
-    /// It is: whatever is otherwise was changed in the cluster.
-    AsApplied,
-    /// Something was changed since, and nobody has brought it up.
-    Changed,
-}
-
-/// A replica beside what is wanted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplicaSight {
-    /// As a whole.
-    pub sync: SyncState,
-    /// Its namespace.
-    pub namespace: String,
-    /// Objects that are wanted.
-    pub objects: usize,
-    /// Whether the files say what was applied last.
-    pub files: Files,
-    /// When it is to go.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// Objects that are otherwise.
-    #[serde(default)]
-    pub out_of_sync: Vec<OutOfSync>,
-    /// When that was seen.
-    pub seen_at: Timestamp,
-}
-
-/// An object that is otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OutOfSync {
-    /// As kubectl takes it.
-    pub object: String,
-    /// Why.
-    pub cause: Cause,
-    /// Which fields, the first few.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<Field>,
-}
-
-/// Why an object is otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cause {
-    /// It is not there.
-    Missing,
-    /// It was changed in the cluster.
-    Drifted,
-    /// Its template or what that sees was changed since it was applied.
-    FileChanged,
-    /// It is there, and no template states it any more.
-    Unwanted,
-    /// It is somebody else's.
-    NotOurs,
-}
-
-impl Cause {
-    /// For people.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Cause::Missing => "is missing",
-            Cause::Drifted => "was changed in the cluster",
-            Cause::FileChanged => "was changed in the files since it was applied",
-            Cause::Unwanted => "is not stated any more",
-            Cause::NotOurs => "is somebody else's",
-        }
-    }
-}
-
-/// A field that is otherwise. What a Secret holds is not told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Field {
-    /// Where.
-    pub path: String,
-    /// What it would be made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wanted: Option<String>,
-    /// What it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found: Option<String>,
-    /// Who holds it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub by: Vec<String>,
-}
-
-/// The parent of the set as it is.
-struct Parent {
-    group_kinds: BTreeSet<String>,
-    expires_at: Option<Timestamp>,
-    /// Digest of all that was to be applied last.
-    applied: String,
-    owned: Owned,
-}
-
-/// A namespace that is ours.
-struct OurNamespace {
-    made: bool,
-    owned: Owned,
+/// All that is there of a replica.
+#[derive(Default)]
+struct Seen {
+    parent: Option<Parent>,
+    /// Every object that carries the set's label.
+    owned: Vec<Owned>,
+    /// What there is of each that is wanted.
+    live: Vec<Option<Value>>,
 }
 
 impl Replica {
@@ -343,12 +204,14 @@ impl Replica {
     /// # Errors
     /// There is no such cluster in the configuration.
     pub async fn connect(target: &KubernetesTarget, owner: Owner) -> Result<Self, ReplicaError> {
-        let client = super::connection::connect(target.context.as_deref()).await;
-        let client = client.map_err(|why| ReplicaError::NoCluster {
+        let connected = super::connection::connect_to_server(target.context.as_deref()).await;
+        let (client, server) = connected.map_err(|why| ReplicaError::NoCluster {
             environment: owner.environment.clone(),
             why,
         })?;
-        Ok(Self::with(client, target.clone(), owner))
+        let mut replica = Self::with(client, target.clone(), owner);
+        replica.server = Some(server);
+        Ok(replica)
     }
 
     /// The same over a connection that is there.
@@ -359,85 +222,145 @@ impl Replica {
             place: Place::of(&target.namespace, &owner.environment),
             owner,
             target,
+            server: None,
+            made_in: None,
+            found_in: OnceCell::new(),
         }
+    }
+
+    /// The same, which was made in that cluster: in any other it is neither looked for nor changed.
+    #[must_use]
+    pub fn made_in(self, cluster: Option<ClusterId>) -> Self {
+        Self {
+            made_in: cluster,
+            ..self
+        }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn environment(&self) -> &str {
+        &self.owner.environment
+    }
+
+    /// The name of its namespace.
+    #[must_use]
+    pub fn namespace_name(&self) -> &str {
+        &self.place.namespace
     }
 
     /// Makes the namespace hold what is wanted, and nothing else of the set's.
     ///
     /// # Errors
-    /// What is refused, before anything is written; else the first thing that did not work, after which a next run goes on.
+    /// As [`Self::try_out`] and [`Self::carry_out`].
     pub async fn reconcile(
         &self,
-        wanted: &[Manifest],
-        time: Time,
-        now: Timestamp,
+        wanted: &Wanted,
+        run: Run<'_>,
         on_write: &OnWrite<'_>,
     ) -> Result<Outcome, ReplicaError> {
-        self.refuse(wanted).await?;
-        let wanted = plan::ordered(wanted.iter().map(|m| plan::prepared(m, &self.place)).collect());
-        let namespace = self.namespace().await?;
-        let (parent, owned, live) = match namespace {
-            None => (None, Vec::new(), vec![None; wanted.len()]),
-            Some(_) => self.seen(&wanted).await?,
-        };
-        let values = values(&wanted, &live);
-        let others = match self.target.drift {
-            Drift::Report => Others::Keep,
-            Drift::Heal => Others::Lose,
-        };
-        self.refuse_held(&wanted, &live, &values, others).await?;
-        if namespace.is_none() {
-            write(on_write, &format!("making namespace {}", self.place.namespace))?;
-            self.cluster.make_namespace(&self.namespace_manifest().value).await?;
+        self.carry_out(self.try_out(wanted, run).await?, on_write).await
+    }
+
+    /// Looks whether anything of a run is refused. Writes nothing.
+    ///
+    /// # Errors
+    /// What is refused, all of it; or the API server does not answer.
+    pub async fn try_out<'r>(&self, wanted: &Wanted, run: Run<'r>) -> Result<Tried<'r>, ReplicaError> {
+        let mut refused = self.refused(&wanted.manifests).await?;
+        if let Some(quota) = &self.target.quota {
+            refused.extend(Demand::over(&wanted.manifests, quota));
         }
-        let begins = || {
-            let ttl = self.target.ttl?;
-            Some(now.saturating_add(ttl.signed()).unwrap_or(Timestamp::MAX))
+        none(refused)?;
+        let prepared = self.prepared(&wanted.manifests);
+        let namespace = self.namespace().await?;
+        let seen = match &namespace {
+            None => Seen::of_nothing(&prepared),
+            Some(_) => self.seen(&prepared).await?,
         };
-        let expires_at = match (time, &parent) {
-            (Time::GoesOn, Some(parent)) => parent.expires_at,
-            (Time::GoesOn, None) | (Time::Begins, _) => begins(),
+        let Seen { parent, owned, live } = seen;
+        let before = parent.map(|parent| parent.said).unwrap_or_default();
+        let after = Said {
+            group_kinds: prepared.iter().map(|m| m.id.group_kind()).collect(),
+            applied: digest_of(&prepared),
+            expires_at: match run {
+                Run::BringUp { now } => self
+                    .target
+                    .ttl
+                    .map(|ttl| now.saturating_add(ttl.signed()).unwrap_or(Timestamp::MAX)),
+                Run::Heal(_) => before.expires_at,
+            },
         };
-        let applied = digest_of(&wanted);
-        let mut group_kinds: BTreeSet<String> = wanted.iter().map(|m| m.id.group_kind()).collect();
-        let exactly = group_kinds.clone();
-        group_kinds.extend(parent.iter().flat_map(|parent| parent.group_kinds.iter().cloned()));
-        write(
-            on_write,
-            &format!("writing the ApplySet {}", Place::parent_name(&self.owner.environment)),
-        )?;
-        self.write_parent(&group_kinds, expires_at, &applied).await?;
+        let is_meant = |object: &ObjectId| match run {
+            Run::BringUp { .. } => true,
+            Run::Heal(objects) => objects.contains(&object.to_string()),
+        };
+        let pruned = plan::pruned(&prepared, &owned, &self.place);
+        let meant = settled(prepared, &live, &wanted.moved)
+            .into_iter()
+            .zip(live)
+            .filter(|(manifest, _)| is_meant(&manifest.id));
+        Ok(Tried {
+            run,
+            steps: self.steps(meant.collect()).await?,
+            pruned: pruned.into_iter().filter(|owned| is_meant(&owned.id)).collect(),
+            namespace: match namespace {
+                Some(_) => There::Yes,
+                None => There::No,
+            },
+            before,
+            after,
+        })
+    }
+
+    /// Writes what was tried.
+    ///
+    /// # Errors
+    /// The first thing that did not work, after which a next run goes on.
+    pub async fn carry_out(&self, tried: Tried<'_>, on_write: &OnWrite<'_>) -> Result<Outcome, ReplicaError> {
+        let Tried {
+            run,
+            steps,
+            pruned,
+            namespace,
+            before,
+            after,
+        } = tried;
         let mut outcome = Outcome {
-            objects: wanted.len(),
-            expires_at,
+            objects: steps.len(),
+            expires_at: after.expires_at,
             ..Outcome::default()
         };
-        for ((manifest, live), value) in wanted.iter().zip(&live).zip(&values) {
-            write(on_write, &format!("applying {}", manifest.id))?;
-            match self.cluster.apply(manifest, value, Apply::Write, others).await? {
-                Applied::Object(now) => {
-                    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-                    if live.as_ref().map(version) != Some(version(&now)) {
-                        outcome.changed.push(manifest.id.clone());
-                    }
-                }
-                // Since the trial.
-                Applied::Held(fields) => {
-                    return Err(ReplicaError::Refused(vec![Refused::Conflict {
-                        object: manifest.id.clone(),
-                        fields,
-                    }]));
-                }
+        // What was applied is said once it is, and the other way about a kind.
+        let meanwhile = Said {
+            group_kinds: before.group_kinds.union(&after.group_kinds).cloned().collect(),
+            expires_at: after.expires_at,
+            applied: before.applied,
+        };
+        if let Run::BringUp { .. } = run {
+            if namespace == There::No {
+                write(on_write, &format!("making namespace {}", self.place.namespace))?;
+                self.cluster.make_namespace(&self.namespace_manifest().value).await?;
+            }
+            write(on_write, &format!("writing the ApplySet {}", self.place.parent))?;
+            self.write_parent(&meanwhile).await?;
+        }
+        for step in &steps {
+            write(on_write, &format!("applying {}", step.manifest.id))?;
+            if self.applied(step).await? == There::No {
+                outcome.changed.push(step.manifest.id.clone());
             }
         }
-        for object in plan::pruned(&wanted, &owned, &self.place) {
+        for object in pruned {
             write(on_write, &format!("deleting {}", object.id))?;
             self.cluster.delete(&object).await?;
             outcome.pruned.push(object.id);
         }
-        if group_kinds != exactly {
-            write(on_write, "writing which kinds the ApplySet has now")?;
-            self.write_parent(&exactly, expires_at, &applied).await?;
+        if let Run::BringUp { .. } = run
+            && meanwhile != after
+        {
+            write(on_write, "writing what the ApplySet has now")?;
+            self.write_parent(&after).await?;
         }
         Ok(outcome)
     }
@@ -446,27 +369,59 @@ impl Replica {
     ///
     /// # Errors
     /// The namespace is not ours, or the API server does not answer.
-    pub async fn look(&self, wanted: &[Manifest], now: Timestamp) -> Result<ReplicaSight, ReplicaError> {
-        self.refuse(wanted).await?;
-        let wanted = plan::ordered(wanted.iter().map(|m| plan::prepared(m, &self.place)).collect());
-        let (parent, owned, live) = match self.namespace().await {
-            Ok(Some(_)) => self.seen(&wanted).await?,
-            Ok(None) | Err(ReplicaError::Ending(_)) => (None, Vec::new(), vec![None; wanted.len()]),
+    pub async fn look(&self, wanted: &Wanted, now: Timestamp) -> Result<ReplicaSight, ReplicaError> {
+        let refused = self.refused(&wanted.manifests).await?;
+        let prepared = self.prepared(&wanted.manifests);
+        let objects = prepared.len();
+        let ids = prepared.iter().map(|manifest| manifest.id.clone());
+        let secrets: Vec<ObjectId> = ids.filter(plan::is_secret).collect();
+        let seen = match self.namespace().await {
+            Ok(Some(_)) => self.seen(&prepared).await?,
+            Ok(None) | Err(ReplicaError::Ending(_)) => Seen::of_nothing(&prepared),
             Err(why) => return Err(why),
         };
-        let values = values(&wanted, &live);
-        let compared: Vec<Option<OutOfSync>> = stream::iter(wanted.iter().zip(&live).zip(&values))
-            .map(|((manifest, live), value)| self.compared(manifest, live.as_ref(), value))
+        let Seen { parent, owned, live } = seen;
+        let mut files = match &parent {
+            Some(parent) if parent.said.applied == digest_of(&prepared) => Files::AsApplied,
+            Some(_) => Files::Changed,
+            None => Files::Unknown,
+        };
+        let pruned = plan::pruned(&prepared, &owned, &self.place);
+        let there = settled(prepared, &live, &wanted.moved).into_iter().zip(&live);
+        let compared: Vec<Option<OutOfSync>> = stream::iter(there)
+            .map(async |(manifest, live)| {
+                if let Some(why) = refused.iter().find(|why| why.is_about(&manifest.id)) {
+                    return Ok(Some(OutOfSync {
+                        message: Some(why.to_string()),
+                        ..OutOfSync::whole(&manifest.id, Cause::Refused)
+                    }));
+                }
+                match live {
+                    Some(live) => self.compared(&manifest, live).await,
+                    // It has run.
+                    None if files == Files::AsApplied && plan::ends_by_itself(&manifest.id) => Ok(None),
+                    None => Ok(Some(OutOfSync::whole(&manifest.id, Cause::Missing))),
+                }
+            })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
         let mut out_of_sync: Vec<OutOfSync> = compared.into_iter().flatten().collect();
-        let unwanted = plan::pruned(&wanted, &owned, &self.place).into_iter();
-        out_of_sync.extend(unwanted.map(|object| OutOfSync {
-            object: object.id.to_string(),
-            cause: Cause::Unwanted,
-            fields: Vec::new(),
-        }));
+        // What a Secret is to hold, its own annotation alone says.
+        let secrets: BTreeSet<String> = secrets.iter().map(ToString::to_string).collect();
+        let is_new = |object: &OutOfSync| object.cause == Cause::FileChanged && secrets.contains(&object.object);
+        if files == Files::AsApplied && out_of_sync.iter().any(is_new) {
+            files = Files::Changed;
+        }
+        if parent.is_none() {
+            let id = self.parent_manifest(&Said::default()).id;
+            out_of_sync.push(OutOfSync::whole(&id, Cause::Missing));
+        }
+        out_of_sync.extend(
+            pruned
+                .iter()
+                .map(|object| OutOfSync::whole(&object.id, Cause::Unwanted)),
+        );
         Ok(ReplicaSight {
             sync: if out_of_sync.is_empty() {
                 SyncState::Synced
@@ -474,12 +429,9 @@ impl Replica {
                 SyncState::OutOfSync
             },
             namespace: self.place.namespace.clone(),
-            objects: wanted.len(),
-            files: match &parent {
-                Some(parent) if parent.applied == digest_of(&wanted) => Files::AsApplied,
-                Some(_) | None => Files::Changed,
-            },
-            expires_at: parent.and_then(|parent| parent.expires_at),
+            objects,
+            files,
+            expires_at: parent.and_then(|parent| parent.said.expires_at),
             out_of_sync,
             seen_at: now,
         })
@@ -499,7 +451,7 @@ impl Replica {
             }
             Err(why) => return Err(why),
         };
-        let (parent, owned, _) = self.seen(&[]).await?;
+        let Seen { parent, owned, .. } = self.seen(&[]).await?;
         let mut outcome = Outcome::default();
         for object in plan::pruned(&[], &owned, &self.place) {
             // What lies on a volume goes when everything goes.
@@ -523,7 +475,7 @@ impl Replica {
         Ok(outcome)
     }
 
-    /// Waits until a set has all its pods ready.
+    /// Waits until a set has all its pods ready, and none of another template where no upgrade holds some back.
     ///
     /// # Errors
     /// It has not within [`READY_LIMIT`], or somebody asks to end.
@@ -532,10 +484,8 @@ impl Replica {
         let end = tokio::time::Instant::now() + READY_LIMIT;
         loop {
             let live = self.cluster.live(&set).await?.unwrap_or_default();
-            let wanted = live["spec"]["replicas"].as_u64().unwrap_or(1);
-            let ready = live["status"]["readyReplicas"].as_u64().unwrap_or_default();
-            let is_seen = live["status"]["observedGeneration"] == live["metadata"]["generation"];
-            if is_seen && ready == wanted {
+            let fields::Rolled { ready, wanted, roll } = fields::rolled(&live);
+            if roll == fields::Roll::Ended {
                 return Ok(());
             }
             if tokio::time::Instant::now() >= end {
@@ -559,25 +509,18 @@ impl Replica {
         if self.namespace().await?.is_none() {
             return Ok(None);
         }
-        Ok(self.parent().await?.and_then(|parent| parent.expires_at))
+        Ok(self.parent().await?.and_then(|parent| parent.said.expires_at))
     }
 
-    async fn gone(&self) -> Result<(), ReplicaError> {
-        let end = tokio::time::Instant::now() + GONE_LIMIT;
-        let namespace = self.namespace_manifest();
-        while self.cluster.live(&namespace).await?.is_some() {
-            if tokio::time::Instant::now() >= end {
-                return Err(ReplicaError::Stays {
-                    namespace: self.place.namespace.clone(),
-                });
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+    /// What is applied, in its order: what is stated, and what bounds it.
+    fn prepared(&self, manifests: &[Manifest]) -> Vec<Manifest> {
+        let bound = plan::quota(self.target.quota.as_ref(), &self.place);
+        let all = manifests.iter().chain(&bound);
+        plan::ordered(all.map(|manifest| plan::prepared(manifest, &self.place)).collect())
     }
 
     /// What is wrong with what is wanted, by itself.
-    async fn refuse(&self, wanted: &[Manifest]) -> Result<(), ReplicaError> {
+    async fn refused(&self, wanted: &[Manifest]) -> Result<Vec<Refused>, ReplicaError> {
         let mut scopes = Vec::new();
         for manifest in wanted {
             let found = self
@@ -590,279 +533,224 @@ impl Replica {
             let found = scopes.iter().find(|(id, _)| *id == manifest.id);
             found.map_or(Scope::Unknown, |(_, scope)| *scope)
         };
-        let refused = plan::refused(wanted, &scope, &self.place, self.target.quota.as_ref());
-        if refused.is_empty() {
-            Ok(())
-        } else {
-            Err(ReplicaError::Refused(refused))
+        Ok(plan::refused(wanted, &scope, &self.place))
+    }
+
+    fn others(&self) -> Others {
+        match self.target.drift {
+            Drift::Report => Others::Keep,
+            Drift::Heal => Others::Lose,
         }
     }
 
-    /// What is wrong with writing it over what is there.
-    async fn refuse_held(
-        &self,
-        wanted: &[Manifest],
-        live: &[Option<Value>],
-        values: &[Value],
-        others: Others,
-    ) -> Result<(), ReplicaError> {
-        let there = wanted
-            .iter()
-            .zip(live)
-            .zip(values)
-            .filter_map(|((manifest, live), value)| Some((manifest, live.as_ref()?, value)));
-        let refused: Vec<Option<Refused>> = stream::iter(there)
-            .map(async |(manifest, live, value)| {
-                let manages = fields::manages(live, MANAGER);
-                if let Err(refused) = plan::may_write(&manifest.id, live, manages, &self.place) {
-                    return Ok(Some(refused));
-                }
-                // It also says what the server would not take of it, before anything is written.
-                let applied = self.cluster.apply(manifest, value, Apply::Trial, others).await?;
-                Ok::<_, ReplicaError>(match applied {
-                    Applied::Object(_) => None,
-                    Applied::Held(fields) => Some(Refused::Conflict {
-                        object: manifest.id.clone(),
-                        fields: distinct(fields),
-                    }),
-                })
-            })
+    /// What is to be written over what is there, unless some of it must not be.
+    async fn steps(&self, meant: Vec<(Manifest, Option<Value>)>) -> Result<Vec<Step>, ReplicaError> {
+        let tried: Vec<Result<Step, Refused>> = stream::iter(meant)
+            .map(|(manifest, live)| self.step(manifest, live))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        let refused: Vec<Refused> = refused.into_iter().flatten().collect();
-        if refused.is_empty() {
-            Ok(())
-        } else {
-            Err(ReplicaError::Refused(refused))
+        let (mut steps, mut refused) = (Vec::new(), Vec::new());
+        for tried in tried {
+            match tried {
+                Ok(step) => steps.push(step),
+                Err(why) => refused.push(why),
+            }
+        }
+        none(refused)?;
+        Ok(steps)
+    }
+
+    async fn step(&self, manifest: Manifest, live: Option<Value>) -> Result<Result<Step, Refused>, ReplicaError> {
+        let mut upgrades = HeldByUpgrades::None;
+        let Some(there) = &live else {
+            return Ok(Ok(Step {
+                manifest,
+                live,
+                upgrades,
+            }));
+        };
+        let manages = fields::manages(there, MANAGER);
+        if let Err(refused) = plan::may_write(&manifest.id, there, manages, &self.place) {
+            return Ok(Err(refused));
+        }
+        // It also says what the server would not take of it, before anything is written.
+        let mut others = self.others();
+        loop {
+            match self
+                .cluster
+                .apply(&manifest, &manifest.value, Apply::Trial, others)
+                .await
+            {
+                Ok(Applied::Object(_)) => {
+                    return Ok(Ok(Step {
+                        manifest,
+                        live,
+                        upgrades,
+                    }));
+                }
+                Ok(Applied::Held(fields)) => {
+                    let fields: Vec<HeldField> = distinct(fields)
+                        .into_iter()
+                        .filter(|field| field.manager != UPGRADES)
+                        .collect();
+                    if !fields.is_empty() || others == Others::Lose {
+                        let object = manifest.id;
+                        return Ok(Err(Refused::Conflict { object, fields }));
+                    }
+                    // What is held by our own upgrades alone is tried as it will be when they have let it go.
+                    (upgrades, others) = (HeldByUpgrades::Some, Others::Lose);
+                }
+                Err(ReplicaError::Api {
+                    code: api::INVALID,
+                    why,
+                    ..
+                }) => {
+                    let object = manifest.id;
+                    return Ok(Err(Refused::Invalid { object, why }));
+                }
+                Err(why) => return Err(why),
+            }
         }
     }
 
-    async fn compared(
-        &self,
-        manifest: &Manifest,
-        live: Option<&Value>,
-        value: &Value,
-    ) -> Result<Option<OutOfSync>, ReplicaError> {
-        let out = |cause, fields| {
-            Some(OutOfSync {
-                object: manifest.id.to_string(),
-                cause,
+    /// Applies an object; whether it was there as it is now.
+    async fn applied(&self, step: &Step) -> Result<There, ReplicaError> {
+        let Step {
+            manifest,
+            live,
+            upgrades,
+        } = step;
+        if *upgrades == HeldByUpgrades::Some {
+            self.cluster.let_go(manifest, UPGRADES).await?;
+        }
+        match self
+            .cluster
+            .apply(manifest, &manifest.value, Apply::Write, self.others())
+            .await?
+        {
+            Applied::Object(now) => {
+                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+                Ok(if live.as_ref().map(version) == Some(version(&now)) {
+                    There::Yes
+                } else {
+                    There::No
+                })
+            }
+            // Since the trial.
+            Applied::Held(fields) => Err(ReplicaError::Refused(vec![Refused::Conflict {
+                object: manifest.id.clone(),
                 fields,
-            })
-        };
-        let Some(live) = live else {
-            return Ok(out(Cause::Missing, Vec::new()));
-        };
+            }])),
+        }
+    }
+
+    async fn compared(&self, manifest: &Manifest, live: &Value) -> Result<Option<OutOfSync>, ReplicaError> {
         if plan::may_write(&manifest.id, live, fields::manages(live, MANAGER), &self.place).is_err() {
-            return Ok(out(Cause::NotOurs, Vec::new()));
+            return Ok(Some(OutOfSync::whole(&manifest.id, Cause::NotOurs)));
         }
         // Merged by the server, with its defaults: what differs then, we would change; what others have added, we would not.
-        let merged = match self.cluster.apply(manifest, value, Apply::Trial, Others::Lose).await? {
-            Applied::Object(merged) => merged,
-            Applied::Held(_) => return Ok(None),
-        };
-        let digest = Path::root().key("metadata").key("annotations").key(APPLIED);
-        let (of_digest, others): (Vec<_>, Vec<_>) =
-            differences(&fields::comparable(live), &fields::comparable(&merged))
-                .into_iter()
-                .partition(|difference| difference.path == digest);
-        if others.is_empty() {
-            return Ok(None);
+        match self
+            .cluster
+            .apply(manifest, &manifest.value, Apply::Trial, Others::Lose)
+            .await
+        {
+            Ok(Applied::Object(merged)) => Ok(sight::of_object(manifest, live, &merged)),
+            Ok(Applied::Held(_)) => Ok(None),
+            // One that would not be taken hides none of the others.
+            Err(ReplicaError::Api {
+                code: api::INVALID,
+                why,
+                ..
+            }) => Ok(Some(OutOfSync {
+                message: Some(why),
+                ..OutOfSync::whole(&manifest.id, Cause::Refused)
+            })),
+            Err(why) => Err(why),
         }
-        let is_secret = manifest.id.group.is_empty() && manifest.id.kind == "Secret";
-        let told = |value: Option<&Value>| {
-            let value = value?;
-            Some(if is_secret {
-                "(not told)".to_owned()
-            } else {
-                brief(value)
-            })
-        };
-        let fields = others.iter().take(MOST_FIELDS).map(|difference| Field {
-            path: difference.path.to_string(),
-            wanted: told(difference.other.as_ref()),
-            found: told(difference.one.as_ref()),
-            by: fields::holders(live, &difference.path, MANAGER),
-        });
-        let cause = if of_digest.is_empty() {
-            Cause::Drifted
-        } else {
-            Cause::FileChanged
-        };
-        Ok(out(cause, fields.collect()))
-    }
-
-    /// The namespace, if it is there and ours.
-    async fn namespace(&self) -> Result<Option<OurNamespace>, ReplicaError> {
-        let Owner { home, environment } = &self.owner;
-        let manifest = self.namespace_manifest();
-        let Some(live) = self.cluster.live(&manifest).await? else {
-            return Ok(None);
-        };
-        let metadata = &live["metadata"];
-        let label = |key: &str| metadata["labels"][key].as_str();
-        if label(HOME) != Some(home) || label(ENVIRONMENT) != Some(environment) {
-            let whose = match (label(HOME), label(ENVIRONMENT)) {
-                (Some(other), Some(of)) => format!("its labels name {of} of home {other}"),
-                _ => "it does not carry our labels".to_owned(),
-            };
-            return Err(ReplicaError::NotOurs {
-                namespace: self.place.namespace.clone(),
-                whose,
-                home: home.clone(),
-                environment: environment.clone(),
-            });
-        }
-        if !metadata["deletionTimestamp"].is_null() {
-            return Err(ReplicaError::Ending(self.place.namespace.clone()));
-        }
-        Ok(Some(OurNamespace {
-            made: metadata["annotations"][MADE] == "true",
-            owned: Owned {
-                id: manifest.id,
-                uid: metadata["uid"].as_str().unwrap_or_default().to_owned(),
-                set: None,
-            },
-        }))
-    }
-
-    fn namespace_manifest(&self) -> Manifest {
-        let Owner { home, environment } = &self.owner;
-        let name = &self.place.namespace;
-        let value = json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": name,
-                "labels": {HOME: home, ENVIRONMENT: environment},
-                "annotations": {MADE: "true"},
-            },
-        });
-        of_the_core("Namespace", "", name, value)
-    }
-
-    async fn parent(&self) -> Result<Option<Parent>, ReplicaError> {
-        let manifest = self.parent_manifest(&BTreeSet::new(), None, "");
-        let Some(live) = self.cluster.live(&manifest).await? else {
-            return Ok(None);
-        };
-        let metadata = &live["metadata"];
-        if metadata["labels"][SET_ID] != self.place.set.as_str() {
-            return Err(ReplicaError::Refused(vec![Refused::NotOurs {
-                object: manifest.id,
-                set: self.place.set.clone(),
-            }]));
-        }
-        let annotation = |key: &str| metadata["annotations"][key].as_str().unwrap_or_default();
-        Ok(Some(Parent {
-            group_kinds: annotation(GROUP_KINDS)
-                .split(',')
-                .filter(|kind| !kind.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            expires_at: annotation(EXPIRES).parse().ok(),
-            applied: annotation(APPLIED).to_owned(),
-            owned: Owned {
-                id: manifest.id,
-                uid: metadata["uid"].as_str().unwrap_or_default().to_owned(),
-                set: None,
-            },
-        }))
-    }
-
-    fn parent_manifest(
-        &self,
-        group_kinds: &BTreeSet<String>,
-        expires_at: Option<Timestamp>,
-        applied: &str,
-    ) -> Manifest {
-        let name = Place::parent_name(&self.owner.environment);
-        let kinds: Vec<&str> = group_kinds.iter().map(String::as_str).collect();
-        let mut value = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": name,
-                "namespace": self.place.namespace,
-                "labels": {SET_ID: self.place.set, ENVIRONMENT: self.owner.environment},
-                "annotations": {
-                    TOOLING: concat!("stagegate/v", env!("CARGO_PKG_VERSION")),
-                    GROUP_KINDS: kinds.join(","),
-                    APPLIED: applied,
-                },
-            },
-        });
-        if let Some(expires_at) = expires_at {
-            value["metadata"]["annotations"][EXPIRES] = json!(expires_at.to_string());
-        }
-        of_the_core("ConfigMap", &self.place.namespace, &name, value)
-    }
-
-    /// It is ours alone, so whoever has changed it loses.
-    async fn write_parent(
-        &self,
-        group_kinds: &BTreeSet<String>,
-        expires_at: Option<Timestamp>,
-        applied: &str,
-    ) -> Result<(), ReplicaError> {
-        let parent = self.parent_manifest(group_kinds, expires_at, applied);
-        self.cluster
-            .apply(&parent, &parent.value, Apply::Write, Others::Lose)
-            .await?;
-        Ok(())
     }
 
     /// The parent, every object of the set, and what is there of what is wanted.
-    async fn seen(
-        &self,
-        wanted: &[Manifest],
-    ) -> Result<(Option<Parent>, Vec<Owned>, Vec<Option<Value>>), ReplicaError> {
+    async fn seen(&self, wanted: &[Manifest]) -> Result<Seen, ReplicaError> {
         let parent = self.parent().await?;
         let mut kinds: BTreeSet<String> = wanted.iter().map(|m| m.id.group_kind()).collect();
         match &parent {
-            Some(parent) => kinds.extend(parent.group_kinds.iter().cloned()),
+            Some(parent) => kinds.extend(parent.said.group_kinds.iter().cloned()),
             // Somebody has deleted it, or it was never made: its objects are looked for by their label.
             None => kinds.extend(USUAL_KINDS.iter().map(|kind| (*kind).to_owned())),
         }
         let owned: Vec<Vec<Owned>> = stream::iter(&kinds)
             .map(async |group_kind| {
                 let (kind, group) = group_kind.split_once('.').unwrap_or((group_kind, ""));
-                let Place { namespace, set } = &self.place;
+                let Place { namespace, set, .. } = &self.place;
                 self.cluster.owned(group, kind, namespace, set).await
             })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
         let live = stream::iter(wanted)
-            .map(|manifest| self.cluster.live(manifest))
+            .map(async |manifest| {
+                // One of a kind that is not known is refused, or told.
+                match self.cluster.live(manifest).await {
+                    Err(ReplicaError::Api {
+                        code: api::NOT_FOUND, ..
+                    }) => Ok(None),
+                    other => other,
+                }
+            })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        Ok((parent, owned.into_iter().flatten().collect(), live))
+        Ok(Seen {
+            parent,
+            owned: owned.into_iter().flatten().collect(),
+            live,
+        })
     }
 }
 
-/// What is applied of each: what an upgrade has moved since is left to it.
-fn values(wanted: &[Manifest], live: &[Option<Value>]) -> Vec<Value> {
-    wanted
-        .iter()
-        .zip(live)
-        .map(|(manifest, live)| {
-            let mut value = manifest.value.clone();
-            if let Some(live) = live {
-                fields::leave_to(&mut value, live, UPGRADES);
-            }
-            value
-        })
-        .collect()
+impl Seen {
+    fn of_nothing(wanted: &[Manifest]) -> Self {
+        Self {
+            live: vec![None; wanted.len()],
+            ..Self::default()
+        }
+    }
 }
 
-/// Of all that is wanted together, by what each object carries.
+fn none(refused: Vec<Refused>) -> Result<(), ReplicaError> {
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(ReplicaError::Refused(refused))
+    }
+}
+
+/// Each with what an upgrade has moved since its file was written.
+fn settled(mut wanted: Vec<Manifest>, live: &[Option<Value>], moved: &[Moved]) -> Vec<Manifest> {
+    for (manifest, live) in wanted.iter_mut().zip(live) {
+        for moved in moved.iter().filter(|moved| moved.is_of(&manifest.id)) {
+            moved.settle(&mut manifest.value, live.as_ref());
+        }
+    }
+    wanted
+}
+
+/// Of all that is wanted together, by what each object carries. Whoever may read the parent may not read Secrets, and could try words
+/// against a digest of theirs until one fits: of those only the names of what they hold go into it.
 fn digest_of(wanted: &[Manifest]) -> String {
     let each = wanted.iter().map(|manifest| {
-        let digest = &manifest.value["metadata"]["annotations"][APPLIED];
-        format!("{} {digest}\n", manifest.id)
+        let carried = if plan::is_secret(&manifest.id) {
+            let names: Vec<&String> = manifest.value["data"]
+                .as_object()
+                .into_iter()
+                .flat_map(|data| data.keys())
+                .collect();
+            format!("{names:?}")
+        } else {
+            manifest.value["metadata"]["annotations"][APPLIED].to_string()
+        };
+        format!("{} {carried}\n", manifest.id)
     });
     Digest::of(each.collect::<Vec<_>>().concat().as_bytes()).to_string()
 }
@@ -900,11 +788,20 @@ fn distinct(fields: Vec<HeldField>) -> Vec<HeldField> {
     told
 }
 
-fn brief(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    if text.chars().count() <= MOST_CHARS {
-        return text;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_parent_says_tells_nothing_of_what_secrets_hold() {
+        let place = Place::of("n", "e");
+        let digest = |kind: &str, word: &str| {
+            let mut manifest = of_the_core(kind, "", "a", json!({"data": {"word": word}}));
+            manifest.value["kind"] = json!(kind);
+            digest_of(&[plan::prepared(&manifest, &place)])
+        };
+        assert_eq!(digest("Secret", "b3Blbg=="), digest("Secret", "c2hhbQ=="));
+        assert_ne!(digest("ConfigMap", "open"), digest("ConfigMap", "shut"));
     }
-    let begin: String = text.chars().take(MOST_CHARS).collect();
-    format!("{begin}…")
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Map, Value};
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD};
+use serde_json::{Map, Value, json};
 
-use super::demand::Demand;
+use super::of_the_core;
 use crate::model::manifest::{Manifest, ObjectId};
 use crate::model::target::Quota;
 use crate::model::values::Digest;
@@ -25,23 +25,25 @@ pub struct Place {
     pub namespace: String,
     /// Identity of its `ApplySet`.
     pub set: String,
+    /// Name of the set's parent, a `ConfigMap`.
+    pub parent: String,
 }
 
 impl Place {
     /// The place of an environment's replica: its parent is a `ConfigMap` there.
     #[must_use]
     pub fn of(namespace: &str, environment: &str) -> Self {
-        use base64::Engine as _;
         let parent = Self::parent_name(environment);
         // KEP-3659: base64(sha256(NAME.NAMESPACE.KIND.GROUP)), of the core's group an empty last part.
         let digest = ring::digest::digest(
             &ring::digest::SHA256,
             format!("{parent}.{namespace}.ConfigMap.").as_bytes(),
         );
-        let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest);
+        let encoded = URL_SAFE_NO_PAD.encode(digest);
         Self {
             namespace: namespace.to_owned(),
             set: format!("applyset-{encoded}-v1"),
+            parent,
         }
     }
 
@@ -139,6 +141,35 @@ pub enum Refused {
         /// The set that it would have to belong to.
         set: String,
     },
+    /// The parent of our set is somebody else's.
+    #[error(
+        "{object} is there and is not the parent of this replica's ApplySet; rename it, or hand it over: `kubectl label --overwrite -n {} {object} {SET_ID}={set}`",
+        object.namespace
+    )]
+    OtherParent {
+        /// The object.
+        object: ObjectId,
+        /// The set whose parent it would have to be.
+        set: String,
+    },
+    /// A template states what is ours to write.
+    #[error("{object} has the name of the replica's own ConfigMap; give it another")]
+    ParentsName {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The API server does not take it over what is there.
+    #[error(
+        "{object} would not be taken over what is there: {why}; correct its template, or where a field stays for ever as it was made, delete it \
+         first (`kubectl delete -n {} {object}`): the next `up` makes it anew",
+        object.namespace
+    )]
+    Invalid {
+        /// The object.
+        object: ObjectId,
+        /// What the API server says.
+        why: String,
+    },
     /// Somebody else holds what we set.
     #[error(
         "{object}: {}; `target.kubernetes.drift: heal` takes them back, or leave them out of the manifest",
@@ -160,6 +191,18 @@ pub enum Refused {
         /// How much it may be.
         allowed: String,
     },
+    /// A container that does not say what it needs.
+    #[error(
+        "{object}: container {container} requests no {what}, which `target.kubernetes.quota` bounds, so its pods would be refused; state it, or a LimitRange with a default"
+    )]
+    Unrequested {
+        /// The object.
+        object: ObjectId,
+        /// Its container.
+        container: String,
+        /// Of what.
+        what: &'static str,
+    },
     /// A workload whose need cannot be told.
     #[error("{object}: {why}; correct it, or leave the quota out")]
     Unmeasured {
@@ -168,6 +211,33 @@ pub enum Refused {
         /// What cannot be read.
         why: String,
     },
+}
+
+impl Refused {
+    /// Whether it is about this object, and none other.
+    #[must_use]
+    pub fn is_about(&self, id: &ObjectId) -> bool {
+        match self {
+            Refused::ClusterScoped { object }
+            | Refused::UnknownKind { object, .. }
+            | Refused::OtherNamespace { object, .. }
+            | Refused::StatedTwice { object, .. }
+            | Refused::OtherSet { object, .. }
+            | Refused::NotOurs { object, .. }
+            | Refused::OtherParent { object, .. }
+            | Refused::ParentsName { object }
+            | Refused::Invalid { object, .. }
+            | Refused::Conflict { object, .. }
+            | Refused::Unrequested { object, .. }
+            | Refused::Unmeasured { object, .. } => is_same(object, id),
+            Refused::OverQuota { .. } => false,
+        }
+    }
+}
+
+/// Wherever they lie: all of a replica lie in its namespace.
+fn is_same(one: &ObjectId, other: &ObjectId) -> bool {
+    one.group == other.group && one.kind == other.kind && one.name == other.name
 }
 
 fn held(fields: &[HeldField]) -> String {
@@ -180,12 +250,7 @@ fn held(fields: &[HeldField]) -> String {
 
 /// What is wrong with what is wanted, by itself.
 #[must_use]
-pub fn refused(
-    wanted: &[Manifest],
-    scope: &dyn Fn(&Manifest) -> Scope,
-    place: &Place,
-    quota: Option<&Quota>,
-) -> Vec<Refused> {
+pub fn refused(wanted: &[Manifest], scope: &dyn Fn(&Manifest) -> Scope, place: &Place) -> Vec<Refused> {
     let mut refused = Vec::new();
     let mut stated: BTreeMap<ObjectId, &str> = BTreeMap::new();
     for manifest in wanted {
@@ -193,6 +258,10 @@ pub fn refused(
         if !object.namespace.is_empty() && object.namespace != place.namespace {
             let ours = place.namespace.clone();
             refused.push(Refused::OtherNamespace { object, ours });
+            continue;
+        }
+        if object.group.is_empty() && object.kind == "ConfigMap" && object.name == place.parent {
+            refused.push(Refused::ParentsName { object });
             continue;
         }
         match scope(manifest) {
@@ -219,10 +288,110 @@ pub fn refused(
             });
         }
     }
-    if let Some(quota) = quota {
-        refused.extend(Demand::over(wanted, quota));
-    }
     refused
+}
+
+/// Whether it holds what is not told.
+#[must_use]
+pub fn is_secret(object: &ObjectId) -> bool {
+    object.group.is_empty() && object.kind == "Secret"
+}
+
+/// Whether objects of a kind end, and some of them go, by themselves: one that has gone has done what it was made for.
+#[must_use]
+pub fn ends_by_itself(object: &ObjectId) -> bool {
+    matches!(
+        (object.group.as_str(), object.kind.as_str()),
+        ("batch", "Job") | ("", "Pod")
+    )
+}
+
+/// What bounds all that is in the namespace, whoever makes it: the member of the set that a quota stands for. Objects of every kind
+/// together are bounded by nothing that Kubernetes has.
+#[must_use]
+pub fn quota(quota: Option<&Quota>, place: &Place) -> Option<Manifest> {
+    let Quota {
+        objects: _,
+        pods,
+        cpu,
+        memory,
+    } = quota?;
+    let mut hard = Map::new();
+    for (what, bound) in [
+        ("pods", pods.map(|pods| pods.to_string())),
+        ("requests.cpu", cpu.as_ref().map(ToString::to_string)),
+        ("requests.memory", memory.as_ref().map(ToString::to_string)),
+    ] {
+        hard.extend(bound.map(|bound| (what.to_owned(), Value::from(bound))));
+    }
+    if hard.is_empty() {
+        return None;
+    }
+    let name = &place.parent;
+    let value =
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}});
+    Some(of_the_core("ResourceQuota", &place.namespace, name, value))
+}
+
+/// What upgrades have moved of a `StatefulSet`, which is not its file's to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Name of the set.
+    pub set: String,
+    /// The container that runs the build, where it is stated.
+    pub container: Option<String>,
+    /// The image of the build that the set was upgraded to last; nothing where it never was.
+    pub image: Option<String>,
+    /// Whether an upgrade is at it.
+    pub upgrade: UnderWay,
+}
+
+/// Whether an upgrade is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderWay {
+    /// One is.
+    Yes,
+    /// None is.
+    No,
+}
+
+impl Moved {
+    /// Whether this is of that set.
+    #[must_use]
+    pub fn is_of(&self, id: &ObjectId) -> bool {
+        id.group == "apps" && id.kind == "StatefulSet" && id.name == self.set
+    }
+
+    /// Makes of what a file states what is to be: with the build of the record, and while an upgrade is at it with whatever that has set.
+    pub(super) fn settle(&self, stated: &mut Value, live: Option<&Value>) {
+        let under_way = live.filter(|_| self.upgrade == UnderWay::Yes);
+        let at_work = under_way.and_then(|live| self.image_in(live)).map(str::to_owned);
+        let Some(image) = at_work.or_else(|| self.image.clone()) else {
+            return;
+        };
+        if let Some(at) = self.container_in(stated) {
+            stated["spec"]["template"]["spec"]["containers"][at]["image"] = Value::from(image);
+        }
+        if let Some(live) = under_way
+            && !stated["spec"]["updateStrategy"].is_null()
+        {
+            stated["spec"]["updateStrategy"] = live["spec"]["updateStrategy"].clone();
+        }
+    }
+
+    fn image_in<'v>(&self, set: &'v Value) -> Option<&'v str> {
+        set["spec"]["template"]["spec"]["containers"][self.container_in(set)?]["image"].as_str()
+    }
+
+    fn container_in(&self, set: &Value) -> Option<usize> {
+        let containers = set["spec"]["template"]["spec"]["containers"].as_array()?;
+        match &self.container {
+            Some(name) => containers
+                .iter()
+                .position(|container| container["name"] == name.as_str()),
+            None => (containers.len() == 1).then_some(0),
+        }
+    }
 }
 
 /// Whether an object that is there may be written.
@@ -261,7 +430,7 @@ pub fn prepared(manifest: &Manifest, place: &Place) -> Manifest {
     let mut manifest = manifest.clone();
     let digest = Digest::of(manifest.value.to_string().as_bytes());
     manifest.id.namespace.clone_from(&place.namespace);
-    if manifest.id.kind == "Secret" && manifest.id.group.is_empty() {
+    if is_secret(&manifest.id) {
         encode(&mut manifest.value);
     }
     let metadata = map_in(&mut manifest.value, "metadata");
@@ -272,7 +441,7 @@ pub fn prepared(manifest: &Manifest, place: &Place) -> Manifest {
 }
 
 /// `stringData` is for writing alone: what is applied by it belongs to nobody, so it could be neither compared nor taken away.
-fn encode(secret: &mut Value) {
+pub fn encode(secret: &mut Value) {
     let plain = secret.as_object_mut().and_then(|secret| secret.remove("stringData"));
     let Some(Value::Object(plain)) = plain else { return };
     let data = map_in(secret, "data");
@@ -291,12 +460,15 @@ fn map_in<'v>(value: &'v mut Value, key: &str) -> &'v mut Map<String, Value> {
 }
 
 fn insert_text(metadata: &mut Map<String, Value>, part: &str, key: &str, text: &str) {
-    let texts = metadata.entry(part).or_insert_with(|| Value::Object(Map::new()));
+    let texts = metadata.entry(part).or_insert(Value::Null);
     // Written as `labels:` with nothing below it.
-    if !texts.is_object() {
+    if texts.is_null() {
         *texts = Value::Object(Map::new());
     }
-    texts[key] = Value::from(text);
+    // What is no map the API server refuses, as it stands in the template.
+    if let Some(texts) = texts.as_object_mut() {
+        texts.insert(key.to_owned(), Value::from(text));
+    }
 }
 
 /// Kinds that others need, each before those that need it; every other kind comes between them and what runs.
@@ -342,12 +514,7 @@ pub fn ordered(mut wanted: Vec<Manifest>) -> Vec<Manifest> {
 /// What is owned and no longer wanted, in the order in which it is deleted: what runs goes before what it needs.
 #[must_use]
 pub fn pruned(wanted: &[Manifest], owned: &[Owned], place: &Place) -> Vec<Owned> {
-    let is_wanted = |id: &ObjectId| {
-        wanted.iter().any(|manifest| {
-            let wanted = &manifest.id;
-            wanted.group == id.group && wanted.kind == id.kind && wanted.name == id.name
-        })
-    };
+    let is_wanted = |id: &ObjectId| wanted.iter().any(|manifest| is_same(&manifest.id, id));
     let mut pruned: Vec<Owned> = owned
         .iter()
         .filter(|owned| {
@@ -363,7 +530,6 @@ pub fn pruned(wanted: &[Manifest], owned: &[Owned], place: &Place) -> Vec<Owned>
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn manifest(kind: &str, namespace: &str, name: &str) -> Manifest {
         Manifest {
@@ -472,7 +638,7 @@ mod tests {
             "Widget" => Scope::Unknown,
             _ => Scope::Namespaced,
         };
-        let said: Vec<String> = refused(&wanted, &scope, &place(), None)
+        let said: Vec<String> = refused(&wanted, &scope, &place())
             .iter()
             .map(ToString::to_string)
             .collect();

@@ -2,6 +2,7 @@
 
 mod controller;
 mod guard;
+mod kept;
 mod kinds;
 mod lab;
 mod pods;

@@ -7,25 +7,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stagegate::cluster::replica::{Left, Owner, Replica, ReplicaError, SyncState, Time};
+use stagegate::cluster::replica::{Files, Left, Owner, Replica, ReplicaError, Run, SyncState, Wanted};
 use stagegate::model::manifest::{Manifest, ObjectId};
 use stagegate::model::target::KubernetesTarget;
 
 use super::lab::{Lab, Left as Said};
 use crate::trivial::{Running, Said as Ended};
 
-const NAMESPACE: &str = "shop-staging";
+pub(super) const NAMESPACE: &str = "shop-staging";
 /// Kinds that the tests' templates have.
 const KINDS: &str = "configmap,secret,service,deployment,serviceaccount";
 
 /// A workspace with an environment and its replica, and a state.
-struct Shop<'l> {
-    lab: &'l Lab,
+pub(super) struct Shop<'l> {
+    pub(super) lab: &'l Lab,
     directory: tempfile::TempDir,
 }
 
 impl<'l> Shop<'l> {
-    fn open(lab: &'l Lab) -> Self {
+    pub(super) fn open(lab: &'l Lab) -> Self {
         let shop = Self {
             lab,
             directory: tempfile::tempdir().expect("a directory"),
@@ -37,14 +37,14 @@ impl<'l> Shop<'l> {
         shop
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.directory.path().join("workspace").join(name);
         std::fs::create_dir_all(path.parent().expect("below")).expect("made");
         std::fs::write(path, text).expect("written");
     }
 
     /// The replica's file with more in its target, and more below `spec`.
-    fn target(&self, target: &str, more: &str) {
+    pub(super) fn target(&self, target: &str, more: &str) {
         let text = include_str!("replica/staging.yaml").replace(
             "{namespace: shop-staging}",
             &format!("{{namespace: {NAMESPACE}{target}}}"),
@@ -52,38 +52,44 @@ impl<'l> Shop<'l> {
         self.write("environments/staging.yaml", &(text + more));
     }
 
-    fn begin(&self, arguments: &[&str]) -> Running {
-        let command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
+    pub(super) fn begin(&self, arguments: &[&str]) -> Running {
+        self.begin_by(&self.lab.admin(), arguments)
+    }
+
+    /// A command that finds its cluster by this kubeconfig.
+    pub(super) fn begin_by(&self, kubeconfig: &Path, arguments: &[&str]) -> Running {
+        let mut command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
+        command.env("KUBECONFIG", kubeconfig);
         Running::at(command, self.directory.path(), arguments)
     }
 
-    fn stagegate(&self, arguments: &[&str]) -> Ended {
+    pub(super) fn stagegate(&self, arguments: &[&str]) -> Ended {
         self.begin(arguments).end()
     }
 
-    fn up(&self) -> Ended {
+    pub(super) fn up(&self) -> Ended {
         self.stagegate(&["up", "staging"])
     }
 
     /// What a look says of the replica.
-    fn look(&self) -> Value {
+    pub(super) fn look(&self) -> Value {
         let said = self
             .stagegate(&["status", "staging", "--look", "-o", "json"])
             .expect_code(0);
         said.json()["status"]["replica"].take()
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> Said {
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Said {
         self.lab.kubectl(&[&["-n", NAMESPACE], arguments].concat(), "")
     }
 
-    fn done(&self, arguments: &[&str]) {
+    pub(super) fn done(&self, arguments: &[&str]) {
         let said = self.kubectl(arguments);
         assert!(said.done, "{said:#?}");
     }
 
     /// Our objects in the namespace with their versions.
-    fn versions(&self) -> BTreeMap<String, String> {
+    pub(super) fn versions(&self) -> BTreeMap<String, String> {
         versions(self.lab, NAMESPACE)
     }
 }
@@ -100,7 +106,7 @@ fn versions(lab: &Lab, namespace: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn names(versions: &BTreeMap<String, String>) -> Vec<&str> {
+pub(super) fn names(versions: &BTreeMap<String, String>) -> Vec<&str> {
     versions.keys().map(String::as_str).collect()
 }
 
@@ -422,7 +428,7 @@ fn a_server_tells_drift_and_puts_it_back_where_the_file_says_so() {
     let line = server.until("somebody has changed it");
     drop(server);
     assert!(
-        line.contains("spec.replicas: 4 instead of 1 (held by kubectl)"),
+        line.contains("Deployment.apps/web was changed in the cluster (spec.replicas) by kubectl"),
         "{line}"
     );
     assert_eq!(lab.get(&["deployment", "web", "-n", NAMESPACE])["spec"]["replicas"], 4);
@@ -438,7 +444,19 @@ fn a_server_tells_drift_and_puts_it_back_where_the_file_says_so() {
         events.out.contains("ReplicaDrifted") && events.out.contains("ReplicaHealed"),
         "{events:#?}"
     );
-    // A file that has changed is nobody's wish until it is brought up.
+    // A file that has changed is nobody's wish until it is brought up; nor is what a Secret is to hold.
+    let config = include_str!("replica/config.yaml");
+    shop.write(
+        "templates/web/config.yaml",
+        &config.replace(
+            "stringData: {password: \"{{ vars.greeting }}\"}",
+            "stringData: {password: other}",
+        ),
+    );
+    let sight = shop.look();
+    assert_eq!(sight["files"], "Changed", "{sight:#}");
+    shop.write("templates/web/config.yaml", config);
+    assert_eq!(shop.look()["files"], "AsApplied");
     shop.target(", drift: heal", "  components: [{name: web, build: \"1.1\"}]\n");
     assert_eq!(shop.look()["files"], "Changed");
 }
@@ -476,6 +494,29 @@ fn a_set_that_was_upgraded_since_is_left_to_its_upgrade() {
     assert_eq!(shop.look()["sync"], "Synced", "{:#}", shop.look());
     shop.up().expect_code(0);
     assert_eq!(image(), second);
+    // Somebody's own build is told, and what is put back is the build of the record and not the file's.
+    let others = format!("lab.local/app@{}", digests[0].split('"').nth(3).expect("a digest"));
+    shop.done(&["set", "image", "statefulset/web", &format!("web={others}")]);
+    assert_eq!(image(), first);
+    let sight = shop.look();
+    assert_eq!(sight["files"], "AsApplied", "{sight:#}");
+    assert_eq!(sight["outOfSync"][0]["fields"][0]["wanted"], second, "{sight:#}");
+    shop.up().expect_code(6);
+    let report = include_str!("replica/set-staging.yaml");
+    shop.write(
+        "environments/staging.yaml",
+        &report.replace("ttl: 8h", "ttl: 8h, drift: heal"),
+    );
+    shop.up().expect_code(0);
+    assert_eq!(image(), second);
+    // So it is where the set has to be made anew.
+    shop.done(&["delete", "statefulset", "web"]);
+    shop.up().expect_code(0);
+    assert_eq!(image(), second);
+    shop.stagegate(&["down", "staging"]).expect_code(0);
+    shop.up().expect_code(0);
+    assert_eq!(image(), second);
+    assert_eq!(shop.look()["sync"], "Synced", "{:#}", shop.look());
     // Production runs what its file says, and the replica what it was upgraded to, which its file does not.
     let said = shop.stagegate(&["diff", "staging", "-o", "json"]).expect_code(3).json();
     let unexpected: Vec<&Value> = said["status"]["differences"]
@@ -486,7 +527,10 @@ fn a_set_that_was_upgraded_since_is_left_to_its_upgrade() {
         .collect();
     assert_eq!(
         unexpected,
-        [&json!({"path": "builds.web", "here": "web-2", "there": "web-1"})]
+        [&json!({
+            "path": "builds.web", "here": "web-2",
+            "there": "unknown: nobody has brought web of production up here, and its file names web-1",
+        })]
     );
     shop.stagegate(&["down", "staging", "--purge"]).expect_code(0);
 }
@@ -514,21 +558,28 @@ fn manifest(group: &str, version: &str, kind: &str, name: &str, mut value: Value
     }
 }
 
+fn holding(manifests: Vec<Manifest>) -> Wanted {
+    Wanted {
+        manifests,
+        moved: Vec::new(),
+    }
+}
+
 /// It is killed before its first write, before its second, and so on, each time in a namespace of its own and over what an
 /// earlier run has left there.
 #[test]
 fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
     let lab = Lab::without_nodes();
-    let before = [
+    let before = holding(vec![
         manifest("", "v1", "ConfigMap", "kept", json!({"data": {"a": "1"}})),
         manifest("", "v1", "Secret", "dropped", json!({})),
         manifest("", "v1", "ServiceAccount", "dropped", json!({})),
-    ];
-    let wanted = [
+    ]);
+    let wanted = holding(vec![
         manifest("", "v1", "ConfigMap", "kept", json!({"data": {"a": "2"}})),
         manifest("", "v1", "Service", "new", json!({"spec": {"ports": [{"port": 80}]}})),
         manifest("", "v1", "ConfigMap", "new", json!({"data": {}})),
-    ];
+    ]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let kubeconfig = kube::config::Kubeconfig::read_from(lab.admin()).expect("a kubeconfig");
     runtime.block_on(async {
@@ -557,22 +608,20 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
                 }
             };
             let now = Timestamp::now();
+            let run = Run::BringUp { now };
             // Of the first run as well: it begins with making the namespace.
-            let made = replica.reconcile(&before, Time::Begins, now, &until(kill_at)).await;
+            let made = replica.reconcile(&before, run, &until(kill_at)).await;
             if made.is_err() {
-                replica
-                    .reconcile(&before, Time::Begins, now, &go_on)
-                    .await
-                    .expect("goes on");
+                replica.reconcile(&before, run, &go_on).await.expect("goes on");
             }
-            let ended = replica.reconcile(&wanted, Time::Begins, now, &until(kill_at)).await;
+            let ended = replica.reconcile(&wanted, run, &until(kill_at)).await;
             let was_killed = matches!(ended, Err(ReplicaError::Interrupted));
             assert!(was_killed || ended.is_ok(), "{ended:?}");
             if was_killed {
-                replica
-                    .reconcile(&wanted, Time::Begins, now, &go_on)
-                    .await
-                    .expect("goes on");
+                // Nobody may take what is half written for what somebody has changed.
+                let sight = replica.look(&wanted, now).await.expect("a look");
+                assert_ne!(sight.files, Files::AsApplied, "killed before write {kill_at}");
+                replica.reconcile(&wanted, run, &go_on).await.expect("goes on");
             }
             let sight = replica.look(&wanted, now).await.expect("a look");
             assert_eq!(
@@ -587,10 +636,7 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
                 "{kill_at}"
             );
             // Twice more, and nothing changes.
-            let outcome = replica
-                .reconcile(&wanted, Time::Begins, now, &go_on)
-                .await
-                .expect("nothing to do");
+            let outcome = replica.reconcile(&wanted, run, &go_on).await.expect("nothing to do");
             assert!(outcome.changed.is_empty() && outcome.pruned.is_empty(), "{outcome:?}");
             assert_eq!(there, versions(&lab, &namespace), "{kill_at}");
             // Its end is killed as well.
