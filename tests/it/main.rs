@@ -10,6 +10,7 @@ mod fleet;
 mod hosts;
 mod incident;
 mod operators;
+mod ports;
 mod reference;
 mod refresh;
 mod report;

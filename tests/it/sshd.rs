@@ -43,10 +43,7 @@ impl Sshd {
         // Somebody else may take the port between our asking for a free one and sshd's binding it: again, then.
         let mut said = String::new();
         for _ in 0..10 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")
-                .and_then(|free| free.local_addr())
-                .expect("a free port")
-                .port();
+            let port = crate::ports::free(1);
             match Self::listen(PROGRAM, name, root, port) {
                 Ok(sshd) => return sshd,
                 Err(why) => said = why,

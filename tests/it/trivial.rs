@@ -48,8 +48,7 @@ impl Trivial {
         let this = Self {
             directory: tempfile::tempdir().expect("a directory"),
         };
-        let ports: Vec<TcpListener> = (0..2).map(|_| free_port()).collect();
-        let port = |i: usize| ports[i].local_addr().expect("bound").port();
+        let port = crate::ports::free(2);
         let flag = this.path("let-go");
         let environment = format!(
             r#"
@@ -88,8 +87,8 @@ spec:
   reports:
     - {{name: journal, file: {{path: reports.jsonl}}}}
 "#,
-            port(0),
-            port(1)
+            port,
+            port + 1
         );
         this.write("workspace/environments/small.yaml", &environment);
         this.write(
@@ -211,10 +210,6 @@ impl Drop for Trivial {
             eprintln!("{gone:?}");
         }
     }
-}
-
-fn free_port() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("a port")
 }
 
 /// A command that goes on; killed when dropped.

@@ -239,7 +239,15 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
     let counter =
         |description: &str| json!({"type": "integer", "format": "int64", "minimum": 0, "description": description});
     let added = match kind.name {
-        "Environment" => json!({"fence": counter("Rises each time that a controller takes the environment.")}),
+        "Environment" => json!({
+            "fence": counter("Rises each time that a controller takes the environment."),
+            "replica": {
+                "type": "object",
+                "description": "Its objects as they were seen last, and when it is to go.",
+                "nullable": true,
+                "x-kubernetes-preserve-unknown-fields": true,
+            },
+        }),
         "Upgrade" => json!({
             "fence": {
                 "type": "object",

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::LOOK_EVERY;
 use super::leader::{Landed, Leader, Trouble};
-use super::look::{Depth, MayBegin, Standing, Task};
+use super::look::{Depth, Keep, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
+use crate::engine::replica::LOOK_AFTER_EVERY;
 use crate::report;
 use crate::server::couriers::Couriers;
 use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
@@ -62,6 +63,8 @@ struct Term<'a> {
     read_at: Instant,
     /// Those whose files could not be read.
     unreadable: BTreeSet<String>,
+    /// When replicas are looked after next; those that are not here, now.
+    keep_at: BTreeMap<String, Instant>,
 }
 
 /// What is done now and then.
@@ -160,6 +163,7 @@ impl<'a> Term<'a> {
             unread: BTreeSet::new(),
             read_at: Instant::now(),
             unreadable: BTreeSet::new(),
+            keep_at: BTreeMap::new(),
         }
     }
 
@@ -248,6 +252,11 @@ impl<'a> Term<'a> {
         Standing {
             task: self.under_way.get(environment).cloned(),
             may_begin: if is_too_soon { MayBegin::Later } else { MayBegin::Now },
+            keep: if self.keep_at.get(environment).is_none_or(|at| *at <= Instant::now()) {
+                Keep::Due
+            } else {
+                Keep::Later
+            },
             depth: if self.unreadable.remove(environment) {
                 Depth::Files
             } else {
@@ -291,7 +300,11 @@ impl<'a> Term<'a> {
 
     /// Something has gone as far as it goes.
     fn landed(&mut self, environment: String, landed: Landed) {
-        self.under_way.remove(&environment);
+        if self.under_way.remove(&environment) == Some(Task::Keeping) {
+            let at = Instant::now() + LOOK_AFTER_EVERY;
+            self.keep_at.insert(environment.clone(), at);
+            self.wakes.insert(Subject::Environment(environment.clone()), at);
+        }
         match landed {
             Landed::Done => {
                 self.stuck.remove(&environment);

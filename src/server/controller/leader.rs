@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::files::{Change, Files};
 use super::heard::{Heard, Which};
+use super::keeper::ObjectKeeper;
 use super::look::{Task, heard_again};
 use super::told::Told;
 use crate::cluster::ledger::{History, ObjectLedger, Objects, record, whole};
@@ -20,10 +21,12 @@ use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, name,
     part, patiently, set_condition, write_status,
 };
+use crate::cluster::replica::ReplicaError;
 use crate::engine::builds::{self, BuildError};
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
+use crate::engine::replica::{self, KeepError, Keeper as _};
 use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
 use crate::engine::up::{Bringing, UpError};
 use crate::engine::{CommitError, DriveError, delivery};
@@ -65,6 +68,10 @@ pub(super) enum Trouble {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
     #[error("{0} changes faster than it can be taken")]
     Contended(String),
     #[error(
@@ -300,7 +307,7 @@ impl Leader {
         patiently(|| asked("read", &what, api.get_opt(name))).await
     }
 
-    async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
+    pub(super) async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
         self.published(object, kind, type_, (reason, reason), note).await;
     }
 
@@ -499,12 +506,25 @@ impl Leader {
     /// Carries out what a look has found to do, and says what came of it.
     pub(super) async fn carry_out(&self, environment: &str, task: &Task, ending: Interrupt, lost: Interrupt) -> Landed {
         let ended = match task {
-            Task::BringingUp(of) => self.bring_up(environment, *of, ending, lost.clone()).await,
+            Task::BringingUp(of) => Box::pin(self.bring_up(environment, *of, ending, lost.clone())).await,
+            Task::Keeping => self.keep_replica(environment, &ending, &lost).await,
+            Task::TakingDown(_) => self.take_down(environment, &ending, &lost).await,
             Task::Driving(upgrade) => Box::pin(self.drive(upgrade, environment, ending, lost.clone())).await,
         };
         let landed = match &ended {
             Ok(()) => Landed::Done,
-            Err(Trouble::Up(UpError::Interrupted) | Trouble::Changed) => Landed::Left,
+            Err(
+                Trouble::Up(UpError::Interrupted)
+                | Trouble::Changed
+                | Trouble::Replica(ReplicaError::Interrupted)
+                | Trouble::Keep(KeepError::Replica(ReplicaError::Interrupted) | KeepError::Overtaken(_)),
+            ) => Landed::Left,
+            // A look that failed keeps nothing else from going on; it is made again.
+            Err(trouble) if *task == Task::Keeping => {
+                self.told.errors.inc();
+                tracing::warn!(%trouble, environment, "a replica was not looked at");
+                return Landed::Done;
+            }
             Err(trouble) if trouble.is_rivalry() => {
                 tracing::warn!(%trouble, "it is left to another");
                 Landed::Left
@@ -530,7 +550,7 @@ impl Leader {
 
     async fn say(&self, environment: &str, task: &Task, ended: Result<(), Trouble>) -> Result<(), Trouble> {
         match (ended, task) {
-            (Ok(()), Task::Driving(_)) => Ok(()),
+            (_, Task::Keeping) | (Ok(()), Task::Driving(_) | Task::TakingDown(_)) => Ok(()),
             (Ok(()), Task::BringingUp(of)) => {
                 let message = "every node was brought up";
                 self.tell_environment(environment, *of, ConditionStatus::True, "Up", message)
@@ -542,6 +562,14 @@ impl Leader {
                 (self.tell)(&format!("{environment} was not brought up: {why}"));
                 let why = shortened(&why, LONGEST_MESSAGE);
                 self.tell_environment(environment, *of, ConditionStatus::False, "NotUp", &why)
+                    .await?;
+                Ok(())
+            }
+            (Err(trouble), Task::TakingDown(of)) => {
+                let why = trouble.to_string();
+                (self.tell)(&format!("the objects of {environment} were not deleted: {why}"));
+                let why = shortened(&why, LONGEST_MESSAGE);
+                self.tell_environment(environment, *of, ConditionStatus::False, "NotDown", &why)
                     .await?;
                 Ok(())
             }
@@ -569,18 +597,30 @@ impl Leader {
         self.copy_builds(&fleet)?;
         let tell = Arc::clone(&self.tell);
         let on_step = move |what: &str| tell(&format!("  {what}"));
+        let keeper = ObjectKeeper::new(self, &fleet, &ending, &lost);
+        let replica = match self.replica(&fleet).await? {
+            Some((of, remembered)) => {
+                of.refuse_other_cluster().await?;
+                replica::bring_up(&of, remembered, &keeper).await?;
+                Some(of)
+            }
+            None => None,
+        };
         let bringing = Bringing {
             home: &self.home,
             fleet: &fleet,
             token,
             on_step: &on_step,
-            interrupt: ending,
+            interrupt: ending.clone(),
         };
         for component in fleet.environment.components_in_order() {
             if lost.is_set() {
                 return Err(Trouble::Changed);
             }
             let build = self.build(component).await?;
+            if let Some(replica) = &replica {
+                replica.pods_ready(component, keeper.on_write()).await?;
+            }
             bringing
                 .up(component, build.as_ref().map(|(build, spec)| (build, spec)))
                 .await?;

@@ -4,6 +4,7 @@
 use kube::api::DynamicObject;
 
 use super::heard::Which;
+use super::keeper::{EXPIRED, remembered};
 use super::leader::{LONGEST_MESSAGE, Leader, Trouble, shortened};
 use crate::cluster::objects::{self, ApiError, Kept, Kind, Upgrade, generation, is_deleted, is_kept, keep, name};
 use crate::model::upgrade::{Phase, Wish};
@@ -16,6 +17,10 @@ pub(super) enum Task {
     BringingUp(i64),
     /// This upgrade.
     Driving(String),
+    /// Looking after its replica.
+    Keeping,
+    /// Deleting its replica's objects, since it is deleted, in this generation.
+    TakingDown(i64),
 }
 
 /// What a look finds under way.
@@ -25,6 +30,14 @@ pub(super) struct Standing {
     /// Whether something of it may be begun now.
     pub(super) may_begin: MayBegin,
     pub(super) depth: Depth,
+    pub(super) keep: Keep,
+}
+
+/// Whether it is time to look after its replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Due,
+    Later,
 }
 
 /// Whether what has just failed may be tried again.
@@ -54,6 +67,7 @@ impl Leader {
             Some(object) => self.look_at_environment(object, &upgrades, &standing).await,
             None => Ok(None),
         };
+        // A look at a replica is short, and a drive may as well be next.
         if let Ok(Some(task)) = &bring_up {
             standing.task = Some(task.clone());
         }
@@ -85,9 +99,13 @@ impl Leader {
                 let why = "it is to be deleted, and waits for its open upgrade; delete that first, or let it end";
                 return tell("WaitsForUpgrade", why).await;
             }
-            if standing.task.is_none() && is_kept(object) {
-                self.let_go(Kind::Environment, object).await?;
+            if standing.task.is_some() || !is_kept(object) {
+                return Ok(None);
             }
+            if remembered(object).is_some() {
+                return Ok((standing.may_begin == MayBegin::Now).then_some(Task::TakingDown(of)));
+            }
+            self.let_go(Kind::Environment, object).await?;
             return Ok(None);
         }
         if !is_kept(object) {
@@ -95,16 +113,16 @@ impl Leader {
             self.hold(Kind::Environment, object).await?;
             return Ok(None);
         }
-        let is_looked_into = !is_up(object) || standing.depth == Depth::Files;
-        if standing.task.is_some() || standing.may_begin == MayBegin::Later || !is_looked_into {
+        if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
             return Ok(None);
+        }
+        if is_up(object) && standing.depth == Depth::Objects {
+            let is_due = remembered(object).is_some() && standing.keep == Keep::Due;
+            let is_free = !upgrades.iter().any(is_under_way);
+            return Ok((is_due && is_free).then_some(Task::Keeping));
         }
         match self.fleet(environment) {
             Err(why) => tell("Invalid", &shortened(&why.to_string(), LONGEST_MESSAGE)).await,
-            Ok(fleet) if fleet.environment.spec.target.is_some() => {
-                let why = "its objects are made by `stagegate up`; a controller does not make them so far";
-                tell("TargetNotServed", why).await
-            }
             // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
             Ok(_) if is_up(object) || upgrades.iter().any(is_under_way) || has_open && is_settled(object) => Ok(None),
             // What is heard of it may be older than what was said of it last.

@@ -7,6 +7,7 @@
 mod elector;
 mod files;
 mod heard;
+mod keeper;
 mod lead;
 mod leader;
 mod look;

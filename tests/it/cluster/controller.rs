@@ -24,17 +24,17 @@ use super::lab::Lab;
 use super::trouble::{Between, Fault};
 use crate::trivial::{ENVIRONMENT, Running, Trivial};
 
-const NAMESPACE: &str = "town";
-const ACCOUNT: &str = "stagegate-controller";
+pub(super) const NAMESPACE: &str = "town";
+pub(super) const ACCOUNT: &str = "stagegate-controller";
 
 /// A control plane that knows our kinds, and a system of two local nodes for it to drive.
-struct Town {
-    lab: Lab,
-    trivial: Trivial,
+pub(super) struct Town {
+    pub(super) lab: Lab,
+    pub(super) trivial: Trivial,
 }
 
 impl Town {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let this = Self {
             lab: Lab::without_nodes(),
             trivial: Trivial::new(),
@@ -75,21 +75,21 @@ impl Town {
         text.replace("directory: builds", &format!("directory: {}", builds.display()))
     }
 
-    fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+    pub(super) fn kubectl(&self, arguments: &[&str], input: &str) -> String {
         let left = self.lab.kubectl(&[&["-n", NAMESPACE], arguments].concat(), input);
         assert!(left.done, "{arguments:?}: {left:#?}");
         left.out
     }
 
-    fn apply(&self, text: &str) {
+    pub(super) fn apply(&self, text: &str) {
         self.kubectl(&["apply", "-f", "-"], text);
     }
 
-    fn wait(&self, what: &str, condition: &str) {
+    pub(super) fn wait(&self, what: &str, condition: &str) {
         self.kubectl(&["wait", what, &format!("--for={condition}"), "--timeout=90s"], "");
     }
 
-    fn get(&self, what: &str) -> Value {
+    pub(super) fn get(&self, what: &str) -> Value {
         self.lab.get(&["-n", NAMESPACE, what])
     }
 
@@ -117,7 +117,7 @@ impl Town {
     }
 
     /// Nodes lie on the volume, so all replicas of a test share one.
-    fn controller(&self) -> Running {
+    pub(super) fn controller(&self) -> Running {
         self.controller_at().0
     }
 
@@ -144,7 +144,7 @@ impl Town {
         (running, address.expect("an address").to_owned())
     }
 
-    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(super) fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         self.lab.until(what, |_| is_so(self));
     }
 

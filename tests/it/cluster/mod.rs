@@ -5,6 +5,7 @@ mod guard;
 mod kept;
 mod kinds;
 mod lab;
+mod objects;
 mod pods;
 mod replica;
 mod trouble;

@@ -553,12 +553,6 @@ fn a_hook_from_a_name_that_can_be_moved_is_not_run() {
     assert!(!said.text.contains("NotProven"), "{}", said.text);
 }
 
-/// A port that was free just now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 /// Another repository's hook is installed where the network is, and runs where it is not.
 #[test]
 fn a_pinned_hook_is_installed_apart_and_once() {
@@ -574,7 +568,7 @@ fn a_pinned_hook_is_installed_apart_and_once() {
     );
     let revision =
         hooks.sh("chmod +x theirs.sh; git add .; git commit -qm 'Hooks'; git push -q origin main; git rev-parse HEAD");
-    let port = free_port();
+    let port = crate::ports::free(1);
     let mut daemon = hooks.command("git");
     daemon.args(["daemon", "--verbose", "--export-all", "--listen=127.0.0.1"]);
     daemon.arg(format!("--port={port}"));

@@ -56,7 +56,7 @@ fn take(call: TcpStream) -> Option<Value> {
 
 #[test]
 fn a_dead_chat_holds_nothing_up_and_gets_everything_in_order_when_it_is_back() {
-    let reserved = super::system::free_ports();
+    let reserved = crate::ports::free(3);
     let directory = tempfile::tempdir().expect("a directory");
     let secret = directory.path().join("chat");
     std::fs::write(&secret, format!("http://127.0.0.1:{reserved}/hook")).expect("written");

@@ -125,7 +125,7 @@ impl Fleet {
             reports,
             secrets,
         } = settings;
-        let port = free_ports();
+        let port = crate::ports::free(3);
         let text = include_str!("system/environment.yaml")
             .replace("NAME", name)
             .replace("TEST", &self.path("").display().to_string())
@@ -437,20 +437,6 @@ impl Start {
             at: Timestamp::from_millisecond(millis).expect("a time"),
             pid: pid.parse().expect("a pid"),
             version: version.to_owned(),
-        }
-    }
-}
-
-/// The first of three ports in a row that nobody uses. Below those that the system gives to outgoing connections: our own
-/// traffic opens thousands, and one of them would have a node's port while its service restarts.
-pub fn free_ports() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = u16::try_from(std::process::id() % 500).expect("small") * 12;
-    loop {
-        let port = 12_000 + (spread + NEXT.fetch_add(4, Ordering::Relaxed)) % 8_000;
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (port..port + 3).all(free) {
-            return port;
         }
     }
 }

@@ -1,0 +1,237 @@
+//! A controller as what keeps a replica: what is remembered of one lies in the status of its Environment, and what happens to it goes
+//! into the history, to the environment's sinks, and into Kubernetes' own events.
+
+use std::ops::ControlFlow;
+
+use futures::future::{FutureExt as _, LocalBoxFuture};
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use kube::runtime::events::EventType;
+use serde_json::{Value, json};
+
+use super::heard::Which;
+use super::leader::{Leader, Trouble, condition, status_of};
+use crate::cluster::ledger::record;
+use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, generation, patiently, set_condition, write_status};
+use crate::cluster::replica::{Left, OnWrite};
+use crate::engine::delivery;
+use crate::engine::fleet::Fleet;
+use crate::engine::interrupt::Interrupt;
+use crate::engine::replica::{self, KeepError, Keeper, OfFleet, Remembered};
+use crate::model::upgrade::{Event, Severity};
+use crate::report::{self, Subject};
+use crate::store::Store as _;
+use crate::store::build::ConditionStatus;
+
+/// Where its time is over, and nobody has asked for it anew.
+pub(super) const EXPIRED: &str = "Expired";
+
+/// What is remembered of the replica of an Environment; nothing where none stands.
+pub(super) fn remembered(object: &DynamicObject) -> Option<Remembered> {
+    let stated = object.data["status"].get("replica").filter(|value| value.is_object())?;
+    // One of another version is found anew by its label.
+    Some(serde_json::from_value(stated.clone()).unwrap_or_default())
+}
+
+/// One environment's.
+pub(super) struct ObjectKeeper<'a> {
+    leader: &'a Leader,
+    fleet: &'a Fleet,
+    lost: &'a Interrupt,
+    on_write: Box<OnWrite<'a>>,
+}
+
+impl<'a> ObjectKeeper<'a> {
+    pub(super) fn new(leader: &'a Leader, fleet: &'a Fleet, ending: &'a Interrupt, lost: &'a Interrupt) -> Self {
+        Self {
+            leader,
+            fleet,
+            lost,
+            on_write: Box::new(move |_| {
+                if ending.is_set() || lost.is_set() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            }),
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.fleet.environment.name
+    }
+
+    fn unwritten(&self, why: &impl ToString) -> KeepError {
+        KeepError::Unwritten {
+            environment: self.name().to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    /// The history first: an event is told twice rather than never.
+    async fn write(&self, remembered: Value, standing: Option<&str>, events: &[Event]) -> Result<(), KeepError> {
+        if self.lost.is_set() {
+            return Err(KeepError::Overtaken(self.name().to_owned()));
+        }
+        if !events.is_empty() {
+            let subject = Subject {
+                component: String::new(),
+                build: String::new(),
+                user: self.leader.me.clone(),
+            };
+            let store = self.leader.home.store();
+            let sinks = delivery::sinks(self.fleet);
+            let dispatch = report::dispatcher(store.home(), &subject, &sinks);
+            let written = store.append(self.name(), None, events, &dispatch);
+            written.map_err(|why| self.unwritten(&why))?;
+        }
+        let written = self.write_status(&remembered, standing).await;
+        let object = written.map_err(|why| self.unwritten(&why))?;
+        for event in events {
+            (self.leader.tell)(&format!("{}: {}", self.name(), event.message));
+            let kind = match event.severity {
+                Severity::Step => EventType::Normal,
+                Severity::Alert => EventType::Warning,
+            };
+            if let Some(object) = &object {
+                self.leader
+                    .publish(object, Kind::Environment, kind, &event.reason, &event.message)
+                    .await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        remembered: &Value,
+        standing: Option<&str>,
+    ) -> Result<Option<DynamicObject>, ApiError> {
+        let api = self.leader.api(Kind::Environment);
+        for _ in 0..ATTEMPTS {
+            let Some(object) = self.leader.fresh(Kind::Environment, self.name()).await? else {
+                return Ok(None);
+            };
+            let mut status = status_of(&object);
+            status["replica"] = remembered.clone();
+            if let Some(reason) = standing {
+                let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+                let message =
+                    "its time was over, and its objects are gone; change its spec, or make it anew, to bring it back";
+                let ready = condition("Ready", ConditionStatus::False, reason, message);
+                set_condition(&mut all, generation(&object), ready);
+                status["conditions"] = json!(all);
+            }
+            if status == status_of(&object) {
+                return Ok(Some(object));
+            }
+            match patiently(|| write_status(&api, &object, status.clone())).await {
+                Err(why) if why.is_conflict() => {}
+                written => return written.map(Some),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Keeper for ObjectKeeper<'_> {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn on_write(&self) -> &OnWrite<'_> {
+        &*self.on_write
+    }
+
+    /// Whoever leads does one thing at a time with an environment, and this is it; what is left are upgrades that are held.
+    fn is_free(&self) -> Result<bool, KeepError> {
+        let undone = self.leader.heard.upgrades_of(self.name(), Which::Undone);
+        let open = undone.iter().any(|object| {
+            let phase = &object.data["status"]["phase"];
+            let begun = phase.is_string() && phase != "Pending";
+            let upgrade = Upgrade::read((**object).clone());
+            begun && upgrade.is_ok_and(|upgrade| !upgrade.status.phase.is_final())
+        });
+        Ok(!open && !self.lost.is_set())
+    }
+
+    fn alone<'k, T: 'k>(&'k self, work: LocalBoxFuture<'k, T>) -> LocalBoxFuture<'k, Result<Option<T>, KeepError>> {
+        async move {
+            if self.is_free()? {
+                Ok(Some(work.await))
+            } else {
+                Ok(None)
+            }
+        }
+        .boxed_local()
+    }
+
+    fn remember<'k>(
+        &'k self,
+        remembered: &'k Remembered,
+        events: &'k [Event],
+    ) -> LocalBoxFuture<'k, Result<(), KeepError>> {
+        self.write(json!(remembered), None, events).boxed_local()
+    }
+
+    fn has_ended<'k>(&'k self, events: &'k [Event]) -> LocalBoxFuture<'k, Result<(), KeepError>> {
+        self.write(Value::Null, Some(EXPIRED), events).boxed_local()
+    }
+}
+
+impl Leader {
+    /// The replica that an environment's files state, with what is remembered of it.
+    pub(super) async fn replica(&self, fleet: &Fleet) -> Result<Option<(OfFleet, Remembered)>, Trouble> {
+        if fleet.environment.spec.target.is_none() {
+            return Ok(None);
+        }
+        let environment = &fleet.environment.name;
+        let object = self.fresh(Kind::Environment, environment).await?;
+        let remembered = object.as_ref().and_then(remembered).unwrap_or_default();
+        let all = self.heard.upgrades_of(environment, Which::All);
+        let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
+        let mut upgrades: Vec<_> = read.map(|upgrade| record(&upgrade, 1)).collect();
+        upgrades.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
+        let of = OfFleet::connect(fleet, &self.home_uid, &upgrades, &remembered).await?;
+        Ok(of.map(|of| (of, remembered)))
+    }
+
+    /// Looks after a replica that stands, or takes it down when its time is over.
+    pub(super) async fn keep_replica(
+        &self,
+        environment: &str,
+        ending: &Interrupt,
+        lost: &Interrupt,
+    ) -> Result<(), Trouble> {
+        let fleet = self.fleet(environment)?;
+        let Some((of, remembered)) = self.replica(&fleet).await? else {
+            return Ok(());
+        };
+        let keeper = ObjectKeeper::new(self, &fleet, ending, lost);
+        if remembered.expires_at.is_some_and(|at| at <= keeper.now()) {
+            return match replica::to_take_down(&fleet, &self.home_uid, &remembered).await? {
+                Some(replica) => Ok(replica::expire(&replica, &remembered, &keeper).await?),
+                None => Ok(()),
+            };
+        }
+        Ok(replica::look_after(&of, remembered, &keeper).await?)
+    }
+
+    /// Deletes a replica's objects, since its Environment is deleted.
+    pub(super) async fn take_down(
+        &self,
+        environment: &str,
+        ending: &Interrupt,
+        lost: &Interrupt,
+    ) -> Result<(), Trouble> {
+        let fleet = self.fleet(environment)?;
+        let object = self.fresh(Kind::Environment, environment).await?;
+        let remembered = object.as_ref().and_then(remembered).unwrap_or_default();
+        let keeper = ObjectKeeper::new(self, &fleet, ending, lost);
+        if let Some(replica) = replica::to_take_down(&fleet, &self.home_uid, &remembered).await? {
+            replica.take_down(Left::Nothing, keeper.on_write()).await?;
+        }
+        keeper.write(Value::Null, None, &[]).await?;
+        Ok(())
+    }
+}
