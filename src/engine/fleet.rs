@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::builds;
-use crate::cluster::pods::SetPlace;
+use super::session::KnownBuild;
+use crate::cluster::pods::{KnownImages, SetPlace};
 use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
@@ -303,6 +304,7 @@ impl Fleet {
 
 /// One connection a machine, however many nodes it carries, and one a `StatefulSet`.
 struct Hosts {
+    home: Home,
     local: Arc<AnyHost>,
     ssh: BTreeMap<SshKey, Arc<AnyHost>>,
     sets: BTreeMap<String, Arc<SetPlace>>,
@@ -322,6 +324,7 @@ impl Hosts {
             control_directory = std::env::temp_dir().join(format!("stagegate-{}", &random_id()[..12]));
         }
         Self {
+            home: home.clone(),
             local: Arc::new(AnyHost::Local(LocalHost::new())),
             ssh: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -334,10 +337,11 @@ impl Hosts {
             None => Arc::clone(&self.local),
             Some(HostRef::Ssh(ssh)) => self.ssh(ssh),
             Some(HostRef::Pod(pod)) => {
+                let home = &self.home;
                 let made = self
                     .sets
                     .entry(component.name.clone())
-                    .or_insert_with(|| Arc::new(SetPlace::new(pod.set.clone(), images(component))));
+                    .or_insert_with(|| Arc::new(SetPlace::new(pod.set.clone(), images(home, component))));
                 Arc::new(AnyHost::Pod(PodHost::new(Arc::clone(made), pod.ordinal)))
             }
         }
@@ -366,13 +370,26 @@ impl Hosts {
     }
 }
 
-/// The image of each build that a component's source states.
-fn images(component: &Component) -> BTreeMap<Digest, String> {
-    let Some(BuildSource::Images(images)) = &component.source else {
-        return BTreeMap::new();
-    };
-    let stated = builds::of_images(component).into_iter();
-    stated
-        .filter_map(|build| Some((build.digest, images.image(&build.version)?)))
-        .collect()
+/// The image of each build of a component: those that its source states, or, where a build has files beside its image, those of
+/// the builds that the home knows.
+fn images(home: &Home, component: &Component) -> Box<KnownImages> {
+    if let Some(BuildSource::Images(images)) = &component.source {
+        let stated = builds::of_images(component).into_iter();
+        let stated: BTreeMap<Digest, String> = stated
+            .filter_map(|build| Some((build.digest, images.image(&build.version)?)))
+            .collect();
+        return Box::new(move || stated.clone());
+    }
+    let (home, component) = (home.clone(), component.name.clone());
+    Box::new(move || match KnownBuild::all(&home) {
+        Ok(known) => {
+            let ours = known.into_values().filter(|build| build.spec.component == component);
+            ours.filter_map(|build| Some((build.spec.digest, build.spec.image()?)))
+                .collect()
+        }
+        Err(why) => {
+            tracing::warn!(%why, "no image of {component} is known");
+            BTreeMap::new()
+        }
+    })
 }

@@ -62,7 +62,9 @@ impl Environment {
         let mut findings = super::check::findings(&spec);
         for component in &mut spec.components {
             if let Some(set) = &component.stateful_set {
+                let servers: Vec<_> = component.servers().cloned().collect();
                 component.nodes = set.nodes();
+                component.nodes.extend(servers);
             }
         }
         let order = super::check::order(&spec, &mut findings);
@@ -140,6 +142,8 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
     let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
     for (c, component) in spec.components.iter().enumerate() {
         let mut sites = Vec::new();
+        // Of the nodes that share what `portStride` is for.
+        let mut servers: u32 = 0;
         for (index, node) in component.nodes.iter().enumerate() {
             let path = vec![
                 Step::Key("components".to_owned()),
@@ -160,15 +164,16 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
             });
             let added = if host.is_none() { u32::from(shift.0) } else { 0 };
             let mut ports = BTreeMap::new();
+            let stride = match &host {
+                // It has an address of its own, and all of a set are made alike.
+                Some(HostRef::Pod(_)) => 0,
+                Some(HostRef::Ssh(_)) | None => {
+                    servers += 1;
+                    u32::from(component.port_stride).saturating_mul(servers - 1)
+                }
+            };
             for name in component.ports.keys().chain(node.ports.keys()) {
                 let stated = node.ports.get(name).map(|p| u32::from(*p));
-                let stride = match &host {
-                    // It has an address of its own, and all of a set are made alike.
-                    Some(HostRef::Pod(_)) => 0,
-                    Some(HostRef::Ssh(_)) | None => {
-                        u32::from(component.port_stride) * u32::try_from(index).unwrap_or(u32::MAX)
-                    }
-                };
                 let derived = component.ports.get(name).map(|p| u32::from(*p).saturating_add(stride));
                 let port = stated.or(derived).unwrap_or(0).saturating_add(added);
                 let Ok(port) = u16::try_from(port) else {

@@ -218,6 +218,16 @@ impl Lab {
         });
     }
 
+    /// Where the nodes and their pods reach who works beside them in their network.
+    pub fn gateway() -> String {
+        format!("{PODS}.1")
+    }
+
+    /// The programs of tests/cluster in one: its first argument says which it is.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
@@ -380,7 +390,8 @@ impl Lab {
         self.until(&format!("containerd of {name} answers"), |_| {
             ctr(&directory, &["version"]).done
         });
-        self.import(&directory, &Image::new("lab.local/pause:1", &["/app", "pause"], &[]));
+        let (pause, _) = Layout::of_app("lab.local/pause:1", &["/app", "pause"], &[]);
+        self.import(&directory, &pause);
         self.spawn_kubelet(&name, &directory, &address);
     }
 
@@ -402,27 +413,24 @@ impl Lab {
 
     /// Puts an image of the tests' own service on every node, as if it had been fetched, and gives its digest.
     pub fn image(&self, repository: &str, variables: &[(&str, &str)]) -> Digest {
-        let image = Image::new(repository, &["/app"], variables);
-        for node in &self.nodes {
-            self.import(node, &image);
-        }
-        image.manifest
+        let (layout, digest) = Layout::of_app(repository, &["/app"], variables);
+        self.images(&layout);
+        digest
     }
 
-    fn import(&self, node: &Path, image: &Image) {
+    /// Puts all images of a layout on every node.
+    pub fn images(&self, layout: &Layout) {
+        for node in &self.nodes {
+            self.import(node, layout);
+        }
+    }
+
+    fn import(&self, node: &Path, layout: &Layout) {
         let tar = self.path("image.tar");
-        run(
-            "tar",
-            [
-                OsStr::new("-C"),
-                image.layout.path().as_os_str(),
-                OsStr::new("-cf"),
-                tar.as_os_str(),
-                OsStr::new("."),
-            ],
-        );
+        layout.archive(&tar);
         let left = ctr(node, &["images", "import", &tar.to_string_lossy()]);
         assert!(left.done, "{left:#?}");
+        fs::remove_file(&tar).expect("ours");
     }
 }
 
@@ -475,21 +483,61 @@ impl Lab {
     }
 }
 
-/// An image with the one static program of the tests, as the specification of OCI lays it out.
-struct Image {
-    layout: tempfile::TempDir,
-    manifest: Digest,
+/// Images as the specification of OCI lays them out. Layers that several share are in it once.
+pub struct Layout {
+    directory: tempfile::TempDir,
+    manifests: Vec<Value>,
 }
 
-impl Image {
-    /// A repository is named with the image's digest; a name with a tag is taken as it is.
-    fn new(name: &str, entry: &[&str], variables: &[(&str, &str)]) -> Self {
-        let layout = tempfile::tempdir().expect("a directory");
-        let root = layout.path().join("root");
-        fs::create_dir_all(layout.path().join("blobs/sha256")).expect("made");
+/// A layer of an image.
+#[derive(Clone, Copy)]
+pub struct Layer {
+    digest: Digest,
+    size: u64,
+}
+
+impl Layout {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(directory.path().join("blobs/sha256")).expect("made");
+        Self {
+            directory,
+            manifests: Vec::new(),
+        }
+    }
+
+    fn place(&self, digest: &Digest) -> PathBuf {
+        self.directory.path().join("blobs/sha256").join(digest.hex())
+    }
+
+    fn blob(&self, bytes: &[u8]) -> Layer {
+        let digest = Digest::of(bytes);
+        fs::write(self.place(&digest), bytes).expect("written");
+        Layer {
+            digest,
+            size: u64::try_from(bytes.len()).expect("few"),
+        }
+    }
+
+    /// A tar that is somewhere, of any size.
+    pub fn layer(&self, tar: &Path) -> Layer {
+        let said = Command::new("sha256sum").arg(tar).output().expect("it runs");
+        let words = String::from_utf8_lossy(&said.stdout);
+        let hex = words.split(' ').next().unwrap_or_default();
+        let digest: Digest = format!("sha256:{hex}").parse().expect("a digest");
+        fs::copy(tar, self.place(&digest)).expect("copied");
+        Layer {
+            digest,
+            size: fs::metadata(tar).expect("it is there").len(),
+        }
+    }
+
+    /// The one static program of the tests.
+    fn app(&self) -> Layer {
+        let root = self.directory.path().join("root");
         fs::create_dir(&root).expect("made");
         fs::copy(programs().join("app"), root.join("app")).expect("copied");
-        let tar = layout.path().join("layer");
+        let tar = self.directory.path().join("layer");
         let archive = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-C"];
         let words = archive.iter().map(OsStr::new);
         run(
@@ -497,44 +545,68 @@ impl Image {
             words.chain([root.as_os_str(), OsStr::new("-cf"), tar.as_os_str(), OsStr::new(".")]),
         );
         fs::remove_dir_all(&root).expect("ours");
-        let blob = |bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            fs::write(layout.path().join("blobs/sha256").join(digest.hex()), bytes).expect("written");
-            (digest, bytes.len())
-        };
-        let bytes = fs::read(&tar).expect("made");
+        let layer = self.layer(&tar);
         fs::remove_file(&tar).expect("ours");
-        let (layer, layer_size) = blob(&bytes);
+        layer
+    }
+
+    /// An image of layers, the lowest first. A repository is named with the image's digest; a name with a tag is taken as it is.
+    pub fn image(&mut self, name: &str, layers: &[Layer], entry: &[&str], variables: &[(&str, &str)]) -> Digest {
         let variables: Vec<String> = variables
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        let ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
         let config = json!({
             "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
             "os": "linux",
             "config": {"Entrypoint": entry, "Env": variables},
-            "rootfs": {"type": "layers", "diff_ids": [layer]},
+            "rootfs": {"type": "layers", "diff_ids": ids},
         });
-        let (config, config_size) = blob(config.to_string().as_bytes());
-        let part = |kind: &str, digest: &Digest, size: usize| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": size});
+        let part = |kind: &str, of: Layer| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": of.digest, "size": of.size});
+        let layers: Vec<Value> = layers.iter().map(|layer| part("layer.v1.tar", *layer)).collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": part("config.v1+json", &config, config_size),
-            "layers": [part("layer.v1.tar", &layer, layer_size)],
+            "config": part("config.v1+json", self.blob(config.to_string().as_bytes())),
+            "layers": layers,
         });
-        let (manifest, manifest_size) = blob(manifest.to_string().as_bytes());
+        let manifest = self.blob(manifest.to_string().as_bytes());
         let name = if name.contains(':') {
             name.to_owned()
         } else {
-            format!("{name}@{manifest}")
+            format!("{name}@{}", manifest.digest)
         };
-        let mut index = part("manifest.v1+json", &manifest, manifest_size);
-        index["annotations"] = json!(BTreeMap::from([("io.containerd.image.name", name)]));
-        let index = json!({"schemaVersion": 2, "manifests": [index]});
-        fs::write(layout.path().join("index.json"), index.to_string()).expect("written");
-        fs::write(layout.path().join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("written");
-        Self { layout, manifest }
+        let mut entry = part("manifest.v1+json", manifest);
+        entry["annotations"] = json!(BTreeMap::from([("io.containerd.image.name", name)]));
+        self.manifests.push(entry);
+        manifest.digest
+    }
+
+    /// An image with the tests' own program.
+    fn of_app(name: &str, entry: &[&str], variables: &[(&str, &str)]) -> (Self, Digest) {
+        let mut layout = Self::new();
+        let app = layout.app();
+        let digest = layout.image(name, &[app], entry, variables);
+        (layout, digest)
+    }
+
+    /// All in one tar, as a registry's client would bring it.
+    fn archive(&self, tar: &Path) {
+        let index = json!({"schemaVersion": 2, "manifests": self.manifests});
+        let place = self.directory.path();
+        fs::write(place.join("index.json"), index.to_string()).expect("written");
+        fs::write(place.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("written");
+        run(
+            "tar",
+            [
+                OsStr::new("-C"),
+                place.as_os_str(),
+                OsStr::new("-cf"),
+                tar.as_os_str(),
+                OsStr::new("."),
+            ],
+        );
     }
 }
 

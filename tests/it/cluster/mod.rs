@@ -4,5 +4,7 @@ mod controller;
 mod guard;
 mod kinds;
 mod lab;
+mod mixed;
+mod panda;
 mod pods;
 mod replica;
