@@ -34,6 +34,7 @@ for word, value in {
     "@PANDA@": f"{packages}/pandaserver",
     # All of its pod, which has one address.
     "@ADDRESS@": "0.0.0.0",
+    "@NAME@": socket.getfqdn(),
 }.items():
     httpd = httpd.replace(word, value)
 with open("/mnt/etc/httpd.conf", "w") as written:

@@ -51,7 +51,7 @@ PACKAGES=$(cd "$STAGEGATE_RELEASE_DIR" && echo lib/python3*/site-packages)
 MOD_WSGI=$(cd "$STAGEGATE_RELEASE_DIR" && echo "$PACKAGES"/mod_wsgi/server/mod_wsgi-py*.so)
 [ -e "$STAGEGATE_RELEASE_DIR/$MOD_WSGI" ] || fail "no mod_wsgi in $STAGEGATE_RELEASE_DIR"
 sed -e "s#@RELEASE@#$RELEASE#g" -e "s#@MOD_WSGI@#$RELEASE/$MOD_WSGI#g" -e "s#@PANDA@#$RELEASE/$PACKAGES/pandaserver#g" \
-    -e 's#@ADDRESS@#{{ node.address }}#g' >"$NODE/etc/httpd.conf" <<'CONF'
+    -e 's#@ADDRESS@#{{ node.address }}#g' -e 's#@NAME@#{{ node.address }}#g' >"$NODE/etc/httpd.conf" <<'CONF'
 {% include "panda/panda-server/httpd.conf" %}
 CONF
 chmod 644 "$NODE/etc/httpd.conf" "$NODE/etc/panda"/*.cfg

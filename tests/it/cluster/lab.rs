@@ -21,13 +21,18 @@ const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Its place among the programs, which are begun in their order.
 const API_SERVER: usize = 1;
+const PART_OF_US: &str = "app.kubernetes.io/part-of=stagegate";
 /// Of RFC 2544, for tests between networks: no network has it.
 const PODS: &str = "198.18.7";
 const SERVICES: &str = "198.19.0.0/24";
 
+/// The kubeconfig of a cluster that tests use in the place of one of their own, where they need nothing but its API.
+const EXISTING: &str = "STAGEGATE_TEST_KUBECONFIG";
+
 /// Ends with this value.
 pub struct Lab {
     programs: PathBuf,
+    existing: Option<Existing>,
     api: String,
     namespace: Option<Namespace>,
     nodes: Vec<PathBuf>,
@@ -44,6 +49,15 @@ pub struct Left {
     pub done: bool,
     pub out: String,
     pub err: String,
+}
+
+/// A cluster that was there before, with what is ours in it.
+struct Existing {
+    /// Its namespaces are by name, so one test at a time has it.
+    _turn: File,
+    namespaces: Vec<String>,
+    /// Kinds that it did not know before.
+    kinds: bool,
 }
 
 /// A network that only this test has.
@@ -99,6 +113,56 @@ impl Lab {
         Self::new(None)
     }
 
+    /// For a test that needs nothing but an API: the cluster that `STAGEGATE_TEST_KUBECONFIG` names, else one of its own. Of these
+    /// namespaces the first is made for it and is what kubectl goes by; none is there before it, and none after it.
+    pub fn with_api(namespaces: &[&str]) -> Self {
+        let this = match std::env::var_os(EXISTING) {
+            None => Self::without_nodes(),
+            Some(config) => Self::at(Path::new(&config), namespaces),
+        };
+        let first = namespaces.first().expect("a namespace");
+        let made = this.kubectl(&["create", "namespace", first], "");
+        assert!(made.done, "{made:#?}");
+        let set = ["config", "set-context", "--current", "--namespace", first];
+        let set = this.kubectl(&set, "");
+        assert!(set.done, "{set:#?}");
+        this
+    }
+
+    fn at(config: &Path, namespaces: &[&str]) -> Self {
+        let turn = Path::new(env!("CARGO_TARGET_TMPDIR")).join("existing-cluster.lock");
+        let turn = File::create(turn).expect("made");
+        turn.lock().expect("locked");
+        let files = tempfile::tempdir().expect("a directory");
+        let copied = fs::copy(config, files.path().join("admin.kubeconfig"));
+        copied.unwrap_or_else(|e| panic!("{EXISTING}={}: {e}", config.display()));
+        let mut this = Self {
+            programs: PathBuf::from("kubectl"),
+            existing: None,
+            api: String::new(),
+            namespace: None,
+            nodes: Vec::new(),
+            api_arguments: String::new(),
+            children: Vec::new(),
+            files,
+        };
+        for namespace in namespaces {
+            let there = this.kubectl(&["get", "namespace", namespace, "--ignore-not-found", "-o", "name"], "");
+            assert!(
+                there.done && there.out.is_empty(),
+                "namespace {namespace} of the cluster at {EXISTING} is somebody's, or cannot be looked at: {there:#?}"
+            );
+        }
+        let known = this.kubectl(&["get", "crd", "-o", "name", "-l", PART_OF_US], "");
+        assert!(known.done, "{known:#?}");
+        this.existing = Some(Existing {
+            _turn: turn,
+            namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+            kinds: known.out.is_empty(),
+        });
+        this
+    }
+
     /// With as many nodes.
     pub fn with_nodes(count: u8) -> Self {
         let mut this = Self::new(Some(Namespace::new()));
@@ -129,6 +193,7 @@ impl Lab {
         drop(ports);
         let mut this = Self {
             programs: programs().join("cluster"),
+            existing: None,
             api: format!("https://127.0.0.1:{api}"),
             namespace,
             nodes: Vec::new(),
@@ -258,9 +323,11 @@ impl Lab {
 
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> Left {
         use std::io::Write as _;
-        let mut child = self
-            .command(&self.programs)
-            .arg("kubectl")
+        let mut command = self.command(&self.programs);
+        if self.programs != Path::new("kubectl") {
+            command.arg("kubectl");
+        }
+        let mut child = command
             .arg("--cache-dir")
             .arg(self.path("cache"))
             .args(arguments)
@@ -451,6 +518,17 @@ fn ctr(node: &Path, arguments: &[&str]) -> Left {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if let Some(Existing { namespaces, kinds, .. }) = &self.existing {
+            let mut delete = vec!["delete", "namespace", "--ignore-not-found"];
+            delete.extend(namespaces.iter().map(String::as_str));
+            let mut left = vec![self.kubectl(&delete, "")];
+            if *kinds {
+                left.push(self.kubectl(&["delete", "crd", "-l", PART_OF_US], ""));
+            }
+            for left in left.iter().filter(|left| !left.done) {
+                eprintln!("{left:#?}");
+            }
+        }
         // The kubelets first, or they would begin anew what is ended.
         while self.children.len() > 4 + self.nodes.len() {
             self.end_last();

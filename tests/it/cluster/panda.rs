@@ -148,11 +148,10 @@ impl Panda {
             "{pods:#?}"
         );
         let set = self.lab.get(&["statefulset", SET, "-n", NAMESPACE]);
-        assert_eq!(set["spec"]["updateStrategy"]["type"], "RollingUpdate", "{set:#}");
-        assert_eq!(
-            set["spec"]["updateStrategy"]["rollingUpdate"]["partition"], 0,
-            "{set:#}"
-        );
+        let strategy = &set["spec"]["updateStrategy"];
+        assert_eq!(strategy["type"], "RollingUpdate", "{set:#}");
+        let partition = strategy["rollingUpdate"]["partition"].as_u64();
+        assert_eq!(partition.unwrap_or_default(), 0, "{set:#}");
         assert_eq!(set["status"]["readyReplicas"], REPLICAS, "{set:#}");
     }
 

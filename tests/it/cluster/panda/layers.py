@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 
-PACKAGES = ["dash", "coreutils", "python3.11", "apache2-bin", "libpq5", "media-types"]
+PACKAGES = ["dash", "coreutils", "python3.11", "libpython3.11", "apache2-bin", "libpq5", "media-types"]
 NOBODY = 65534
 
 
