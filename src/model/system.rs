@@ -214,3 +214,33 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_come_after_pods_and_share_the_ports_that_are_theirs() {
+        let digest = "0".repeat(64);
+        let spec = json!({"components": [{
+            "name": "web",
+            "source": {"directory": "builds"},
+            "images": {"repository": "r.example.org/web", "digests": {"1": format!("sha256:{digest}")}},
+            "statefulSet": {"namespace": "shop", "name": "web", "replicas": 2},
+            "nodes": [{"name": "a"}, {"name": "b"}],
+            "service": {"pidFile": "run/pid"},
+            "ports": {"http": 8080},
+            "portStride": 10,
+            "actions": {"install": {"template": "i"}, "start": {"template": "s"}, "stop": {"template": "e"}},
+        }]});
+        let spec: EnvironmentSpec = serde_json::from_value(spec).expect("an environment");
+        let (environment, findings) = Environment::check("shop", spec, PortShift(0));
+        assert_eq!(findings, []);
+        let sites = environment.sites("web").iter();
+        let sites: Vec<(&str, u16)> = sites.map(|site| (site.name.as_str(), site.ports["http"])).collect();
+        assert_eq!(sites, [("web-1", 8080), ("web-0", 8080), ("a", 8080), ("b", 8090)]);
+        // What was checked is as it was.
+        let (again, findings) = Environment::check("shop", environment.spec.clone(), PortShift(0));
+        assert_eq!((again, findings), (environment, Vec::new()));
+    }
+}
