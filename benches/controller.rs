@@ -4,6 +4,8 @@
 #[path = "../tests/it/fetched.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod fetched;
+#[path = "../tests/it/ports.rs"]
+mod ports;
 #[path = "../tests/it/cluster/lab.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod lab;

@@ -1,6 +1,6 @@
 //! The one way to make an HTTP client: the same TLS library, trust and bounds wherever Stagegate speaks HTTP.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub struct HttpOptions {
     pub route: Route,
     /// What becomes of a connection after its call.
     pub connections: Connections,
+    /// A host that is asked by its name and found by its address.
+    pub known: Option<KnownHost>,
 }
 
 impl Default for HttpOptions {
@@ -42,8 +44,18 @@ impl Default for HttpOptions {
             user_agent: concat!("stagegate/", env!("CARGO_PKG_VERSION")).to_owned(),
             route: Route::Direct,
             connections: Connections::Kept(DEFAULT_IDLE),
+            known: None,
         }
     }
+}
+
+/// A host whose certificate has its name, and which no name server of ours has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownHost {
+    /// The name.
+    pub name: String,
+    /// Where it is.
+    pub address: IpAddr,
 }
 
 /// What becomes of a connection after its call.
@@ -128,6 +140,7 @@ pub fn client(options: &HttpOptions) -> Result<Client, HttpError> {
         user_agent,
         route,
         connections,
+        known,
     } = options;
     let mut trust = Vec::new();
     if let Some(pem) = ca {
@@ -152,6 +165,10 @@ pub fn client(options: &HttpOptions) -> Result<Client, HttpError> {
             .redirect(reqwest::redirect::Policy::none());
         if let Some(identity) = &identity {
             builder = builder.identity(identity.clone());
+        }
+        if let Some(KnownHost { name, address }) = known {
+            // Port 0: that of the request.
+            builder = builder.resolve(name, SocketAddr::new(*address, 0));
         }
         match route {
             Route::Direct => builder.no_proxy(),

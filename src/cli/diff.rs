@@ -225,7 +225,7 @@ fn spec(fleet: &Fleet) -> anyhow::Result<Value> {
     let mut stated = fleet.environment.spec.clone();
     for component in &mut stated.components {
         if component.stateful_set.is_some() {
-            component.nodes.clear();
+            component.nodes = component.servers().cloned().collect();
         }
     }
     let mut spec = serde_json::to_value(stated)?;

@@ -59,7 +59,7 @@ pub struct PodHost {
 /// The `StatefulSet` that pods of a component are of, with the connection to its cluster.
 pub struct SetPlace {
     reference: StatefulSetRef,
-    images: BTreeMap<Digest, String>,
+    images: Box<KnownImages>,
     client: OnceCell<Client>,
     /// Images of revisions by name: a revision never changes.
     revisions: Mutex<BTreeMap<String, String>>,
@@ -72,6 +72,9 @@ impl std::fmt::Debug for SetPlace {
             .finish_non_exhaustive()
     }
 }
+
+/// The image of each build that is known by now: one that was found while an upgrade was asked for is among them.
+pub type KnownImages = dyn Fn() -> BTreeMap<Digest, String> + Send + Sync;
 
 /// What is read at once.
 struct Seen {
@@ -86,7 +89,7 @@ struct Seen {
 impl SetPlace {
     /// A set whose builds have these images. Speaks to nobody yet.
     #[must_use]
-    pub fn new(reference: StatefulSetRef, images: BTreeMap<Digest, String>) -> Self {
+    pub fn new(reference: StatefulSetRef, images: Box<KnownImages>) -> Self {
         Self {
             reference,
             images,
@@ -212,7 +215,7 @@ impl SetPlace {
                 rest: Digest::of(&rest),
                 revision: revision(&status.current_revision),
                 current,
-                images: self.images.clone(),
+                images: (self.images)(),
                 record,
             },
             pod: pod
@@ -506,7 +509,7 @@ impl PodHost {
             return Err(self.set.failed(
                 "look at it",
                 format!(
-                    "pod {} is made with {}, which no version of `source.images` is, so nobody could go back to it; state it there",
+                    "pod {} is made with {}, which no version of its component's images is, so nobody could go back to it; state it there",
                     self.ordinal,
                     set.image_for(self.ordinal)
                 ),
@@ -636,7 +639,17 @@ impl Host for PodHost {
                 return Ok(sight);
             }
             Work::Prune { .. } => return self.observe(node, &[]).await,
-            Work::Script(_) | Work::Setup(_) | Work::Start { .. } | Work::Stop { .. } => {
+            // Of a component with servers beside its pods: what a script does there, a pod's own template does here.
+            Work::Script(_) => {
+                let mut sight = self.observe(node, &[]).await?;
+                let nothing = StepEnd {
+                    exit: 0,
+                    log_tail: String::new(),
+                };
+                sight.steps.insert(step.id.clone(), StepState::Ended(nothing));
+                return Ok(sight);
+            }
+            Work::Setup(_) | Work::Start { .. } | Work::Stop { .. } => {
                 return Err(self.set.failed(&step.action, "no script runs in a pod"));
             }
         };

@@ -132,6 +132,13 @@ pub async fn resolve(component: &Component, version: &str, workspace: &Path) -> 
         Some(BuildSource::Directory(directory)) => from_directory(component, &workspace.join(directory), version)?.0,
         Some(BuildSource::Images(images)) => from_images(component, images, version)?,
     };
+    let found = match &component.images {
+        None => found,
+        Some(images) => {
+            let manifest = manifest_of(component, images, &found.version)?;
+            found.with_image(&images.repository, manifest)
+        }
+    };
     match &component.commits {
         None => Ok(found),
         Some(commits) => {
@@ -169,18 +176,19 @@ pub(super) fn of_images(component: &Component) -> Vec<BuildSpec> {
         .collect()
 }
 
-fn from_images(component: &Component, images: &Images, version: &str) -> Result<BuildSpec, BuildError> {
-    let Some(manifest) = images.digests.get(version) else {
+fn manifest_of<'a>(component: &Component, images: &'a Images, version: &str) -> Result<&'a Digest, BuildError> {
+    images.digests.get(version).ok_or_else(|| {
         let there: Vec<&str> = images.digests.keys().map(String::as_str).collect();
-        return Err(BuildError::Source {
+        BuildError::Source {
             component: component.name.clone(),
             version: version.to_owned(),
-            why: format!(
-                "`source.images.digests` does not have it; it has {}",
-                nearest(version, &there)
-            ),
-        });
-    };
+            why: format!("`images.digests` does not have it; it has {}", nearest(version, &there)),
+        }
+    })
+}
+
+fn from_images(component: &Component, images: &Images, version: &str) -> Result<BuildSpec, BuildError> {
+    let manifest = manifest_of(component, images, version)?;
     Ok(BuildSpec::of_image(
         &component.name,
         version,
@@ -599,7 +607,9 @@ async fn copy_source(
         return Err(failed(std::io::Error::other(why)));
     }
     // Of the copy, not of the source: what is checked is what nodes get.
-    let found = BuildSpec::new(&component.name, &order.spec.version, files_of(artifact)?).digest;
+    let mut locked = files_of(artifact)?;
+    locked.extend(order.spec.locked.iter().filter(|part| part.is_image()).cloned());
+    let found = BuildSpec::new(&component.name, &order.spec.version, locked).digest;
     if found == order.spec.digest {
         return Ok(());
     }
@@ -664,7 +674,7 @@ async fn run_script(
 /// The locked set as pip's requirements with hashes.
 fn requirements(spec: &BuildSpec) -> String {
     let mut text = String::new();
-    for LockedPackage { name, version, sha256 } in &spec.locked {
+    for LockedPackage { name, version, sha256 } in spec.files() {
         // Writing to a String cannot fail.
         let _ = write!(text, "{name}=={version}");
         for hash in sha256 {

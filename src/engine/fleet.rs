@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::builds;
-use crate::cluster::pods::SetPlace;
+use super::session::KnownBuild;
+use crate::cluster::pods::{KnownImages, SetPlace};
 use crate::home::Home;
 use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
@@ -80,6 +81,7 @@ pub struct Fleet {
     pub secrets: Secrets,
     /// The files beside its own: what a build is copied from.
     pub workspace: Workspace,
+    home: Home,
     renderer: Renderer,
     places: BTreeMap<String, Vec<Place>>,
     /// One a name, for all that ask it: its connections are bounded, however many nodes are watched.
@@ -131,6 +133,7 @@ impl Fleet {
             environment,
             secrets,
             workspace: Workspace::at(settings::workspace()),
+            home: home.clone(),
             renderer,
             places,
             databases: Mutex::default(),
@@ -140,6 +143,11 @@ impl Fleet {
     /// The nodes of a component, in the environment's order.
     pub fn places(&self, component: &str) -> &[Place] {
         self.places.get(component).map_or(&[], Vec::as_slice)
+    }
+
+    /// The image of each build of a component, as far as anybody here knows them.
+    pub(super) fn images(&self, component: &Component) -> BTreeMap<Digest, String> {
+        images(&self.home, component)()
     }
 
     /// The Kubernetes objects of all components, as they are for a namespace.
@@ -303,6 +311,7 @@ impl Fleet {
 
 /// One connection a machine, however many nodes it carries, and one a `StatefulSet`.
 struct Hosts {
+    home: Home,
     local: Arc<AnyHost>,
     ssh: BTreeMap<SshKey, Arc<AnyHost>>,
     sets: BTreeMap<String, Arc<SetPlace>>,
@@ -322,6 +331,7 @@ impl Hosts {
             control_directory = std::env::temp_dir().join(format!("stagegate-{}", &random_id()[..12]));
         }
         Self {
+            home: home.clone(),
             local: Arc::new(AnyHost::Local(LocalHost::new())),
             ssh: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -334,10 +344,11 @@ impl Hosts {
             None => Arc::clone(&self.local),
             Some(HostRef::Ssh(ssh)) => self.ssh(ssh),
             Some(HostRef::Pod(pod)) => {
+                let home = &self.home;
                 let made = self
                     .sets
                     .entry(component.name.clone())
-                    .or_insert_with(|| Arc::new(SetPlace::new(pod.set.clone(), images(component))));
+                    .or_insert_with(|| Arc::new(SetPlace::new(pod.set.clone(), images(home, component))));
                 Arc::new(AnyHost::Pod(PodHost::new(Arc::clone(made), pod.ordinal)))
             }
         }
@@ -367,7 +378,7 @@ impl Hosts {
 }
 
 /// The image of each build that a component's source states.
-pub(super) fn images(component: &Component) -> BTreeMap<Digest, String> {
+fn stated_images(component: &Component) -> BTreeMap<Digest, String> {
     let Some(BuildSource::Images(images)) = &component.source else {
         return BTreeMap::new();
     };
@@ -375,4 +386,25 @@ pub(super) fn images(component: &Component) -> BTreeMap<Digest, String> {
     stated
         .filter_map(|build| Some((build.digest, images.image(&build.version)?)))
         .collect()
+}
+
+/// The image of each build of a component: those that its source states, or, where a build has files beside its image, those of
+/// the builds that the home knows.
+fn images(home: &Home, component: &Component) -> Box<KnownImages> {
+    if matches!(&component.source, Some(BuildSource::Images(_))) {
+        let stated = stated_images(component);
+        return Box::new(move || stated.clone());
+    }
+    let (home, component) = (home.clone(), component.name.clone());
+    Box::new(move || match KnownBuild::all(&home) {
+        Ok(known) => {
+            let ours = known.into_values().filter(|build| build.spec.component == component);
+            ours.filter_map(|build| Some((build.spec.digest, build.spec.image()?)))
+                .collect()
+        }
+        Err(why) => {
+            tracing::warn!(%why, "no image of {component} is known");
+            BTreeMap::new()
+        }
+    })
 }

@@ -15,7 +15,7 @@ use crate::home::Home;
 use crate::hosts::{FencingToken, Finished, Host as _, HostError, NodeSight, Step, Work};
 use crate::http::Connections;
 use crate::model::build::{BuildRef, BuildSpec};
-use crate::model::environment::Component;
+use crate::model::environment::{Component, HostRef};
 use crate::signals::http::HttpCall;
 use crate::store::StoreError;
 
@@ -128,6 +128,10 @@ impl Bringing<'_> {
         build: Option<&BuildRef>,
     ) -> Result<(), UpError> {
         let node = &place.site.name;
+        // Its cluster makes and begins it; of what runs there, the sight has told.
+        if is_pod(place) {
+            return Ok(());
+        }
         if component.actions.setup.is_some() && !sight.set_up {
             self.script(component, place, build, Lifecycle::Setup).await?;
         }
@@ -167,7 +171,7 @@ impl Bringing<'_> {
             .fleet
             .environment
             .context(&component.name, Some(&place.site), build);
-        let client = crate::signals::http::client(None, None, Connections::Fresh);
+        let client = crate::signals::http::client(None, None, Connections::Fresh, None);
         for probe in component.probes_for(build.map(|b| b.version.as_str())) {
             let mute = |why: String| UpError::Mute {
                 node: place.site.name.clone(),
@@ -205,7 +209,7 @@ impl Bringing<'_> {
         all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
             let lives = sight.running.is_some() || !sight.remains.is_empty();
-            if lives && component.actions.stop.is_some() {
+            if lives && component.actions.stop.is_some() && !is_pod(place) {
                 (self.on_step)(&format!("{}: stopping", place.site.name));
                 self.script(component, place, None, Lifecycle::Stop).await?;
             }
@@ -221,7 +225,7 @@ impl Bringing<'_> {
     pub async fn remove(&self, component: &Component) -> Result<(), UpError> {
         all(self.fleet.places(&component.name).iter().map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
-            if component.actions.remove.is_some() && sight.set_up {
+            if component.actions.remove.is_some() && sight.set_up && !is_pod(place) {
                 self.script(component, place, None, Lifecycle::Remove).await?;
             }
             (self.on_step)(&format!("{}: deleting its directory", place.site.name));
@@ -286,6 +290,10 @@ impl Bringing<'_> {
             Finished::CutOff => Err(UpError::CutOff { node, action }),
         }
     }
+}
+
+fn is_pod(place: &Place) -> bool {
+    matches!(place.site.host, Some(HostRef::Pod(_)))
 }
 
 /// Waits for every node, whatever becomes of one: what goes on there would go on unseen.

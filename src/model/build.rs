@@ -52,6 +52,22 @@ pub struct LockedPackage {
     pub sha256: Vec<String>,
 }
 
+impl LockedPackage {
+    fn image(repository: &str, manifest: &Digest) -> Self {
+        Self {
+            name: repository.to_owned(),
+            version: IMAGE.to_owned(),
+            sha256: vec![manifest.hex()],
+        }
+    }
+
+    /// Whether it is a container image.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        self.version == IMAGE
+    }
+}
+
 /// A build as scripts and messages speak of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildRef {
@@ -83,12 +99,36 @@ impl BuildSpec {
     /// The build that is one container image.
     #[must_use]
     pub fn of_image(component: &str, version: &str, repository: &str, manifest: &Digest) -> Self {
-        let locked = LockedPackage {
-            name: repository.to_owned(),
-            version: IMAGE.to_owned(),
-            sha256: vec![manifest.hex()],
-        };
-        Self::new(component, version, vec![locked])
+        Self::new(component, version, vec![LockedPackage::image(repository, manifest)])
+    }
+
+    /// The same build, which is an image beside its files, too: its pods run the one, its servers the others.
+    #[must_use]
+    pub fn with_image(self, repository: &str, manifest: &Digest) -> Self {
+        let Self {
+            component,
+            version,
+            digest: _,
+            mut locked,
+            commit,
+        } = self;
+        locked.push(LockedPackage::image(repository, manifest));
+        Self {
+            commit,
+            ..Self::new(&component, &version, locked)
+        }
+    }
+
+    /// The image that it is, as a pod names it, if it is one.
+    #[must_use]
+    pub fn image(&self) -> Option<String> {
+        let image = self.locked.iter().find(|part| part.is_image())?;
+        Some(format!("{}@sha256:{}", image.name, image.sha256.first()?))
+    }
+
+    /// What it consists of beside its image.
+    pub fn files(&self) -> impl Iterator<Item = &LockedPackage> {
+        self.locked.iter().filter(|part| !part.is_image())
     }
 
     /// The same build, as of this commit. Its digest stays: it is of what the build consists of, not of where that came from.
@@ -161,5 +201,24 @@ mod tests {
             path: None,
         };
         assert_eq!(one.clone().of_commit(commit).digest, one.digest);
+    }
+
+    #[test]
+    fn a_build_with_an_image_is_of_both() {
+        let files = BuildSpec::new("web", "1", vec![package("a", "11")]);
+        let (image, other) = (Digest::of(b"1"), Digest::of(b"2"));
+        let both = files.clone().with_image("r.example.org/web", &image);
+        assert_eq!(both.image(), Some(format!("r.example.org/web@{image}")));
+        assert_eq!(both.files().count(), 1);
+        assert_eq!(files.image(), None);
+        let digests = [
+            files.digest,
+            both.digest,
+            files.with_image("r.example.org/web", &other).digest,
+            BuildSpec::of_image("web", "1", "r.example.org/web", &image).digest,
+        ];
+        for (i, digest) in digests.iter().enumerate() {
+            assert!(!digests[..i].contains(digest), "{digests:?}");
+        }
     }
 }

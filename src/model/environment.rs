@@ -126,6 +126,10 @@ pub struct Component {
     /// Where its builds come from; without one it is not upgraded by us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<BuildSource>,
+    /// Of a component whose nodes are pods and servers: the image of each version, for its pods, beside the files that `source`
+    /// finds, for its servers. Both are one build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Images>,
     /// Which commits its builds are, so that it can be checked that their hooks ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commits: Option<BuildCommits>,
@@ -144,7 +148,7 @@ pub struct Component {
     /// Where it runs.
     #[serde(default)]
     pub nodes: Vec<Node>,
-    /// In the place of `nodes`: the pods of a `StatefulSet` are its nodes.
+    /// In the place of `nodes`, or beside servers there: the pods of a `StatefulSet` are its nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<StatefulSetRef>,
     /// Templates in templates/ of the Kubernetes objects that it is made of, for a replica with a `target`. One template may
@@ -517,6 +521,12 @@ pub struct Probe {
 }
 
 impl Component {
+    /// Its nodes that are no pods.
+    pub fn servers(&self) -> impl Iterator<Item = &Node> {
+        let is_pod = |node: &&Node| matches!(node.host, Some(HostRef::Pod(_)));
+        self.nodes.iter().filter(move |node| !is_pod(node))
+    }
+
     /// The probes that are asked of a build.
     pub fn probes_for<'a>(&'a self, version: Option<&'a str>) -> impl Iterator<Item = &'a Probe> {
         self.probes.iter().filter(move |probe| probe.is_for(version))
@@ -609,6 +619,10 @@ pub struct TlsFiles {
     /// Its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The name that the server's certificate has, a template, where nodes are asked by an address that is in none: a pod has
+    /// another one each time. Requests are sent to this name, at `node.address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 /// A statement on a database, a template.

@@ -141,7 +141,11 @@ fn context(environment: &Environment, component: &Component, namespace: &str) ->
         context["component"]["replicas"] = json!(replicas);
     }
     context["target"] = json!({"namespace": namespace});
-    if let (Some(BuildSource::Images(images)), Some(version)) = (&component.source, &component.build)
+    let images = match &component.source {
+        Some(BuildSource::Images(images)) => Some(images),
+        Some(BuildSource::PackageIndex(_) | BuildSource::Directory(_)) | None => component.images.as_ref(),
+    };
+    if let (Some(images), Some(version)) = (images, &component.build)
         && let (Some(image), Some(digest)) = (images.image(version), images.digests.get(version))
     {
         let name = format!("{}-{version}", component.name);

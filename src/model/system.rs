@@ -62,7 +62,9 @@ impl Environment {
         let mut findings = super::check::findings(&spec);
         for component in &mut spec.components {
             if let Some(set) = &component.stateful_set {
+                let servers: Vec<_> = component.servers().cloned().collect();
                 component.nodes = set.nodes();
+                component.nodes.extend(servers);
             }
         }
         let order = super::check::order(&spec, &mut findings);
@@ -140,6 +142,8 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
     let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
     for (c, component) in spec.components.iter().enumerate() {
         let mut sites = Vec::new();
+        // Of the nodes that share what `portStride` is for.
+        let mut servers: u32 = 0;
         for (index, node) in component.nodes.iter().enumerate() {
             let path = vec![
                 Step::Key("components".to_owned()),
@@ -160,15 +164,16 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
             });
             let added = if host.is_none() { u32::from(shift.0) } else { 0 };
             let mut ports = BTreeMap::new();
+            let stride = match &host {
+                // It has an address of its own, and all of a set are made alike.
+                Some(HostRef::Pod(_)) => 0,
+                Some(HostRef::Ssh(_)) | None => {
+                    servers += 1;
+                    u32::from(component.port_stride).saturating_mul(servers - 1)
+                }
+            };
             for name in component.ports.keys().chain(node.ports.keys()) {
                 let stated = node.ports.get(name).map(|p| u32::from(*p));
-                let stride = match &host {
-                    // It has an address of its own, and all of a set are made alike.
-                    Some(HostRef::Pod(_)) => 0,
-                    Some(HostRef::Ssh(_)) | None => {
-                        u32::from(component.port_stride) * u32::try_from(index).unwrap_or(u32::MAX)
-                    }
-                };
                 let derived = component.ports.get(name).map(|p| u32::from(*p).saturating_add(stride));
                 let port = stated.or(derived).unwrap_or(0).saturating_add(added);
                 let Ok(port) = u16::try_from(port) else {
@@ -208,4 +213,34 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
         all.insert(component.name.clone(), sites);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_come_after_pods_and_share_the_ports_that_are_theirs() {
+        let digest = "0".repeat(64);
+        let spec = json!({"components": [{
+            "name": "web",
+            "source": {"directory": "builds"},
+            "images": {"repository": "r.example.org/web", "digests": {"1": format!("sha256:{digest}")}},
+            "statefulSet": {"namespace": "shop", "name": "web", "replicas": 2},
+            "nodes": [{"name": "a"}, {"name": "b"}],
+            "service": {"pidFile": "run/pid"},
+            "ports": {"http": 8080},
+            "portStride": 10,
+            "actions": {"install": {"template": "i"}, "start": {"template": "s"}, "stop": {"template": "e"}},
+        }]});
+        let spec: EnvironmentSpec = serde_json::from_value(spec).expect("an environment");
+        let (environment, findings) = Environment::check("shop", spec, PortShift(0));
+        assert_eq!(findings, []);
+        let sites = environment.sites("web").iter();
+        let sites: Vec<(&str, u16)> = sites.map(|site| (site.name.as_str(), site.ports["http"])).collect();
+        assert_eq!(sites, [("web-1", 8080), ("web-0", 8080), ("a", 8080), ("b", 8090)]);
+        // What was checked is as it was.
+        let (again, findings) = Environment::check("shop", environment.spec.clone(), PortShift(0));
+        assert_eq!((again, findings), (environment, Vec::new()));
+    }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::excerpt;
 use super::postgres::Database;
 use super::traffic::{Answer, Call, CallId, Effect};
-use crate::http::{self, ClientIdentity, Connections, HttpOptions};
+use crate::http::{self, ClientIdentity, Connections, HttpOptions, KnownHost};
 use crate::model::environment::{Expectation, HttpProbe, Request};
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::sample::Outcome;
@@ -59,12 +59,14 @@ pub fn client(
     ca_pem: Option<Vec<u8>>,
     identity: Option<ClientIdentity>,
     connections: Connections,
+    known: Option<KnownHost>,
 ) -> Result<Client, http::HttpError> {
     http::client(&HttpOptions {
         ca: ca_pem,
         identity,
         timeout: NEVER,
         connections,
+        known,
         ..HttpOptions::default()
     })
 }
@@ -91,6 +93,8 @@ pub struct EffectCheck {
 #[derive(Debug)]
 pub struct HttpCall {
     client: Client,
+    /// In the place of the address's host.
+    host: Option<String>,
     method: Method,
     renderer: Renderer,
     variables: Variables,
@@ -167,6 +171,7 @@ impl HttpCall {
         }
         let call = Self {
             client,
+            host: None,
             method,
             renderer: Renderer::new(&templates).map_err(|source| CallError::Render {
                 part: "template".to_owned(),
@@ -213,6 +218,15 @@ impl HttpCall {
         Self::new(client, &request, None, None, context)
     }
 
+    /// The same call, to a host by this name; its client knows where that is.
+    #[must_use]
+    pub fn to_host(self, name: String) -> Self {
+        Self {
+            host: Some(name),
+            ..self
+        }
+    }
+
     /// Sends one call now and waits for its outcome, at most `age`; says how long it took. Neither the statement
     /// before it nor its effect are looked at: this is for probes that wait for a node.
     ///
@@ -251,7 +265,12 @@ impl HttpCall {
             why,
         };
         let url = self.render(URL, variables)?;
-        let url = Url::parse(url.trim()).map_err(|error| unusable(URL, format!("`{url}` is no address: {error}")))?;
+        let mut url =
+            Url::parse(url.trim()).map_err(|error| unusable(URL, format!("`{url}` is no address: {error}")))?;
+        if let Some(host) = &self.host {
+            url.set_host(Some(host))
+                .map_err(|error| unusable(URL, format!("`{host}` is no name of a host: {error}")))?;
+        }
         let mut request = self.client.request(self.method.clone(), url);
         let mut has_content_type = false;
         for name in &self.headers {

@@ -193,6 +193,9 @@ impl<'a> Trial<'a> {
     }
 
     fn traffic(&mut self, at: &Path, traffic: &Traffic, context: &Value) {
+        if let Some(name) = traffic.tls.as_ref().and_then(|tls| tls.server_name.as_ref()) {
+            self.text(&at.key("tls").key("serverName"), name, context);
+        }
         if let Some(before) = &traffic.before {
             self.text(&at.key("before").key("sql"), &before.sql, context);
         }
@@ -227,7 +230,7 @@ impl<'a> Trial<'a> {
     fn client(&self) -> Option<reqwest::Client> {
         let made = self
             .client
-            .get_or_init(|| http::client(None, None, Connections::Fresh).ok());
+            .get_or_init(|| http::client(None, None, Connections::Fresh, None).ok());
         made.clone()
     }
 

@@ -423,6 +423,10 @@ spec:
         "{{images: {{repository: r/mail, digests: {{\"1\": \"sha256:{}\"}}}}}}",
         "a".repeat(64)
     );
+    let beside = format!(
+        "{{repository: r/web, digests: {{\"1\": \"sha256:{}\"}}}}",
+        "b".repeat(64)
+    );
     says(workspace(&sound).path(), &["lint"], 0);
     for (from, to, expected) in [
         (
@@ -447,7 +451,14 @@ spec:
             "are not followed there",
         ),
         (&images, "{directory: builds}", "are no images"),
+        ("traffic: []", "images: IMAGES", "its nodes are not pods and servers"),
+        (
+            "traffic: []",
+            "images: IMAGES\n      nodes: [{name: n}]",
+            "have images and no files for its servers",
+        ),
     ] {
+        let to = &to.replace("IMAGES", &beside);
         assert!(sound.contains(from), "{from}");
         let words = says(workspace(&sound.replacen(from, to, 1)).path(), &["lint"], 2);
         assert!(words.contains(expected) && words.contains("one.yaml:"), "{to}: {words}");

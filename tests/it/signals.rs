@@ -6,6 +6,7 @@ pub mod cluster;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde_json::json;
 use stagegate::engine::fleet::Fleet;
 use stagegate::home::Home;
 use stagegate::hosts::{AnyHost, LocalHost, NodeAddress};
-use stagegate::http::{ClientIdentity, Connections};
+use stagegate::http::{ClientIdentity, Connections, KnownHost};
 use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
 use stagegate::model::render::Renderer;
 use stagegate::model::sample::{Outcome, Sample};
@@ -51,7 +52,7 @@ fn request(method: &str, url: String) -> Request {
 }
 
 fn call(request: &Request) -> HttpCall {
-    let client = client(None, None, Connections::Kept(4)).expect("a client");
+    let client = client(None, None, Connections::Kept(4), None).expect("a client");
     HttpCall::new(client, request, None, None, &json!({"node": {"name": "node1"}})).expect("a call")
 }
 
@@ -130,7 +131,7 @@ fn a_request_that_cannot_be_sent_is_refused_before_the_first_call() {
     let refusal = |change: &dyn Fn(&mut Request)| {
         let mut request = request("POST", "http://127.0.0.1/x".to_owned());
         change(&mut request);
-        let client = client(None, None, Connections::Fresh).expect("a client");
+        let client = client(None, None, Connections::Fresh, None).expect("a client");
         HttpCall::new(client, &request, None, None, &json!({"node": {}}))
             .expect_err("refused")
             .to_string()
@@ -162,7 +163,7 @@ async fn a_probe_connects_anew_each_time_and_traffic_does_not() {
             status: 200,
             body: Some("alive=yes".to_owned()),
         };
-        let client = client(None, None, connections).expect("a client");
+        let client = client(None, None, connections, None).expect("a client");
         let probe = HttpCall::probe(client, &probe, &json!({})).expect("a probe");
         for _ in 0..3 {
             assert_eq!(probe.once(LONG).await.expect("ours works").0, Outcome::Ok);
@@ -182,7 +183,7 @@ async fn a_node_that_asks_for_a_certificate_answers_only_those_who_have_one() {
         })
     };
     let ask = |ca: Option<Vec<u8>>, identity: Option<ClientIdentity>| {
-        let client = client(ca, identity, Connections::Fresh).expect("a client");
+        let client = client(ca, identity, Connections::Fresh, None).expect("a client");
         HttpCall::new(client, &request, None, None, &json!({})).expect("a call")
     };
     let (trusted, foreign) = (Some(ours.read("ca.pem")), Some(theirs.read("ca.pem")));
@@ -200,6 +201,32 @@ async fn a_node_that_asks_for_a_certificate_answers_only_those_who_have_one() {
     }
 }
 
+/// A pod's certificate has its name, and no name server of ours need know that.
+#[tokio::test]
+async fn a_node_is_asked_by_the_name_in_its_certificate_wherever_it_is() {
+    let ours = Authority::new();
+    let request = alive(format!("https://{}/alive", ours.server()));
+    for (name, answers) in [("web-0.web.shop.svc", true), ("web-1.web.shop.svc", false)] {
+        let known = KnownHost {
+            name: name.to_owned(),
+            address: Ipv4Addr::LOCALHOST.into(),
+        };
+        let identity = ClientIdentity {
+            certificate: ours.read("client.pem"),
+            key: ours.read("client.key"),
+        };
+        let client = client(
+            Some(ours.read("ca.pem")),
+            Some(identity),
+            Connections::Fresh,
+            Some(known),
+        );
+        let call = HttpCall::new(client.expect("a client"), &request, None, None, &json!({})).expect("a call");
+        let (outcome, _) = call.to_host(name.to_owned()).once(LONG).await.expect("ours works");
+        assert_eq!(outcome.is_ok(), answers, "{name}: {outcome:?}");
+    }
+}
+
 /// The update that the tests of traffic make: a row before, an update by the node, a look at the row after.
 fn update(service: std::net::SocketAddr, honesty: &str, database: &Database) -> Arc<dyn Call> {
     let mut request = request("POST", format!("http://{service}/update/{honesty}"));
@@ -214,7 +241,7 @@ fn update(service: std::net::SocketAddr, honesty: &str, database: &Database) -> 
         query: on_database("SELECT state FROM job WHERE id = {{ call.id }}"),
         equals: "running".to_owned(),
     };
-    let client = client(None, None, Connections::Kept(4)).expect("a client");
+    let client = client(None, None, Connections::Kept(4), None).expect("a client");
     Arc::new(HttpCall::new(client, &request, Some(before), Some(effect), &json!({})).expect("a call"))
 }
 

@@ -23,11 +23,17 @@ impl Sshd {
         Self::named(Self::HOST, root)
     }
 
+    pub(crate) const PROGRAM: &str = "/usr/sbin/sshd";
+
     /// Under a name of its own, for more than one.
     pub(crate) fn named(name: &str, root: &Path) -> Self {
-        const PROGRAM: &str = "/usr/sbin/sshd";
+        Self::within(&|| Command::new(Self::PROGRAM), name, root)
+    }
+
+    /// Where commands have a network of their own: its loopback.
+    pub(crate) fn within(daemon: &dyn Fn() -> Command, name: &str, root: &Path) -> Self {
         assert!(
-            Path::new(PROGRAM).exists(),
+            Path::new(Self::PROGRAM).exists(),
             "these tests need sshd: apt-get install openssh-server (tests/run does it without starting the system's own)"
         );
         // Where it wants an empty directory when root runs it; the system's init makes it otherwise.
@@ -44,7 +50,7 @@ impl Sshd {
         let mut said = String::new();
         for _ in 0..10 {
             let port = crate::ports::free(1);
-            match Self::listen(PROGRAM, name, root, port) {
+            match Self::listen(daemon(), name, root, port) {
                 Ok(sshd) => return sshd,
                 Err(why) => said = why,
             }
@@ -53,7 +59,7 @@ impl Sshd {
     }
 
     /// Or what it said instead.
-    fn listen(program: &str, name: &str, root: &Path, port: u16) -> Result<Self, String> {
+    fn listen(mut daemon: Command, name: &str, root: &Path, port: u16) -> Result<Self, String> {
         let at = root.display();
         // A home of its own, since what the user's login shell reads at home may be slow or talkative.
         fs::write(
@@ -78,7 +84,7 @@ impl Sshd {
             ),
         )
         .expect("written");
-        let mut daemon = Command::new(program)
+        let mut daemon = daemon
             .args(["-D", "-e", "-f"])
             .arg(root.join("sshd_config"))
             .stdin(Stdio::null())

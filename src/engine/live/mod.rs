@@ -235,6 +235,10 @@ impl<'a> LiveWorld<'a> {
                 release,
                 script: Script::default(),
             },
+            // They are for the servers beside it.
+            StepAction::Check | StepAction::Drain | StepAction::Warm | StepAction::Admit if pod => {
+                Work::Script(Script::default())
+            }
             StepAction::Check => Work::Script(script(Lifecycle::Check)?),
             StepAction::Install => Work::Install {
                 release,

@@ -17,8 +17,7 @@ use crate::engine::fleet::{Fleet, FleetError, Place};
 use crate::gates::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{Host as _, NodeSight};
-use crate::http::ClientIdentity;
-use crate::http::Connections;
+use crate::http::{ClientIdentity, Connections, KnownHost};
 use crate::model::build::BuildRef;
 use crate::model::environment::{Blockers, Component, HostRef, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
@@ -193,7 +192,7 @@ impl Watch {
                 signal,
             };
             traffic.push(TrafficSource {
-                client: traffic_client(&fleet, stated)?,
+                client: traffic_client(&fleet, stated, None)?,
                 handle: start(plan, &to)?,
                 stated: stated.clone(),
             });
@@ -220,11 +219,12 @@ impl Watch {
             };
             queries.push((parts, start(shape.plan(signal, query.period.0), &to)?));
         }
-        let probe_client =
-            crate::signals::http::client(None, None, Connections::Fresh).map_err(|source| WatchError::Client {
+        let probe_client = crate::signals::http::client(None, None, Connections::Fresh, None).map_err(|source| {
+            WatchError::Client {
                 traffic: "probes".to_owned(),
                 source,
-            })?;
+            }
+        })?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 nodes: places
@@ -445,8 +445,43 @@ impl Watch {
                 source.stated.name, build.version
             )
         })?;
-        let call = self.call(source, request, &asked.context).map_err(|e| e.to_string())?;
-        call.map(Some).map_err(|e| e.to_string())
+        let (client, name) = self.caller(source, &asked.context).map_err(|e| e.to_string())?;
+        let call = self
+            .call(source, client, request, &asked.context)
+            .map_err(|e| e.to_string())?;
+        let call = call.map_err(|e| e.to_string())?;
+        Ok(Some(match name {
+            Some(name) => call.to_host(name),
+            None => call,
+        }))
+    }
+
+    /// Who calls a node, and by which name where its address is in no certificate.
+    fn caller(
+        &self,
+        source: &TrafficSource,
+        context: &serde_json::Value,
+    ) -> Result<(reqwest::Client, Option<String>), WatchError> {
+        let stated = source.stated.tls.as_ref().and_then(|tls| tls.server_name.as_ref());
+        let Some(template) = stated else {
+            return Ok((source.client.clone(), None));
+        };
+        let unusable =
+            |why: String| WatchError::Stated(format!("traffic {}, tls.serverName: {why}", source.stated.name));
+        let name = self
+            .fleet
+            .render_text(template, context)
+            .map_err(|e| unusable(e.to_string()))?;
+        let address = context["node"]["address"].as_str().unwrap_or_default();
+        let known = KnownHost {
+            name: name.clone(),
+            address: address.parse().map_err(|_| {
+                unusable(format!(
+                    "`{address}`, where its node is, is no IP address; leave serverName out there"
+                ))
+            })?,
+        };
+        Ok((traffic_client(&self.fleet, &source.stated, Some(known))?, Some(name)))
     }
 
     /// What cannot be asked is not asked, and why is told.
@@ -465,6 +500,7 @@ impl Watch {
     fn call(
         &self,
         source: &TrafficSource,
+        client: reqwest::Client,
         request: &crate::model::environment::Request,
         context: &serde_json::Value,
     ) -> Result<Result<HttpCall, CallError>, FleetError> {
@@ -490,7 +526,7 @@ impl Watch {
                 })
             })
             .transpose()?;
-        Ok(HttpCall::new(source.client.clone(), request, before, effect, context))
+        Ok(HttpCall::new(client, request, before, effect, context))
     }
 
     /// Only logs that a gate reads are followed: each costs a look a second.
@@ -576,7 +612,7 @@ fn age_of(gates: &[StatedGate], signal: &str) -> Result<Option<Duration>, WatchE
     }
 }
 
-fn traffic_client(fleet: &Fleet, stated: &Traffic) -> Result<reqwest::Client, WatchError> {
+fn traffic_client(fleet: &Fleet, stated: &Traffic, known: Option<KnownHost>) -> Result<reqwest::Client, WatchError> {
     let secret = |name: &Option<String>| -> Result<Option<Vec<u8>>, FleetError> {
         Ok(name.as_ref().map(|name| fleet.secrets.read(name)).transpose()?)
     };
@@ -594,7 +630,7 @@ fn traffic_client(fleet: &Fleet, stated: &Traffic) -> Result<reqwest::Client, Wa
         reason = "a rate is bounded to a thousand by its plan"
     )]
     let kept = stated.rate.clamp(1.0, 1000.0).ceil() as usize * 2;
-    crate::signals::http::client(ca, identity, Connections::Kept(kept)).map_err(|source| WatchError::Client {
+    crate::signals::http::client(ca, identity, Connections::Kept(kept), known).map_err(|source| WatchError::Client {
         traffic: stated.name.clone(),
         source,
     })

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use kube::Client;
 
 pub use self::drift::{Healed, Judged, Remembered, healed, judged, unhealed};
-use super::fleet::{Fleet, FleetError, images};
+use super::fleet::{Fleet, FleetError};
 use crate::cluster::replica::plan::{Moved, UnderWay};
 use crate::cluster::replica::{Left, OnWrite, Outcome, Owner, Replica, ReplicaError, ReplicaSight, Run, Wanted};
 use crate::model::environment::Component;
@@ -41,7 +41,7 @@ pub enum KeepError {
     Replica(#[from] ReplicaError),
     /// A build that nobody can make pods of.
     #[error(
-        "the pods of {component} run sha256:{} by the record, which no version of its `source.images` is; state it there, or \
+        "the pods of {component} run sha256:{} by the record, which is no image that is known of it; state it under `source.images`, or \
          forget the record with `stagegate down {environment} --purge`", build.short()
     )]
     UnknownBuild {
@@ -263,7 +263,7 @@ fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepEr
         let image = match own().find_map(build_of_all) {
             None => None,
             Some(build) => {
-                let image = images(component).remove(&build);
+                let image = fleet.images(component).remove(&build);
                 Some(image.ok_or_else(|| KeepError::UnknownBuild {
                     environment: fleet.environment.name.clone(),
                     component: component.name.clone(),

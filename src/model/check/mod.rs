@@ -190,6 +190,7 @@ impl Checker<'_> {
             name,
             after: _,
             source,
+            images,
             commits,
             build,
             service,
@@ -237,7 +238,8 @@ impl Checker<'_> {
         }
         // Objects without nodes are upgraded by the file alone: with another `build` in it, `up` applies them again.
         let is_upgraded = !nodes.is_empty() || manifests.is_empty();
-        if source.is_some() && stateful_set.is_none() && is_upgraded {
+        let beside_pods = images.is_some() && component.servers().next().is_some();
+        if source.is_some() && (stateful_set.is_none() || beside_pods) && is_upgraded {
             self.upgradable(at, component);
         }
         for (i, secret) in secrets.iter().enumerate() {
@@ -251,6 +253,9 @@ impl Checker<'_> {
                 &service.pid_file,
                 "the node directory",
             );
+        }
+        if images.is_some() {
+            self.images(at, component);
         }
         if let Some(BuildSource::Directory(directory)) = source {
             let path = below(at, &[key("source"), key("directory")]);
@@ -277,11 +282,15 @@ impl Checker<'_> {
     /// Pods are made by their cluster: what our scripts do on a machine, nothing does there.
     fn stateful_set(&mut self, at: &[Step], component: &Component, set: &StatefulSetRef) {
         let name = &component.name;
-        if !component.nodes.is_empty() && component.nodes != set.nodes() {
+        let has_servers = component.servers().next().is_some();
+        if has_servers && component.images.is_none() {
             self.say(
                 &below(at, &[key("nodes")]),
-                format!("component `{name}` has both `nodes` and a `statefulSet`"),
-                Some("its pods are its nodes: leave `nodes` out".to_owned()),
+                format!("component `{name}` has both `nodes` and a `statefulSet`, and its builds are not for both"),
+                Some(
+                    "leave `nodes` out, for its pods are its nodes; or state `images` beside a `source` of files, for servers beside pods"
+                        .to_owned(),
+                ),
             );
         }
         let path = below(at, &[key("statefulSet")]);
@@ -310,14 +319,17 @@ impl Checker<'_> {
                 )),
             );
         }
-        if component.service.is_some() || component.port_stride != 0 || !component.secrets.is_empty() {
+        let of_servers = component.service.is_some() || component.port_stride != 0 || !component.secrets.is_empty();
+        if of_servers && !has_servers {
             self.say(
                 at,
                 format!("component `{name}` states `service`, `portStride` or `secrets`, which mean nothing of pods"),
                 Some("leave them out: each pod has an address of its own, and no script of ours runs there".to_owned()),
             );
         }
-        if let Some(BuildSource::PackageIndex(_) | BuildSource::Directory(_)) = component.source {
+        if let Some(BuildSource::PackageIndex(_) | BuildSource::Directory(_)) = component.source
+            && component.images.is_none()
+        {
             self.say(
                 &below(at, &[key("source")]),
                 format!("builds of `{name}` are no images, and its nodes are pods"),
@@ -325,7 +337,7 @@ impl Checker<'_> {
             );
         }
         for (action, stated) in component.actions.each() {
-            if stated.is_some() {
+            if stated.is_some() && !has_servers {
                 self.say(
                     &below(at, &[key("actions"), key(action.word())]),
                     format!(
@@ -341,6 +353,34 @@ impl Checker<'_> {
                 &below(at, &[key("logs")]),
                 format!("logs of `{name}` are in its pods, and are not followed there"),
                 Some("watch it by `traffic`, `queries` or `probes`".to_owned()),
+            );
+        }
+    }
+
+    /// Images beside files are for pods beside servers.
+    fn images(&mut self, at: &[Step], component: &Component) {
+        let name = &component.name;
+        let path = below(at, &[key("images")]);
+        let has_servers = component.servers().next().is_some();
+        if component.stateful_set.is_none() || !has_servers {
+            self.say(
+                &path,
+                format!("`{name}` states images beside its `source`, and its nodes are not pods and servers"),
+                Some("state `source.images` where all are pods, and leave `images` out where none is".to_owned()),
+            );
+        }
+        if let None | Some(BuildSource::Images(_)) = component.source {
+            self.say(
+                &path,
+                format!("builds of `{name}` have images and no files for its servers"),
+                Some("state where the files come from, by `source.directory` or `source.packageIndex`".to_owned()),
+            );
+        }
+        if component.commits.is_some() {
+            self.say(
+                &below(at, &[key("commits")]),
+                format!("builds of `{name}` are images, too, and nobody can say which commit an image is"),
+                Some("leave `commits` out".to_owned()),
             );
         }
     }

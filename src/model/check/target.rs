@@ -71,11 +71,7 @@ impl Checker<'_> {
                 Some("state how long it is needed, as 8h".to_owned()),
             );
         }
-        let elsewhere = self
-            .spec
-            .components
-            .iter()
-            .find(|c| c.stateful_set.is_none() && !c.nodes.is_empty());
+        let elsewhere = self.spec.components.iter().find(|c| c.servers().next().is_some());
         if let (Some(_), Some(component)) = (ttl, elsewhere) {
             self.say(
                 &below(at, &[key("ttl")]),

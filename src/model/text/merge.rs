@@ -7,7 +7,8 @@
 //!   there is a problem, since a mistyped name would leave in what was meant to go.
 //! - Where a name stands twice in either list (a probe for two ranges of builds), merging by name would be a guess:
 //!   the replica's list replaces the base's.
-//! - The lists of the caller's patterns are replaced, though their elements have names: a replica has fewer nodes.
+//! - The lists of the caller's patterns are replaced, though their elements have names: a replica has fewer nodes. A map there
+//!   that has one key, its kind, is replaced where the replica's has one of another kind: a source of images is none of packages.
 //! - Everything else is replaced: scalars, other lists, and values of different kinds. What a replica states inside a
 //!   list that replaces another stays as written, nulls too.
 //!
@@ -26,7 +27,7 @@ use super::words::{one_of, quoted};
 pub const PATCH_KEY: &str = "$patch";
 
 /// `replica` laid over `base`. `at` is the path of both in their documents; the lists at `replaced` paths are
-/// replaced, not merged.
+/// replaced, not merged, and so are maps of another kind.
 pub fn merge(base: &Node, replica: &Node, at: &Path, replaced: &[PathPattern], problems: &mut Problems) -> Node {
     Merge { replaced, problems }.over(Some(base), replica, at)
 }
@@ -39,7 +40,9 @@ struct Merge<'m> {
 impl Merge<'_> {
     fn over(&mut self, base: Option<&Node>, replica: &Node, at: &Path) -> Node {
         let value = match (base.map(|base| &base.value), &replica.value) {
-            (Some(Value::Map(base)), Value::Map(replica)) => Value::Map(self.maps(base, replica, at)),
+            (Some(Value::Map(base)), Value::Map(replica)) if !self.is_another_kind(base, replica, at) => {
+                Value::Map(self.maps(base, replica, at))
+            }
             // Laid over nothing, so that what it says about absence (`null`) is understood here too.
             (_, Value::Map(replica)) => Value::Map(self.maps(&[], replica, at)),
             (Some(Value::Seq(base)), Value::Seq(replica)) => Value::Seq(self.lists(base, replica, at)),
@@ -50,6 +53,13 @@ impl Merge<'_> {
             span: replica.span,
             value,
         }
+    }
+
+    fn is_another_kind(&self, base: &[(Key, Node)], replica: &[(Key, Node)], at: &Path) -> bool {
+        let ([(theirs, _)], [(ours, _)]) = (base, replica) else {
+            return false;
+        };
+        theirs.name != ours.name && self.replaced.iter().any(|pattern| pattern.matches(at))
     }
 
     fn maps(&mut self, base: &[(Key, Node)], replica: &[(Key, Node)], at: &Path) -> Vec<(Key, Node)> {
@@ -163,7 +173,7 @@ mod tests {
             parsed(&mut sources, "replica", replica),
         );
         let mut problems = Problems::new();
-        let nodes = ["spec.components[*].nodes".parse().unwrap()];
+        let nodes = ["nodes", "source"].map(|key| format!("spec.components[*].{key}").parse().unwrap());
         let node = merge(&base, &replica, &Path::root(), &nodes, &mut problems);
         if problems.is_empty() {
             to_yaml(&node.to_json()).unwrap()
@@ -236,6 +246,25 @@ mod tests {
             - 3
             flags: []
         ");
+    }
+
+    #[test]
+    fn a_value_of_another_kind_replaces_and_one_of_the_same_merges() {
+        let over = |source: &str| {
+            let base = "spec: {components: [{name: db, source: {images: {repository: r, digests: {a: 1}}}}]}\n";
+            let replica = format!("spec: {{components: [{{name: db, source: {source}}}]}}\n");
+            merged(base, &replica)
+                .lines()
+                .skip(3)
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(over("{directory: builds}"), "source: directory: builds");
+        assert_eq!(
+            over("{images: {digests: {b: 2}}}"),
+            "source: images: repository: r digests: a: 1 b: 2"
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@ set -eu
 
 {% include "panda/common.sh" %}
 
+{% set ports = node.ports %}
+
 if pid=$(pid_in run/httpd.pid); then
     echo "runs already as $pid"
     exit 0
@@ -37,61 +39,19 @@ private "$STAGEGATE_SECRETS_DIR/host-key" "$NODE/etc/tls/host.key"
 
 # The build's own configuration; what a site must say differently is laid over it by PanDA itself, from the JSON file.
 cp "$STAGEGATE_RELEASE_DIR/etc/panda/panda_server.cfg.rpmnew" "$NODE/etc/panda/panda_server.cfg"
-{{ vars.python }} - "$STAGEGATE_SECRETS_DIR/db-password" >"$STAGEGATE_SECRETS_DIR/overlay.json" <<'PYTHON_END'
-import json, sys
-
-with open(sys.argv[1]) as secret:
-    password = secret.readline().rstrip("\n")
-json.dump({"server": {
-    "backend": "postgres",
-    "dbhost": "{{ nodes.database[0].address }}",
-    "dbport": "{{ nodes.database[0].ports.postgres }}",
-    "dbname": "{{ vars.database }}",
-    "dbuser": "panda",
-    "dbpasswd": password,
-    "schemaPANDA": "DOMA_PANDA",
-    "schemaJEDI": "DOMA_PANDA",
-    "schemaMETA": "DOMA_PANDAMETA",
-    "schemaPANDAARCH": "DOMA_PANDAARCH",
-    "schemaDEFT": "DOMA_DEFT",
-    "production_dns": "Robot Pilot",
-    "pilot_owners": "Robot Pilot",
-    "token_authType": "None",
-    "auth_config": "/mnt/etc/panda/auth/",
-    "logdir": "/mnt/log",
-    "cache_dir": "/mnt/log/pandacache",
-    "home_dir_cwd": "/mnt/run",
-    "pserveralias": "{{ node.address }}",
-    "pserverhost": "{{ node.address }}",
-    "pserverport": "{{ node.ports.https }}",
-    "pserverporthttp": "{{ node.ports.http }}",
-}}, sys.stdout)
+{{ vars.python }} - "$STAGEGATE_SECRETS_DIR/db-password" '{{ node.address }}' >"$STAGEGATE_SECRETS_DIR/overlay.json" <<'PYTHON_END'
+{% include "panda/panda-server/settings.py" %}
 PYTHON_END
 private "$STAGEGATE_SECRETS_DIR/overlay.json" "$NODE/etc/config_json/panda_server_config.json"
-# PanDA also sends log records to monitoring hosts; these addresses take none.
 cat >"$NODE/etc/panda/panda_common.cfg" <<'CONF'
-[logger]
-loghost = 127.0.0.1
-monport-apache = 9
-method = GET
-encoding = url
-loghost_new = 127.0.0.1
-monport-apache_new = 9
-method_new = POST
-encoding_new = json
-monurlprefix = /logger
-nemitters = 1
-migrated = True
-logdir = /mnt/log
-log_level = DEBUG
-rotating_policy = none
+{% include "panda/panda-server/panda_common.cfg" %}
 CONF
 
 PACKAGES=$(cd "$STAGEGATE_RELEASE_DIR" && echo lib/python3*/site-packages)
 MOD_WSGI=$(cd "$STAGEGATE_RELEASE_DIR" && echo "$PACKAGES"/mod_wsgi/server/mod_wsgi-py*.so)
 [ -e "$STAGEGATE_RELEASE_DIR/$MOD_WSGI" ] || fail "no mod_wsgi in $STAGEGATE_RELEASE_DIR"
 sed -e "s#@RELEASE@#$RELEASE#g" -e "s#@MOD_WSGI@#$RELEASE/$MOD_WSGI#g" -e "s#@PANDA@#$RELEASE/$PACKAGES/pandaserver#g" \
-    >"$NODE/etc/httpd.conf" <<'CONF'
+    -e 's#@ADDRESS@#{{ node.address }}#g' -e 's#@NAME@#{{ node.address }}#g' >"$NODE/etc/httpd.conf" <<'CONF'
 {% include "panda/panda-server/httpd.conf" %}
 CONF
 chmod 644 "$NODE/etc/httpd.conf" "$NODE/etc/panda"/*.cfg

@@ -6,7 +6,7 @@ use crate::tree::files;
 /// One control plane for all that is asked of the definitions: it takes seconds to come up.
 #[test]
 fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
-    let cluster = Lab::without_nodes();
+    let cluster = Lab::with_api(&["stagegate-kinds"]);
     let crds = stagegate::cli::crds().expect("YAML");
     let applied = cluster.kubectl(&["apply", "--server-side", "-f", "-"], &crds);
     assert!(applied.done, "{applied:#?}");

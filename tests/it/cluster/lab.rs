@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,19 +14,25 @@ use serde_json::{Value, json};
 use stagegate::model::values::Digest;
 
 use crate::fetched::once;
+use crate::ports;
 
 /// It is ready within seconds; a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Its place among the programs, which are begun in their order.
 const API_SERVER: usize = 1;
+const PART_OF_US: &str = "app.kubernetes.io/part-of=stagegate";
 /// Of RFC 2544, for tests between networks: no network has it.
 const PODS: &str = "198.18.7";
 const SERVICES: &str = "198.19.0.0/24";
 
+/// The kubeconfig of a cluster that tests use in the place of one of their own, where they need nothing but its API.
+const EXISTING: &str = "STAGEGATE_TEST_KUBECONFIG";
+
 /// Ends with this value.
 pub struct Lab {
     programs: PathBuf,
+    existing: Option<Existing>,
     api: String,
     namespace: Option<Namespace>,
     nodes: Vec<PathBuf>,
@@ -44,6 +49,15 @@ pub struct Left {
     pub done: bool,
     pub out: String,
     pub err: String,
+}
+
+/// A cluster that was there before, with what is ours in it.
+struct Existing {
+    /// Its namespaces are by name, so one test at a time has it.
+    _turn: File,
+    namespaces: Vec<String>,
+    /// Kinds that it did not know before.
+    kinds: bool,
 }
 
 /// A network that only this test has.
@@ -99,6 +113,56 @@ impl Lab {
         Self::new(None)
     }
 
+    /// For a test that needs nothing but an API: the cluster that `STAGEGATE_TEST_KUBECONFIG` names, else one of its own. Of these
+    /// namespaces the first is made for it and is what kubectl goes by; none is there before it, and none after it.
+    pub fn with_api(namespaces: &[&str]) -> Self {
+        let this = match std::env::var_os(EXISTING) {
+            None => Self::without_nodes(),
+            Some(config) => Self::at(Path::new(&config), namespaces),
+        };
+        let first = namespaces.first().expect("a namespace");
+        let made = this.kubectl(&["create", "namespace", first], "");
+        assert!(made.done, "{made:#?}");
+        let set = ["config", "set-context", "--current", "--namespace", first];
+        let set = this.kubectl(&set, "");
+        assert!(set.done, "{set:#?}");
+        this
+    }
+
+    fn at(config: &Path, namespaces: &[&str]) -> Self {
+        let turn = Path::new(env!("CARGO_TARGET_TMPDIR")).join("existing-cluster.lock");
+        let turn = File::create(turn).expect("made");
+        turn.lock().expect("locked");
+        let files = tempfile::tempdir().expect("a directory");
+        let copied = fs::copy(config, files.path().join("admin.kubeconfig"));
+        copied.unwrap_or_else(|e| panic!("{EXISTING}={}: {e}", config.display()));
+        let mut this = Self {
+            programs: PathBuf::from("kubectl"),
+            existing: None,
+            api: String::new(),
+            namespace: None,
+            nodes: Vec::new(),
+            api_arguments: String::new(),
+            children: Vec::new(),
+            files,
+        };
+        for namespace in namespaces {
+            let there = this.kubectl(&["get", "namespace", namespace, "--ignore-not-found", "-o", "name"], "");
+            assert!(
+                there.done && there.out.is_empty(),
+                "namespace {namespace} of the cluster at {EXISTING} is somebody's, or cannot be looked at: {there:#?}"
+            );
+        }
+        let known = this.kubectl(&["get", "crd", "-o", "name", "-l", PART_OF_US], "");
+        assert!(known.done, "{known:#?}");
+        this.existing = Some(Existing {
+            _turn: turn,
+            namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+            kinds: known.out.is_empty(),
+        });
+        this
+    }
+
     /// With as many nodes.
     pub fn with_nodes(count: u8) -> Self {
         let mut this = Self::new(Some(Namespace::new()));
@@ -117,18 +181,16 @@ impl Lab {
 
     fn new(namespace: Option<Namespace>) -> Self {
         let files = tempfile::tempdir().expect("a directory");
-        let ports: Vec<TcpListener> = (0..5)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-            .collect();
-        let port = |i: usize| ports[i].local_addr().expect("bound").port().to_string();
+        let first = ports::free(5);
+        let port = |i: u16| (first + i).to_string();
         let (etcd, peer) = (
             format!("http://127.0.0.1:{}", port(0)),
             format!("http://127.0.0.1:{}", port(1)),
         );
         let (api, controllers, scheduler) = (port(2), port(3), port(4));
-        drop(ports);
         let mut this = Self {
             programs: programs().join("cluster"),
+            existing: None,
             api: format!("https://127.0.0.1:{api}"),
             namespace,
             nodes: Vec::new(),
@@ -218,6 +280,16 @@ impl Lab {
         });
     }
 
+    /// Where the nodes and their pods reach who works beside them in their network.
+    pub fn gateway() -> String {
+        format!("{PODS}.1")
+    }
+
+    /// The programs of tests/cluster in one: its first argument says which it is.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
@@ -248,9 +320,11 @@ impl Lab {
 
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> Left {
         use std::io::Write as _;
-        let mut child = self
-            .command(&self.programs)
-            .arg("kubectl")
+        let mut command = self.command(&self.programs);
+        if self.programs != Path::new("kubectl") {
+            command.arg("kubectl");
+        }
+        let mut child = command
             .arg("--cache-dir")
             .arg(self.path("cache"))
             .args(arguments)
@@ -380,7 +454,8 @@ impl Lab {
         self.until(&format!("containerd of {name} answers"), |_| {
             ctr(&directory, &["version"]).done
         });
-        self.import(&directory, &Image::new("lab.local/pause:1", &["/app", "pause"], &[]));
+        let (pause, _) = Layout::of_app("lab.local/pause:1", &["/app", "pause"], &[]);
+        self.import(&directory, &pause);
         self.spawn_kubelet(&name, &directory, &address);
     }
 
@@ -402,27 +477,24 @@ impl Lab {
 
     /// Puts an image of the tests' own service on every node, as if it had been fetched, and gives its digest.
     pub fn image(&self, repository: &str, variables: &[(&str, &str)]) -> Digest {
-        let image = Image::new(repository, &["/app"], variables);
-        for node in &self.nodes {
-            self.import(node, &image);
-        }
-        image.manifest
+        let (layout, digest) = Layout::of_app(repository, &["/app"], variables);
+        self.images(&layout);
+        digest
     }
 
-    fn import(&self, node: &Path, image: &Image) {
+    /// Puts all images of a layout on every node.
+    pub fn images(&self, layout: &Layout) {
+        for node in &self.nodes {
+            self.import(node, layout);
+        }
+    }
+
+    fn import(&self, node: &Path, layout: &Layout) {
         let tar = self.path("image.tar");
-        run(
-            "tar",
-            [
-                OsStr::new("-C"),
-                image.layout.path().as_os_str(),
-                OsStr::new("-cf"),
-                tar.as_os_str(),
-                OsStr::new("."),
-            ],
-        );
+        layout.archive(&tar);
         let left = ctr(node, &["images", "import", &tar.to_string_lossy()]);
         assert!(left.done, "{left:#?}");
+        fs::remove_file(&tar).expect("ours");
     }
 }
 
@@ -443,6 +515,17 @@ fn ctr(node: &Path, arguments: &[&str]) -> Left {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if let Some(Existing { namespaces, kinds, .. }) = &self.existing {
+            let mut delete = vec!["delete", "namespace", "--ignore-not-found"];
+            delete.extend(namespaces.iter().map(String::as_str));
+            let mut left = vec![self.kubectl(&delete, "")];
+            if *kinds {
+                left.push(self.kubectl(&["delete", "crd", "-l", PART_OF_US], ""));
+            }
+            for left in left.iter().filter(|left| !left.done) {
+                eprintln!("{left:#?}");
+            }
+        }
         // The kubelets first, or they would begin anew what is ended.
         while self.children.len() > 4 + self.nodes.len() {
             self.end_last();
@@ -475,21 +558,61 @@ impl Lab {
     }
 }
 
-/// An image with the one static program of the tests, as the specification of OCI lays it out.
-struct Image {
-    layout: tempfile::TempDir,
-    manifest: Digest,
+/// Images as the specification of OCI lays them out. Layers that several share are in it once.
+pub struct Layout {
+    directory: tempfile::TempDir,
+    manifests: Vec<Value>,
 }
 
-impl Image {
-    /// A repository is named with the image's digest; a name with a tag is taken as it is.
-    fn new(name: &str, entry: &[&str], variables: &[(&str, &str)]) -> Self {
-        let layout = tempfile::tempdir().expect("a directory");
-        let root = layout.path().join("root");
-        fs::create_dir_all(layout.path().join("blobs/sha256")).expect("made");
+/// A layer of an image.
+#[derive(Clone, Copy)]
+pub struct Layer {
+    digest: Digest,
+    size: u64,
+}
+
+impl Layout {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(directory.path().join("blobs/sha256")).expect("made");
+        Self {
+            directory,
+            manifests: Vec::new(),
+        }
+    }
+
+    fn place(&self, digest: &Digest) -> PathBuf {
+        self.directory.path().join("blobs/sha256").join(digest.hex())
+    }
+
+    fn blob(&self, bytes: &[u8]) -> Layer {
+        let digest = Digest::of(bytes);
+        fs::write(self.place(&digest), bytes).expect("written");
+        Layer {
+            digest,
+            size: u64::try_from(bytes.len()).expect("few"),
+        }
+    }
+
+    /// A tar that is somewhere, of any size.
+    pub fn layer(&self, tar: &Path) -> Layer {
+        let said = Command::new("sha256sum").arg(tar).output().expect("it runs");
+        let words = String::from_utf8_lossy(&said.stdout);
+        let hex = words.split(' ').next().unwrap_or_default();
+        let digest: Digest = format!("sha256:{hex}").parse().expect("a digest");
+        fs::copy(tar, self.place(&digest)).expect("copied");
+        Layer {
+            digest,
+            size: fs::metadata(tar).expect("it is there").len(),
+        }
+    }
+
+    /// The one static program of the tests.
+    fn app(&self) -> Layer {
+        let root = self.directory.path().join("root");
         fs::create_dir(&root).expect("made");
         fs::copy(programs().join("app"), root.join("app")).expect("copied");
-        let tar = layout.path().join("layer");
+        let tar = self.directory.path().join("layer");
         let archive = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-C"];
         let words = archive.iter().map(OsStr::new);
         run(
@@ -497,44 +620,68 @@ impl Image {
             words.chain([root.as_os_str(), OsStr::new("-cf"), tar.as_os_str(), OsStr::new(".")]),
         );
         fs::remove_dir_all(&root).expect("ours");
-        let blob = |bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            fs::write(layout.path().join("blobs/sha256").join(digest.hex()), bytes).expect("written");
-            (digest, bytes.len())
-        };
-        let bytes = fs::read(&tar).expect("made");
+        let layer = self.layer(&tar);
         fs::remove_file(&tar).expect("ours");
-        let (layer, layer_size) = blob(&bytes);
+        layer
+    }
+
+    /// An image of layers, the lowest first. A repository is named with the image's digest; a name with a tag is taken as it is.
+    pub fn image(&mut self, name: &str, layers: &[Layer], entry: &[&str], variables: &[(&str, &str)]) -> Digest {
         let variables: Vec<String> = variables
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        let ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
         let config = json!({
             "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
             "os": "linux",
             "config": {"Entrypoint": entry, "Env": variables},
-            "rootfs": {"type": "layers", "diff_ids": [layer]},
+            "rootfs": {"type": "layers", "diff_ids": ids},
         });
-        let (config, config_size) = blob(config.to_string().as_bytes());
-        let part = |kind: &str, digest: &Digest, size: usize| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": size});
+        let part = |kind: &str, of: Layer| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": of.digest, "size": of.size});
+        let layers: Vec<Value> = layers.iter().map(|layer| part("layer.v1.tar", *layer)).collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": part("config.v1+json", &config, config_size),
-            "layers": [part("layer.v1.tar", &layer, layer_size)],
+            "config": part("config.v1+json", self.blob(config.to_string().as_bytes())),
+            "layers": layers,
         });
-        let (manifest, manifest_size) = blob(manifest.to_string().as_bytes());
+        let manifest = self.blob(manifest.to_string().as_bytes());
         let name = if name.contains(':') {
             name.to_owned()
         } else {
-            format!("{name}@{manifest}")
+            format!("{name}@{}", manifest.digest)
         };
-        let mut index = part("manifest.v1+json", &manifest, manifest_size);
-        index["annotations"] = json!(BTreeMap::from([("io.containerd.image.name", name)]));
-        let index = json!({"schemaVersion": 2, "manifests": [index]});
-        fs::write(layout.path().join("index.json"), index.to_string()).expect("written");
-        fs::write(layout.path().join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("written");
-        Self { layout, manifest }
+        let mut entry = part("manifest.v1+json", manifest);
+        entry["annotations"] = json!(BTreeMap::from([("io.containerd.image.name", name)]));
+        self.manifests.push(entry);
+        manifest.digest
+    }
+
+    /// An image with the tests' own program.
+    fn of_app(name: &str, entry: &[&str], variables: &[(&str, &str)]) -> (Self, Digest) {
+        let mut layout = Self::new();
+        let app = layout.app();
+        let digest = layout.image(name, &[app], entry, variables);
+        (layout, digest)
+    }
+
+    /// All in one tar, as a registry's client would bring it.
+    fn archive(&self, tar: &Path) {
+        let index = json!({"schemaVersion": 2, "manifests": self.manifests});
+        let place = self.directory.path();
+        fs::write(place.join("index.json"), index.to_string()).expect("written");
+        fs::write(place.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("written");
+        run(
+            "tar",
+            [
+                OsStr::new("-C"),
+                place.as_os_str(),
+                OsStr::new("-cf"),
+                tar.as_os_str(),
+                OsStr::new("."),
+            ],
+        );
     }
 }
 

@@ -112,7 +112,7 @@ pub(super) fn names(versions: &BTreeMap<String, String>) -> Vec<&str> {
 
 #[test]
 fn objects_are_applied_once_and_pruned_when_they_are_no_longer_stated() {
-    let lab = Lab::without_nodes();
+    let lab = Lab::with_api(&["stagegate-tests", NAMESPACE]);
     let shop = Shop::open(&lab);
     let said = shop.up().expect_code(0);
     assert!(
@@ -188,7 +188,7 @@ fn objects_are_applied_once_and_pruned_when_they_are_no_longer_stated() {
 
 #[test]
 fn nothing_is_written_where_something_is_refused() {
-    let lab = Lab::without_nodes();
+    let lab = Lab::with_api(&["stagegate-tests", NAMESPACE]);
     let shop = Shop::open(&lab);
 
     // Somebody else's namespace, until it is handed over by the command that is told.
@@ -267,7 +267,7 @@ fn nothing_is_written_where_something_is_refused() {
 
 #[test]
 fn drift_is_told_with_who_made_it_and_put_back_when_that_is_asked_for() {
-    let lab = Lab::without_nodes();
+    let lab = Lab::with_api(&["stagegate-tests", NAMESPACE]);
     let shop = Shop::open(&lab);
     shop.up().expect_code(0);
     shop.done(&["scale", "deployment", "web", "--replicas=5"]);
@@ -365,7 +365,7 @@ fn drift_is_told_with_who_made_it_and_put_back_when_that_is_asked_for() {
 
 #[test]
 fn a_replica_whose_time_is_over_is_taken_down_and_up_renews_it() {
-    let lab = Lab::without_nodes();
+    let lab = Lab::with_api(&["stagegate-tests", NAMESPACE]);
     let shop = Shop::open(&lab);
     let expires_at = || {
         let parent = lab.get(&["configmap", "stagegate-staging", "-n", NAMESPACE]);
@@ -413,7 +413,7 @@ fn a_replica_whose_time_is_over_is_taken_down_and_up_renews_it() {
 /// Without anybody asking, and the time of the replica is not begun anew.
 #[test]
 fn a_server_tells_drift_and_puts_it_back_where_the_file_says_so() {
-    let lab = Lab::without_nodes();
+    let lab = Lab::with_api(&["stagegate-tests", NAMESPACE]);
     let shop = Shop::open(&lab);
     shop.target(", ttl: 8h", "");
     shop.up().expect_code(0);
@@ -569,7 +569,7 @@ fn holding(manifests: Vec<Manifest>) -> Wanted {
 /// earlier run has left there.
 #[test]
 fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
-    let lab = Lab::without_nodes();
+    let lab = Lab::with_api(&["stagegate-tests", NAMESPACE]);
     let before = holding(vec![
         manifest("", "v1", "ConfigMap", "kept", json!({"data": {"a": "1"}})),
         manifest("", "v1", "Secret", "dropped", json!({})),

@@ -1,10 +1,10 @@
 //! The fleet of these tests: its workspace, its state, and looks at both from outside.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;

@@ -143,7 +143,7 @@ impl Authority {
             "ca.pem",
         ]);
         for (name, extension) in [
-            ("server", "subjectAltName=IP:127.0.0.1"),
+            ("server", "subjectAltName=IP:127.0.0.1,DNS:web-0.web.shop.svc"),
             ("client", "extendedKeyUsage=clientAuth"),
         ] {
             authority.openssl(&[
