@@ -101,13 +101,13 @@ impl OfFleet {
 
     /// Whether the pods of a component are made from its manifests: they come and go with them.
     pub(super) fn makes_pods_of(&self, component: &Component) -> bool {
-        self.set_of(component).is_some()
+        self.workload_of(component).is_some()
     }
 
-    fn set_of(&self, component: &Component) -> Option<&Manifest> {
-        let set = component.stateful_set.as_ref()?;
+    fn workload_of(&self, component: &Component) -> Option<&Manifest> {
+        let pods = component.pods()?;
         let mut wanted = self.wanted.iter();
-        wanted.find(|m| m.id.group == "apps" && m.id.kind == "StatefulSet" && m.id.name == set.name)
+        wanted.find(|m| m.id.group == "apps" && m.id.kind == pods.kind() && m.id.name == pods.name())
     }
 
     /// Waits for the pods of a component that are its nodes, where they are made from its manifests.
@@ -117,7 +117,7 @@ impl OfFleet {
         interrupt: &Interrupt,
         printer: &Printer,
     ) -> Result<(), ReplicaError> {
-        match self.set_of(component) {
+        match self.workload_of(component) {
             Some(made) => {
                 self.replica
                     .is_ready(made, &|what| told(what, interrupt, printer))

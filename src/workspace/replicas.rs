@@ -115,10 +115,14 @@ fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
 
 /// A replica's document over its base's: the head is the replica's, the spec is merged. A replica has its own nodes.
 fn laid_over(base: &Node, replica: &Node, problems: &mut Problems) -> Node {
-    let nodes: Vec<PathPattern> = ["spec.components[*].nodes", "spec.components[*].statefulSet"]
-        .iter()
-        .filter_map(|path| path.parse().ok())
-        .collect();
+    let nodes: Vec<PathPattern> = [
+        "spec.components[*].nodes",
+        "spec.components[*].statefulSet",
+        "spec.components[*].deployment",
+    ]
+    .iter()
+    .filter_map(|path| path.parse().ok())
+    .collect();
     let nothing = Node {
         span: base.span,
         value: Value::Map(Vec::new()),

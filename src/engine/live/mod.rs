@@ -235,6 +235,8 @@ impl<'a> LiveWorld<'a> {
                 release,
                 script: Script::default(),
             },
+            // What is looked at is whether its cluster can do what is to be done, and what is needed for that is made.
+            StepAction::Check if pod => Work::Take { deadline: POD_DEADLINE },
             StepAction::Check => Work::Script(script(Lifecycle::Check)?),
             StepAction::Install => Work::Install {
                 release,
