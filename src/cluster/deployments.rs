@@ -35,7 +35,7 @@ use crate::model::values::Digest;
 pub const CANARY_OF: &str = "stagegate.dev/canary-of";
 /// The annotation of a canary's template with the step that wrote it.
 const STEP: &str = "stagegate.dev/step";
-/// What Kubernetes tells the revisions of a Deployment by, on it and on its ReplicaSets.
+/// What Kubernetes tells the revisions of a Deployment by, on it and on its `ReplicaSet`s.
 const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The label of a pod that tells the `ReplicaSet` which made it.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -68,6 +68,12 @@ struct Seen {
     container: String,
     canary_version: Option<String>,
     is: Deployment,
+}
+
+impl Seen {
+    fn with_image(&self, image: &str) -> Value {
+        json!({"spec": {"containers": [{"name": self.container, "image": image}]}})
+    }
 }
 
 impl DeploymentPlace {
@@ -268,6 +274,22 @@ impl DeploymentPlace {
         }))
     }
 
+    /// The template from before an upgrade, as a patch that leaves nothing else of the one that is there.
+    async fn template_from_before(&self, seen: &Seen, revision: &str, tried: &str) -> Result<Value, HostError> {
+        if let Some(mut template) = self.template_of(revision, tried).await? {
+            template["$patch"] = json!("replace");
+            return Ok(template);
+        }
+        let held = seen.is.record.taken.as_ref();
+        match held.filter(|held| held.rest == seen.is.rest) {
+            Some(held) => Ok(seen.with_image(&held.before)),
+            None => Err(self.failed(
+                tried,
+                format!("ReplicaSet {revision}, which had its template from before, is gone"),
+            )),
+        }
+    }
+
     /// Makes the owner's Deployment so what it has to be, unless somebody else wrote meanwhile.
     async fn write(&self, seen: &Seen, change: &Change, tried: &str) -> Result<Written, HostError> {
         let record = if change.record == Record::default() {
@@ -276,24 +298,10 @@ impl DeploymentPlace {
         } else {
             Some(serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?)
         };
-        let with_image = |image: &str| json!({"spec": {"containers": [{"name": seen.container, "image": image}]}});
         let template = match &change.template {
             Template::Same => None,
-            Template::Image(image) => Some(with_image(image)),
-            Template::Revision(revision) => Some(match self.template_of(revision, tried).await? {
-                Some(mut template) => {
-                    template["$patch"] = json!("replace");
-                    template
-                }
-                None => {
-                    let taken = seen.is.record.taken.as_ref().filter(|taken| taken.rest == seen.is.rest);
-                    let gone = || {
-                        let why = format!("ReplicaSet {revision}, which had its template from before, is gone");
-                        self.failed(tried, why)
-                    };
-                    with_image(&taken.ok_or_else(gone)?.before)
-                }
-            }),
+            Template::Image(image) => Some(seen.with_image(image)),
+            Template::Revision(revision) => Some(self.template_from_before(seen, revision, tried).await?),
         };
         let mut patch = json!({
             "metadata": {"resourceVersion": seen.version, "annotations": {ANNOTATION: record}},
@@ -335,7 +343,7 @@ impl DeploymentPlace {
                 .patched::<ApiDeployment>(&self.canary, &patch, tried)
                 .await;
         }
-        let made = self.new_canary(seen, template);
+        let made = self.new_canary(seen, &template);
         let made: ApiDeployment = serde_json::from_value(made).map_err(|e| self.failed(tried, e.to_string()))?;
         let by_us = PostParams {
             field_manager: Some(MANAGER.to_owned()),
@@ -349,7 +357,7 @@ impl DeploymentPlace {
         }
     }
 
-    fn new_canary(&self, seen: &Seen, template: Value) -> Value {
+    fn new_canary(&self, seen: &Seen, template: &Value) -> Value {
         let mut selector = serde_json::to_value(&seen.selector).unwrap_or_default();
         selector["matchLabels"][CANARY_OF] = json!(self.workload.name);
         json!({
@@ -383,14 +391,14 @@ impl DeploymentPlace {
     }
 }
 
-/// ReplicaSets and pods that a selector matches.
+/// Each `ReplicaSet` and pod that a selector matches.
 struct MadeOf {
     sets: Vec<ReplicaSet>,
     pods: Vec<ApiPod>,
 }
 
 impl MadeOf {
-    /// The pods of a Deployment's ReplicaSets.
+    /// The pods of each `ReplicaSet` of a Deployment.
     fn pods_of<'a>(&'a self, deployment: &'a str) -> impl Iterator<Item = &'a ApiPod> {
         let is_of = move |set: &&ReplicaSet| owner_of(&set.metadata).is_some_and(|owner| owner == deployment);
         self.pods.iter().filter(move |pod| {

@@ -251,9 +251,8 @@ impl Pod {
             Some(Waiting { reason, message }) if late || self.is_given_up(reason, replaces.since, now) => {
                 ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
             }
-            Some(_) => StepState::Running,
             None if late => ended(124, "its container is not ready".to_owned()),
-            None => StepState::Running,
+            Some(_) | None => StepState::Running,
         }
     }
 

@@ -409,27 +409,26 @@ impl Deployment {
         }
         let mut record = self.record.clone();
         record.fence = Some(token.clone());
-        let mut taken = match record.taken.take() {
-            Some(taken) => taken,
-            None => {
-                let fresh = self.fresh(upgrade)?;
-                (record.canary, record.main) = (NodeRecord::default(), NodeRecord::default());
-                fresh
-            }
+        let mut held = if let Some(held) = record.taken.take() {
+            held
+        } else {
+            let fresh = self.fresh(upgrade)?;
+            (record.canary, record.main) = (NodeRecord::default(), NodeRecord::default());
+            fresh
         };
         if let Err(edit) = &edited {
-            taken.overwrote = Some(edit.to_string());
+            held.overwrote = Some(edit.to_string());
         }
         let mut template = Template::Same;
         if leads_back {
-            taken.way = Way::Back;
+            held.way = Way::Back;
             if role == Role::Main {
                 // From the first word of it on: the pods that are left of the new build go.
-                taken.image.clone_from(&taken.before);
-                template = Template::Revision(taken.revision.clone());
+                held.image.clone_from(&held.before);
+                template = Template::Revision(held.revision.clone());
             }
         } else if !matches!(asked, Asked::Take { .. }) {
-            if taken.way == Way::Back {
+            if held.way == Way::Back {
                 return Err(Refused::GoesBack);
             }
             let is_tried = self.canary.as_ref().is_some_and(|canary| canary.image == image);
@@ -437,11 +436,11 @@ impl Deployment {
                 return Err(Refused::CanaryFirst);
             }
             if role == Role::Main && matches!(asked, Asked::Replace { .. }) {
-                taken.image.clone_from(&image);
+                held.image.clone_from(&image);
                 template = Template::Image(image);
             }
         }
-        record.taken = Some(taken);
+        record.taken = Some(held);
         let node = match role {
             Role::Canary => &mut record.canary,
             Role::Main => &mut record.main,

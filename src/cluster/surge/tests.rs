@@ -26,6 +26,10 @@ fn token(counter: u64) -> FencingToken {
 
 /// A driver is killed after this many of its writes.
 type Kill = Option<u32>;
+/// What becomes of a Deployment.
+type Edit = fn(&mut Deployment);
+/// How a step stands then: its exit status and words, if it has ended.
+type Stands = Option<(i32, &'static str)>;
 
 /// A cluster with one Deployment, as its controllers treat it.
 #[derive(Clone)]
@@ -286,7 +290,6 @@ fn a_canary_that_is_on_its_way_runs_nothing() {
 
 #[test]
 fn what_cannot_be_upgraded_is_refused_before_anything_is_made() {
-    type Edit = fn(&mut Deployment);
     let unstated = "r@sha256:hand".to_owned();
     let rows: [(Edit, Refused); 8] = [
         (|is| is.is_paused = true, Refused::Paused),
@@ -345,7 +348,7 @@ fn other_hands_hold_it_and_the_way_back_goes_over_them() {
     fn canary(is: &mut Deployment) -> &mut Canary {
         is.canary.as_mut().expect("made")
     }
-    let edits: [fn(&mut Deployment); 10] = [
+    let edits: [Edit; 10] = [
         |is| is.template = "r@sha256:hand".to_owned(),
         |is| is.rest = Digest::of(b"another variable"),
         |is| is.strategy["type"] = "Recreate".into(),
@@ -389,11 +392,11 @@ fn other_hands_hold_it_and_the_way_back_goes_over_them() {
     assert!(cluster.is.foreign_edit().is_some());
 }
 
-fn waits(reason: &str) -> Option<Waiting> {
-    Some(Waiting {
+fn waits(reason: &str) -> Waiting {
+    Waiting {
         reason: reason.to_owned(),
         message: "m".to_owned(),
-    })
+    }
 }
 
 #[test]
@@ -406,12 +409,12 @@ fn a_canarys_step_ends_as_its_pod_does() {
     let up = |pod: Pod| Pod { is_ready: false, ..pod };
     let crashed = |restarts: u32| Pod {
         restarts,
-        waiting: waits("CrashLoopBackOff"),
+        waiting: Some(waits("CrashLoopBackOff")),
         ..up(ready.clone())
     };
     let unplaced = Pod {
         placed_at: None,
-        waiting: waits("Unschedulable"),
+        waiting: Some(waits("Unschedulable")),
         ..up(ready.clone())
     };
     let ending = Pod {
@@ -449,7 +452,7 @@ fn a_canary_of_the_old_build_comes_up_or_says_why_unless_all_of_it_is_sick() {
     let crashed = Pod {
         is_ready: false,
         restarts: 2,
-        waiting: waits("CrashLoopBackOff"),
+        waiting: Some(waits("CrashLoopBackOff")),
         ..cluster.is.pods[0].clone()
     };
     let unplaced = Pod {
@@ -482,12 +485,11 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
     let done = cluster.is;
     let late = at() + Duration::from_secs(u64::from(REPLICAS) * 60 + 1);
     let soon = at() + Duration::from_secs(u64::from(REPLICAS) * 60 - 1);
-    type Edit = fn(&mut Deployment);
     let unready: Edit = |is| {
         is.rollout = Rollout::Short;
         is.pods[0].is_ready = false;
     };
-    let rows: [(Edit, Timestamp, Option<(i32, &str)>, bool); 9] = [
+    let rows: [(Edit, Timestamp, Stands, bool); 9] = [
         (|_| {}, late, Some((0, "")), false),
         (|is| is.rollout = Rollout::Rolling, soon, None, false),
         (
@@ -501,7 +503,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
             |is| {
                 is.rollout = Rollout::Rolling;
                 is.pods[0].is_ready = false;
-                is.pods[0].waiting = waits("InvalidImageName");
+                is.pods[0].waiting = Some(waits("InvalidImageName"));
             },
             at(),
             Some((1, "web-6: InvalidImageName: m")),

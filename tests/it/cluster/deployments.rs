@@ -113,12 +113,12 @@ impl Shop {
         items.iter_mut().map(named).collect()
     }
 
-    /// The pods that are not about to end: their images by name, those of the canary apart.
-    fn pods(&self, of_canary: Value) -> BTreeMap<String, String> {
+    /// The pods that are not about to end: their images by name, those of the canary of a Deployment, or all others.
+    fn pods(&self, canary_of: Option<&str>) -> BTreeMap<String, String> {
         let list = self.lab.get(&["pods"]);
         let pods = list["items"].as_array().expect("a list").iter();
         pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .filter(|pod| pod["metadata"]["labels"]["stagegate.dev/canary-of"] == of_canary)
+            .filter(|pod| pod["metadata"]["labels"]["stagegate.dev/canary-of"].as_str() == canary_of)
             .map(|pod| {
                 (
                     text(&pod["metadata"]["name"]),
@@ -129,7 +129,7 @@ impl Shop {
     }
 
     fn own_pods(&self) -> BTreeMap<String, String> {
-        self.pods(Value::Null)
+        self.pods(None)
     }
 
     /// What is remembered of it.
@@ -157,7 +157,7 @@ impl Shop {
         let images: BTreeSet<String> = self.own_pods().into_values().collect();
         assert_eq!(images, BTreeSet::from([self.image(version)]));
         self.lab
-            .until("the canary's pod is gone", |_| self.pods("web".into()).is_empty());
+            .until("the canary's pod is gone", |_| self.pods(Some("web")).is_empty());
     }
 
     /// Every pod that a Service finds is slow from now on.
@@ -213,7 +213,7 @@ fn a_good_build_goes_on_the_canary_and_then_on_all_pods(shop: &Shop) {
     let uid = text(&shop.main()["metadata"]["uid"]);
     let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
     let (one, two) = (shop.image("1"), shop.image("2"));
-    let only = |image: &str| shop.pods("web".into()).into_values().collect::<Vec<_>>() == [image];
+    let only = |image: &str| shop.pods(Some("web")).into_values().collect::<Vec<_>>() == [image];
     shop.lab.until("the canary runs the old build", |_| only(&one));
     // It is found by the Service, and each of the two Deployments has its own pods all the same.
     let found = shop.lab.get(&["pods", "-l", "app=web"]);
@@ -305,7 +305,7 @@ fn what_somebody_else_changes_is_held_and_gone_over_by_an_abort(shop: &Shop) {
     let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
     let two = shop.image("2");
     shop.lab.until("the canary runs it", |_| {
-        shop.pods("web".into()).into_values().any(|image| image == two)
+        shop.pods(Some("web")).into_values().any(|image| image == two)
     });
     shop.done(&["scale", "deployment/web", "--replicas=3"], "");
     shop.done(&["set", "env", "deployment/web", "HAND=made"], "");
