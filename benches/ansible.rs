@@ -4,6 +4,8 @@
 
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod field;
+#[path = "../tests/it/ports.rs"]
+mod ports;
 #[path = "../tests/it/sshd.rs"]
 #[allow(dead_code)]
 mod sshd;

@@ -220,11 +220,11 @@ fn as_filed(fleet: &Fleet, subject: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the files say, without what makes it a replica and without nodes that a set makes by itself.
+/// What the files say, without what makes it a replica and without nodes that a workload of a cluster makes by itself.
 fn spec(fleet: &Fleet) -> anyhow::Result<Value> {
     let mut stated = fleet.environment.spec.clone();
     for component in &mut stated.components {
-        if component.stateful_set.is_some() {
+        if component.pods().is_some() {
             component.nodes = component.servers().cloned().collect();
         }
     }

@@ -118,6 +118,9 @@ fn rules(namespace: &str) -> Value {
         // Pods of StatefulSets as nodes.
         rule("apps", &["statefulsets"], &["get", "patch"], &[]),
         rule("apps", &["controllerrevisions"], &["get"], &[]),
+        // Deployments as nodes; the canary beside one is made and deleted.
+        rule("apps", &["deployments"], &["get", "patch", "create", "delete"], &[]),
+        rule("apps", &["replicasets"], &["get", "list"], &[]),
         rule("", &["pods"], &["get", "list", "delete"], &[]),
         rule("", &["pods/log"], &["get"], &[]),
     ])

@@ -1,17 +1,22 @@
 //! Kubernetes: a cluster whose pods are nodes, the objects that a replica is made of there, and our kinds as its API server
 //! knows them.
 //!
-//! [`rolling`] says what has to be written so that a pod changes its image when we say so; [`pods`] reads and writes it.
+//! [`rolling`] says what has to be written so that a pod of a `StatefulSet` changes its image when we say so, [`surge`] the same of
+//! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`] and [`workload`] have what both need.
 //! [`replica`] makes and prunes the objects of a replica in its namespace.
 
 pub mod connection;
 pub mod crd;
+pub mod deployments;
 pub mod election;
 pub mod guard;
 pub mod install;
 pub mod ledger;
 pub mod objects;
+pub mod pod;
 pub mod pods;
 pub mod replica;
 pub mod rolling;
 pub mod snapshot;
+pub mod surge;
+pub mod workload;

@@ -11,43 +11,28 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec};
-use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{Pod as ApiPod, PodSpec};
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use super::connection::{causes, connect_within};
-use super::rolling::{Answer, Asked, Change, Pod, Record, Refused, Set, Strategy, Template, Waiting};
+use super::pod::{Pod, Refused};
+use super::rolling::{Answer, Asked, Change, Record, Set, Strategy, Template};
+use super::workload::{
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, NOT_FOUND, Workload, Written, only, rest_of,
+};
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
     Work,
 };
 use crate::model::environment::StatefulSetRef;
 use crate::model::values::Digest;
-use crate::secrets::printable;
 
-/// Where a set keeps what is remembered of it.
-const ANNOTATION: &str = "stagegate.dev/rolling";
-/// Who we are in `managedFields`.
-const MANAGER: &str = "stagegate";
-/// The controllers of Kubernetes write a set's status all the while; each conflict costs one reading more.
-const CONFLICTS_IN_A_ROW: usize = 20;
-/// An API server that says nothing for so long is away; a look is tried again by the next.
-const CALL: Duration = Duration::from_secs(30);
 /// While a step is waited for. A pod takes seconds to end and to come.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A pod without a process id is told from the next by when its container began; an id has to stand there.
-const FIRST_PROCESS: u32 = 1;
-/// Lines of a container's log that tell why it does not come up.
-const LOG_LINES: i64 = 20;
-/// And their bytes.
-const LOG_BYTES: i64 = 4_096;
 /// The label of a pod with the name of the revision that it was made of.
 const REVISION: &str = "controller-revision-hash";
-/// Codes of the API server that mean: not as you think it is; read again.
-const CONFLICT: u16 = 409;
-const NOT_FOUND: u16 = 404;
 
 /// One pod.
 #[derive(Debug)]
@@ -58,9 +43,9 @@ pub struct PodHost {
 
 /// The `StatefulSet` that pods of a component are of, with the connection to its cluster.
 pub struct SetPlace {
-    reference: StatefulSetRef,
+    workload: Workload,
+    replicas: u16,
     images: Box<KnownImages>,
-    client: OnceCell<Client>,
     /// Images of revisions by name: a revision never changes.
     revisions: Mutex<BTreeMap<String, String>>,
 }
@@ -68,7 +53,7 @@ pub struct SetPlace {
 impl std::fmt::Debug for SetPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SetPlace")
-            .field("reference", &self.reference)
+            .field("workload", &self.workload)
             .finish_non_exhaustive()
     }
 }
@@ -90,54 +75,52 @@ impl SetPlace {
     /// A set whose builds have these images. Speaks to nobody yet.
     #[must_use]
     pub fn new(reference: StatefulSetRef, images: Box<KnownImages>) -> Self {
+        let StatefulSetRef {
+            namespace,
+            name,
+            replicas,
+            container,
+            context,
+        } = reference;
         Self {
-            reference,
+            workload: Workload {
+                kind: "StatefulSet",
+                key: "statefulSet",
+                namespace,
+                name,
+                container,
+                context,
+                client: OnceCell::new(),
+            },
+            replicas,
             images,
-            client: OnceCell::new(),
             revisions: Mutex::default(),
         }
     }
 
-    fn name(&self) -> String {
-        format!("StatefulSet {}/{}", self.reference.namespace, self.reference.name)
-    }
-
     fn failed(&self, tried: &str, why: impl Into<String>) -> HostError {
-        HostError::Failed {
-            host: self.name(),
-            tried: tried.to_owned(),
-            why: why.into(),
-        }
+        self.workload.failed(tried, why)
     }
 
     fn trouble(&self, tried: &str, why: &kube::Error) -> HostError {
-        match why {
-            kube::Error::Api(status) => self.failed(tried, format!("{} ({})", status.message, status.code)),
-            other => HostError::Unreachable {
-                host: self.name(),
-                why: causes(other),
-            },
-        }
+        self.workload.trouble(tried, why)
     }
 
-    async fn client(&self) -> Result<&Client, HostError> {
-        let context = self.reference.context.as_deref();
-        let made = self.client.get_or_try_init(|| connect_within(context, CALL));
-        made.await.map_err(|why| self.failed("find its cluster", why))
-    }
-
-    async fn sets(&self) -> Result<Api<StatefulSet>, HostError> {
-        Ok(Api::namespaced(self.client().await?.clone(), &self.reference.namespace))
+    fn name_of(&self, ordinal: u32) -> String {
+        format!("{}-{ordinal}", self.workload.name)
     }
 
     async fn pods(&self) -> Result<Api<ApiPod>, HostError> {
-        Ok(Api::namespaced(self.client().await?.clone(), &self.reference.namespace))
+        self.workload.objects().await
     }
 
     async fn read(&self, ordinal: u32) -> Result<Seen, HostError> {
         let tried = "look at it";
-        let found = self.sets().await?.get(&self.reference.name).await;
-        let set = found.map_err(|why| self.trouble(tried, &why))?;
+        let sets: Api<StatefulSet> = self.workload.objects().await?;
+        let set = sets
+            .get(&self.workload.name)
+            .await
+            .map_err(|why| self.trouble(tried, &why))?;
         let version = set.metadata.resource_version.unwrap_or_default();
         let record = match set.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION)) {
             Some(text) => serde_json::from_str(text)
@@ -150,35 +133,30 @@ impl SetPlace {
             return Err(self.failed(tried, "its ordinals do not begin with 0, which is not supported"));
         }
         let replicas = u32::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
-        if record.taken.is_none() && replicas != u32::from(self.reference.replicas) {
+        if record.taken.is_none() && replicas != u32::from(self.replicas) {
             return Err(self.failed(
                 tried,
                 format!(
                     "it has {replicas} replicas, and the environment states {}; state what is meant in both",
-                    self.reference.replicas
+                    self.replicas
                 ),
             ));
         }
-        let container = self.container(spec.template.spec.as_ref(), tried)?;
-        let template = self.image_in(spec.template.spec.as_ref(), tried)?;
+        let container = self.workload.container(spec.template.spec.as_ref(), tried)?;
+        let template = self.workload.image_in(spec.template.spec.as_ref(), tried)?;
         let labels = spec.selector.match_labels.iter().flatten();
         let selector = labels
             .map(|(name, value)| format!("{name}={value}"))
             .collect::<Vec<_>>()
             .join(",");
-        let mut rest = spec.template.clone();
-        for other in rest.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
-            other.image.take_if(|_| other.name == container);
-        }
-        let rest = serde_json::to_vec(&rest).map_err(|e| self.failed(tried, e.to_string()))?;
+        let rest = rest_of(&spec.template, &container).map_err(|e| self.failed(tried, e.to_string()))?;
         let status = set.status.unwrap_or_default();
         let revision = |name: &Option<String>| name.clone().unwrap_or_default();
         let current = match revision(&status.current_revision).as_str() {
             "" => template.clone(),
             revision => self.image_of_revision(revision).await?,
         };
-        let name = format!("{}-{ordinal}", self.reference.name);
-        let pod = self.pods().await?.get_opt(&name).await;
+        let pod = self.pods().await?.get_opt(&self.name_of(ordinal)).await;
         let pod = pod.map_err(|why| self.trouble(tried, &why))?;
         // The controller has seen it as it is, and counts every pod as one of one revision; ready or not, for one that is not may be
         // what the upgrade is to mend.
@@ -212,14 +190,19 @@ impl SetPlace {
                 first_unready: None,
                 has_history: spec.revision_history_limit != Some(0),
                 template,
-                rest: Digest::of(&rest),
+                rest,
                 revision: revision(&status.current_revision),
                 current,
                 images: (self.images)(),
                 record,
             },
             pod: pod
-                .map(|pod| self.pod(pod, &container, template_of.as_deref(), tried))
+                .map(|pod| {
+                    let labels = pod.metadata.labels.iter().flatten();
+                    let revision = labels.clone().find(|(name, _)| *name == REVISION).map(|(_, of)| of);
+                    let is_of_template = template_of.is_some() && revision == template_of.as_ref();
+                    self.workload.pod(pod, &container, is_of_template, tried)
+                })
                 .transpose()?,
             container,
         };
@@ -244,7 +227,7 @@ impl SetPlace {
         let template = self.template_of_revision(name, tried).await?;
         let spec: PodSpec =
             serde_json::from_value(template["spec"].clone()).map_err(|e| self.failed(tried, e.to_string()))?;
-        let image = self.image_in(Some(&spec), tried)?;
+        let image = self.workload.image_in(Some(&spec), tried)?;
         let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         revisions.insert(name.to_owned(), image.clone());
         Ok(image)
@@ -252,84 +235,11 @@ impl SetPlace {
 
     /// The template that a revision was made of, as a patch that leaves nothing else of the one before.
     async fn template_of_revision(&self, name: &str, tried: &str) -> Result<serde_json::Value, HostError> {
-        let api: Api<ControllerRevision> = Api::namespaced(self.client().await?.clone(), &self.reference.namespace);
+        let api: Api<ControllerRevision> = self.workload.objects().await?;
         let revision = api.get(name).await.map_err(|why| self.trouble(tried, &why))?;
         let mut template = revision.data.unwrap_or_default().0["spec"]["template"].take();
         template["$patch"] = json!("replace");
         Ok(template)
-    }
-
-    /// The container that runs the build.
-    fn container(&self, spec: Option<&PodSpec>, tried: &str) -> Result<String, HostError> {
-        let names: Vec<&str> = spec
-            .iter()
-            .flat_map(|spec| &spec.containers)
-            .map(|container| container.name.as_str())
-            .collect();
-        match (&self.reference.container, names.as_slice()) {
-            (Some(stated), names) if names.contains(&stated.as_str()) => Ok(stated.clone()),
-            (None, [only]) => Ok((*only).to_owned()),
-            (Some(stated), names) => Err(self.failed(
-                tried,
-                format!("it has no container {stated}, only {}", names.join(", ")),
-            )),
-            (None, names) => Err(self.failed(
-                tried,
-                format!(
-                    "it has the containers {}; `statefulSet.container` says which runs the build",
-                    names.join(", ")
-                ),
-            )),
-        }
-    }
-
-    fn image_in(&self, spec: Option<&PodSpec>, tried: &str) -> Result<String, HostError> {
-        let name = self.container(spec, tried)?;
-        let mut containers = spec.iter().flat_map(|spec| &spec.containers);
-        let image = containers.find(|c| c.name == name).and_then(|c| c.image.clone());
-        image.ok_or_else(|| self.failed(tried, format!("its container {name} has no image")))
-    }
-
-    /// A pod by the container that its set's template has; others may have been put beside it (sidecars).
-    fn pod(&self, pod: ApiPod, container: &str, template_of: Option<&str>, tried: &str) -> Result<Pod, HostError> {
-        let spec = pod.spec.unwrap_or_default();
-        let stated = spec.containers.iter().find(|c| c.name == container);
-        let image = stated.and_then(|c| c.image.clone());
-        let image = image.ok_or_else(|| self.failed(tried, format!("a pod of it has no container {container}")))?;
-        let status = pod.status.unwrap_or_default();
-        let statuses = status.container_statuses.iter().flatten();
-        let own = statuses.clone().find(|c| c.name == container);
-        let state = own.and_then(|c| c.state.as_ref());
-        let condition = |name: &str| status.conditions.iter().flatten().find(|c| c.type_ == name);
-        // A container waits for those that are to run before it, and a pod for a machine.
-        let first = status.init_container_statuses.iter().flatten().find_map(waiting);
-        let unplaced = condition("PodScheduled")
-            .filter(|c| c.status == "False")
-            .map(|c| Waiting {
-                reason: c.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()),
-                message: c.message.clone().unwrap_or_default(),
-            });
-        let placed = condition("PodReadyToStartContainers").filter(|c| c.status == "True");
-        let labels = pod.metadata.labels.unwrap_or_default();
-        Ok(Pod {
-            uid: pod.metadata.uid.unwrap_or_default(),
-            made_at: pod.metadata.creation_timestamp.map(|at| at.0).unwrap_or_default(),
-            placed_at: placed.and_then(|c| c.last_transition_time.as_ref()).map(|at| at.0),
-            restarts: own
-                .and_then(|c| u32::try_from(c.restart_count).ok())
-                .unwrap_or_default(),
-            is_of_template: template_of.is_some() && labels.get(REVISION).map(String::as_str) == template_of,
-            image,
-            running_since: state
-                .and_then(|state| state.running.as_ref())
-                .and_then(|running| running.started_at.as_ref())
-                .map(|at| at.0),
-            is_ready: own.is_some_and(|c| c.ready) && pod.metadata.deletion_timestamp.is_none(),
-            waiting: unplaced.or(first).or_else(|| own.and_then(waiting)),
-            ending: pod.metadata.deletion_timestamp.is_some(),
-            machine: spec.node_name,
-            address: status.pod_ip.filter(|ip| !ip.is_empty()),
-        })
     }
 
     /// The lowest pod of the set that is not ready.
@@ -345,8 +255,7 @@ impl SetPlace {
             })
             .filter_map(|pod| pod.metadata.name)
             .collect();
-        let name = |ordinal: &u32| format!("{}-{ordinal}", self.reference.name);
-        Ok((0..u32::from(self.reference.replicas)).find(|ordinal| !ready.contains(&name(ordinal))))
+        Ok((0..u32::from(self.replicas)).find(|ordinal| !ready.contains(&self.name_of(*ordinal))))
     }
 
     /// Makes a set that was seen so what it has to be, unless somebody else wrote meanwhile.
@@ -386,88 +295,20 @@ impl SetPlace {
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
             "spec": {"updateStrategy": strategy, "template": template},
         });
-        self.patched(&patch, tried).await
-    }
-
-    async fn patched(&self, patch: &serde_json::Value, tried: &str) -> Result<Written, HostError> {
-        let by_us = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let sets = self.sets().await?;
-        match sets.patch(&self.reference.name, &by_us, &Patch::Strategic(patch)).await {
-            Ok(_) => Ok(Written::Yes),
-            Err(kube::Error::Api(status)) if status.code == CONFLICT => Ok(Written::Conflict),
-            Err(why) => Err(self.trouble(tried, &why)),
-        }
+        self.workload
+            .patched::<StatefulSet>(&self.workload.name, &patch, tried)
+            .await
     }
 
     async fn delete(&self, ordinal: u32, uid: &str) -> Result<(), HostError> {
-        let only_this = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        let name = format!("{}-{ordinal}", self.reference.name);
-        match self.pods().await?.delete(&name, &only_this).await {
+        let name = self.name_of(ordinal);
+        match self.pods().await?.delete(&name, &only(uid)).await {
             Ok(_) => Ok(()),
             // The set's own controller was quicker.
             Err(kube::Error::Api(status)) if status.code == CONFLICT || status.code == NOT_FOUND => Ok(()),
             Err(why) => Err(self.trouble("delete its pod", &why)),
         }
     }
-
-    /// The last words of a container that did not come up. What cannot be read is left out: the reason stands before it.
-    async fn last_words(&self, ordinal: u32) -> String {
-        let name = format!("{}-{ordinal}", self.reference.name);
-        let Ok(pods) = self.pods().await else {
-            return String::new();
-        };
-        for previous in [true, false] {
-            let asked = LogParams {
-                container: self.reference.container.clone(),
-                previous,
-                tail_lines: Some(LOG_LINES),
-                limit_bytes: Some(LOG_BYTES),
-                ..LogParams::default()
-            };
-            if let Ok(words) = pods.logs(&name, &asked).await
-                && !words.trim().is_empty()
-            {
-                let lines: Vec<String> = words.trim_end().lines().map(printable).collect();
-                return format!("\n{}", lines.join("\n"));
-            }
-        }
-        String::new()
-    }
-}
-
-/// Whether a write was made.
-enum Written {
-    Yes,
-    /// Somebody else wrote meanwhile.
-    Conflict,
-}
-
-/// Why a container waits, with how it ended before.
-fn waiting(container: &ContainerStatus) -> Option<Waiting> {
-    let state = container.state.as_ref()?;
-    let ended = |terminated: &k8s_openapi::api::core::v1::ContainerStateTerminated| {
-        let reason = terminated.reason.as_deref().unwrap_or("ended");
-        format!("it ended before with exit code {} ({reason})", terminated.exit_code)
-    };
-    let waits = state.waiting.as_ref()?;
-    let before = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-    let message: Vec<String> = [waits.message.clone(), before.map(ended)]
-        .into_iter()
-        .flatten()
-        .collect();
-    Some(Waiting {
-        reason: waits.reason.clone().unwrap_or_else(|| "it waits".to_owned()),
-        message: message.join("; "),
-    })
 }
 
 impl PodHost {
@@ -478,28 +319,7 @@ impl PodHost {
     }
 
     fn refused(&self, node: &NodeAddress, token: &FencingToken, tried: &str, why: &Refused) -> HostError {
-        match why {
-            Refused::Fenced { seen } => HostError::Fenced {
-                environment: node.environment.clone(),
-                node: node.node.clone(),
-                seen: seen.to_string(),
-                ours: token.counter.to_string(),
-            },
-            Refused::Foreign { seen } => HostError::ForeignHome {
-                environment: node.environment.clone(),
-                node: node.node.clone(),
-                seen: seen.clone(),
-            },
-            Refused::NoImage(_)
-            | Refused::Aimless
-            | Refused::Unsettled
-            | Refused::Taken { .. }
-            | Refused::NoHistory
-            | Refused::NotReady { .. }
-            | Refused::GoesBack
-            | Refused::Order { .. }
-            | Refused::ForeignEdit { .. } => self.set.failed(tried, why.to_string()),
-        }
+        self.set.workload.refused(node, token, tried, why)
     }
 
     fn sight(&self, seen: &Seen, steps: &[String]) -> Result<NodeSight, HostError> {
@@ -543,7 +363,9 @@ impl PodHost {
             set_up: true,
             fence: set.record.fence.clone(),
             address: pod.and_then(|pod| pod.address.clone()),
-            foreign_edit: set.foreign_edit().map(|edit| format!("{}: {edit}", self.set.name())),
+            foreign_edit: set
+                .foreign_edit()
+                .map(|edit| format!("{}: {edit}", self.set.workload.named())),
         })
     }
 
@@ -639,8 +461,9 @@ impl Host for PodHost {
                 return Ok(sight);
             }
             Work::Prune { .. } => return self.observe(node, &[]).await,
-            // Of a component with servers beside its pods: what a script does there, a pod's own template does here.
-            Work::Script(_) => {
+            // A set is taken by the first write to it. Of a component with servers beside its pods: what a script does there, a pod's own
+            // template does here.
+            Work::Take { .. } | Work::Script(_) => {
                 let mut sight = self.observe(node, &[]).await?;
                 let nothing = StepEnd {
                     exit: 0,
@@ -667,7 +490,8 @@ impl Host for PodHost {
             match sight.steps.get_mut(&step.id) {
                 Some(StepState::Running) if tokio::time::Instant::now() < until => {}
                 Some(StepState::Ended(end)) if end.exit != 0 => {
-                    end.log_tail.push_str(&self.set.last_words(self.ordinal).await);
+                    let pod = self.set.name_of(self.ordinal);
+                    end.log_tail.push_str(&self.set.workload.last_words(&pod).await);
                     return Ok(sight);
                 }
                 Some(StepState::Running | StepState::Ended(_) | StepState::Died) | None => return Ok(sight),

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::builds;
 use super::session::KnownBuild;
+use crate::cluster::deployments::DeploymentPlace;
 use crate::cluster::pods::{KnownImages, SetPlace};
 use crate::home::Home;
-use crate::hosts::{AnyHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
+use crate::hosts::{AnyHost, DeploymentHost, HostError, LocalHost, NodeAddress, PodHost, Script, SshHost, Step, Work};
 use crate::model::build::BuildRef;
-use crate::model::environment::{BuildSource, Component, HostRef, SshRef};
+use crate::model::environment::{BuildSource, Component, HostRef, PodRef, SshRef};
 pub use crate::model::lifecycle::Lifecycle;
 use crate::model::manifest::{self, Manifest, ManifestError};
 use crate::model::render::{RenderError, Renderer, Variables};
@@ -309,12 +310,13 @@ impl Fleet {
     }
 }
 
-/// One connection a machine, however many nodes it carries, and one a `StatefulSet`.
+/// One connection a machine, however many nodes it carries, and one a workload of a cluster.
 struct Hosts {
     home: Home,
     local: Arc<AnyHost>,
     ssh: BTreeMap<SshKey, Arc<AnyHost>>,
     sets: BTreeMap<String, Arc<SetPlace>>,
+    deployments: BTreeMap<String, Arc<DeploymentPlace>>,
     control_directory: PathBuf,
 }
 
@@ -335,6 +337,7 @@ impl Hosts {
             local: Arc::new(AnyHost::Local(LocalHost::new())),
             ssh: BTreeMap::new(),
             sets: BTreeMap::new(),
+            deployments: BTreeMap::new(),
             control_directory,
         }
     }
@@ -343,7 +346,14 @@ impl Hosts {
         match reference {
             None => Arc::clone(&self.local),
             Some(HostRef::Ssh(ssh)) => self.ssh(ssh),
-            Some(HostRef::Pod(pod)) => {
+            Some(HostRef::Pod(PodRef::OfDeployment(pods))) => {
+                let made = self
+                    .deployments
+                    .entry(component.name.clone())
+                    .or_insert_with(|| Arc::new(DeploymentPlace::new(pods.deployment.clone(), stated_images(component))));
+                Arc::new(AnyHost::Deployment(DeploymentHost::new(Arc::clone(made), pods.role)))
+            }
+            Some(HostRef::Pod(PodRef::OfSet(pod))) => {
                 let home = &self.home;
                 let made = self
                     .sets

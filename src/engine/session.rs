@@ -20,7 +20,7 @@ use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
-use crate::model::environment::{Component, Rollout};
+use crate::model::environment::{Component, Pods, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
 use crate::report::{self, Subject};
@@ -702,6 +702,7 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
         min_free_mib,
         requires: _,
     } = &component.rollout;
+    let is_deployment = matches!(component.pods(), Some(Pods::Deployment(_)));
     Ok(Plan {
         upgrade: upgrade.to_owned(),
         component: component.name.clone(),
@@ -721,20 +722,23 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             .collect(),
         policy: Policy {
             max_unavailable: max_unavailable.of(nodes.len()),
-            batch_size: batch_size.of(nodes.len()),
+            // A canary goes alone, or it is none.
+            batch_size: if is_deployment { 1 } else { batch_size.of(nodes.len()) },
             baseline: *baseline,
             soak: *soak,
-            failed_node_budget: *failed_node_budget as usize,
+            // Of a canary and what it stands for neither can be done without: one that fails is no bad node among good ones.
+            failed_node_budget: if is_deployment { 0 } else { *failed_node_budget as usize },
             patience: *patience,
             probe_deadline: PROBE_DEADLINE,
             min_free_bytes: min_free_mib << 20,
-            order: match component.stateful_set {
+            order: match component.pods() {
                 None => rollout::Order::SickFirst,
-                Some(_) => rollout::Order::AsListed,
+                Some(Pods::Set(_) | Pods::Deployment(_)) => rollout::Order::AsListed,
             },
         },
         hooks: Hooks {
-            check: component.actions.check.is_some(),
+            // What a Deployment's upgrade needs beside it is made by that step.
+            check: component.actions.check.is_some() || is_deployment,
             drain: component.actions.drain.is_some(),
             warm: component.actions.warm.is_some(),
             admit: component.actions.admit.is_some(),
@@ -788,7 +792,7 @@ pub fn prune_evidence(home: &Home, upgrades: &BTreeSet<String>) {
 
 /// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.
 async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken) -> Result<(), String> {
-    // Nodes of a component that have something to give back have it together: they are pods of one set.
+    // Nodes of a component that have something to give back have it together: they are pods of one workload.
     let Some(place) = fleet.places(&component.name).first() else {
         return Ok(());
     };
@@ -810,7 +814,7 @@ async fn held<T>(ledger: &dyn Ledger, work: impl Future<Output = T>) -> Result<T
     }
 }
 
-/// A set that was not given back does not move when its owner changes it: that is for somebody to know.
+/// A workload that was not given back does not move when its owner changes it, or has a canary beside it: that is for somebody to know.
 async fn tell_kept(ledger: &dyn Ledger, component: &Component, why: &str) -> Result<(), DriveError> {
     let event = Event {
         at: Timestamp::now(),

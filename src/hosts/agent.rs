@@ -217,6 +217,9 @@ impl<S: Shell> Host for S {
         let ask = Ask::new(self, node, "run", &tried)?.token(token)?;
         ask.check("step id", &step.id, is_word)?;
         ask.check("action", &step.action, is_word)?;
+        if let Work::Take { .. } = step.work {
+            return Err(ask.failed("only a workload of a cluster is taken for an upgrade"));
+        }
         let payload = payload(&ask, node, step)?;
         let mut sight = ask
             .set("step", &step.id)
@@ -690,6 +693,7 @@ impl<'a> Parts<'a> {
             Work::Script(script) => part("script", None, vec![("script", script)]),
             Work::Setup(script) => part("setup", None, vec![("script", script)]),
             Work::Install { release, script } => part("install", Some(release), vec![("script", script)]),
+            Work::Take { .. } => part("take", None, vec![]),
             Work::Activate { release } => part("activate", Some(release), vec![]),
             Work::Restart { stop, start } => part("restart", None, vec![("stop", stop), ("start", start)]),
             Work::Start { start } => part("start", None, vec![("start", start)]),

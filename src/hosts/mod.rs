@@ -20,6 +20,7 @@ mod agent;
 mod local;
 mod ssh;
 
+pub use crate::cluster::deployments::DeploymentHost;
 pub use crate::cluster::pods::PodHost;
 pub(crate) use agent::quoted;
 pub use local::LocalHost;
@@ -128,6 +129,12 @@ pub enum Work {
         release: Digest,
         /// The component's install action.
         script: Script,
+    },
+    /// Makes a node ready for an upgrade that is about to begin: what it needs beside what is there is made, and what makes the
+    /// upgrade impossible is told. Only workloads of a cluster need that.
+    Take {
+        /// Within this.
+        deadline: Duration,
     },
     /// Points `current` at a complete release, atomically. No script.
     Activate {
@@ -400,6 +407,8 @@ pub enum AnyHost {
     Ssh(SshHost),
     /// A pod.
     Pod(PodHost),
+    /// A Deployment, or its canary.
+    Deployment(DeploymentHost),
 }
 
 /// Asks whichever it is.
@@ -410,6 +419,7 @@ macro_rules! ask {
             AnyHost::Ssh(host) => host.$call($($argument),*).await,
             // What a call to an API server holds is many times what the others do.
             AnyHost::Pod(host) => Box::pin(host.$call($($argument),*)).await,
+            AnyHost::Deployment(host) => Box::pin(host.$call($($argument),*)).await,
         }
     };
 }

@@ -151,6 +151,10 @@ pub struct Component {
     /// In the place of `nodes`, or beside servers there: the pods of a `StatefulSet` are its nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<StatefulSetRef>,
+    /// In the place of `nodes`: a Deployment. Its nodes are NAME-canary, one pod beside it for as long as an upgrade goes on, and
+    /// then NAME, all of its own pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentRef>,
     /// Templates in templates/ of the Kubernetes objects that it is made of, for a replica with a `target`. One template may
     /// hold several documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -333,24 +337,169 @@ impl StatefulSetRef {
             .map(|ordinal| Node {
                 name: format!("{}-{ordinal}", self.name),
                 address: None,
-                host: Some(HostRef::Pod(PodRef {
+                host: Some(HostRef::Pod(PodRef::OfSet(SetPod {
                     set: self.clone(),
                     ordinal: ordinal.into(),
-                })),
+                }))),
                 ports: BTreeMap::new(),
             })
             .collect()
     }
 }
 
+/// A Deployment whose pods are nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeploymentRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name. The Deployment NAME-canary beside it is made and deleted by each upgrade.
+    pub name: String,
+    /// The container that runs the build; needed where pods have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The context of the kubeconfig; without one its current context, and in a pod the cluster that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+impl DeploymentRef {
+    /// The name of the Deployment that is its canary.
+    #[must_use]
+    pub fn canary(&self) -> String {
+        format!("{}-canary", self.name)
+    }
+
+    /// Its nodes, in the order in which an upgrade takes them.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        [(self.canary(), Role::Canary), (self.name.clone(), Role::Main)]
+            .into_iter()
+            .map(|(name, role)| Node {
+                name,
+                address: None,
+                host: Some(HostRef::Pod(PodRef::OfDeployment(DeploymentPods {
+                    deployment: self.clone(),
+                    role,
+                }))),
+                ports: BTreeMap::new(),
+            })
+            .collect()
+    }
+}
+
+/// The pods that are a component's nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pods<'a> {
+    /// Each pod of a `StatefulSet` is a node.
+    Set(&'a StatefulSetRef),
+    /// A Deployment's canary is one node, and all of its own pods another.
+    Deployment(&'a DeploymentRef),
+}
+
+impl<'a> Pods<'a> {
+    /// The kind of what they are of.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Pods::Set(_) => "StatefulSet",
+            Pods::Deployment(_) => "Deployment",
+        }
+    }
+
+    /// The key that states it.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Pods::Set(_) => "statefulSet",
+            Pods::Deployment(_) => "deployment",
+        }
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(self) -> &'a str {
+        match self {
+            Pods::Set(set) => &set.namespace,
+            Pods::Deployment(deployment) => &deployment.namespace,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'a str {
+        match self {
+            Pods::Set(set) => &set.name,
+            Pods::Deployment(deployment) => &deployment.name,
+        }
+    }
+
+    /// The container that runs the build, where that is stated.
+    #[must_use]
+    pub fn container(self) -> Option<&'a str> {
+        match self {
+            Pods::Set(set) => set.container.as_deref(),
+            Pods::Deployment(deployment) => deployment.container.as_deref(),
+        }
+    }
+
+    /// The context of its cluster, where that is stated.
+    #[must_use]
+    pub fn context(self) -> Option<&'a str> {
+        match self {
+            Pods::Set(set) => set.context.as_deref(),
+            Pods::Deployment(deployment) => deployment.context.as_deref(),
+        }
+    }
+
+    /// The nodes, in the order in which an upgrade takes them.
+    #[must_use]
+    pub fn nodes(self) -> Vec<Node> {
+        match self {
+            Pods::Set(set) => set.nodes(),
+            Pods::Deployment(deployment) => deployment.nodes(),
+        }
+    }
+}
+
+/// Pods of a cluster that are a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum PodRef {
+    /// A pod of a `StatefulSet`.
+    OfSet(SetPod),
+    /// Pods of a Deployment.
+    OfDeployment(DeploymentPods),
+}
+
 /// A pod of a `StatefulSet`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PodRef {
+pub struct SetPod {
     /// The set.
     pub set: StatefulSetRef,
     /// Its ordinal there.
     pub ordinal: u32,
+}
+
+/// Pods of a Deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeploymentPods {
+    /// The Deployment.
+    pub deployment: DeploymentRef,
+    /// Which of them.
+    pub role: Role,
+}
+
+/// What a node of a Deployment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// One pod beside its own, which runs a build before they do.
+    Canary,
+    /// Its own pods.
+    Main,
 }
 
 /// Which commits builds are.
@@ -428,7 +577,7 @@ pub struct Node {
 pub enum HostRef {
     /// A server over SSH.
     Ssh(SshRef),
-    /// A pod, which is its own machine. `statefulSet` states all of a set together.
+    /// A pod, which is its own machine. `statefulSet` and `deployment` state all of a workload together.
     Pod(PodRef),
 }
 
@@ -525,6 +674,13 @@ impl Component {
     pub fn servers(&self) -> impl Iterator<Item = &Node> {
         let is_pod = |node: &&Node| matches!(node.host, Some(HostRef::Pod(_)));
         self.nodes.iter().filter(move |node| !is_pod(node))
+    }
+
+    /// The pods that are its nodes, where its nodes are pods.
+    #[must_use]
+    pub fn pods(&self) -> Option<Pods<'_>> {
+        let set = self.stateful_set.as_ref().map(Pods::Set);
+        set.or_else(|| self.deployment.as_ref().map(Pods::Deployment))
     }
 
     /// The probes that are asked of a build.

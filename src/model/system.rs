@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::build::BuildRef;
-use super::environment::{Component, EnvironmentSpec, HostRef, Scalar};
+use super::environment::{Component, EnvironmentSpec, HostRef, PodRef, Pods, Scalar};
 use super::text::path::Part as Step;
 
 /// Added to every port of the nodes on this machine.
@@ -61,9 +61,9 @@ impl Environment {
     pub fn check(name: &str, mut spec: EnvironmentSpec, shift: PortShift) -> (Self, Vec<Finding>) {
         let mut findings = super::check::findings(&spec);
         for component in &mut spec.components {
-            if let Some(set) = &component.stateful_set {
+            if let Some(nodes) = component.pods().map(Pods::nodes) {
                 let servers: Vec<_> = component.servers().cloned().collect();
-                component.nodes = set.nodes();
+                component.nodes = nodes;
                 component.nodes.extend(servers);
             }
         }
@@ -160,7 +160,12 @@ fn sites(spec: &EnvironmentSpec, shift: PortShift, findings: &mut Vec<Finding>) 
                 }
                 // As its cluster's name server knows it where the set's service has its name. What asks it goes by the address
                 // that a look has shown, which each pod after it has another of.
-                Some(HostRef::Pod(pod)) => format!("{}.{}.{}.svc", node.name, pod.set.name, pod.set.namespace),
+                Some(HostRef::Pod(PodRef::OfSet(pod))) => {
+                    format!("{}.{}.{}.svc", node.name, pod.set.name, pod.set.namespace)
+                }
+                Some(HostRef::Pod(PodRef::OfDeployment(pods))) => {
+                    format!("{}.{}.svc", pods.deployment.name, pods.deployment.namespace)
+                }
             });
             let added = if host.is_none() { u32::from(shift.0) } else { 0 };
             let mut ports = BTreeMap::new();

@@ -74,7 +74,8 @@ pub struct Policy {
 pub enum Order {
     /// The sick before the others.
     SickFirst,
-    /// The next of the plan, whatever it is like: pods of a `StatefulSet` change from the top down.
+    /// The next of the plan, whatever it is like: pods of a `StatefulSet` change from the top down, and a canary before what it
+    /// stands for.
     AsListed,
 }
 

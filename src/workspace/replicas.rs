@@ -116,7 +116,7 @@ fn misspelt_components(of: &str, base: &Node, replica: &Node) -> Vec<Problem> {
 /// A replica's document over its base's: the head is the replica's, the spec is merged. A replica has its own nodes, and a source
 /// of another kind is its own, too.
 fn laid_over(base: &Node, replica: &Node, problems: &mut Problems) -> Node {
-    let nodes: Vec<PathPattern> = ["nodes", "source", "statefulSet"]
+    let nodes: Vec<PathPattern> = ["nodes", "source", "statefulSet", "deployment"]
         .map(|key| format!("spec.components[*].{key}"))
         .iter()
         .filter_map(|path| path.parse().ok())

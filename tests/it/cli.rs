@@ -471,6 +471,71 @@ spec:
 }
 
 #[test]
+fn a_deployment_is_stated_as_a_whole_and_by_one_component() {
+    let sound = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - name: web
+      source: {images: {repository: r/web, digests: {\"1\": \"sha256:DIGEST\"}}}
+      deployment: {namespace: shop, name: web}
+      traffic: []
+    - name: mail
+      source: {images: {repository: r/mail, digests: {\"1\": \"sha256:DIGEST\"}}}
+      deployment: {namespace: shop, name: mail}
+"
+    .replace("DIGEST", &"a".repeat(64));
+    says(workspace(&sound).path(), &["lint"], 0);
+    let long = format!("name: {}}}", "m".repeat(57));
+    for (from, to, expected) in [
+        ("name: mail}", "name: web}", "is that of component web, too"),
+        ("name: mail}", "name: web-canary}", "is stated twice"),
+        ("name: mail}", long.as_str(), "too long for the name of a canary"),
+        ("namespace: shop", "namespace: Shop", "cannot be the namespace"),
+        ("traffic: []", "nodes: [{name: n}]", "both `nodes` and a `deployment`"),
+        (
+            "traffic: []",
+            "statefulSet: {namespace: shop, name: web, replicas: 1}",
+            "both a `statefulSet` and a `deployment`",
+        ),
+        ("traffic: []", "service: {pidFile: run/pid}", "mean nothing of pods"),
+        (
+            "traffic: []",
+            "actions: {check: {template: a.sh}}",
+            "no script of ours runs in a pod",
+        ),
+        (
+            "traffic: []",
+            "logs: [{name: l, path: log/l, end: \"(?<exec_time_s>[0-9.]+)\"}]",
+            "are not followed there",
+        ),
+    ] {
+        assert!(sound.contains(from), "{from}");
+        let words = says(workspace(&sound.replacen(from, to, 1)).path(), &["lint"], 2);
+        assert!(words.contains(expected) && words.contains("one.yaml:"), "{to}: {words}");
+    }
+    // A replica has its own pods.
+    let workspace = workspace(&sound);
+    let replica = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: two}
+spec:
+  replicaOf: one
+  components:
+    - name: web
+      deployment: {namespace: staging, name: web}
+    - name: mail
+      nodes: [{name: m}]
+";
+    write(workspace.path(), "environments/two.yaml", replica);
+    let words = says(workspace.path(), &["lint"], 2);
+    assert!(words.contains("mail") && !words.contains("web"), "{words}");
+}
+
+#[test]
 fn everything_that_is_wrong_is_shown_at_once() {
     let workspace = workspace(&SOUND.replacen("nodes: [{name: n1}]", "nodes: []", 1));
     write(

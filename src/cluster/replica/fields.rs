@@ -107,7 +107,8 @@ pub enum Roll {
     GoesOn,
 }
 
-/// How far a `StatefulSet` is, as `kubectl rollout status` reads it: a set whose old pods are all ready may be about to replace them.
+/// How far a `StatefulSet` or a Deployment is, as `kubectl rollout status` reads it: one whose old pods are all ready may be about to
+/// replace them. A Deployment names no revisions in its status.
 #[must_use]
 pub fn rolled(live: &Value) -> Rolled {
     let (spec, status) = (&live["spec"], &live["status"]);

@@ -333,14 +333,16 @@ pub fn quota(quota: Option<&Quota>, place: &Place) -> Option<Manifest> {
     Some(of_the_core("ResourceQuota", &place.namespace, name, value))
 }
 
-/// What upgrades have moved of a `StatefulSet`, which is not its file's to say.
+/// What upgrades have moved of a workload whose pods are nodes, which is not its file's to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
-    /// Name of the set.
-    pub set: String,
+    /// Its kind, of the group `apps`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
     /// The container that runs the build, where it is stated.
     pub container: Option<String>,
-    /// The image of the build that the set was upgraded to last; nothing where it never was.
+    /// The image of the build that it was upgraded to last; nothing where it never was.
     pub image: Option<String>,
     /// Whether an upgrade is at it.
     pub upgrade: UnderWay,
@@ -356,10 +358,10 @@ pub enum UnderWay {
 }
 
 impl Moved {
-    /// Whether this is of that set.
+    /// Whether this is of that object.
     #[must_use]
     pub fn is_of(&self, id: &ObjectId) -> bool {
-        id.group == "apps" && id.kind == "StatefulSet" && id.name == self.set
+        id.group == "apps" && id.kind == self.kind && id.name == self.name
     }
 
     /// Makes of what a file states what is to be: with the build of the record, and while an upgrade is at it with whatever that has set.

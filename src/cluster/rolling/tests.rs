@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::pod::Waiting;
 
 const OLD: &str = "r@sha256:old";
 const NEW: &str = "r@sha256:new";

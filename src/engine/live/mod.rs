@@ -235,10 +235,10 @@ impl<'a> LiveWorld<'a> {
                 release,
                 script: Script::default(),
             },
+            // What is looked at is whether its cluster can do what is to be done, and what is needed for that is made.
+            StepAction::Check if pod => Work::Take { deadline: POD_DEADLINE },
             // They are for the servers beside it.
-            StepAction::Check | StepAction::Drain | StepAction::Warm | StepAction::Admit if pod => {
-                Work::Script(Script::default())
-            }
+            StepAction::Drain | StepAction::Warm | StepAction::Admit if pod => Work::Script(Script::default()),
             StepAction::Check => Work::Script(script(Lifecycle::Check)?),
             StepAction::Install => Work::Install {
                 release,

@@ -198,7 +198,7 @@ impl OfFleet {
     /// Whether the pods of a component are made from its manifests: they come and go with them.
     #[must_use]
     pub fn makes_pods_of(&self, component: &Component) -> bool {
-        self.set_of(component).is_some()
+        self.workload_of(component).is_some()
     }
 
     /// Waits for the pods of a component that are its nodes, where they are made from its manifests.
@@ -206,16 +206,16 @@ impl OfFleet {
     /// # Errors
     /// As [`Replica::is_ready`].
     pub async fn pods_ready(&self, component: &Component, on_look: &OnWrite<'_>) -> Result<(), ReplicaError> {
-        match self.set_of(component) {
+        match self.workload_of(component) {
             Some(made) => self.replica.is_ready(made, on_look).await,
             None => Ok(()),
         }
     }
 
-    fn set_of(&self, component: &Component) -> Option<&Manifest> {
-        let set = component.stateful_set.as_ref()?;
+    fn workload_of(&self, component: &Component) -> Option<&Manifest> {
+        let pods = component.pods()?;
         let mut wanted = self.wanted.manifests.iter();
-        wanted.find(|m| m.id.group == "apps" && m.id.kind == "StatefulSet" && m.id.name == set.name)
+        wanted.find(|m| m.id.group == "apps" && m.id.kind == pods.kind() && m.id.name == pods.name())
     }
 
     fn refuse_other_place(&self, remembered: &Remembered) -> Result<(), KeepError> {
@@ -253,7 +253,7 @@ fn owner(fleet: &Fleet, home: &str) -> Owner {
 fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepError> {
     let mut all = Vec::new();
     for component in &fleet.environment.spec.components {
-        let Some(set) = &component.stateful_set else { continue };
+        let Some(pods) = component.pods() else { continue };
         let own = || {
             upgrades
                 .iter()
@@ -273,8 +273,9 @@ fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepEr
         };
         let is_open = own().any(|upgrade| !upgrade.status.phase.is_final());
         all.push(Moved {
-            set: set.name.clone(),
-            container: set.container.clone(),
+            kind: pods.kind(),
+            name: pods.name().to_owned(),
+            container: pods.container().map(str::to_owned),
             image,
             upgrade: if is_open { UnderWay::Yes } else { UnderWay::No },
         });

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) use self::order::order;
 
 use super::environment::{
-    Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Refresh, Requirement, StatefulSetRef,
+    Actions, BuildCommits, BuildSource, Component, EnvironmentSpec, HostRef, Node, Pods, Refresh, Requirement,
+    StatefulSetRef,
 };
 use super::system::Finding;
 use super::text::path::Part as Step;
@@ -126,8 +127,8 @@ impl Checker<'_> {
     }
 
     fn nodes(&mut self) {
-        let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut sets: BTreeMap<_, &str> = BTreeMap::new();
+        let mut nodes: BTreeMap<String, &str> = BTreeMap::new();
+        let mut workloads: BTreeMap<_, &str> = BTreeMap::new();
         for (c, component) in self.spec.components.iter().enumerate() {
             for (n, node) in component.nodes.iter().enumerate() {
                 let Node {
@@ -145,12 +146,9 @@ impl Checker<'_> {
                         Some("use small letters, digits and `-`, at most 63".to_owned()),
                     );
                 }
-                if let Some(other) = nodes.insert(name, &component.name) {
-                    self.say(
-                        &path,
-                        format!("node `{name}` is stated twice, here and in component {other}"),
-                        Some("node names are unique in an environment".to_owned()),
-                    );
+                let is_stated = component.pods().is_none_or(|pods| !pods.nodes().contains(node));
+                if is_stated {
+                    self.name_once(&path, &mut nodes, name, component);
                 }
                 match host {
                     Some(HostRef::Ssh(ssh)) => {
@@ -159,29 +157,55 @@ impl Checker<'_> {
                         let is_a_root = ssh.directory.split('/').all(|part| part.is_empty() || part == ".");
                         self.inside_or_absolute(&path, if is_a_root { "" } else { &ssh.directory }, "the user's home");
                     }
-                    Some(HostRef::Pod(pod)) if component.stateful_set.as_ref() != Some(&pod.set) => self.say(
-                        &below(&at, &[key("host")]),
-                        format!("pod `{name}` is stated by itself"),
-                        Some(
-                            "a StatefulSet changes from its top ordinal down: state it as a whole, by `statefulSet`"
-                                .to_owned(),
+                    Some(HostRef::Pod(_)) if !component.pods().is_some_and(|pods| pods.nodes().contains(node)) => self
+                        .say(
+                            &below(&at, &[key("host")]),
+                            format!("pod `{name}` is stated by itself"),
+                            Some("a workload changes as a whole: state it by `statefulSet` or `deployment`".to_owned()),
                         ),
-                    ),
                     Some(HostRef::Pod(_)) | None => {}
                 }
             }
-            if let Some(set) = &component.stateful_set
-                && let Some(other) = sets.insert((&set.context, &set.namespace, &set.name), &component.name)
+            if let Some(pods) = component.pods() {
+                let path = [key("components"), Step::Index(c), key(pods.key())];
+                for node in pods.nodes() {
+                    self.name_once(&path, &mut nodes, &node.name, component);
+                }
+            }
+            if let Some(pods) = component.pods()
+                && let Some(other) = workloads.insert(
+                    (pods.kind(), pods.context(), pods.namespace(), pods.name()),
+                    &component.name,
+                )
             {
                 self.say(
-                    &[key("components"), Step::Index(c), key("statefulSet")],
+                    &[key("components"), Step::Index(c), key(pods.key())],
                     format!(
-                        "StatefulSet {}/{} is that of component {other}, too",
-                        set.namespace, set.name
+                        "{} {}/{} is that of component {other}, too",
+                        pods.kind(),
+                        pods.namespace(),
+                        pods.name()
                     ),
                     Some("two components would move the same pods".to_owned()),
                 );
             }
+        }
+    }
+
+    /// Notes a node's name, which no other may have.
+    fn name_once<'n>(
+        &mut self,
+        path: &[Step],
+        nodes: &mut BTreeMap<String, &'n str>,
+        name: &str,
+        component: &'n Component,
+    ) {
+        if let Some(other) = nodes.insert(name.to_owned(), &component.name) {
+            self.say(
+                path,
+                format!("node `{name}` is stated twice, here and in component {other}"),
+                Some("node names are unique in an environment".to_owned()),
+            );
         }
     }
 
@@ -197,7 +221,8 @@ impl Checker<'_> {
             ports: _,
             port_stride: _,
             nodes,
-            stateful_set,
+            stateful_set: _,
+            deployment: _,
             manifests,
             refresh,
             secrets,
@@ -220,8 +245,8 @@ impl Checker<'_> {
         if let Some(refresh) = refresh {
             self.refresh(at, component, refresh);
         }
-        if let Some(set) = stateful_set {
-            self.stateful_set(at, component, set);
+        if let Some(pods) = component.pods() {
+            self.pods(at, component, pods);
         } else if nodes.is_empty() && manifests.is_empty() {
             self.say(
                 &below(at, &[key("nodes")]),
@@ -239,7 +264,7 @@ impl Checker<'_> {
         // Objects without nodes are upgraded by the file alone: with another `build` in it, `up` applies them again.
         let is_upgraded = !nodes.is_empty() || manifests.is_empty();
         let beside_pods = images.is_some() && component.servers().next().is_some();
-        if source.is_some() && (stateful_set.is_none() || beside_pods) && is_upgraded {
+        if source.is_some() && (component.pods().is_none() || beside_pods) && is_upgraded {
             self.upgradable(at, component);
         }
         for (i, secret) in secrets.iter().enumerate() {
@@ -280,44 +305,49 @@ impl Checker<'_> {
     }
 
     /// Pods are made by their cluster: what our scripts do on a machine, nothing does there.
-    fn stateful_set(&mut self, at: &[Step], component: &Component, set: &StatefulSetRef) {
+    fn pods(&mut self, at: &[Step], component: &Component, pods: Pods<'_>) {
         let name = &component.name;
-        let has_servers = component.servers().next().is_some();
-        if has_servers && component.images.is_none() {
+        let (kind, stated) = (pods.kind(), pods.key());
+        if component.stateful_set.is_some() && component.deployment.is_some() {
             self.say(
-                &below(at, &[key("nodes")]),
-                format!("component `{name}` has both `nodes` and a `statefulSet`, and its builds are not for both"),
-                Some(
-                    "leave `nodes` out, for its pods are its nodes; or state `images` beside a `source` of files, for servers beside pods"
-                        .to_owned(),
-                ),
+                &below(at, &[key("deployment")]),
+                format!("component `{name}` has both a `statefulSet` and a `deployment`"),
+                Some("a component is one workload: state another component for the other".to_owned()),
             );
         }
-        let path = below(at, &[key("statefulSet")]);
-        for (part, word) in [("namespace", &set.namespace), ("name", &set.name)] {
+        let has_servers = component.servers().next().is_some();
+        let (is_in_the_way, hint) = match pods {
+            Pods::Set(_) => (
+                component.images.is_none(),
+                "leave `nodes` out, for its pods are its nodes; or state `images` beside a `source` of files, for servers beside pods",
+            ),
+            Pods::Deployment(_) => (true, "its pods are its nodes: leave `nodes` out"),
+        };
+        if has_servers && is_in_the_way {
+            self.say(
+                &below(at, &[key("nodes")]),
+                format!("component `{name}` has both `nodes` and a `{stated}`, and its builds are not for both"),
+                Some(hint.to_owned()),
+            );
+        }
+        let path = below(at, &[key(stated)]);
+        for (part, word) in [("namespace", pods.namespace()), ("name", pods.name())] {
             if !is_dns_label(word) {
                 self.say(
                     &below(&path, &[key(part)]),
-                    format!("`{word}` cannot be the {part} of a StatefulSet"),
+                    format!("`{word}` cannot be the {part} of a {kind}"),
                     Some("use small letters, digits and `-`, at most 63".to_owned()),
                 );
             }
         }
-        if set.replicas == 0 {
-            self.say(
-                &below(&path, &[key("replicas")]),
-                format!("component `{name}` has no pods"),
-                Some("state how many the StatefulSet has".to_owned()),
-            );
-        }
-        if set.replicas > MOST_PODS {
-            self.say(
-                &below(&path, &[key("replicas")]),
-                format!("component `{name}` has {} pods", set.replicas),
-                Some(format!(
-                    "an annotation of the set has room for what is remembered of {MOST_PODS}"
-                )),
-            );
+        match pods {
+            Pods::Set(set) => self.how_many(&path, component, set),
+            Pods::Deployment(deployment) if !is_dns_label(&deployment.canary()) => self.say(
+                &below(&path, &[key("name")]),
+                format!("`{}` is too long for the name of a canary", deployment.canary()),
+                Some("a Deployment whose canary is ours has a name of at most 56 letters".to_owned()),
+            ),
+            Pods::Deployment(_) => {}
         }
         let of_servers = component.service.is_some() || component.port_stride != 0 || !component.secrets.is_empty();
         if of_servers && !has_servers {
@@ -344,7 +374,7 @@ impl Checker<'_> {
                         "`{name}` has an action `{}`, and no script of ours runs in a pod",
                         action.word()
                     ),
-                    Some("leave it out; what a pod does at its start and end is said in its StatefulSet".to_owned()),
+                    Some("leave it out; what a pod does at its start and end is said in its template".to_owned()),
                 );
             }
         }
@@ -381,6 +411,26 @@ impl Checker<'_> {
                 &below(at, &[key("commits")]),
                 format!("builds of `{name}` are images, too, and nobody can say which commit an image is"),
                 Some("leave `commits` out".to_owned()),
+            );
+        }
+    }
+
+    fn how_many(&mut self, path: &[Step], component: &Component, set: &StatefulSetRef) {
+        let name = &component.name;
+        if set.replicas == 0 {
+            self.say(
+                &below(path, &[key("replicas")]),
+                format!("component `{name}` has no pods"),
+                Some("state how many the StatefulSet has".to_owned()),
+            );
+        }
+        if set.replicas > MOST_PODS {
+            self.say(
+                &below(path, &[key("replicas")]),
+                format!("component `{name}` has {} pods", set.replicas),
+                Some(format!(
+                    "an annotation of the set has room for what is remembered of {MOST_PODS}"
+                )),
             );
         }
     }
@@ -484,7 +534,7 @@ impl Checker<'_> {
             self.say(
                 &below(at, &[key("source"), key("images")]),
                 format!("builds of `{name}` are images, and its nodes are no pods"),
-                Some("state a `statefulSet`, or another source".to_owned()),
+                Some("state a `statefulSet` or a `deployment`, or another source".to_owned()),
             );
         }
         for (action, there) in [

@@ -106,15 +106,17 @@ impl Checker<'_> {
             }
         }
         // Its pods are made from the manifests, so they lie where those do.
-        if let (Some(Target::Kubernetes(target)), Some(set)) = (target, &component.stateful_set)
+        if let (Some(Target::Kubernetes(target)), Some(pods)) = (target, component.pods())
             && !component.manifests.is_empty()
-            && set.namespace != target.namespace
+            && pods.namespace() != target.namespace
         {
             self.say(
-                &below(at, &[key("statefulSet"), key("namespace")]),
+                &below(at, &[key(pods.key()), key("namespace")]),
                 format!(
                     "the pods of `{}` are made in namespace `{}`, and looked for in `{}`",
-                    component.name, target.namespace, set.namespace
+                    component.name,
+                    target.namespace,
+                    pods.namespace()
                 ),
                 Some("state the target's namespace in both".to_owned()),
             );

@@ -100,6 +100,20 @@ fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
         "prod",
         &with_reason("web:4", "it burns again, ask Carol"),
     ));
+    // A canary is made anew, which anybody may, and gets its builds by a driver.
+    let canary = set("prod", "web:4")
+        .replace("StatefulSet", "Deployment")
+        .replace("name: web,", "name: web-canary,")
+        .replace("  serviceName: web\n", "");
+    let driver = "--as=system:serviceaccount:stagegate:controller";
+    done(cluster.kubectl(&["create", driver, "-f", "-"], &canary));
+    let next = |who: &str| {
+        let patch = image("web:5");
+        cluster.kubectl(&["patch", "deployment/web-canary", "-n", "prod", who, "-p", &patch], "")
+    };
+    refused(next("--as=carol"));
+    done(next(driver));
+    done(cluster.kubectl(&["delete", driver, "deployment/web-canary", "-n", "prod"], ""));
     // Nobody is a driver where nobody is listed; what is no image is free all the same, and the glass can be broken.
     done(cluster.kubectl(&["annotate", "namespace", "prod", "stagegate.dev/drivers-"], ""));
     cluster.until("the list is gone", |_| {

@@ -445,6 +445,9 @@ impl Lab {
             "podLogsDir": directory.join("logs"),
             "volumePluginDir": directory.join("plugins"),
             "syncFrequency": "10s",
+            // Crashes are counted; the time between two of them is only waited for.
+            "featureGates": {"KubeletCrashLoopBackOffMax": true},
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         });
         fs::write(directory.join("kubelet.yaml"), kubelet.to_string()).expect("written");
         let mut command = within(self.namespace.as_ref(), Path::new("containerd"));

@@ -1,6 +1,7 @@
 //! Kubernetes, for real.
 
 mod controller;
+mod deployments;
 mod guard;
 mod kept;
 mod kinds;

@@ -190,6 +190,7 @@ fn step(id: &str, work: Work) -> Step {
     let action = match &work {
         Work::Script(_) => "check",
         Work::Setup(_) => "setup",
+        Work::Take { .. } => "take",
         Work::Install { .. } => "install",
         Work::Activate { .. } => "activate",
         Work::Restart { .. } => "restart",

@@ -1,0 +1,292 @@
+//! What pods of every kind of workload have in common: one as it is seen, why it does not come up, and the steps that are
+//! remembered of it. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::hosts::{FencingToken, StepEnd, StepState};
+use crate::model::values::Digest;
+
+/// Steps of a pod that are remembered: what it points to, and how it was made anew. One is under way at most, and an API server
+/// takes 256 KiB of annotations, which is this for some 600 pods.
+pub const STEPS_KEPT: usize = 2;
+/// Why a container does not come up, and never will.
+const HOPELESS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
+/// Why a container does not come up so far. A registry that is away, or a Secret that comes a little later, mends itself.
+const TROUBLES: [&str; 5] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+/// Such a trouble that lasts longer than this, once the pod has its place and its volumes, is held against the build: its node has
+/// tried three times by then, at once, after 10 and after 20 seconds more.
+pub const GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// It ended by itself so often after it had been begun. A database that comes a little later mends one or two.
+const CRASHES: u32 = 2;
+/// What a node says of a container between two of its crashes.
+const CRASHED: &str = "CrashLoopBackOff";
+
+/// A pod as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Tells it from the one before it.
+    pub uid: String,
+    /// When it was made, by its cluster's clock.
+    pub made_at: Timestamp,
+    /// The image that it was made with.
+    pub image: String,
+    /// Since when it has its place, its network and its volumes, by its cluster's clock; its image is fetched from then on.
+    pub placed_at: Option<Timestamp>,
+    /// How often its container ended and was begun again.
+    pub restarts: u32,
+    /// It was made by its workload's template as the controller of that has seen it last.
+    pub is_of_template: bool,
+    /// Since when its container runs, if it does.
+    pub running_since: Option<Timestamp>,
+    /// Its container says that it is ready.
+    pub is_ready: bool,
+    /// Why its container waits.
+    pub waiting: Option<Waiting>,
+    /// It was asked to end.
+    pub ending: bool,
+    /// The machine that it is on.
+    pub machine: Option<String>,
+    /// Its own address.
+    pub address: Option<String>,
+}
+
+/// Why a container waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// In one word.
+    pub reason: String,
+    /// In its own words.
+    pub message: String,
+}
+
+/// What is remembered of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRecord {
+    /// The build that it is to be made with when it is made anew; without one it is as the set has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Digest>,
+    /// The last steps, the oldest first.
+    #[serde(default)]
+    pub steps: Vec<StepRecord>,
+}
+
+/// A step that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    /// Its id.
+    pub id: String,
+    /// Of a replacement: what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replacement>,
+}
+
+/// A pod that makes way for its successor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The build that the successor runs.
+    pub release: Digest,
+    /// The one that goes; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How long it may take.
+    pub deadline_s: u64,
+}
+
+/// Why a pod cannot do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another driver was here.
+    #[error("it has seen token {seen}")]
+    Fenced {
+        /// What it has seen.
+        seen: u64,
+    },
+    /// Another home's.
+    #[error("it serves another home ({seen})")]
+    Foreign {
+        /// Whose.
+        seen: String,
+    },
+    /// The environment does not say what it is.
+    #[error("the image of build {} is not stated in the environment's `source.images`", .0.short())]
+    NoImage(Digest),
+    /// Nobody said what it is to run.
+    #[error("it points to no build that is known")]
+    Aimless,
+    /// It rolls, or has not come to rest.
+    #[error(
+        "its pods are not all of its one revision, so where they would go back to is not known; `kubectl rollout status` waits for it"
+    )]
+    Unsettled,
+    /// Another upgrade has it.
+    #[error("upgrade {by} has it, and has not given it back yet")]
+    Taken {
+        /// Which.
+        by: String,
+    },
+    /// What it was cannot be restored.
+    #[error("its revisionHistoryLimit is 0, so nobody could restore what it was; set 1 or more")]
+    NoHistory,
+    /// Pods are made one after the other, from below.
+    #[error(
+        "pod {below} is not ready, and with podManagementPolicy OrderedReady a pod is made anew only while all below it are ready"
+    )]
+    NotReady {
+        /// The pod that is in the way.
+        below: u32,
+    },
+    /// Who has begun to go back goes all the way.
+    #[error("its pods are on their way back, and none goes forward before that is over")]
+    GoesBack,
+    /// A partition is a boundary.
+    #[error("a StatefulSet's pods change from the top ordinal down, and ordinal {above} has not changed yet")]
+    Order {
+        /// The pod that is in the way.
+        above: u32,
+    },
+    /// The set is not as it was left.
+    #[error("{found}, and the upgrade had it as {meant}: somebody else has changed it")]
+    ForeignEdit {
+        /// What is there.
+        found: String,
+        /// What was written.
+        meant: String,
+    },
+    /// One takes what the other has shown to be good.
+    #[error("its pods change after the canary alone has passed on this build, and it has not been asked to run it")]
+    CanaryFirst,
+    /// Nothing would be left that serves.
+    #[error(
+        "its strategy is Recreate, which ends all pods before the first new one comes; set RollingUpdate, or give it a second Deployment to change to"
+    )]
+    AllAtOnce,
+    /// Nothing would happen.
+    #[error("it is paused (`spec.paused`), so nothing that is written would be done; `kubectl rollout resume` goes on")]
+    Paused,
+    /// There is nothing to copy.
+    #[error("it has 0 replicas, so nothing of it serves; scale it up first")]
+    NoPods,
+    /// What nobody can go back to.
+    #[error(
+        "its template has image {image}, which no version of `source.images` is, so nobody could go back to it; state it there"
+    )]
+    Unstated {
+        /// That image.
+        image: String,
+    },
+    /// Somebody else's object is in the way.
+    #[error(
+        "a Deployment {name} is there already, and its labels do not say that it is a canary of ours; rename or delete it"
+    )]
+    NotOurs {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Whether this token may write, by the highest that was seen.
+///
+/// # Errors
+/// Another home, or a newer token was here.
+pub fn admits(fence: Option<&FencingToken>, token: &FencingToken) -> Result<(), Refused> {
+    match fence {
+        Some(fence) if fence.home != token.home => Err(Refused::Foreign {
+            seen: fence.home.clone(),
+        }),
+        Some(fence) if fence.counter > token.counter => Err(Refused::Fenced { seen: fence.counter }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl Replacement {
+    /// Whether it takes too long, counted from this on. A clock that was set back makes nothing late.
+    #[must_use]
+    pub fn is_late(&self, from: Timestamp, now: Timestamp) -> bool {
+        let deadline = SignedDuration::from_secs(i64::try_from(self.deadline_s).unwrap_or(i64::MAX));
+        now.duration_since(from.max(self.since)) > deadline
+    }
+}
+
+impl Pod {
+    /// What its container waits for, in one word.
+    #[must_use]
+    pub fn waits_for(&self) -> &str {
+        self.waiting.as_ref().map_or("", |waiting| &waiting.reason)
+    }
+
+    /// Whether what its container waits for is held against its build.
+    fn is_given_up(&self, reason: &str, since: Timestamp, now: Timestamp) -> bool {
+        let waited = self.placed_at.map(|at| now.duration_since(at.max(since)));
+        HOPELESS.contains(&reason)
+            || reason == CRASHED && self.restarts >= CRASHES
+            || TROUBLES.contains(&reason) && waited.is_some_and(|waited| waited > GRACE)
+    }
+
+    /// How far one is that a step waits for: it runs what it is to run.
+    #[must_use]
+    pub fn coming_up(&self, replaces: &Replacement, now: Timestamp) -> StepState {
+        let late = replaces.is_late(self.made_at, now);
+        if self.is_ready {
+            return ended(0, String::new());
+        }
+        // No machine has taken it yet.
+        if self.placed_at.is_none() && !HOPELESS.contains(&self.waits_for()) {
+            return StepState::Running;
+        }
+        match &self.waiting {
+            Some(Waiting { reason, message }) if late || self.is_given_up(reason, replaces.since, now) => {
+                ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
+            }
+            None if late => ended(124, "its container is not ready".to_owned()),
+            Some(_) | None => StepState::Running,
+        }
+    }
+
+    /// Why no machine has it, where none has.
+    #[must_use]
+    pub fn is_nowhere(&self) -> Option<String> {
+        if self.placed_at.is_some() || self.is_ready {
+            return None;
+        }
+        let words = self.waiting.as_ref().map(|w| format!("{}: {}", w.reason, w.message));
+        Some(format!(
+            "the pod has no machine, or not all of its volumes: {}",
+            words.as_deref().unwrap_or("nothing says why")
+        ))
+    }
+
+    /// That it does not end, and where.
+    #[must_use]
+    pub fn does_not_end(&self) -> String {
+        format!(
+            "the pod does not end; look at the machine that it is on ({})",
+            self.machine.as_deref().unwrap_or("none")
+        )
+    }
+}
+
+/// A step's id is its upgrade's name, a number and a word (`rollout::nodes`).
+#[must_use]
+pub fn upgrade_of(id: &str) -> &str {
+    id.rsplitn(3, '.').last().unwrap_or(id)
+}
+
+/// A step that ended so.
+#[must_use]
+pub fn ended(exit: i32, log_tail: String) -> StepState {
+    StepState::Ended(StepEnd { exit, log_tail })
+}

@@ -1,0 +1,670 @@
+use super::*;
+use crate::cluster::pod::Waiting;
+
+const OLD: &str = "r@sha256:old";
+const NEW: &str = "r@sha256:new";
+const REPLICAS: u32 = 3;
+
+fn old() -> Digest {
+    Digest::of(b"old")
+}
+fn new() -> Digest {
+    Digest::of(b"new")
+}
+fn rest() -> Digest {
+    Digest::of(b"rest")
+}
+fn at() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+fn token(counter: u64) -> FencingToken {
+    FencingToken {
+        home: "home".to_owned(),
+        counter,
+    }
+}
+
+/// A driver is killed after this many of its writes.
+type Kill = Option<u32>;
+/// What becomes of a Deployment.
+type Edit = fn(&mut Deployment);
+/// How a step stands then: its exit status and words, if it has ended.
+type Stands = Option<(i32, &'static str)>;
+
+/// A cluster with one Deployment, as its controllers treat it.
+#[derive(Clone)]
+struct Cluster {
+    is: Deployment,
+    pods_made: u32,
+    /// The images that templates were written with, in order: the canary's with its step.
+    written: Vec<String>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let mut cluster = Self {
+            is: Deployment {
+                replicas: REPLICAS,
+                strategy: serde_json::json!({"type": "RollingUpdate"}),
+                is_paused: false,
+                has_history: true,
+                rollout: Rollout::Complete,
+                trouble: Trouble::default(),
+                template: OLD.to_owned(),
+                rest: rest(),
+                revision: Some("web-1".to_owned()),
+                pods: Vec::new(),
+                canary: None,
+                images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
+                record: Record::default(),
+            },
+            pods_made: 0,
+            written: Vec::new(),
+        };
+        cluster.settle();
+        cluster
+    }
+
+    fn pod(&mut self, image: &str) -> Pod {
+        self.pods_made += 1;
+        Pod {
+            name: format!("web-{}", self.pods_made),
+            uid: format!("uid{}", self.pods_made),
+            image: image.to_owned(),
+            is_ready: true,
+            is_of_template: true,
+            placed_at: Some(at()),
+            running_since: Some(at()),
+            made_at: at(),
+            ..Pod::default()
+        }
+    }
+
+    /// What the controllers do until they have nothing to do.
+    fn settle(&mut self) {
+        let template = self.is.template.clone();
+        let is_right = |pods: &[Pod]| pods.len() == REPLICAS as usize && pods.iter().all(|pod| pod.image == template);
+        if !is_right(&self.is.pods) {
+            self.is.pods = (0..REPLICAS).map(|_| self.pod(&template)).collect();
+        }
+        self.is.rollout = Rollout::Complete;
+        if let Some(mut canary) = self.is.canary.take() {
+            if canary.pods.iter().all(|pod| !pod.is_of_template) {
+                canary.pods = vec![self.pod(&canary.image)];
+            }
+            self.is.canary = Some(canary);
+        }
+    }
+
+    fn write(&mut self, change: Change) {
+        let Change { record, template } = change;
+        let image = match template {
+            Template::Same => None,
+            Template::Image(image) => Some(image),
+            Template::Revision(revision) => {
+                assert_eq!(revision, "web-1", "what it was on");
+                self.is.rest = rest();
+                self.is.is_paused = false;
+                Some(OLD.to_owned())
+            }
+        };
+        if let Some(image) = image.filter(|image| *image != self.is.template) {
+            self.written.push(image.clone());
+            self.is.template = image;
+            for pod in &mut self.is.pods {
+                pod.is_of_template = false;
+            }
+            self.is.rollout = Rollout::Unseen;
+        }
+        self.is.record = record;
+    }
+
+    fn write_canary(&mut self, due: CanaryWrite) {
+        let CanaryWrite { revision, image, step } = due;
+        assert_eq!(revision, "web-1", "what it is a copy of");
+        self.written.push(format!("canary {image} {step}"));
+        let mut pods = self.is.canary.take().map_or(Vec::new(), |canary| canary.pods);
+        for pod in &mut pods {
+            pod.is_of_template = false;
+        }
+        self.is.canary = Some(Canary {
+            name: "web-canary".to_owned(),
+            uid: "canary".to_owned(),
+            owner: Owner::Us,
+            image,
+            step,
+            rest: rest(),
+            replicas: 1,
+            is_paused: false,
+            trouble: Trouble::default(),
+            pods,
+        });
+    }
+
+    /// Drives a step to its end, as a host does; a driver that is killed on the way leaves it where it is.
+    fn drive(&mut self, role: Role, id: &str, asked: &Asked, kill: Kill) -> Result<Option<StepState>, Refused> {
+        let mut writes = 0;
+        let mut is_killed = || {
+            writes += 1;
+            kill.is_some_and(|after| writes > after)
+        };
+        for _ in 0..10 {
+            match self.is.ask(role, &token(1), id, asked, at())? {
+                Answer::Write(change) => {
+                    if is_killed() {
+                        return Ok(None);
+                    }
+                    self.write(*change);
+                }
+                Answer::Known(StepState::Running) => self.settle(),
+                Answer::Known(state) => return Ok(Some(state)),
+            }
+            if let Some(due) = self.is.due(role, id) {
+                if is_killed() {
+                    return Ok(None);
+                }
+                self.write_canary(due);
+            }
+        }
+        panic!("step {id} does not end: {:#?}", self.is)
+    }
+
+    /// The same, killed once on the way and taken up by the next driver.
+    fn step(&mut self, role: Role, id: &str, asked: &Asked, kill: Kill) -> Result<StepState, Refused> {
+        match self.drive(role, id, asked, kill)? {
+            Some(state) => Ok(state),
+            None => Ok(self.drive(role, id, asked, None)?.expect("nobody kills this one")),
+        }
+    }
+
+    fn take(&mut self) -> Result<(), Refused> {
+        for (role, id) in [(Role::Canary, "up.0.check"), (Role::Main, "up.1.check")] {
+            assert_eq!(self.step(role, id, &taking(), None)?, ended(0, String::new()));
+        }
+        Ok(())
+    }
+
+    /// Points a node to a build and has it made anew.
+    fn bring(&mut self, role: Role, release: Digest, n: u32, kill: Kill) -> Result<StepState, Refused> {
+        self.step(role, &format!("up.{n}.activate"), &Asked::Point { release }, kill)?;
+        self.step(role, &format!("up.{}.restart", n + 1), &replacing(), kill)
+    }
+
+    /// As an upgrade leaves it.
+    fn leave(&mut self) {
+        self.is.canary = None;
+        if let Some(change) = self.is.given_back() {
+            self.write(change);
+        }
+        self.settle();
+    }
+
+    fn images(&self) -> (Option<&str>, &str) {
+        (
+            self.is.canary.as_ref().map(|canary| canary.image.as_str()),
+            &self.is.template,
+        )
+    }
+}
+
+fn taking() -> Asked {
+    Asked::Take {
+        deadline: Duration::from_mins(1),
+    }
+}
+fn replacing() -> Asked {
+    Asked::Replace {
+        deadline: Duration::from_mins(1),
+    }
+}
+
+#[test]
+fn the_canary_is_first_and_is_gone_in_the_end() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    assert_eq!(cluster.images(), (Some(OLD), OLD), "it runs the old build first");
+    assert_eq!(cluster.bring(Role::Main, new(), 2, None), Err(Refused::CanaryFirst));
+    let own: Vec<Pod> = cluster.is.pods.clone();
+    cluster.bring(Role::Canary, new(), 4, None).expect("moved");
+    assert_eq!((cluster.images(), &cluster.is.pods), ((Some(NEW), OLD), &own));
+    cluster.bring(Role::Main, new(), 2, None).expect("moved");
+    assert_eq!(cluster.images(), (Some(NEW), NEW));
+    assert_eq!(cluster.is.running(Role::Main), Some((Some(new()), at())));
+    cluster.leave();
+    assert_eq!(cluster.images(), (None, NEW));
+    let only_the_fence = Record {
+        fence: Some(token(1)),
+        ..Record::default()
+    };
+    assert_eq!(cluster.is.record, only_the_fence);
+    assert_eq!(
+        cluster.written,
+        [
+            "canary r@sha256:old up.0.check",
+            "canary r@sha256:new up.5.restart",
+            NEW
+        ]
+    );
+}
+
+#[test]
+fn the_way_back_begins_with_the_first_word_of_it_and_goes_all_the_way() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    // A pod that is left of the new build is the new build's.
+    let point = Asked::Point { release: old() };
+    let left = cluster.is.pods[0].clone();
+    cluster.step(Role::Main, "up.6.activate", &point, None).expect("said");
+    assert_eq!(cluster.images(), (Some(NEW), OLD));
+    cluster.settle();
+    cluster.is.pods.push(Pod {
+        is_of_template: false,
+        ..left
+    });
+    assert_eq!(cluster.is.running(Role::Main), Some((Some(new()), at())));
+    cluster.is.pods.pop();
+    assert_eq!(cluster.bring(Role::Canary, new(), 8, None), Err(Refused::GoesBack));
+    cluster.bring(Role::Canary, old(), 10, None).expect("back");
+    assert_eq!(cluster.images(), (Some(OLD), OLD));
+    cluster.leave();
+    assert_eq!(cluster.images(), (None, OLD));
+}
+
+#[test]
+fn a_canary_that_is_on_its_way_runs_nothing() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    assert_eq!(cluster.is.running(Role::Canary), Some((Some(old()), at())));
+    // Written, and its controller has done nothing yet: whoever goes back must not take the pod of before for one that is back.
+    cluster
+        .step(Role::Canary, "up.2.activate", &Asked::Point { release: new() }, None)
+        .expect("said");
+    let killed = cluster.drive(Role::Canary, "up.3.restart", &replacing(), Some(1));
+    assert_eq!(killed, Ok(None));
+    let due = cluster.is.due(Role::Canary, "up.3.restart").expect("not written");
+    cluster.write_canary(due);
+    assert_eq!(cluster.is.running(Role::Canary), None);
+}
+
+#[test]
+fn what_cannot_be_upgraded_is_refused_before_anything_is_made() {
+    let unstated = "r@sha256:hand".to_owned();
+    let rows: [(Edit, Refused); 8] = [
+        (|is| is.is_paused = true, Refused::Paused),
+        (|is| is.strategy["type"] = "Recreate".into(), Refused::AllAtOnce),
+        (|is| is.replicas = 0, Refused::NoPods),
+        (|is| is.has_history = false, Refused::NoHistory),
+        (|is| is.rollout = Rollout::Rolling, Refused::Unsettled),
+        (|is| is.rollout = Rollout::Unseen, Refused::Unsettled),
+        (
+            |is| is.template = "r@sha256:hand".to_owned(),
+            Refused::Unstated { image: unstated },
+        ),
+        (
+            |is| {
+                let mut cluster = Cluster::new();
+                cluster.take().expect("taken");
+                is.canary = cluster.is.canary.map(|canary| Canary {
+                    owner: Owner::Others,
+                    ..canary
+                });
+            },
+            Refused::NotOurs {
+                name: "web-canary".to_owned(),
+            },
+        ),
+    ];
+    for (edit, refused) in rows {
+        let mut cluster = Cluster::new();
+        edit(&mut cluster.is);
+        assert_eq!(cluster.take(), Err(refused));
+        assert!(cluster.written.is_empty());
+    }
+    // One that is short of pods may be what the upgrade is to mend.
+    let mut cluster = Cluster::new();
+    cluster.is.rollout = Rollout::Short;
+    cluster.take().expect("taken");
+    let foreign = FencingToken {
+        home: "elsewhere".to_owned(),
+        counter: 9,
+    };
+    let seen = "home".to_owned();
+    for (who, refused) in [
+        (foreign, Refused::Foreign { seen }),
+        (token(0), Refused::Fenced { seen: 1 }),
+    ] {
+        let asked = cluster.is.ask(Role::Main, &who, "up.1.check", &taking(), at());
+        assert_eq!(asked, Err(refused));
+    }
+    let by = "up".to_owned();
+    let another = cluster.is.ask(Role::Main, &token(1), "next.0.check", &taking(), at());
+    assert_eq!(another, Err(Refused::Taken { by }));
+}
+
+#[test]
+fn other_hands_hold_it_and_the_way_back_goes_over_them() {
+    fn canary(is: &mut Deployment) -> &mut Canary {
+        is.canary.as_mut().expect("made")
+    }
+    let edits: [Edit; 10] = [
+        |is| is.template = "r@sha256:hand".to_owned(),
+        |is| is.rest = Digest::of(b"another variable"),
+        |is| is.strategy["type"] = "Recreate".into(),
+        |is| is.is_paused = true,
+        |is| is.canary = None,
+        |is| canary(is).uid = "another".to_owned(),
+        |is| canary(is).image = "r@sha256:hand".to_owned(),
+        |is| canary(is).rest = Digest::of(b"another variable"),
+        |is| canary(is).replicas = 2,
+        |is| canary(is).is_paused = true,
+    ];
+    for (n, edit) in edits.into_iter().enumerate() {
+        let mut cluster = Cluster::new();
+        cluster.take().expect("taken");
+        cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+        assert_eq!(cluster.is.foreign_edit(), None);
+        edit(&mut cluster.is);
+        let point = Asked::Point { release: new() };
+        let held = cluster.is.ask(Role::Main, &token(1), "up.4.activate", &point, at());
+        assert!(matches!(held, Err(Refused::ForeignEdit { .. })), "{n}: {held:?}");
+        // What goes on is ended by it, and is not the build's fault: the hold comes before any blame.
+        let state = cluster.is.state(Role::Canary, "up.3.restart", at());
+        assert!(matches!(state, Some(StepState::Ended(end)) if end.exit == 1), "{n}");
+        for (role, step) in [(Role::Canary, 6), (Role::Main, 8)] {
+            assert_eq!(
+                cluster.bring(role, old(), step, None),
+                Ok(ended(0, String::new())),
+                "{n}"
+            );
+        }
+        assert!(cluster.is.foreign_edit().is_some(), "{n}: what was there is known");
+        assert_eq!((cluster.images(), cluster.is.rest), ((Some(OLD), OLD), rest()), "{n}");
+    }
+    // Who scales it may go on.
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.is.replicas = 9;
+    assert_eq!(cluster.is.foreign_edit(), None);
+    // A record that was taken away is no licence to begin anew.
+    cluster.is.record = Record::default();
+    assert!(cluster.is.foreign_edit().is_some());
+}
+
+fn waits(reason: &str) -> Waiting {
+    Waiting {
+        reason: reason.to_owned(),
+        message: "m".to_owned(),
+    }
+}
+
+#[test]
+fn a_canarys_step_ends_as_its_pod_does() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let before = cluster.is.canary.clone().expect("made").pods.remove(0);
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    let ready = cluster.is.canary.clone().expect("made").pods.remove(0);
+    let up = |pod: Pod| Pod { is_ready: false, ..pod };
+    let crashed = |restarts: u32| Pod {
+        restarts,
+        waiting: Some(waits("CrashLoopBackOff")),
+        ..up(ready.clone())
+    };
+    let unplaced = Pod {
+        placed_at: None,
+        waiting: Some(waits("Unschedulable")),
+        ..up(ready.clone())
+    };
+    let ending = Pod {
+        is_of_template: false,
+        ending: true,
+        ..before
+    };
+    let late = at() + Duration::from_secs(61);
+    let failed = |exit: i32, why: &str| Some(ended(exit, why.to_owned()));
+    let running = Some(StepState::Running);
+    for (pods, now, expected, is_stuck) in [
+        (vec![ready.clone()], late, failed(0, ""), false),
+        (vec![ready.clone(), ending.clone()], at(), running.clone(), false),
+        (vec![ending.clone()], late, running.clone(), true),
+        (vec![], at(), running.clone(), false),
+        (vec![], late, running.clone(), true),
+        (vec![crashed(1)], at(), running.clone(), false),
+        (vec![crashed(2)], at(), failed(1, "CrashLoopBackOff: m"), false),
+        (vec![unplaced.clone()], at(), running.clone(), false),
+        (vec![unplaced], late, running, true),
+        (vec![up(ready)], late, failed(124, "its container is not ready"), false),
+    ] {
+        cluster.is.canary.as_mut().expect("made").pods = pods.clone();
+        let state = cluster.is.state(Role::Canary, "up.3.restart", now);
+        assert_eq!(state, expected, "{pods:?} at {now}");
+        let stuck = cluster.is.stuck(Role::Canary, "up.3.restart", now);
+        assert_eq!(stuck.is_some(), is_stuck, "{pods:?} at {now}: {stuck:?}");
+    }
+}
+
+#[test]
+fn a_canary_of_the_old_build_comes_up_or_says_why_unless_all_of_it_is_sick() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let crashed = Pod {
+        is_ready: false,
+        restarts: 2,
+        waiting: Some(waits("CrashLoopBackOff")),
+        ..cluster.is.pods[0].clone()
+    };
+    let unplaced = Pod {
+        restarts: 0,
+        placed_at: None,
+        ..crashed.clone()
+    };
+    let late = at() + Duration::from_secs(61);
+    for (pod, now, exit) in [(crashed, at(), 1), (unplaced, late, 124)] {
+        cluster.is.canary.as_mut().expect("made").pods = vec![pod];
+        let state = |cluster: &Cluster| match cluster.is.state(Role::Canary, "up.0.check", now) {
+            Some(StepState::Ended(end)) => end.exit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(state(&cluster), exit);
+        let mut sick = cluster.clone();
+        for pod in &mut sick.is.pods {
+            pod.is_ready = false;
+        }
+        assert_eq!(state(&sick), 0);
+    }
+}
+
+#[test]
+fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    let done = cluster.is;
+    let late = at() + Duration::from_secs(u64::from(REPLICAS) * 60 + 1);
+    let soon = at() + Duration::from_secs(u64::from(REPLICAS) * 60 - 1);
+    let unready: Edit = |is| {
+        is.rollout = Rollout::Short;
+        is.pods[0].is_ready = false;
+    };
+    let rows: [(Edit, Timestamp, Stands, bool); 9] = [
+        (|_| {}, late, Some((0, "")), false),
+        (|is| is.rollout = Rollout::Rolling, soon, None, false),
+        (
+            |is| is.pods[0].is_of_template = false,
+            late,
+            Some((124, "2 of 3 pods are made anew and ready")),
+            false,
+        ),
+        (unready, soon, None, false),
+        (
+            |is| {
+                is.rollout = Rollout::Rolling;
+                is.pods[0].is_ready = false;
+                is.pods[0].waiting = Some(waits("InvalidImageName"));
+            },
+            at(),
+            Some((1, "web-6: InvalidImageName: m")),
+            false,
+        ),
+        (
+            |is| {
+                is.rollout = Rollout::Rolling;
+                is.trouble.exceeded = Some("ProgressDeadlineExceeded: m".to_owned());
+            },
+            at(),
+            Some((124, "ProgressDeadlineExceeded: m")),
+            false,
+        ),
+        // What its controller said of the template before.
+        (
+            |is| {
+                is.rollout = Rollout::Unseen;
+                is.trouble.exceeded = Some("ProgressDeadlineExceeded: m".to_owned());
+            },
+            at(),
+            None,
+            false,
+        ),
+        (
+            |is| {
+                is.rollout = Rollout::Rolling;
+                is.trouble.exceeded = Some("ProgressDeadlineExceeded: m".to_owned());
+                is.pods[0].is_ready = false;
+                is.pods[0].placed_at = None;
+            },
+            at(),
+            None,
+            true,
+        ),
+        (|is| is.replicas = 0, at(), None, true),
+    ];
+    for (n, (edit, now, expected, is_stuck)) in rows.into_iter().enumerate() {
+        let mut is = done.clone();
+        edit(&mut is);
+        let expected = expected.map_or(StepState::Running, |(exit, why)| ended(exit, why.to_owned()));
+        assert_eq!(is.state(Role::Main, "up.5.restart", now), Some(expected), "{n}");
+        let stuck = is.stuck(Role::Main, "up.5.restart", now);
+        assert_eq!(stuck.is_some(), is_stuck, "{n}: {stuck:?}");
+    }
+}
+
+#[test]
+fn the_youngest_ready_pod_of_the_template_speaks_for_the_others() {
+    let mut cluster = Cluster::new();
+    let made = |seconds: u64, is_ready: bool, is_of_template: bool, ending: bool| Pod {
+        name: format!("{seconds}"),
+        made_at: at() + Duration::from_secs(seconds),
+        is_ready,
+        is_of_template,
+        ending,
+        ..Pod::default()
+    };
+    for (pods, speaker) in [
+        (vec![made(1, true, true, false), made(2, true, true, false)], Some("2")),
+        (vec![made(1, true, true, false), made(2, false, true, false)], Some("1")),
+        (vec![made(1, true, true, false), made(2, true, false, false)], Some("1")),
+        (
+            vec![made(1, true, false, false), made(2, false, true, false)],
+            Some("1"),
+        ),
+        (vec![made(1, true, false, false), made(2, true, true, true)], Some("1")),
+        (vec![], None),
+    ] {
+        cluster.is.pods = pods;
+        assert_eq!(cluster.is.speaker(Role::Main).map(|pod| pod.name.as_str()), speaker);
+    }
+}
+
+#[test]
+fn a_driver_that_takes_a_step_up_raises_the_fence_and_has_the_whole_time() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let point = Asked::Point { release: new() };
+    cluster.step(Role::Canary, "up.2.activate", &point, None).expect("said");
+    assert_eq!(
+        cluster.drive(Role::Canary, "up.3.restart", &replacing(), Some(1)),
+        Ok(None)
+    );
+    let much_later = at() + Duration::from_hours(1);
+    let taken_up = cluster
+        .is
+        .ask(Role::Canary, &token(2), "up.3.restart", &replacing(), much_later);
+    let Ok(Answer::Write(change)) = taken_up else {
+        panic!("{taken_up:?}")
+    };
+    cluster.write(*change);
+    assert_eq!(cluster.is.record.fence, Some(token(2)));
+    let due = cluster
+        .is
+        .due(Role::Canary, "up.3.restart")
+        .expect("still to be written");
+    cluster.write_canary(due);
+    assert_eq!(cluster.is.stuck(Role::Canary, "up.3.restart", much_later), None);
+}
+
+#[test]
+fn what_was_never_asked_to_change_is_given_back_as_its_owner_has_it_by_then() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.is.template = "r@sha256:hand".to_owned();
+    cluster.leave();
+    assert_eq!(cluster.images(), (None, "r@sha256:hand"));
+    // On the way back, and ended before its own pods' turn.
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    cluster.bring(Role::Canary, old(), 6, None).expect("back");
+    cluster.leave();
+    assert_eq!(cluster.images(), (None, OLD));
+}
+
+proptest::proptest! {
+    /// However nodes are asked for, and wherever their drivers are killed: no turn changes both templates, the Deployment's own pods
+    /// get nothing that the canary was not asked to run, no template is written twice for one step, and once the way back has begun,
+    /// both end with what the owner had.
+    #[test]
+    fn nothing_goes_on_all_pods_before_the_canary_and_the_way_back_ends_where_it_began(
+        asked in proptest::collection::vec(
+            (proptest::bool::ANY, proptest::bool::ANY, proptest::option::of(0_u32..3)), 1..20,
+        ),
+    ) {
+        let mut cluster = Cluster::new();
+        cluster.take().expect("taken");
+        let mut has_turned = false;
+        for (n, (is_canary, is_forward, kill)) in (1..).zip(asked) {
+            let role = if is_canary { Role::Canary } else { Role::Main };
+            let release = if is_forward { new() } else { old() };
+            let before = (cluster.images().0.map(str::to_owned), cluster.is.template.clone());
+            let writes = cluster.written.len();
+            let done = cluster.bring(role, release, 2 * n, kill);
+            has_turned |= !is_forward && done.is_ok();
+            proptest::prop_assert!(!(has_turned && is_forward && done.is_ok()), "it went forward on the way back");
+            let canary_changed = cluster.images().0 != before.0.as_deref();
+            let main_changed = cluster.is.template != before.1;
+            proptest::prop_assert!(!(canary_changed && main_changed), "both changed in one turn");
+            if main_changed && cluster.is.template == NEW {
+                proptest::prop_assert_eq!(cluster.images().0, Some(NEW));
+            }
+            proptest::prop_assert!(cluster.written.len() <= writes + 1, "{:?}", cluster.written);
+            // The same again changes nothing.
+            let then = (cluster.is.clone(), cluster.written.clone());
+            if done.is_ok() {
+                let again = cluster.step(role, &format!("up.{}.restart", 2 * n + 1), &replacing(), None);
+                proptest::prop_assert_eq!(again, done);
+                proptest::prop_assert_eq!((&cluster.is, &cluster.written), (&then.0, &then.1));
+            }
+        }
+        if has_turned {
+            for (role, n) in [(Role::Main, 1_000), (Role::Canary, 1_002)] {
+                cluster.bring(role, old(), n, None).expect("back");
+            }
+            proptest::prop_assert_eq!(cluster.images(), (Some(OLD), OLD));
+            cluster.leave();
+            proptest::prop_assert_eq!((cluster.images(), cluster.is.rest), ((None, OLD), rest()));
+        }
+    }
+}

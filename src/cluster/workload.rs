@@ -1,0 +1,328 @@
+//! What is read and written of workloads whatever kind they are of: their pods, the container that runs the build, the words of
+//! an API server that refuses.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec, PodTemplateSpec};
+use kube::api::{DeleteParams, LogParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
+
+use super::connection::{causes, connect_within};
+use super::pod::{Pod, Refused, Waiting};
+use crate::hosts::{FencingToken, HostError, NodeAddress};
+use crate::model::values::Digest;
+use crate::secrets::printable;
+
+/// Where a workload keeps what is remembered of it.
+pub const ANNOTATION: &str = "stagegate.dev/rolling";
+/// Who we are in `managedFields`.
+pub const MANAGER: &str = "stagegate";
+/// The controllers of Kubernetes write a workload's status all the while; each conflict costs one reading more.
+pub const CONFLICTS_IN_A_ROW: usize = 20;
+/// An API server that says nothing for so long is away; a look is tried again by the next.
+const CALL: Duration = Duration::from_secs(30);
+/// A pod without a process id is told from the next by when its container began; an id has to stand there.
+pub const FIRST_PROCESS: u32 = 1;
+/// Lines of a container's log that tell why it does not come up.
+const LOG_LINES: i64 = 20;
+/// And their bytes.
+const LOG_BYTES: i64 = 4_096;
+/// The code of an API server that means: not as you think it is; read again.
+pub const CONFLICT: u16 = 409;
+/// There is none of that name.
+pub const NOT_FOUND: u16 = 404;
+
+/// A workload by name, with the connection to its cluster.
+pub struct Workload {
+    /// Its kind.
+    pub kind: &'static str,
+    /// The key of an environment that states it.
+    pub key: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The container that runs the build, where that is stated.
+    pub container: Option<String>,
+    /// The context of the kubeconfig, where that is stated.
+    pub context: Option<String>,
+    /// Made by the first who asks.
+    pub client: OnceCell<Client>,
+}
+
+impl Debug for Workload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.named())
+    }
+}
+
+impl Workload {
+    /// Its kind and name, for people.
+    #[must_use]
+    pub fn named(&self) -> String {
+        format!("{} {}/{}", self.kind, self.namespace, self.name)
+    }
+
+    /// It could not be done, with what was tried.
+    pub fn failed(&self, tried: &str, why: impl Into<String>) -> HostError {
+        HostError::Failed {
+            host: self.named(),
+            tried: tried.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    /// An API server refused, or did not answer.
+    pub fn trouble(&self, tried: &str, why: &kube::Error) -> HostError {
+        match why {
+            kube::Error::Api(status) => self.failed(tried, format!("{} ({})", status.message, status.code)),
+            other => HostError::Unreachable {
+                host: self.named(),
+                why: causes(other),
+            },
+        }
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    pub async fn client(&self) -> Result<&Client, HostError> {
+        let context = self.context.as_deref();
+        let made = self.client.get_or_try_init(|| connect_within(context, CALL));
+        made.await.map_err(|why| self.failed("find its cluster", why))
+    }
+
+    /// Objects of a kind in its namespace.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    pub async fn objects<K>(&self) -> Result<Api<K>, HostError>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Ok(Api::namespaced(self.client().await?.clone(), &self.namespace))
+    }
+
+    /// What a rule refuses, in a host's words.
+    #[must_use]
+    pub fn refused(&self, node: &NodeAddress, token: &FencingToken, tried: &str, why: &Refused) -> HostError {
+        match why {
+            Refused::Fenced { seen } => HostError::Fenced {
+                environment: node.environment.clone(),
+                node: node.node.clone(),
+                seen: seen.to_string(),
+                ours: token.counter.to_string(),
+            },
+            Refused::Foreign { seen } => HostError::ForeignHome {
+                environment: node.environment.clone(),
+                node: node.node.clone(),
+                seen: seen.clone(),
+            },
+            Refused::NoImage(_)
+            | Refused::Aimless
+            | Refused::Unsettled
+            | Refused::Taken { .. }
+            | Refused::NoHistory
+            | Refused::NotReady { .. }
+            | Refused::GoesBack
+            | Refused::Order { .. }
+            | Refused::ForeignEdit { .. }
+            | Refused::CanaryFirst
+            | Refused::AllAtOnce
+            | Refused::Paused
+            | Refused::NoPods
+            | Refused::Unstated { .. }
+            | Refused::NotOurs { .. } => self.failed(tried, why.to_string()),
+        }
+    }
+
+    /// The container that runs the build.
+    ///
+    /// # Errors
+    /// It has none of that name, or several and none is named.
+    pub fn container(&self, spec: Option<&PodSpec>, tried: &str) -> Result<String, HostError> {
+        let names: Vec<&str> = spec
+            .iter()
+            .flat_map(|spec| &spec.containers)
+            .map(|container| container.name.as_str())
+            .collect();
+        match (&self.container, names.as_slice()) {
+            (Some(stated), names) if names.contains(&stated.as_str()) => Ok(stated.clone()),
+            (None, [only]) => Ok((*only).to_owned()),
+            (Some(stated), names) => Err(self.failed(
+                tried,
+                format!("it has no container {stated}, only {}", names.join(", ")),
+            )),
+            (None, names) => Err(self.failed(
+                tried,
+                format!(
+                    "it has the containers {}; `{}.container` says which runs the build",
+                    names.join(", "),
+                    self.key
+                ),
+            )),
+        }
+    }
+
+    /// The image that it runs.
+    ///
+    /// # Errors
+    /// As [`Workload::container`], or it has no image.
+    pub fn image_in(&self, spec: Option<&PodSpec>, tried: &str) -> Result<String, HostError> {
+        let name = self.container(spec, tried)?;
+        let mut containers = spec.iter().flat_map(|spec| &spec.containers);
+        let image = containers.find(|c| c.name == name).and_then(|c| c.image.clone());
+        image.ok_or_else(|| self.failed(tried, format!("its container {name} has no image")))
+    }
+
+    /// A pod by the container that its workload's template has; others may have been put beside it (sidecars).
+    ///
+    /// # Errors
+    /// It has no such container.
+    pub fn pod(&self, pod: ApiPod, container: &str, is_of_template: bool, tried: &str) -> Result<Pod, HostError> {
+        let spec = pod.spec.unwrap_or_default();
+        let stated = spec.containers.iter().find(|c| c.name == container);
+        let image = stated.and_then(|c| c.image.clone());
+        let image = image.ok_or_else(|| self.failed(tried, format!("a pod of it has no container {container}")))?;
+        let status = pod.status.unwrap_or_default();
+        let statuses = status.container_statuses.iter().flatten();
+        let own = statuses.clone().find(|c| c.name == container);
+        let state = own.and_then(|c| c.state.as_ref());
+        let condition = |name: &str| status.conditions.iter().flatten().find(|c| c.type_ == name);
+        // A container waits for those that are to run before it, and a pod for a machine.
+        let first = status.init_container_statuses.iter().flatten().find_map(waiting);
+        let unplaced = condition("PodScheduled")
+            .filter(|c| c.status == "False")
+            .map(|c| Waiting {
+                reason: c.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()),
+                message: c.message.clone().unwrap_or_default(),
+            });
+        let placed = condition("PodReadyToStartContainers").filter(|c| c.status == "True");
+        Ok(Pod {
+            name: pod.metadata.name.unwrap_or_default(),
+            uid: pod.metadata.uid.unwrap_or_default(),
+            made_at: pod.metadata.creation_timestamp.map(|at| at.0).unwrap_or_default(),
+            placed_at: placed.and_then(|c| c.last_transition_time.as_ref()).map(|at| at.0),
+            restarts: own
+                .and_then(|c| u32::try_from(c.restart_count).ok())
+                .unwrap_or_default(),
+            is_of_template,
+            image,
+            running_since: state
+                .and_then(|state| state.running.as_ref())
+                .and_then(|running| running.started_at.as_ref())
+                .map(|at| at.0),
+            is_ready: own.is_some_and(|c| c.ready) && pod.metadata.deletion_timestamp.is_none(),
+            waiting: unplaced.or(first).or_else(|| own.and_then(waiting)),
+            ending: pod.metadata.deletion_timestamp.is_some(),
+            machine: spec.node_name,
+            address: status.pod_ip.filter(|ip| !ip.is_empty()),
+        })
+    }
+
+    /// Patches an object of its namespace, unless somebody else wrote meanwhile.
+    ///
+    /// # Errors
+    /// The API server refused, or did not answer.
+    pub async fn patched<K>(&self, name: &str, patch: &serde_json::Value, tried: &str) -> Result<Written, HostError>
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+        K::DynamicType: Default,
+    {
+        let by_us = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match self
+            .objects::<K>()
+            .await?
+            .patch(name, &by_us, &Patch::Strategic(patch))
+            .await
+        {
+            Ok(_) => Ok(Written::Yes),
+            Err(kube::Error::Api(status)) if status.code == CONFLICT => Ok(Written::Conflict),
+            Err(why) => Err(self.trouble(tried, &why)),
+        }
+    }
+
+    /// The last words of a container that did not come up. What cannot be read is left out: the reason stands before it.
+    pub async fn last_words(&self, pod: &str) -> String {
+        let Ok(pods) = self.objects::<ApiPod>().await else {
+            return String::new();
+        };
+        for previous in [true, false] {
+            let asked = LogParams {
+                container: self.container.clone(),
+                previous,
+                tail_lines: Some(LOG_LINES),
+                limit_bytes: Some(LOG_BYTES),
+                ..LogParams::default()
+            };
+            if let Ok(words) = pods.logs(pod, &asked).await
+                && !words.trim().is_empty()
+            {
+                let lines: Vec<String> = words.trim_end().lines().map(printable).collect();
+                return format!("\n{}", lines.join("\n"));
+            }
+        }
+        String::new()
+    }
+}
+
+/// Whether a write was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was.
+    Yes,
+    /// Somebody else wrote meanwhile.
+    Conflict,
+}
+
+/// Why a container waits, with how it ended before.
+fn waiting(container: &ContainerStatus) -> Option<Waiting> {
+    let state = container.state.as_ref()?;
+    let ended = |terminated: &k8s_openapi::api::core::v1::ContainerStateTerminated| {
+        let reason = terminated.reason.as_deref().unwrap_or("ended");
+        format!("it ended before with exit code {} ({reason})", terminated.exit_code)
+    };
+    let waits = state.waiting.as_ref()?;
+    let before = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let message: Vec<String> = [waits.message.clone(), before.map(ended)]
+        .into_iter()
+        .flatten()
+        .collect();
+    Some(Waiting {
+        reason: waits.reason.clone().unwrap_or_else(|| "it waits".to_owned()),
+        message: message.join("; "),
+    })
+}
+
+/// Only the object of this uid, with what is made of it, which goes after it.
+#[must_use]
+pub fn only(uid: &str) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
+        ..DeleteParams::background()
+    }
+}
+
+/// What a template says beside the image of the container that runs the build.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn rest_of(template: &PodTemplateSpec, container: &str) -> Result<Digest, serde_json::Error> {
+    let mut rest = template.clone();
+    for other in rest.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+        other.image.take_if(|_| other.name == container);
+    }
+    Ok(Digest::of(&serde_json::to_vec(&rest)?))
+}
