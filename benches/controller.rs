@@ -4,11 +4,11 @@
 #[path = "../tests/it/fetched.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod fetched;
-#[path = "../tests/it/ports.rs"]
-mod ports;
 #[path = "../tests/it/cluster/lab.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod lab;
+#[path = "../tests/it/ports.rs"]
+mod ports;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

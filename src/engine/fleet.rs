@@ -347,10 +347,9 @@ impl Hosts {
             None => Arc::clone(&self.local),
             Some(HostRef::Ssh(ssh)) => self.ssh(ssh),
             Some(HostRef::Pod(PodRef::OfDeployment(pods))) => {
-                let made = self
-                    .deployments
-                    .entry(component.name.clone())
-                    .or_insert_with(|| Arc::new(DeploymentPlace::new(pods.deployment.clone(), stated_images(component))));
+                let made = self.deployments.entry(component.name.clone()).or_insert_with(|| {
+                    Arc::new(DeploymentPlace::new(pods.deployment.clone(), stated_images(component)))
+                });
                 Arc::new(AnyHost::Deployment(DeploymentHost::new(Arc::clone(made), pods.role)))
             }
             Some(HostRef::Pod(PodRef::OfSet(pod))) => {
