@@ -209,7 +209,7 @@ fn what_is_bad_on_servers_alone_goes_back_on_pods_too(shop: &Shop) {
     let failed = shop.upgrade("broken", 3);
     assert_eq!(failed["status"]["phase"], "RolledBack", "{failed:#}");
     for node in failed["status"]["nodes"].as_array().expect("nodes") {
-        let times = if node["name"] == "server-b" { 0 } else { 1 };
+        let times = i32::from(node["name"] != "server-b");
         assert_eq!(
             (&node["build"], &node["restarts"], &node["rollbackRestarts"]),
             (&"web-2".into(), &times.into(), &times.into()),

@@ -1,4 +1,4 @@
-//! The real PanDA server as a `StatefulSet`: the shipped environment on real nodes, its images from Debian packages and PyPI.
+//! The real server of `PanDA` as a `StatefulSet`: the shipped environment on real nodes, its images of Debian packages and `PyPI`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,7 @@ impl Panda {
             images.insert(version, format!("{REPOSITORY}@{digest}"));
         }
         lab.images(&layout);
+        Lab::prefer_pods();
         let this = Self {
             lab,
             directory: tempfile::tempdir().expect("a directory"),
