@@ -237,6 +237,6 @@ fn objects_of_one_name_in_two_namespaces_are_compared_each() {
     workspace.write("templates/web/config.yaml", &(first + &object("two", "z")));
     workspace.write("templates/web/deployment.yaml", "# none\n");
     let (found, whole) = workspace.diff(&["--against", "production"], 3);
-    let path = "manifests[\"one/ConfigMap/web\"].data.a";
+    let path = "manifests.one/ConfigMap/web.data.a";
     assert!(unexpected(&found).contains(&path), "{whole:#}");
 }

@@ -572,6 +572,49 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_map_is_left_to_the_api_server_to_refuse() {
+        let mut odd = manifest("ConfigMap", "", "a");
+        odd.value["metadata"]["labels"] = json!("app=web");
+        odd.value["metadata"]["annotations"] = Value::Null;
+        let metadata = &prepared(&odd, &place()).value["metadata"];
+        assert_eq!(metadata["labels"], "app=web");
+        assert!(metadata["annotations"][APPLIED].is_string(), "{metadata}");
+    }
+
+    #[test]
+    fn the_record_says_which_build_and_an_open_upgrade_whatever_it_has_set() {
+        let set = |image: &str, partition: u32| {
+            json!({"spec": {
+                "updateStrategy": {"rollingUpdate": {"partition": partition}},
+                "template": {"spec": {"containers": [{"name": "log", "image": "l"}, {"name": "web", "image": image}]}},
+            }})
+        };
+        let settled = |recorded: Option<&str>, upgrade: UnderWay, live: Option<&Value>| {
+            let moved = Moved {
+                set: "web".to_owned(),
+                container: Some("web".to_owned()),
+                image: recorded.map(str::to_owned),
+                upgrade,
+            };
+            let mut stated = set("file", 0);
+            moved.settle(&mut stated, live);
+            stated
+        };
+        let live = set("live", 2);
+        for (recorded, upgrade, there, expected) in [
+            (None, UnderWay::No, Some(&live), set("file", 0)),
+            (Some("record"), UnderWay::No, Some(&live), set("record", 0)),
+            (Some("record"), UnderWay::No, None, set("record", 0)),
+            (Some("record"), UnderWay::Yes, Some(&live), set("live", 2)),
+            (None, UnderWay::Yes, Some(&live), set("live", 2)),
+            // Somebody has deleted it meanwhile.
+            (Some("record"), UnderWay::Yes, None, set("record", 0)),
+        ] {
+            assert_eq!(settled(recorded, upgrade, there), expected, "{recorded:?} {upgrade:?}");
+        }
+    }
+
+    #[test]
     fn what_others_need_is_applied_first_and_pruned_last() {
         let kinds = [
             "Deployment",

@@ -6,6 +6,10 @@
 //! 1. [`expire`] once its time is over by [`Remembered::expires_at`];
 //! 2. [`bring_up`] where somebody wants it brought up, while holding the environment;
 //! 3. [`look_after`] every [`LOOK_AFTER_EVERY`] for as long as it stands.
+//!
+//! What they go by is a [`Remembered`], which the keeper hands in as it read it and writes down as it is given; one that was never brought up, or
+//! was taken down, is the default. A home with a connection of its own makes the replica with [`OfFleet::with`] and [`to_take_down_with`], one that goes by a
+//! kubeconfig with [`OfFleet::connect`] and [`to_take_down`]. A component whose pods are made from manifests is up once [`OfFleet::pods_ready`] says so.
 
 mod drift;
 
@@ -365,6 +369,13 @@ pub async fn to_take_down(fleet: &Fleet, home: &str, remembered: &Remembered) ->
     let Some(target) = target(fleet) else { return Ok(None) };
     let replica = Replica::connect(target, owner(fleet, home)).await?;
     Ok(Some(replica.made_in(remembered.cluster.clone())))
+}
+
+/// The same over a connection that is there.
+#[must_use]
+pub fn to_take_down_with(client: Client, fleet: &Fleet, home: &str, remembered: &Remembered) -> Option<Replica> {
+    let replica = Replica::with(client, target(fleet)?.clone(), owner(fleet, home));
+    Some(replica.made_in(remembered.cluster.clone()))
 }
 
 /// Takes a replica down whose time is over. Where somebody is at work it is left to them.
