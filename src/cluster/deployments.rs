@@ -65,6 +65,7 @@ struct Seen {
     uid: String,
     selector: LabelSelector,
     ready_after_s: Option<i32>,
+    progress_within_s: Option<i32>,
     container: String,
     canary_version: Option<String>,
     is: Deployment,
@@ -197,13 +198,14 @@ impl DeploymentPlace {
             .as_ref()
             .and_then(|canary| canary.metadata.resource_version.clone());
         let canary = canary
-            .map(|canary| self.canary(canary, made, &container, tried))
+            .map(|canary| self.seen_canary(canary, made, &container, tried))
             .transpose()?;
         Ok(Seen {
             version: about.resource_version.unwrap_or_default(),
             uid,
             selector,
             ready_after_s: spec.min_ready_seconds,
+            progress_within_s: spec.progress_deadline_seconds,
             canary_version,
             is: Deployment {
                 replicas: u32::try_from(wanted).unwrap_or_default(),
@@ -224,7 +226,13 @@ impl DeploymentPlace {
         })
     }
 
-    fn canary(&self, canary: ApiDeployment, made: &MadeOf, container: &str, tried: &str) -> Result<Canary, HostError> {
+    fn seen_canary(
+        &self,
+        canary: ApiDeployment,
+        made: &MadeOf,
+        container: &str,
+        tried: &str,
+    ) -> Result<Canary, HostError> {
         let about = canary.metadata;
         let uid = about.uid.clone().unwrap_or_default();
         let spec = canary.spec.unwrap_or_default();
@@ -375,6 +383,8 @@ impl DeploymentPlace {
                 // It is one node: its pod ends before the next one comes.
                 "strategy": {"type": "Recreate"},
                 "minReadySeconds": seen.ready_after_s.unwrap_or_default(),
+                // An API server refuses one that is not longer than that.
+                "progressDeadlineSeconds": seen.progress_within_s,
                 "revisionHistoryLimit": 0,
                 "selector": selector,
                 "template": template,
