@@ -550,14 +550,13 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
-    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Errored)
+    let of_plugin = error.downcast_ref::<PluginError>().map(PluginError::exit);
+    let exit = of_plugin.or_else(|| error.chain().find_map(exit_of_cause));
+    exit.unwrap_or(Exit::Errored)
 }
 
 /// An error that is another one's only content has no cause of its own, so both are looked for.
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if let Some(plugin) = cause.downcast_ref::<PluginError>() {
-        return Some(plugin.exit());
-    }
     if cause.is::<WorkspaceError>() || cause.is::<GroundError>() || cause.is::<DisturbError>() {
         return Some(Exit::Usage);
     }

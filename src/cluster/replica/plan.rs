@@ -591,7 +591,8 @@ mod tests {
         };
         let settled = |recorded: Option<&str>, upgrade: UnderWay, live: Option<&Value>| {
             let moved = Moved {
-                set: "web".to_owned(),
+                kind: "StatefulSet",
+                name: "web".to_owned(),
                 container: Some("web".to_owned()),
                 image: recorded.map(str::to_owned),
                 upgrade,

@@ -181,7 +181,9 @@ impl Heard {
     pub(super) fn look_at_all(&self) {
         let all = self.builds.state();
         let mut news = self.news();
-        all.iter().for_each(|object| news.build(name(object)));
+        for object in &all {
+            news.build(name(object));
+        }
         news.look_at_all();
     }
 
@@ -307,11 +309,12 @@ struct News {
 impl News {
     /// An environment as it is now, or that it is no more.
     fn environment(&mut self, name: &str, stated: Option<Stated>) {
-        let before = match stated.clone() {
+        let is_news = self.environments.get(name) != stated.as_ref();
+        match stated {
             Some(stated) => self.environments.insert(name.to_owned(), stated),
             None => self.environments.remove(name),
         };
-        if before != stated {
+        if is_news {
             self.place.insert(name.to_owned());
             self.look.extend(self.read_with(name));
         }
@@ -359,9 +362,12 @@ impl News {
             .filter(|name| !all.contains_key(*name))
             .cloned()
             .collect();
-        gone.iter().for_each(|name| self.environment(name, None));
-        all.into_iter()
-            .for_each(|(name, stated)| self.environment(&name, Some(stated)));
+        for name in &gone {
+            self.environment(name, None);
+        }
+        for (name, stated) in all {
+            self.environment(&name, Some(stated));
+        }
     }
 
     /// The same of upgrades.
@@ -372,9 +378,12 @@ impl News {
             .filter(|name| !all.contains_key(*name))
             .cloned()
             .collect();
-        gone.iter().for_each(|name| self.upgrade(name, None));
-        all.into_iter()
-            .for_each(|(name, asked)| self.upgrade(&name, Some(asked)));
+        for name in &gone {
+            self.upgrade(name, None);
+        }
+        for (name, asked) in all {
+            self.upgrade(&name, Some(asked));
+        }
     }
 
     fn look_at_all(&mut self) {

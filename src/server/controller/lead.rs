@@ -96,7 +96,9 @@ impl Leader {
             term.go_round(&mut rounds, couriers);
             term.wake();
             if let Some(changed) = self.place() {
-                changed.iter().for_each(|environment| couriers.changed(environment));
+                for environment in &changed {
+                    couriers.changed(environment);
+                }
                 term.unread.extend(changed);
                 term.read_one();
                 term.begin_looks();
@@ -112,7 +114,7 @@ impl Leader {
                     }
                 }
                 Some((environment, landed)) = term.flights.next(), if !term.flights.is_empty() => {
-                    term.landed(environment, landed);
+                    term.landed(&environment, landed);
                 }
                 _ = leads.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
@@ -132,7 +134,7 @@ impl Leader {
             self.told.beat();
             tokio::select! {
                 ended = term.flights.next() => match ended {
-                    Some((environment, landed)) => term.landed(environment, landed),
+                    Some((environment, landed)) => term.landed(&environment, landed),
                     None => break,
                 },
                 _ = leads.changed() => {
@@ -299,26 +301,27 @@ impl<'a> Term<'a> {
     }
 
     /// Something has gone as far as it goes.
-    fn landed(&mut self, environment: String, landed: Landed) {
-        if self.under_way.remove(&environment) == Some(Task::Keeping) {
+    fn landed(&mut self, environment: &str, landed: Landed) {
+        if self.under_way.remove(environment) == Some(Task::Keeping) {
             let at = Instant::now() + LOOK_AFTER_EVERY;
-            self.keep_at.insert(environment.clone(), at);
-            self.wakes.insert(Subject::Environment(environment.clone()), at);
+            self.keep_at.insert(environment.to_owned(), at);
+            self.wakes.insert(Subject::Environment(environment.to_owned()), at);
         }
         match landed {
             Landed::Done => {
-                self.stuck.remove(&environment);
+                self.stuck.remove(environment);
             }
             Landed::Left => {}
             Landed::Failed => {
                 self.leader.told.errors.inc();
-                let failures = self.stuck.get(&environment).map_or(0, |stuck| stuck.failures) + 1;
-                let again_at = again_at(failures, &environment);
-                self.stuck.insert(environment.clone(), Stuck { failures, again_at });
-                self.wakes.insert(Subject::Environment(environment.clone()), again_at);
+                let failures = self.stuck.get(environment).map_or(0, |stuck| stuck.failures) + 1;
+                let again_at = again_at(failures, environment);
+                self.stuck.insert(environment.to_owned(), Stuck { failures, again_at });
+                self.wakes
+                    .insert(Subject::Environment(environment.to_owned()), again_at);
             }
         }
-        self.leader.heard.look_at(&environment);
+        self.leader.heard.look_at(environment);
     }
 
     fn tell(&self) {

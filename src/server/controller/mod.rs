@@ -139,7 +139,9 @@ impl Controller {
             leader.told.beat();
             leader.told.leader.set(0);
             if let Some(changed) = leader.place() {
-                changed.iter().for_each(|environment| couriers.changed(environment));
+                for environment in &changed {
+                    couriers.changed(environment);
+                }
                 if !has_cleared {
                     leader.clear_files();
                     has_cleared = true;
