@@ -390,6 +390,17 @@ impl Upgrade {
         })
     }
 
+    /// Whether it is held, and nobody has asked since for anything but that.
+    #[must_use]
+    pub fn stays_held(&self) -> bool {
+        self.status.phase.is_held()
+            && match self.spec.wish {
+                Wish::Proceed => !self.is_asked_again(),
+                Wish::Pause | Wish::TimeUp => true,
+                Wish::Abort => false,
+            }
+    }
+
     /// Whether somebody has changed what is asked since the status was written: of one that is held, that it goes on.
     #[must_use]
     pub fn is_asked_again(&self) -> bool {

@@ -26,7 +26,7 @@ use crate::cluster::replica::plan::{Moved, UnderWay};
 use crate::cluster::replica::{Left, OnWrite, Outcome, Owner, Replica, ReplicaError, ReplicaSight, Run, Wanted};
 use crate::model::environment::Component;
 use crate::model::manifest::Manifest;
-use crate::model::target::{KubernetesTarget, Target};
+use crate::model::target::{Drift, KubernetesTarget, Target};
 use crate::model::upgrade::{Event, Severity};
 use crate::model::values::Digest;
 use crate::store::UpgradeRecord;
@@ -303,6 +303,7 @@ pub async fn bring_up<K: Keeper>(
     before: Remembered,
     keeper: &K,
 ) -> Result<(Outcome, ReplicaSight), KeepError> {
+    of.refuse_other_place(&before)?;
     let now = keeper.now();
     let tried = of.replica.try_out(&of.wanted, Run::BringUp { now }).await?;
     let mut remembered = Remembered {
@@ -376,6 +377,26 @@ pub async fn to_take_down(fleet: &Fleet, home: &str, remembered: &Remembered) ->
 pub fn to_take_down_with(client: Client, fleet: &Fleet, home: &str, remembered: &Remembered) -> Option<Replica> {
     let replica = Replica::with(client, target(fleet)?.clone(), owner(fleet, home));
     Some(replica.made_in(remembered.cluster.clone()))
+}
+
+/// The same by the record alone, whatever has become of the files.
+///
+/// # Errors
+/// There is no such cluster.
+pub async fn by_record(environment: &str, home: &str, remembered: &Remembered) -> Result<Replica, KeepError> {
+    let target = KubernetesTarget {
+        namespace: remembered.namespace.clone(),
+        context: remembered.context.clone(),
+        drift: Drift::Report,
+        ttl: None,
+        quota: None,
+    };
+    let owner = Owner {
+        home: home.to_owned(),
+        environment: environment.to_owned(),
+    };
+    let replica = Replica::connect(&target, owner).await?;
+    Ok(replica.made_in(remembered.cluster.clone()))
 }
 
 /// Takes a replica down whose time is over. Where somebody is at work it is left to them.

@@ -143,6 +143,14 @@ impl Heard {
         found.flatten().collect()
     }
 
+    /// What is asked of an environment, in words that change with it.
+    pub(super) fn asked(&self, environment: &str) -> String {
+        let of = |object: &DynamicObject| format!("{} {} {} ", name(object), objects::uid(object), generation(object));
+        let upgrades = self.upgrades_of(environment, Which::Undone);
+        let all = self.environment(environment).into_iter().chain(upgrades);
+        all.map(|object| of(&object)).collect()
+    }
+
     /// Whether an upgrade that has not ended names this build.
     pub(super) fn is_wanted(&self, build: &str) -> bool {
         let news = self.news();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::heard::Which;
 use super::leader::{Leader, Trouble, condition, status_of};
 use crate::cluster::ledger::record;
-use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, generation, patiently, set_condition, write_status};
+use crate::cluster::objects::{ATTEMPTS, Kind, Upgrade, generation, patiently, set_condition, write_status};
 use crate::cluster::replica::{Left, OnWrite};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
@@ -47,13 +47,7 @@ impl<'a> ObjectKeeper<'a> {
             leader,
             fleet,
             lost,
-            on_write: Box::new(move |_| {
-                if ending.is_set() || lost.is_set() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            }),
+            on_write: Box::new(move |_| going_on(ending, lost)),
         }
     }
 
@@ -85,7 +79,7 @@ impl<'a> ObjectKeeper<'a> {
             let written = store.append(self.name(), None, events, &dispatch);
             written.map_err(|why| self.unwritten(&why))?;
         }
-        let written = self.write_status(&remembered, standing).await;
+        let written = self.leader.write_replica(self.name(), &remembered, standing).await;
         let object = written.map_err(|why| self.unwritten(&why))?;
         for event in events {
             (self.leader.tell)(&format!("{}: {}", self.name(), event.message));
@@ -93,44 +87,11 @@ impl<'a> ObjectKeeper<'a> {
                 Severity::Step => EventType::Normal,
                 Severity::Alert => EventType::Warning,
             };
-            if let Some(object) = &object {
-                self.leader
-                    .publish(object, Kind::Environment, kind, &event.reason, &event.message)
-                    .await;
-            }
+            self.leader
+                .publish(&object, Kind::Environment, kind, &event.reason, &event.message)
+                .await;
         }
         Ok(())
-    }
-
-    async fn write_status(
-        &self,
-        remembered: &Value,
-        standing: Option<&str>,
-    ) -> Result<Option<DynamicObject>, ApiError> {
-        let api = self.leader.api(Kind::Environment);
-        for _ in 0..ATTEMPTS {
-            let Some(object) = self.leader.fresh(Kind::Environment, self.name()).await? else {
-                return Ok(None);
-            };
-            let mut status = status_of(&object);
-            status["replica"] = remembered.clone();
-            if let Some(reason) = standing {
-                let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
-                let message =
-                    "its time was over, and its objects are gone; change its spec, or make it anew, to bring it back";
-                let ready = condition("Ready", ConditionStatus::False, reason, message);
-                set_condition(&mut all, generation(&object), ready);
-                status["conditions"] = json!(all);
-            }
-            if status == status_of(&object) {
-                return Ok(Some(object));
-            }
-            match patiently(|| write_status(&api, &object, status.clone())).await {
-                Err(why) if why.is_conflict() => {}
-                written => return written.map(Some),
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -209,29 +170,72 @@ impl Leader {
         };
         let keeper = ObjectKeeper::new(self, &fleet, ending, lost);
         if remembered.expires_at.is_some_and(|at| at <= keeper.now()) {
-            return match replica::to_take_down(&fleet, &self.home_uid, &remembered).await? {
-                Some(replica) => Ok(replica::expire(&replica, &remembered, &keeper).await?),
-                None => Ok(()),
-            };
+            let replica = replica::by_record(environment, &self.home_uid, &remembered).await?;
+            return Ok(replica::expire(&replica, &remembered, &keeper).await?);
         }
         Ok(replica::look_after(&of, remembered, &keeper).await?)
     }
 
-    /// Deletes a replica's objects, since its Environment is deleted.
+    /// Deletes a replica's objects, where some stand: its Environment is deleted, or states none any more. Its files are not asked: they
+    /// may be gone with its base, or name another place by now.
     pub(super) async fn take_down(
         &self,
         environment: &str,
         ending: &Interrupt,
         lost: &Interrupt,
     ) -> Result<(), Trouble> {
-        let fleet = self.fleet(environment)?;
         let object = self.fresh(Kind::Environment, environment).await?;
-        let remembered = object.as_ref().and_then(remembered).unwrap_or_default();
-        let keeper = ObjectKeeper::new(self, &fleet, ending, lost);
-        if let Some(replica) = replica::to_take_down(&fleet, &self.home_uid, &remembered).await? {
-            replica.take_down(Left::Nothing, keeper.on_write()).await?;
+        let Some(remembered) = object.as_ref().and_then(remembered) else {
+            return Ok(());
+        };
+        let on_write = |_: &str| going_on(ending, lost);
+        let replica = replica::by_record(environment, &self.home_uid, &remembered).await?;
+        replica.take_down(Left::Nothing, &on_write).await?;
+        if lost.is_set() {
+            return Err(Trouble::Changed);
         }
-        keeper.write(Value::Null, None, &[]).await?;
+        self.write_replica(environment, &Value::Null, None).await?;
         Ok(())
+    }
+
+    /// Writes what is remembered of a replica into its Environment, and with a reason that it is ready no more.
+    async fn write_replica(
+        &self,
+        environment: &str,
+        remembered: &Value,
+        standing: Option<&str>,
+    ) -> Result<DynamicObject, Trouble> {
+        let api = self.api(Kind::Environment);
+        for _ in 0..ATTEMPTS {
+            let Some(object) = self.fresh(Kind::Environment, environment).await? else {
+                return Err(Trouble::Changed);
+            };
+            let mut status = status_of(&object);
+            status["replica"] = remembered.clone();
+            if let Some(reason) = standing {
+                let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+                let message =
+                    "its time was over, and its objects are gone; change its spec, or make it anew, to bring it back";
+                let ready = condition("Ready", ConditionStatus::False, reason, message);
+                set_condition(&mut all, generation(&object), ready);
+                status["conditions"] = json!(all);
+            }
+            if status == status_of(&object) {
+                return Ok(object);
+            }
+            match patiently(|| write_status(&api, &object, status.clone())).await {
+                Err(why) if why.is_conflict() => {}
+                written => return Ok(written?),
+            }
+        }
+        Err(Trouble::Contended(format!("Environment {environment}")))
+    }
+}
+
+fn going_on(ending: &Interrupt, lost: &Interrupt) -> ControlFlow<()> {
+    if ending.is_set() || lost.is_set() {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
     }
 }

@@ -22,6 +22,8 @@ use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
 const MOST_LOOKS: usize = 8;
 /// Every object is looked at again after so long, whatever was heard: against an event that was lost, here or there.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_mins(10);
+/// Before a task that found nothing to do, or was left to another, is begun again: a watch that is well tells of its end before.
+const AFTER_NOTHING: Duration = Duration::from_secs(2);
 /// Between two readings of files that nobody has changed, this many times what one takes: it costs a hundredth of a core.
 const REST_OF_READING: u32 = 100;
 
@@ -36,6 +38,8 @@ enum Subject {
 struct Stuck {
     failures: u32,
     again_at: Instant,
+    /// What was asked for when it failed: what is asked otherwise is tried at once.
+    asked: String,
 }
 
 type Look<'a> = LocalBoxFuture<'a, (Subject, Result<Option<Task>, Trouble>)>;
@@ -57,13 +61,13 @@ struct Term<'a> {
     /// Looks that have failed, in a row.
     stumbles: BTreeMap<Subject, u32>,
     /// What is looked at once its time has come.
-    wakes: BTreeMap<Subject, Instant>,
+    wakes: BTreeSet<(Instant, Subject)>,
     /// Environments whose files are read once more when there is time.
     unread: BTreeSet<String>,
     read_at: Instant,
     /// Those whose files could not be read.
     unreadable: BTreeSet<String>,
-    /// When replicas are looked after next; those that are not here, now.
+    /// When replicas are looked after next; those that are not here, at the next look.
     keep_at: BTreeMap<String, Instant>,
 }
 
@@ -95,7 +99,11 @@ impl Leader {
             self.told.beat();
             term.go_round(&mut rounds, couriers);
             term.wake();
-            if let Some(changed) = self.place() {
+            let placed = self.place();
+            if placed.is_none() {
+                term.rest_from_reading();
+            }
+            if let Some(changed) = placed {
                 for environment in &changed {
                     couriers.changed(environment);
                 }
@@ -161,7 +169,7 @@ impl<'a> Term<'a> {
             under_way: BTreeMap::new(),
             stuck: BTreeMap::new(),
             stumbles: BTreeMap::new(),
-            wakes: BTreeMap::new(),
+            wakes: BTreeSet::new(),
             unread: BTreeSet::new(),
             read_at: Instant::now(),
             unreadable: BTreeSet::new(),
@@ -193,19 +201,30 @@ impl<'a> Term<'a> {
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
         let reading = (!self.unread.is_empty()).then_some(self.read_at);
-        let wakes = self.wakes.values().copied().chain(reading);
-        wakes.chain([now + LOOK_EVERY]).min().unwrap_or(now)
+        let first = self.wakes.first().map(|(at, _)| *at);
+        let kept = self.keep_at.values().copied();
+        let all = kept.chain(first).chain(reading).chain([now + LOOK_EVERY]);
+        all.min().unwrap_or(now)
     }
 
     /// What has waited for its time is looked at.
     fn wake(&mut self) {
         let now = Instant::now();
-        for (subject, _) in self.wakes.extract_if(.., |_, at| *at <= now) {
-            match subject {
-                Subject::Environment(environment) => self.leader.heard.look_at(&environment),
-                Subject::Build(build) => self.leader.heard.look_at_build(&build),
+        while self.wakes.first().is_some_and(|(at, _)| *at <= now) {
+            match self.wakes.pop_first() {
+                Some((_, Subject::Environment(environment))) => self.leader.heard.look_at(&environment),
+                Some((_, Subject::Build(build))) => self.leader.heard.look_at_build(&build),
+                None => {}
             }
         }
+        for (environment, _) in self.keep_at.extract_if(.., |_, at| *at <= now) {
+            self.leader.heard.look_at(&environment);
+        }
+    }
+
+    /// While files cannot be written, none are read either.
+    fn rest_from_reading(&mut self) {
+        self.read_at = Instant::now() + LOOK_EVERY;
     }
 
     /// Reads the files of an environment that was read before, for what they have become since: of one that stands as it is stated
@@ -246,20 +265,27 @@ impl<'a> Term<'a> {
         }
     }
 
-    fn standing(&mut self, environment: &str) -> Standing {
-        let is_too_soon = self
-            .stuck
-            .get(environment)
-            .is_some_and(|stuck| Instant::now() < stuck.again_at);
+    /// Whether its task has failed lately, and nobody has asked otherwise since.
+    fn is_too_soon(&self, environment: &str) -> bool {
+        let stuck = self.stuck.get(environment);
+        stuck
+            .is_some_and(|stuck| Instant::now() < stuck.again_at && stuck.asked == self.leader.heard.asked(environment))
+    }
+
+    fn standing(&self, environment: &str) -> Standing {
         Standing {
             task: self.under_way.get(environment).cloned(),
-            may_begin: if is_too_soon { MayBegin::Later } else { MayBegin::Now },
-            keep: if self.keep_at.get(environment).is_none_or(|at| *at <= Instant::now()) {
-                Keep::Due
+            may_begin: if self.is_too_soon(environment) {
+                MayBegin::Later
             } else {
-                Keep::Later
+                MayBegin::Now
             },
-            depth: if self.unreadable.remove(environment) {
+            keep: if self.keep_at.contains_key(environment) {
+                Keep::Later
+            } else {
+                Keep::Due
+            },
+            depth: if self.unreadable.contains(environment) {
                 Depth::Files
             } else {
                 Depth::Objects
@@ -274,7 +300,13 @@ impl<'a> Term<'a> {
             Ok(task) => {
                 self.stumbles.remove(&subject);
                 match subject {
-                    Subject::Environment(environment) => task.map(|task| (environment, task)),
+                    Subject::Environment(environment) => {
+                        // Only then have its files been looked into.
+                        if !self.under_way.contains_key(&environment) && !self.is_too_soon(&environment) {
+                            self.unreadable.remove(&environment);
+                        }
+                        task.map(|task| (environment, task))
+                    }
                     Subject::Build(_) => None,
                 }
             }
@@ -284,7 +316,7 @@ impl<'a> Term<'a> {
                 let failures = self.stumbles.entry(subject.clone()).or_default();
                 *failures += 1;
                 let again_at = again_at(*failures, &format!("{subject:?}"));
-                self.wakes.insert(subject, again_at);
+                self.wakes.insert((again_at, subject));
                 None
             }
         }
@@ -305,23 +337,34 @@ impl<'a> Term<'a> {
         if self.under_way.remove(environment) == Some(Task::Keeping) {
             let at = Instant::now() + LOOK_AFTER_EVERY;
             self.keep_at.insert(environment.to_owned(), at);
-            self.wakes.insert(Subject::Environment(environment.to_owned()), at);
         }
-        match landed {
+        let again_at = match landed {
             Landed::Done => {
                 self.stuck.remove(environment);
+                self.leader.heard.look_at(environment);
+                return;
             }
-            Landed::Left => {}
+            // What was heard may be older than what is, or another is at it.
+            Landed::Left => Instant::now() + AFTER_NOTHING,
             Landed::Failed => {
                 self.leader.told.errors.inc();
                 let failures = self.stuck.get(environment).map_or(0, |stuck| stuck.failures) + 1;
                 let again_at = again_at(failures, environment);
-                self.stuck.insert(environment.to_owned(), Stuck { failures, again_at });
-                self.wakes
-                    .insert(Subject::Environment(environment.to_owned()), again_at);
+                let stuck = Stuck {
+                    failures,
+                    again_at,
+                    asked: self.leader.heard.asked(environment),
+                };
+                self.stuck.insert(environment.to_owned(), stuck);
+                again_at
             }
+        };
+        self.wakes
+            .insert((again_at, Subject::Environment(environment.to_owned())));
+        if landed == Landed::Failed {
+            // Its upgrades may have something to be said.
+            self.leader.heard.look_at(environment);
         }
-        self.leader.heard.look_at(environment);
     }
 
     fn tell(&self) {

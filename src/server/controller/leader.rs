@@ -604,7 +604,11 @@ impl Leader {
                 replica::bring_up(&of, remembered, &keeper).await?;
                 Some(of)
             }
-            None => None,
+            None => {
+                // What stood until now is stated no more.
+                self.take_down(environment, &ending, &lost).await?;
+                None
+            }
         };
         let bringing = Bringing {
             home: &self.home,
@@ -632,10 +636,11 @@ impl Leader {
     async fn drive(&self, upgrade: &str, environment: &str, ending: Interrupt, lost: Interrupt) -> Result<(), Trouble> {
         // What was heard of it may be older than its end.
         let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
-            return Ok(());
+            return Err(Trouble::Changed);
         };
-        if Upgrade::read(object.clone())?.status.phase.is_final() {
-            return Ok(());
+        let now = Upgrade::read(object.clone())?;
+        if now.status.phase.is_final() || now.stays_held() {
+            return Err(Trouble::Changed);
         }
         let fleet = Arc::new(self.fleet(environment)?);
         let token = self.take(&fleet).await?;

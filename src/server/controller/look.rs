@@ -225,12 +225,7 @@ impl Leader {
             self.tell_upgrade(upgrade, reason, &message).await?;
             return Ok(None);
         }
-        let stays_held = match upgrade.spec.wish {
-            Wish::Proceed => !upgrade.is_asked_again(),
-            Wish::Pause | Wish::TimeUp => true,
-            Wish::Abort => false,
-        };
-        if upgrade.status.phase.is_held() && stays_held {
+        if upgrade.stays_held() {
             return Ok(None);
         }
         Ok(Some(Task::Driving(name(&upgrade.object).to_owned())))
