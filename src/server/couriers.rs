@@ -16,6 +16,9 @@ use crate::report::{Courier, Lines};
 use crate::store::{Store as _, StoreError};
 use crate::workspace::Workspace;
 
+/// As long as a delivery may take.
+const LAST_OF_THE_OLD: Duration = Duration::from_secs(20);
+
 /// A courier on its way.
 struct OnTheWay {
     stated: Vec<ReportSink>,
@@ -135,8 +138,8 @@ impl<'a> Couriers<'a> {
             task,
         };
         if let Some(old) = self.by_environment.insert(environment.to_owned(), new) {
-            // What it was carrying is carried again by the new one, with the same key.
-            old.task.abort();
+            // What it has in hand it settles itself, or somebody would be told twice; the two share the rest.
+            old.courier.finish(LAST_OF_THE_OLD);
         }
         let troubles: Vec<String> = troubles.iter().map(ToString::to_string).collect();
         if troubles.is_empty() {

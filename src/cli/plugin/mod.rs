@@ -79,6 +79,9 @@ pub(super) enum PluginError {
         /// Where.
         namespace: String,
     },
+    /// It was told to go back.
+    #[error("{0} was told to go back, and does; what it is to become is for the next upgrade")]
+    GoesBack(String),
     /// Somebody else writes all the time.
     #[error("{0} changes faster than it can be written; the same command again")]
     Contended(String),
@@ -89,6 +92,7 @@ impl PluginError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             PluginError::NoEnvironment { .. } | PluginError::NoBuild { .. } => Exit::Usage,
+            PluginError::GoesBack(_) => Exit::Refused,
             PluginError::NoCluster(_) | PluginError::Contended(_) => Exit::Errored,
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Ground, LOOK_EVERY, NAME, PluginError, Staying, named};
 use crate::cli::printer::Printer;
 use crate::cli::{Exit, called, ground, upgrade as shown};
-use crate::cluster::objects::{self, ApiError, Kind, Upgrade, asked, part, patiently, write_status};
+use crate::cluster::objects::{self, Kind, Upgrade, asked, part, patiently, write_status};
 use crate::cluster::snapshot::Snapshot;
 use crate::engine::builds;
 use crate::engine::session::{Refusal, SessionError};
@@ -22,6 +22,9 @@ use crate::settings;
 use crate::store::build::Mark;
 use crate::store::{BuildStatus, Store as _, fresh_upgrade_name};
 
+/// After the time that it was given, an upgrade may take this much more until it holds: its running steps end first. Where nobody drives
+/// it, it never does.
+const NOBODY_HOLDS: std::time::Duration = std::time::Duration::from_mins(5);
 /// Attempts at a change that another was quicker with.
 const ATTEMPTS: u32 = objects::ATTEMPTS;
 
@@ -124,32 +127,46 @@ fn parameters() -> PostParams {
 }
 
 /// A held one goes on, and a wish to hold is over.
-async fn go_on(ground: &Ground, open: &Upgrade) -> Result<(), ApiError> {
-    if open.status.phase.is_held() && open.spec.wish == Wish::Proceed {
-        // What is asked is asked already: that it is asked again shows by a change.
-        wish(ground, open, Wish::Pause).await?;
-    }
-    match open.spec.wish {
-        Wish::Proceed if !open.status.phase.is_held() => Ok(()),
-        // It goes back, and that is not undone.
-        Wish::Abort => Ok(()),
-        Wish::Proceed | Wish::Pause | Wish::TimeUp => wish(ground, open, Wish::Proceed).await,
+async fn go_on(ground: &Ground, open: &Upgrade) -> anyhow::Result<()> {
+    // What is asked is asked already: that it is asked again shows by a change.
+    let again = |now: &Upgrade| (now.status.phase.is_held() && now.spec.wish == Wish::Proceed).then_some(Wish::Pause);
+    wish(ground, named(open), &again).await?;
+    let on = |now: &Upgrade| match now.spec.wish {
+        Wish::Pause | Wish::TimeUp => Some(Wish::Proceed),
+        Wish::Proceed | Wish::Abort => None,
+    };
+    match wish(ground, named(open), &on).await? {
+        // That it goes back is somebody's word, and is not undone by another's.
+        Wish::Abort => Err(PluginError::GoesBack(named(open).to_owned()).into()),
+        Wish::Proceed | Wish::Pause | Wish::TimeUp => Ok(()),
     }
 }
 
-async fn wish(ground: &Ground, open: &Upgrade, wish: Wish) -> Result<(), ApiError> {
-    let patch = json!({"metadata": {"uid": objects::uid(&open.object)}, "spec": {"wish": wish}});
-    let (api, parameters) = (
-        Kind::Upgrade.api(&ground.client, &ground.namespace),
-        PatchParams {
-            field_manager: Some(NAME.to_owned()),
-            ..PatchParams::default()
-        },
-    );
-    let (what, patch) = (objects::named(&open.object), Patch::Merge(&patch));
-    patiently(|| asked("say so to", &what, api.patch(named(open), &parameters, &patch)))
-        .await
-        .map(|_| ())
+/// Writes what is wanted of it, decided from what it is at that moment; tells what is wanted of it then.
+async fn wish(ground: &Ground, upgrade: &str, decide: &dyn Fn(&Upgrade) -> Option<Wish>) -> anyhow::Result<Wish> {
+    let api = Kind::Upgrade.api(&ground.client, &ground.namespace);
+    let what = format!("Upgrade {upgrade}");
+    let parameters = PatchParams {
+        field_manager: Some(NAME.to_owned()),
+        ..PatchParams::default()
+    };
+    for _ in 0..ATTEMPTS {
+        let now = Upgrade::read(patiently(|| asked("read", &what, api.get(upgrade))).await?)?;
+        let Some(wish) = decide(&now) else {
+            return Ok(now.spec.wish);
+        };
+        let metadata = &now.object.metadata;
+        let patch = json!({
+            "metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version},
+            "spec": {"wish": wish},
+        });
+        let patch = Patch::Merge(&patch);
+        match patiently(|| asked("say so to", &what, api.patch(upgrade, &parameters, &patch))).await {
+            Err(why) if why.is_conflict() => {}
+            written => return Ok(written.map(|_| wish)?),
+        }
+    }
+    Err(PluginError::Contended(what).into())
 }
 
 fn open_in<'s>(snapshot: &'s Snapshot, environment: &str, word: &'static str) -> anyhow::Result<&'s Upgrade> {
@@ -165,7 +182,10 @@ fn open_in<'s>(snapshot: &'s Snapshot, environment: &str, word: &'static str) ->
 pub(super) async fn pause(ground: &Ground, environment: &str, printer: &Printer) -> anyhow::Result<Exit> {
     let snapshot = ground.look(printer).await?;
     let open = open_in(&snapshot, environment, "pause")?;
-    wish(ground, open, Wish::Pause).await?;
+    let hold = |now: &Upgrade| (now.spec.wish == Wish::Proceed).then_some(Wish::Pause);
+    if wish(ground, named(open), &hold).await? == Wish::Abort {
+        return Err(PluginError::GoesBack(named(open).to_owned()).into());
+    }
     printer.note(&format!("{} holds once its running steps have ended", named(open)));
     Ok(Exit::Done)
 }
@@ -190,7 +210,7 @@ pub(super) async fn abort(
 ) -> anyhow::Result<Exit> {
     let snapshot = ground.look(printer).await?;
     let open = open_in(&snapshot, environment, "abort")?;
-    wish(ground, open, Wish::Abort).await?;
+    wish(ground, named(open), &|_| Some(Wish::Abort)).await?;
     stay(ground, named(open), staying, printer).await
 }
 
@@ -206,7 +226,15 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
     let end = staying.timeout.map(|limit| Instant::now() + limit.0);
     let (mut said, mut timed_out, mut asked_at) = (String::new(), false, None);
     loop {
-        let object: DynamicObject = patiently(|| asked("read", &what, api.get(upgrade))).await?;
+        let object: DynamicObject = match patiently(|| asked("read", &what, api.get(upgrade))).await {
+            // It goes on meanwhile.
+            Err(why) if why.is_passing() && !interrupt.is_set() => {
+                printer.note(&why.to_string());
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            read => read?,
+        };
         let now = Upgrade::read(object)?;
         // Its own word may not have been heard yet.
         let first = *asked_at.get_or_insert(objects::generation(&now.object));
@@ -229,10 +257,20 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
                 phase => Exit::of(phase),
             });
         }
+        if end.is_some_and(|end| Instant::now() >= end + NOBODY_HOLDS) {
+            printer.note(&format!(
+                "{upgrade} does not hold yet; is there a controller? `kubectl stagegate why {}` says more",
+                now.spec.environment
+            ));
+            return Ok(Exit::TimedOut);
+        }
         if end.is_some_and(|end| Instant::now() >= end) && !timed_out {
             timed_out = true;
-            if now.spec.wish == Wish::Proceed && now.status.phase != Phase::RollingBack {
-                wish(ground, &now, Wish::TimeUp).await?;
+            let hold = |now: &Upgrade| {
+                let may_hold = now.spec.wish == Wish::Proceed && now.status.phase != Phase::RollingBack;
+                may_hold.then_some(Wish::TimeUp)
+            };
+            if wish(ground, upgrade, &hold).await? == Wish::TimeUp {
                 printer.note("its time is up: it holds once its running steps have ended");
             }
         }

@@ -164,6 +164,13 @@ impl Elector {
     }
 }
 
+impl Drop for Elector {
+    /// However it ends: whoever is not in the election does not lead.
+    fn drop(&mut self) {
+        self.leads.send_replace(false);
+    }
+}
+
 fn record(lease: &Lease) -> Record {
     let spec = lease.spec.as_ref();
     let seconds = spec

@@ -216,18 +216,22 @@ impl Heard {
         self.news().builds.pop_first()
     }
 
-    /// An environment whose file is not as it is stated; [`placed`](Self::placed) when it is.
-    pub(super) fn next_file(&self) -> Option<String> {
-        self.news().place.first().cloned()
+    /// Environments whose files are not as they are stated, each to be read from here on: what changes after this is among the next.
+    pub(super) fn files(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.news().place)
     }
 
-    pub(super) fn placed(&self, environment: &str) {
-        self.news().place.remove(environment);
+    /// Its file could not be written: nothing is begun by it.
+    pub(super) fn is_unplaced(&self, environment: String) {
+        self.news().place.insert(environment);
     }
 
-    /// Whether its file is this generation of it.
+    /// Whether its file is this generation of it, and those of what it is a replica of are as they are stated.
     pub(super) fn is_placed(&self, environment: &str, of: i64) -> bool {
-        let waits = self.news().place.contains(environment);
+        let waits = {
+            let news = self.news();
+            news.read_by(environment).iter().any(|name| news.place.contains(name))
+        };
         !waits
             && self
                 .environment(environment)
@@ -255,6 +259,7 @@ pub(super) enum Which {
 /// What of an Environment says whom its changes concern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stated {
+    uid: String,
     generation: i64,
     replica_of: Option<String>,
 }
@@ -262,6 +267,7 @@ struct Stated {
 impl Stated {
     fn of(object: &DynamicObject) -> Self {
         Self {
+            uid: objects::uid(object).to_owned(),
             generation: generation(object),
             replica_of: object.data["spec"]["replicaOf"].as_str().map(str::to_owned),
         }
@@ -399,6 +405,21 @@ impl News {
         self.look.extend(self.of_environment.keys().cloned());
     }
 
+    /// What is read for an environment: it, what it is a replica of, and so on.
+    fn read_by(&self, environment: &str) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        let mut next = Some(environment.to_owned());
+        while let Some(name) = next.filter(|name| !all.contains(name)) {
+            let base = self
+                .environments
+                .get(&name)
+                .and_then(|stated| stated.replica_of.clone());
+            all.insert(name);
+            next = base;
+        }
+        all
+    }
+
     fn read_with(&self, environment: &str) -> BTreeSet<String> {
         let mut all = BTreeSet::from([environment.to_owned()]);
         loop {
@@ -431,6 +452,7 @@ mod tests {
 
     fn stated(generation: i64, replica_of: Option<&str>) -> Stated {
         Stated {
+            uid: String::new(),
             generation,
             replica_of: replica_of.map(str::to_owned),
         }

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use super::heard::Which;
 use super::leader::{Leader, Trouble, condition, status_of};
 use crate::cluster::ledger::record;
-use crate::cluster::objects::{ATTEMPTS, Kind, Upgrade, generation, patiently, set_condition, write_status};
+use crate::cluster::objects::{
+    ATTEMPTS, Fits, Kind, LONGEST_STATUS, Upgrade, fit, generation, patiently, set_condition, write_status,
+};
 use crate::cluster::replica::{Left, OnWrite};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
@@ -165,14 +167,16 @@ impl Leader {
         lost: &Interrupt,
     ) -> Result<(), Trouble> {
         let fleet = self.fleet(environment)?;
+        let keeper = ObjectKeeper::new(self, &fleet, ending, lost);
+        let object = self.fresh(Kind::Environment, environment).await?;
+        let kept = object.as_ref().and_then(remembered).unwrap_or_default();
+        if kept.expires_at.is_some_and(|at| at <= keeper.now()) {
+            let replica = replica::by_record(environment, &self.home_uid, &kept).await?;
+            return Ok(replica::expire(&replica, &kept, &keeper).await?);
+        }
         let Some((of, remembered)) = self.replica(&fleet).await? else {
             return Ok(());
         };
-        let keeper = ObjectKeeper::new(self, &fleet, ending, lost);
-        if remembered.expires_at.is_some_and(|at| at <= keeper.now()) {
-            let replica = replica::by_record(environment, &self.home_uid, &remembered).await?;
-            return Ok(replica::expire(&replica, &remembered, &keeper).await?);
-        }
         Ok(replica::look_after(&of, remembered, &keeper).await?)
     }
 
@@ -219,6 +223,10 @@ impl Leader {
                 let ready = condition("Ready", ConditionStatus::False, reason, message);
                 set_condition(&mut all, generation(&object), ready);
                 status["conditions"] = json!(all);
+            }
+            if fit(&mut status, LONGEST_STATUS) == Fits::No {
+                // What is otherwise, and where, is more than an object holds; that it is kept, and until when, fits.
+                status["replica"]["sight"] = Value::Null;
             }
             if status == status_of(&object) {
                 return Ok(object);

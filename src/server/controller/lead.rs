@@ -99,11 +99,8 @@ impl Leader {
             self.told.beat();
             term.go_round(&mut rounds, couriers);
             term.wake();
-            let placed = self.place();
-            if placed.is_none() {
-                term.rest_from_reading();
-            }
-            if let Some(changed) = placed {
+            if self.has_listed() {
+                let changed = self.place();
                 for environment in &changed {
                     couriers.changed(environment);
                 }
@@ -220,11 +217,6 @@ impl<'a> Term<'a> {
         for (environment, _) in self.keep_at.extract_if(.., |_, at| *at <= now) {
             self.leader.heard.look_at(&environment);
         }
-    }
-
-    /// While files cannot be written, none are read either.
-    fn rest_from_reading(&mut self) {
-        self.read_at = Instant::now() + LOOK_EVERY;
     }
 
     /// Reads the files of an environment that was read before, for what they have become since: of one that stands as it is stated

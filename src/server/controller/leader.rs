@@ -1,7 +1,7 @@
 //! What a leader does to one object: brings an environment up, drives an upgrade, says in a status how it stands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -99,7 +99,9 @@ impl Trouble {
         matches!(
             self,
             Trouble::Commit(CommitError::Fenced(_))
-                | Trouble::Session(SessionError::Drive(DriveError::Fenced(_)))
+                | Trouble::Session(SessionError::Drive(
+                    DriveError::Fenced(_) | DriveError::Node(HostError::Fenced { .. })
+                ))
                 | Trouble::Up(UpError::Host(HostError::Fenced { .. }))
         )
     }
@@ -115,6 +117,8 @@ pub(super) struct Leader {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) heard: Arc<Heard>,
+    /// Why files could not be written, so that it is said once.
+    pub(super) complaints: Mutex<BTreeMap<String, String>>,
     pub(super) told: Arc<Told>,
     pub(super) tell: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -129,35 +133,33 @@ impl Leader {
         listed
     }
 
-    /// Makes the files what the objects are; tells which environments are read otherwise now. None where the files are not what
-    /// the objects are: nothing is begun by them then, and it is tried again.
-    pub(super) fn place(&self) -> Option<BTreeSet<String>> {
-        if !self.has_listed() {
-            return None;
-        }
-        match self.try_place() {
-            Ok(changed) => Some(changed),
-            Err(why) => {
-                tracing::warn!(%why, "the files of environments and templates could not be written");
-                None
-            }
-        }
-    }
-
-    fn try_place(&self) -> std::io::Result<BTreeSet<String>> {
+    /// Makes the files what the objects are; tells which environments are read otherwise now. One whose file cannot be written is not
+    /// looked at until it is, and is tried again at the next turn.
+    pub(super) fn place(&self) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
-        while let Some(environment) = self.heard.next_file() {
+        for environment in self.heard.files() {
             // Also of one that is to be deleted: its open upgrade goes back first.
             let object = self.heard.environment(&environment);
-            if self.files.place(&environment, object.as_deref())? == Change::Some {
-                changed.extend(self.heard.read_with(&environment));
-            }
-            let written = object.as_deref().map(generation);
-            if self.heard.environment(&environment).as_deref().map(generation) == written {
-                self.heard.placed(&environment);
+            let placed = self.files.place(&environment, object.as_deref());
+            let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+            match placed {
+                Ok(change) => {
+                    complaints.remove(&environment);
+                    if change == Change::Some {
+                        changed.extend(self.heard.read_with(&environment));
+                    }
+                }
+                Err(why) => {
+                    let why = why.to_string();
+                    if complaints.get(&environment) != Some(&why) {
+                        tracing::warn!(why, environment, "its file cannot be written, and it waits for that");
+                        complaints.insert(environment.clone(), why);
+                    }
+                    self.heard.is_unplaced(environment);
+                }
             }
         }
-        Ok(changed)
+        changed
     }
 
     /// Takes over what lies on the volume: files of environments that are no more are taken away.
@@ -660,6 +662,8 @@ impl Leader {
             ledger.claim(&self.me).await?;
         }
         let past = self.past(environment, self.listed_builds().await?);
+        // Which image a build is, is asked of the home where a build has files, too.
+        self.copy_builds(&fleet)?;
         if record.status.phase == Phase::Pending
             && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
         {

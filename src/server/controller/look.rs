@@ -1,6 +1,7 @@
 //! What one object asks for now. It is looked at when something has changed that concerns it; what is waited for is said in its
 //! status, what is done with is let go, and what takes longer is left to who leads.
 
+use jiff::Timestamp;
 use kube::api::DynamicObject;
 
 use super::heard::Which;
@@ -116,9 +117,17 @@ impl Leader {
         if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
             return Ok(None);
         }
+        let is_free = !upgrades.iter().any(is_under_way);
+        let kept = remembered(object);
+        let is_over = kept
+            .as_ref()
+            .and_then(|kept| kept.expires_at)
+            .is_some_and(|at| at <= Timestamp::now());
+        if is_over && is_free && standing.keep == Keep::Due {
+            return Ok(Some(Task::Keeping));
+        }
         if is_up(object) && standing.depth == Depth::Objects {
-            let is_due = remembered(object).is_some() && standing.keep == Keep::Due;
-            let is_free = !upgrades.iter().any(is_under_way);
+            let is_due = kept.is_some() && standing.keep == Keep::Due;
             return Ok((is_due && is_free).then_some(Task::Keeping));
         }
         match self.fleet(environment) {
@@ -166,6 +175,8 @@ impl Leader {
             } else if !is_deleted(object_of_it) && !is_kept(object_of_it) {
                 self.hold(Kind::Upgrade, object_of_it).await?;
                 waits_for.get_or_insert(name(object_of_it));
+            } else if !is_under_way(upgrade) && upgrade.spec.wish == Wish::Abort && !is_driven(upgrade) {
+                self.end_unbegun(upgrade).await?;
             } else if let Some(other) = waits_for {
                 let message = format!("it waits for upgrade {other} of environment {environment}");
                 self.tell_upgrade(upgrade, "WaitsForUpgrade", &message).await?;
@@ -189,10 +200,6 @@ impl Leader {
             return Ok(None);
         }
         let begun = is_under_way(upgrade);
-        if !begun && upgrade.spec.wish == Wish::Abort {
-            self.end_unbegun(upgrade).await?;
-            return Ok(None);
-        }
         let build = self.heard.build(&upgrade.spec.build);
         let in_the_way = match (object, &build) {
             (None, _) => Some((

@@ -14,7 +14,7 @@ mod look;
 mod told;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -119,6 +119,7 @@ impl Controller {
             client: client.clone(),
             namespace: namespace.clone(),
             heard,
+            complaints: Mutex::default(),
             told,
             tell: Arc::clone(&self.tell),
         };
@@ -138,8 +139,8 @@ impl Controller {
         while !self.interrupt.is_set() {
             leader.told.beat();
             leader.told.leader.set(0);
-            if let Some(changed) = leader.place() {
-                for environment in &changed {
+            if leader.has_listed() {
+                for environment in &leader.place() {
                     couriers.changed(environment);
                 }
                 if !has_cleared {
@@ -165,7 +166,12 @@ impl Controller {
             }
             tokio::select! {
                 () = leader.heard.changed.notified() => {}
-                _ = leads.changed() => {}
+                alive = leads.changed() => {
+                    if alive.is_err() {
+                        (self.tell)("the election has ended badly; ending");
+                        break;
+                    }
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.interrupt.wait() => {}
             }
