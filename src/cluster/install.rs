@@ -145,6 +145,13 @@ fn replicas(about: &Value, namespace: &str, image: &str) -> Value {
                 "spec": {
                     "serviceAccountName": NAME,
                     "terminationGracePeriodSeconds": GRACE_SECONDS,
+                    // A machine that is lost takes one of them with it; where there is one machine alone, both run there.
+                    "topologySpreadConstraints": [{
+                        "maxSkew": 1,
+                        "topologyKey": "kubernetes.io/hostname",
+                        "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": selector()},
+                    }],
                     "securityContext": {
                         "runAsNonRoot": true,
                         "runAsUser": 65532,
