@@ -153,9 +153,7 @@ impl Heard {
 
     /// Whether an upgrade that has not ended names this build.
     pub(super) fn is_wanted(&self, build: &str) -> bool {
-        let news = self.news();
-        let mut open = news.upgrades.values().filter(|asked| !asked.is_final());
-        open.any(|asked| asked.build == build)
+        self.news().waiting_for.contains_key(build)
     }
 
     /// Names by which upgrades that there are name what is theirs on a volume.
@@ -164,16 +162,9 @@ impl Heard {
         all.iter().map(|object| objects::unique_name(object)).collect()
     }
 
-    /// Upgrades by phase; those whose phase cannot be read have none.
+    /// Upgrades by phase.
     pub(super) fn phases(&self) -> BTreeMap<String, usize> {
-        let mut phases = BTreeMap::new();
-        for asked in self.news().upgrades.values() {
-            let phase = asked
-                .phase
-                .map_or_else(|| "Unreadable".to_owned(), |phase| format!("{phase:?}"));
-            *phases.entry(phase).or_default() += 1;
-        }
-        phases
+        self.news().phases.clone()
     }
 
     pub(super) fn look_at(&self, environment: &str) {
@@ -304,6 +295,12 @@ impl Asked {
     fn is_final(&self) -> bool {
         self.phase.is_some_and(Phase::is_final)
     }
+
+    /// Its phase, for people.
+    fn phase(&self) -> String {
+        self.phase
+            .map_or_else(|| "Unreadable".to_owned(), |phase| format!("{phase:?}"))
+    }
 }
 
 /// Names of what is to be done, and what it takes to know whom a change concerns.
@@ -312,6 +309,12 @@ struct News {
     environments: BTreeMap<String, Stated>,
     upgrades: BTreeMap<String, Asked>,
     of_environment: BTreeMap<String, BTreeSet<String>>,
+    /// Names of open upgrades by the build that they name.
+    waiting_for: BTreeMap<String, BTreeSet<String>>,
+    /// Replicas by what they are replicas of.
+    replicas_of: BTreeMap<String, BTreeSet<String>>,
+    /// How many upgrades are in which phase.
+    phases: BTreeMap<String, usize>,
     /// Environments to be looked at.
     look: BTreeSet<String>,
     /// Environments whose files are to be written, or taken away.
@@ -324,10 +327,17 @@ impl News {
     /// An environment as it is now, or that it is no more.
     fn environment(&mut self, name: &str, stated: Option<Stated>) {
         let is_news = self.environments.get(name) != stated.as_ref();
-        match stated {
+        let base = stated.as_ref().and_then(|stated| stated.replica_of.clone());
+        let before = match stated {
             Some(stated) => self.environments.insert(name.to_owned(), stated),
             None => self.environments.remove(name),
         };
+        if let Some(base) = before.and_then(|before| before.replica_of) {
+            take_out(&mut self.replicas_of, &base, name);
+        }
+        if let Some(base) = base {
+            self.replicas_of.entry(base).or_default().insert(name.to_owned());
+        }
         if is_news {
             self.place.insert(name.to_owned());
             self.look.extend(self.read_with(name));
@@ -345,25 +355,28 @@ impl News {
             // One that is deleted waits for the end of who names it.
             self.builds.insert(build.clone());
         }
-        if let Some(before) = before
-            && let Some(names) = self.of_environment.get_mut(&before.environment)
-        {
-            names.remove(name);
-            if names.is_empty() {
-                self.of_environment.remove(&before.environment);
+        if let Some(before) = before {
+            take_out(&mut self.of_environment, &before.environment, name);
+            take_out(&mut self.waiting_for, &before.build, name);
+            if let Some(count) = self.phases.get_mut(&before.phase()) {
+                *count -= 1;
             }
         }
         if let Some(asked) = asked {
+            *self.phases.entry(asked.phase()).or_default() += 1;
+            if !asked.is_final() {
+                let names = self.waiting_for.entry(asked.build).or_default();
+                names.insert(name.to_owned());
+            }
             let names = self.of_environment.entry(asked.environment).or_default();
             names.insert(name.to_owned());
         }
+        self.phases.retain(|_, count| *count > 0);
     }
 
     fn build(&mut self, name: &str) {
-        let open = self.upgrades.values().filter(|asked| !asked.is_final());
-        let wait = open
-            .filter(|asked| asked.build == name)
-            .map(|asked| asked.environment.clone());
+        let open = self.waiting_for.get(name).into_iter().flatten();
+        let wait = open.filter_map(|upgrade| Some(self.upgrades.get(upgrade)?.environment.clone()));
         self.look.extend(wait);
         self.builds.insert(name.to_owned());
     }
@@ -421,16 +434,24 @@ impl News {
     }
 
     fn read_with(&self, environment: &str) -> BTreeSet<String> {
-        let mut all = BTreeSet::from([environment.to_owned()]);
-        loop {
-            let replicas = self.environments.iter().filter(|(name, stated)| {
-                !all.contains(*name) && stated.replica_of.as_ref().is_some_and(|base| all.contains(base))
-            });
-            let more: Vec<String> = replicas.map(|(name, _)| name.clone()).collect();
-            if more.is_empty() {
-                return all;
+        let mut all = BTreeSet::new();
+        let mut next = vec![environment.to_owned()];
+        while let Some(name) = next.pop() {
+            if !all.contains(&name) {
+                next.extend(self.replicas_of.get(&name).into_iter().flatten().cloned());
+                all.insert(name);
             }
-            all.extend(more);
+        }
+        all
+    }
+}
+
+/// Takes a name out of those under a key, which goes with its last.
+fn take_out(all: &mut BTreeMap<String, BTreeSet<String>>, key: &str, name: &str) {
+    if let Some(names) = all.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            all.remove(key);
         }
     }
 }
@@ -529,6 +550,8 @@ mod tests {
                     expected.entry(environment.clone()).or_default().insert(upgrade.clone());
                 }
                 prop_assert_eq!(&news.of_environment, &expected);
+                let open: usize = news.waiting_for.values().map(BTreeSet::len).sum();
+                prop_assert_eq!((open, news.phases.values().sum::<usize>()), (last.len(), last.len()));
             }
         }
     }
