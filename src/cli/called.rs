@@ -34,7 +34,22 @@ pub(super) fn in_sentence(text: &str) -> Cow<'_, str> {
     if program() == NAME || !text.contains(begin) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.replace(begin, &begin.replace(NAME, program())))
+    let mut parts = text.split(begin);
+    let mut said = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let called = if is_ours(part) { program() } else { NAME };
+        said.push('`');
+        said.push_str(called);
+        said.push(' ');
+        said.push_str(part);
+    }
+    Cow::Owned(said)
+}
+
+/// Whether the program, as it was called, has the command that these words begin with.
+fn is_ours(words: &str) -> bool {
+    let end = words.find(|c: char| !c.is_ascii_lowercase() && c != '-');
+    !super::plugin::is_called() || super::plugin::has(&words[..end.unwrap_or(words.len())])
 }
 
 /// The same for a text that is nothing but commands, one after the other.
@@ -46,7 +61,7 @@ fn commands_called_as<'a>(text: &'a str, program: &str) -> Cow<'a, str> {
     let one = |command: &str| {
         let (assignments, words) = command.split_at(after_assignments(command));
         match words.strip_prefix(NAME) {
-            Some(rest) if rest.starts_with(' ') => format!("{assignments}{program}{rest}"),
+            Some(rest) if rest.starts_with(' ') && is_ours(&rest[1..]) => format!("{assignments}{program}{rest}"),
             Some(_) | None => command.to_owned(),
         }
     };

@@ -98,6 +98,11 @@ impl PluginError {
     }
 }
 
+/// Whether it has a command of this name: what texts say of others is for `stagegate` itself.
+pub(super) fn has(command: &str) -> bool {
+    Arguments::command().find_subcommand(command).is_some()
+}
+
 /// Its commands, as its help says them.
 pub(super) fn command() -> clap::Command {
     Arguments::command()
@@ -171,7 +176,16 @@ enum Command {
         staying: Staying,
     },
     /// Builds that are known here
-    Builds,
+    Build {
+        #[command(subcommand)]
+        action: BuildAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BuildAction {
+    /// The builds that are known here
+    List,
     /// Lift a quarantine
     Release {
         /// The build's name, COMPONENT-VERSION
@@ -271,7 +285,9 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
             why::tell(&snapshot.home, &environment, driver, printer)
         }
         Command::History(arguments) => events::history_of(&ground.look(printer).await?.home, &arguments, printer),
-        Command::Builds => {
+        Command::Build {
+            action: BuildAction::List,
+        } => {
             build::list(&ground.look(printer).await?.home, printer)?;
             Ok(Exit::Done)
         }
@@ -283,7 +299,9 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
         Command::Pause { environment } => words::pause(&ground, &environment, printer).await,
         Command::Resume { environment, staying } => words::resume(&ground, &environment, &staying, printer).await,
         Command::Abort { environment, staying } => words::abort(&ground, &environment, &staying, printer).await,
-        Command::Release { build, env, reason } => words::release(&ground, &build, &env, &reason, printer).await,
+        Command::Build {
+            action: BuildAction::Release { build, env, reason },
+        } => words::release(&ground, &build, &env, &reason, printer).await,
     }
 }
 

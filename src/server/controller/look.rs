@@ -133,7 +133,8 @@ impl Leader {
         match self.fleet(environment) {
             Err(why) => tell("Invalid", &shortened(&why.to_string(), LONGEST_MESSAGE)).await,
             // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
-            Ok(_) if is_up(object) || upgrades.iter().any(is_under_way) || has_open && is_settled(object) => Ok(None),
+            Ok(_) if is_up(object) || upgrades.iter().any(is_under_way) => Ok(None),
+            Ok(_) if is_settled(object) && upgrades.iter().any(|upgrade| self.may_go_on(upgrade)) => Ok(None),
             // What is heard of it may be older than what was said of it last.
             Ok(_) => match self.fresh(Kind::Environment, environment).await? {
                 Some(fresh) if generation(&fresh) == of && !is_up(&fresh) => Ok(Some(Task::BringingUp(of))),
@@ -236,6 +237,11 @@ impl Leader {
             return Ok(None);
         }
         Ok(Some(Task::Driving(name(&upgrade.object).to_owned())))
+    }
+
+    /// Whether an open upgrade waits for nothing but its turn.
+    fn may_go_on(&self, upgrade: &Upgrade) -> bool {
+        !upgrade.status.phase.is_final() && self.heard.build(&upgrade.spec.build).is_some()
     }
 
     /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.

@@ -510,17 +510,14 @@ fn kubectl_has_it_as_a_plugin() {
     upgrade("bad", &[]).expect_code(3);
     let refused = upgrade("bad", &[]).expect_code(6).json();
     assert_eq!(refused["status"]["reason"], "Quarantined", "{refused:#}");
-    let release = [
-        "release",
-        "web-bad",
-        "--env",
-        ENVIRONMENT,
-        "--reason",
-        "the page was mended",
-    ];
+    // As the refusal says it.
+    let why = refused["status"]["message"].as_str().expect("why");
+    assert!(why.contains("build release web-bad --env small"), "{why}");
+    let reason = "the page was mended";
+    let release = ["build", "release", "web-bad", "--env", ENVIRONMENT, "--reason", reason];
     plugin(&release).expect_code(0);
     plugin(&release).expect_code(2);
-    let builds = plugin(&["builds", "-o", "json"]).expect_code(0).json();
+    let builds = plugin(&["build", "list", "-o", "json"]).expect_code(0).json();
     let all = builds["items"].as_array().expect("a list").iter();
     let bad = all.clone().find(|build| build["metadata"]["name"] == "web-bad");
     assert_eq!(bad.expect("there")["status"]["quarantines"], json!([]), "{builds:#}");
