@@ -486,11 +486,11 @@ fn a_canary_of_the_old_build_comes_up_or_says_why_unless_all_of_it_is_sick() {
 }
 
 /// Its controller has said so, so many seconds after what was written.
-fn exceeded(seconds: u64) -> Option<Exceeded> {
-    Some(Exceeded {
+fn exceeded(seconds: u64) -> Exceeded {
+    Exceeded {
         at: at() + Duration::from_secs(seconds),
         why: "ProgressDeadlineExceeded: m".to_owned(),
-    })
+    }
 }
 
 #[test]
@@ -529,7 +529,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         (
             |is| {
                 is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = exceeded(1);
+                is.trouble.exceeded = Some(exceeded(1));
             },
             at(),
             Some((124, "ProgressDeadlineExceeded: m")),
@@ -539,7 +539,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         (
             |is| {
                 is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = exceeded(0);
+                is.trouble.exceeded = Some(exceeded(0));
             },
             at(),
             None,
@@ -549,7 +549,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         (
             |is| {
                 is.rollout = Rollout::Unseen;
-                is.trouble.exceeded = exceeded(1);
+                is.trouble.exceeded = Some(exceeded(1));
             },
             at(),
             None,
@@ -558,7 +558,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         (
             |is| {
                 is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = exceeded(1);
+                is.trouble.exceeded = Some(exceeded(1));
                 is.pods[0].is_ready = false;
                 is.pods[0].placed_at = None;
             },
