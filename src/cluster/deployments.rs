@@ -20,9 +20,12 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::pod::Refused;
-use super::surge::{Answer, Asked, Canary, CanaryWrite, Change, Deployment, Owner, Record, Rollout, Template, Trouble};
+use super::surge::{
+    Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
+};
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, MANAGER, NOT_FOUND, Workload, Written, only, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, MANAGER, NOT_FOUND, Workload, Written, is_over, only,
+    rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
@@ -358,7 +361,15 @@ impl DeploymentPlace {
             ..PostParams::default()
         };
         match self.deployments().await?.create(&by_us, &made).await {
-            Ok(_) => Ok(Written::Yes),
+            Ok(made) => {
+                // Nothing of the owner's was asked for with it: the upgrade may have been given back since that was read.
+                let uid = made.metadata.uid.unwrap_or_default();
+                let seen = self.read().await?;
+                if !seen.is.remembers(step) {
+                    self.delete_canary(&uid).await?;
+                }
+                Ok(Written::Yes)
+            }
             // Somebody was quicker.
             Err(kube::Error::Api(status)) if status.code == CONFLICT => Ok(Written::Conflict),
             Err(why) => Err(self.trouble(tried, &why)),
@@ -392,8 +403,8 @@ impl DeploymentPlace {
         })
     }
 
-    async fn delete_canary(&self, canary: &Canary) -> Result<(), HostError> {
-        match self.deployments().await?.delete(&self.canary, &only(&canary.uid)).await {
+    async fn delete_canary(&self, uid: &str) -> Result<(), HostError> {
+        match self.deployments().await?.delete(&self.canary, &only(uid)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == CONFLICT || status.code == NOT_FOUND => Ok(()),
             Err(why) => Err(self.trouble("delete its canary", &why)),
@@ -408,12 +419,13 @@ struct MadeOf {
 }
 
 impl MadeOf {
-    /// The pods of each `ReplicaSet` of a Deployment.
+    /// The pods of each `ReplicaSet` of a Deployment, without those that are over.
     fn pods_of<'a>(&'a self, deployment: &'a str) -> impl Iterator<Item = &'a ApiPod> {
         let is_of = move |set: &&ReplicaSet| owner_of(&set.metadata).is_some_and(|owner| owner == deployment);
         self.pods.iter().filter(move |pod| {
             let owner = owner_of(&pod.metadata);
-            owner.is_some()
+            !is_over(pod)
+                && owner.is_some()
                 && self
                     .sets
                     .iter()
@@ -473,11 +485,13 @@ fn trouble(status: &DeploymentStatus) -> Trouble {
         let mut all = status.conditions.iter().flatten();
         let found = all.find(|c| c.type_ == kind && c.status == is)?;
         let reason = found.reason.as_deref().unwrap_or(kind);
-        Some(format!("{reason}: {}", found.message.as_deref().unwrap_or_default()))
+        let why = format!("{reason}: {}", found.message.as_deref().unwrap_or_default());
+        let at = found.last_update_time.as_ref().map(|at| at.0).unwrap_or_default();
+        Some(Exceeded { at, why })
     };
     Trouble {
         exceeded: condition("Progressing", "False"),
-        failure: condition("ReplicaFailure", "True"),
+        failure: condition("ReplicaFailure", "True").map(|said| said.why),
     }
 }
 
@@ -581,7 +595,7 @@ impl DeploymentHost {
         let refused = |why| self.place.workload.refused(node, token, "delete its canary", &why);
         seen.is.admits(token).map_err(refused)?;
         match seen.is.canary.filter(|canary| canary.owner == Owner::Us) {
-            Some(canary) => self.place.delete_canary(&canary).await,
+            Some(canary) => self.place.delete_canary(&canary.uid).await,
             None => Ok(()),
         }
     }
@@ -681,7 +695,10 @@ impl Host for DeploymentHost {
             is.admits(token)?;
             Ok(is.given_back())
         };
-        self.change(node, token, "give it back to its owner", given_back).await
+        self.change(node, token, "give it back to its owner", given_back)
+            .await?;
+        // One may have been made in between, by a driver that had lost its lease.
+        self.without_canary(node, token).await
     }
 
     /// The Deployment is its owner's: only its canary and what we remember of it go.
@@ -706,5 +723,48 @@ impl Host for DeploymentHost {
     /// Whose session a client of the database is cannot be told from outside of a pod, but by its address.
     async fn sockets(&self, _: &NodeAddress, _: u16) -> Result<Vec<SocketAddr>, HostError> {
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_over_is_no_pod_of_its_deployment() {
+        let owned = |kind: &str, uid: &str| json!([{"apiVersion": "v1", "kind": kind, "name": uid, "uid": uid, "controller": true}]);
+        let pod = |phase: Value| {
+            let of_set = owned("ReplicaSet", "set");
+            serde_json::from_value(json!({"metadata": {"ownerReferences": of_set}, "status": {"phase": phase}}))
+                .expect("a pod")
+        };
+        let set = json!({"metadata": {"uid": "set", "ownerReferences": owned("Deployment", "web")}, "spec": {"selector": {}}});
+        for (phase, counts) in [
+            (json!("Running"), 1),
+            (json!("Pending"), 1),
+            (json!("Unknown"), 1),
+            (Value::Null, 1),
+            // Evicted, or ended with its machine: it stays for days.
+            (json!("Failed"), 0),
+            (json!("Succeeded"), 0),
+        ] {
+            let made = MadeOf {
+                sets: vec![serde_json::from_value(set.clone()).expect("a set")],
+                pods: vec![pod(phase.clone())],
+            };
+            assert_eq!(made.pods_of("web").count(), counts, "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_no_progress_is_known_with_its_time() {
+        let status = json!({"conditions": [{
+            "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m",
+            "lastUpdateTime": "1970-01-01T00:00:07Z",
+        }]});
+        let said = trouble(&serde_json::from_value(status).expect("a status")).exceeded;
+        let at = Timestamp::UNIX_EPOCH + Duration::from_secs(7);
+        let why = "ProgressDeadlineExceeded: m".to_owned();
+        assert_eq!(said, Some(Exceeded { at, why }));
     }
 }

@@ -21,6 +21,10 @@ use crate::hosts::{FencingToken, StepState};
 use crate::model::environment::Role;
 use crate::model::values::Digest;
 
+/// Its own pods may take as long as if so many came one after the other. By its owner's defaults a quarter of them changes at once, in
+/// four rounds and the rest; without any bound a hundred that do not come would be waited for the best part of a day.
+const ROUNDS: u32 = 12;
+
 /// What is remembered of a Deployment between two looks: the annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,9 +138,18 @@ pub enum Rollout {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trouble {
     /// `progressDeadlineSeconds` have passed without any progress.
-    pub exceeded: Option<String>,
+    pub exceeded: Option<Exceeded>,
     /// Pods cannot be made.
     pub failure: Option<String>,
+}
+
+/// A word of it that no progress is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exceeded {
+    /// When it was said, by its cluster's clock: it stands until there is progress, whatever is written meanwhile.
+    pub at: Timestamp,
+    /// In its own words.
+    pub why: String,
 }
 
 /// The Deployment in the canary's place.
@@ -188,7 +201,7 @@ pub enum Asked {
     },
     /// To be made anew now, with the build that it points to.
     Replace {
-        /// Within this, and the Deployment's own pods within as much for each.
+        /// Within this, and the Deployment's own pods within as much for each, up to a bound.
         deadline: Duration,
     },
 }
@@ -263,12 +276,27 @@ impl Deployment {
         }
     }
 
+    /// The canary that we made: of somebody else's nothing is read, and nothing is written to it.
+    fn own_canary(&self) -> Option<&Canary> {
+        self.canary.as_ref().filter(|canary| canary.owner == Owner::Us)
+    }
+
+    /// That somebody else's Deployment stands in the canary's place.
+    fn not_ours(&self) -> Result<(), Refused> {
+        match self.canary.as_ref().filter(|canary| canary.owner == Owner::Others) {
+            Some(canary) => Err(Refused::NotOurs {
+                name: canary.name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The pods of a node.
     #[must_use]
     pub fn pods_of(&self, role: Role) -> &[Pod] {
         match role {
             Role::Main => &self.pods,
-            Role::Canary => self.canary.as_ref().map_or(&[], |canary| &canary.pods),
+            Role::Canary => self.own_canary().map_or(&[], |canary| &canary.pods),
         }
     }
 
@@ -309,7 +337,7 @@ impl Deployment {
         };
         let Some(taken) = &self.record.taken else {
             // A canary is there for as long as its upgrade is remembered.
-            return match self.canary.as_ref().filter(|canary| canary.owner == Owner::Us) {
+            return match self.own_canary() {
                 Some(_) => edit(
                     "nothing is remembered of the upgrade that its canary is of".to_owned(),
                     "it there",
@@ -334,7 +362,7 @@ impl Deployment {
             return edit("it is paused".to_owned(), "it not so");
         }
         let Some(made) = &taken.canary else { return Ok(()) };
-        let Some(canary) = self.canary.as_ref().filter(|canary| canary.uid == made.uid) else {
+        let Some(canary) = self.own_canary().filter(|canary| canary.uid == made.uid) else {
             return edit("its canary was deleted".to_owned(), "one");
         };
         if canary.rest != made.rest || self.written(canary).is_some_and(|image| *image != canary.image) {
@@ -389,10 +417,6 @@ impl Deployment {
             let by = taken.by.clone();
             return Err(Refused::Taken { by });
         }
-        if let Some(canary) = self.canary.as_ref().filter(|canary| canary.owner == Owner::Others) {
-            let name = canary.name.clone();
-            return Err(Refused::NotOurs { name });
-        }
         let edited = self.untouched();
         let release = match asked {
             Asked::Point { release } => *release,
@@ -405,6 +429,9 @@ impl Deployment {
         let leads_back = before == Some(&image) && !matches!(asked, Asked::Take { .. });
         // Who goes back makes it what it was, whatever was made of it since.
         if !leads_back {
+            if role == Role::Canary {
+                self.not_ours()?;
+            }
             edited.clone()?;
         }
         let mut record = self.record.clone();
@@ -422,16 +449,14 @@ impl Deployment {
         let mut template = Template::Same;
         if leads_back {
             held.way = Way::Back;
-            if role == Role::Main {
-                // From the first word of it on: the pods that are left of the new build go.
-                held.image.clone_from(&held.before);
-                template = Template::Revision(held.revision.clone());
-            }
+            // With the first word of it, whichever node that is for: no pod of the owner's waits for the canary.
+            held.image.clone_from(&held.before);
+            template = Template::Revision(held.revision.clone());
         } else if !matches!(asked, Asked::Take { .. }) {
             if held.way == Way::Back {
                 return Err(Refused::GoesBack);
             }
-            let is_tried = self.canary.as_ref().is_some_and(|canary| canary.image == image);
+            let is_tried = self.own_canary().is_some_and(|canary| canary.image == image);
             if role == Role::Main && !(is_tried && record.canary.goal == Some(release)) {
                 return Err(Refused::CanaryFirst);
             }
@@ -458,8 +483,7 @@ impl Deployment {
                 (Asked::Point { .. }, _) | (Asked::Take { .. }, Role::Main) => None,
                 (Asked::Take { deadline } | Asked::Replace { deadline }, Role::Canary) => Some(replaces(deadline)),
                 (Asked::Replace { deadline }, Role::Main) => {
-                    // As if they came one after the other.
-                    Some(replaces(&deadline.saturating_mul(self.replicas.max(1))))
+                    Some(replaces(&deadline.saturating_mul(self.replicas.clamp(1, ROUNDS))))
                 }
             },
         });
@@ -521,6 +545,10 @@ impl Deployment {
         if let (Some(Way::Forward), Err(edit)) = (self.way(), self.untouched()) {
             return Some(ended(1, edit.to_string()));
         }
+        // What was on its way to the new build when the first word of the way back came is not waited for.
+        if self.has_turned(replaces) {
+            return Some(ended(1, Refused::GoesBack.to_string()));
+        }
         Some(match role {
             Role::Canary => self.canary_state(id, replaces, now),
             Role::Main => self.main_state(replaces, now),
@@ -531,6 +559,12 @@ impl Deployment {
         self.record.taken.as_ref().map(|taken| taken.way)
     }
 
+    /// A step of the way forward, on the way back.
+    fn has_turned(&self, replaces: &Replacement) -> bool {
+        let back = self.record.taken.as_ref().filter(|taken| taken.way == Way::Back);
+        back.is_some_and(|taken| self.images.get(&replaces.release) != Some(&taken.before))
+    }
+
     /// A step of the canary that makes it what the Deployment's own pods are.
     fn is_taking(&self, replaces: &Replacement) -> bool {
         let taken = self.record.taken.as_ref();
@@ -538,8 +572,14 @@ impl Deployment {
     }
 
     fn canary_state(&self, id: &str, replaces: &Replacement, now: Timestamp) -> StepState {
-        let Some(canary) = self.canary.as_ref().filter(|canary| canary.step == id) else {
-            return StepState::Running;
+        if let Err(why) = self.not_ours() {
+            return ended(1, why.to_string());
+        }
+        let Some(canary) = self.own_canary().filter(|canary| canary.step == id) else {
+            // It is written at once: where that is refused for so long, it never will be, and the way back has an end.
+            let is_over = self.way() == Some(Way::Back) && replaces.is_late(replaces.since, now);
+            let why = || "its canary could not be written as it was before".to_owned();
+            return if is_over { ended(124, why()) } else { StepState::Running };
         };
         let is_taking = self.is_taking(replaces);
         let state = match self.speaker(Role::Canary) {
@@ -613,8 +653,13 @@ impl Deployment {
     /// That its own pods are not made anew in time.
     fn late(&self, replaces: &Replacement, now: Timestamp) -> Option<String> {
         let seen = self.rollout != Rollout::Unseen;
-        let exceeded = self.trouble.exceeded.clone().filter(|_| seen);
-        exceeded.or_else(|| {
+        // One that it said before is of what was there before: it is not said again.
+        let exceeded = self
+            .trouble
+            .exceeded
+            .as_ref()
+            .filter(|it| seen && it.at > replaces.since);
+        exceeded.map(|it| it.why.clone()).or_else(|| {
             let ready = self.pods.iter().filter(|pod| pod.is_of_template && pod.is_ready);
             let words = || format!("{} of {} pods are made anew and ready", ready.count(), self.replicas);
             replaces.is_late(replaces.since, now).then(words)
@@ -644,7 +689,7 @@ impl Deployment {
                 Some(pods.find_map(Pod::is_nowhere).unwrap_or_else(|| failure(&self.trouble)))
             }
             Role::Canary => {
-                let canary = self.canary.as_ref().filter(|canary| canary.step == id)?;
+                let canary = self.own_canary().filter(|canary| canary.step == id)?;
                 let old = canary.pods.iter().find(|pod| !pod.is_of_template);
                 match (old, self.speaker(Role::Canary)) {
                     (Some(old), _) if replaces.is_late(replaces.since, now) => Some(old.does_not_end()),
@@ -660,15 +705,15 @@ impl Deployment {
     /// where the driver before was killed before it wrote the canary, that the time counts from now.
     fn taken_up(&self, role: Role, token: &FencingToken, id: &str, now: Timestamp) -> Option<Change> {
         let mut record = self.record.clone();
-        record.fence = Some(token.clone());
-        let is_due = self.due(role, id).is_some();
+        let is_another = record.fence.replace(token.clone()).as_ref() != Some(token);
+        let is_due = is_another && self.due(role, id).is_some();
         if role == Role::Canary {
             let steps = &mut record.canary.steps;
             let replaces = steps.iter_mut().find(|step| step.id == id)?.replaces.as_mut();
             if let Some(replaces) = replaces.filter(|replaces| is_due && replaces.is_late(replaces.since, now)) {
                 replaces.since = now;
             }
-            if let (Some(taken), Some(canary)) = (&mut record.taken, &self.canary)
+            if let (Some(taken), Some(canary)) = (&mut record.taken, self.own_canary())
                 && taken.canary.is_none()
                 && canary.step == id
             {
@@ -692,13 +737,20 @@ impl Deployment {
         };
         let step = self.record.canary.steps.iter().find(|step| step.id == id)?;
         let image = self.images.get(&step.replaces.as_ref()?.release)?;
-        let is_written = self.canary.as_ref().is_some_and(|canary| canary.step == id);
+        let is_written = self.own_canary().is_some_and(|canary| canary.step == id);
         let may_write = taken.way == Way::Back || self.untouched().is_ok();
-        (!is_written && may_write).then(|| CanaryWrite {
+        let goes_on = may_write && self.not_ours().is_ok() && !self.has_turned(step.replaces.as_ref()?);
+        (!is_written && goes_on).then(|| CanaryWrite {
             revision: taken.revision.clone(),
             image: image.clone(),
             step: id.to_owned(),
         })
+    }
+
+    /// Whether a step of the canary is still remembered: its upgrade is not over.
+    #[must_use]
+    pub fn remembers(&self, id: &str) -> bool {
+        self.record.canary.steps.iter().any(|step| step.id == id)
     }
 
     /// What gives the Deployment back to its owner, once an upgrade is over and its canary is gone: nothing that was remembered but who

@@ -303,6 +303,14 @@ fn waiting(container: &ContainerStatus) -> Option<Waiting> {
     })
 }
 
+/// Whether a pod has ended for good: evicted, ended with its machine, or completed. It keeps its owner and stays for days, and its
+/// controller counts it no more.
+#[must_use]
+pub fn is_over(pod: &ApiPod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
 /// Only the object of this uid, with what is made of it, which goes after it.
 #[must_use]
 pub fn only(uid: &str) -> DeleteParams {

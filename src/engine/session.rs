@@ -316,7 +316,11 @@ impl Past {
     }
 
     /// Nodes that the component's last upgrade before this one did not put back into service.
-    fn left_out_before(&self, record: &UpgradeRecord) -> BTreeSet<String> {
+    fn left_out_before(&self, record: &UpgradeRecord, component: &Component) -> BTreeSet<String> {
+        // Nothing took a Deployment's pods from those who send to them: what is left of it serves.
+        if let Some(Pods::Deployment(_)) = component.pods() {
+            return BTreeSet::new();
+        }
         let last = self
             .upgrades
             .iter()
@@ -610,7 +614,7 @@ impl Driving<'_> {
             .ok_or_else(unknown)?;
         let builds = by_digest(past.builds.values(), component);
         let mut plan = plan(fleet, component, &record.name, &target.spec.reference())?;
-        plan.left_out = past.left_out_before(record);
+        plan.left_out = past.left_out_before(record, component);
         let world = LiveWorld::new(Parts {
             home,
             fleet: Arc::clone(fleet),
@@ -733,7 +737,8 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             min_free_bytes: min_free_mib << 20,
             order: match component.pods() {
                 None => rollout::Order::SickFirst,
-                Some(Pods::Set(_) | Pods::Deployment(_)) => rollout::Order::AsListed,
+                Some(Pods::Set(_)) => rollout::Order::AsListed,
+                Some(Pods::Deployment(_)) => rollout::Order::CanaryFirst,
             },
         },
         hooks: Hooks {
@@ -931,6 +936,8 @@ pub fn steps_of(component: &Component) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -958,6 +965,37 @@ mod tests {
                 expected,
                 "{releases:?} {current}"
             );
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_deployment_was_left_out_by_the_upgrade_before() {
+        let deployment = json!({"deployment": {"namespace": "shop", "name": "web"}});
+        let servers = json!({"nodes": [{"name": "web"}]});
+        let upgrade = |name: &str, phase: Phase| {
+            let at = Timestamp::UNIX_EPOCH;
+            let mut status = UpgradeStatus::new(at);
+            status.phase = phase;
+            let node = json!({"name": "web", "phase": "OutOfService", "since": at, "drained": true});
+            status.nodes = vec![serde_json::from_value(node).expect("a node")];
+            UpgradeRecord {
+                name: name.to_owned(),
+                spec: serde_json::from_value(json!({"environment": "e", "component": "web", "build": "web-2"}))
+                    .expect("a spec"),
+                status,
+                resource_version: 1,
+                wish_version: 1,
+                created_at: at,
+            }
+        };
+        let past = Past {
+            builds: BTreeMap::new(),
+            upgrades: vec![upgrade("one", Phase::RolledBack), upgrade("two", Phase::Pending)],
+        };
+        for (mut stated, left_out) in [(deployment, 0), (servers, 1)] {
+            stated["name"] = json!("web");
+            let component: Component = serde_json::from_value(stated).expect("a component");
+            assert_eq!(past.left_out_before(&past.upgrades[1], &component).len(), left_out);
         }
     }
 }

@@ -268,10 +268,14 @@ impl<'a> Draft<'a> {
         self.node(i).drained || self.signals(i).serving == Serving::No
     }
 
-    /// I1: with this node, at most `maxUnavailable` are out; a node that is already out costs nothing.
+    /// I1: with this node, at most `maxUnavailable` are out; a node that is already out costs nothing, nor does a canary.
     pub(super) fn may_take_out(&self, i: usize) -> bool {
-        let others = self.out - usize::from(self.is_out(i));
-        self.is_known_out(i) || others < self.plan.policy.max_unavailable
+        let order = self.plan.policy.order;
+        // On the way forward nothing follows a canary that is out. On the way back it may stay so, and the others go all the same.
+        let is_beside = |j: usize| j != i && self.status.phase == Phase::RollingBack && order.is_canary(j);
+        let beside = (0..self.plan.nodes.len()).filter(|&j| is_beside(j) && self.is_out(j));
+        let others = self.out - usize::from(self.is_out(i)) - beside.count();
+        order.is_canary(i) || self.is_known_out(i) || others < self.plan.policy.max_unavailable
     }
 
     pub(super) fn put_back(&mut self, i: usize) {

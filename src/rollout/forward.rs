@@ -207,7 +207,7 @@ impl Draft<'_> {
         if !self.status.nodes.iter().filter(|n| n.in_batch).all(waits) {
             return;
         }
-        if self.plan.policy.order == Order::AsListed {
+        if self.plan.policy.order != Order::SickFirst {
             return;
         }
         for i in 0..self.plan.nodes.len() {

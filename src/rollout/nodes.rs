@@ -104,7 +104,7 @@ impl Draft<'_> {
                 let gone = matches!(self.look(i), Look::Unreachable { .. });
                 (gone, !self.is_known_out(i))
             }),
-            Order::AsListed => {}
+            Order::AsListed | Order::CanaryFirst => {}
         }
         waiting
     }
@@ -147,13 +147,13 @@ impl Draft<'_> {
                 break;
             }
             if *self.look(i) == Look::NotYet {
-                if self.node(i).drained || self.plan.policy.order == Order::AsListed {
+                if self.node(i).drained || self.plan.policy.order != Order::SickFirst {
                     // It goes first, and a look at it is under way: another one would only wait for its place.
                     break;
                 }
                 continue;
             }
-            if !self.is_known_out(i) {
+            if !self.is_known_out(i) && !self.plan.policy.order.is_canary(i) {
                 // One that is counted as out for want of a probe's word does not stand in its own way.
                 let own = usize::from(self.is_out(i));
                 if self.out - own + more >= self.plan.policy.max_unavailable {

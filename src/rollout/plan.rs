@@ -74,9 +74,22 @@ pub struct Policy {
 pub enum Order {
     /// The sick before the others.
     SickFirst,
-    /// The next of the plan, whatever it is like: pods of a `StatefulSet` change from the top down, and a canary before what it
-    /// stands for.
+    /// The next of the plan, whatever it is like: pods of a `StatefulSet` change from the top down.
     AsListed,
+    /// As listed, and the first is a canary: it was made beside what serves, so it takes no place of those that may be out, and
+    /// what it stands for does not wait for it on the way back.
+    CanaryFirst,
+}
+
+impl Order {
+    /// Whether this node is a canary.
+    #[must_use]
+    pub fn is_canary(self, node: usize) -> bool {
+        match self {
+            Self::SickFirst | Self::AsListed => false,
+            Self::CanaryFirst => node == 0,
+        }
+    }
 }
 
 /// Which optional actions the component has.

@@ -121,10 +121,13 @@ pub fn rolled(live: &Value) -> Rolled {
     // Its controller leaves `currentRevision` where it was in a set without pods.
     let is_of_template =
         wanted == 0 || count("updatedReplicas") == wanted && status["currentRevision"] == status["updateRevision"];
+    // A Deployment has old pods beside the new ones while it rolls, and they are ready.
+    let is_alone = spec["strategy"].is_null()
+        || count("replicas") == count("updatedReplicas") && count("availableReplicas") >= wanted;
     Rolled {
         ready,
         wanted,
-        roll: if is_seen && ready == wanted && (holds_back || is_of_template) {
+        roll: if is_seen && ready == wanted && is_alone && (holds_back || is_of_template) {
             Roll::Ended
         } else {
             Roll::GoesOn
@@ -234,6 +237,30 @@ mod tests {
             ),
             (set(0, "a", json!({"type": "OnDelete"})), Roll::Ended),
             (Value::Null, Roll::GoesOn),
+        ] {
+            assert_eq!(rolled(&live).roll, end, "{live:#}");
+        }
+    }
+
+    #[test]
+    fn a_deployment_has_rolled_once_none_of_its_old_pods_is_left() {
+        let deployment = |all: u64, updated: u64, available: u64| {
+            json!({
+                "metadata": {"generation": 2},
+                "spec": {"replicas": 3, "strategy": {"type": "RollingUpdate"}},
+                "status": {
+                    "observedGeneration": 2, "replicas": all, "readyReplicas": 3, "updatedReplicas": updated,
+                    "availableReplicas": available,
+                },
+            })
+        };
+        for (live, end) in [
+            (deployment(3, 3, 3), Roll::Ended),
+            // Two new ones are ready, and one old.
+            (deployment(4, 3, 3), Roll::GoesOn),
+            (deployment(3, 2, 3), Roll::GoesOn),
+            // Ready, and not for as long as `minReadySeconds` say.
+            (deployment(3, 3, 2), Roll::GoesOn),
         ] {
             assert_eq!(rolled(&live).roll, end, "{live:#}");
         }

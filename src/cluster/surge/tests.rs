@@ -87,6 +87,10 @@ impl Cluster {
         if !is_right(&self.is.pods) {
             self.is.pods = (0..REPLICAS).map(|_| self.pod(&template)).collect();
         }
+        // One that was made by the same template before is of it again.
+        for pod in &mut self.is.pods {
+            pod.is_of_template = true;
+        }
         self.is.rollout = Rollout::Complete;
         if let Some(mut canary) = self.is.canary.take() {
             if canary.pods.iter().all(|pod| !pod.is_of_template) {
@@ -123,7 +127,12 @@ impl Cluster {
         let CanaryWrite { revision, image, step } = due;
         assert_eq!(revision, "web-1", "what it is a copy of");
         self.written.push(format!("canary {image} {step}"));
-        let mut pods = self.is.canary.take().map_or(Vec::new(), |canary| canary.pods);
+        let stands = self.is.canary.take();
+        assert!(
+            stands.as_ref().is_none_or(|canary| canary.owner == Owner::Us),
+            "whose it is"
+        );
+        let mut pods = stands.map_or(Vec::new(), |canary| canary.pods);
         for pod in &mut pods {
             pod.is_of_template = false;
         }
@@ -476,6 +485,14 @@ fn a_canary_of_the_old_build_comes_up_or_says_why_unless_all_of_it_is_sick() {
     }
 }
 
+/// Its controller has said so, so many seconds after what was written.
+fn exceeded(seconds: u64) -> Exceeded {
+    Exceeded {
+        at: at() + Duration::from_secs(seconds),
+        why: "ProgressDeadlineExceeded: m".to_owned(),
+    }
+}
+
 #[test]
 fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
     let mut cluster = Cluster::new();
@@ -489,7 +506,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         is.rollout = Rollout::Short;
         is.pods[0].is_ready = false;
     };
-    let rows: [(Edit, Timestamp, Stands, bool); 9] = [
+    let rows: [(Edit, Timestamp, Stands, bool); 10] = [
         (|_| {}, late, Some((0, "")), false),
         (|is| is.rollout = Rollout::Rolling, soon, None, false),
         (
@@ -512,17 +529,27 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         (
             |is| {
                 is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = Some("ProgressDeadlineExceeded: m".to_owned());
+                is.trouble.exceeded = Some(exceeded(1));
             },
             at(),
             Some((124, "ProgressDeadlineExceeded: m")),
+            false,
+        ),
+        // It stands from the template before, and its controller says it anew only after some progress.
+        (
+            |is| {
+                is.rollout = Rollout::Rolling;
+                is.trouble.exceeded = Some(exceeded(0));
+            },
+            at(),
+            None,
             false,
         ),
         // What its controller said of the template before.
         (
             |is| {
                 is.rollout = Rollout::Unseen;
-                is.trouble.exceeded = Some("ProgressDeadlineExceeded: m".to_owned());
+                is.trouble.exceeded = Some(exceeded(1));
             },
             at(),
             None,
@@ -531,7 +558,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         (
             |is| {
                 is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = Some("ProgressDeadlineExceeded: m".to_owned());
+                is.trouble.exceeded = Some(exceeded(1));
                 is.pods[0].is_ready = false;
                 is.pods[0].placed_at = None;
             },
@@ -622,10 +649,131 @@ fn what_was_never_asked_to_change_is_given_back_as_its_owner_has_it_by_then() {
     assert_eq!(cluster.images(), (None, OLD));
 }
 
+#[test]
+fn the_owner_has_its_template_with_the_first_word_of_the_way_back_to_either_node() {
+    let back = Asked::Point { release: old() };
+    for role in [Role::Canary, Role::Main] {
+        let mut cluster = Cluster::new();
+        cluster.take().expect("taken");
+        cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+        cluster
+            .step(Role::Main, "up.4.activate", &Asked::Point { release: new() }, None)
+            .expect("said");
+        // Its roll is under way.
+        let Ok(Answer::Write(change)) = cluster
+            .is
+            .ask(Role::Main, &token(1), "up.5.restart", &replacing(), at())
+        else {
+            panic!("it was not asked for")
+        };
+        cluster.write(*change);
+        assert_eq!(
+            cluster.is.state(Role::Main, "up.5.restart", at()),
+            Some(StepState::Running)
+        );
+        cluster.step(role, "up.6.activate", &back, None).expect("said");
+        assert_eq!(cluster.images(), (Some(NEW), OLD), "{role:?}");
+        // Nobody waits for what will not be.
+        let turned = ended(1, Refused::GoesBack.to_string());
+        assert_eq!(
+            cluster.is.state(Role::Main, "up.5.restart", at()),
+            Some(turned),
+            "{role:?}"
+        );
+    }
+}
+
+#[test]
+fn of_somebody_elses_in_the_canarys_place_nothing_is_written_and_the_owners_goes_back() {
+    fn others(cluster: &mut Cluster) {
+        cluster.is.canary = Some(Canary {
+            name: "web-canary".to_owned(),
+            uid: "theirs".to_owned(),
+            owner: Owner::Others,
+            image: NEW.to_owned(),
+            step: String::new(),
+            rest: rest(),
+            replicas: 2,
+            is_paused: false,
+            trouble: Trouble::default(),
+            pods: vec![cluster.is.pods[0].clone()],
+        });
+    }
+    let name = "web-canary".to_owned();
+    let not_ours = ended(1, Refused::NotOurs { name }.to_string());
+    // Made after the upgrade had said what it is about to make.
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.drive(Role::Canary, "up.0.check", &taking(), Some(1)), Ok(None));
+    others(&mut cluster);
+    assert_eq!(
+        cluster.drive(Role::Canary, "up.0.check", &taking(), None),
+        Ok(Some(not_ours.clone()))
+    );
+    assert_eq!(cluster.is.running(Role::Canary), None, "its pods are theirs");
+    // Made in the place of ours that was deleted, once all was on the new build.
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    others(&mut cluster);
+    assert_eq!(cluster.bring(Role::Canary, old(), 6, None), Ok(not_ours));
+    assert_eq!(cluster.bring(Role::Main, old(), 8, None), Ok(ended(0, String::new())));
+    assert_eq!(cluster.images(), (Some(NEW), OLD));
+    let theirs = cluster.is.canary.as_ref().map(|canary| canary.uid.as_str());
+    assert_eq!(theirs, Some("theirs"));
+}
+
+#[test]
+fn a_canary_that_cannot_be_written_on_the_way_back_is_given_up_in_time() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    let late = at() + Duration::from_secs(61);
+    cluster
+        .step(Role::Canary, "up.4.activate", &Asked::Point { release: old() }, None)
+        .expect("said");
+    let killed = cluster.drive(Role::Canary, "up.5.restart", &replacing(), Some(1));
+    assert_eq!(killed, Ok(None), "its ReplicaSet is gone, say");
+    let state = |now| cluster.is.state(Role::Canary, "up.5.restart", now);
+    assert_eq!(state(at()), Some(StepState::Running));
+    assert!(matches!(state(late), Some(StepState::Ended(end)) if end.exit == 124));
+    // Its own driver has no new time for it; the next one has.
+    let ask = |counter| {
+        cluster
+            .is
+            .ask(Role::Canary, &token(counter), "up.5.restart", &replacing(), late)
+    };
+    assert!(matches!(ask(1), Ok(Answer::Known(_))));
+    assert!(matches!(ask(2), Ok(Answer::Write(_))));
+}
+
+#[test]
+fn many_pods_have_no_more_time_than_a_dozen_one_after_the_other() {
+    for (replicas, rounds) in [(1, 1), (3, 3), (100, ROUNDS)] {
+        let mut cluster = Cluster::new();
+        cluster.take().expect("taken");
+        cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+        cluster.is.replicas = replicas;
+        cluster.bring(Role::Main, new(), 4, None).expect("moved");
+        let step = cluster.is.record.main.steps.last().expect("asked");
+        let deadline_s = step.replaces.as_ref().expect("a replacement").deadline_s;
+        assert_eq!(deadline_s, u64::from(rounds) * 60);
+    }
+}
+
+#[test]
+fn a_step_is_remembered_until_its_upgrade_is_over() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    assert!(cluster.is.remembers("up.0.check"));
+    cluster.leave();
+    assert!(!cluster.is.remembers("up.0.check"));
+}
+
 proptest::proptest! {
-    /// However nodes are asked for, and wherever their drivers are killed: no turn changes both templates, the Deployment's own pods
-    /// get nothing that the canary was not asked to run, no template is written twice for one step, and once the way back has begun,
-    /// both end with what the owner had.
+    /// However nodes are asked for, and wherever their drivers are killed: no turn to a build changes both templates, the Deployment's
+    /// own pods get nothing that the canary was not asked to run, no template is written twice for one step, and from the first word of
+    /// the way back on the owner has the template that it had.
     #[test]
     fn nothing_goes_on_all_pods_before_the_canary_and_the_way_back_ends_where_it_began(
         asked in proptest::collection::vec(
@@ -645,11 +793,13 @@ proptest::proptest! {
             proptest::prop_assert!(!(has_turned && is_forward && done.is_ok()), "it went forward on the way back");
             let canary_changed = cluster.images().0 != before.0.as_deref();
             let main_changed = cluster.is.template != before.1;
-            proptest::prop_assert!(!(canary_changed && main_changed), "both changed in one turn");
+            proptest::prop_assert!(!(canary_changed && main_changed && is_forward), "both changed in one turn");
+            proptest::prop_assert!(!has_turned || cluster.is.template == OLD, "it has turned, and the owner's has not");
             if main_changed && cluster.is.template == NEW {
                 proptest::prop_assert_eq!(cluster.images().0, Some(NEW));
             }
-            proptest::prop_assert!(cluster.written.len() <= writes + 1, "{:?}", cluster.written);
+            let most = 1 + usize::from(canary_changed && main_changed);
+            proptest::prop_assert!(cluster.written.len() <= writes + most, "{:?}", cluster.written);
             // The same again changes nothing.
             let then = (cluster.is.clone(), cluster.written.clone());
             if done.is_ok() {
@@ -659,6 +809,10 @@ proptest::proptest! {
             }
         }
         if has_turned {
+            // Though the canary is never asked to come back.
+            let mut alone = cluster.clone();
+            alone.leave();
+            proptest::prop_assert_eq!((alone.images(), alone.is.rest), ((None, OLD), rest()));
             for (role, n) in [(Role::Main, 1_000), (Role::Canary, 1_002)] {
                 cluster.bring(role, old(), n, None).expect("back");
             }

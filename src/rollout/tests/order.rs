@@ -214,3 +214,24 @@ fn an_install_ahead_that_fails_is_left_to_the_nodes_own_turn() {
         assert_eq!(again.status.phase, Phase::Rolling);
     }
 }
+
+#[test]
+fn a_canary_takes_no_place_and_what_it_stands_for_comes_after_it() {
+    let mut plan = plan(2, 1);
+    plan.policy.order = Order::CanaryFirst;
+    let status = status(Phase::Rolling, &plan);
+    // All of what it stands for is sick: that is what the upgrade is to mend.
+    let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Fail).serving(Serving::No)];
+    let next = decided(&plan, &status, &look(1, world)).status;
+    let ways: Vec<_> = next.nodes.iter().map(|n| (n.in_batch, n.drained)).collect();
+    assert_eq!(ways, [(true, true), (false, false)], "{}", next.message);
+    // It is no licence for the other while the canary is out.
+    let world = vec![
+        up(new(), Verdict::Undecided).serving(Serving::No),
+        up(old(), Verdict::Pass),
+    ];
+    let mut judged = next;
+    judged.nodes[0].phase = NodePhase::Probe;
+    let next = decided(&plan, &judged, &look(2, world)).status;
+    assert!(!next.nodes[1].in_batch && !next.nodes[1].drained, "{next:?}");
+}

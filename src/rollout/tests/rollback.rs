@@ -236,3 +236,48 @@ fn gates_that_pass_on_what_a_dead_service_left_prove_no_cure() {
     ends_in(&ends, Phase::RollbackIneffective, "CureNotProven");
     assert!(ends.status.message.contains("node1"), "{}", ends.status.message);
 }
+
+/// A canary and what it stands for, on the new build, on the way back.
+fn canary_goes_back() -> (Plan, UpgradeStatus) {
+    let mut plan = plan(2, 1);
+    plan.policy.order = Order::CanaryFirst;
+    let mut status = status(Phase::RollingBack, &plan);
+    status.rollback_for = Some(RollbackFor::BadBuild);
+    (plan, status)
+}
+
+#[test]
+fn what_a_canary_stands_for_does_not_wait_for_it_on_the_way_back() {
+    let (plan, status) = canary_goes_back();
+    let world = || vec![up(new(), Verdict::Fail), up(new(), Verdict::Fail)];
+    let next = decided(&plan, &status, &look(1, world())).status;
+    let ways: Vec<_> = next.nodes.iter().map(|n| (n.phase, n.drained)).collect();
+    assert_eq!(ways, [(NodePhase::Activate, true), (NodePhase::Activate, true)]);
+    // Nor where the canary does not serve, or cannot come back.
+    let (plan, mut status) = canary_goes_back();
+    status.nodes[0].phase = NodePhase::OutOfService;
+    status.nodes[0].drained = true;
+    let dead = || vec![gone(), up(new(), Verdict::Fail)];
+    let next = decided(&plan, &status, &look(PATIENCE_S, dead()));
+    assert_eq!(next.status.phase, Phase::RollingBack, "{}", next.status.message);
+    assert_eq!(
+        (next.status.nodes[1].phase, next.status.nodes[1].drained),
+        (NodePhase::Activate, true)
+    );
+    let mut back = next.status;
+    in_batch(&mut back.nodes[1], NodePhase::Admit);
+    back.nodes[1].step = None;
+    let proves = decided(
+        &plan,
+        &back,
+        &look(PATIENCE_S + 1, vec![gone(), up(old(), Verdict::Pass)]),
+    )
+    .status;
+    assert!(proves.cure.is_some(), "{proves:?}");
+    let cured = decided(
+        &plan,
+        &proves,
+        &look(PATIENCE_S + 2, vec![gone(), up(old(), Verdict::Pass)]),
+    );
+    ends_in(&cured, Phase::RolledBack, "Cured");
+}
