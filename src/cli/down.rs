@@ -13,9 +13,8 @@ use crate::commits::proof;
 use crate::engine::fleet::Fleet;
 use crate::engine::lease::HeldLease;
 use crate::engine::session::{Refusal, SessionError};
-use crate::engine::up::Bringing;
+use crate::engine::up::{Bringing, OfPods};
 use crate::home::Home;
-use crate::model::environment::Component;
 use crate::server::seat;
 use crate::store::{Pruned, Store as _};
 
@@ -70,9 +69,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         interrupt: interrupt.clone(),
     };
     let replica = replica::of(&home, &fleet).await?;
-    // Those that go with their objects have gone by then.
-    let is_ours = |component: &&Component| replica.as_ref().is_none_or(|replica| !replica.makes_pods_of(component));
-    let components: Vec<_> = fleet.environment.components_in_order().filter(is_ours).collect();
+    let components: Vec<_> = fleet.environment.components_in_order().collect();
     for component in components.iter().rev() {
         lease.keep(bringing.down(component)).await??;
     }
@@ -98,7 +95,13 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         return Ok(Exit::Done);
     }
     for component in components.iter().rev() {
-        lease.keep(bringing.remove(component)).await??;
+        let is_made_here = replica.as_ref().is_some_and(|replica| replica.makes_pods_of(component));
+        let pods = if is_made_here {
+            OfPods::GoneWithTheirObjects
+        } else {
+            OfPods::GivenBack
+        };
+        lease.keep(bringing.remove(component, pods)).await??;
     }
     let pruned = forget(&home, &environment, &lease)?;
     let untold: u64 = home

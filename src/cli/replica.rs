@@ -25,7 +25,7 @@ use crate::model::environment::Component;
 use crate::model::upgrade::Event;
 use crate::report::{self, Subject};
 use crate::settings;
-use crate::store::{Expect, KEEP_FINISHED_UPGRADES, Resource, Store as _, StoreError};
+use crate::store::{Expect, Resource, Store as _, StoreError};
 
 /// Times to live are hours; who waits for one to end waits no longer than this. A look is one small query.
 const EXPIRED_EVERY: Duration = Duration::from_secs(15);
@@ -42,8 +42,8 @@ pub(super) async fn of(home: &Home, fleet: &Fleet) -> anyhow::Result<Option<OfFl
 
 async fn connected(home: &Home, fleet: &Fleet, remembered: &Remembered) -> anyhow::Result<Option<OfFleet>> {
     let store = home.store();
-    let all = u32::try_from(KEEP_FINISHED_UPGRADES).unwrap_or(u32::MAX);
-    let mut upgrades = store.upgrades(Some(&fleet.environment.name), all)?;
+    // The last of a component that is seldom upgraded is kept longer than those of the others, so no number of last ones has it for sure.
+    let mut upgrades = store.upgrades(Some(&fleet.environment.name), u32::MAX)?;
     upgrades.sort_by_key(|upgrade| upgrade.created_at);
     Ok(OfFleet::connect(fleet, store.home(), &upgrades, remembered).await?)
 }
@@ -56,6 +56,19 @@ struct Embedded<'a> {
     printer: &'a Printer,
     /// The version of the record that was read; nothing where the environment is held all the while.
     read: Cell<Option<u64>>,
+    /// The last upgrade as what the replica is to hold was read; nothing where nobody asks.
+    upgraded: Option<LastUpgrade>,
+}
+
+/// The name of an environment's last upgrade with the version of its record; nothing where there was none.
+#[derive(PartialEq)]
+struct LastUpgrade(Option<(String, u64)>);
+
+impl LastUpgrade {
+    fn of(home: &Home, environment: &str) -> Result<Self, StoreError> {
+        let last = home.store().upgrades(Some(environment), 1)?.pop();
+        Ok(Self(last.map(|upgrade| (upgrade.name, upgrade.resource_version))))
+    }
 }
 
 impl<'a> Embedded<'a> {
@@ -72,6 +85,15 @@ impl<'a> Embedded<'a> {
             on_write: Box::new(move |what| told(what, interrupt, printer)),
             printer,
             read: Cell::new(read),
+            upgraded: None,
+        }
+    }
+
+    /// The same, for work that is right only while nobody has upgraded the environment since.
+    fn as_of(self, upgraded: LastUpgrade) -> Self {
+        Self {
+            upgraded: Some(upgraded),
+            ..self
         }
     }
 
@@ -158,6 +180,13 @@ impl Keeper for Embedded<'_> {
             let Some(lease) = self.free_lease()? else {
                 return Ok(None);
             };
+            // An upgrade may have begun and ended within a look.
+            if let Some(before) = &self.upgraded {
+                let now = LastUpgrade::of(self.home, self.name()).map_err(|why| self.unwritten(&why))?;
+                if now != *before {
+                    return Ok(None);
+                }
+            }
             lease.keep(work).await.map(Some).map_err(|why| self.unwritten(&why))
         }
         .boxed_local()
@@ -241,7 +270,7 @@ pub(super) async fn take_down(
     Ok(())
 }
 
-/// Takes down every replica whose time is over, but one that is just brought up. One that cannot be is told of, and tried again
+/// Takes down every replica whose time is over, but one that is just brought up. One that cannot be is told of once, and tried again
 /// by the next command; one that somebody is at work on is left to them.
 pub(super) async fn take_down_expired(
     home: &Home,
@@ -253,15 +282,46 @@ pub(super) async fn take_down_expired(
     let others = expired.iter().filter(|resource| but != Some(&resource.name));
     stream::iter(others)
         .for_each_concurrent(AT_ONCE, async |resource| {
-            if let Err(why) = expire(home, resource, interrupt, printer).await {
-                let name = &resource.name;
-                printer.note(&format!(
-                    "{name}: its time is over, and it could not be taken down: {why:#}"
-                ));
+            let Err(why) = expire(home, resource, interrupt, printer).await else {
+                return;
+            };
+            // Who ends this process is no reason to look after a replica.
+            if interrupt.is_set() {
+                return;
+            }
+            let why = format!("{why:#}");
+            if let Err(untold) = tell_overdue(home, resource, &why, interrupt, printer).await {
+                let environment = &resource.name;
+                tracing::warn!(
+                    why,
+                    untold = format!("{untold:#}"),
+                    environment,
+                    "a replica was not taken down"
+                );
             }
         })
         .await;
     Ok(())
+}
+
+/// Tells once why a replica whose time is over stands.
+async fn tell_overdue(
+    home: &Home,
+    resource: &Resource,
+    why: &str,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let remembered = standing::remembered(resource).unwrap_or_default();
+    let Some((remembered, event)) = replica::unexpired(remembered, why, Timestamp::now()) else {
+        return Ok(());
+    };
+    let fleet = standing::fleet(home, resource)?;
+    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer);
+    match keeper.remember(&remembered, &[event]).await {
+        Ok(()) | Err(KeepError::Overtaken(_)) => Ok(()),
+        Err(why) => Err(why.into()),
+    }
 }
 
 async fn expire(home: &Home, resource: &Resource, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
@@ -327,10 +387,11 @@ async fn look_after_one(
 ) -> anyhow::Result<()> {
     let fleet = Fleet::read(home, &ground::workspace(), &resource.name, ground::port_shift()?)?;
     let remembered = standing::remembered(resource).unwrap_or_default();
+    let upgraded = LastUpgrade::of(home, &resource.name)?;
     let Some(of) = connected(home, &fleet, &remembered).await? else {
         return Ok(());
     };
-    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer);
+    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer).as_of(upgraded);
     match replica::look_after(&of, remembered, &keeper).await {
         Ok(()) | Err(KeepError::Overtaken(_)) => Ok(()),
         Err(why) => Err(why.into()),
@@ -393,4 +454,58 @@ pub(super) fn lines(sight: &ReplicaSight) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::Output;
+    use crate::model::system::PortShift;
+    use crate::workspace::Workspace;
+
+    const ONE: &str = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - name: web
+      nodes: [{name: n}]
+      actions: {}
+";
+
+    #[tokio::test]
+    async fn what_was_read_before_an_upgrade_is_not_put_back_after_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir_all(at("environments")).expect("made");
+        std::fs::write(at("environments/one.yaml"), ONE).expect("written");
+        let home = Home::open(&at("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let fleet = Fleet::read(&home, &workspace, "one", PortShift::default()).expect("sound");
+        let (_nobody, interrupt) = Interrupt::new();
+        let printer = Printer::new(Output::Table);
+        let keeper = || Embedded::new(&home, &fleet, None, &interrupt, &printer);
+        let work = || async { "done" }.boxed_local();
+
+        let before = LastUpgrade::of(&home, "one").expect("read");
+        let keeper_of_then = keeper().as_of(before);
+        assert_eq!(keeper_of_then.alone(work()).await.expect("free"), Some("done"));
+        let spec = json!({"environment": "one", "component": "web", "build": "web-1"});
+        let status = json!({"phase": "Succeeded", "since": Timestamp::now()});
+        home.store()
+            .create_upgrade(
+                "up",
+                &serde_json::from_value(spec).expect("a spec"),
+                &serde_json::from_value(status).expect("a status"),
+                Timestamp::now(),
+            )
+            .expect("created");
+        assert_eq!(keeper_of_then.alone(work()).await.expect("free"), None);
+        let now = LastUpgrade::of(&home, "one").expect("read");
+        assert_eq!(keeper().as_of(now).alone(work()).await.expect("free"), Some("done"));
+        assert_eq!(keeper().alone(work()).await.expect("free"), Some("done"));
+    }
 }

@@ -80,6 +80,15 @@ pub enum UpError {
 /// Told what begins, for people who wait.
 pub type OnStep<'a> = dyn Fn(&str) + Sync + 'a;
 
+/// What becomes of the pods of a component that is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfPods {
+    /// They are made from manifests and have gone with them: nothing is asked of them any more.
+    GoneWithTheirObjects,
+    /// Their workload is its owner's: what is remembered on it is deleted, and it stays.
+    GivenBack,
+}
+
 /// A bring-up or take-down under way.
 pub struct Bringing<'a> {
     /// The home.
@@ -201,15 +210,17 @@ impl Bringing<'_> {
         Ok(())
     }
 
-    /// Stops a component's services.
+    /// Stops a component's services on its servers. Its pods are not looked at: no script of ours runs there, and a cluster that is gone
+    /// would keep everything else from being taken down.
     ///
     /// # Errors
     /// The first that could not be stopped.
     pub async fn down(&self, component: &Component) -> Result<(), UpError> {
-        all(self.fleet.places(&component.name).iter().map(async |place| {
+        let places = self.fleet.places(&component.name).iter();
+        all(places.filter(|place| !is_pod(place)).map(async |place| {
             let sight = place.host.observe(&place.address, &[]).await?;
             let lives = sight.running.is_some() || !sight.remains.is_empty();
-            if lives && component.actions.stop.is_some() && !is_pod(place) {
+            if lives && component.actions.stop.is_some() {
                 (self.on_step)(&format!("{}: stopping", place.site.name));
                 self.script(component, place, None, Lifecycle::Stop).await?;
             }
@@ -222,13 +233,19 @@ impl Bringing<'_> {
     ///
     /// # Errors
     /// The first that could not be deleted.
-    pub async fn remove(&self, component: &Component) -> Result<(), UpError> {
-        all(self.fleet.places(&component.name).iter().map(async |place| {
-            let sight = place.host.observe(&place.address, &[]).await?;
-            if component.actions.remove.is_some() && sight.set_up && !is_pod(place) {
-                self.script(component, place, None, Lifecycle::Remove).await?;
+    pub async fn remove(&self, component: &Component, pods: OfPods) -> Result<(), UpError> {
+        let places = self.fleet.places(&component.name).iter();
+        let is_there = |place: &&Place| pods == OfPods::GivenBack || !is_pod(place);
+        all(places.filter(is_there).map(async |place| {
+            if is_pod(place) {
+                (self.on_step)(&format!("{}: forgetting it", place.site.name));
+            } else {
+                let sight = place.host.observe(&place.address, &[]).await?;
+                if component.actions.remove.is_some() && sight.set_up {
+                    self.script(component, place, None, Lifecycle::Remove).await?;
+                }
+                (self.on_step)(&format!("{}: deleting its directory", place.site.name));
             }
-            (self.on_step)(&format!("{}: deleting its directory", place.site.name));
             place.host.destroy(&place.address, &self.token).await?;
             Ok::<_, UpError>(())
         }))
@@ -299,4 +316,76 @@ fn is_pod(place: &Place) -> bool {
 /// Waits for every node, whatever becomes of one: what goes on there would go on unseen.
 async fn all(nodes: impl Iterator<Item = impl Future<Output = Result<(), UpError>>>) -> Result<(), UpError> {
     join_all(nodes).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::lease::HeldLease;
+    use crate::model::system::PortShift;
+    use crate::workspace::Workspace;
+
+    /// A set in a cluster that nobody finds, beside a server.
+    const MIXED: &str = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - name: web
+      source: {directory: builds}
+      images: {repository: r/web, digests: {\"1\": \"sha256:DIGEST\"}}
+      statefulSet: {context: no-such-context, namespace: shop, name: web, replicas: 2}
+      nodes: [{name: server}]
+      service: {pidFile: run/pid}
+      actions:
+        setup: {template: a.sh}
+        install: {template: a.sh}
+        start: {template: a.sh}
+        stop: {template: a.sh}
+        remove: {template: a.sh}
+";
+
+    #[tokio::test]
+    async fn servers_beside_pods_are_removed_and_pods_that_have_gone_are_not_looked_at() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        for place in ["environments", "templates", "builds/1"] {
+            std::fs::create_dir_all(at(place)).expect("made");
+        }
+        std::fs::write(at("environments/one.yaml"), MIXED.replace("DIGEST", &"a".repeat(64))).expect("written");
+        std::fs::write(at("templates/a.sh"), "exit 0\n").expect("written");
+        let home = Home::open(&at("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let fleet = Fleet::read(&home, &workspace, "one", PortShift::default()).expect("sound");
+        let fleet = Arc::new(fleet);
+        let lease = HeldLease::take(&home, "one").expect("free");
+        let (_nobody, interrupt) = Interrupt::new();
+        let bringing = Bringing {
+            home: &home,
+            fleet: &fleet,
+            token: lease.token().clone(),
+            on_step: &|_| (),
+            interrupt,
+        };
+        let component = fleet.environment.component("web").expect("stated");
+        let places = fleet.places("web");
+        let server = places.iter().find(|place| !is_pod(place)).expect("a server");
+        let is_there = || std::path::Path::new(&server.address.directory).exists();
+        assert_eq!(places.len(), 3);
+        bringing
+            .script(component, server, None, Lifecycle::Setup)
+            .await
+            .expect("set up");
+        assert!(is_there());
+        bringing.down(component).await.expect("down");
+        // Those that are their owner's are asked.
+        let refused = bringing.remove(component, OfPods::GivenBack).await;
+        assert!(matches!(refused, Err(UpError::Host(_))), "{refused:?}");
+        bringing
+            .remove(component, OfPods::GoneWithTheirObjects)
+            .await
+            .expect("removed");
+        assert!(!is_there());
+    }
 }

@@ -33,11 +33,12 @@ pub use lease::{Holder, Lease, Liveness};
 pub use sqlite::SqliteStore;
 
 use crate::hosts::FencingToken;
-use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus, Wish};
+use crate::model::upgrade::{Event, Phase, UpgradeSpec, UpgradeStatus, Wish};
 
 /// Events kept. An upgrade of a dozen nodes writes about 150, so that is some 60 upgrades, about 5 MB.
 pub const KEEP_EVENTS: u64 = 10_000;
-/// Finished upgrades kept: half a year of one a day; their statuses are about 10 kB each.
+/// Finished upgrades kept, beside the last of record of each environment and component: half a year of one a day; their statuses are
+/// about 10 kB each.
 pub const KEEP_FINISHED_UPGRADES: u64 = 200;
 /// Settled reports kept (delivered, and as many dead letters), for somebody who asks what was sent: about 1 MB.
 /// Reports that wait are never dropped.
@@ -114,6 +115,16 @@ pub struct UpgradeRecord {
     pub wish_version: u64,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+impl UpgradeRecord {
+    /// Whether it has ended and says what its nodes are to run: it has succeeded there, or asked something of one of them. The last of an
+    /// environment and component is kept for as long as the environment is.
+    #[must_use]
+    pub fn is_of_record(&self) -> bool {
+        let UpgradeStatus { phase, nodes, .. } = &self.status;
+        phase.is_final() && nodes.iter().any(|node| *phase == Phase::Succeeded || node.steps > 0)
+    }
 }
 
 /// What may have changed about an upgrade, without its long texts: for a driver that looks at every turn.

@@ -76,8 +76,60 @@ pub(super) fn merged(chain: &[Arc<Document>], problems: &mut Problems) -> Option
         tree = laid_over(&tree, &document.tree, problems);
         of = &document.name;
     }
+    if let [replica, base, ..] = chain {
+        // Each that is copied has been told of its own.
+        let under = merged(&chain[1..], &mut Problems::default())?;
+        for problem in pods_of_the_base(&base.name, &under.tree, replica, &tree) {
+            problems.push(problem);
+        }
+    }
     let first = Document::clone(&chain[0]);
     Some(Document { tree, ..first })
+}
+
+/// Who upgrades a replica means no pods of its base, whose approvals nobody is asked for then. Those in the target's namespace are the
+/// replica's all the same: it is made there.
+fn pods_of_the_base(of: &str, base: &Node, replica: &Document, merged: &Node) -> Vec<Problem> {
+    let spec = Path::root().key("spec");
+    let made_in = merged.at(&spec.key("target").key("kubernetes").key("namespace"));
+    let made_in = made_in.and_then(Node::as_str);
+    let items = |tree: &Node| match tree.at(&spec.key("components")).map(|node| &node.value) {
+        Some(Value::Seq(items)) => items.clone(),
+        Some(_) | None => Vec::new(),
+    };
+    let name_of = |component: &Node| component.get("name").and_then(Node::as_str).map(str::to_owned);
+    let workload = |component: &Node, key: &str| {
+        let stated = component.get(key).filter(|node| !matches!(node.value, Value::Null))?;
+        Some(["context", "namespace", "name"].map(|part| stated.get(part).and_then(Node::as_str).map(str::to_owned)))
+    };
+    let (theirs, own) = (items(base), items(&replica.tree));
+    let mut problems = Vec::new();
+    for component in items(merged) {
+        let Some(name) = name_of(&component) else { continue };
+        for key in ["statefulSet", "deployment"] {
+            let Some(here) = workload(&component, key) else {
+                continue;
+            };
+            let is_made = made_in.is_some() && here[1].as_deref() == made_in;
+            if is_made || !theirs.iter().any(|other| workload(other, key).as_ref() == Some(&here)) {
+                continue;
+            }
+            let at = own
+                .iter()
+                .position(|component| name_of(component).as_deref() == Some(&name));
+            let path = match at {
+                Some(at) => spec.key("components").index(at).key("name"),
+                None => spec.key("replicaOf"),
+            };
+            let message = format!("the pods of `{name}` are those of `{of}`, which this is a replica of");
+            let hint = format!(
+                "state a `{key}` of its own, with another `namespace` or `name`; or `{key}: null`, with `nodes` of its own; or take the component \
+                 out by `$patch: delete`"
+            );
+            problems.push(Problem::in_tree(&replica.tree, &path, message).hint(hint));
+        }
+    }
+    problems
 }
 
 /// A component is added by what makes it one. What states only what differs, differs from a component of the base: one that

@@ -427,6 +427,10 @@ spec:
         "{{repository: r/web, digests: {{\"1\": \"sha256:{}\"}}}}",
         "b".repeat(64)
     );
+    let twice = format!(
+        "{{repository: r/web, digests: {{\"1\": \"sha256:{0}\", \"1-1\": \"sha256:{0}\"}}}}",
+        "b".repeat(64)
+    );
     says(workspace(&sound).path(), &["lint"], 0);
     for (from, to, expected) in [
         (
@@ -457,8 +461,13 @@ spec:
             "images: IMAGES\n      nodes: [{name: n}]",
             "have images and no files for its servers",
         ),
+        (
+            "traffic: []",
+            "images: TWICE\n      nodes: [{name: n}]",
+            "versions 1 and 1-1 of `web` have the same image",
+        ),
     ] {
-        let to = &to.replace("IMAGES", &beside);
+        let to = &to.replace("IMAGES", &beside).replace("TWICE", &twice);
         assert!(sound.contains(from), "{from}");
         let words = says(workspace(&sound.replacen(from, to, 1)).path(), &["lint"], 2);
         assert!(words.contains(expected) && words.contains("one.yaml:"), "{to}: {words}");
@@ -533,6 +542,57 @@ spec:
     write(workspace.path(), "environments/two.yaml", replica);
     let words = says(workspace.path(), &["lint"], 2);
     assert!(words.contains("mail") && !words.contains("web"), "{words}");
+}
+
+#[test]
+fn a_replica_does_not_move_the_pods_of_its_base() {
+    let base = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - name: web
+      source: {images: {repository: r/web, digests: {\"1\": \"sha256:DIGEST\"}}}
+      statefulSet: {namespace: shop, name: web, replicas: 3}
+    - name: mail
+      source: {images: {repository: r/mail, digests: {\"1\": \"sha256:DIGEST\"}}}
+      deployment: {namespace: shop, name: mail}
+"
+    .replace("DIGEST", &"a".repeat(64));
+    let own_web = "\n    - {name: web, statefulSet: {namespace: staging}}";
+    let own_mail = "\n    - {name: mail, deployment: {namespace: staging}}";
+    let refused = ["`web` are those of `one`", "`mail` are those of `one`"];
+    for (stated, wrong) in [
+        ("description: a copy".to_owned(), &refused[..]),
+        (format!("components:{own_web}"), &refused[1..]),
+        (format!("components:{own_mail}"), &refused[..1]),
+        (format!("components:{own_web}{own_mail}"), &[]),
+        (
+            format!("components:{own_mail}\n    - {{name: web, statefulSet: {{replicas: 1}}}}"),
+            &refused[..1],
+        ),
+        (
+            format!("components:{own_mail}\n    - {{name: web, $patch: delete}}"),
+            &[],
+        ),
+        // What a target makes is not what is looked for elsewhere.
+        (
+            format!("target: {{kubernetes: {{namespace: staging}}}}\n  components:{own_mail}"),
+            &refused[..1],
+        ),
+    ] {
+        let workspace = workspace(&base);
+        let replica = format!(
+            "apiVersion: stagegate.dev/v1alpha1\nkind: Environment\nmetadata: {{name: two}}\nspec:\n  replicaOf: one\n  {stated}\n"
+        );
+        write(workspace.path(), "environments/two.yaml", &replica);
+        let words = says(workspace.path(), &["lint"], if wrong.is_empty() { 0 } else { 2 });
+        for message in refused {
+            assert_eq!(words.contains(message), wrong.contains(&message), "{stated}: {words}");
+        }
+        assert_eq!(words.matches("those of `one`").count(), wrong.len(), "{words}");
+    }
 }
 
 #[test]
@@ -996,6 +1056,26 @@ fn purging_what_is_not_there_says_so_and_changes_nothing() {
         "{words}"
     );
     says(workspace.path(), &["down", "on", "--purge"], 2);
+}
+
+#[test]
+fn an_environment_whose_pods_nobody_finds_is_taken_down_all_the_same() {
+    let environment = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - name: web
+      source: {images: {repository: r/web, digests: {\"1\": \"sha256:DIGEST\"}}}
+      deployment: {context: no-such-context, namespace: shop, name: web}
+"
+    .replace("DIGEST", &"a".repeat(64));
+    let workspace = workspace(&environment);
+    let state = workspace.path().join("state");
+    let said = stagegate(&state, workspace.path(), &["down", "one"]);
+    let words = text(&said.stderr);
+    assert!(said.status.success() && words.contains("one is down"), "{words}");
 }
 
 #[test]

@@ -351,7 +351,7 @@ pub struct Moved {
 /// Whether an upgrade is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnderWay {
-    /// One is.
+    /// One is, or the last one has left the pods on several builds: what is in the cluster stays.
     Yes,
     /// None is.
     No,

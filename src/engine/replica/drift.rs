@@ -49,6 +49,9 @@ pub struct Remembered {
     /// Why something could not be put back, of which somebody was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// Why it could not be taken down though its time is over, of which somebody was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdue: Option<String>,
 }
 
 /// A field that was put back.
@@ -160,6 +163,18 @@ pub fn unhealed(mut before: Remembered, why: &str, now: Timestamp) -> (Remembere
     before.refusal = Some(why.to_owned());
     let message = format!("what somebody has changed could not be put back: {why}");
     (before, vec![event("ReplicaHealRefused", Severity::Alert, message, now)])
+}
+
+/// What follows from not having been able to take down what is over: it is told once, for as long as it is the same. Nothing where
+/// somebody was told.
+#[must_use]
+pub fn unexpired(mut before: Remembered, why: &str, now: Timestamp) -> Option<(Remembered, Event)> {
+    if before.overdue.as_deref() == Some(why) {
+        return None;
+    }
+    before.overdue = Some(why.to_owned());
+    let message = format!("its time is over, and it could not be taken down: {why}");
+    Some((before, event("ReplicaExpireRefused", Severity::Alert, message, now)))
 }
 
 /// An event of an environment.
@@ -389,5 +404,16 @@ mod tests {
         };
         let first = judged(Remembered::default(), &theirs(), Drift::Heal, at(0));
         assert_eq!((reasons(&first), first.heal.len()), (vec!["ReplicaDrifted"], 0));
+    }
+
+    #[test]
+    fn what_cannot_be_taken_down_is_told_once_with_why() {
+        let (before, told) = unexpired(Remembered::default(), "another cluster", at(0)).expect("news");
+        assert_eq!(told.reason, "ReplicaExpireRefused");
+        assert!(told.message.ends_with("be taken down: another cluster"), "{told:?}");
+        // A look meanwhile does not forget that.
+        let before = judged(before, &sight(Files::AsApplied, Vec::new()), Drift::Report, at(1)).remembered;
+        assert!(unexpired(before.clone(), "another cluster", at(2)).is_none());
+        assert!(unexpired(before, "it is not reached", at(3)).is_some());
     }
 }

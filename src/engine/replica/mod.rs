@@ -12,15 +12,16 @@
 //! kubeconfig with [`OfFleet::connect`] and [`to_take_down`]. A component whose pods are made from manifests is up once [`OfFleet::pods_ready`] says so.
 
 mod drift;
+mod settled;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::{FutureExt as _, LocalBoxFuture};
 use jiff::Timestamp;
 use kube::Client;
 
-pub use self::drift::{Healed, Judged, Remembered, healed, judged, unhealed};
+pub use self::drift::{Healed, Judged, Remembered, healed, judged, unexpired, unhealed};
+use self::settled::Last;
 use super::fleet::{Fleet, FleetError};
 use crate::cluster::replica::plan::{Moved, UnderWay};
 use crate::cluster::replica::{Left, OnWrite, Outcome, Owner, Replica, ReplicaError, ReplicaSight, Run, Wanted};
@@ -98,7 +99,8 @@ pub trait Keeper {
     /// # Errors
     /// It cannot be read.
     fn is_free(&self) -> Result<bool, KeepError>;
-    /// Does some work while nobody else may change the environment; nothing where somebody is at work there by now.
+    /// Does some work while nobody else may change the environment; nothing where somebody is at work there by now, or has upgraded it since
+    /// what it is to hold was read.
     fn alone<'a, T: 'a>(&'a self, work: LocalBoxFuture<'a, T>) -> LocalBoxFuture<'a, Result<Option<T>, KeepError>>;
     /// Writes down what is remembered, and what happened.
     fn remember<'a>(
@@ -252,22 +254,22 @@ fn owner(fleet: &Fleet, home: &str) -> Owner {
     }
 }
 
-/// What upgrades have moved, by the record: of each component whose nodes are pods, the build that all of them had when the last
-/// upgrade of it ended.
+/// What upgrades have moved, by the record, of each component whose nodes are pods.
 fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepError> {
     let mut all = Vec::new();
     for component in &fleet.environment.spec.components {
         let Some(pods) = component.pods() else { continue };
-        let own = || {
-            upgrades
-                .iter()
-                .rev()
-                .filter(|upgrade| upgrade.spec.component == component.name)
-        };
-        let image = match own().find_map(build_of_all) {
-            None => None,
-            Some(build) => {
-                let image = fleet.images(component).remove(&build);
+        let own = upgrades
+            .iter()
+            .filter(|upgrade| upgrade.spec.component == component.name);
+        let last = settled::last(own.clone());
+        let mut images = fleet.images(component);
+        let image = match last {
+            Last::Never => None,
+            // The cluster says what runs; this is for a workload that somebody has deleted.
+            Last::OfSeveral(most) => most.and_then(|build| images.remove(&build)),
+            Last::OfAll(build) => {
+                let image = images.remove(&build);
                 Some(image.ok_or_else(|| KeepError::UnknownBuild {
                     environment: fleet.environment.name.clone(),
                     component: component.name.clone(),
@@ -275,23 +277,17 @@ fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepEr
                 })?)
             }
         };
-        let is_open = own().any(|upgrade| !upgrade.status.phase.is_final());
+        let is_open = own.clone().any(|upgrade| !upgrade.status.phase.is_final());
+        let is_settled = !is_open && !matches!(last, Last::OfSeveral(_));
         all.push(Moved {
             kind: pods.kind(),
             name: pods.name().to_owned(),
             container: pods.container().map(str::to_owned),
             image,
-            upgrade: if is_open { UnderWay::Yes } else { UnderWay::No },
+            upgrade: if is_settled { UnderWay::No } else { UnderWay::Yes },
         });
     }
     Ok(all)
-}
-
-/// The build of every node of an upgrade that has ended, where they have one together.
-fn build_of_all(upgrade: &UpgradeRecord) -> Option<Digest> {
-    let builds: BTreeSet<Option<Digest>> = upgrade.status.nodes.iter().map(|node| node.build).collect();
-    let build = builds.first().copied().flatten();
-    build.filter(|_| upgrade.status.phase.is_final() && builds.len() == 1)
 }
 
 /// Makes its objects what they are to be, while holding the environment. When it is to go is written down before anything else is.

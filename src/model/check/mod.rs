@@ -406,6 +406,17 @@ impl Checker<'_> {
                 Some("state where the files come from, by `source.directory` or `source.packageIndex`".to_owned()),
             );
         }
+        let digests = component.images.iter().flat_map(|images| &images.digests);
+        let mut versions = BTreeMap::new();
+        for (version, digest) in digests {
+            if let Some(other) = versions.insert(digest, version) {
+                self.say(
+                    &below(&path, &[key("digests"), key(version)]),
+                    format!("versions {other} and {version} of `{name}` have the same image, and a pod would not say which of them it runs"),
+                    Some("build an image for each version: a label in it is enough to make another one".to_owned()),
+                );
+            }
+        }
         if component.commits.is_some() {
             self.say(
                 &below(at, &[key("commits")]),

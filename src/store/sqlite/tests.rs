@@ -367,6 +367,46 @@ fn attestations_are_kept_once_in_their_order_and_within_their_bounds() {
 }
 
 #[test]
+fn pruning_keeps_the_last_upgrade_of_record_of_each_component() {
+    let store = in_memory();
+    let mut id = 0;
+    let mut put = |name: &str, environment: &str, component: &str, phase: &str, steps: u32| {
+        id += 1;
+        let spec = json!({"environment": environment, "component": component, "build": "b"});
+        let node = json!({"name": "n", "phase": "Waiting", "since": NOW, "steps": steps});
+        let status = json!({"phase": phase, "since": NOW, "nodes": [node]});
+        let record = UpgradeRecord {
+            name: name.to_owned(),
+            spec: serde_json::from_value(spec.clone()).expect("a spec"),
+            status: serde_json::from_value(status.clone()).expect("a status"),
+            resource_version: 1,
+            wish_version: 1,
+            created_at: NOW,
+        };
+        store
+            .lock()
+            .execute(
+                "INSERT INTO upgrades (id, name, environment, spec, status, wish, wish_version, resource_version, finished, created_us)
+                 VALUES (?1, ?2, ?3, ?4, ?5, '\"Proceed\"', 1, 1, 1, 0)",
+                rusqlite::params![id, name, environment, spec.to_string(), status.to_string()],
+            )
+            .expect("filled");
+        record.is_of_record()
+    };
+    assert!(put("web-before", "staging", "web", "Succeeded", 2));
+    assert!(put("web-last", "staging", "web", "RolledBack", 2));
+    assert!(!put("web-not-begun", "staging", "web", "Failed", 0));
+    assert!(put("mail-ran-it", "staging", "mail", "Succeeded", 0));
+    assert!(put("web-elsewhere", "production", "web", "Succeeded", 1));
+    for n in 0..crate::store::KEEP_FINISHED_UPGRADES {
+        put(&format!("new-{n}"), "other", "web", "Succeeded", 1);
+    }
+    let pruned = store.prune().expect("pruned");
+    assert_eq!(pruned.upgrades, ["web-before", "web-not-begun"]);
+    assert_eq!(store.prune().expect("again"), Pruned::default());
+}
+
+#[test]
 fn pruning_keeps_the_bounds_and_what_is_open() {
     let store = in_memory();
     let scene = Scene::set(&store);

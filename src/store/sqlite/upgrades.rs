@@ -221,12 +221,20 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     })
 }
 
-/// Keeps the last finished upgrades; names the ones that went.
+/// Keeps the last finished upgrades, and of each environment and component the last of record: what is to run there is known by that
+/// alone. Names the ones that went.
 pub(super) fn prune(tx: &Transaction<'_>) -> Result<Vec<String>, Fault> {
+    // As `UpgradeRecord::is_of_record` has it.
     delete_returning(
         tx,
-        "finished = 1 AND id NOT IN
-           (SELECT id FROM upgrades WHERE finished = 1 ORDER BY id DESC LIMIT ?1)",
+        "finished = 1
+         AND id NOT IN (SELECT id FROM upgrades WHERE finished = 1 ORDER BY id DESC LIMIT ?1)
+         AND id NOT IN (
+           SELECT max(id) FROM upgrades
+           WHERE finished = 1 AND EXISTS (
+             SELECT 1 FROM json_each(status, '$.nodes') AS node
+             WHERE status ->> '$.phase' = 'Succeeded' OR node.value ->> '$.steps' > 0)
+           GROUP BY environment, spec ->> '$.component')",
         [signed(KEEP_FINISHED_UPGRADES)],
     )
 }
