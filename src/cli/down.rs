@@ -12,9 +12,11 @@ use crate::cluster::replica::Left;
 use crate::commits::proof;
 use crate::engine::fleet::Fleet;
 use crate::engine::lease::HeldLease;
+use crate::engine::replica::OfFleet;
 use crate::engine::session::{Refusal, SessionError};
 use crate::engine::up::{Bringing, OfPods};
 use crate::home::Home;
+use crate::model::environment::Component;
 use crate::server::seat;
 use crate::store::{Pruned, Store as _};
 
@@ -95,13 +97,9 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         return Ok(Exit::Done);
     }
     for component in components.iter().rev() {
-        let is_made_here = replica.as_ref().is_some_and(|replica| replica.makes_pods_of(component));
-        let pods = if is_made_here {
-            OfPods::GoneWithTheirObjects
-        } else {
-            OfPods::GivenBack
-        };
-        lease.keep(bringing.remove(component, pods)).await??;
+        lease
+            .keep(bringing.remove(component, of_pods(replica.as_ref(), component)))
+            .await??;
     }
     let pruned = forget(&home, &environment, &lease)?;
     let untold: u64 = home
@@ -136,6 +134,14 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         printer.note(&format!("what stays are the Debian packages: {}", packages.join(" ")));
     }
     Ok(Exit::Done)
+}
+
+fn of_pods(replica: Option<&OfFleet>, component: &Component) -> OfPods {
+    if replica.is_some_and(|replica| replica.makes_pods_of(component)) {
+        OfPods::GoneWithTheirObjects
+    } else {
+        OfPods::GivenBack
+    }
 }
 
 /// Whether a home has nothing left that anybody would miss.

@@ -90,7 +90,7 @@ impl<'a> Embedded<'a> {
     }
 
     /// The same, for work that is right only while nobody has upgraded the environment since.
-    fn as_of(self, upgraded: LastUpgrade) -> Self {
+    fn unless_upgraded_since(self, upgraded: LastUpgrade) -> Self {
         Self {
             upgraded: Some(upgraded),
             ..self
@@ -391,7 +391,8 @@ async fn look_after_one(
     let Some(of) = connected(home, &fleet, &remembered).await? else {
         return Ok(());
     };
-    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer).as_of(upgraded);
+    let keeper = Embedded::new(home, &fleet, Some(resource.resource_version), interrupt, printer)
+        .unless_upgraded_since(upgraded);
     match replica::look_after(&of, remembered, &keeper).await {
         Ok(()) | Err(KeepError::Overtaken(_)) => Ok(()),
         Err(why) => Err(why.into()),
@@ -491,8 +492,8 @@ spec:
         let work = || async { "done" }.boxed_local();
 
         let before = LastUpgrade::of(&home, "one").expect("read");
-        let keeper_of_then = keeper().as_of(before);
-        assert_eq!(keeper_of_then.alone(work()).await.expect("free"), Some("done"));
+        let before_it = keeper().unless_upgraded_since(before);
+        assert_eq!(before_it.alone(work()).await.expect("free"), Some("done"));
         let spec = json!({"environment": "one", "component": "web", "build": "web-1"});
         let status = json!({"phase": "Succeeded", "since": Timestamp::now()});
         home.store()
@@ -503,9 +504,12 @@ spec:
                 Timestamp::now(),
             )
             .expect("created");
-        assert_eq!(keeper_of_then.alone(work()).await.expect("free"), None);
+        assert_eq!(before_it.alone(work()).await.expect("free"), None);
         let now = LastUpgrade::of(&home, "one").expect("read");
-        assert_eq!(keeper().as_of(now).alone(work()).await.expect("free"), Some("done"));
+        assert_eq!(
+            keeper().unless_upgraded_since(now).alone(work()).await.expect("free"),
+            Some("done")
+        );
         assert_eq!(keeper().alone(work()).await.expect("free"), Some("done"));
     }
 }
