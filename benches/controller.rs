@@ -228,8 +228,14 @@ impl Controller {
 }
 
 impl Drop for Controller {
+    /// As a rolling update ends it: the next one does not wait for its lease.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let asked = std::process::Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        if !asked.is_ok_and(|asked| asked.success()) {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

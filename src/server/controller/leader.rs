@@ -600,17 +600,14 @@ impl Leader {
         let tell = Arc::clone(&self.tell);
         let on_step = move |what: &str| tell(&format!("  {what}"));
         let keeper = ObjectKeeper::new(self, &fleet, &ending, &lost);
-        let replica = match self.replica(&fleet).await? {
-            Some((of, remembered)) => {
-                of.refuse_other_cluster().await?;
-                replica::bring_up(&of, remembered, &keeper).await?;
-                Some(of)
-            }
-            None => {
-                // What stood until now is stated no more.
-                self.take_down(environment, &ending, &lost).await?;
-                None
-            }
+        let replica = if let Some((of, remembered)) = self.replica(&fleet).await? {
+            of.refuse_other_cluster().await?;
+            replica::bring_up(&of, remembered, &keeper).await?;
+            Some(of)
+        } else {
+            // What stood until now is stated no more.
+            self.take_down(environment, &ending, &lost).await?;
+            None
         };
         let bringing = Bringing {
             home: &self.home,
