@@ -15,7 +15,7 @@ use crate::cluster::ledger::record;
 use crate::cluster::objects::{
     ATTEMPTS, Fits, Kind, LONGEST_STATUS, Upgrade, fit, generation, patiently, set_condition, write_status,
 };
-use crate::cluster::replica::{Left, OnWrite};
+use crate::cluster::replica::{Left, OnWrite, ReplicaError};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
@@ -118,6 +118,7 @@ impl Keeper for ObjectKeeper<'_> {
         Ok(!open && !self.lost.is_set())
     }
 
+    /// While this is under way, no upgrade of the environment is begun, so nobody has upgraded it since it was read.
     fn alone<'k, T: 'k>(&'k self, work: LocalBoxFuture<'k, T>) -> LocalBoxFuture<'k, Result<Option<T>, KeepError>> {
         async move {
             if self.is_free()? {
@@ -172,7 +173,15 @@ impl Leader {
         let kept = object.as_ref().and_then(remembered).unwrap_or_default();
         if kept.expires_at.is_some_and(|at| at <= keeper.now()) {
             let replica = replica::by_record(environment, &self.home_uid, &kept).await?;
-            return Ok(replica::expire(&replica, &kept, &keeper).await?);
+            return match replica::expire(&replica, &kept, &keeper).await {
+                Err(KeepError::Replica(why)) if !matches!(why, ReplicaError::Interrupted) => {
+                    match replica::unexpired(kept, &why.to_string(), keeper.now()) {
+                        Some((kept, event)) => Ok(keeper.remember(&kept, &[event]).await?),
+                        None => Err(why.into()),
+                    }
+                }
+                ended => Ok(ended?),
+            };
         }
         let Some((of, remembered)) = self.replica(&fleet).await? else {
             return Ok(());
