@@ -75,8 +75,8 @@ impl Shop {
         let servers = SERVERS.map(|(name, port)| {
             let config = self.directory.path().join(name).join("ssh_config");
             format!(
-                "        - name: {name}\n          address: 127.0.0.1\n          ports: {{http: {port}}}\n          \
-                 host: {{ssh: {{destination: {name}, config: {}, directory: {}}}}}",
+                "{{name: {name}, address: 127.0.0.1, ports: {{http: {port}}}, \
+                 host: {{ssh: {{destination: {name}, config: {}, directory: {}}}}}}}",
                 config.display(),
                 self.place(name).display(),
             )
@@ -85,7 +85,7 @@ impl Shop {
             .replace("REPOSITORY", REPOSITORY)
             .replace("REPLICAS", &REPLICAS.to_string())
             .replace("DIGESTS", digests)
-            .replace("SERVERS", &servers.join("\n"));
+            .replace("SERVERS", &servers.join(", "));
         self.write("environments/shop.yaml", &environment);
         for (version, answer) in BUILDS {
             self.write(&format!("builds/{version}/alive"), &format!("alive {version}\n"));
