@@ -94,6 +94,14 @@ pub(super) enum Landed {
 }
 
 impl Trouble {
+    /// Of the API server or of our own volume: whether its nodes can be brought up is not known by it.
+    fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Trouble::Api(_) | Trouble::Store(_) | Trouble::Commit(_) | Trouble::Contended(_)
+        )
+    }
+
     /// Somebody else leads: that is as it should be.
     pub(super) fn is_rivalry(&self) -> bool {
         matches!(
@@ -562,8 +570,10 @@ impl Leader {
             (Err(trouble), Task::BringingUp(of)) => {
                 let why = trouble.to_string();
                 (self.tell)(&format!("{environment} was not brought up: {why}"));
+                // An upgrade may be what its nodes need, and nothing that mends our own trouble.
+                let reason = if trouble.is_ours() { "NotTried" } else { "NotUp" };
                 let why = shortened(&why, LONGEST_MESSAGE);
-                self.tell_environment(environment, *of, ConditionStatus::False, "NotUp", &why)
+                self.tell_environment(environment, *of, ConditionStatus::False, reason, &why)
                     .await?;
                 Ok(())
             }
