@@ -23,7 +23,6 @@ use crate::engine::session::SessionError;
 use crate::home::Home;
 use crate::model::environment::Component;
 use crate::model::upgrade::Event;
-use crate::report::{self, Subject};
 use crate::settings;
 use crate::store::{Expect, Resource, Store as _, StoreError};
 
@@ -141,17 +140,7 @@ impl<'a> Embedded<'a> {
 
     /// Writes events of the environment down, with the reports of them, and says them here.
     fn tell(&self, events: &[Event]) -> Result<(), KeepError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let subject = Subject {
-            component: String::new(),
-            build: String::new(),
-            user: settings::user(),
-        };
-        let sinks = delivery::sinks(self.fleet);
-        let dispatch = report::dispatcher(self.home.store().home(), &subject, &sinks);
-        let written = self.home.store().append(self.name(), None, events, &dispatch);
+        let written = delivery::append(self.home, self.fleet, &settings::user(), events);
         written.map_err(|why| self.unwritten(&why))?;
         for event in events {
             self.printer.note(&format!("{}: {}", self.name(), event.message));

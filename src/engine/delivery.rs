@@ -12,9 +12,9 @@ use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
 use crate::model::environment::ReportSink;
 use crate::model::upgrade::Event;
-use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, WebhookError, WebhookSink};
+use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, Subject, WebhookError, WebhookSink};
 use crate::secrets::SecretError;
-use crate::store::{EventRecord, Store, UpgradeRecord};
+use crate::store::{EventRecord, Store, StoreError, UpgradeRecord};
 
 /// Why an environment's reports cannot be carried.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +116,25 @@ fn sink(
     }
     let lines = lines.filter(|_| stdout.is_some());
     Ok(lines.map(|lines| Box::new(LineSink::new(outbox, Arc::clone(lines))) as Box<dyn Sink>))
+}
+
+/// Writes down what happened to an environment outside of any upgrade, with its reports.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn append(home: &Home, fleet: &Fleet, user: &str, events: &[Event]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let subject = Subject {
+        component: String::new(),
+        build: String::new(),
+        user: user.to_owned(),
+    };
+    let (store, sinks) = (home.store(), sinks(fleet));
+    let dispatch = report::dispatcher(store.home(), &subject, &sinks);
+    store.append(&fleet.environment.name, None, events, &dispatch)?;
+    Ok(())
 }
 
 /// Whether events reach standard error as reports already, so that whoever drives must not say them too.

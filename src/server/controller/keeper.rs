@@ -21,8 +21,6 @@ use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::{self, KeepError, Keeper, OfFleet, Remembered};
 use crate::model::upgrade::{Event, Severity};
-use crate::report::{self, Subject};
-use crate::store::Store as _;
 use crate::store::build::ConditionStatus;
 
 /// Where its time is over, and nobody has asked for it anew.
@@ -69,18 +67,8 @@ impl<'a> ObjectKeeper<'a> {
         if self.lost.is_set() {
             return Err(KeepError::Overtaken(self.name().to_owned()));
         }
-        if !events.is_empty() {
-            let subject = Subject {
-                component: String::new(),
-                build: String::new(),
-                user: self.leader.me.clone(),
-            };
-            let store = self.leader.home.store();
-            let sinks = delivery::sinks(self.fleet);
-            let dispatch = report::dispatcher(store.home(), &subject, &sinks);
-            let written = store.append(self.name(), None, events, &dispatch);
-            written.map_err(|why| self.unwritten(&why))?;
-        }
+        let told = delivery::append(&self.leader.home, self.fleet, &self.leader.me, events);
+        told.map_err(|why| self.unwritten(&why))?;
         let written = self.leader.write_replica(self.name(), &remembered, standing).await;
         let object = written.map_err(|why| self.unwritten(&why))?;
         for event in events {
