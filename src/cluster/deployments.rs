@@ -19,7 +19,8 @@ use kube::core::Selector;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::pod::Refused;
+use super::pod::{Pod, Refused};
+use super::printed::{Printed, Whose};
 use super::surge::{
     Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
 };
@@ -112,6 +113,16 @@ impl DeploymentPlace {
 
     fn trouble(&self, tried: &str, why: &kube::Error) -> HostError {
         self.workload.trouble(tried, why)
+    }
+
+    pub(super) fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The container that runs the build, and the pods of a node that have it.
+    pub(super) async fn printing(&self, role: Role) -> Result<(String, Vec<Pod>), HostError> {
+        let Seen { container, is, .. } = self.read().await?;
+        Ok((container, is.pods_of(role).to_vec()))
     }
 
     async fn deployments(&self) -> Result<Api<ApiDeployment>, HostError> {
@@ -502,6 +513,12 @@ impl DeploymentHost {
         Self { place, role }
     }
 
+    /// What the containers of its pods print.
+    #[must_use]
+    pub fn printed(&self) -> Printed {
+        Printed::of(Whose::Deployment(Arc::clone(&self.place), self.role))
+    }
+
     fn sight(&self, seen: &Seen, steps: &[String]) -> Result<NodeSight, HostError> {
         let is = &seen.is;
         let current = is.goal(self.role);
@@ -717,7 +734,9 @@ impl Host for DeploymentHost {
 
     async fn tail(&self, _: &NodeAddress, file: &str, _: TailFrom, _: usize) -> Result<Tail, HostError> {
         let tried = format!("read {file}");
-        Err(self.place.failed(&tried, "files within a pod are not read"))
+        Err(self
+            .place
+            .failed(&tried, "of a pod what it prints is read, and no file"))
     }
 
     /// Whose session a client of the database is cannot be told from outside of a pod, but by its address.

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod objects;
 pub mod pod;
 pub mod pods;
+pub mod printed;
 pub mod replica;
 pub mod rolling;
 pub mod snapshot;

@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::pod::{Pod, Refused};
+use super::printed::{Printed, Whose};
 use super::rolling::{Answer, Asked, Change, Record, Set, Strategy, Template};
 use super::workload::{
     ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, NOT_FOUND, Workload, Written, only, rest_of,
@@ -104,6 +105,16 @@ impl SetPlace {
 
     fn trouble(&self, tried: &str, why: &kube::Error) -> HostError {
         self.workload.trouble(tried, why)
+    }
+
+    pub(super) fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The container that runs the build, and the pod that has it, if there is one.
+    pub(super) async fn printing(&self, ordinal: u32) -> Result<(String, Vec<Pod>), HostError> {
+        let Seen { container, pod, .. } = self.read(ordinal).await?;
+        Ok((container, pod.into_iter().collect()))
     }
 
     fn name_of(&self, ordinal: u32) -> String {
@@ -316,6 +327,12 @@ impl PodHost {
     #[must_use]
     pub fn new(set: Arc<SetPlace>, ordinal: u32) -> Self {
         Self { set, ordinal }
+    }
+
+    /// What its container prints.
+    #[must_use]
+    pub fn printed(&self) -> Printed {
+        Printed::of(Whose::Set(Arc::clone(&self.set), self.ordinal))
     }
 
     fn refused(&self, node: &NodeAddress, token: &FencingToken, tried: &str, why: &Refused) -> HostError {
@@ -542,7 +559,7 @@ impl Host for PodHost {
     async fn tail(&self, _: &NodeAddress, file: &str, _: TailFrom, _: usize) -> Result<Tail, HostError> {
         Err(self
             .set
-            .failed(&format!("read {file}"), "files within a pod are not read"))
+            .failed(&format!("read {file}"), "of a pod what it prints is read, and no file"))
     }
 
     /// Whose session a client of the database is cannot be told from outside of a pod, but by its address.

@@ -22,6 +22,7 @@ mod ssh;
 
 pub use crate::cluster::deployments::DeploymentHost;
 pub use crate::cluster::pods::PodHost;
+use crate::cluster::printed::Printed;
 pub(crate) use agent::quoted;
 pub use local::LocalHost;
 pub use ssh::SshHost;
@@ -409,6 +410,18 @@ pub enum AnyHost {
     Pod(PodHost),
     /// A Deployment, or its canary.
     Deployment(DeploymentHost),
+}
+
+impl AnyHost {
+    /// What the containers of a pod print; of a server there is none, its logs are files.
+    #[must_use]
+    pub fn printed(&self) -> Option<Printed> {
+        match self {
+            AnyHost::Local(_) | AnyHost::Ssh(_) => None,
+            AnyHost::Pod(host) => Some(host.printed()),
+            AnyHost::Deployment(host) => Some(host.printed()),
+        }
+    }
 }
 
 /// Asks whichever it is.

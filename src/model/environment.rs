@@ -174,9 +174,9 @@ pub struct Component {
     /// Our own requests.
     #[serde(default)]
     pub traffic: Vec<Traffic>,
-    /// Log files that are followed.
+    /// Logs that are followed.
     #[serde(default)]
-    pub logs: Vec<LogFile>,
+    pub logs: Vec<Log>,
     /// Queries that are watched.
     #[serde(default)]
     pub queries: Vec<Query>,
@@ -854,14 +854,15 @@ pub struct Effect {
     pub equals: String,
 }
 
-/// A log file that is followed.
+/// A log that is followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LogFile {
+pub struct Log {
     /// Its name.
     pub name: String,
-    /// Its path, relative to the node directory.
-    pub path: String,
+    /// The path of its file on servers, relative to the node directory. Of pods what their containers print is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// A request's beginning: a regular expression with the group `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,

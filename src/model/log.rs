@@ -3,7 +3,7 @@
 use regex::Regex;
 use thiserror::Error;
 
-use super::environment::LogFile;
+use super::environment::Log;
 
 /// A log's patterns, compiled.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl LogPatterns {
     ///
     /// # Errors
     /// No regular expression, or none of the groups that would tell how long a request took.
-    pub fn new(log: &LogFile) -> Result<Self, PatternError> {
+    pub fn new(log: &Log) -> Result<Self, PatternError> {
         let compile = |which, text: &str| {
             Regex::new(text).map_err(|error| PatternError {
                 which,

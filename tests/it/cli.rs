@@ -452,7 +452,7 @@ spec:
         (
             "traffic: []",
             "logs: [{name: l, path: log/l, end: \"(?<exec_time_s>[0-9.]+)\"}]",
-            "are not followed there",
+            "what its container prints is followed",
         ),
         (&images, "{directory: builds}", "are no images"),
         ("traffic: []", "images: IMAGES", "its nodes are not pods and servers"),
@@ -518,7 +518,7 @@ spec:
         (
             "traffic: []",
             "logs: [{name: l, path: log/l, end: \"(?<exec_time_s>[0-9.]+)\"}]",
-            "are not followed there",
+            "what its container prints is followed",
         ),
     ] {
         assert!(sound.contains(from), "{from}");

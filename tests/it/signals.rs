@@ -16,15 +16,15 @@ use stagegate::engine::fleet::Fleet;
 use stagegate::home::Home;
 use stagegate::hosts::{AnyHost, LocalHost, NodeAddress};
 use stagegate::http::{ClientIdentity, Connections, KnownHost};
-use stagegate::model::environment::{Expectation, HttpProbe, LogFile, Request};
+use stagegate::model::environment::{Expectation, HttpProbe, Log, Request};
 use stagegate::model::render::Renderer;
 use stagegate::model::sample::{Outcome, Sample};
 use stagegate::model::system::{Environment, PortShift};
 use stagegate::model::upgrade::SessionOf;
 use stagegate::signals::http::{EffectCheck, HttpCall, OnDatabase, client};
-use stagegate::signals::log::LogHandle;
 use stagegate::signals::log::calls::{LogPatterns, LogPlan};
-use stagegate::signals::log::follow::{Begin, HostLog};
+use stagegate::signals::log::follow::{Begin, Follower, HostLog};
+use stagegate::signals::log::{LogHandle, Source};
 use stagegate::signals::postgres::blocking::{self, Attribution, Queue};
 use stagegate::signals::postgres::hold::{self, HoldHandle, HoldPlan, Holding};
 use stagegate::signals::postgres::{Database, DatabaseConfig, DatabaseError};
@@ -749,9 +749,9 @@ async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
         pid_file: None,
     };
     let here = Arc::new(AnyHost::Local(LocalHost::new()));
-    let log = LogFile {
+    let log = Log {
         name: "requests".to_owned(),
-        path: String::new(),
+        path: None,
         start: None,
         end: r"^(?<at>\S+ \S+) .* method=(?<method>updatejob) .*exec_time=(?<exec_time_s>[0-9.]+) sec".to_owned(),
         rate: 5.0,
@@ -765,9 +765,11 @@ async fn the_incidents_own_log_lines_are_four_calls_that_were_late() {
     };
     let (to, mut observations) = feed(FEED_CAPACITY);
     let _handle = LogHandle::start(
-        HostLog::new(here, node, "tests/it/data/entry.log".to_owned()),
+        Source::File(Follower::new(
+            HostLog::new(here, node, "tests/it/data/entry.log".to_owned()),
+            Begin::AtBeginning,
+        )),
         plan,
-        Begin::AtBeginning,
         Duration::from_secs(1),
         to,
     );

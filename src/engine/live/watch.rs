@@ -24,9 +24,9 @@ use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
 use crate::model::values::{Digest, NamePattern};
 use crate::rollout::Signals;
 use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
-use crate::signals::log::LogHandle;
 use crate::signals::log::calls::{LogPatterns, LogPlan};
-use crate::signals::log::follow::{Begin, HostLog};
+use crate::signals::log::follow::{Begin, Follower, HostLog};
+use crate::signals::log::{LogHandle, Source};
 use crate::signals::postgres::blocking::{self, Attribution};
 use crate::signals::sql::WatchedQuery;
 use crate::signals::traffic::{Call, PREPARE_LEAD, Target, TrafficHandle, TrafficPlan};
@@ -552,11 +552,16 @@ impl Watch {
                         age: gate.age.0,
                         patterns,
                     };
-                    let reader = HostLog::new(Arc::clone(&place.host), place.address.clone(), log.path.clone());
-                    logs.insert(
-                        key,
-                        LogHandle::start(reader, plan, Begin::AtEnd, READ_LOG, self.feed.clone()),
-                    );
+                    let file = |path: &String| {
+                        let file = HostLog::new(Arc::clone(&place.host), place.address.clone(), path.clone());
+                        Source::File(Follower::new(file, Begin::AtEnd))
+                    };
+                    let printed = place.host.printed().map(Source::Printed);
+                    // That a server has a path was checked when its file was read.
+                    if let Some(source) = printed.or_else(|| log.path.as_ref().map(file)) {
+                        let running = LogHandle::start(source, plan, READ_LOG, self.feed.clone());
+                        logs.insert(key, running);
+                    }
                 }
                 Err(why) => self.feed.trouble(&signal, &place.site.name, now_us, why.to_string()),
             }

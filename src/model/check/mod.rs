@@ -378,13 +378,6 @@ impl Checker<'_> {
                 );
             }
         }
-        if !component.logs.is_empty() {
-            self.say(
-                &below(at, &[key("logs")]),
-                format!("logs of `{name}` are in its pods, and are not followed there"),
-                Some("watch it by `traffic`, `queries` or `probes`".to_owned()),
-            );
-        }
     }
 
     /// Images beside files are for pods beside servers.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Checker, below, key};
 use crate::gates::{self, GateError};
-use crate::model::environment::{Component, Gate, LogFile, Probe, ShareGate, Traffic};
+use crate::model::environment::{Component, Gate, Log, Probe, ShareGate, Traffic};
 use crate::model::log::{LogPatterns, PatternError};
 use crate::model::text::did_you_mean;
 use crate::model::text::path::Part as Step;
@@ -83,7 +83,9 @@ impl Checker<'_> {
             }
         }
         for (i, log) in logs.iter().enumerate() {
-            self.log(&below(at, &[key("logs"), Step::Index(i)]), log);
+            let path = below(at, &[key("logs"), Step::Index(i)]);
+            self.log(&path, log);
+            self.log_path(&path, component, log);
         }
         for (i, query) in queries.iter().enumerate() {
             let path = below(at, &[key("queries"), Step::Index(i)]);
@@ -156,8 +158,10 @@ impl Checker<'_> {
         }
     }
 
-    fn log(&mut self, path: &[Step], log: &LogFile) {
-        self.inside(&below(path, &[key("path")]), &log.path, "the node directory");
+    fn log(&mut self, path: &[Step], log: &Log) {
+        if let Some(file) = &log.path {
+            self.inside(&below(path, &[key("path")]), file, "the node directory");
+        }
         if !(log.rate > 0.0 && log.rate.is_finite()) {
             self.say(
                 &below(path, &[key("rate")]),
@@ -174,6 +178,27 @@ impl Checker<'_> {
             && let Err(PatternError { which, why }) = LogPatterns::new(log)
         {
             self.say(&below(path, &[key(which)]), format!("`{}`: {why}", log.name), None);
+        }
+    }
+
+    /// Servers write files, and containers print.
+    fn log_path(&mut self, path: &[Step], component: &Component, log: &Log) {
+        let has_servers = component.pods().is_none() || component.servers().next().is_some();
+        match (&log.path, has_servers) {
+            (None, true) => self.say(
+                path,
+                format!("`{}` is no pod's alone, and states no `path`", log.name),
+                Some("state where servers have its file, relative to the node directory".to_owned()),
+            ),
+            (Some(_), false) => self.say(
+                &below(path, &[key("path")]),
+                format!(
+                    "`{}` states a file, and of a pod what its container prints is followed",
+                    log.name
+                ),
+                Some("leave `path` out, and let the container print what is to be read".to_owned()),
+            ),
+            (Some(_), true) | (None, false) => {}
         }
     }
 

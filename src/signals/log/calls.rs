@@ -41,7 +41,8 @@ pub struct CallsInLog {
     patterns: Arc<LogPatterns>,
     age_us: i64,
     next_seq: u64,
-    open: BTreeMap<String, Open>,
+    /// By who wrote of it, and its id.
+    open: BTreeMap<(String, String), Open>,
 }
 
 #[derive(Debug)]
@@ -74,11 +75,11 @@ impl CallsInLog {
         }
     }
 
-    /// Takes in a line that was read at `now_us`.
-    pub fn line(&mut self, line: &str, now_us: i64) -> Vec<Observed> {
+    /// Takes in a line that was read at `now_us`. `from` says who wrote it, where several do: an id is one's own.
+    pub fn line(&mut self, from: &str, line: &str, now_us: i64) -> Vec<Observed> {
         let patterns = Arc::clone(&self.patterns);
         if let Some(found) = patterns.end.captures(line) {
-            return match self.ended(&found, now_us) {
+            return match self.ended(from, &found, now_us) {
                 Ok(observed) => observed.into_iter().collect(),
                 Err(why) => vec![self.trouble(now_us, line, &why)],
             };
@@ -87,7 +88,7 @@ impl CallsInLog {
         let Some(found) = start.and_then(|start| start.captures(line)) else {
             return Vec::new();
         };
-        match self.started(&found, now_us) {
+        match self.started(from, &found, now_us) {
             Ok(()) => self.give_up_oldest(now_us).into_iter().collect(),
             Err(why) => vec![self.trouble(now_us, line, &why)],
         }
@@ -111,8 +112,9 @@ impl CallsInLog {
         late.into_iter().map(Observed::Sample).collect()
     }
 
-    fn started(&mut self, found: &Captures<'_>, now_us: i64) -> Result<(), String> {
+    fn started(&mut self, from: &str, found: &Captures<'_>, now_us: i64) -> Result<(), String> {
         let id = found.name("id").ok_or("it has no `id`")?;
+        let id = (from.to_owned(), excerpt(id.as_str(), 128));
         let open = Open {
             seq: self.take_seq(),
             build: self.plan.build.clone(),
@@ -122,16 +124,16 @@ impl CallsInLog {
         };
         // The same id again: the earlier request ended without a word (a worker was killed). How it came out is
         // unknown, so it is no sample.
-        self.open.insert(excerpt(id.as_str(), 128), open);
+        self.open.insert(id, open);
         Ok(())
     }
 
-    fn ended(&mut self, found: &Captures<'_>, now_us: i64) -> Result<Option<Observed>, String> {
+    fn ended(&mut self, from: &str, found: &Captures<'_>, now_us: i64) -> Result<Option<Observed>, String> {
         let ended_us = time_of(found)?.unwrap_or(now_us);
         let took_us = found.name("exec_time_s").map(|t| seconds(t.as_str())).transpose()?;
         let begun = found
             .name("id")
-            .and_then(|id| self.open.remove(&excerpt(id.as_str(), 128)));
+            .and_then(|id| self.open.remove(&(from.to_owned(), excerpt(id.as_str(), 128))));
         let Some(begun) = begun else {
             // Begun before we looked, or its beginning is not logged: only its own word says how long it took.
             return Ok(took_us.map(|took_us| {
@@ -173,7 +175,7 @@ impl CallsInLog {
             .map(|(id, _)| id.clone())?;
         self.open.remove(&oldest);
         let why = format!("more than {MAX_OPEN} requests are open; the oldest was given up");
-        Some(self.trouble(now_us, &oldest, &why))
+        Some(self.trouble(now_us, &oldest.1, &why))
     }
 
     fn take_seq(&mut self) -> u64 {
@@ -230,14 +232,14 @@ fn time_of(found: &Captures<'_>) -> Result<Option<i64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::environment::LogFile;
+    use crate::model::environment::Log;
 
     const SECOND: i64 = 1_000_000;
 
     fn calls(start: Option<&str>, end: &str) -> CallsInLog {
-        let log = LogFile {
+        let log = Log {
             name: "requests".to_owned(),
-            path: "log".to_owned(),
+            path: Some("log".to_owned()),
             start: start.map(str::to_owned),
             end: end.to_owned(),
             rate: 5.0,
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn an_end_that_says_how_long_it_took_is_a_sample_that_began_so_much_earlier() {
         let mut calls = calls(None, r"^(?<at>\S+ \S+) .*took=(?<exec_time_s>[^ ]+)");
-        let observed = calls.line("2025-01-06 09:58:07,300 GET /x took=50.235 s", 0);
+        let observed = calls.line("", "2025-01-06 09:58:07,300 GET /x took=50.235 s", 0);
         let Some(Observed::Sample(sample)) = observed.first() else {
             panic!("{observed:?}");
         };
@@ -279,10 +281,10 @@ mod tests {
         assert!((sample.latency_ms() - 50_235.0).abs() < 1e-6);
         assert_eq!(sample.outcome, Outcome::Late);
         assert_eq!(
-            told(calls.line("2025-01-06 09:58:08 GET took=4.9 s", 0)),
+            told(calls.line("", "2025-01-06 09:58:08 GET took=4.9 s", 0)),
             ["1 Ok 4900 b1"]
         );
-        assert_eq!(told(calls.line("something else", 0)), [""; 0]);
+        assert_eq!(told(calls.line("", "something else", 0)), [""; 0]);
     }
 
     #[test]
@@ -294,39 +296,39 @@ mod tests {
             ("2025-01-06 09:58:07 took=NaN", "`NaN` is no number of seconds"),
             ("yesterday took=1", "`yesterday` is no time"),
         ] {
-            assert_eq!(told(calls.line(line, 0)), [format!("cannot read `{line}`: {why}")]);
+            assert_eq!(told(calls.line("", line, 0)), [format!("cannot read `{line}`: {why}")]);
         }
     }
 
     #[test]
     fn a_request_without_an_end_is_late_at_the_age_and_its_end_counts_no_more() {
         let mut calls = calls(Some(r"begin (?<id>\w+)"), r"end (?<id>\w+)");
-        assert_eq!(told(calls.line("begin a", 0)), [""; 0]);
-        assert_eq!(told(calls.line("begin b", SECOND)), [""; 0]);
+        assert_eq!(told(calls.line("", "begin a", 0)), [""; 0]);
+        assert_eq!(told(calls.line("", "begin b", SECOND)), [""; 0]);
         calls.set_build("b2");
-        assert_eq!(told(calls.line("begin c", 4 * SECOND)), [""; 0]);
-        assert_eq!(told(calls.line("end b", 3 * SECOND)), ["1 Ok 2000 b1"]);
+        assert_eq!(told(calls.line("", "begin c", 4 * SECOND)), [""; 0]);
+        assert_eq!(told(calls.line("", "end b", 3 * SECOND)), ["1 Ok 2000 b1"]);
         assert_eq!(told(calls.tick(5 * SECOND - 1)), [""; 0]);
         assert_eq!(told(calls.tick(5 * SECOND)), ["0 Late 5000 b1"]);
         assert_eq!(told(calls.tick(6 * SECOND)), [""; 0], "counted once");
         assert_eq!(
-            told(calls.line("end a", 14 * SECOND)),
+            told(calls.line("", "end a", 14 * SECOND)),
             ["0 afterwards 14000 Answered(Ok)"]
         );
         assert_eq!(told(calls.tick(20 * SECOND)), ["2 Late 5000 b2"]);
-        assert_eq!(told(calls.line("end unknown", 20 * SECOND)), [""; 0]);
+        assert_eq!(told(calls.line("", "end unknown", 20 * SECOND)), [""; 0]);
     }
 
     #[test]
     fn a_wrong_clock_on_the_node_makes_no_request_late() {
         let mut calls = calls(Some(r"(?<at>\S+) begin (?<id>\w+)"), r"(?<at>\S+) end (?<id>\w+)");
         assert_eq!(
-            told(calls.line("1999-12-31T23:00:00 begin a", 1_700_000_000 * SECOND)),
+            told(calls.line("", "1999-12-31T23:00:00 begin a", 1_700_000_000 * SECOND)),
             [""; 0]
         );
         assert_eq!(told(calls.tick(1_700_000_001 * SECOND)), [""; 0]);
         assert_eq!(
-            told(calls.line("1999-12-31T23:00:02 end a", 1_700_000_002 * SECOND)),
+            told(calls.line("", "1999-12-31T23:00:02 end a", 1_700_000_002 * SECOND)),
             ["0 Ok 2000 b1"]
         );
     }
@@ -335,21 +337,21 @@ mod tests {
     fn open_requests_are_bounded_and_forgotten() {
         let mut calls = calls(Some(r"begin (?<id>\w+)"), r"end (?<id>\w+)");
         for n in 0..MAX_OPEN {
-            assert!(calls.line(&format!("begin r{n}"), 0).is_empty());
+            assert!(calls.line("", &format!("begin r{n}"), 0).is_empty());
         }
-        let observed = told(calls.line("begin last", 0));
+        let observed = told(calls.line("", "begin last", 0));
         assert!(observed[0].contains("the oldest was given up"), "{observed:?}");
         assert_eq!(calls.open.len(), MAX_OPEN);
-        assert!(!calls.open.contains_key("r0"));
+        assert!(!calls.open.contains_key(&(String::new(), "r0".to_owned())));
         calls.tick(FORGET_AFTER_US);
         assert_eq!(calls.open.len(), 0);
     }
 
     #[test]
     fn patterns_that_cannot_tell_how_long_are_refused() {
-        let log = |start: Option<&str>, end: &str| LogFile {
+        let log = |start: Option<&str>, end: &str| Log {
             name: String::new(),
-            path: String::new(),
+            path: None,
             start: start.map(str::to_owned),
             end: end.to_owned(),
             rate: 5.0,
@@ -363,6 +365,20 @@ mod tests {
         ] {
             let error = LogPatterns::new(&log(start, end)).expect_err("refused");
             assert_eq!(error.which, which, "{start:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_of_who_wrote_it() {
+        let mut calls = calls(Some("begin (?<id>.*)"), "end (?<id>.*)");
+        for (pod, line, at_s, expected) in [
+            ("web-0", "begin 1", 0, &[][..]),
+            ("web-1", "begin 1", 1, &[]),
+            ("web-1", "end 1", 2, &["1 Ok 1000 b1"]),
+            ("web-2", "end 1", 2, &[]),
+            ("web-0", "end 1", 3, &["0 Ok 3000 b1"]),
+        ] {
+            assert_eq!(told(calls.line(pod, line, at_s * SECOND)), expected, "{pod} {line}");
         }
     }
 }

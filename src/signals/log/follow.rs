@@ -229,7 +229,7 @@ impl Followed {
     fn new(inode: u64) -> Self {
         Self {
             at: FilePosition { inode, offset: 0 },
-            partial: Partial::Kept(Vec::new()),
+            partial: Partial::new(),
             quiet_looks: 0,
         }
     }
@@ -237,7 +237,7 @@ impl Followed {
 
 /// The line that has no end yet.
 #[derive(Debug)]
-enum Partial {
+pub(crate) enum Partial {
     /// Its beginning.
     Kept(Vec<u8>),
     /// Its rest is of no use: it was too long, or we came in its middle.
@@ -245,7 +245,11 @@ enum Partial {
 }
 
 impl Partial {
-    fn take_in(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
+    pub(crate) fn new() -> Self {
+        Partial::Kept(Vec::new())
+    }
+
+    pub(crate) fn take_in(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ends) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -262,7 +266,7 @@ impl Partial {
                     *self = Partial::Skipping;
                 }
             } else if ends {
-                *self = Partial::Kept(Vec::new());
+                *self = Partial::new();
             }
         }
     }

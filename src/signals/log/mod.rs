@@ -1,8 +1,9 @@
-//! Log files as a signal: followed over rotation and truncation, and read for how long requests took.
+//! Logs as a signal: files followed over rotation and truncation, what containers print, and both read for how long requests took.
 
 pub mod calls;
 pub mod follow;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,9 +12,42 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Calendar, Feed};
 use calls::{CallsInLog, LogPlan};
-use follow::{Begin, Follower, HostLog, Polled};
+use follow::{Follower, Polled};
 
-/// A log file that is followed; dropping it ends that.
+use crate::cluster::printed::{Lines, Printed};
+
+/// Where a log is.
+#[derive(Debug)]
+pub enum Source {
+    /// In a file on a node.
+    File(Follower),
+    /// In what the containers of a node print.
+    Printed(Printed),
+}
+
+impl Source {
+    /// Looks once: lines with who wrote them, where a node is several that do.
+    async fn poll(&mut self) -> Result<Lines, String> {
+        match self {
+            Source::File(follower) => {
+                let Polled {
+                    lines,
+                    notes,
+                    caught_up,
+                } = follower.poll().await?;
+                let nobody: Arc<str> = Arc::from("");
+                Ok(Lines {
+                    lines: lines.into_iter().map(|line| (Arc::clone(&nobody), line)).collect(),
+                    notes,
+                    caught_up,
+                })
+            }
+            Source::Printed(printed) => printed.poll().await,
+        }
+    }
+}
+
+/// A log that is followed; dropping it ends that.
 #[derive(Debug)]
 pub struct LogHandle {
     task: JoinHandle<()>,
@@ -21,11 +55,11 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Reads the file every `period` from now on. Must run within a tokio runtime.
+    /// Reads it every `period` from now on. Must run within a tokio runtime.
     #[must_use]
-    pub fn start(log: HostLog, plan: LogPlan, begin: Begin, period: Duration, feed: Feed) -> Self {
+    pub fn start(log: Source, plan: LogPlan, period: Duration, feed: Feed) -> Self {
         let (build, builds) = watch::channel(plan.build.clone());
-        let task = tokio::spawn(follow(log, plan, begin, period, feed, builds));
+        let task = tokio::spawn(follow(log, plan, period, feed, builds));
         Self { task, build }
     }
 
@@ -41,16 +75,8 @@ impl Drop for LogHandle {
     }
 }
 
-async fn follow(
-    log: HostLog,
-    plan: LogPlan,
-    begin: Begin,
-    period: Duration,
-    feed: Feed,
-    builds: watch::Receiver<String>,
-) {
+async fn follow(mut log: Source, plan: LogPlan, period: Duration, feed: Feed, builds: watch::Receiver<String>) {
     let (signal, node) = (plan.signal.clone(), plan.node.clone());
-    let mut follower = Follower::new(log, begin);
     let mut calls = CallsInLog::new(plan);
     let calendar = Calendar::read();
     let mut looks = interval(period);
@@ -59,16 +85,16 @@ async fn follow(
     loop {
         looks.tick().await;
         let asked_us = calendar.at(Instant::now());
-        match follower.poll().await {
+        match log.poll().await {
             Err(why) => feed.trouble(&signal, &node, asked_us, why),
-            Ok(Polled {
+            Ok(Lines {
                 lines,
                 notes,
                 caught_up,
             }) => {
                 calls.set_build(&builds.borrow());
-                for line in &lines {
-                    calls.line(line, asked_us).into_iter().for_each(|o| feed.put(o));
+                for (from, line) in &lines {
+                    calls.line(from, line, asked_us).into_iter().for_each(|o| feed.put(o));
                 }
                 for why in notes {
                     feed.trouble(&signal, &node, asked_us, why);

@@ -40,6 +40,9 @@ for word, value in {
 with open("/mnt/etc/httpd.conf", "w") as written:
     written.write(httpd)
 
+# Calls are printed, too, for who follows the pod; what is there of an earlier container was printed by it.
+subprocess.Popen(["/usr/bin/tail", "--lines=0", "--follow=name", "--retry", "--quiet", "/mnt/log/panda-Entry.log"], stderr=subprocess.DEVNULL)
+
 with open(f"{RELEASE}/version") as text:
     version = text.read().strip()
 server = subprocess.Popen(

@@ -10,5 +10,6 @@ mod mixed;
 mod objects;
 mod panda;
 mod pods;
+mod printed;
 mod replica;
 mod trouble;

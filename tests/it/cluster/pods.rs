@@ -29,6 +29,7 @@ impl Shop {
             ("2", None),
             ("3", None),
             ("slow", Some(("APP_DELAY", "3s"))),
+            ("after", Some(("APP_AFTER", "3s"))),
             ("broken", Some(("APP_CRASH", "no such database"))),
         ] {
             let variables: Vec<_> = [("APP_VERSION", version)].into_iter().chain(otherwise).collect();
@@ -144,6 +145,7 @@ fn a_set_is_upgraded_from_the_top_and_a_bad_build_goes_back() {
     let shop = Shop::open();
     a_good_build_goes_on_every_pod_once(&shop);
     a_build_that_answers_late_goes_back_from_its_first_pod(&shop);
+    what_a_container_prints_alone_fails_a_build(&shop);
     a_build_that_does_not_start_is_told_in_its_own_words(&shop);
     a_build_that_turns_bad_on_every_pod_goes_back_from_all(&shop);
     a_killed_driver_is_followed_and_no_pod_is_made_anew_twice(&shop);
@@ -186,6 +188,17 @@ fn a_build_that_answers_late_goes_back_from_its_first_pod(shop: &Shop) {
         shop.set()["spec"]["template"]["spec"]["containers"][0]["image"],
         images(&before)[0]
     );
+    shop.is_its_owners();
+}
+
+/// On 2: it answers at once, and works on.
+fn what_a_container_prints_alone_fails_a_build(shop: &Shop) {
+    let before = shop.pods();
+    let said = shop.upgrade("after");
+    assert_eq!(said.code, Some(3), "{said:#?}");
+    let failed = said.json()["status"]["rollback"].to_string();
+    assert!(failed.contains("works") && !failed.contains("\"work\""), "{said:#?}");
+    assert_eq!(images(&shop.pods()), images(&before));
     shop.is_its_owners();
 }
 
