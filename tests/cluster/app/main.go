@@ -40,6 +40,10 @@ func main() {
 		time.Sleep(time.Duration(delay.Load()))
 		said := fmt.Sprintf("done by %s\n", version)
 		w.Header().Set("Content-Length", strconv.Itoa(len(said)))
+		if after > 0 {
+			// The next request of this connection would wait for the rest of this one.
+			w.Header().Set("Connection", "close")
+		}
 		fmt.Fprint(w, said)
 		w.(http.Flusher).Flush()
 		time.Sleep(after)
