@@ -233,7 +233,7 @@ impl DeploymentPlace {
                 revision: current.and_then(|set| set.metadata.name.clone()),
                 pods,
                 canary,
-                images: self.images.clone(),
+                images: record.known(self.images.clone()),
                 record,
             },
             container,
@@ -302,8 +302,8 @@ impl DeploymentPlace {
             template["$patch"] = json!("replace");
             return Ok(template);
         }
-        let held = seen.is.record.taken.as_ref();
-        match held.filter(|held| held.rest == seen.is.rest) {
+        // Whatever else of the template was changed since stays: its image is what was ours.
+        match &seen.is.record.taken {
             Some(held) => Ok(seen.with_image(&held.before)),
             None => Err(self.failed(
                 tried,
@@ -412,6 +412,17 @@ impl DeploymentPlace {
                 "template": template,
             },
         })
+    }
+
+    /// What it stood for is gone, and it is not (`kubectl delete --cascade=orphan`).
+    async fn delete_orphan(&self) -> Result<(), HostError> {
+        let found = self.deployments().await?.get_opt(&self.canary).await;
+        let found = found.map_err(|why| self.trouble("delete its canary", &why))?;
+        let ours = found.filter(|canary| label(&canary.metadata, CANARY_OF) == Some(&self.workload.name));
+        match ours.and_then(|canary| canary.metadata.uid) {
+            Some(uid) => self.delete_canary(&uid).await,
+            None => Ok(()),
+        }
     }
 
     async fn delete_canary(&self, uid: &str) -> Result<(), HostError> {
@@ -527,6 +538,10 @@ impl DeploymentHost {
             return Err(self.place.failed("look at it", Refused::Unstated { image }.to_string()));
         }
         let now = Timestamp::now();
+        // Whoever scales it goes on, and nothing that does not run is a build's fault.
+        if let Some(why) = is.is_scaled_away(self.role) {
+            return Err(self.place.failed("look at it", why));
+        }
         if let Some(why) = steps.iter().find_map(|id| is.stuck(self.role, id, now)) {
             return Err(self.place.failed("make its pods anew", why));
         }
@@ -607,7 +622,7 @@ impl DeploymentHost {
     /// Deletes the canary where there is one: its upgrade is over.
     async fn without_canary(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
         let Some(seen) = self.place.find().await? else {
-            return Ok(());
+            return self.place.delete_orphan().await;
         };
         let refused = |why| self.place.workload.refused(node, token, "delete its canary", &why);
         seen.is.admits(token).map_err(refused)?;
@@ -679,7 +694,8 @@ impl Host for DeploymentHost {
                 Some(StepState::Running) if tokio::time::Instant::now() < until => {}
                 Some(StepState::Ended(end)) if end.exit != 0 => {
                     if let Some(pod) = seen.is.failing(self.role) {
-                        end.log_tail.push_str(&self.place.workload.last_words(&pod.name).await);
+                        end.log_tail
+                            .push_str(&self.place.workload.last_words(&pod.name, &seen.container).await);
                     }
                     return Ok(sight);
                 }

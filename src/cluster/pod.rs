@@ -66,6 +66,8 @@ pub struct Waiting {
     pub reason: String,
     /// In its own words.
     pub message: String,
+    /// How often it ended and was begun again: it may be one that was put beside that of the build, or that comes before it.
+    pub restarts: u32,
 }
 
 /// What is remembered of a pod.
@@ -171,7 +173,7 @@ pub enum Refused {
     CanaryFirst,
     /// Nothing would be left that serves.
     #[error(
-        "its strategy is Recreate, which ends all pods before the first new one comes; set RollingUpdate, or give it a second Deployment to change to"
+        "its strategy ends all pods before the first new one comes; set RollingUpdate with a maxUnavailable below its replicas"
     )]
     AllAtOnce,
     /// Nothing would happen.
@@ -229,17 +231,19 @@ impl Pod {
     }
 
     /// Whether what its container waits for is held against its build.
-    fn is_given_up(&self, reason: &str, since: Timestamp, now: Timestamp) -> bool {
+    fn is_given_up(&self, waiting: &Waiting, since: Timestamp, now: Timestamp) -> bool {
         let waited = self.placed_at.map(|at| now.duration_since(at.max(since)));
+        let reason = waiting.reason.as_str();
         HOPELESS.contains(&reason)
-            || reason == CRASHED && self.restarts >= CRASHES
+            || reason == CRASHED && waiting.restarts >= CRASHES
             || TROUBLES.contains(&reason) && waited.is_some_and(|waited| waited > GRACE)
     }
 
     /// How far one is that a step waits for: it runs what it is to run.
     #[must_use]
     pub fn coming_up(&self, replaces: &Replacement, now: Timestamp) -> StepState {
-        let late = replaces.is_late(self.made_at, now);
+        // From when it had its place: until then it could not do anything.
+        let late = replaces.is_late(self.placed_at.map_or(self.made_at, |at| at.max(self.made_at)), now);
         if self.is_ready {
             return ended(0, String::new());
         }
@@ -248,12 +252,20 @@ impl Pod {
             return StepState::Running;
         }
         match &self.waiting {
-            Some(Waiting { reason, message }) if late || self.is_given_up(reason, replaces.since, now) => {
-                ended(if late { 124 } else { 1 }, format!("{reason}: {message}"))
+            Some(waiting) if late || self.is_given_up(waiting, replaces.since, now) => {
+                let words = format!("{}: {}", waiting.reason, waiting.message);
+                ended(if late { 124 } else { 1 }, words)
             }
             None if late => ended(124, "its container is not ready".to_owned()),
             Some(_) | None => StepState::Running,
         }
+    }
+
+    /// Whether a container of it ends again and again.
+    #[must_use]
+    pub fn is_crashing(&self) -> bool {
+        let waiting = self.waiting.as_ref();
+        !self.is_ready && waiting.is_some_and(|waiting| waiting.reason == CRASHED && waiting.restarts >= CRASHES)
     }
 
     /// Why no machine has it, where none has.

@@ -204,7 +204,7 @@ impl SetPlace {
                 rest,
                 revision: revision(&status.current_revision),
                 current,
-                images: (self.images)(),
+                images: record.known((self.images)()),
                 record,
             },
             pod: pod
@@ -508,7 +508,8 @@ impl Host for PodHost {
                 Some(StepState::Running) if tokio::time::Instant::now() < until => {}
                 Some(StepState::Ended(end)) if end.exit != 0 => {
                     let pod = self.set.name_of(self.ordinal);
-                    end.log_tail.push_str(&self.set.workload.last_words(&pod).await);
+                    end.log_tail
+                        .push_str(&self.set.workload.last_words(&pod, &seen.container).await);
                     return Ok(sight);
                 }
                 Some(StepState::Running | StepState::Ended(_) | StepState::Died) | None => return Ok(sight),

@@ -34,6 +34,18 @@ pub struct Record {
     pub pods: BTreeMap<u32, NodeRecord>,
 }
 
+impl Record {
+    /// The images that are stated, and that of the build before the upgrade: an environment may state it no more when it is gone
+    /// back to.
+    #[must_use]
+    pub fn known(&self, mut stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
+        if let Some((from, taken)) = self.taken.as_ref().and_then(|taken| Some((taken.from?, taken))) {
+            stated.entry(from).or_insert_with(|| taken.before.clone());
+        }
+        stated
+    }
+}
+
 /// What an upgrade has made of a set: whatever else is found there is somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +54,9 @@ pub struct Taken {
     pub by: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
+    /// The build that this is, for who states it no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
     /// The revision that it was of.
     pub revision: String,
     /// How many pods the set had.
@@ -267,6 +282,7 @@ impl Set {
             change.record.taken = Some(Taken {
                 by: upgrade.to_owned(),
                 before: self.template.clone(),
+                from: self.build_of(&self.template),
                 revision: self.revision.clone(),
                 replicas: self.replicas,
                 rest: self.rest,

@@ -24,6 +24,8 @@ use crate::model::values::Digest;
 /// Its own pods may take as long as if so many came one after the other. By its owner's defaults a quarter of them changes at once, in
 /// four rounds and the rest; without any bound a hundred that do not come would be waited for the best part of a day.
 const ROUNDS: u32 = 12;
+/// What is said of one without pods.
+const SCALED_AWAY: &str = "it was scaled to 0 pods, so none runs the build";
 
 /// What is remembered of a Deployment between two looks: the annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +45,18 @@ pub struct Record {
     pub main: NodeRecord,
 }
 
+impl Record {
+    /// The images that are stated, and that of the build before the upgrade: an environment may state it no more when it is gone
+    /// back to.
+    #[must_use]
+    pub fn known(&self, mut stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
+        if let Some((from, taken)) = self.taken.as_ref().and_then(|taken| Some((taken.from?, taken))) {
+            stated.entry(from).or_insert_with(|| taken.before.clone());
+        }
+        stated
+    }
+}
+
 /// What an upgrade has made of a Deployment: whatever else is found there is somebody else's. How many replicas it has is not among
 /// it: who scales it may go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +66,9 @@ pub struct Taken {
     pub by: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
+    /// The build that this is, for who states it no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
     /// The `ReplicaSet` of that template.
     pub revision: String,
     /// What the template says beside the image.
@@ -315,6 +332,10 @@ impl Deployment {
     /// The build that a node runs, and since when. Of the Deployment's own pods it is the old one as long as one of them runs it.
     #[must_use]
     pub fn running(&self, role: Role) -> Option<(Option<Digest>, Timestamp)> {
+        // One that is ready does not speak for all the others that end again and again.
+        if role == Role::Main && self.crashing() > self.spare() {
+            return None;
+        }
         let since = self.speaker(role)?.running_since?;
         let mut pods = self.pods_of(role).iter().filter(|pod| !pod.ending);
         let image = match role {
@@ -324,6 +345,45 @@ impl Deployment {
                 .map_or(&self.template, |old| &old.image),
         };
         Some((self.build_of(image), since))
+    }
+
+    /// How many of its own pods its strategy lets be out at a time (`maxUnavailable`, a share rounded down; a quarter where it says
+    /// nothing, and one at least where it makes none above, or nothing would move).
+    fn spare(&self) -> u32 {
+        let of_pods = |stated: &Value, otherwise: u32| match stated {
+            Value::String(share) => share
+                .strip_suffix('%')
+                .and_then(|share| share.parse::<u32>().ok())
+                .map_or((otherwise, 0), |share| {
+                    let all = self.replicas.saturating_mul(share);
+                    (all / 100, all.div_ceil(100))
+                }),
+            Value::Number(count) => {
+                let count = count
+                    .as_u64()
+                    .and_then(|count| u32::try_from(count).ok())
+                    .unwrap_or(otherwise);
+                (count, count)
+            }
+            _ => (otherwise, self.replicas.div_ceil(4)),
+        };
+        let rolling = &self.strategy["rollingUpdate"];
+        let (spare, _) = of_pods(&rolling["maxUnavailable"], self.replicas / 4);
+        let (_, above) = of_pods(&rolling["maxSurge"], self.replicas.div_ceil(4));
+        if above == 0 { spare.max(1) } else { spare }
+    }
+
+    /// Its own pods that were ready or not, and end again and again.
+    fn crashing(&self) -> u32 {
+        let pods = self.pods.iter().filter(|pod| !pod.ending && pod.is_crashing());
+        u32::try_from(pods.count()).unwrap_or(u32::MAX)
+    }
+
+    /// That an upgrade has it and it has no pods any more.
+    #[must_use]
+    pub fn is_scaled_away(&self, role: Role) -> Option<String> {
+        let is_away = role == Role::Main && self.replicas == 0 && self.record.taken.is_some();
+        is_away.then(|| SCALED_AWAY.to_owned())
     }
 
     /// Whether all is as the upgrade left it that has it.
@@ -340,7 +400,7 @@ impl Deployment {
             return match self.own_canary() {
                 Some(_) => edit(
                     "nothing is remembered of the upgrade that its canary is of".to_owned(),
-                    "it there",
+                    "a Deployment without one",
                 ),
                 None => Ok(()),
             };
@@ -359,14 +419,17 @@ impl Deployment {
             );
         }
         if self.is_paused {
-            return edit("it is paused".to_owned(), "it not so");
+            return edit("it is paused".to_owned(), "one that is not");
         }
         let Some(made) = &taken.canary else { return Ok(()) };
         let Some(canary) = self.own_canary().filter(|canary| canary.uid == made.uid) else {
-            return edit("its canary was deleted".to_owned(), "one");
+            return edit(
+                "its canary was deleted, which cannot be put back, so only `stagegate abort` goes on".to_owned(),
+                "a Deployment with one",
+            );
         };
         if canary.rest != made.rest || self.written(canary).is_some_and(|image| *image != canary.image) {
-            return edit("the template of its canary has changed".to_owned(), "it otherwise");
+            return edit("the template of its canary has changed".to_owned(), "another one");
         }
         if canary.replicas != 1 || canary.is_paused {
             let found = if canary.is_paused {
@@ -497,11 +560,11 @@ impl Deployment {
         if self.is_paused {
             return Err(Refused::Paused);
         }
-        if self.strategy["type"] == "Recreate" {
-            return Err(Refused::AllAtOnce);
-        }
         if self.replicas == 0 {
             return Err(Refused::NoPods);
+        }
+        if self.strategy["type"] == "Recreate" || self.spare() >= self.replicas {
+            return Err(Refused::AllAtOnce);
         }
         if !self.has_history {
             return Err(Refused::NoHistory);
@@ -512,13 +575,13 @@ impl Deployment {
             Rollout::Unseen | Rollout::Rolling => false,
         };
         let revision = self.revision.clone().filter(|_| is_settled).ok_or(Refused::Unsettled)?;
-        if self.build_of(&self.template).is_none() {
-            let image = self.template.clone();
-            return Err(Refused::Unstated { image });
-        }
+        let from = self.build_of(&self.template).ok_or_else(|| Refused::Unstated {
+            image: self.template.clone(),
+        })?;
         Ok(Taken {
             by: upgrade.to_owned(),
             before: self.template.clone(),
+            from: Some(from),
             revision,
             rest: self.rest,
             image: self.template.clone(),
@@ -653,16 +716,19 @@ impl Deployment {
     /// That its own pods are not made anew in time.
     fn late(&self, replaces: &Replacement, now: Timestamp) -> Option<String> {
         let seen = self.rollout != Rollout::Unseen;
+        // Time without a machine is not the build's.
+        let new = self
+            .pods
+            .iter()
+            .filter(|pod| !pod.ending && pod.is_of_template && !pod.is_ready);
+        let placed = new.filter_map(|pod| pod.placed_at).max();
+        let from = placed.map_or(replaces.since, |at| at.max(replaces.since));
         // One that it said before is of what was there before: it is not said again.
-        let exceeded = self
-            .trouble
-            .exceeded
-            .as_ref()
-            .filter(|it| seen && it.at > replaces.since);
+        let exceeded = self.trouble.exceeded.as_ref().filter(|it| seen && it.at > from);
         exceeded.map(|it| it.why.clone()).or_else(|| {
             let ready = self.pods.iter().filter(|pod| pod.is_of_template && pod.is_ready);
             let words = || format!("{} of {} pods are made anew and ready", ready.count(), self.replicas);
-            replaces.is_late(replaces.since, now).then(words)
+            replaces.is_late(from, now).then(words)
         })
     }
 
@@ -682,7 +748,7 @@ impl Deployment {
             format!("its pods are not made: {words}")
         };
         match role {
-            Role::Main if self.replicas == 0 => Some("it was scaled to 0 pods, so none runs the build".to_owned()),
+            Role::Main if self.replicas == 0 => Some(SCALED_AWAY.to_owned()),
             Role::Main => {
                 self.late(replaces, now)?;
                 let mut pods = self.pods.iter().filter(|pod| !pod.ending);

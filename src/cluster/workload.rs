@@ -197,13 +197,20 @@ impl Workload {
         let condition = |name: &str| status.conditions.iter().flatten().find(|c| c.type_ == name);
         // A container waits for those that are to run before it, and a pod for a machine.
         let first = status.init_container_statuses.iter().flatten().find_map(waiting);
+        // And is of no use without those that were put beside it.
+        let beside = statuses.clone().filter(|c| c.name != container).find_map(waiting);
         let unplaced = condition("PodScheduled")
             .filter(|c| c.status == "False")
             .map(|c| Waiting {
                 reason: c.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()),
                 message: c.message.clone().unwrap_or_default(),
+                restarts: 0,
             });
-        let placed = condition("PodReadyToStartContainers").filter(|c| c.status == "True");
+        let placed = match condition("PodReadyToStartContainers") {
+            Some(told) => Some(told).filter(|c| c.status == "True"),
+            // Kubernetes before 1.29 has no such word: a container that something became of has its place.
+            None => condition("PodScheduled").filter(|c| c.status == "True" && own.is_some_and(has_begun)),
+        };
         Ok(Pod {
             name: pod.metadata.name.unwrap_or_default(),
             uid: pod.metadata.uid.unwrap_or_default(),
@@ -218,8 +225,11 @@ impl Workload {
                 .and_then(|state| state.running.as_ref())
                 .and_then(|running| running.started_at.as_ref())
                 .map(|at| at.0),
-            is_ready: own.is_some_and(|c| c.ready) && pod.metadata.deletion_timestamp.is_none(),
-            waiting: unplaced.or(first).or_else(|| own.and_then(waiting)),
+            // The pod's own word counts those beside it, its readiness gates, and a machine that was lost.
+            is_ready: own.is_some_and(|c| c.ready)
+                && condition("Ready").is_some_and(|c| c.status == "True")
+                && pod.metadata.deletion_timestamp.is_none(),
+            waiting: unplaced.or(first).or_else(|| own.and_then(waiting)).or(beside),
             ending: pod.metadata.deletion_timestamp.is_some(),
             machine: spec.node_name,
             address: status.pod_ip.filter(|ip| !ip.is_empty()),
@@ -252,13 +262,14 @@ impl Workload {
     }
 
     /// The last words of a container that did not come up. What cannot be read is left out: the reason stands before it.
-    pub async fn last_words(&self, pod: &str) -> String {
+    pub async fn last_words(&self, pod: &str, container: &str) -> String {
         let Ok(pods) = self.objects::<ApiPod>().await else {
             return String::new();
         };
         for previous in [true, false] {
             let asked = LogParams {
-                container: self.container.clone(),
+                // Another may have been put beside it.
+                container: Some(container.to_owned()),
                 previous,
                 tail_lines: Some(LOG_LINES),
                 limit_bytes: Some(LOG_BYTES),
@@ -300,7 +311,17 @@ fn waiting(container: &ContainerStatus) -> Option<Waiting> {
     Some(Waiting {
         reason: waits.reason.clone().unwrap_or_else(|| "it waits".to_owned()),
         message: message.join("; "),
+        restarts: u32::try_from(container.restart_count).unwrap_or_default(),
     })
+}
+
+/// Whether a machine has begun with a container.
+fn has_begun(container: &ContainerStatus) -> bool {
+    let state = container.state.as_ref();
+    let waits = state.and_then(|state| state.waiting.as_ref());
+    let before_it = |reason: &str| matches!(reason, "ContainerCreating" | "PodInitializing");
+    let is_before = waits.is_some_and(|waits| waits.reason.as_deref().is_none_or(before_it));
+    state.is_some() && !is_before || container.restart_count > 0
 }
 
 /// Whether a pod has ended for good: evicted, ended with its machine, or completed. It keeps its owner and stays for days, and its

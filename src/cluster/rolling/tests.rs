@@ -312,6 +312,7 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
     let at = Timestamp::UNIX_EPOCH;
     let waits = |reason: &str| Pod {
         waiting: Some(Waiting {
+            restarts: 0,
             reason: reason.to_owned(),
             message: "m".to_owned(),
         }),
@@ -324,7 +325,11 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
         ..pod
     };
     let crashed = |restarts: u32| Pod {
-        restarts,
+        waiting: Some(Waiting {
+            restarts,
+            reason: "CrashLoopBackOff".to_owned(),
+            message: "m".to_owned(),
+        }),
         ..waits("CrashLoopBackOff")
     };
     let made_late = |pod: Pod| Pod {

@@ -300,9 +300,20 @@ fn a_canary_that_is_on_its_way_runs_nothing() {
 #[test]
 fn what_cannot_be_upgraded_is_refused_before_anything_is_made() {
     let unstated = "r@sha256:hand".to_owned();
-    let rows: [(Edit, Refused); 8] = [
+    let rows: [(Edit, Refused); 10] = [
         (|is| is.is_paused = true, Refused::Paused),
         (|is| is.strategy["type"] = "Recreate".into(), Refused::AllAtOnce),
+        (
+            |is| is.strategy["rollingUpdate"] = serde_json::json!({"maxUnavailable": "100%"}),
+            Refused::AllAtOnce,
+        ),
+        (
+            |is| {
+                is.replicas = 1;
+                is.strategy["rollingUpdate"] = serde_json::json!({"maxSurge": 0, "maxUnavailable": "10%"});
+            },
+            Refused::AllAtOnce,
+        ),
         (|is| is.replicas = 0, Refused::NoPods),
         (|is| is.has_history = false, Refused::NoHistory),
         (|is| is.rollout = Rollout::Rolling, Refused::Unsettled),
@@ -405,6 +416,7 @@ fn waits(reason: &str) -> Waiting {
     Waiting {
         reason: reason.to_owned(),
         message: "m".to_owned(),
+        restarts: 0,
     }
 }
 
@@ -417,8 +429,10 @@ fn a_canarys_step_ends_as_its_pod_does() {
     let ready = cluster.is.canary.clone().expect("made").pods.remove(0);
     let up = |pod: Pod| Pod { is_ready: false, ..pod };
     let crashed = |restarts: u32| Pod {
-        restarts,
-        waiting: Some(waits("CrashLoopBackOff")),
+        waiting: Some(Waiting {
+            restarts,
+            ..waits("CrashLoopBackOff")
+        }),
         ..up(ready.clone())
     };
     let unplaced = Pod {
@@ -460,12 +474,13 @@ fn a_canary_of_the_old_build_comes_up_or_says_why_unless_all_of_it_is_sick() {
     cluster.take().expect("taken");
     let crashed = Pod {
         is_ready: false,
-        restarts: 2,
-        waiting: Some(waits("CrashLoopBackOff")),
+        waiting: Some(Waiting {
+            restarts: 2,
+            ..waits("CrashLoopBackOff")
+        }),
         ..cluster.is.pods[0].clone()
     };
     let unplaced = Pod {
-        restarts: 0,
         placed_at: None,
         ..crashed.clone()
     };
@@ -820,5 +835,71 @@ proptest::proptest! {
             cluster.leave();
             proptest::prop_assert_eq!((cluster.images(), cluster.is.rest), ((None, OLD), rest()));
         }
+    }
+}
+
+#[test]
+fn pods_that_end_again_and_again_are_not_spoken_for_by_one_that_is_ready() {
+    let crashing = Pod {
+        is_ready: false,
+        waiting: Some(Waiting {
+            restarts: 2,
+            ..waits("CrashLoopBackOff")
+        }),
+        ..Cluster::new().is.pods[0].clone()
+    };
+    for (rolling, most) in [
+        (serde_json::json!({}), 0),
+        (serde_json::json!({"maxUnavailable": 1}), 1),
+        (serde_json::json!({"maxUnavailable": "67%"}), 2),
+    ] {
+        for crash in 0..REPLICAS as usize {
+            let mut cluster = Cluster::new();
+            cluster.is.strategy["rollingUpdate"] = rolling.clone();
+            cluster.is.pods[..crash].fill(crashing.clone());
+            let runs = cluster.is.running(Role::Main).is_some();
+            assert_eq!(runs, crash <= most, "{crash} with {rolling}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_blamed_for_what_was_scaled_away() {
+    let mut cluster = Cluster::new();
+    cluster.is.replicas = 0;
+    assert_eq!(cluster.is.is_scaled_away(Role::Main), None);
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.is.replicas = 0;
+    assert_eq!(cluster.is.is_scaled_away(Role::Main).as_deref(), Some(SCALED_AWAY));
+    assert_eq!(cluster.is.is_scaled_away(Role::Canary), None);
+}
+
+#[test]
+fn the_build_before_is_known_though_nobody_states_it_any_more() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let stated = BTreeMap::from([(new(), NEW.to_owned())]);
+    let known = cluster.is.record.known(stated.clone());
+    assert_eq!(known.get(&old()).map(String::as_str), Some(OLD));
+    assert_eq!(Record::default().known(stated.clone()), stated);
+}
+
+#[test]
+fn time_without_a_machine_is_not_the_builds() {
+    let replaces = Replacement {
+        release: new(),
+        uid: None,
+        since: at(),
+        deadline_s: 60,
+    };
+    let pod = Pod {
+        is_ready: false,
+        placed_at: Some(at() + Duration::from_secs(600)),
+        ..Cluster::new().is.pods[0].clone()
+    };
+    for (seconds, is_over) in [(601, false), (659, false), (661, true)] {
+        let state = pod.coming_up(&replaces, at() + Duration::from_secs(seconds));
+        assert_eq!(state != StepState::Running, is_over, "{seconds}");
     }
 }
