@@ -321,6 +321,10 @@ fn a_killed_leader_is_followed_by_the_standby_and_no_step_is_done_twice(inside: 
         steps.iter().any(|step| step["replaces"].is_object())
     });
     let killed = inside.leader();
+    // As if its machine were lost: it could begin nowhere else, for its volume is there.
+    let machine = inside.get(&["pod", &killed])["spec"]["nodeName"].take();
+    let machine = machine.as_str().expect("it runs");
+    inside.done(&["cordon", machine], "");
     inside.done(&["delete", "pod", &killed, "--grace-period=0", "--force"], "");
     for (system, ..) in SYSTEMS {
         let object = inside.ends(&format!("{system}-3"), "Succeeded");
@@ -339,6 +343,7 @@ fn a_killed_leader_is_followed_by_the_standby_and_no_step_is_done_twice(inside: 
         leads != killed && leads.starts_with(CONTROLLER),
         "{leads} after {killed}"
     );
+    inside.done(&["uncordon", machine], "");
     let workload = format!("statefulset/{CONTROLLER}");
     inside.done(&["rollout", "status", &workload, "--timeout=60s"], "");
 }
