@@ -165,7 +165,8 @@ fn replicas(about: &Value, namespace: &str, image: &str) -> Value {
                         "args": [
                             "controller",
                             format!("--namespace={namespace}"),
-                            "--volume=/var/lib/stagegate",
+                            // The root of a volume is root's, who lets our group in, and nobody else can close it to others.
+                            "--volume=/var/lib/stagegate/home",
                             "--templates=/etc/stagegate/templates",
                             format!("--listen=0.0.0.0:{PORT}"),
                         ],

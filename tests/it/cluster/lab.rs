@@ -27,6 +27,19 @@ const POD_WEIGHT: &str = "8192";
 /// Of RFC 2544, for tests between networks: no network has it.
 const PODS: &str = "198.18.7";
 const SERVICES: &str = "198.19.0.0/24";
+/// The first of them, which is always that of the API server.
+const API: &str = "198.19.0.1";
+/// Where pods expect it.
+const API_PORT: u16 = 443;
+/// What service accounts ask for, but those of the controllers of Kubernetes.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+    {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+    {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+    {"level": "None"}
+]}"#;
+
+/// The API server's record of what it was asked for.
+const AUDITED: &str = "audit.jsonl";
 
 /// The kubeconfig of a cluster that tests use in the place of one of their own, where they need nothing but its API.
 const EXISTING: &str = "STAGEGATE_TEST_KUBECONFIG";
@@ -78,6 +91,8 @@ impl Namespace {
             format!("-n {name} link add cni0 type bridge"),
             format!("-n {name} addr add {PODS}.1/24 dev cni0"),
             format!("-n {name} link set cni0 up"),
+            // Nothing here sends a Service's address on to pods, so the API server has that of its own itself.
+            format!("-n {name} addr add {API}/32 dev lo"),
         ] {
             run("ip", words.split(' '));
         }
@@ -91,7 +106,7 @@ impl Drop for Namespace {
     }
 }
 
-fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) {
+pub fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) {
     let done = Command::new(program).args(arguments).output().expect("it runs");
     let words = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{program}: {words}");
@@ -205,7 +220,12 @@ impl Lab {
             format!("http://127.0.0.1:{}", port(0)),
             format!("http://127.0.0.1:{}", port(1)),
         );
-        let (api, controllers, scheduler) = (port(2), port(3), port(4));
+        let (controllers, scheduler) = (port(3), port(4));
+        // In a network of its own any port is free.
+        let (listen, api) = match &namespace {
+            None => ("127.0.0.1", port(2)),
+            Some(_) => ("0.0.0.0", API_PORT.to_string()),
+        };
         let mut this = Self {
             programs: programs().join("cluster"),
             existing: None,
@@ -219,6 +239,8 @@ impl Lab {
         let text = |name: &str| this.path(name).to_string_lossy().into_owned();
         let (data, certificates, tokens, accounts) =
             (text("etcd"), text("api"), text("tokens.csv"), text("accounts.pem"));
+        let (policy, audit) = (text("audit-policy.json"), text(AUDITED));
+        fs::write(&policy, AUDIT).expect("written");
         let mut users = Vec::new();
         for (name, user, group) in [
             ("admin", "admin", "system:masters"),
@@ -250,11 +272,11 @@ impl Lab {
             ),
         );
         this.api_arguments = format!(
-            "--etcd-servers {etcd} --bind-address 127.0.0.1 --secure-port {api} --advertise-address 127.0.0.1 \
+            "--etcd-servers {etcd} --bind-address {listen} --secure-port {api} --advertise-address 127.0.0.1 \
              --endpoint-reconciler-type none --cert-dir {certificates} --token-auth-file {tokens} --authorization-mode Node,RBAC \
              --allow-privileged --service-account-issuer https://kubernetes.default.svc --service-account-key-file {accounts} \
              --service-account-signing-key-file {accounts} --service-cluster-ip-range {SERVICES} --profiling=false \
-             --kubelet-preferred-address-types InternalIP"
+             --kubelet-preferred-address-types InternalIP --audit-policy-file {policy} --audit-log-path {audit}"
         );
         let arguments = this.api_arguments.clone();
         this.spawn("kube-apiserver", &arguments);
@@ -266,6 +288,7 @@ impl Lab {
             &format!(
                 "--kubeconfig {for_controllers} --bind-address 127.0.0.1 --secure-port {controllers} --cert-dir {certificates} \
                  --service-account-private-key-file {accounts} --use-service-account-credentials --leader-elect=false \
+                 --root-ca-file {certificates}/apiserver.crt \
                  --kube-api-qps 500 --kube-api-burst 1000"
             ),
         );
@@ -371,6 +394,16 @@ impl Lab {
         serde_json::from_str(&left.out).expect("JSON")
     }
 
+    /// What a service account has asked the API server for so far, as it was recorded.
+    pub fn audited(&self, account: &str) -> Vec<Value> {
+        let all = fs::read_to_string(self.path(AUDITED)).expect("written by the API server");
+        // The last line may be half of one.
+        let whole = all.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let read = whole.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        read.filter(|event: &Value| event["user"]["username"] == account)
+            .collect()
+    }
+
     /// Looks until it is so, or fails naming what was waited for.
     pub fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let end = Instant::now() + PATIENCE;
@@ -427,7 +460,7 @@ impl Lab {
             "cniVersion": "0.4.0", "name": "lab", "type": "bridge", "bridge": "cni0",
             "ipam": {"type": "host-local", "dataDir": self.path("addresses"), "ranges": [[{
                 "subnet": format!("{PODS}.0/24"), "rangeStart": format!("{PODS}.10"), "rangeEnd": format!("{PODS}.239"),
-            }]]},
+            }]], "routes": [{"dst": SERVICES, "gw": Self::gateway()}]},
         });
         fs::write(directory.join("cni/10-lab.conf"), network.to_string()).expect("written");
         let place = directory.display();
@@ -476,7 +509,9 @@ impl Lab {
             ctr(&directory, &["version"]).done
         });
         let (pause, _) = Layout::of_app("lab.local/pause:1", &["/app", "pause"], &[]);
-        self.import(&directory, &pause);
+        let tar = directory.join("pause.tar");
+        pause.archive(&tar);
+        import(&directory, &tar);
         self.spawn_kubelet(&name, &directory, &address);
     }
 
@@ -505,18 +540,23 @@ impl Lab {
 
     /// Puts all images of a layout on every node.
     pub fn images(&self, layout: &Layout) {
-        for node in &self.nodes {
-            self.import(node, layout);
-        }
-    }
-
-    fn import(&self, node: &Path, layout: &Layout) {
         let tar = self.path("image.tar");
         layout.archive(&tar);
-        let left = ctr(node, &["images", "import", &tar.to_string_lossy()]);
-        assert!(left.done, "{left:#?}");
+        self.import_all(&tar);
         fs::remove_file(&tar).expect("ours");
     }
+
+    /// Puts all images of an archive on every node.
+    pub fn import_all(&self, archive: &Path) {
+        for node in &self.nodes {
+            import(node, archive);
+        }
+    }
+}
+
+fn import(node: &Path, archive: &Path) {
+    let left = ctr(node, &["images", "import", &archive.to_string_lossy()]);
+    assert!(left.done, "{left:#?}");
 }
 
 fn ctr(node: &Path, arguments: &[&str]) -> Left {

@@ -3,6 +3,8 @@
 mod controller;
 mod deployments;
 mod guard;
+mod image;
+mod inside;
 mod kept;
 mod kinds;
 mod lab;
