@@ -10,6 +10,8 @@ mod mixed;
 mod objects;
 mod panda;
 mod pods;
+mod pretended;
 mod replica;
+mod scale;
 mod takeover;
 mod trouble;
