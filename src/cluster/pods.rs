@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Pod as ApiPod, PodSpec};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::pod::{Pod, Refused};
 use super::printed::{Printed, Whose};
@@ -47,8 +47,11 @@ pub struct SetPlace {
     workload: Workload,
     replicas: u16,
     images: Box<KnownImages>,
-    /// Images of revisions by name: a revision never changes.
+    /// Images of revisions by name: a revision never changes. Held while one is read, so that a hundred pods read it once.
     revisions: Mutex<BTreeMap<String, String>>,
+    /// Who reads the set to write it: what is remembered of every pod is one object, and writes of a batch would each be refused by
+    /// the one before.
+    turn: Mutex<()>,
 }
 
 impl std::fmt::Debug for SetPlace {
@@ -96,6 +99,7 @@ impl SetPlace {
             replicas,
             images,
             revisions: Mutex::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -228,18 +232,14 @@ impl SetPlace {
 
     async fn image_of_revision(&self, name: &str) -> Result<String, HostError> {
         let tried = "look at its current revision";
-        let known = |map: &Mutex<BTreeMap<String, String>>| {
-            let map = map.lock().unwrap_or_else(PoisonError::into_inner);
-            map.get(name).cloned()
-        };
-        if let Some(image) = known(&self.revisions) {
-            return Ok(image);
+        let mut revisions = self.revisions.lock().await;
+        if let Some(image) = revisions.get(name) {
+            return Ok(image.clone());
         }
         let template = self.template_of_revision(name, tried).await?;
         let spec: PodSpec =
             serde_json::from_value(template["spec"].clone()).map_err(|e| self.failed(tried, e.to_string()))?;
         let image = self.workload.image_in(Some(&spec), tried)?;
-        let mut revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         revisions.insert(name.to_owned(), image.clone());
         Ok(image)
     }
@@ -398,6 +398,7 @@ impl PodHost {
         let tried = format!("run step {id}");
         let mut conflicts = 0;
         while conflicts < CONFLICTS_IN_A_ROW {
+            let turn = self.set.turn.lock().await;
             let mut seen = self.set.read(self.ordinal).await?;
             if let Asked::Replace { .. } = asked
                 && seen.set.is_ordered
@@ -410,6 +411,7 @@ impl PodHost {
                 Err(Refused::Order { .. } | Refused::NotReady { .. } | Refused::Unsettled)
                     if tokio::time::Instant::now() < until =>
                 {
+                    drop(turn);
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 Err(why) => return Err(self.refused(node, token, &tried, &why)),

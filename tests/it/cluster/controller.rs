@@ -35,8 +35,13 @@ pub(super) struct Town {
 
 impl Town {
     pub(super) fn new() -> Self {
+        Self::over(Lab::without_nodes())
+    }
+
+    /// The same over nodes that are there.
+    pub(super) fn over(lab: Lab) -> Self {
         let this = Self {
-            lab: Lab::without_nodes(),
+            lab,
             trivial: Trivial::new(),
         };
         let manifests = stagegate::cli::manifests(NAMESPACE, "stagegate:test").expect("YAML");
@@ -102,15 +107,19 @@ impl Town {
     }
 
     fn upgrade(&self, name: &str, version: &str) {
+        self.upgrade_of(ENVIRONMENT, name, version);
+    }
+
+    pub(super) fn upgrade_of(&self, environment: &str, name: &str, version: &str) {
         let upgrade = json!({
             "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": name},
-            "spec": {"environment": ENVIRONMENT, "component": "web", "build": format!("web-{version}"), "user": "tester"},
+            "spec": {"environment": environment, "component": "web", "build": format!("web-{version}"), "user": "tester"},
         });
         self.apply(&upgrade.to_string());
     }
 
     /// Its name on nodes and in the history.
-    fn unique(&self, upgrade: &str) -> String {
+    pub(super) fn unique(&self, upgrade: &str) -> String {
         let object = self.get(&format!("upg/{upgrade}"));
         let uid = object["metadata"]["uid"].as_str().expect("a uid");
         format!("{upgrade}-{}", &uid[..8])
@@ -126,7 +135,7 @@ impl Town {
         self.controller_by("controller.kubeconfig")
     }
 
-    fn controller_by(&self, kubeconfig: &str) -> (Running, String) {
+    pub(super) fn controller_by(&self, kubeconfig: &str) -> (Running, String) {
         let mut command: Command = self.lab.command(env!("CARGO_BIN_EXE_stagegate").as_ref());
         let arguments = ["controller", "--namespace", NAMESPACE, "--listen", "127.0.0.1:0"];
         command
@@ -165,7 +174,7 @@ impl Town {
     }
 }
 
-fn ask(address: &str, path: &str) -> String {
+pub(super) fn ask(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
@@ -180,10 +189,13 @@ impl Drop for Town {
     /// The nodes serve the cluster's home, so `down` of this machine's would be refused.
     fn drop(&mut self) {
         self.trivial.let_go();
-        for node in ["n1", "n2"] {
-            let file = format!("state/environments/{ENVIRONMENT}/nodes/{node}/run/pid");
-            if let Ok(pid) = std::fs::read_to_string(self.trivial.path(&file)) {
-                let _ = Command::new("kill").arg(pid.trim()).status();
+        let environments = std::fs::read_dir(self.trivial.path("state/environments"));
+        for environment in environments.into_iter().flatten().flatten() {
+            for node in ["n1", "n2"] {
+                let file = environment.path().join(format!("nodes/{node}/run/pid"));
+                if let Ok(pid) = std::fs::read_to_string(file) {
+                    let _ = Command::new("kill").arg(pid.trim()).status();
+                }
             }
         }
     }

@@ -419,7 +419,8 @@ impl Lab {
         self.begin(program, command);
     }
 
-    fn begin(&mut self, name: &str, mut command: Command) {
+    /// Begins a program that ends with this value.
+    pub(super) fn begin(&mut self, name: &str, mut command: Command) {
         let log = File::create(self.path(&format!("{name}.log"))).expect("made");
         let child = command
             .stdin(Stdio::null())

@@ -13,5 +13,8 @@ mod objects;
 mod panda;
 mod pods;
 mod printed;
+mod pretended;
 mod replica;
+mod scale;
+mod takeover;
 mod trouble;

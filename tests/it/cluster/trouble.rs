@@ -1,5 +1,5 @@
 //! An API server in trouble: between the controller and a real one sits one that refuses, is slow, loses answers, and forgets where a
-//! watch was.
+//! watch was. Or one that does nothing but count what is asked.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,26 +49,50 @@ const EVERY: [(Fault, u64); 5] = [
     (Fault::Slow, 17),
 ];
 
+/// Whether it makes trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Temper {
+    Bad,
+    /// It only counts.
+    Good,
+}
+
+/// How often what was asked, by verb and kind, as `LIST pods`.
+pub type Counts = BTreeMap<String, usize>;
+
 /// The one in between; ends with this value.
 pub struct Between {
     _runtime: tokio::runtime::Runtime,
     address: String,
     did: Arc<Mutex<BTreeMap<Fault, usize>>>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 #[derive(Clone)]
 struct Seat {
     client: Client,
+    temper: Temper,
     asked: Arc<Mutex<u64>>,
     did: Arc<Mutex<BTreeMap<Fault, usize>>>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 impl Between {
     /// In front of the API server of a kubeconfig, and with its user's rights.
     pub fn of(kubeconfig: &Path) -> Self {
+        Self::with(kubeconfig, Temper::Bad)
+    }
+
+    /// The same for one that does as it is told, and counts.
+    pub fn that_counts(kubeconfig: &Path) -> Self {
+        Self::with(kubeconfig, Temper::Good)
+    }
+
+    fn with(kubeconfig: &Path, temper: Temper) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let did = Arc::new(Mutex::default());
-        let seat_did = Arc::clone(&did);
+        let counts = Arc::new(Mutex::default());
+        let (seat_did, seat_counts) = (Arc::clone(&did), Arc::clone(&counts));
         let address = runtime.block_on(async {
             let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
             let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
@@ -76,8 +100,10 @@ impl Between {
             config.default_retry = false;
             let seat = Seat {
                 client: Client::try_from(config).expect("a client"),
+                temper,
                 asked: Arc::default(),
                 did: seat_did,
+                counts: seat_counts,
             };
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound").to_string();
@@ -89,6 +115,7 @@ impl Between {
             _runtime: runtime,
             address,
             did,
+            counts,
         }
     }
 
@@ -104,12 +131,41 @@ impl Between {
     pub fn did(&self) -> BTreeMap<Fault, usize> {
         self.did.lock().expect("no panic").clone()
     }
+
+    /// How often what was asked.
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().expect("no panic").clone()
+    }
+}
+
+/// What is asked, in the words of an API server's rights.
+fn asked(request: &Request<Body>) -> String {
+    let mut path = request.uri().path().split('/').skip(1);
+    // `/api/VERSION/…` and `/apis/GROUP/VERSION/…`, within a namespace or not.
+    path.nth(if request.uri().path().starts_with("/apis/") {
+        2
+    } else {
+        1
+    });
+    let mut rest: Vec<&str> = path.collect();
+    if rest.first() == Some(&"namespaces") && rest.len() > 2 {
+        rest.drain(..2);
+    }
+    let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+    let verb = match request.method().as_str() {
+        "GET" if is_watch => "WATCH",
+        "GET" if rest.len() < 2 => "LIST",
+        other => other,
+    };
+    // With what is of it, as its status, and without its name.
+    let kind: Vec<&str> = rest.iter().step_by(2).copied().collect();
+    format!("{verb} {}", kind.join("/"))
 }
 
 impl Seat {
     fn fault(&self, request: &Request<Body>) -> Option<Fault> {
         // Who leads is another test's.
-        if request.uri().path().contains("/leases/") {
+        if self.temper == Temper::Good || request.uri().path().contains("/leases/") {
             return None;
         }
         let number = {
@@ -152,8 +208,10 @@ impl Seat {
 }
 
 async fn pass_on(State(seat): State<Seat>, request: Request<Body>) -> Response<Body> {
-    let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-    if is_watch {
+    let asked = asked(&request);
+    let is_watch = asked.starts_with("WATCH ");
+    *seat.counts.lock().expect("no panic").entry(asked).or_default() += 1;
+    if is_watch && seat.temper == Temper::Bad {
         let answer = seat.forward(request).await;
         let gone = json!({"type": "ERROR", "object": {
             "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Expired", "code": 410,
