@@ -6,7 +6,8 @@ use kube::api::DynamicObject;
 
 use super::heard::Which;
 use super::keeper::{EXPIRED, remembered};
-use super::leader::{LONGEST_MESSAGE, Leader, Trouble, shortened};
+use super::leader::{Leader, Trouble};
+use super::statuses::{LONGEST_MESSAGE, shortened};
 use crate::cluster::objects::{self, ApiError, Kept, Kind, Upgrade, generation, is_deleted, is_kept, keep, name};
 use crate::model::upgrade::{Phase, Wish};
 use crate::store::build::ConditionStatus;

@@ -4,6 +4,8 @@
 //!
 //! It keeps nothing that matters: one that was killed is replaced by the next, which finds all of it in the objects.
 
+mod bring_up;
+mod drive;
 mod elector;
 mod files;
 mod heard;
@@ -11,6 +13,7 @@ mod keeper;
 mod lead;
 mod leader;
 mod look;
+mod statuses;
 mod told;
 
 use std::path::PathBuf;
