@@ -4,6 +4,7 @@
 //!
 //! It keeps nothing that matters: one that was killed is replaced by the next, which finds all of it in the objects.
 
+mod acts;
 mod bring_up;
 mod drive;
 mod elector;

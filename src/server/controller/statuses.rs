@@ -5,8 +5,8 @@ use kube::api::DynamicObject;
 use kube::runtime::events::{Event as ApiEvent, EventType};
 use serde_json::{Value, json};
 
+use super::acts::heard_again;
 use super::leader::{Leader, Trouble};
-use super::look::heard_again;
 use crate::cluster::ledger::whole;
 use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, patiently,
