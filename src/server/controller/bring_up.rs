@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::api::{DynamicObject, ObjectMeta, PostParams};
+use kube::api::{DynamicObject, ListParams, ObjectMeta, PostParams};
 use serde_json::json;
 
 use super::keeper::ObjectKeeper;
-use super::leader::{Leader, Trouble};
-use crate::cluster::objects::{ApiError, Kind, asked, name, part};
+use super::leader::{Leader, Purpose, Trouble};
+use crate::cluster::objects::{ApiError, Kind, asked, name, part, patiently};
 use crate::engine::builds;
-use crate::engine::fleet::Fleet;
+use crate::engine::fleet::{Fleet, OF_NAMESPACE};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::{self, Keeper as _};
 use crate::engine::session::KnownBuild;
@@ -21,6 +21,13 @@ use crate::model::environment::Component;
 use crate::store::{BuildStatus, Expect, Store as _};
 
 impl Leader {
+    /// Every build that there is: what was heard may be older than a quarantine of a moment ago.
+    pub(super) async fn listed_builds(&self) -> Result<BTreeMap<String, KnownBuild>, ApiError> {
+        let (api, all) = (self.api(Kind::Build), ListParams::default());
+        let listed = patiently(|| asked("list", "Builds", api.list(&all))).await?;
+        Ok(readable_builds(listed.items.iter()))
+    }
+
     pub(super) async fn bring_up(
         &self,
         environment: &str,
@@ -36,8 +43,13 @@ impl Leader {
         self.home
             .store()
             .put_resource("Environment", environment, &spec, Expect::Anything, Timestamp::now())?;
-        let token = self.take(&fleet).await?;
-        self.copy_builds(&fleet)?;
+        let whose = json!({OF_NAMESPACE: self.namespace});
+        self.home
+            .store()
+            .put_status("Environment", environment, &whose, Expect::Anything, Timestamp::now())?;
+        let token = self.take(&fleet, Purpose::BringUp).await?;
+        let builds = self.listed_builds().await?;
+        self.copy_builds(&fleet, &builds)?;
         let tell = Arc::clone(&self.tell);
         let on_step = move |what: &str| tell(&format!("  {what}"));
         let keeper = ObjectKeeper::new(self, &fleet, &ending, &lost);
@@ -61,7 +73,7 @@ impl Leader {
             if lost.is_set() {
                 return Err(Trouble::Changed);
             }
-            let build = self.build(component).await?;
+            let build = self.build(component, &builds).await?;
             if let Some(replica) = &replica {
                 replica.pods_ready(component, keeper.on_write()).await?;
             }
@@ -73,27 +85,32 @@ impl Leader {
     }
 
     /// Makes what the store is asked for on the way up what the objects say.
-    pub(super) fn copy_builds(&self, fleet: &Fleet) -> Result<(), Trouble> {
+    pub(super) fn copy_builds(&self, fleet: &Fleet, builds: &BTreeMap<String, KnownBuild>) -> Result<(), Trouble> {
         let store = self.home.store();
-        for (name, build) in readable_builds(self.heard.builds().iter().map(|object| &**object)) {
+        for (name, build) in builds {
             if fleet.environment.component(&build.spec.component).is_none() {
                 continue;
             }
             KnownBuild::create(&self.home, &build.spec)?;
             let status = json!(build.status);
-            store.put_status("Build", &name, &status, Expect::Anything, Timestamp::now())?;
+            store.put_status("Build", name, &status, Expect::Anything, Timestamp::now())?;
         }
         Ok(())
     }
 
     /// The build that a component's nodes get when they have none: as the objects have it, or as its source has it, which then
     /// becomes an object.
-    async fn build(&self, component: &Component) -> Result<Option<(BuildRef, BuildSpec)>, Trouble> {
+    async fn build(
+        &self,
+        component: &Component,
+        builds: &BTreeMap<String, KnownBuild>,
+    ) -> Result<Option<(BuildRef, BuildSpec)>, Trouble> {
         let (Some(_), Some(version)) = (&component.source, &component.build) else {
             return Ok(None);
         };
-        let spec = if let Some(known) = self.heard.build(&format!("{}-{version}", component.name)) {
-            part(&known, "spec")?
+        let spec = if let Some(known) = builds.get(&format!("{}-{version}", component.name)) {
+            refuse_other_bytes(component, &known.spec)?;
+            known.spec.clone()
         } else {
             let spec = builds::resolve(component, version, self.files.workspace.root()).await?;
             let spec = self.create_build(spec).await?;
@@ -119,15 +136,8 @@ impl Leader {
             // Another environment was quicker, and what it has found is what there is.
             Err(why) if why.is_conflict() => {
                 let there: BuildSpec = part(&asked("read", &what, api.get(&named)).await?, "spec")?;
-                if there.digest == spec.digest {
-                    Ok(there)
-                } else {
-                    Err(Trouble::OtherBytes {
-                        build: named,
-                        there: there.digest,
-                        here: spec.digest,
-                    })
-                }
+                refuse_others(&there, &spec)?;
+                Ok(there)
             }
             Err(why) => Err(why.into()),
         }
@@ -135,7 +145,7 @@ impl Leader {
 }
 
 /// Builds as objects have them. One that cannot be read is none, and says so.
-pub(super) fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTreeMap<String, KnownBuild> {
+fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTreeMap<String, KnownBuild> {
     let read = |object: &DynamicObject| -> Result<KnownBuild, ApiError> {
         Ok(KnownBuild {
             spec: part(object, "spec")?,
@@ -154,4 +164,49 @@ pub(super) fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObjec
         }
     });
     all.collect()
+}
+
+/// Refuses a known build under whose version its component states another image by now. Files are compared when they are copied, and
+/// packages are fetched by their digests.
+fn refuse_other_bytes(component: &Component, known: &BuildSpec) -> Result<(), Trouble> {
+    let stated = builds::of_images(component);
+    let same = stated.iter().find(|stated| stated.version == known.version);
+    same.map_or(Ok(()), |stated| refuse_others(known, stated))
+}
+
+fn refuse_others(there: &BuildSpec, here: &BuildSpec) -> Result<(), Trouble> {
+    if there.digest == here.digest {
+        return Ok(());
+    }
+    Err(Trouble::OtherBytes {
+        build: there.name(),
+        there: there.digest,
+        here: here.digest,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_build_of_which_its_source_has_another_image_by_now_is_refused() {
+        let of = |manifest: &str| -> Component {
+            let stated = json!({
+                "name": "web", "nodes": [],
+                "source": {"images": {"repository": "r/web", "digests": {"1": format!("sha256:{}", manifest.repeat(64))}}},
+            });
+            serde_json::from_value(stated).expect("a component")
+        };
+        let known = builds::of_images(&of("a")).remove(0);
+        refuse_other_bytes(&of("a"), &known).expect("the same");
+        let refused = refuse_other_bytes(&of("b"), &known).expect_err("another");
+        let words = refused.to_string();
+        assert!(words.starts_with("Build web-1 is sha256:"), "{words}");
+        let other = BuildSpec {
+            version: "2".to_owned(),
+            ..known
+        };
+        refuse_other_bytes(&of("b"), &other).expect("its source does not state this version");
+    }
 }

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::ListParams;
+use serde_json::{Value, json};
 
-use super::bring_up::readable_builds;
+use super::acts::heard_again;
 use super::heard::Which;
-use super::leader::{Leader, Trouble};
+use super::leader::{Leader, Purpose, Trouble};
+use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use crate::cluster::ledger::{ObjectLedger, record};
-use crate::cluster::objects::{ApiError, Kind, Upgrade, asked, patiently};
+use crate::cluster::objects::{ApiError, Kind, Upgrade, generation, patiently, set_condition, write_status};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
+use crate::engine::provenance;
 use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
 use crate::rollout;
@@ -44,7 +46,7 @@ impl Leader {
             return Err(Trouble::Changed);
         }
         let fleet = Arc::new(self.fleet(environment)?);
-        let token = self.take(&fleet).await?;
+        let token = self.take(&fleet, Purpose::Upgrade).await?;
         let history = self.history(Some(&fleet));
         let ledger = ObjectLedger::open(self.objects(), history, upgrade, token.clone(), lost).await?;
         let record = ledger.record();
@@ -56,17 +58,25 @@ impl Leader {
             if record.spec.wish != Wish::Proceed || !ledger.is_asked_again() {
                 return Ok(());
             }
-            resume(&ledger).await?;
-        } else {
-            ledger.claim(&self.me).await?;
+            let resumed = resume(&ledger).await?;
+            self.publish_event(&object, &resumed).await;
+        } else if let Some(taken_over) = ledger.claim(&self.me).await? {
+            self.publish_event(&object, &taken_over).await;
         }
         let past = self.past(environment, self.listed_builds().await?);
         // Which image a build is, is asked of the home where a build has files, too.
-        self.copy_builds(&fleet)?;
+        self.copy_builds(&fleet, &past.builds)?;
+        if record.status.phase == Phase::Pending
+            && let Some(build) = past.builds.get(&record.spec.build)
+        {
+            self.tell_hooks(&fleet, build).await?;
+        }
         if record.status.phase == Phase::Pending
             && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
         {
-            return refuse(&ledger, why).await;
+            let refused = refuse(&ledger, why).await?;
+            self.publish_event(&object, &refused).await;
+            return Ok(());
         }
         let (told, events) = tokio::sync::mpsc::channel(EVENTS_AT_ONCE);
         let tells_stderr = delivery::tells_stderr(&fleet);
@@ -104,19 +114,38 @@ impl Leader {
         Ok(())
     }
 
-    /// Every build that there is: what was heard may be older than a quarantine of a moment ago.
-    async fn listed_builds(&self) -> Result<BTreeMap<String, KnownBuild>, ApiError> {
-        let (api, all) = (self.api(Kind::Build), ListParams::default());
-        let listed = patiently(|| asked("list", "Builds", api.list(&all))).await?;
-        Ok(readable_builds(listed.items.iter()))
-    }
-
     fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
         let all = self.heard.upgrades_of(environment, Which::All);
         let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
         let mut upgrades: Vec<UpgradeRecord> = read.map(|upgrade| record(&upgrade, 1)).collect();
         upgrades.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
         Past { builds, upgrades }
+    }
+
+    /// Says of a build that names its commit whether that commit's hooks have passed, as it is judged when it is to enter.
+    async fn tell_hooks(&self, fleet: &Fleet, build: &KnownBuild) -> Result<(), ApiError> {
+        let judged = provenance::hooks_passed(&self.home, &fleet.workspace, &build.spec, Timestamp::now()).await;
+        let Some(mut judged) = judged else {
+            return Ok(());
+        };
+        judged.message = shortened(&judged.message, LONGEST_MESSAGE);
+        let Some(object) = self.fresh(Kind::Build, &build.spec.name()).await? else {
+            return Ok(());
+        };
+        let mut status = status_of(&object);
+        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+        set_condition(&mut all, generation(&object), judged);
+        status["conditions"] = json!(all);
+        if status == status_of(&object) {
+            return Ok(());
+        }
+        // It is judged anew whenever it is asked for, so one that another was quicker with is left to them.
+        let api = self.api(Kind::Build);
+        heard_again(
+            patiently(|| write_status(&api, &object, status.clone()))
+                .await
+                .map(|_| ()),
+        )
     }
 
     async fn refusal(&self, spec: &UpgradeSpec, past: &Past, fleet: &Fleet) -> Option<(&'static str, String)> {
@@ -148,15 +177,10 @@ impl Leader {
 }
 
 /// Ends an upgrade that may not be begun. Nothing was touched.
-async fn refuse(ledger: &ObjectLedger, why: (&'static str, String)) -> Result<(), Trouble> {
+async fn refuse(ledger: &ObjectLedger, (reason, message): (&'static str, String)) -> Result<Event, Trouble> {
     let loaded = ledger.load().await?;
-    let (now, (reason, message)) = (Timestamp::now(), why);
-    let mut status = (*loaded.status).clone();
-    status.phase = Phase::Failed;
-    reason.clone_into(&mut status.reason);
-    message.clone_into(&mut status.message);
-    status.since = now;
-    status.finished_at = Some(now);
+    let now = Timestamp::now();
+    let status = rollout::refuse(&loaded.status, reason, &message, now)?;
     let event = Event {
         at: now,
         reason: "Refused".to_owned(),
@@ -168,7 +192,7 @@ async fn refuse(ledger: &ObjectLedger, why: (&'static str, String)) -> Result<()
 }
 
 /// Goes on with a held upgrade, which somebody has asked for since.
-async fn resume(ledger: &ObjectLedger) -> Result<(), Trouble> {
+async fn resume(ledger: &ObjectLedger) -> Result<Event, Trouble> {
     let loaded = ledger.load().await?;
     let now = Timestamp::now();
     let status = rollout::resume(&loaded.status, now).map_err(SessionError::from)?;
@@ -183,13 +207,13 @@ async fn resume(ledger: &ObjectLedger) -> Result<(), Trouble> {
 }
 
 /// Writes what was decided here and not by the rules of an upgrade.
-async fn written(ledger: &ObjectLedger, version: u64, status: &UpgradeStatus, event: Event) -> Result<(), Trouble> {
+async fn written(ledger: &ObjectLedger, version: u64, status: &UpgradeStatus, event: Event) -> Result<Event, Trouble> {
     let write = Write {
         version,
         status,
-        events: &[event],
+        events: std::slice::from_ref(&event),
         builds: &[],
     };
     ledger.commit(write).await?;
-    Ok(())
+    Ok(event)
 }

@@ -7,11 +7,11 @@ use futures::future::join_all;
 use kube::api::DynamicObject;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::files::{Change, Files};
 use super::heard::Heard;
-use super::look::Task;
+use super::look::{NODES_MISSING, Task};
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use super::told::Told;
 use crate::cluster::ledger::{History, Objects};
@@ -26,6 +26,7 @@ use crate::engine::up::UpError;
 use crate::engine::{CommitError, DriveError, delivery};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, HostError};
+use crate::model::environment::HostRef;
 use crate::model::system::PortShift;
 use crate::model::values::Digest;
 use crate::rollout::IllegalTransition;
@@ -62,6 +63,11 @@ pub(super) enum Trouble {
         "Build {build} is {there} here, and its source has {here} under that version now; give the component another version, or delete the Build if nobody needs it"
     )]
     OtherBytes { build: String, there: Digest, here: Digest },
+    #[error(
+        "it was brought up with nodes that it does not list any more, and nothing of ours stops them: {}; put them back, or see that they have gone and take their names out of its status: `kubectl edit environment {environment} --subresource=status`",
+        nodes.join(", ")
+    )]
+    NodesMissing { environment: String, nodes: Vec<String> },
     #[error("it has changed meanwhile, or another leads; it is looked at again")]
     Changed,
 }
@@ -97,6 +103,13 @@ impl Trouble {
                 | Trouble::Up(UpError::Host(HostError::Fenced { .. }))
         )
     }
+}
+
+/// What an environment is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    BringUp,
+    Upgrade,
 }
 
 /// Who leads.
@@ -205,7 +218,7 @@ impl Leader {
     }
 
     /// Takes an environment: nobody who took it before may change its nodes or its upgrades from now on.
-    pub(super) async fn take(&self, fleet: &Fleet) -> Result<FencingToken, Trouble> {
+    pub(super) async fn take(&self, fleet: &Fleet, purpose: Purpose) -> Result<FencingToken, Trouble> {
         let environment = &fleet.environment.name;
         let api = self.api(Kind::Environment);
         // An Environment that was made anew remembers less than its nodes.
@@ -219,6 +232,15 @@ impl Leader {
             let what = format!("Environment {environment}");
             let object = patiently(|| asked("read", &what, api.get(environment))).await?;
             let mut status = status_of(&object);
+            match purpose {
+                Purpose::Upgrade => {}
+                // Before the first step: whoever looks for it must know that something may be there.
+                Purpose::BringUp => {
+                    let nodes = remembered_nodes(fleet);
+                    refuse_missing_nodes(environment, &status, &nodes)?;
+                    status["nodes"] = json!(nodes);
+                }
+            }
             let counter = status["fence"].as_u64().max(seen).unwrap_or(0) + 1;
             status["fence"] = json!(counter);
             match patiently(|| write_status(&api, &object, status.clone())).await {
@@ -293,7 +315,11 @@ impl Leader {
                 let why = trouble.to_string();
                 (self.tell)(&format!("{environment} was not brought up: {why}"));
                 // An upgrade may be what its nodes need, and nothing that mends our own trouble.
-                let reason = if trouble.is_ours() { "NotTried" } else { "NotUp" };
+                let reason = match &trouble {
+                    Trouble::NodesMissing { .. } => NODES_MISSING,
+                    ours if ours.is_ours() => "NotTried",
+                    _ => "NotUp",
+                };
                 let why = shortened(&why, LONGEST_MESSAGE);
                 self.tell_environment(environment, *of, ConditionStatus::False, reason, &why)
                     .await?;
@@ -317,4 +343,25 @@ impl Leader {
             }
         }
     }
+}
+
+/// Names of the nodes that run on where a list has them no more. Pods of a replica are none: they go with their objects, which are ours.
+fn remembered_nodes(fleet: &Fleet) -> BTreeSet<String> {
+    let is_replica = fleet.environment.spec.target.is_some();
+    let places = fleet.all_places();
+    let ours = places.filter(|place| !(is_replica && matches!(place.site.host, Some(HostRef::Pod(_)))));
+    ours.map(|place| place.site.name.clone()).collect()
+}
+
+fn refuse_missing_nodes(environment: &str, status: &Value, stated: &BTreeSet<String>) -> Result<(), Trouble> {
+    let before = status["nodes"].as_array().into_iter().flatten();
+    let missing = before.filter_map(Value::as_str).filter(|name| !stated.contains(*name));
+    let nodes: Vec<String> = missing.map(str::to_owned).collect();
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    Err(Trouble::NodesMissing {
+        environment: environment.to_owned(),
+        nodes,
+    })
 }

@@ -14,6 +14,11 @@ use super::keeper::{EXPIRED, remembered};
 use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
 use crate::model::upgrade::{Phase, Wish};
 
+/// Nodes that it was brought up with are in its list no more, and run on.
+pub(super) const NODES_MISSING: &str = "NodesMissing";
+/// As much of its kind goes on as goes on at a time.
+pub(super) const WAITS_FOR_PLACE: &str = "WaitsForPlace";
+
 /// What goes on with an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
@@ -35,6 +40,14 @@ pub(super) struct Standing {
     pub(super) may_begin: MayBegin,
     pub(super) depth: Depth,
     pub(super) keep: Keep,
+    pub(super) queue: Queue,
+}
+
+/// Whether what it asked for waits for a place ([`super::lanes`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    None,
+    Waits,
 }
 
 /// Whether it is time to look after its replica.
@@ -65,6 +78,8 @@ pub(super) struct There {
     pub(super) object: Option<Arc<DynamicObject>>,
     /// Upgrades that something may be left to be done for.
     pub(super) upgrades: Vec<Upgrade>,
+    /// Those of them that cannot be read, and why.
+    pub(super) unreadable: Vec<(Arc<DynamicObject>, String)>,
     /// Builds that these name, by their names.
     pub(super) builds: BTreeMap<String, Arc<DynamicObject>>,
     pub(super) now: Timestamp,
@@ -95,6 +110,11 @@ pub(super) enum Act<'a> {
         reason: &'static str,
         message: String,
     },
+    /// Nothing can be done with an upgrade.
+    TellUnreadable {
+        object: &'a DynamicObject,
+        why: String,
+    },
     /// It was to be aborted before it was begun.
     EndUnbegun(&'a Upgrade),
     /// It has ended.
@@ -104,6 +124,7 @@ pub(super) enum Act<'a> {
     /// that is asked for and nobody has done it yet.
     Read {
         then_bring_up: Option<i64>,
+        queue: Queue,
     },
 }
 
@@ -111,6 +132,13 @@ pub(super) enum Act<'a> {
 pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Option<Act<'a>> {
     let object = there.object.as_deref()?;
     let of = generation(object);
+    if let Some((upgrade, why)) = there.unreadable.first() {
+        // It may be under way all the same, by a controller that reads it.
+        return standing.task.is_none().then(|| Act::TellEnvironment {
+            reason: "UpgradeUnreadable",
+            message: format!("it is left alone because of Upgrade {}: {why}", name(upgrade)),
+        });
+    }
     if is_deleted(object) {
         return of_deleted(object, there, standing);
     }
@@ -135,6 +163,12 @@ pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Optio
     let is_left = is_up(object) || !is_free || is_settled(object) && there.upgrades.iter().any(|u| there.may_go_on(u));
     Some(Act::Read {
         then_bring_up: (!is_left).then_some(of),
+        // How the last attempt went is worth more.
+        queue: if is_settled(object) {
+            Queue::None
+        } else {
+            standing.queue
+        },
     })
 }
 
@@ -157,6 +191,13 @@ fn of_deleted<'a>(object: &'a DynamicObject, there: &There, standing: &Standing)
 
 /// What its upgrades ask for, in order.
 pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
+    if !there.unreadable.is_empty() {
+        let told = |(object, why): &'a (Arc<DynamicObject>, String)| Act::TellUnreadable {
+            object,
+            why: why.clone(),
+        };
+        return there.unreadable.iter().map(told).collect();
+    }
     let is_driven =
         |upgrade: &Upgrade| standing.task.as_ref() == Some(&Task::Driving(name(&upgrade.object).to_owned()));
     let (ended, mut open): (Vec<&Upgrade>, Vec<&Upgrade>) = there
@@ -197,9 +238,9 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
 }
 
 /// What the upgrade asks for whose turn it is.
-fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> Option<Act<'a>> {
+fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
     if standing.task.is_some() || standing.may_begin == MayBegin::Later {
-        return None;
+        return Vec::new();
     }
     let (environment, wanted) = (&there.environment, &upgrade.spec.build);
     let begun = is_under_way(upgrade);
@@ -220,15 +261,28 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> O
         (_, None) => ("BuildMissing", format!("there is no Build {wanted}; it waits for it")),
         (_, Some(build)) if !begun && is_deleted(build) => ("BuildDeleted", format!("Build {wanted} is being deleted")),
         // It is heard of again.
-        (_, Some(build)) if !is_deleted(build) && !is_kept(build) => return Some(Act::Hold(Kind::Build, build)),
-        (_, Some(_)) if upgrade.stays_held() => return None,
-        (_, Some(_)) => return Some(Act::Begin(Task::Driving(name(&upgrade.object).to_owned()))),
+        (_, Some(build)) if !is_deleted(build) && !is_kept(build) => return vec![Act::Hold(Kind::Build, build)],
+        (_, Some(_)) if upgrade.stays_held() => return Vec::new(),
+        (_, Some(_)) => {
+            let begun = Act::Begin(Task::Driving(name(&upgrade.object).to_owned()));
+            let message =
+                "this controller drives as many upgrades already as it drives at a time; it waits until one ends";
+            let told = Act::TellUpgrade {
+                upgrade,
+                reason: WAITS_FOR_PLACE,
+                message: message.to_owned(),
+            };
+            return match standing.queue {
+                Queue::None => vec![begun],
+                Queue::Waits => vec![told, begun],
+            };
+        }
     };
-    Some(Act::TellUpgrade {
+    vec![Act::TellUpgrade {
         upgrade,
         reason,
         message,
-    })
+    }]
 }
 
 /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
@@ -249,9 +303,9 @@ fn is_under_way(upgrade: &Upgrade) -> bool {
 }
 
 /// Whether an attempt was made to bring it up as it is stated now. One that failed on a node is no reason to hold an upgrade: what
-/// the others need may be one.
+/// the others need may be one; nor is a node that it lists no more.
 fn is_settled(object: &DynamicObject) -> bool {
-    matches!(came_to(object), Some("Up" | "NotUp"))
+    matches!(came_to(object), Some("Up" | "NotUp" | NODES_MISSING))
 }
 
 /// Whether every node was brought up as it is stated now.
@@ -346,6 +400,7 @@ mod tests {
             task: driven.or(bringing),
             may_begin: if has("failed") { MayBegin::Later } else { MayBegin::Now },
             keep: if has("kept lately") { Keep::Later } else { Keep::Due },
+            queue: if has("queued") { Queue::Waits } else { Queue::None },
             depth: if has("files") { Depth::Files } else { Depth::Objects },
         }
     }
@@ -360,23 +415,37 @@ mod tests {
                 reason,
                 message: _,
             } => format!("{} is told {reason}", name(&upgrade.object)),
+            Act::TellUnreadable { object, why: _ } => format!("{} is told Unreadable", name(object)),
             Act::EndUnbegun(upgrade) => format!("{} ends", name(&upgrade.object)),
             Act::Finish(upgrade) => format!("{} is finished", name(&upgrade.object)),
+            Act::Begin(Task::Driving(upgrade)) => format!("Driving {upgrade}"),
             Act::Begin(task) => format!("{task:?}"),
-            Act::Read { then_bring_up: None } => "its files are read".to_owned(),
-            Act::Read {
-                then_bring_up: Some(of),
-            } => format!("its files are read and BringingUp({of})"),
+            Act::Read { then_bring_up, queue } => {
+                let then = then_bring_up.map(|of| format!(" and BringingUp({of})"));
+                let waits = match queue {
+                    Queue::None => "",
+                    Queue::Waits => ", told WaitsForPlace",
+                };
+                format!("read{}{waits}", then.unwrap_or_default())
+            }
         }
     }
 
     /// What a look finds to do, as a leader does it: where the environment itself asks for a task, no upgrade is begun.
     fn looked(stands: Option<&str>, upgrades: &[&str], build: Option<&str>, under_way: &str) -> String {
         let build = build.map(|words| Arc::new(object(Kind::Build, "web-2", words, json!({}))));
+        let (unreadable, readable): (Vec<&str>, Vec<&str>) =
+            upgrades.iter().partition(|words| words.ends_with(": unreadable"));
+        let unreadable = unreadable.iter().map(|words| {
+            let name = words.split(':').next().unwrap_or_default();
+            let object = object(Kind::Upgrade, name, "kept", json!({}));
+            (Arc::new(object), "why".to_owned())
+        });
         let there = There {
             environment: "shop".to_owned(),
             object: stands.map(environment),
-            upgrades: upgrades.iter().map(|words| upgrade(words)).collect(),
+            upgrades: readable.iter().map(|words| upgrade(words)).collect(),
+            unreadable: unreadable.collect(),
             builds: build.map(|build| ("web-2".to_owned(), build)).into_iter().collect(),
             now: Timestamp::from_second(1_000).expect("in range"),
         };
@@ -386,6 +455,7 @@ mod tests {
             Some(Act::Begin(task)) => standing.task = Some(task.clone()),
             Some(Act::Read {
                 then_bring_up: Some(of),
+                queue: _,
             }) => standing.task = Some(Task::BringingUp(*of)),
             Some(_) | None => {}
         }
@@ -398,164 +468,86 @@ mod tests {
         }
     }
 
-    type Row<'a> = (Option<&'a str>, &'a [&'a str], Option<&'a str>, &'a str, &'a str);
-
-    fn check(rows: &[Row<'_>]) {
-        for row in rows {
-            let (environment, upgrades, build, under_way, expected) = row;
-            assert_eq!(looked(*environment, upgrades, *build, under_way), *expected, "{row:?}");
+    /// Rows of: how the environment stands | its upgrades | their build | what is under way | what is done and said. With `-` there is none.
+    fn check(rows: &str) {
+        for row in rows.lines().map(str::trim).filter(|row| !row.is_empty()) {
+            let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+            let [environment, upgrades, build, under_way, expected] = columns[..] else {
+                panic!("five columns: {row}")
+            };
+            let environment = Some(environment).filter(|words| *words != "-");
+            let build = Some(build).filter(|words| *words != "-");
+            let upgrades: Vec<&str> = upgrades.split(", ").filter(|words| *words != "-").collect();
+            let found = looked(environment, &upgrades, build, under_way);
+            assert_eq!(found, expected, "{row}");
         }
     }
 
     #[test]
     fn what_an_environment_asks_for() {
-        let there = Some("kept");
-        check(&[
-            (None, &[], None, "", "nothing"),
-            (Some("new"), &[], None, "", "hold Environment shop"),
-            (Some("kept"), &[], None, "", "its files are read and BringingUp(2)"),
-            (Some("kept"), &[], None, "BringingUp", "nothing"),
-            (Some("kept"), &[], None, "failed", "nothing"),
-            (Some("kept Up"), &[], None, "", "nothing"),
-            (Some("kept Up"), &[], None, "files", "its files are read"),
-            (
-                Some("kept Up before"),
-                &[],
-                None,
-                "",
-                "its files are read and BringingUp(2)",
-            ),
-            (
-                Some("kept NotUp"),
-                &[],
-                None,
-                "",
-                "its files are read and BringingUp(2)",
-            ),
-            (
-                Some("kept Invalid"),
-                &[],
-                None,
-                "",
-                "its files are read and BringingUp(2)",
-            ),
-            // What one that failed needs may be the upgrade that waits.
-            (
-                Some("kept NotUp"),
-                &["first: Pending"],
-                there,
-                "",
-                "its files are read, Driving(\"first\")",
-            ),
-            (
-                Some("kept NotUp"),
-                &["first: Pending"],
-                None,
-                "",
-                "its files are read and BringingUp(2)",
-            ),
-            // Its nodes are an upgrade's until that has ended.
-            (
-                Some("kept Up before"),
-                &["first: Rolling"],
-                there,
-                "",
-                "its files are read, Driving(\"first\")",
-            ),
-            (
-                Some("kept Up before"),
-                &["first: Paused"],
-                there,
-                "",
-                "its files are read",
-            ),
-        ]);
+        check(
+            "
+            -                  | -                 | -    | -          | nothing
+            new                | -                 | -    | -          | hold Environment shop
+            kept               | -                 | -    | -          | read and BringingUp(2)
+            kept               | -                 | -    | BringingUp | nothing
+            kept               | -                 | -    | failed     | nothing
+            kept               | -                 | -    | queued     | read and BringingUp(2), told WaitsForPlace
+            kept NotUp         | -                 | -    | queued     | read and BringingUp(2)
+            kept Up            | -                 | -    | -          | nothing
+            kept Up            | -                 | -    | files      | read
+            kept Up before     | -                 | -    | -          | read and BringingUp(2)
+            kept NotUp         | -                 | -    | -          | read and BringingUp(2)
+            kept Invalid       | -                 | -    | -          | read and BringingUp(2)
+            kept NodesMissing  | -                 | -    | -          | read and BringingUp(2)
+            kept WaitsForPlace | -                 | -    | -          | read and BringingUp(2)
+            ",
+        );
+        // What one that failed needs may be the upgrade that waits; and nodes are an upgrade's until that has ended.
+        check(
+            "
+            kept NotUp         | first: Pending    | kept | -          | read, Driving first
+            kept NotUp         | first: Pending    | -    | -          | read and BringingUp(2)
+            kept NodesMissing  | first: Pending    | kept | -          | read, Driving first
+            kept Up before     | first: Rolling    | kept | -          | read, Driving first
+            kept Up before     | first: Paused     | kept | -          | read
+            ",
+        );
     }
 
     #[test]
     fn what_a_replica_asks_for() {
-        check(&[
-            (Some("kept Up replica"), &[], None, "", "Keeping"),
-            (Some("kept Up replica"), &[], None, "kept lately", "nothing"),
-            (Some("kept Up replica"), &["first: Paused"], Some("kept"), "", "nothing"),
-            (Some("kept NotUp over"), &[], None, "", "Keeping"),
-            (
-                Some("kept NotUp over"),
-                &[],
-                None,
-                "kept lately",
-                "its files are read and BringingUp(2)",
-            ),
-            (
-                Some("kept Up over"),
-                &["first: Rolling"],
-                Some("kept"),
-                "",
-                "Driving(\"first\")",
-            ),
-            (Some("kept Expired"), &[], None, "", "nothing"),
-            (
-                Some("kept Expired before"),
-                &[],
-                None,
-                "",
-                "its files are read and BringingUp(2)",
-            ),
-            (Some("deleted kept Up replica"), &[], None, "", "TakingDown(2)"),
-            (Some("deleted kept Up replica"), &[], None, "failed", "nothing"),
-        ]);
+        check(
+            "
+            kept Up replica         | -              | -    | -           | Keeping
+            kept Up replica         | -              | -    | kept lately | nothing
+            kept Up replica         | first: Paused  | kept | -           | nothing
+            kept NotUp over         | -              | -    | -           | Keeping
+            kept NotUp over         | -              | -    | kept lately | read and BringingUp(2)
+            kept Up over            | first: Rolling | kept | -           | Driving first
+            kept Expired            | -              | -    | -           | nothing
+            kept Expired before     | -              | -    | -           | read and BringingUp(2)
+            deleted kept Up replica | -              | -    | -           | TakingDown(2)
+            deleted kept Up replica | -              | -    | failed      | nothing
+            ",
+        );
     }
 
     #[test]
     fn what_is_deleted_goes_once_nothing_of_it_is_open() {
-        let there = Some("kept");
-        check(&[
-            (Some("deleted kept Up"), &[], None, "", "let go Environment shop"),
-            (Some("deleted Up"), &[], None, "", "nothing"),
-            (
-                Some("deleted kept Up"),
-                &["first: Rolling"],
-                there,
-                "",
-                "it is told WaitsForUpgrade, Driving(\"first\")",
-            ),
-            (
-                Some("deleted kept Up"),
-                &["first: Pending"],
-                there,
-                "",
-                "it is told WaitsForUpgrade, first is told EnvironmentDeleted",
-            ),
-            (
-                Some("kept Up"),
-                &["first: Pending deleted"],
-                there,
-                "",
-                "let go Upgrade first",
-            ),
-            (
-                Some("kept Up"),
-                &["first: Rolling deleted"],
-                there,
-                "",
-                "Driving(\"first\")",
-            ),
-            (
-                Some("kept Up"),
-                &["first: Pending deleted"],
-                there,
-                "Driving first",
-                "nothing",
-            ),
-            (
-                Some("kept Up"),
-                &["first: RolledBack deleted"],
-                there,
-                "",
-                "first is finished",
-            ),
-            (None, &["first: Succeeded deleted"], None, "", "first is finished"),
-        ]);
+        check(
+            "
+            deleted kept Up | -                         | -    | -             | let go Environment shop
+            deleted Up      | -                         | -    | -             | nothing
+            deleted kept Up | first: Rolling            | kept | -             | it is told WaitsForUpgrade, Driving first
+            deleted kept Up | first: Pending            | kept | -             | it is told WaitsForUpgrade, first is told EnvironmentDeleted
+            kept Up         | first: Pending deleted    | kept | -             | let go Upgrade first
+            kept Up         | first: Rolling deleted    | kept | -             | Driving first
+            kept Up         | first: Pending deleted    | kept | Driving first | nothing
+            kept Up         | first: RolledBack deleted | kept | -             | first is finished
+            -               | first: Succeeded deleted  | -    | -             | first is finished
+            ",
+        );
         let of = |words: &str, wanted| {
             let build = object(Kind::Build, "web-2", words, json!({}));
             of_build(&build, wanted).is_some()
@@ -567,64 +559,51 @@ mod tests {
 
     #[test]
     fn what_upgrades_ask_for() {
-        let (up, there) = (Some("kept Up"), Some("kept"));
-        check(&[
-            (up, &["first: Pending"], there, "", "Driving(\"first\")"),
-            (up, &["first: Pending"], there, "failed", "nothing"),
-            (up, &["first: Pending"], there, "Driving first", "nothing"),
-            (up, &["first: Pending new"], there, "", "hold Upgrade first"),
-            (up, &["first: Pending"], Some("new"), "", "hold Build web-2"),
-            (up, &["first: Pending abort"], there, "", "first ends"),
-            (up, &["first: Pending abort"], there, "Driving first", "nothing"),
-            (up, &["first: Rolling abort"], there, "", "Driving(\"first\")"),
-            (up, &["first: Succeeded"], there, "", "first is finished"),
-            (up, &["first: Succeeded"], there, "Driving first", "nothing"),
-            // What is held stays so until somebody asks for it.
-            (up, &["first: Paused"], there, "", "nothing"),
-            (up, &["first: Paused asked"], there, "", "Driving(\"first\")"),
-            (up, &["first: Paused abort"], there, "", "Driving(\"first\")"),
-            // What is missing is waited for and said.
-            (None, &["first: Pending"], there, "", "first is told EnvironmentMissing"),
-            (None, &["first: Rolling"], there, "", "first is told EnvironmentMissing"),
-            (Some("kept Invalid"), &["first: Pending"], there, "failed", "nothing"),
-            (
-                Some("kept Expired"),
-                &["first: Pending"],
-                there,
-                "",
-                "first is told EnvironmentNotReady",
-            ),
-            (up, &["first: Pending"], None, "", "first is told BuildMissing"),
-            (
-                up,
-                &["first: Pending"],
-                Some("deleted kept"),
-                "",
-                "first is told BuildDeleted",
-            ),
-            (up, &["first: Rolling"], Some("deleted kept"), "", "Driving(\"first\")"),
-            // One after the other: who was begun, then who is older.
-            (
-                up,
-                &["a: Pending", "b: Pending", "c: Rolling"],
-                there,
-                "",
-                "Driving(\"c\"), a is told WaitsForUpgrade, b is told WaitsForUpgrade",
-            ),
-            (
-                up,
-                &["a: Pending new", "b: Pending"],
-                there,
-                "",
-                "hold Upgrade a, b is told WaitsForUpgrade",
-            ),
-            (
-                up,
-                &["a: Pending abort", "b: Pending"],
-                there,
-                "",
-                "a ends, Driving(\"b\")",
-            ),
-        ]);
+        check(
+            "
+            kept Up | first: Pending       | kept         | -             | Driving first
+            kept Up | first: Pending       | kept         | failed        | nothing
+            kept Up | first: Pending       | kept         | Driving first | nothing
+            kept Up | first: Pending       | kept         | queued        | first is told WaitsForPlace, Driving first
+            kept Up | first: Pending new   | kept         | -             | hold Upgrade first
+            kept Up | first: Pending       | new          | -             | hold Build web-2
+            kept Up | first: Pending abort | kept         | -             | first ends
+            kept Up | first: Pending abort | kept         | Driving first | nothing
+            kept Up | first: Rolling abort | kept         | -             | Driving first
+            kept Up | first: Succeeded     | kept         | -             | first is finished
+            kept Up | first: Succeeded     | kept         | Driving first | nothing
+            ",
+        );
+        // What is held stays so until somebody asks for it; what is missing is waited for and said.
+        check(
+            "
+            kept Up      | first: Paused       | kept         | -      | nothing
+            kept Up      | first: Paused asked | kept         | -      | Driving first
+            kept Up      | first: Paused abort | kept         | -      | Driving first
+            -            | first: Pending      | kept         | -      | first is told EnvironmentMissing
+            -            | first: Rolling      | kept         | -      | first is told EnvironmentMissing
+            kept Invalid | first: Pending      | kept         | failed | nothing
+            kept Expired | first: Pending      | kept         | -      | first is told EnvironmentNotReady
+            kept Up      | first: Pending      | -            | -      | first is told BuildMissing
+            kept Up      | first: Pending      | deleted kept | -      | first is told BuildDeleted
+            kept Up      | first: Rolling      | deleted kept | -      | Driving first
+            ",
+        );
+        // One after the other: who was begun, then who is older.
+        check(
+            "
+            kept Up | a: Pending, b: Pending, c: Rolling | kept | - | Driving c, a is told WaitsForUpgrade, b is told WaitsForUpgrade
+            kept Up | a: Pending new, b: Pending         | kept | - | hold Upgrade a, b is told WaitsForUpgrade
+            kept Up | a: Pending abort, b: Pending       | kept | - | a ends, Driving b
+            ",
+        );
+        // One that cannot be read may be under way, so that nothing is done with its environment but to say so.
+        check(
+            "
+            kept Up | first: unreadable, second: Pending | kept | -          | it is told UpgradeUnreadable, first is told Unreadable
+            kept Up | first: unreadable                  | kept | BringingUp | first is told Unreadable
+            -       | first: unreadable                  | kept | -          | first is told Unreadable
+            ",
+        );
     }
 }

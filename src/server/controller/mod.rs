@@ -11,6 +11,7 @@ mod elector;
 mod files;
 mod heard;
 mod keeper;
+mod lanes;
 mod lead;
 mod leader;
 mod look;
@@ -155,6 +156,7 @@ impl Controller {
             if Instant::now() >= carry_at {
                 leader.has_other_templates();
                 couriers.carry_waiting();
+                couriers.rest(|_| false);
                 carry_at = Instant::now() + LOOK_EVERY;
             }
             if Instant::now() >= prune_at {

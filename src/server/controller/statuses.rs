@@ -22,6 +22,8 @@ const LONGEST_NOTE: usize = 1_024;
 const LONGEST_ACTION: usize = 128;
 /// Characters of a message in a condition that an API server takes; what is longer is in the log.
 pub(super) const LONGEST_MESSAGE: usize = 8_192;
+/// An upgrade of which nothing can be made here.
+const UNREADABLE: &str = "Unreadable";
 
 impl Leader {
     /// Says of an environment whether it can be used, as that generation of it states it.
@@ -109,15 +111,38 @@ impl Leader {
     /// Publishes what happened in an upgrade, in order, until nobody has anything more to say.
     pub(super) async fn publish_all(&self, object: &DynamicObject, mut events: tokio::sync::mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
-            let kind = match event.severity {
-                Severity::Step => EventType::Normal,
-                Severity::Alert => EventType::Warning,
-            };
-            // Kubernetes counts events of one reason and action as one.
-            let action = event.node.as_deref().unwrap_or(&event.reason);
-            self.published(object, Kind::Upgrade, kind, (&event.reason, action), &event.message)
-                .await;
+            self.publish_event(object, &event).await;
         }
+    }
+
+    /// Publishes what happened in an upgrade.
+    pub(super) async fn publish_event(&self, object: &DynamicObject, event: &Event) {
+        let kind = match event.severity {
+            Severity::Step => EventType::Normal,
+            Severity::Alert => EventType::Warning,
+        };
+        // Kubernetes counts events of one reason and action as one.
+        let action = event.node.as_deref().unwrap_or(&event.reason);
+        self.published(object, Kind::Upgrade, kind, (&event.reason, action), &event.message)
+            .await;
+    }
+
+    /// Writes into an upgrade that cannot be read why, and leaves the rest of its status as it is.
+    pub(super) async fn tell_unreadable(&self, object: &DynamicObject, why: &str) -> Result<(), Trouble> {
+        let (before, of, why) = (status_of(object), generation(object), shortened(why, LONGEST_MESSAGE));
+        let mut status = before.clone();
+        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+        for kind in ["Ready", "Progressing"] {
+            set_condition(&mut all, of, condition(kind, ConditionStatus::False, UNREADABLE, &why));
+        }
+        status["conditions"] = json!(all);
+        if status == before {
+            return Ok(());
+        }
+        heard_again(write_status(&self.api(Kind::Upgrade), object, status).await.map(|_| ()))?;
+        self.publish(object, Kind::Upgrade, EventType::Warning, UNREADABLE, &why)
+            .await;
+        Ok(())
     }
 
     /// Writes into an upgrade that is not driven why it is not. Conflicts are left to the next look.

@@ -11,4 +11,5 @@ mod objects;
 mod panda;
 mod pods;
 mod replica;
+mod told;
 mod trouble;
