@@ -237,11 +237,11 @@ impl Listed {
 fn components(environments: &[DynamicObject], upgrades: &[DynamicObject]) -> BTreeSet<String> {
     let stated = environments
         .iter()
-        .flat_map(|environment| environment.data["spec"]["components"].as_array());
+        .filter_map(|environment| environment.data["spec"]["components"].as_array());
     let stated = stated.flatten().map(|component| &component["name"]);
-    let upgraded = upgrades.iter().map(|upgrade| &upgrade.data["spec"]["component"]);
+    let those = upgrades.iter().map(|upgrade| &upgrade.data["spec"]["component"]);
     stated
-        .chain(upgraded)
+        .chain(those)
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect()

@@ -54,7 +54,9 @@ impl<'a> Couriers<'a> {
         match self.environments() {
             Ok(names) => {
                 self.rest(|environment| names.contains(environment));
-                names.iter().for_each(|name| self.reread_one(name));
+                for name in &names {
+                    self.reread_one(name);
+                }
             }
             Err(why) => tracing::warn!(%why, "cannot look for environments"),
         }

@@ -69,23 +69,23 @@ impl Lanes {
     /// An environment was looked at and asks for this, or for nothing; tells whether that may be begun. Whatever it asked for before, it
     /// does not any more.
     pub(super) fn asks(&mut self, environment: &str, lane: Option<Lane>) -> Option<Place> {
-        for (other, line) in &mut self.0 {
+        for (other, row) in &mut self.0 {
             if Some(*other) != lane {
-                line.called.remove(environment);
-                line.waiting.retain(|waits| waits != environment);
+                row.called.remove(environment);
+                row.waiting.retain(|waits| waits != environment);
             }
         }
         let lane = lane?;
-        let line = self.0.entry(lane).or_default();
-        let is_called = line.called.remove(environment);
-        if is_called || line.waiting.is_empty() && line.taken() < lane.most() {
-            line.under_way.insert(environment.to_owned());
+        let row = self.0.entry(lane).or_default();
+        let is_called = row.called.remove(environment);
+        if is_called || row.waiting.is_empty() && row.taken() < lane.most() {
+            row.under_way.insert(environment.to_owned());
             return Some(Place::Taken);
         }
-        if line.waiting.iter().any(|waits| waits == environment) {
+        if row.waiting.iter().any(|waits| waits == environment) {
             return Some(Place::Waits);
         }
-        line.waiting.push_back(environment.to_owned());
+        row.waiting.push_back(environment.to_owned());
         Some(Place::Queued)
     }
 
