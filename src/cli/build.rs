@@ -19,7 +19,7 @@ use crate::model::upgrade::{Event, Severity};
 use crate::report::{self, Subject};
 use crate::settings;
 use crate::store::build::{BuildChange, Mark};
-use crate::store::{Store as _, StoreError};
+use crate::store::{Release, Store as _, StoreError};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -178,6 +178,15 @@ async fn show(home: &Home, name: &str, printer: &Printer) -> anyhow::Result<()> 
                 quarantine.reason
             ))?;
         }
+        for release in &build.status.releases {
+            p.line(&format!(
+                "released in {} at {} by {}: {}",
+                release.environment,
+                moment(release.at),
+                release.user,
+                release.reason
+            ))?;
+        }
         let rows = build
             .spec
             .locked
@@ -215,9 +224,12 @@ fn release(home: &Home, fleet: &Fleet, name: &str, reason: &str, printer: &Print
     let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
     let change = BuildChange {
         build: name.to_owned(),
-        mark: Mark::Release {
+        mark: Mark::Release(Release {
             environment: environment.clone(),
-        },
+            reason: reason.to_owned(),
+            user: settings::user(),
+            at: now,
+        }),
     };
     home.store().change_build(&change, &event, &dispatch, now)?;
     printer.note(&format!("{name} may go onto {environment} again"));

@@ -135,6 +135,12 @@ pub(super) struct HistoryArguments {
     last: u32,
 }
 
+impl HistoryArguments {
+    pub(super) fn environment(&self) -> Option<&str> {
+        self.environment.as_deref()
+    }
+}
+
 pub(super) fn history(arguments: &HistoryArguments, printer: &Printer) -> anyhow::Result<Exit> {
     history_of(&ground::look()?, arguments, printer)
 }

@@ -201,6 +201,17 @@ pub enum GroundError {
         /// The nodes.
         nodes: Vec<String>,
     },
+    /// What is here is a controller's volume.
+    #[error(
+        "environment {environment} is one of a cluster, of namespace {namespace}, and this is the volume of its controller: how it stands is \
+         in its objects; `kubectl stagegate status {environment} -n {namespace}` shows it"
+    )]
+    OfCluster {
+        /// The environment.
+        environment: String,
+        /// The namespace.
+        namespace: String,
+    },
     /// A replica that stands somewhere else.
     #[error(
         "environment {environment} was brought up in namespace {namespace}, and its file names another place by now; put that \

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ground::GroundError;
 use crate::cluster::replica::ReplicaSight;
-use crate::engine::fleet::Fleet;
+use crate::engine::fleet::{Fleet, OF_NAMESPACE};
 use crate::engine::replica::Remembered;
 use crate::home::Home;
 use crate::model::environment::EnvironmentSpec;
@@ -132,14 +132,26 @@ pub(super) fn fleet(home: &Home, resource: &Resource) -> anyhow::Result<Fleet> {
     Ok(Fleet::new(environment, Renderer::default(), home))
 }
 
-fn read(home: &Home, environment: &str) -> Result<Option<EnvironmentStatus>, StoreError> {
+fn read(home: &Home, environment: &str) -> anyhow::Result<Option<EnvironmentStatus>> {
     let Some(resource) = home.store().resource("Environment", environment)? else {
         return Ok(None);
     };
+    refuse_of_cluster(&resource)?;
     if resource.status.is_null() {
         return Ok(None);
     }
-    resource.status_as().map(Some)
+    Ok(Some(resource.status_as()?))
+}
+
+/// Refuses to say of an environment that a controller has from its objects what this home does not know.
+pub(super) fn refuse_of_cluster(resource: &Resource) -> Result<(), GroundError> {
+    match resource.status[OF_NAMESPACE].as_str() {
+        Some(namespace) => Err(GroundError::OfCluster {
+            environment: resource.name.clone(),
+            namespace: namespace.to_owned(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Refuses to look for nodes on other ports than they were started on.

@@ -236,6 +236,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
     resources
         .into_iter()
         .map(|resource: Resource| {
+            standing::refuse_of_cluster(&resource)?;
             let last = store.upgrades(Some(&resource.name), 1)?.pop();
             Ok(Shown {
                 home: store.home().to_owned(),
@@ -515,6 +516,9 @@ impl Shown {
                 "{holder} {doing} now, since {}; what stands below was written before",
                 view::age(Timestamp::now(), *since)
             ))?;
+        } else if let Some(why) = self.resource.status["message"].as_str() {
+            // Of a cluster's home, where the controller goes on by itself.
+            printer.line(why)?;
         } else if self.standing() == Some(Standing::ComingUp) {
             printer.sentence(&format!(
                 "bringing it up has not ended, and nobody is at it now; `stagegate up {name}` goes on"

@@ -148,11 +148,12 @@ impl ObjectLedger {
         self.state.borrow().upgrade.is_asked_again()
     }
 
-    /// Takes it over: from now on whoever drove it before is refused. Tells that its driver was lost, if it was another.
+    /// Takes it over: from now on whoever drove it before is refused. Tells that its driver was lost, if it was another, with the event
+    /// that says so.
     ///
     /// # Errors
     /// As [`Ledger::commit`].
-    pub async fn claim(&self, who: &str) -> Result<(), CommitError> {
+    pub async fn claim(&self, who: &str) -> Result<Option<Event>, CommitError> {
         for _ in 0..ATTEMPTS {
             let (version, status, before) = {
                 let mut state = self.state.borrow_mut();
@@ -171,17 +172,16 @@ impl ObjectLedger {
                     self.token.counter, fence.counter
                 ),
             });
-            let events: Vec<Event> = taken_over.into_iter().collect();
             let write = Write {
                 version,
                 status: &status,
-                events: &events,
+                events: taken_over.as_slice(),
                 builds: &[],
             };
             match self.write(write).await {
                 // Its wish or a label has changed: what it is now is read already.
                 Err(CommitError::Conflict) => {}
-                other => return other.map(|_| ()),
+                other => return other.map(|_| taken_over),
             }
         }
         Err(CommitError::Conflict)

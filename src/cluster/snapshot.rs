@@ -1,5 +1,7 @@
 //! The objects of a namespace as a home that is only read: so that what is shown of an upgrade is the same whichever home it is of.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DynamicObject, ListParams};
@@ -7,7 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::ledger::record;
-use super::objects::{ApiError, Kind, Upgrade, asked, created_at, name, part, patiently};
+use super::objects::{ApiError, Kind, Upgrade, asked, created_at, generation, name, part, patiently, uid};
 use crate::home::Home;
 use crate::model::upgrade::Phase;
 use crate::store::{BuildStatus, Expect, Store as _, StoreError};
@@ -29,6 +31,15 @@ pub enum SnapshotError {
     Store(#[from] StoreError),
 }
 
+/// Whose objects are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// Every one of the namespace.
+    Namespace,
+    /// This environment's: its own, its upgrades, and the builds of its components.
+    Environment(&'a str),
+}
+
 /// What was there at one moment.
 pub struct Snapshot {
     /// To be read.
@@ -39,31 +50,51 @@ pub struct Snapshot {
     pub leader: Option<String>,
     /// What cannot be read.
     pub unreadable: Vec<String>,
+    /// Which versions of which objects it is of.
+    versions: Vec<String>,
     // Goes with it.
     _place: tempfile::TempDir,
 }
 
 impl Snapshot {
-    /// Reads every object of ours in a namespace.
+    /// Reads objects of ours in a namespace.
     ///
     /// # Errors
     /// The API server, or no room.
-    pub async fn take(client: &Client, namespace: &str) -> Result<Self, SnapshotError> {
-        let list = async |kind: Kind| {
-            let (api, all) = (kind.api(client, namespace), ListParams::default());
-            let what = format!("{kind:?}s of namespace {namespace}");
-            let listed = patiently(|| asked("list", &what, api.list(&all))).await;
-            listed.map(|list| list.items)
-        };
-        let environments = list(Kind::Environment).await?;
-        let builds = list(Kind::Build).await?;
-        let upgrades = list(Kind::Upgrade).await?;
+    pub async fn take(client: &Client, namespace: &str, scope: Scope<'_>) -> Result<Self, SnapshotError> {
+        let listed = Listed::of(client, namespace, scope).await?;
+        Self::of(listed, leader(client, namespace).await?)
+    }
+
+    /// Reads them again; what has not changed since is not written down again.
+    ///
+    /// # Errors
+    /// As [`Snapshot::take`].
+    pub async fn again(&mut self, client: &Client, namespace: &str, scope: Scope<'_>) -> Result<(), SnapshotError> {
+        let listed = Listed::of(client, namespace, scope).await?;
+        let leader = leader(client, namespace).await?;
+        if listed.versions() == self.versions {
+            self.leader = leader;
+        } else {
+            *self = Self::of(listed, leader)?;
+        }
+        Ok(())
+    }
+
+    fn of(listed: Listed, leader: Option<String>) -> Result<Self, SnapshotError> {
+        let versions = listed.versions();
+        let Listed {
+            environments,
+            builds,
+            upgrades,
+        } = listed;
         let place = tempfile::tempdir()?;
         let home = Home::open(place.path())?;
         let mut this = Self {
             home,
             open: Vec::new(),
-            leader: leader(client, namespace).await?,
+            leader,
+            versions,
             unreadable: Vec::new(),
             _place: place,
         };
@@ -78,23 +109,7 @@ impl Snapshot {
     }
 
     fn environment(&self, object: &DynamicObject) -> Result<(), StoreError> {
-        let conditions = object.data["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let ready = conditions
-            .into_iter()
-            .find(|c| c["type"] == "Ready")
-            .unwrap_or_default();
-        let phase = if ready["status"] == "True" { "Up" } else { "ComingUp" };
-        let since = ready["lastTransitionTime"].as_str().map(str::to_owned);
-        let since = since.unwrap_or_else(|| created_at(object).to_string());
-        let mut status = json!({"phase": phase, "since": since});
-        if phase == "ComingUp" {
-            status["reason"] = ready["reason"].clone();
-            status["message"] = ready["message"].clone();
-        }
-        self.put("Environment", object, &status)
+        self.put("Environment", object, &standing(object))
     }
 
     fn build(&mut self, object: &DynamicObject) -> Result<(), StoreError> {
@@ -156,6 +171,103 @@ impl Snapshot {
     }
 }
 
+/// What an API server has listed.
+struct Listed {
+    environments: Vec<DynamicObject>,
+    builds: Vec<DynamicObject>,
+    upgrades: Vec<DynamicObject>,
+}
+
+impl Listed {
+    async fn of(client: &Client, namespace: &str, scope: Scope<'_>) -> Result<Self, ApiError> {
+        let list = async |kind: Kind, chosen: ListParams| {
+            let (api, what) = (
+                kind.api(client, namespace),
+                format!("{kind:?}s of namespace {namespace}"),
+            );
+            let listed = patiently(|| asked("list", &what, api.list(&chosen))).await;
+            listed.map(|list| list.items)
+        };
+        let every = ListParams::default();
+        let (environments, upgrades) = match scope {
+            Scope::Namespace => (
+                list(Kind::Environment, every.clone()).await?,
+                list(Kind::Upgrade, every.clone()).await?,
+            ),
+            Scope::Environment(environment) => {
+                let named = every.clone().fields(&format!("metadata.name={environment}"));
+                let of_it = every.clone().fields(&format!("spec.environment={environment}"));
+                let mut upgrades = match list(Kind::Upgrade, of_it).await {
+                    // Definitions from before it could be selected by.
+                    Err(ApiError::Refused { code: 400, .. }) => list(Kind::Upgrade, every.clone()).await?,
+                    listed => listed?,
+                };
+                upgrades.retain(|upgrade| upgrade.data["spec"]["environment"] == environment);
+                (list(Kind::Environment, named).await?, upgrades)
+            }
+        };
+        let mut builds = list(Kind::Build, every).await?;
+        if scope != Scope::Namespace {
+            let components = components(&environments, &upgrades);
+            builds.retain(|build| {
+                build.data["spec"]["component"]
+                    .as_str()
+                    .is_none_or(|c| components.contains(c))
+            });
+        }
+        Ok(Self {
+            environments,
+            builds,
+            upgrades,
+        })
+    }
+
+    fn versions(&self) -> Vec<String> {
+        let all = [&self.environments, &self.builds, &self.upgrades].into_iter().flatten();
+        all.map(|object| {
+            let version = object.metadata.resource_version.as_deref().unwrap_or_default();
+            format!("{} {} {version}", uid(object), name(object))
+        })
+        .collect()
+    }
+}
+
+/// The components that an environment has, or had when it was upgraded. Of a replica its base knows the rest, and what was never upgraded
+/// needs no build to be shown.
+fn components(environments: &[DynamicObject], upgrades: &[DynamicObject]) -> BTreeSet<String> {
+    let stated = environments
+        .iter()
+        .filter_map(|environment| environment.data["spec"]["components"].as_array());
+    let stated = stated.flatten().map(|component| &component["name"]);
+    let those = upgrades.iter().map(|upgrade| &upgrade.data["spec"]["component"]);
+    stated
+        .chain(those)
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// How an environment stands, as its object says it: what came of its last bring-up, if that was as it is stated now.
+fn standing(object: &DynamicObject) -> Value {
+    let mut conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    let ready = ready.filter(|ready| ready["observedGeneration"].as_i64() == Some(generation(object)));
+    let Some(ready) = ready else {
+        let message = "the controller has not brought it up as it is stated now";
+        return json!({"phase": "ComingUp", "since": created_at(object), "message": message});
+    };
+    let phase = if ready["status"] == "True" {
+        &json!("Up")
+    } else {
+        &ready["reason"]
+    };
+    let mut status = json!({"phase": phase, "since": ready["lastTransitionTime"]});
+    if ready["status"] != "True" {
+        status["message"] = ready["message"].clone();
+    }
+    status
+}
+
 /// The order in which upgrades of an environment have their turn: what has ended, what was begun, what is older.
 fn in_turn(upgrade: &Upgrade) -> (bool, bool, Timestamp, String) {
     let Upgrade { object, status, .. } = upgrade;
@@ -183,4 +295,31 @@ async fn leader(client: &Client, namespace: &str) -> Result<Option<String>, ApiE
         age.as_secs() <= i64::try_from(good_for * 2).unwrap_or(i64::MAX)
     });
     Ok(spec.holder_identity.filter(|holder| is_good && !holder.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_stands_as_its_last_bring_up_as_it_is_stated_now_has_left_it() {
+        let stands = |status: &str, reason: &str, of: i64| {
+            let ready = json!({
+                "type": "Ready", "status": status, "reason": reason, "message": "why", "observedGeneration": of,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            let object = json!({
+                "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment",
+                "metadata": {"name": "shop", "generation": 2}, "status": {"conditions": [ready]},
+            });
+            let status = standing(&serde_json::from_value(object).expect("an object"));
+            (status["phase"].clone(), status["message"].clone())
+        };
+        assert_eq!(stands("True", "Up", 2), (json!("Up"), Value::Null));
+        assert_eq!(stands("False", "NotUp", 2), (json!("NotUp"), json!("why")));
+        assert_eq!(stands("False", "Invalid", 2), (json!("Invalid"), json!("why")));
+        for (status, reason) in [("True", "Up"), ("False", "NotUp")] {
+            assert_eq!(stands(status, reason, 1).0, "ComingUp", "it has changed since");
+        }
+    }
 }

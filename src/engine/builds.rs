@@ -166,7 +166,7 @@ fn commit_of(commits: &BuildCommits, version: &str, workspace: &Path) -> Result<
 }
 
 /// Every build whose image a component's source states.
-pub(super) fn of_images(component: &Component) -> Vec<BuildSpec> {
+pub(crate) fn of_images(component: &Component) -> Vec<BuildSpec> {
     let Some(BuildSource::Images(images)) = &component.source else {
         return Vec::new();
     };

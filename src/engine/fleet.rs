@@ -24,6 +24,9 @@ use crate::signals::postgres::{Database, DatabaseConfig};
 use crate::store::random_id;
 use crate::workspace::{Workspace, WorkspaceError};
 
+/// The key in the status of an Environment that a controller has read from its objects: their namespace. How it stands is there.
+pub const OF_NAMESPACE: &str = "ofNamespace";
+
 /// Why something could not be asked of a node.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {

@@ -121,6 +121,29 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
     Ok(next)
 }
 
+/// Ends an upgrade that may not be begun. Nothing was touched.
+pub fn refuse(
+    status: &UpgradeStatus,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> Result<UpgradeStatus, IllegalTransition> {
+    if status.phase != Phase::Pending {
+        return Err(IllegalTransition {
+            from: status.phase,
+            to: Phase::Failed,
+        });
+    }
+    Ok(UpgradeStatus {
+        phase: transition(status.phase, Phase::Failed)?,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        since: now,
+        finished_at: Some(now),
+        ..status.clone()
+    })
+}
+
 /// Going on after a hold tries the nodes again that were given up before: who goes on has mended them. True if there
 /// were any.
 fn try_again(status: &mut UpgradeStatus, goes_on: Phase) -> bool {

@@ -14,7 +14,7 @@ mod phases;
 mod plan;
 mod rollback;
 
-pub use decide::{Decision, RolloutError, StepEffect, decide, resume};
+pub use decide::{Decision, RolloutError, StepEffect, decide, refuse, resume};
 pub use forward::FOREIGN_HOME;
 pub use phases::{IllegalTransition, transition};
 pub use plan::{

@@ -19,7 +19,8 @@ pub fn transition(from: Phase, to: Phase) -> Result<Phase, IllegalTransition> {
         Rolling, RollingBack, Soak, Succeeded,
     };
     let legal = match from {
-        Pending => matches!(to, Preflight | Aborted | Errored | Paused),
+        // What the rules refuse fails before it is begun.
+        Pending => matches!(to, Preflight | Aborted | Failed | Errored | Paused),
         Preflight => matches!(to, Baseline | Succeeded | Paused | Aborted | Errored),
         Baseline => matches!(to, Rolling | Paused | Inconclusive | Aborted | Errored),
         Rolling => matches!(

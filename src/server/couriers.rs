@@ -1,4 +1,4 @@
-//! One courier an environment, for ever; begun anew when the environment's file names other sinks.
+//! One courier an environment for as long as there may be something to carry; begun anew when the environment's file names other sinks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,7 +52,12 @@ impl<'a> Couriers<'a> {
     /// Sees to it that every environment that is up, or still has something to tell, has its courier.
     pub(super) fn reread(&mut self) {
         match self.environments() {
-            Ok(names) => names.iter().for_each(|name| self.reread_one(name)),
+            Ok(names) => {
+                self.rest(|environment| names.contains(environment));
+                for name in &names {
+                    self.reread_one(name);
+                }
+            }
             Err(why) => tracing::warn!(%why, "cannot look for environments"),
         }
     }
@@ -76,6 +81,23 @@ impl<'a> Couriers<'a> {
             }
             Err(why) => tracing::warn!(%why, "cannot look for reports that wait"),
         }
+    }
+
+    /// Lets go whoever has nothing to carry, where nobody is at work who may give it something. With the next that is to be told another
+    /// comes.
+    pub(super) fn rest(&mut self, is_at_work: impl Fn(&str) -> bool) {
+        let waiting = match self.waiting() {
+            Ok(waiting) => waiting,
+            Err(why) => {
+                tracing::warn!(%why, "cannot look for reports that wait");
+                return;
+            }
+        };
+        let stays = |environment: &str| is_at_work(environment) || waiting.contains(environment);
+        for (_, idle) in self.by_environment.extract_if(.., |environment, _| !stays(environment)) {
+            idle.courier.finish(LAST_OF_THE_OLD);
+        }
+        self.complaints.retain(|environment, _| stays(environment));
     }
 
     /// An environment's file has changed, and may name other sinks.
@@ -159,5 +181,51 @@ impl<'a> Couriers<'a> {
                 tracing::warn!(%why, "a courier has ended badly");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENVIRONMENT: &str = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: one}
+spec:
+  components:
+    - {name: web, nodes: [{name: n1}]}
+  reports:
+    - {name: journal, file: {path: reports.jsonl}}
+";
+
+    struct Nowhere;
+
+    impl Lines for Nowhere {
+        fn line(&self, _: &str) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_courier_with_nothing_to_carry_ends_with_the_work_and_comes_back_with_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(directory.path().join("environments")).expect("made");
+        std::fs::write(directory.path().join("environments/one.yaml"), ENVIRONMENT).expect("written");
+        let home = Home::open(&directory.path().join("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let lines: Arc<dyn Lines> = Arc::new(Nowhere);
+        let mut couriers = Couriers::new(&home, &workspace, PortShift::default(), &lines);
+        couriers.serve("one");
+        couriers.rest(|_| true);
+        let task = {
+            let on_the_way = couriers.by_environment.get_mut("one").expect("somebody is at work");
+            std::mem::replace(&mut on_the_way.task, tokio::spawn(async {}))
+        };
+        couriers.rest(|_| false);
+        assert!(couriers.by_environment.is_empty());
+        task.await.expect("it has ended");
+        couriers.serve("one");
+        assert_eq!(couriers.by_environment.len(), 1);
     }
 }

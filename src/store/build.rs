@@ -17,6 +17,9 @@ pub struct BuildStatus {
     /// Where it may not go again until released; one an environment.
     #[serde(default)]
     pub quarantines: Vec<Quarantine>,
+    /// Quarantines that somebody has lifted; one an environment, the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<Release>,
     /// Conditions as Kubernetes writes them.
     #[serde(default)]
     pub conditions: Vec<Value>,
@@ -55,18 +58,22 @@ impl BuildStatus {
                 self.verifications.retain(|v| v.environment != new.environment);
                 self.verifications.push(new.clone());
             }
-            Mark::Release { environment } => {
-                self.quarantines.retain(|q| q.environment != *environment);
+            Mark::Release(new) => {
+                self.quarantines.retain(|q| q.environment != new.environment);
+                self.releases.retain(|r| r.environment != new.environment);
+                self.releases.push(new.clone());
             }
         }
     }
 
     /// Drops what concerns an environment that is no more; tells whether there was anything.
     pub(super) fn forget(&mut self, environment: &str) -> bool {
-        let before = self.verifications.len() + self.quarantines.len();
+        let marks = |status: &Self| status.verifications.len() + status.quarantines.len() + status.releases.len();
+        let before = marks(self);
         self.verifications.retain(|v| v.environment != environment);
         self.quarantines.retain(|q| q.environment != environment);
-        before != self.verifications.len() + self.quarantines.len()
+        self.releases.retain(|r| r.environment != environment);
+        before != marks(self)
     }
 }
 
@@ -156,6 +163,20 @@ pub struct Quarantine {
     pub at: Timestamp,
 }
 
+/// A build may go onto an environment again where it failed once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// Where.
+    pub environment: String,
+    /// Why.
+    pub reason: String,
+    /// Who says so.
+    pub user: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
 /// A mark for a build, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildChange {
@@ -173,10 +194,7 @@ pub enum Mark {
     /// It was proven there.
     Verify(Verification),
     /// It may go there again.
-    Release {
-        /// Where.
-        environment: String,
-    },
+    Release(Release),
 }
 
 impl Mark {
@@ -186,7 +204,7 @@ impl Mark {
         match self {
             Mark::Quarantine(q) => &q.environment,
             Mark::Verify(v) => &v.environment,
-            Mark::Release { environment } => environment,
+            Mark::Release(r) => &r.environment,
         }
     }
 }

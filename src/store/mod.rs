@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-pub use build::{BuildChange, BuildStatus, Condition, ConditionStatus, Quarantine, Verification};
+pub use build::{BuildChange, BuildStatus, Condition, ConditionStatus, Quarantine, Release, Verification};
 pub use error::StoreError;
 pub use lease::{Holder, Lease, Liveness};
 pub use sqlite::SqliteStore;

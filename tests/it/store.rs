@@ -14,7 +14,7 @@ use stagegate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStat
 use stagegate::store::build::Mark;
 use stagegate::store::sqlite::FILE_NAME;
 use stagegate::store::{
-    BuildChange, BuildStatus, Commit, Dispatch, EventQuery, EventRecord, Expect, Holder, Liveness, Quarantine,
+    BuildChange, BuildStatus, Commit, Dispatch, EventQuery, EventRecord, Expect, Holder, Liveness, Quarantine, Release,
     Settlement, SqliteStore, Store, StoreError, Take, WishChange, fresh_upgrade_name, no_dispatch,
 };
 
@@ -357,6 +357,15 @@ fn a_resource_changes_only_under_the_version_that_was_read() {
     assert_eq!(store.resource("Build", "b").expect("read"), None);
 }
 
+fn lifted(environment: &str) -> Mark {
+    Mark::Release(Release {
+        environment: environment.into(),
+        reason: "mended".into(),
+        user: "tester".into(),
+        at: NOW,
+    })
+}
+
 #[test]
 fn a_quarantine_is_kept_by_environment_until_released() {
     let (_directory, store) = home();
@@ -391,12 +400,10 @@ fn a_quarantine_is_kept_by_environment_until_released() {
     };
     assert_eq!(read().quarantines.len(), 2, "one an environment");
     assert_eq!(read().other["ofANewerVersion"], 7, "what we do not know stays");
-    mark(Mark::Release {
-        environment: "staging".into(),
-    })
-    .expect("released");
+    mark(lifted("staging")).expect("released");
     assert!(read().quarantined_in("staging").is_none());
     assert!(read().quarantined_in("other").is_some());
+    assert_eq!(read().releases[0].reason, "mended", "who looks at the build sees why");
     assert_eq!(
         store.pending(Some("staging"), None).expect("read")[0].waiting,
         3,
@@ -584,9 +591,7 @@ fn a_mark_for_an_unknown_build_fails_the_whole_commit() {
     let (rolling, events) = (status(Phase::Rolling, ""), [event("one")]);
     let marks = [BuildChange {
         build: "none".into(),
-        mark: Mark::Release {
-            environment: "staging".into(),
-        },
+        mark: lifted("staging"),
     }];
     let mut commit = step(&token, up.resource_version, &rolling, &events);
     commit.builds = &marks;

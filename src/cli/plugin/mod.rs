@@ -14,12 +14,12 @@ use super::printer::Printer;
 use super::{Exit, Output, build, events, ground, status, why};
 use crate::cluster::connection;
 use crate::cluster::objects::{Upgrade, name};
-use crate::cluster::snapshot::Snapshot;
+use crate::cluster::snapshot::{Scope, Snapshot};
 use crate::model::values;
 
 /// What kubectl looks for when it is asked for `stagegate`.
 const NAME: &str = "kubectl-stagegate";
-/// Between two looks of who watches: each reads every object of the namespace.
+/// Between two looks of who watches: each lists the objects that are shown.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// An API server that says nothing for so long is away.
 const CALL: Duration = Duration::from_secs(20);
@@ -193,7 +193,7 @@ enum BuildAction {
         /// The environment where it is quarantined
         #[arg(long, value_parser = ground::environment_name)]
         env: String,
-        /// Why it may go there again; it is an Event of the Build
+        /// Why it may go there again; it stays in the Build's status, and is an Event of it
         #[arg(long, value_parser = super::reason)]
         reason: String,
     },
@@ -245,8 +245,8 @@ impl Ground {
         })
     }
 
-    pub(super) async fn look(&self, printer: &Printer) -> anyhow::Result<Snapshot> {
-        let snapshot = Snapshot::take(&self.client, &self.namespace).await?;
+    pub(super) async fn look(&self, scope: Scope<'_>, printer: &Printer) -> anyhow::Result<Snapshot> {
+        let snapshot = Snapshot::take(&self.client, &self.namespace, scope).await?;
         for why in &snapshot.unreadable {
             printer.note(&format!("passed over: {why}"));
         }
@@ -266,8 +266,9 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
     match command {
         Command::Status { environment, watch } => {
             let mut redraw = status::Redraw::default();
+            let scope = environment.as_deref().map_or(Scope::Namespace, Scope::Environment);
+            let mut snapshot = ground.look(scope, printer).await?;
             loop {
-                let snapshot = ground.look(printer).await?;
                 let driver_of = |environment: &str| {
                     let upgrade = snapshot.open_in(environment);
                     upgrade.and_then(|upgrade| driver(&snapshot, Some(upgrade)))
@@ -277,18 +278,22 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
                     return Ok(Exit::Done);
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
+                snapshot.again(&ground.client, &ground.namespace, scope).await?;
             }
         }
         Command::Why { environment } => {
-            let snapshot = ground.look(printer).await?;
+            let snapshot = ground.look(Scope::Environment(&environment), printer).await?;
             let driver = driver(&snapshot, snapshot.open_in(&environment));
             why::tell(&snapshot.home, &environment, driver, printer)
         }
-        Command::History(arguments) => events::history_of(&ground.look(printer).await?.home, &arguments, printer),
+        Command::History(arguments) => {
+            let scope = arguments.environment().map_or(Scope::Namespace, Scope::Environment);
+            events::history_of(&ground.look(scope, printer).await?.home, &arguments, printer)
+        }
         Command::Build {
             action: BuildAction::List,
         } => {
-            build::list(&ground.look(printer).await?.home, printer)?;
+            build::list(&ground.look(Scope::Namespace, printer).await?.home, printer)?;
             Ok(Exit::Done)
         }
         Command::Upgrade {

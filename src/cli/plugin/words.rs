@@ -11,7 +11,7 @@ use super::{Ground, LOOK_EVERY, NAME, PluginError, Staying, named};
 use crate::cli::printer::Printer;
 use crate::cli::{Exit, called, ground, upgrade as shown};
 use crate::cluster::objects::{self, Kind, Upgrade, asked, part, patiently, write_status};
-use crate::cluster::snapshot::Snapshot;
+use crate::cluster::snapshot::{Scope, Snapshot};
 use crate::engine::builds;
 use crate::engine::session::{Refusal, SessionError};
 use crate::model::build::BuildSpec;
@@ -20,7 +20,7 @@ use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
 use crate::report::in_one_line;
 use crate::settings;
 use crate::store::build::Mark;
-use crate::store::{BuildStatus, Store as _, fresh_upgrade_name};
+use crate::store::{BuildStatus, Release, Store as _, fresh_upgrade_name};
 
 /// After the time that it was given, an upgrade may take this much more until it holds: its running steps end first. Where nobody drives
 /// it, it never does.
@@ -37,7 +37,7 @@ pub(super) async fn upgrade(
 ) -> anyhow::Result<Exit> {
     let (component, version) = ground::named_build(wanted)?;
     let build = format!("{component}-{version}");
-    let snapshot = ground.look(printer).await?;
+    let snapshot = ground.look(Scope::Environment(environment), printer).await?;
     if snapshot.home.store().resource("Environment", environment)?.is_none() {
         return Err(PluginError::NoEnvironment {
             environment: environment.to_owned(),
@@ -180,7 +180,7 @@ fn open_in<'s>(snapshot: &'s Snapshot, environment: &str, word: &'static str) ->
 }
 
 pub(super) async fn pause(ground: &Ground, environment: &str, printer: &Printer) -> anyhow::Result<Exit> {
-    let snapshot = ground.look(printer).await?;
+    let snapshot = ground.look(Scope::Environment(environment), printer).await?;
     let open = open_in(&snapshot, environment, "pause")?;
     let hold = |now: &Upgrade| (now.spec.wish == Wish::Proceed).then_some(Wish::Pause);
     if wish(ground, named(open), &hold).await? == Wish::Abort {
@@ -196,7 +196,7 @@ pub(super) async fn resume(
     staying: &Staying,
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
-    let snapshot = ground.look(printer).await?;
+    let snapshot = ground.look(Scope::Environment(environment), printer).await?;
     let open = open_in(&snapshot, environment, "resume")?;
     go_on(ground, open).await?;
     stay(ground, named(open), staying, printer).await
@@ -208,7 +208,7 @@ pub(super) async fn abort(
     staying: &Staying,
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
-    let snapshot = ground.look(printer).await?;
+    let snapshot = ground.look(Scope::Environment(environment), printer).await?;
     let open = open_in(&snapshot, environment, "abort")?;
     wish(ground, named(open), &|_| Some(Wish::Abort)).await?;
     stay(ground, named(open), staying, printer).await
@@ -246,7 +246,7 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
         }
         let is_held = now.status.phase.is_held() && is_heard && now.spec.wish != Wish::Abort;
         if now.status.phase.is_final() || is_held {
-            let snapshot = ground.look(printer).await?;
+            let snapshot = ground.look(Scope::Environment(&now.spec.environment), printer).await?;
             let record = snapshot.home.store().upgrade(upgrade)?;
             let record = record.unwrap_or_else(|| crate::cluster::ledger::record(&now, 1));
             shown::show_record(&snapshot.home, &record, printer)?;
@@ -307,9 +307,12 @@ pub(super) async fn release(
             }
             .into());
         }
-        status.apply(&Mark::Release {
+        status.apply(&Mark::Release(Release {
             environment: environment.to_owned(),
-        });
+            reason: reason.to_owned(),
+            user: settings::user(),
+            at: Timestamp::now(),
+        }));
         match write_status(&api, &object, json!(status)).await {
             Err(why) if why.is_conflict() => {}
             written => {
@@ -322,7 +325,7 @@ pub(super) async fn release(
     Err(PluginError::Contended(what).into())
 }
 
-/// Who lifted it, and why, is an Event: the build's status has no place for it.
+/// Who lifted it, and why, is in the build's status; who watches its Events hears it, too.
 async fn publish(ground: &Ground, build: &DynamicObject, environment: &str, reason: &str, printer: &Printer) {
     let reporter = Reporter {
         controller: NAME.to_owned(),
@@ -345,7 +348,7 @@ async fn publish(ground: &Ground, build: &DynamicObject, environment: &str, reas
     )
     .await
     {
-        printer.note(&format!("the reason was not written down: {why}"));
+        printer.note(&format!("no Event tells of it, the build's status does: {why}"));
     }
 }
 

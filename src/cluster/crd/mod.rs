@@ -31,6 +31,8 @@ struct Kind {
     optional: &'static [&'static str],
     /// Keys of its `spec` that do not change once they are written.
     fixed: &'static [&'static str],
+    /// Keys of its `spec` by which an API server lists only some of its objects.
+    selectable: &'static [&'static str],
     columns: &'static [Column],
 }
 
@@ -91,6 +93,7 @@ const KINDS: [Kind; 4] = [
         ],
         optional: &["replicaOf"],
         fixed: &[],
+        selectable: &[],
         columns: &[
             column("Replica-Of", ".spec.replicaOf"),
             READY,
@@ -110,6 +113,7 @@ const KINDS: [Kind; 4] = [
         }],
         optional: &[],
         fixed: &[],
+        selectable: &[],
         columns: &[
             column("Component", ".spec.component"),
             column("Version", ".spec.version"),
@@ -128,6 +132,7 @@ const KINDS: [Kind; 4] = [
         rules: &[],
         optional: &[],
         fixed: &["environment", "component", "build", "user"],
+        selectable: &["environment"],
         columns: &[
             column("Environment", ".spec.environment"),
             column("Build", ".spec.build"),
@@ -147,6 +152,7 @@ const KINDS: [Kind; 4] = [
         rules: &[],
         optional: &[],
         fixed: &[],
+        selectable: &[],
         columns: &[
             column("Environment", ".spec.environment"),
             READY,
@@ -167,7 +173,7 @@ fn definition(kind: &Kind, definitions: &Definitions<'_>) -> Value {
     let Kind {
         name, plural, short, ..
     } = kind;
-    json!({
+    let mut definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.{GROUP}"), "labels": {"app.kubernetes.io/part-of": "stagegate"}},
@@ -191,7 +197,15 @@ fn definition(kind: &Kind, definitions: &Definitions<'_>) -> Value {
                 "schema": {"openAPIV3Schema": object(kind, definitions)},
             }],
         },
-    })
+    });
+    if !kind.selectable.is_empty() {
+        let selected = kind
+            .selectable
+            .iter()
+            .map(|key| json!({"jsonPath": format!(".spec.{key}")}));
+        definition["spec"]["versions"][0]["selectableFields"] = selected.collect();
+    }
+    definition
 }
 
 fn printed(column: &Column) -> Value {
@@ -241,6 +255,12 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
     let added = match kind.name {
         "Environment" => json!({
             "fence": counter("Rises each time that a controller takes the environment."),
+            "nodes": {
+                "type": "array",
+                "maxItems": 4096,
+                "items": {"type": "string", "maxLength": 253},
+                "description": "What it was brought up with; a node that its spec lists no more is refused as long as it is here.",
+            },
             "replica": {
                 "type": "object",
                 "description": "Its objects as they were seen last, and when it is to go.",

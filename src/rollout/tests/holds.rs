@@ -79,6 +79,18 @@ fn each_resume_gives_the_gates_as_long_again() {
 #[test]
 fn what_contradicts_the_rules_is_a_value() {
     let plan = plan(2, 1);
+    let refused = refuse(&status(Phase::Pending, &plan), "Quarantined", "it failed here", at(1)).expect("not begun");
+    assert_eq!((refused.phase, refused.finished_at), (Phase::Failed, Some(at(1))));
+    for begun in [Phase::Rolling, Phase::Succeeded] {
+        let refused = refuse(&status(begun, &plan), "Quarantined", "it failed here", at(1));
+        assert_eq!(
+            refused,
+            Err(IllegalTransition {
+                from: begun,
+                to: Phase::Failed
+            })
+        );
+    }
     assert_eq!(
         resume(&status(Phase::Rolling, &plan), at(1)),
         Err(RolloutError::NotHeld(Phase::Rolling))

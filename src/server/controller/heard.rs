@@ -124,10 +124,6 @@ impl Heard {
         self.find(&self.builds, Kind::Build, name)
     }
 
-    pub(super) fn builds(&self) -> Vec<Arc<DynamicObject>> {
-        self.builds.state()
-    }
-
     /// An environment's upgrades; of those that nothing is left to be done for, on demand.
     pub(super) fn upgrades_of(&self, environment: &str, which: Which) -> Vec<Arc<DynamicObject>> {
         let names: Vec<String> = {

@@ -10,7 +10,8 @@ use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::heard::Which;
-use super::leader::{Leader, Trouble, condition, status_of};
+use super::leader::{Leader, Trouble};
+use super::statuses::{condition, status_of};
 use crate::cluster::ledger::record;
 use crate::cluster::objects::{
     ATTEMPTS, Fits, Kind, LONGEST_STATUS, Upgrade, fit, generation, patiently, set_condition, write_status,

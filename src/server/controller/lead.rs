@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOOK_EVERY;
+use super::lanes::{Lane, Lanes, Place};
 use super::leader::{Landed, Leader, Trouble};
-use super::look::{Depth, Keep, MayBegin, Standing, Task};
+use super::look::{Depth, Keep, MayBegin, Queue, Standing, Task};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::LOOK_AFTER_EVERY;
 use crate::report;
@@ -56,6 +57,7 @@ struct Term<'a> {
     looking: BTreeSet<Subject>,
     flights: FuturesUnordered<Flight<'a>>,
     under_way: BTreeMap<String, Task>,
+    lanes: Lanes,
     /// Environments whose task has failed.
     stuck: BTreeMap<String, Stuck>,
     /// Looks that have failed, in a row.
@@ -117,9 +119,11 @@ impl Leader {
                         couriers.serve(&environment);
                         term.begin(environment, task);
                     }
+                    term.call();
                 }
                 Some((environment, landed)) = term.flights.next(), if !term.flights.is_empty() => {
                     term.landed(&environment, landed);
+                    term.call();
                 }
                 _ = leads.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
@@ -164,6 +168,7 @@ impl<'a> Term<'a> {
             looking: BTreeSet::new(),
             flights: FuturesUnordered::new(),
             under_way: BTreeMap::new(),
+            lanes: Lanes::default(),
             stuck: BTreeMap::new(),
             stumbles: BTreeMap::new(),
             wakes: BTreeSet::new(),
@@ -183,6 +188,7 @@ impl<'a> Term<'a> {
                 leader.heard.look_at_all();
             }
             couriers.carry_waiting();
+            couriers.rest(|environment| self.under_way.contains_key(environment));
             rounds.templates = now + LOOK_EVERY;
         }
         if now >= rounds.prune {
@@ -277,6 +283,11 @@ impl<'a> Term<'a> {
             } else {
                 Keep::Due
             },
+            queue: if self.lanes.waits(environment) {
+                Queue::Waits
+            } else {
+                Queue::None
+            },
             depth: if self.unreadable.contains(environment) {
                 Depth::Files
             } else {
@@ -297,7 +308,7 @@ impl<'a> Term<'a> {
                         if !self.under_way.contains_key(&environment) && !self.is_too_soon(&environment) {
                             self.unreadable.remove(&environment);
                         }
-                        task.map(|task| (environment, task))
+                        self.admitted(environment, task)
                     }
                     Subject::Build(_) => None,
                 }
@@ -305,12 +316,35 @@ impl<'a> Term<'a> {
             Err(why) => {
                 self.leader.told.errors.inc();
                 tracing::warn!(%why, "it is looked at again");
+                if let Subject::Environment(environment) = &subject {
+                    self.lanes.asks(environment, None);
+                }
                 let failures = self.stumbles.entry(subject.clone()).or_default();
                 *failures += 1;
                 let again_at = again_at(*failures, &format!("{subject:?}"));
                 self.wakes.insert((again_at, subject));
                 None
             }
+        }
+    }
+
+    /// What an environment asks for, if it has a place for that now.
+    fn admitted(&mut self, environment: String, task: Option<Task>) -> Option<(String, Task)> {
+        match self.lanes.asks(&environment, task.as_ref().map(Lane::of))? {
+            Place::Taken => task.map(|task| (environment, task)),
+            Place::Queued => {
+                // So that it says what it waits for.
+                self.leader.heard.look_at(&environment);
+                None
+            }
+            Place::Waits => None,
+        }
+    }
+
+    /// Those whose turn it is are looked at again, for what they ask may have changed since.
+    fn call(&mut self) {
+        for environment in self.lanes.call() {
+            self.leader.heard.look_at(&environment);
         }
     }
 
@@ -326,6 +360,7 @@ impl<'a> Term<'a> {
 
     /// Something has gone as far as it goes.
     fn landed(&mut self, environment: &str, landed: Landed) {
+        self.lanes.ended(environment);
         if self.under_way.remove(environment) == Some(Task::Keeping) {
             let at = Instant::now() + LOOK_AFTER_EVERY;
             self.keep_at.insert(environment.to_owned(), at);
@@ -366,6 +401,7 @@ impl<'a> Term<'a> {
         told.standing(
             self.leader.heard.phases(),
             self.leader.heard.waiting() + self.looks.len(),
+            self.lanes.waiting(),
             retried,
         );
     }

@@ -1,53 +1,38 @@
-//! What a leader does to one object: brings an environment up, drives an upgrade, says in a status how it stands.
+//! Who leads: what it works with, and how what a look has found to do is carried out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::future::join_all;
-use jiff::Timestamp;
-use kube::api::{DynamicObject, ListParams, ObjectMeta, PostParams};
-use kube::runtime::events::{Event as ApiEvent, EventType, Recorder};
+use kube::api::DynamicObject;
+use kube::runtime::events::Recorder;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::files::{Change, Files};
-use super::heard::{Heard, Which};
-use super::keeper::ObjectKeeper;
-use super::look::{Task, heard_again};
+use super::heard::Heard;
+use super::look::{NODES_MISSING, Task};
+use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use super::told::Told;
-use crate::cluster::ledger::{History, ObjectLedger, Objects, record, whole};
-use crate::cluster::objects::{
-    self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, name,
-    part, patiently, set_condition, write_status,
-};
+use crate::cluster::ledger::{History, Objects};
+use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, asked, patiently, write_status};
 use crate::cluster::replica::ReplicaError;
-use crate::engine::builds::{self, BuildError};
+use crate::engine::builds::BuildError;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
-use crate::engine::ledger::{Ledger as _, Write};
-use crate::engine::replica::{self, KeepError, Keeper as _};
-use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
-use crate::engine::up::{Bringing, UpError};
+use crate::engine::replica::KeepError;
+use crate::engine::session::{self, SessionError};
+use crate::engine::up::UpError;
 use crate::engine::{CommitError, DriveError, delivery};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, HostError};
-use crate::model::build::{BuildRef, BuildSpec};
-use crate::model::environment::Component;
+use crate::model::environment::HostRef;
 use crate::model::system::PortShift;
-use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::Digest;
-use crate::rollout::{self, IllegalTransition};
-use crate::store::build::{Condition, ConditionStatus};
-use crate::store::{BuildStatus, Expect, Store as _, StoreError, UpgradeRecord};
+use crate::rollout::IllegalTransition;
+use crate::store::StoreError;
+use crate::store::build::ConditionStatus;
 use crate::workspace::WorkspaceError;
-
-/// Characters of a note of an event that an API server takes.
-const LONGEST_NOTE: usize = 1_024;
-/// And of its action.
-const LONGEST_ACTION: usize = 128;
-/// Characters of a message in a condition that an API server takes; what is longer is in the log.
-pub(super) const LONGEST_MESSAGE: usize = 8_192;
 
 /// Why something of an environment did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +63,11 @@ pub(super) enum Trouble {
         "Build {build} is {there} here, and its source has {here} under that version now; give the component another version, or delete the Build if nobody needs it"
     )]
     OtherBytes { build: String, there: Digest, here: Digest },
+    #[error(
+        "it was brought up with nodes that it does not list any more, and nothing of ours stops them: {}; put them back, or see that they have gone and take their names out of its status: `kubectl edit environment {environment} --subresource=status`",
+        nodes.join(", ")
+    )]
+    NodesMissing { environment: String, nodes: Vec<String> },
     #[error("it has changed meanwhile, or another leads; it is looked at again")]
     Changed,
 }
@@ -95,7 +85,7 @@ pub(super) enum Landed {
 
 impl Trouble {
     /// Of the API server or of our own volume: whether its nodes can be brought up is not known by it.
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         matches!(
             self,
             Trouble::Api(_) | Trouble::Store(_) | Trouble::Commit(_) | Trouble::Contended(_)
@@ -113,6 +103,13 @@ impl Trouble {
                 | Trouble::Up(UpError::Host(HostError::Fenced { .. }))
         )
     }
+}
+
+/// What an environment is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    BringUp,
+    Upgrade,
 }
 
 /// Who leads.
@@ -200,7 +197,7 @@ impl Leader {
         kind.api(&self.client, &self.namespace)
     }
 
-    fn objects(&self) -> Objects {
+    pub(super) fn objects(&self) -> Objects {
         Objects {
             upgrades: self.api(Kind::Upgrade),
             builds: self.api(Kind::Build),
@@ -213,30 +210,15 @@ impl Leader {
         Fleet::read(&self.home, &self.files.workspace, environment, PortShift::default())
     }
 
-    fn history(&self, fleet: Option<&Fleet>) -> History {
+    pub(super) fn history(&self, fleet: Option<&Fleet>) -> History {
         History {
             home: self.home.clone(),
             sinks: fleet.map(delivery::sinks).unwrap_or_default(),
         }
     }
 
-    /// Every build that there is: what was heard may be older than a quarantine of a moment ago.
-    async fn listed_builds(&self) -> Result<BTreeMap<String, KnownBuild>, ApiError> {
-        let (api, all) = (self.api(Kind::Build), ListParams::default());
-        let listed = patiently(|| asked("list", "Builds", api.list(&all))).await?;
-        Ok(readable_builds(listed.items.iter()))
-    }
-
-    fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
-        let all = self.heard.upgrades_of(environment, Which::All);
-        let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
-        let mut upgrades: Vec<UpgradeRecord> = read.map(|upgrade| record(&upgrade, 1)).collect();
-        upgrades.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
-        Past { builds, upgrades }
-    }
-
     /// Takes an environment: nobody who took it before may change its nodes or its upgrades from now on.
-    async fn take(&self, fleet: &Fleet) -> Result<FencingToken, Trouble> {
+    pub(super) async fn take(&self, fleet: &Fleet, purpose: Purpose) -> Result<FencingToken, Trouble> {
         let environment = &fleet.environment.name;
         let api = self.api(Kind::Environment);
         // An Environment that was made anew remembers less than its nodes.
@@ -250,6 +232,15 @@ impl Leader {
             let what = format!("Environment {environment}");
             let object = patiently(|| asked("read", &what, api.get(environment))).await?;
             let mut status = status_of(&object);
+            match purpose {
+                Purpose::Upgrade => {}
+                // Before the first step: whoever looks for it must know that something may be there.
+                Purpose::BringUp => {
+                    let nodes = remembered_nodes(fleet);
+                    refuse_missing_nodes(environment, &status, &nodes)?;
+                    status["nodes"] = json!(nodes);
+                }
+            }
             let counter = status["fence"].as_u64().max(seen).unwrap_or(0) + 1;
             status["fence"] = json!(counter);
             match patiently(|| write_status(&api, &object, status.clone())).await {
@@ -264,253 +255,6 @@ impl Leader {
             }
         }
         Err(Trouble::Contended(format!("Environment {environment}")))
-    }
-
-    /// Says of an environment whether it can be used, as that generation of it states it.
-    pub(super) async fn tell_environment(
-        &self,
-        environment: &str,
-        of: i64,
-        ready: ConditionStatus,
-        reason: &str,
-        message: &str,
-    ) -> Result<(), ApiError> {
-        let told = |object: &DynamicObject| {
-            let mut status = status_of(object);
-            let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
-            set_condition(&mut all, of, condition("Ready", ready, reason, message));
-            status["conditions"] = json!(all);
-            status["observedGeneration"] = json!(of);
-            (status != status_of(object)).then_some(status)
-        };
-        let heard = self.heard.environment(environment);
-        if heard.is_some_and(|heard| told(&heard).is_none()) {
-            return Ok(());
-        }
-        let api = self.api(Kind::Environment);
-        for _ in 0..ATTEMPTS {
-            let Some(object) = self.fresh(Kind::Environment, environment).await? else {
-                return Ok(());
-            };
-            let Some(status) = told(&object) else {
-                return Ok(());
-            };
-            match patiently(|| write_status(&api, &object, status.clone())).await {
-                Err(why) if why.is_conflict() => {}
-                Err(why) => return heard_again(Err(why)),
-                Ok(_) => {
-                    let kind = match ready {
-                        ConditionStatus::True => EventType::Normal,
-                        ConditionStatus::False | ConditionStatus::Unknown => EventType::Warning,
-                    };
-                    self.publish(&object, Kind::Environment, kind, reason, message).await;
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// As it is now, and not as it was heard of last.
-    pub(super) async fn fresh(&self, kind: Kind, name: &str) -> Result<Option<DynamicObject>, ApiError> {
-        let (what, api) = (format!("{kind:?} {name}"), self.api(kind));
-        patiently(|| asked("read", &what, api.get_opt(name))).await
-    }
-
-    pub(super) async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
-        self.published(object, kind, type_, (reason, reason), note).await;
-    }
-
-    async fn published(
-        &self,
-        object: &DynamicObject,
-        kind: Kind,
-        type_: EventType,
-        (reason, action): (&str, &str),
-        note: &str,
-    ) {
-        let event = ApiEvent {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(shortened(note, LONGEST_NOTE)),
-            action: shortened(action, LONGEST_ACTION),
-            secondary: None,
-        };
-        let reference = objects::reference(object, kind);
-        if let Err(why) = asked(
-            "write an event of",
-            &objects::named(object),
-            self.recorder.publish(&event, &reference),
-        )
-        .await
-        {
-            tracing::warn!(%why, "the history has it all the same");
-        }
-    }
-
-    /// Publishes what happened in an upgrade, in order, until nobody has anything more to say.
-    async fn publish_all(&self, object: &DynamicObject, mut events: tokio::sync::mpsc::Receiver<Event>) {
-        while let Some(event) = events.recv().await {
-            let kind = match event.severity {
-                Severity::Step => EventType::Normal,
-                Severity::Alert => EventType::Warning,
-            };
-            // Kubernetes counts events of one reason and action as one.
-            let action = event.node.as_deref().unwrap_or(&event.reason);
-            self.published(object, Kind::Upgrade, kind, (&event.reason, action), &event.message)
-                .await;
-        }
-    }
-
-    /// Writes into an upgrade that is not driven why it is not. Conflicts are left to the next look.
-    pub(super) async fn tell_upgrade(&self, upgrade: &Upgrade, reason: &str, message: &str) -> Result<(), Trouble> {
-        let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
-        let message = shortened(message, LONGEST_MESSAGE);
-        if status.phase == Phase::Pending {
-            reason.clone_into(&mut status.reason);
-            message.clone_into(&mut status.message);
-        }
-        conditions(&mut book, &status, generation(&upgrade.object));
-        if status.phase != Phase::Pending {
-            let stuck = condition("Progressing", ConditionStatus::False, reason, &message);
-            set_condition(&mut book.conditions, generation(&upgrade.object), stuck);
-        }
-        // One that is set to and fro within this has not changed.
-        for new in &mut book.conditions {
-            let mut before = upgrade.book.conditions.iter();
-            if let Some(old) = before.find(|old| old["type"] == new["type"] && old["status"] == new["status"]) {
-                new["lastTransitionTime"] = old["lastTransitionTime"].clone();
-            }
-        }
-        if book.conditions == upgrade.book.conditions && status == upgrade.status {
-            return Ok(());
-        }
-        book.writes += 1;
-        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
-            Ok(_) => {
-                let (object, kind) = (&upgrade.object, Kind::Upgrade);
-                self.publish(object, kind, EventType::Warning, reason, &message).await;
-                Ok(())
-            }
-            Err(why) => Ok(heard_again(Err(why))?),
-        }
-    }
-
-    /// Ends an upgrade that has not begun, as its wish says. Nothing was touched.
-    pub(super) async fn end_unbegun(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
-        let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
-        let now = Timestamp::now();
-        status.phase = rollout::transition(status.phase, Phase::Aborted)?;
-        "Aborted".clone_into(&mut status.reason);
-        "it was aborted before it began; nothing was changed".clone_into(&mut status.message);
-        status.since = now;
-        status.finished_at = Some(now);
-        conditions(&mut book, &status, generation(&upgrade.object));
-        book.observed_generation = generation(&upgrade.object);
-        book.writes += 1;
-        book.told += 1;
-        book.pending.push(objects::Pending {
-            seq: book.told,
-            event: Event {
-                at: now,
-                reason: "Aborted".to_owned(),
-                severity: Severity::Alert,
-                node: None,
-                message: status.message.clone(),
-            },
-        });
-        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
-            Ok(_) => {
-                let (object, kind) = (&upgrade.object, Kind::Upgrade);
-                self.publish(object, kind, EventType::Warning, "Aborted", &status.message)
-                    .await;
-                Ok(())
-            }
-            Err(why) => Ok(heard_again(Err(why))?),
-        }
-    }
-
-    /// What is left to do for an upgrade that has ended: its last events go into the history, and it may be deleted.
-    pub(super) async fn finish(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
-        if !upgrade.book.pending.is_empty() {
-            // Its environment says who is told, and may be readable again later; of one that is gone the history alone is left.
-            let fleet = match self.heard.environment(&upgrade.spec.environment) {
-                Some(_) => Some(self.fleet(&upgrade.spec.environment)?),
-                None => None,
-            };
-            self.history(fleet.as_ref()).copy(upgrade)?;
-            let mut book = upgrade.book.clone();
-            book.pending.clear();
-            book.writes += 1;
-            let status = whole(&upgrade.status, &book)?;
-            let written = write_status(&self.api(Kind::Upgrade), &upgrade.object, status).await;
-            return Ok(heard_again(written.map(|_| ()))?);
-        }
-        if is_deleted(&upgrade.object) && is_kept(&upgrade.object) {
-            heard_again(keep(&self.api(Kind::Upgrade), &upgrade.object, Kept::NoMore).await)?;
-        }
-        Ok(())
-    }
-
-    /// Makes what the store is asked for on the way up what the objects say.
-    fn copy_builds(&self, fleet: &Fleet) -> Result<(), Trouble> {
-        let store = self.home.store();
-        for (name, build) in readable_builds(self.heard.builds().iter().map(|object| &**object)) {
-            if fleet.environment.component(&build.spec.component).is_none() {
-                continue;
-            }
-            KnownBuild::create(&self.home, &build.spec)?;
-            let status = json!(build.status);
-            store.put_status("Build", &name, &status, Expect::Anything, Timestamp::now())?;
-        }
-        Ok(())
-    }
-
-    /// The build that a component's nodes get when they have none: as the objects have it, or as its source has it, which then
-    /// becomes an object.
-    async fn build(&self, component: &Component) -> Result<Option<(BuildRef, BuildSpec)>, Trouble> {
-        let (Some(_), Some(version)) = (&component.source, &component.build) else {
-            return Ok(None);
-        };
-        let spec = if let Some(known) = self.heard.build(&format!("{}-{version}", component.name)) {
-            part(&known, "spec")?
-        } else {
-            let spec = builds::resolve(component, version, self.files.workspace.root()).await?;
-            let spec = self.create_build(spec).await?;
-            KnownBuild::create(&self.home, &spec)?;
-            spec
-        };
-        Ok(Some((spec.reference(), spec)))
-    }
-
-    /// The build as its object has it, which is made where there is none.
-    async fn create_build(&self, spec: BuildSpec) -> Result<BuildSpec, Trouble> {
-        let named = spec.name();
-        let object = DynamicObject {
-            metadata: ObjectMeta {
-                name: Some(named.clone()),
-                ..ObjectMeta::default()
-            },
-            ..DynamicObject::new(&named, &Kind::Build.resource()).data(json!({"spec": spec}))
-        };
-        let (what, api) = (format!("Build {named}"), self.api(Kind::Build));
-        match asked("make", &what, api.create(&PostParams::default(), &object)).await {
-            Ok(_) => Ok(spec),
-            // Another environment was quicker, and what it has found is what there is.
-            Err(why) if why.is_conflict() => {
-                let there: BuildSpec = part(&asked("read", &what, api.get(&named)).await?, "spec")?;
-                if there.digest == spec.digest {
-                    Ok(there)
-                } else {
-                    Err(Trouble::OtherBytes {
-                        build: named,
-                        there: there.digest,
-                        here: spec.digest,
-                    })
-                }
-            }
-            Err(why) => Err(why.into()),
-        }
     }
 
     /// Carries out what a look has found to do, and says what came of it.
@@ -571,7 +315,11 @@ impl Leader {
                 let why = trouble.to_string();
                 (self.tell)(&format!("{environment} was not brought up: {why}"));
                 // An upgrade may be what its nodes need, and nothing that mends our own trouble.
-                let reason = if trouble.is_ours() { "NotTried" } else { "NotUp" };
+                let reason = match &trouble {
+                    Trouble::NodesMissing { .. } => NODES_MISSING,
+                    ours if ours.is_ours() => "NotTried",
+                    _ => "NotUp",
+                };
                 let why = shortened(&why, LONGEST_MESSAGE);
                 self.tell_environment(environment, *of, ConditionStatus::False, reason, &why)
                     .await?;
@@ -595,245 +343,25 @@ impl Leader {
             }
         }
     }
+}
 
-    async fn bring_up(&self, environment: &str, of: i64, ending: Interrupt, lost: Interrupt) -> Result<(), Trouble> {
-        let fleet = Arc::new(self.fleet(environment)?);
-        if !self.heard.is_placed(environment, of) {
-            return Err(Trouble::Changed);
-        }
-        let spec = json!(fleet.environment.spec);
-        self.home
-            .store()
-            .put_resource("Environment", environment, &spec, Expect::Anything, Timestamp::now())?;
-        let token = self.take(&fleet).await?;
-        self.copy_builds(&fleet)?;
-        let tell = Arc::clone(&self.tell);
-        let on_step = move |what: &str| tell(&format!("  {what}"));
-        let keeper = ObjectKeeper::new(self, &fleet, &ending, &lost);
-        let replica = if let Some((of, remembered)) = self.replica(&fleet).await? {
-            of.refuse_other_cluster().await?;
-            replica::bring_up(&of, remembered, &keeper).await?;
-            Some(of)
-        } else {
-            // What stood until now is stated no more.
-            self.take_down(environment, &ending, &lost).await?;
-            None
-        };
-        let bringing = Bringing {
-            home: &self.home,
-            fleet: &fleet,
-            token,
-            on_step: &on_step,
-            interrupt: ending.clone(),
-        };
-        for component in fleet.environment.components_in_order() {
-            if lost.is_set() {
-                return Err(Trouble::Changed);
-            }
-            let build = self.build(component).await?;
-            if let Some(replica) = &replica {
-                replica.pods_ready(component, keeper.on_write()).await?;
-            }
-            bringing
-                .up(component, build.as_ref().map(|(build, spec)| (build, spec)))
-                .await?;
-        }
-        Ok(())
+/// Names of the nodes that run on where a list has them no more. Pods of a replica are none: they go with their objects, which are ours.
+fn remembered_nodes(fleet: &Fleet) -> BTreeSet<String> {
+    let is_replica = fleet.environment.spec.target.is_some();
+    let places = fleet.all_places();
+    let ours = places.filter(|place| !(is_replica && matches!(place.site.host, Some(HostRef::Pod(_)))));
+    ours.map(|place| place.site.name.clone()).collect()
+}
+
+fn refuse_missing_nodes(environment: &str, status: &Value, stated: &BTreeSet<String>) -> Result<(), Trouble> {
+    let before = status["nodes"].as_array().into_iter().flatten();
+    let missing = before.filter_map(Value::as_str).filter(|name| !stated.contains(*name));
+    let nodes: Vec<String> = missing.map(str::to_owned).collect();
+    if nodes.is_empty() {
+        return Ok(());
     }
-
-    /// Drives one upgrade as far as it goes.
-    async fn drive(&self, upgrade: &str, environment: &str, ending: Interrupt, lost: Interrupt) -> Result<(), Trouble> {
-        // What was heard of it may be older than its end.
-        let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
-            return Err(Trouble::Changed);
-        };
-        let now = Upgrade::read(object.clone())?;
-        if now.status.phase.is_final() || now.stays_held() {
-            return Err(Trouble::Changed);
-        }
-        let fleet = Arc::new(self.fleet(environment)?);
-        let token = self.take(&fleet).await?;
-        let history = self.history(Some(&fleet));
-        let ledger = ObjectLedger::open(self.objects(), history, upgrade, token.clone(), lost).await?;
-        let record = ledger.record();
-        if record.status.phase.is_final() {
-            return Ok(());
-        }
-        if record.status.phase.is_held() && record.spec.wish != Wish::Abort {
-            // What was heard of it may be older than what it is.
-            if record.spec.wish != Wish::Proceed || !ledger.is_asked_again() {
-                return Ok(());
-            }
-            resume(&ledger).await?;
-        } else {
-            ledger.claim(&self.me).await?;
-        }
-        let past = self.past(environment, self.listed_builds().await?);
-        // Which image a build is, is asked of the home where a build has files, too.
-        self.copy_builds(&fleet)?;
-        if record.status.phase == Phase::Pending
-            && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
-        {
-            return refuse(&ledger, why).await;
-        }
-        let (told, events) = tokio::sync::mpsc::channel(EVENTS_AT_ONCE);
-        let tells_stderr = delivery::tells_stderr(&fleet);
-        let record = ledger.record();
-        let on_commit = |_: &UpgradeStatus, events: &[Event]| {
-            for event in events {
-                if !tells_stderr {
-                    (self.tell)(&delivery::line(&record, event));
-                }
-                // Kubernetes keeps its events for an hour at best; the history has those that do not fit in here.
-                let _ = told.try_send(event.clone());
-            }
-        };
-        let driving = Driving {
-            home: &self.home,
-            fleet: &fleet,
-            record: &record,
-            past: &past,
-            token: &token,
-            ledger: &ledger,
-            interrupt: ending,
-            on_commit: &on_commit,
-        };
-        let mut publishing = std::pin::pin!(self.publish_all(&object, events));
-        let ended = tokio::select! {
-            ended = Box::pin(driving.run()) => ended,
-            () = &mut publishing => return Ok(()),
-        };
-        drop(told);
-        // The history has them; Kubernetes' own are kept for an hour at best.
-        if tokio::time::timeout(LAST_EVENTS, publishing).await.is_err() {
-            tracing::warn!(upgrade, "its last Kubernetes Events were not written in time");
-        }
-        ended?;
-        Ok(())
-    }
-
-    async fn refusal(&self, spec: &UpgradeSpec, past: &Past, fleet: &Fleet) -> Option<(&'static str, String)> {
-        let Some(component) = fleet.environment.component(&spec.component) else {
-            let why = format!("environment {} has no component {}", spec.environment, spec.component);
-            return Some(("NoSuchComponent", why));
-        };
-        let build = past.builds.get(&spec.build)?;
-        if build.spec.component != spec.component {
-            let why = format!(
-                "build {} is one of {}, not of {}",
-                spec.build, build.spec.component, spec.component
-            );
-            return Some(("OtherComponent", why));
-        }
-        let refusal = session::refusal_by(past, &self.home, fleet, component, &build.spec).await?;
-        let reason = match &refusal {
-            session::Refusal::Quarantined { .. } => "Quarantined",
-            session::Refusal::Lacking { .. } => "Lacking",
-            session::Refusal::Held { .. }
-            | session::Refusal::OtherUpgrade { .. }
-            | session::Refusal::Serving { .. }
-            | session::Refusal::NothingUnderWay { .. }
-            | session::Refusal::NothingToRetry { .. }
-            | session::Refusal::NothingToUndo { .. } => "Refused",
-        };
-        Some((reason, refusal.to_string()))
-    }
-}
-
-/// What the last of them may take, before the next upgrade of the environment is begun.
-const LAST_EVENTS: Duration = Duration::from_secs(15);
-/// Events of an upgrade that wait to become Kubernetes' own.
-const EVENTS_AT_ONCE: usize = 256;
-
-/// Ends an upgrade that may not be begun. Nothing was touched.
-async fn refuse(ledger: &ObjectLedger, why: (&'static str, String)) -> Result<(), Trouble> {
-    let loaded = ledger.load().await?;
-    let (now, (reason, message)) = (Timestamp::now(), why);
-    let mut status = (*loaded.status).clone();
-    status.phase = Phase::Failed;
-    reason.clone_into(&mut status.reason);
-    message.clone_into(&mut status.message);
-    status.since = now;
-    status.finished_at = Some(now);
-    let event = Event {
-        at: now,
-        reason: "Refused".to_owned(),
-        severity: Severity::Alert,
-        node: None,
-        message,
-    };
-    written(ledger, loaded.version, &status, event).await
-}
-
-/// Goes on with a held upgrade, which somebody has asked for since.
-async fn resume(ledger: &ObjectLedger) -> Result<(), Trouble> {
-    let loaded = ledger.load().await?;
-    let now = Timestamp::now();
-    let status = rollout::resume(&loaded.status, now).map_err(SessionError::from)?;
-    let event = Event {
-        at: now,
-        reason: "Resumed".to_owned(),
-        severity: Severity::Step,
-        node: None,
-        message: format!("{} after {}", status.message, loaded.status.message),
-    };
-    written(ledger, loaded.version, &status, event).await
-}
-
-/// Builds as objects have them. One that cannot be read is none, and says so.
-fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTreeMap<String, KnownBuild> {
-    let read = |object: &DynamicObject| -> Result<KnownBuild, ApiError> {
-        Ok(KnownBuild {
-            spec: part(object, "spec")?,
-            status: if object.data["status"].is_object() {
-                part(object, "status")?
-            } else {
-                BuildStatus::default()
-            },
-        })
-    };
-    let all = objects.filter_map(|object| match read(object) {
-        Ok(build) => Some((name(object).to_owned(), build)),
-        Err(why) => {
-            tracing::warn!(%why, "a build is passed over");
-            None
-        }
-    });
-    all.collect()
-}
-
-/// Writes what was decided here and not by the rules of an upgrade.
-async fn written(ledger: &ObjectLedger, version: u64, status: &UpgradeStatus, event: Event) -> Result<(), Trouble> {
-    let write = Write {
-        version,
-        status,
-        events: &[event],
-        builds: &[],
-    };
-    ledger.commit(write).await?;
-    Ok(())
-}
-
-pub(super) fn status_of(object: &DynamicObject) -> Value {
-    match &object.data["status"] {
-        Value::Null => json!({}),
-        status => status.clone(),
-    }
-}
-
-pub(super) fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
-    Condition {
-        kind: kind.to_owned(),
-        status,
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        last_transition_time: Timestamp::now(),
-    }
-}
-
-pub(super) fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most - 1) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
+    Err(Trouble::NodesMissing {
+        environment: environment.to_owned(),
+        nodes,
+    })
 }

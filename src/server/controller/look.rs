@@ -1,15 +1,23 @@
-//! What one object asks for now. It is looked at when something has changed that concerns it; what is waited for is said in its
-//! status, what is done with is let go, and what takes longer is left to who leads.
+//! What one object asks for now, decided from what was heard of it and from what goes on with it already. Nothing is asked and nothing
+//! is written here: what is to be done is handed back, and [`super::acts`] does it.
+//!
+//! An object is looked at when something has changed that concerns it; what is waited for is said in its status, what is done with is
+//! let go, and what takes longer is left to who leads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 
-use super::heard::Which;
 use super::keeper::{EXPIRED, remembered};
-use super::leader::{LONGEST_MESSAGE, Leader, Trouble, shortened};
-use crate::cluster::objects::{self, ApiError, Kept, Kind, Upgrade, generation, is_deleted, is_kept, keep, name};
+use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
 use crate::model::upgrade::{Phase, Wish};
-use crate::store::build::ConditionStatus;
+
+/// Nodes that it was brought up with are in its list no more, and run on.
+pub(super) const NODES_MISSING: &str = "NodesMissing";
+/// As much of its kind goes on as goes on at a time.
+pub(super) const WAITS_FOR_PLACE: &str = "WaitsForPlace";
 
 /// What goes on with an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +40,14 @@ pub(super) struct Standing {
     pub(super) may_begin: MayBegin,
     pub(super) depth: Depth,
     pub(super) keep: Keep,
+    pub(super) queue: Queue,
+}
+
+/// Whether what it asked for waits for a place ([`super::lanes`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    None,
+    Waits,
 }
 
 /// Whether it is time to look after its replica.
@@ -56,218 +72,229 @@ pub(super) enum Depth {
     Files,
 }
 
-impl Leader {
-    /// Looks at an environment and its upgrades; tells what is to be begun.
-    pub(super) async fn look(&self, environment: &str, mut standing: Standing) -> Result<Option<Task>, Trouble> {
-        let undone = self.heard.upgrades_of(environment, Which::Undone);
-        let read = undone.iter().map(|object| Upgrade::read((**object).clone()));
-        // One that cannot be read may be under way all the same: its environment is left alone.
-        let upgrades = read.collect::<Result<Vec<_>, _>>()?;
-        let object = self.heard.environment(environment);
-        let bring_up = match &object {
-            Some(object) => self.look_at_environment(object, &upgrades, &standing).await,
-            None => Ok(None),
-        };
-        // A look at a replica is short, and a drive may as well be next.
-        if let Ok(Some(task)) = &bring_up {
-            standing.task = Some(task.clone());
-        }
-        let drive = self
-            .look_at_upgrades(environment, object.as_deref(), upgrades, &standing)
-            .await;
-        Ok(match bring_up? {
-            Some(bring_up) => drive.map(|_| Some(bring_up))?,
-            None => drive?,
-        })
-    }
-
-    async fn look_at_environment(
-        &self,
-        object: &DynamicObject,
-        upgrades: &[Upgrade],
-        standing: &Standing,
-    ) -> Result<Option<Task>, Trouble> {
-        let (environment, of) = (name(object), generation(object));
-        let tell = async |reason: &str, message: &str| {
-            self.tell_environment(environment, of, ConditionStatus::False, reason, message)
-                .await
-                .map(|()| None)
-                .map_err(Trouble::from)
-        };
-        let has_open = upgrades.iter().any(|upgrade| !upgrade.status.phase.is_final());
-        if is_deleted(object) {
-            if has_open {
-                let why = "it is to be deleted, and waits for its open upgrade; delete that first, or let it end";
-                return tell("WaitsForUpgrade", why).await;
-            }
-            if standing.task.is_some() || !is_kept(object) {
-                return Ok(None);
-            }
-            if remembered(object).is_some() {
-                return Ok((standing.may_begin == MayBegin::Now).then_some(Task::TakingDown(of)));
-            }
-            self.let_go(Kind::Environment, object).await?;
-            return Ok(None);
-        }
-        if !is_kept(object) {
-            // It is heard of again.
-            self.hold(Kind::Environment, object).await?;
-            return Ok(None);
-        }
-        if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
-            return Ok(None);
-        }
-        let is_free = !upgrades.iter().any(is_under_way);
-        let kept = remembered(object);
-        let is_over = kept
-            .as_ref()
-            .and_then(|kept| kept.expires_at)
-            .is_some_and(|at| at <= Timestamp::now());
-        if is_over && is_free && standing.keep == Keep::Due {
-            return Ok(Some(Task::Keeping));
-        }
-        if is_up(object) && standing.depth == Depth::Objects {
-            let is_due = kept.is_some() && standing.keep == Keep::Due;
-            return Ok((is_due && is_free).then_some(Task::Keeping));
-        }
-        match self.fleet(environment) {
-            Err(why) => tell("Invalid", &shortened(&why.to_string(), LONGEST_MESSAGE)).await,
-            // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
-            Ok(_) if is_up(object) || upgrades.iter().any(is_under_way) => Ok(None),
-            Ok(_) if is_settled(object) && upgrades.iter().any(|upgrade| self.may_go_on(upgrade)) => Ok(None),
-            // What is heard of it may be older than what was said of it last.
-            Ok(_) => match self.fresh(Kind::Environment, environment).await? {
-                Some(fresh) if generation(&fresh) == of && !is_up(&fresh) => Ok(Some(Task::BringingUp(of))),
-                Some(_) | None => Ok(None),
-            },
-        }
-    }
-
-    async fn look_at_upgrades(
-        &self,
-        environment: &str,
-        object: Option<&DynamicObject>,
-        mut upgrades: Vec<Upgrade>,
-        standing: &Standing,
-    ) -> Result<Option<Task>, Trouble> {
-        let is_driven =
-            |upgrade: &Upgrade| standing.task.as_ref() == Some(&Task::Driving(name(&upgrade.object).to_owned()));
-        for upgrade in upgrades.iter().filter(|upgrade| upgrade.status.phase.is_final()) {
-            // Its driver may be at its last reports.
-            if !is_driven(upgrade) {
-                self.finish(upgrade).await?;
-            }
-        }
-        upgrades.retain(|upgrade| !upgrade.status.phase.is_final());
-        // One that was begun goes on; of the others the older is first.
-        upgrades.sort_by_key(|upgrade| {
-            let object = &upgrade.object;
-            (
-                !is_under_way(upgrade),
-                objects::created_at(object),
-                name(object).to_owned(),
-            )
-        });
-        let (mut waits_for, mut next) = (None, None);
-        for upgrade in &upgrades {
-            let object_of_it = &upgrade.object;
-            if is_deleted(object_of_it) && !is_under_way(upgrade) && !is_driven(upgrade) {
-                self.let_go(Kind::Upgrade, object_of_it).await?;
-            } else if !is_deleted(object_of_it) && !is_kept(object_of_it) {
-                self.hold(Kind::Upgrade, object_of_it).await?;
-                waits_for.get_or_insert(name(object_of_it));
-            } else if !is_under_way(upgrade) && upgrade.spec.wish == Wish::Abort && !is_driven(upgrade) {
-                self.end_unbegun(upgrade).await?;
-            } else if let Some(other) = waits_for {
-                let message = format!("it waits for upgrade {other} of environment {environment}");
-                self.tell_upgrade(upgrade, "WaitsForUpgrade", &message).await?;
-            } else {
-                waits_for = Some(name(object_of_it));
-                next = self.head(environment, object, upgrade, standing).await?;
-            }
-        }
-        Ok(next)
-    }
-
-    /// The upgrade whose turn it is.
-    async fn head(
-        &self,
-        environment: &str,
-        object: Option<&DynamicObject>,
-        upgrade: &Upgrade,
-        standing: &Standing,
-    ) -> Result<Option<Task>, Trouble> {
-        if standing.task.is_some() || standing.may_begin == MayBegin::Later {
-            return Ok(None);
-        }
-        let begun = is_under_way(upgrade);
-        let build = self.heard.build(&upgrade.spec.build);
-        let in_the_way = match (object, &build) {
-            (None, _) => Some((
-                "EnvironmentMissing",
-                format!("there is no Environment {environment}; it waits for it"),
-            )),
-            (Some(object), _) if !begun && is_deleted(object) => Some((
-                "EnvironmentDeleted",
-                format!("Environment {environment} is being deleted"),
-            )),
-            (Some(object), _) if !begun && !is_settled(object) => Some((
-                "EnvironmentNotReady",
-                format!("it waits for Environment {environment} to be brought up"),
-            )),
-            (_, None) => Some((
-                "BuildMissing",
-                format!("there is no Build {}; it waits for it", upgrade.spec.build),
-            )),
-            (_, Some(build)) if !begun && is_deleted(build) => {
-                Some(("BuildDeleted", format!("Build {} is being deleted", upgrade.spec.build)))
-            }
-            (_, Some(build)) if !is_deleted(build) && !is_kept(build) => {
-                // It is heard of again.
-                self.hold(Kind::Build, build).await?;
-                return Ok(None);
-            }
-            (_, Some(_)) => None,
-        };
-        if let Some((reason, message)) = in_the_way {
-            self.tell_upgrade(upgrade, reason, &message).await?;
-            return Ok(None);
-        }
-        if upgrade.stays_held() {
-            return Ok(None);
-        }
-        Ok(Some(Task::Driving(name(&upgrade.object).to_owned())))
-    }
-
-    /// Whether an open upgrade waits for nothing but its turn.
-    fn may_go_on(&self, upgrade: &Upgrade) -> bool {
-        !upgrade.status.phase.is_final() && self.heard.build(&upgrade.spec.build).is_some()
-    }
-
-    /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
-    pub(super) async fn look_at_build(&self, build: &str) -> Result<(), Trouble> {
-        match self.heard.build(build) {
-            Some(object) if is_deleted(&object) && is_kept(&object) && !self.heard.is_wanted(build) => {
-                Ok(self.let_go(Kind::Build, &object).await?)
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    async fn let_go(&self, kind: Kind, object: &DynamicObject) -> Result<(), ApiError> {
-        heard_again(keep(&self.api(kind), object, Kept::NoMore).await)
-    }
-
-    async fn hold(&self, kind: Kind, object: &DynamicObject) -> Result<(), ApiError> {
-        heard_again(keep(&self.api(kind), object, Kept::UntilDone).await)
-    }
+/// An environment with what concerns it, as it was heard of last.
+pub(super) struct There {
+    pub(super) environment: String,
+    pub(super) object: Option<Arc<DynamicObject>>,
+    /// Upgrades that something may be left to be done for.
+    pub(super) upgrades: Vec<Upgrade>,
+    /// Those of them that cannot be read, and why.
+    pub(super) unreadable: Vec<(Arc<DynamicObject>, String)>,
+    /// Builds that these name, by their names.
+    pub(super) builds: BTreeMap<String, Arc<DynamicObject>>,
+    pub(super) now: Timestamp,
 }
 
-/// Of what has changed meanwhile it is heard, and then it is looked at again.
-pub(super) fn heard_again(written: Result<(), ApiError>) -> Result<(), ApiError> {
-    match written {
-        Err(why) if why.is_conflict() || why.is_gone() => Ok(()),
-        other => other,
+/// Whether somebody still needs a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// An upgrade that has not ended names it.
+    ByUpgrade,
+    ByNobody,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Act<'a> {
+    /// It is to stay for us when it is deleted.
+    Hold(Kind, &'a DynamicObject),
+    LetGo(Kind, &'a DynamicObject),
+    /// An environment is not ready.
+    TellEnvironment {
+        reason: &'static str,
+        message: String,
+    },
+    /// An upgrade waits.
+    TellUpgrade {
+        upgrade: &'a Upgrade,
+        reason: &'static str,
+        message: String,
+    },
+    /// Nothing can be done with an upgrade.
+    TellUnreadable {
+        object: &'a DynamicObject,
+        why: String,
+    },
+    /// It was to be aborted before it was begun.
+    EndUnbegun(&'a Upgrade),
+    /// It has ended.
+    Finish(&'a Upgrade),
+    Begin(Task),
+    /// Whether its files can be read is found out, and said where they cannot; where they can, it is brought up in this generation, if
+    /// that is asked for and nobody has done it yet.
+    Read {
+        then_bring_up: Option<i64>,
+        queue: Queue,
+    },
+}
+
+/// What an environment asks for.
+pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Option<Act<'a>> {
+    let object = there.object.as_deref()?;
+    let of = generation(object);
+    if let Some((upgrade, why)) = there.unreadable.first() {
+        // It may be under way all the same, by a controller that reads it.
+        return standing.task.is_none().then(|| Act::TellEnvironment {
+            reason: "UpgradeUnreadable",
+            message: format!("it is left alone because of Upgrade {}: {why}", name(upgrade)),
+        });
+    }
+    if is_deleted(object) {
+        return of_deleted(object, there, standing);
+    }
+    if !is_kept(object) {
+        // It is heard of again.
+        return Some(Act::Hold(Kind::Environment, object));
+    }
+    if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
+        return None;
+    }
+    let is_free = !there.upgrades.iter().any(is_under_way);
+    let kept = remembered(object);
+    let expires_at = kept.as_ref().and_then(|kept| kept.expires_at);
+    if expires_at.is_some_and(|at| at <= there.now) && is_free && standing.keep == Keep::Due {
+        return Some(Act::Begin(Task::Keeping));
+    }
+    if is_up(object) && standing.depth == Depth::Objects {
+        let is_due = kept.is_some() && standing.keep == Keep::Due;
+        return (is_due && is_free).then_some(Act::Begin(Task::Keeping));
+    }
+    // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
+    let is_left = is_up(object) || !is_free || is_settled(object) && there.upgrades.iter().any(|u| there.may_go_on(u));
+    Some(Act::Read {
+        then_bring_up: (!is_left).then_some(of),
+        // How the last attempt went is worth more.
+        queue: if is_settled(object) {
+            Queue::None
+        } else {
+            standing.queue
+        },
+    })
+}
+
+fn of_deleted<'a>(object: &'a DynamicObject, there: &There, standing: &Standing) -> Option<Act<'a>> {
+    if there.upgrades.iter().any(|upgrade| !upgrade.status.phase.is_final()) {
+        return Some(Act::TellEnvironment {
+            reason: "WaitsForUpgrade",
+            message: "it is to be deleted, and waits for its open upgrade; delete that first, or let it end".to_owned(),
+        });
+    }
+    if standing.task.is_some() || !is_kept(object) {
+        return None;
+    }
+    if remembered(object).is_some() {
+        let task = Task::TakingDown(generation(object));
+        return (standing.may_begin == MayBegin::Now).then_some(Act::Begin(task));
+    }
+    Some(Act::LetGo(Kind::Environment, object))
+}
+
+/// What its upgrades ask for, in order.
+pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
+    if !there.unreadable.is_empty() {
+        let told = |(object, why): &'a (Arc<DynamicObject>, String)| Act::TellUnreadable {
+            object,
+            why: why.clone(),
+        };
+        return there.unreadable.iter().map(told).collect();
+    }
+    let is_driven =
+        |upgrade: &Upgrade| standing.task.as_ref() == Some(&Task::Driving(name(&upgrade.object).to_owned()));
+    let (ended, mut open): (Vec<&Upgrade>, Vec<&Upgrade>) = there
+        .upgrades
+        .iter()
+        .partition(|upgrade| upgrade.status.phase.is_final());
+    // The driver of one may be at its last reports.
+    let ended = ended.into_iter().filter(|upgrade| !is_driven(upgrade));
+    let mut acts: Vec<Act<'a>> = ended.map(Act::Finish).collect();
+    // One that was begun goes on; of the others the older is first.
+    open.sort_by_key(|upgrade| {
+        let object = &upgrade.object;
+        (!is_under_way(upgrade), objects::created_at(object), name(object))
+    });
+    let mut waits_for = None;
+    for upgrade in open {
+        let object = &upgrade.object;
+        let is_begun = is_under_way(upgrade) || is_driven(upgrade);
+        if is_deleted(object) && !is_begun {
+            acts.push(Act::LetGo(Kind::Upgrade, object));
+        } else if !is_deleted(object) && !is_kept(object) {
+            acts.push(Act::Hold(Kind::Upgrade, object));
+            waits_for.get_or_insert(name(object));
+        } else if upgrade.spec.wish == Wish::Abort && !is_begun {
+            acts.push(Act::EndUnbegun(upgrade));
+        } else if let Some(other) = waits_for {
+            acts.push(Act::TellUpgrade {
+                upgrade,
+                reason: "WaitsForUpgrade",
+                message: format!("it waits for upgrade {other} of environment {}", there.environment),
+            });
+        } else {
+            waits_for = Some(name(object));
+            acts.extend(of_head(upgrade, there, standing));
+        }
+    }
+    acts
+}
+
+/// What the upgrade asks for whose turn it is.
+fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
+    if standing.task.is_some() || standing.may_begin == MayBegin::Later {
+        return Vec::new();
+    }
+    let (environment, wanted) = (&there.environment, &upgrade.spec.build);
+    let begun = is_under_way(upgrade);
+    let build = there.builds.get(wanted);
+    let (reason, message) = match (there.object.as_deref(), build) {
+        (None, _) => (
+            "EnvironmentMissing",
+            format!("there is no Environment {environment}; it waits for it"),
+        ),
+        (Some(object), _) if !begun && is_deleted(object) => (
+            "EnvironmentDeleted",
+            format!("Environment {environment} is being deleted"),
+        ),
+        (Some(object), _) if !begun && !is_settled(object) => (
+            "EnvironmentNotReady",
+            format!("it waits for Environment {environment} to be brought up"),
+        ),
+        (_, None) => ("BuildMissing", format!("there is no Build {wanted}; it waits for it")),
+        (_, Some(build)) if !begun && is_deleted(build) => ("BuildDeleted", format!("Build {wanted} is being deleted")),
+        // It is heard of again.
+        (_, Some(build)) if !is_deleted(build) && !is_kept(build) => return vec![Act::Hold(Kind::Build, build)],
+        (_, Some(_)) if upgrade.stays_held() => return Vec::new(),
+        (_, Some(_)) => {
+            let begun = Act::Begin(Task::Driving(name(&upgrade.object).to_owned()));
+            let message =
+                "this controller drives as many upgrades already as it drives at a time; it waits until one ends";
+            let told = Act::TellUpgrade {
+                upgrade,
+                reason: WAITS_FOR_PLACE,
+                message: message.to_owned(),
+            };
+            return match standing.queue {
+                Queue::None => vec![begun],
+                Queue::Waits => vec![told, begun],
+            };
+        }
+    };
+    vec![Act::TellUpgrade {
+        upgrade,
+        reason,
+        message,
+    }]
+}
+
+/// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
+pub(super) fn of_build(build: &DynamicObject, wanted: Wanted) -> Option<Act<'_>> {
+    let is_done = is_deleted(build) && is_kept(build) && wanted == Wanted::ByNobody;
+    is_done.then_some(Act::LetGo(Kind::Build, build))
+}
+
+impl There {
+    /// Whether an open upgrade waits for nothing but its turn.
+    fn may_go_on(&self, upgrade: &Upgrade) -> bool {
+        !upgrade.status.phase.is_final() && self.builds.contains_key(&upgrade.spec.build)
     }
 }
 
@@ -276,13 +303,13 @@ fn is_under_way(upgrade: &Upgrade) -> bool {
 }
 
 /// Whether an attempt was made to bring it up as it is stated now. One that failed on a node is no reason to hold an upgrade: what
-/// the others need may be one.
+/// the others need may be one; nor is a node that it lists no more.
 fn is_settled(object: &DynamicObject) -> bool {
-    matches!(came_to(object), Some("Up" | "NotUp"))
+    matches!(came_to(object), Some("Up" | "NotUp" | NODES_MISSING))
 }
 
 /// Whether every node was brought up as it is stated now.
-fn is_up(object: &DynamicObject) -> bool {
+pub(super) fn is_up(object: &DynamicObject) -> bool {
     came_to(object) == Some("Up")
 }
 
@@ -292,4 +319,291 @@ fn came_to(object: &DynamicObject) -> Option<&str> {
     let ready = all.iter().find(|c| c["type"] == "Ready")?;
     let is_of_now = ready["observedGeneration"].as_i64() == Some(generation(object));
     ready["reason"].as_str().filter(|_| is_of_now)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::objects::FINALIZER;
+    use crate::model::upgrade::UpgradeStatus;
+
+    /// An object of the second generation. `kept` has our finalizer, `deleted` is to go.
+    fn object(kind: Kind, name: &str, words: &str, mut parts: Value) -> DynamicObject {
+        let has = |word: &str| words.split(' ').any(|w| w == word);
+        let resource = kind.resource();
+        parts["apiVersion"] = json!(resource.api_version);
+        parts["kind"] = json!(resource.kind);
+        parts["metadata"] = json!({"name": name, "generation": 2, "creationTimestamp": "2026-01-01T00:00:00Z"});
+        if has("kept") {
+            parts["metadata"]["finalizers"] = json!([FINALIZER]);
+        }
+        if has("deleted") {
+            parts["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+        }
+        serde_json::from_value(parts).expect("an object")
+    }
+
+    /// `Up`, `NotUp` and so on are how it stands; `before` says that of its generation before. `replica` stands, `over` is one whose
+    /// time is over.
+    fn environment(words: &str) -> Arc<DynamicObject> {
+        let mut status = json!({});
+        let mut of = 2;
+        for word in words.split(' ') {
+            match word {
+                "before" => of = 1,
+                "replica" => status["replica"] = json!({}),
+                "over" => status["replica"] = json!({"expiresAt": "1970-01-01T00:00:01Z"}),
+                _ => {}
+            }
+        }
+        if let Some(reason) = words.split(' ').find(|word| word.starts_with(char::is_uppercase)) {
+            status["conditions"] = json!([{"type": "Ready", "reason": reason, "observedGeneration": of}]);
+        }
+        Arc::new(object(Kind::Environment, "shop", words, json!({"status": status})))
+    }
+
+    /// `first: Pending abort` is an upgrade of that name; with `asked` somebody has asked for something since.
+    fn upgrade(words: &str) -> Upgrade {
+        let (name, words) = words.split_once(": ").expect("a name");
+        let has = |word: &str| words.split(' ').any(|w| w == word);
+        let phase = words
+            .split(' ')
+            .find(|word| word.starts_with(char::is_uppercase))
+            .expect("a phase");
+        let mut status = json!(UpgradeStatus::new(Timestamp::UNIX_EPOCH));
+        status["phase"] = json!(phase);
+        status["observedGeneration"] = json!(if has("asked") { 1 } else { 2 });
+        let spec = json!({
+            "environment": "shop", "component": "web", "build": "web-2", "user": "tester",
+            "wish": if has("abort") { "abort" } else { "proceed" },
+        });
+        let words = if has("new") {
+            words.to_owned()
+        } else {
+            format!("{words} kept")
+        };
+        let object = object(Kind::Upgrade, name, &words, json!({"spec": spec, "status": status}));
+        Upgrade::read(object).expect("an upgrade")
+    }
+
+    /// `Driving first`, `BringingUp` and so on are under way; `failed` is one that is tried again later, `kept lately` a replica that was
+    /// looked after a moment ago, `files` one whose files are to be read.
+    fn standing(words: &str) -> Standing {
+        let has = |word: &str| words.contains(word);
+        let driven = words
+            .strip_prefix("Driving ")
+            .map(|upgrade| Task::Driving(upgrade.to_owned()));
+        let bringing = has("BringingUp").then_some(Task::BringingUp(2));
+        Standing {
+            task: driven.or(bringing),
+            may_begin: if has("failed") { MayBegin::Later } else { MayBegin::Now },
+            keep: if has("kept lately") { Keep::Later } else { Keep::Due },
+            queue: if has("queued") { Queue::Waits } else { Queue::None },
+            depth: if has("files") { Depth::Files } else { Depth::Objects },
+        }
+    }
+
+    fn said(act: &Act<'_>) -> String {
+        match act {
+            Act::Hold(kind, object) => format!("hold {kind:?} {}", name(object)),
+            Act::LetGo(kind, object) => format!("let go {kind:?} {}", name(object)),
+            Act::TellEnvironment { reason, message: _ } => format!("it is told {reason}"),
+            Act::TellUpgrade {
+                upgrade,
+                reason,
+                message: _,
+            } => format!("{} is told {reason}", name(&upgrade.object)),
+            Act::TellUnreadable { object, why: _ } => format!("{} is told Unreadable", name(object)),
+            Act::EndUnbegun(upgrade) => format!("{} ends", name(&upgrade.object)),
+            Act::Finish(upgrade) => format!("{} is finished", name(&upgrade.object)),
+            Act::Begin(Task::Driving(upgrade)) => format!("Driving {upgrade}"),
+            Act::Begin(task) => format!("{task:?}"),
+            Act::Read { then_bring_up, queue } => {
+                let then = then_bring_up.map(|of| format!(" and BringingUp({of})"));
+                let waits = match queue {
+                    Queue::None => "",
+                    Queue::Waits => ", told WaitsForPlace",
+                };
+                format!("read{}{waits}", then.unwrap_or_default())
+            }
+        }
+    }
+
+    /// What a look finds to do, as a leader does it: where the environment itself asks for a task, no upgrade is begun.
+    fn looked(stands: Option<&str>, upgrades: &[&str], build: Option<&str>, under_way: &str) -> String {
+        let build = build.map(|words| Arc::new(object(Kind::Build, "web-2", words, json!({}))));
+        let (unreadable, readable): (Vec<&str>, Vec<&str>) =
+            upgrades.iter().partition(|words| words.ends_with(": unreadable"));
+        let unreadable = unreadable.iter().map(|words| {
+            let name = words.split(':').next().unwrap_or_default();
+            let object = object(Kind::Upgrade, name, "kept", json!({}));
+            (Arc::new(object), "why".to_owned())
+        });
+        let there = There {
+            environment: "shop".to_owned(),
+            object: stands.map(environment),
+            upgrades: readable.iter().map(|words| upgrade(words)).collect(),
+            unreadable: unreadable.collect(),
+            builds: build.map(|build| ("web-2".to_owned(), build)).into_iter().collect(),
+            now: Timestamp::from_second(1_000).expect("in range"),
+        };
+        let mut standing = standing(under_way);
+        let of_it = of_environment(&there, &standing);
+        match &of_it {
+            Some(Act::Begin(task)) => standing.task = Some(task.clone()),
+            Some(Act::Read {
+                then_bring_up: Some(of),
+                queue: _,
+            }) => standing.task = Some(Task::BringingUp(*of)),
+            Some(_) | None => {}
+        }
+        let of_upgrades = of_upgrades(&there, &standing);
+        let all: Vec<String> = of_it.iter().chain(&of_upgrades).map(said).collect();
+        if all.is_empty() {
+            "nothing".to_owned()
+        } else {
+            all.join(", ")
+        }
+    }
+
+    /// Rows of: how the environment stands | its upgrades | their build | what is under way | what is done and said. With `-` there is none.
+    fn check(rows: &str) {
+        for row in rows.lines().map(str::trim).filter(|row| !row.is_empty()) {
+            let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+            let [environment, upgrades, build, under_way, expected] = columns[..] else {
+                panic!("five columns: {row}")
+            };
+            let environment = Some(environment).filter(|words| *words != "-");
+            let build = Some(build).filter(|words| *words != "-");
+            let upgrades: Vec<&str> = upgrades.split(", ").filter(|words| *words != "-").collect();
+            let found = looked(environment, &upgrades, build, under_way);
+            assert_eq!(found, expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_an_environment_asks_for() {
+        check(
+            "
+            -                  | -                 | -    | -          | nothing
+            new                | -                 | -    | -          | hold Environment shop
+            kept               | -                 | -    | -          | read and BringingUp(2)
+            kept               | -                 | -    | BringingUp | nothing
+            kept               | -                 | -    | failed     | nothing
+            kept               | -                 | -    | queued     | read and BringingUp(2), told WaitsForPlace
+            kept NotUp         | -                 | -    | queued     | read and BringingUp(2)
+            kept Up            | -                 | -    | -          | nothing
+            kept Up            | -                 | -    | files      | read
+            kept Up before     | -                 | -    | -          | read and BringingUp(2)
+            kept NotUp         | -                 | -    | -          | read and BringingUp(2)
+            kept Invalid       | -                 | -    | -          | read and BringingUp(2)
+            kept NodesMissing  | -                 | -    | -          | read and BringingUp(2)
+            kept WaitsForPlace | -                 | -    | -          | read and BringingUp(2)
+            ",
+        );
+        // What one that failed needs may be the upgrade that waits; and nodes are an upgrade's until that has ended.
+        check(
+            "
+            kept NotUp         | first: Pending    | kept | -          | read, Driving first
+            kept NotUp         | first: Pending    | -    | -          | read and BringingUp(2)
+            kept NodesMissing  | first: Pending    | kept | -          | read, Driving first
+            kept Up before     | first: Rolling    | kept | -          | read, Driving first
+            kept Up before     | first: Paused     | kept | -          | read
+            ",
+        );
+    }
+
+    #[test]
+    fn what_a_replica_asks_for() {
+        check(
+            "
+            kept Up replica         | -              | -    | -           | Keeping
+            kept Up replica         | -              | -    | kept lately | nothing
+            kept Up replica         | first: Paused  | kept | -           | nothing
+            kept NotUp over         | -              | -    | -           | Keeping
+            kept NotUp over         | -              | -    | kept lately | read and BringingUp(2)
+            kept Up over            | first: Rolling | kept | -           | Driving first
+            kept Expired            | -              | -    | -           | nothing
+            kept Expired before     | -              | -    | -           | read and BringingUp(2)
+            deleted kept Up replica | -              | -    | -           | TakingDown(2)
+            deleted kept Up replica | -              | -    | failed      | nothing
+            ",
+        );
+    }
+
+    #[test]
+    fn what_is_deleted_goes_once_nothing_of_it_is_open() {
+        check(
+            "
+            deleted kept Up | -                         | -    | -             | let go Environment shop
+            deleted Up      | -                         | -    | -             | nothing
+            deleted kept Up | first: Rolling            | kept | -             | it is told WaitsForUpgrade, Driving first
+            deleted kept Up | first: Pending            | kept | -             | it is told WaitsForUpgrade, first is told EnvironmentDeleted
+            kept Up         | first: Pending deleted    | kept | -             | let go Upgrade first
+            kept Up         | first: Rolling deleted    | kept | -             | Driving first
+            kept Up         | first: Pending deleted    | kept | Driving first | nothing
+            kept Up         | first: RolledBack deleted | kept | -             | first is finished
+            -               | first: Succeeded deleted  | -    | -             | first is finished
+            ",
+        );
+        let of = |words: &str, wanted| {
+            let build = object(Kind::Build, "web-2", words, json!({}));
+            of_build(&build, wanted).is_some()
+        };
+        assert!(of("deleted kept", Wanted::ByNobody));
+        assert!(!of("deleted kept", Wanted::ByUpgrade));
+        assert!(!of("deleted", Wanted::ByNobody) && !of("kept", Wanted::ByNobody));
+    }
+
+    #[test]
+    fn what_upgrades_ask_for() {
+        check(
+            "
+            kept Up | first: Pending       | kept         | -             | Driving first
+            kept Up | first: Pending       | kept         | failed        | nothing
+            kept Up | first: Pending       | kept         | Driving first | nothing
+            kept Up | first: Pending       | kept         | queued        | first is told WaitsForPlace, Driving first
+            kept Up | first: Pending new   | kept         | -             | hold Upgrade first
+            kept Up | first: Pending       | new          | -             | hold Build web-2
+            kept Up | first: Pending abort | kept         | -             | first ends
+            kept Up | first: Pending abort | kept         | Driving first | nothing
+            kept Up | first: Rolling abort | kept         | -             | Driving first
+            kept Up | first: Succeeded     | kept         | -             | first is finished
+            kept Up | first: Succeeded     | kept         | Driving first | nothing
+            ",
+        );
+        // What is held stays so until somebody asks for it; what is missing is waited for and said.
+        check(
+            "
+            kept Up      | first: Paused       | kept         | -      | nothing
+            kept Up      | first: Paused asked | kept         | -      | Driving first
+            kept Up      | first: Paused abort | kept         | -      | Driving first
+            -            | first: Pending      | kept         | -      | first is told EnvironmentMissing
+            -            | first: Rolling      | kept         | -      | first is told EnvironmentMissing
+            kept Invalid | first: Pending      | kept         | failed | nothing
+            kept Expired | first: Pending      | kept         | -      | first is told EnvironmentNotReady
+            kept Up      | first: Pending      | -            | -      | first is told BuildMissing
+            kept Up      | first: Pending      | deleted kept | -      | first is told BuildDeleted
+            kept Up      | first: Rolling      | deleted kept | -      | Driving first
+            ",
+        );
+        // One after the other: who was begun, then who is older.
+        check(
+            "
+            kept Up | a: Pending, b: Pending, c: Rolling | kept | - | Driving c, a is told WaitsForUpgrade, b is told WaitsForUpgrade
+            kept Up | a: Pending new, b: Pending         | kept | - | hold Upgrade a, b is told WaitsForUpgrade
+            kept Up | a: Pending abort, b: Pending       | kept | - | a ends, Driving b
+            ",
+        );
+        // One that cannot be read may be under way, so that nothing is done with its environment but to say so.
+        check(
+            "
+            kept Up | first: unreadable, second: Pending | kept | -          | it is told UpgradeUnreadable, first is told Unreadable
+            kept Up | first: unreadable                  | kept | BringingUp | first is told Unreadable
+            -       | first: unreadable                  | kept | -          | first is told Unreadable
+            ",
+        );
+    }
 }

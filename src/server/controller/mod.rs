@@ -4,13 +4,18 @@
 //!
 //! It keeps nothing that matters: one that was killed is replaced by the next, which finds all of it in the objects.
 
+mod acts;
+mod bring_up;
+mod drive;
 mod elector;
 mod files;
 mod heard;
 mod keeper;
+mod lanes;
 mod lead;
 mod leader;
 mod look;
+mod statuses;
 mod told;
 
 use std::path::PathBuf;
@@ -151,6 +156,7 @@ impl Controller {
             if Instant::now() >= carry_at {
                 leader.has_other_templates();
                 couriers.carry_waiting();
+                couriers.rest(|_| false);
                 carry_at = Instant::now() + LOOK_EVERY;
             }
             if Instant::now() >= prune_at {

@@ -31,6 +31,7 @@ pub(super) struct Told {
     pub(super) reconciles: Counter,
     pub(super) errors: Counter,
     queue: Gauge,
+    waiting: Gauge,
     retries: Gauge,
     pub(super) leader: Gauge,
     upgrades: Family<OfPhase, Gauge>,
@@ -48,7 +49,7 @@ impl Told {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("stagegate");
         let (reconciles, errors) = (Counter::default(), Counter::default());
-        let (queue, retries) = (Gauge::default(), Gauge::default());
+        let (queue, waiting, retries) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (leader, upgrades) = (Gauge::default(), Family::<OfPhase, Gauge>::default());
         registry.register("reconciles", "Looks at an environment or a build", reconciles.clone());
         registry.register(
@@ -62,6 +63,11 @@ impl Told {
             queue.clone(),
         );
         registry.register(
+            "waiting",
+            "Environments whose task waits for one of the places of its kind",
+            waiting.clone(),
+        );
+        registry.register(
             "retries",
             "Environments whose task has failed and is tried again",
             retries.clone(),
@@ -73,6 +79,7 @@ impl Told {
             reconciles,
             errors,
             queue,
+            waiting,
             retries,
             leader,
             upgrades,
@@ -98,10 +105,11 @@ impl Told {
         self.pulse().synced = true;
     }
 
-    /// Upgrades by phase, how many objects wait to be looked at, and how many environments to be tried again.
-    pub(super) fn standing(&self, phases: BTreeMap<String, usize>, waiting: usize, retried: usize) {
+    /// Upgrades by phase, how many objects wait to be looked at, and how many environments for a place and to be tried again.
+    pub(super) fn standing(&self, phases: BTreeMap<String, usize>, queue: usize, waiting: usize, retried: usize) {
         let figure = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.queue.set(figure(waiting));
+        self.queue.set(figure(queue));
+        self.waiting.set(figure(waiting));
         self.retries.set(figure(retried));
         let mut pulse = self.pulse();
         let shown = std::mem::replace(&mut pulse.phases, phases.keys().cloned().collect());

@@ -66,13 +66,13 @@ impl Town {
     }
 
     /// The same with its environment as an object.
-    fn stated() -> Self {
+    pub(super) fn stated() -> Self {
         let this = Self::new();
         this.apply(&this.environment());
         this
     }
 
-    fn environment(&self) -> String {
+    pub(super) fn environment(&self) -> String {
         let file = self.trivial.path("workspace/environments/small.yaml");
         let text = std::fs::read_to_string(file).expect("written");
         // The controller's workspace has no builds.
@@ -99,14 +99,14 @@ impl Town {
     }
 
     /// A build of the trivial system, as its source has it.
-    fn build(&self, version: &str) {
+    pub(super) fn build(&self, version: &str) {
         let wanted = format!("web={version}");
         let said = self.trivial.run(&["build", "manifest", ENVIRONMENT, &wanted]);
         assert_eq!(said.code, Some(0), "{said:?}");
         self.apply(&said.out);
     }
 
-    fn upgrade(&self, name: &str, version: &str) {
+    pub(super) fn upgrade(&self, name: &str, version: &str) {
         self.upgrade_of(ENVIRONMENT, name, version);
     }
 
@@ -158,7 +158,7 @@ impl Town {
     }
 
     /// An install that waits for the test runs on a node.
-    fn until_installing(&self, upgrade: &str) {
+    pub(super) fn until_installing(&self, upgrade: &str) {
         self.until("an install runs", |town| {
             let object = town.get(&format!("upg/{upgrade}"));
             let nodes = object["status"]["nodes"].as_array().cloned().unwrap_or_default();
@@ -166,7 +166,7 @@ impl Town {
         });
     }
 
-    fn answer(&self, node: &str) -> String {
+    pub(super) fn answer(&self, node: &str) -> String {
         let place = self
             .trivial
             .path(&format!("state/environments/{ENVIRONMENT}/nodes/{node}"));

@@ -1,0 +1,127 @@
+//! What a look has found to do, done: what is decided of an object ([`super::look`]) is asked, written and said here.
+
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+
+use super::heard::Which;
+use super::leader::{Leader, Trouble};
+use super::look::{
+    Act, Queue, Standing, Task, There, WAITS_FOR_PLACE, Wanted, is_up, of_build, of_environment, of_upgrades,
+};
+use super::statuses::{LONGEST_MESSAGE, shortened};
+use crate::cluster::objects::{ApiError, Kept, Kind, Upgrade, generation, keep};
+use crate::store::build::ConditionStatus;
+
+impl Leader {
+    /// Looks at an environment and its upgrades; tells what is to be begun.
+    pub(super) async fn look(&self, environment: &str, mut standing: Standing) -> Result<Option<Task>, Trouble> {
+        let there = self.there(environment);
+        let bring_up = self.act(&there, of_environment(&there, &standing)).await;
+        // A look at a replica is short, and a drive may as well be next.
+        if let Ok(Some(task)) = &bring_up {
+            standing.task = Some(task.clone());
+        }
+        let drive = self.act(&there, of_upgrades(&there, &standing)).await;
+        Ok(match bring_up? {
+            Some(bring_up) => drive.map(|_| Some(bring_up))?,
+            None => drive?,
+        })
+    }
+
+    pub(super) async fn look_at_build(&self, build: &str) -> Result<(), Trouble> {
+        let Some(object) = self.heard.build(build) else {
+            return Ok(());
+        };
+        let wanted = if self.heard.is_wanted(build) {
+            Wanted::ByUpgrade
+        } else {
+            Wanted::ByNobody
+        };
+        match of_build(&object, wanted) {
+            Some(Act::LetGo(kind, object)) => Ok(self.keep(kind, object, Kept::NoMore).await?),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn there(&self, environment: &str) -> There {
+        let (mut upgrades, mut unreadable) = (Vec::new(), Vec::new());
+        for object in self.heard.upgrades_of(environment, Which::Undone) {
+            match Upgrade::read((*object).clone()) {
+                Ok(upgrade) => upgrades.push(upgrade),
+                Err(why) => unreadable.push((object, why.to_string())),
+            }
+        }
+        let builds = upgrades.iter().filter_map(|upgrade| {
+            let build = &upgrade.spec.build;
+            Some((build.clone(), self.heard.build(build)?))
+        });
+        There {
+            environment: environment.to_owned(),
+            object: self.heard.environment(environment),
+            builds: builds.collect(),
+            upgrades,
+            unreadable,
+            now: Timestamp::now(),
+        }
+    }
+
+    /// Does it one after the other; tells what is to be begun.
+    async fn act<'a>(&self, there: &There, acts: impl IntoIterator<Item = Act<'a>>) -> Result<Option<Task>, Trouble> {
+        let mut begun = None;
+        for act in acts {
+            match act {
+                Act::Hold(kind, object) => self.keep(kind, object, Kept::UntilDone).await?,
+                Act::LetGo(kind, object) => self.keep(kind, object, Kept::NoMore).await?,
+                Act::TellEnvironment { reason, message } => self.tell_not_ready(there, reason, &message).await?,
+                Act::TellUpgrade {
+                    upgrade,
+                    reason,
+                    message,
+                } => self.tell_upgrade(upgrade, reason, &message).await?,
+                Act::TellUnreadable { object, why } => self.tell_unreadable(object, &why).await?,
+                Act::EndUnbegun(upgrade) => self.end_unbegun(upgrade).await?,
+                Act::Finish(upgrade) => self.finish(upgrade).await?,
+                Act::Begin(task) => begun = Some(task),
+                Act::Read { then_bring_up, queue } => begun = self.read(there, then_bring_up, queue).await?,
+            }
+        }
+        Ok(begun)
+    }
+
+    async fn read(&self, there: &There, then_bring_up: Option<i64>, queue: Queue) -> Result<Option<Task>, Trouble> {
+        if let Err(why) = self.fleet(&there.environment) {
+            let why = shortened(&why.to_string(), LONGEST_MESSAGE);
+            self.tell_not_ready(there, "Invalid", &why).await?;
+            return Ok(None);
+        }
+        let Some(of) = then_bring_up else {
+            return Ok(None);
+        };
+        // What was heard of it may be older than what was said of it last.
+        let fresh = self.fresh(Kind::Environment, &there.environment).await?;
+        let is_to_come = fresh.is_some_and(|fresh| generation(&fresh) == of && !is_up(&fresh));
+        if is_to_come && queue == Queue::Waits {
+            let message = "this controller brings as many environments up already as it does at a time; its turn comes";
+            self.tell_not_ready(there, WAITS_FOR_PLACE, message).await?;
+        }
+        Ok(is_to_come.then_some(Task::BringingUp(of)))
+    }
+
+    async fn tell_not_ready(&self, there: &There, reason: &str, message: &str) -> Result<(), ApiError> {
+        let of = there.object.as_ref().map_or(0, |object| generation(object));
+        self.tell_environment(&there.environment, of, ConditionStatus::False, reason, message)
+            .await
+    }
+
+    async fn keep(&self, kind: Kind, object: &DynamicObject, kept: Kept) -> Result<(), ApiError> {
+        heard_again(keep(&self.api(kind), object, kept).await)
+    }
+}
+
+/// Of what has changed meanwhile it is heard, and then it is looked at again.
+pub(super) fn heard_again(written: Result<(), ApiError>) -> Result<(), ApiError> {
+    match written {
+        Err(why) if why.is_conflict() || why.is_gone() => Ok(()),
+        other => other,
+    }
+}

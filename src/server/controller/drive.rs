@@ -1,0 +1,219 @@
+//! An upgrade driven: refused, taken up, or gone on with as far as it goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::acts::heard_again;
+use super::heard::Which;
+use super::leader::{Leader, Purpose, Trouble};
+use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
+use crate::cluster::ledger::{ObjectLedger, record};
+use crate::cluster::objects::{ApiError, Kind, Upgrade, generation, patiently, set_condition, write_status};
+use crate::engine::delivery;
+use crate::engine::fleet::Fleet;
+use crate::engine::interrupt::Interrupt;
+use crate::engine::ledger::{Ledger as _, Write};
+use crate::engine::provenance;
+use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
+use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
+use crate::rollout;
+use crate::store::UpgradeRecord;
+
+/// What the last of them may take, before the next upgrade of the environment is begun.
+const LAST_EVENTS: Duration = Duration::from_secs(15);
+/// Events of an upgrade that wait to become Kubernetes' own.
+const EVENTS_AT_ONCE: usize = 256;
+
+impl Leader {
+    /// Drives one upgrade as far as it goes.
+    pub(super) async fn drive(
+        &self,
+        upgrade: &str,
+        environment: &str,
+        ending: Interrupt,
+        lost: Interrupt,
+    ) -> Result<(), Trouble> {
+        // What was heard of it may be older than its end.
+        let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
+            return Err(Trouble::Changed);
+        };
+        let now = Upgrade::read(object.clone())?;
+        if now.status.phase.is_final() || now.stays_held() {
+            return Err(Trouble::Changed);
+        }
+        let fleet = Arc::new(self.fleet(environment)?);
+        let token = self.take(&fleet, Purpose::Upgrade).await?;
+        let history = self.history(Some(&fleet));
+        let ledger = ObjectLedger::open(self.objects(), history, upgrade, token.clone(), lost).await?;
+        let record = ledger.record();
+        if record.status.phase.is_final() {
+            return Ok(());
+        }
+        if record.status.phase.is_held() && record.spec.wish != Wish::Abort {
+            // What was heard of it may be older than what it is.
+            if record.spec.wish != Wish::Proceed || !ledger.is_asked_again() {
+                return Ok(());
+            }
+            let resumed = resume(&ledger).await?;
+            self.publish_event(&object, &resumed).await;
+        } else if let Some(taken_over) = ledger.claim(&self.me).await? {
+            self.publish_event(&object, &taken_over).await;
+        }
+        let past = self.past(environment, self.listed_builds().await?);
+        // Which image a build is, is asked of the home where a build has files, too.
+        self.copy_builds(&fleet, &past.builds)?;
+        if record.status.phase == Phase::Pending
+            && let Some(build) = past.builds.get(&record.spec.build)
+        {
+            self.tell_hooks(&fleet, build).await?;
+        }
+        if record.status.phase == Phase::Pending
+            && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
+        {
+            let refused = refuse(&ledger, why).await?;
+            self.publish_event(&object, &refused).await;
+            return Ok(());
+        }
+        let (told, events) = tokio::sync::mpsc::channel(EVENTS_AT_ONCE);
+        let tells_stderr = delivery::tells_stderr(&fleet);
+        let record = ledger.record();
+        let on_commit = |_: &UpgradeStatus, events: &[Event]| {
+            for event in events {
+                if !tells_stderr {
+                    (self.tell)(&delivery::line(&record, event));
+                }
+                // Kubernetes keeps its events for an hour at best; the history has those that do not fit in here.
+                let _ = told.try_send(event.clone());
+            }
+        };
+        let driving = Driving {
+            home: &self.home,
+            fleet: &fleet,
+            record: &record,
+            past: &past,
+            token: &token,
+            ledger: &ledger,
+            interrupt: ending,
+            on_commit: &on_commit,
+        };
+        let mut publishing = std::pin::pin!(self.publish_all(&object, events));
+        let ended = tokio::select! {
+            ended = Box::pin(driving.run()) => ended,
+            () = &mut publishing => return Ok(()),
+        };
+        drop(told);
+        // The history has them; Kubernetes' own are kept for an hour at best.
+        if tokio::time::timeout(LAST_EVENTS, publishing).await.is_err() {
+            tracing::warn!(upgrade, "its last Kubernetes Events were not written in time");
+        }
+        ended?;
+        Ok(())
+    }
+
+    fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
+        let all = self.heard.upgrades_of(environment, Which::All);
+        let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
+        let mut upgrades: Vec<UpgradeRecord> = read.map(|upgrade| record(&upgrade, 1)).collect();
+        upgrades.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
+        Past { builds, upgrades }
+    }
+
+    /// Says of a build that names its commit whether that commit's hooks have passed, as it is judged when it is to enter.
+    async fn tell_hooks(&self, fleet: &Fleet, build: &KnownBuild) -> Result<(), ApiError> {
+        let judged = provenance::hooks_passed(&self.home, &fleet.workspace, &build.spec, Timestamp::now()).await;
+        let Some(mut judged) = judged else {
+            return Ok(());
+        };
+        judged.message = shortened(&judged.message, LONGEST_MESSAGE);
+        let Some(object) = self.fresh(Kind::Build, &build.spec.name()).await? else {
+            return Ok(());
+        };
+        let mut status = status_of(&object);
+        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+        set_condition(&mut all, generation(&object), judged);
+        status["conditions"] = json!(all);
+        if status == status_of(&object) {
+            return Ok(());
+        }
+        // It is judged anew whenever it is asked for, so one that another was quicker with is left to them.
+        let api = self.api(Kind::Build);
+        heard_again(
+            patiently(|| write_status(&api, &object, status.clone()))
+                .await
+                .map(|_| ()),
+        )
+    }
+
+    async fn refusal(&self, spec: &UpgradeSpec, past: &Past, fleet: &Fleet) -> Option<(&'static str, String)> {
+        let Some(component) = fleet.environment.component(&spec.component) else {
+            let why = format!("environment {} has no component {}", spec.environment, spec.component);
+            return Some(("NoSuchComponent", why));
+        };
+        let build = past.builds.get(&spec.build)?;
+        if build.spec.component != spec.component {
+            let why = format!(
+                "build {} is one of {}, not of {}",
+                spec.build, build.spec.component, spec.component
+            );
+            return Some(("OtherComponent", why));
+        }
+        let refusal = session::refusal_by(past, &self.home, fleet, component, &build.spec).await?;
+        let reason = match &refusal {
+            session::Refusal::Quarantined { .. } => "Quarantined",
+            session::Refusal::Lacking { .. } => "Lacking",
+            session::Refusal::Held { .. }
+            | session::Refusal::OtherUpgrade { .. }
+            | session::Refusal::Serving { .. }
+            | session::Refusal::NothingUnderWay { .. }
+            | session::Refusal::NothingToRetry { .. }
+            | session::Refusal::NothingToUndo { .. } => "Refused",
+        };
+        Some((reason, refusal.to_string()))
+    }
+}
+
+/// Ends an upgrade that may not be begun. Nothing was touched.
+async fn refuse(ledger: &ObjectLedger, (reason, message): (&'static str, String)) -> Result<Event, Trouble> {
+    let loaded = ledger.load().await?;
+    let now = Timestamp::now();
+    let status = rollout::refuse(&loaded.status, reason, &message, now)?;
+    let event = Event {
+        at: now,
+        reason: "Refused".to_owned(),
+        severity: Severity::Alert,
+        node: None,
+        message,
+    };
+    written(ledger, loaded.version, &status, event).await
+}
+
+/// Goes on with a held upgrade, which somebody has asked for since.
+async fn resume(ledger: &ObjectLedger) -> Result<Event, Trouble> {
+    let loaded = ledger.load().await?;
+    let now = Timestamp::now();
+    let status = rollout::resume(&loaded.status, now).map_err(SessionError::from)?;
+    let event = Event {
+        at: now,
+        reason: "Resumed".to_owned(),
+        severity: Severity::Step,
+        node: None,
+        message: format!("{} after {}", status.message, loaded.status.message),
+    };
+    written(ledger, loaded.version, &status, event).await
+}
+
+/// Writes what was decided here and not by the rules of an upgrade.
+async fn written(ledger: &ObjectLedger, version: u64, status: &UpgradeStatus, event: Event) -> Result<Event, Trouble> {
+    let write = Write {
+        version,
+        status,
+        events: std::slice::from_ref(&event),
+        builds: &[],
+    };
+    ledger.commit(write).await?;
+    Ok(event)
+}

@@ -1,0 +1,261 @@
+//! What is said in the status of an object, and what becomes an Event of it.
+
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use kube::runtime::events::{Event as ApiEvent, EventType};
+use serde_json::{Value, json};
+
+use super::acts::heard_again;
+use super::leader::{Leader, Trouble};
+use crate::cluster::ledger::whole;
+use crate::cluster::objects::{
+    self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, patiently,
+    set_condition, write_status,
+};
+use crate::model::upgrade::{Event, Phase, Severity};
+use crate::rollout;
+use crate::store::build::{Condition, ConditionStatus};
+
+/// Characters of a note of an event that an API server takes.
+const LONGEST_NOTE: usize = 1_024;
+/// And of its action.
+const LONGEST_ACTION: usize = 128;
+/// Characters of a message in a condition that an API server takes; what is longer is in the log.
+pub(super) const LONGEST_MESSAGE: usize = 8_192;
+/// An upgrade of which nothing can be made here.
+const UNREADABLE: &str = "Unreadable";
+
+impl Leader {
+    /// Says of an environment whether it can be used, as that generation of it states it.
+    pub(super) async fn tell_environment(
+        &self,
+        environment: &str,
+        of: i64,
+        ready: ConditionStatus,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), ApiError> {
+        let told = |object: &DynamicObject| {
+            let mut status = status_of(object);
+            let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+            set_condition(&mut all, of, condition("Ready", ready, reason, message));
+            status["conditions"] = json!(all);
+            status["observedGeneration"] = json!(of);
+            (status != status_of(object)).then_some(status)
+        };
+        let heard = self.heard.environment(environment);
+        if heard.is_some_and(|heard| told(&heard).is_none()) {
+            return Ok(());
+        }
+        let api = self.api(Kind::Environment);
+        for _ in 0..ATTEMPTS {
+            let Some(object) = self.fresh(Kind::Environment, environment).await? else {
+                return Ok(());
+            };
+            let Some(status) = told(&object) else {
+                return Ok(());
+            };
+            match patiently(|| write_status(&api, &object, status.clone())).await {
+                Err(why) if why.is_conflict() => {}
+                Err(why) => return heard_again(Err(why)),
+                Ok(_) => {
+                    let kind = match ready {
+                        ConditionStatus::True => EventType::Normal,
+                        ConditionStatus::False | ConditionStatus::Unknown => EventType::Warning,
+                    };
+                    self.publish(&object, Kind::Environment, kind, reason, message).await;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As it is now, and not as it was heard of last.
+    pub(super) async fn fresh(&self, kind: Kind, name: &str) -> Result<Option<DynamicObject>, ApiError> {
+        let (what, api) = (format!("{kind:?} {name}"), self.api(kind));
+        patiently(|| asked("read", &what, api.get_opt(name))).await
+    }
+
+    pub(super) async fn publish(&self, object: &DynamicObject, kind: Kind, type_: EventType, reason: &str, note: &str) {
+        self.published(object, kind, type_, (reason, reason), note).await;
+    }
+
+    pub(super) async fn published(
+        &self,
+        object: &DynamicObject,
+        kind: Kind,
+        type_: EventType,
+        (reason, action): (&str, &str),
+        note: &str,
+    ) {
+        let event = ApiEvent {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(shortened(note, LONGEST_NOTE)),
+            action: shortened(action, LONGEST_ACTION),
+            secondary: None,
+        };
+        let reference = objects::reference(object, kind);
+        if let Err(why) = asked(
+            "write an event of",
+            &objects::named(object),
+            self.recorder.publish(&event, &reference),
+        )
+        .await
+        {
+            tracing::warn!(%why, "the history has it all the same");
+        }
+    }
+
+    /// Publishes what happened in an upgrade, in order, until nobody has anything more to say.
+    pub(super) async fn publish_all(&self, object: &DynamicObject, mut events: tokio::sync::mpsc::Receiver<Event>) {
+        while let Some(event) = events.recv().await {
+            self.publish_event(object, &event).await;
+        }
+    }
+
+    /// Publishes what happened in an upgrade.
+    pub(super) async fn publish_event(&self, object: &DynamicObject, event: &Event) {
+        let kind = match event.severity {
+            Severity::Step => EventType::Normal,
+            Severity::Alert => EventType::Warning,
+        };
+        // Kubernetes counts events of one reason and action as one.
+        let action = event.node.as_deref().unwrap_or(&event.reason);
+        self.published(object, Kind::Upgrade, kind, (&event.reason, action), &event.message)
+            .await;
+    }
+
+    /// Writes into an upgrade that cannot be read why, and leaves the rest of its status as it is.
+    pub(super) async fn tell_unreadable(&self, object: &DynamicObject, why: &str) -> Result<(), Trouble> {
+        let (before, of, why) = (status_of(object), generation(object), shortened(why, LONGEST_MESSAGE));
+        let mut status = before.clone();
+        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+        for kind in ["Ready", "Progressing"] {
+            set_condition(&mut all, of, condition(kind, ConditionStatus::False, UNREADABLE, &why));
+        }
+        status["conditions"] = json!(all);
+        if status == before {
+            return Ok(());
+        }
+        heard_again(write_status(&self.api(Kind::Upgrade), object, status).await.map(|_| ()))?;
+        self.publish(object, Kind::Upgrade, EventType::Warning, UNREADABLE, &why)
+            .await;
+        Ok(())
+    }
+
+    /// Writes into an upgrade that is not driven why it is not. Conflicts are left to the next look.
+    pub(super) async fn tell_upgrade(&self, upgrade: &Upgrade, reason: &str, message: &str) -> Result<(), Trouble> {
+        let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
+        let message = shortened(message, LONGEST_MESSAGE);
+        if status.phase == Phase::Pending {
+            reason.clone_into(&mut status.reason);
+            message.clone_into(&mut status.message);
+        }
+        conditions(&mut book, &status, generation(&upgrade.object));
+        if status.phase != Phase::Pending {
+            let stuck = condition("Progressing", ConditionStatus::False, reason, &message);
+            set_condition(&mut book.conditions, generation(&upgrade.object), stuck);
+        }
+        // One that is set to and fro within this has not changed.
+        for new in &mut book.conditions {
+            let mut before = upgrade.book.conditions.iter();
+            if let Some(old) = before.find(|old| old["type"] == new["type"] && old["status"] == new["status"]) {
+                new["lastTransitionTime"] = old["lastTransitionTime"].clone();
+            }
+        }
+        if book.conditions == upgrade.book.conditions && status == upgrade.status {
+            return Ok(());
+        }
+        book.writes += 1;
+        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
+            Ok(_) => {
+                let (object, kind) = (&upgrade.object, Kind::Upgrade);
+                self.publish(object, kind, EventType::Warning, reason, &message).await;
+                Ok(())
+            }
+            Err(why) => Ok(heard_again(Err(why))?),
+        }
+    }
+
+    /// Ends an upgrade that has not begun, as its wish says. Nothing was touched.
+    pub(super) async fn end_unbegun(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
+        let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
+        let now = Timestamp::now();
+        status.phase = rollout::transition(status.phase, Phase::Aborted)?;
+        "Aborted".clone_into(&mut status.reason);
+        "it was aborted before it began; nothing was changed".clone_into(&mut status.message);
+        status.since = now;
+        status.finished_at = Some(now);
+        conditions(&mut book, &status, generation(&upgrade.object));
+        book.observed_generation = generation(&upgrade.object);
+        book.writes += 1;
+        book.told += 1;
+        book.pending.push(objects::Pending {
+            seq: book.told,
+            event: Event {
+                at: now,
+                reason: "Aborted".to_owned(),
+                severity: Severity::Alert,
+                node: None,
+                message: status.message.clone(),
+            },
+        });
+        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
+            Ok(_) => {
+                let (object, kind) = (&upgrade.object, Kind::Upgrade);
+                self.publish(object, kind, EventType::Warning, "Aborted", &status.message)
+                    .await;
+                Ok(())
+            }
+            Err(why) => Ok(heard_again(Err(why))?),
+        }
+    }
+
+    /// What is left to do for an upgrade that has ended: its last events go into the history, and it may be deleted.
+    pub(super) async fn finish(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
+        if !upgrade.book.pending.is_empty() {
+            // Its environment says who is told, and may be readable again later; of one that is gone the history alone is left.
+            let fleet = match self.heard.environment(&upgrade.spec.environment) {
+                Some(_) => Some(self.fleet(&upgrade.spec.environment)?),
+                None => None,
+            };
+            self.history(fleet.as_ref()).copy(upgrade)?;
+            let mut book = upgrade.book.clone();
+            book.pending.clear();
+            book.writes += 1;
+            let status = whole(&upgrade.status, &book)?;
+            let written = write_status(&self.api(Kind::Upgrade), &upgrade.object, status).await;
+            return Ok(heard_again(written.map(|_| ()))?);
+        }
+        if is_deleted(&upgrade.object) && is_kept(&upgrade.object) {
+            heard_again(keep(&self.api(Kind::Upgrade), &upgrade.object, Kept::NoMore).await)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn status_of(object: &DynamicObject) -> Value {
+    match &object.data["status"] {
+        Value::Null => json!({}),
+        status => status.clone(),
+    }
+}
+
+pub(super) fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
+    Condition {
+        kind: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        last_transition_time: Timestamp::now(),
+    }
+}
+
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most - 1) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}

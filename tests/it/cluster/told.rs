@@ -1,0 +1,255 @@
+//! What a controller tells where a user looks: in conditions, in Events, and in `kubectl stagegate`.
+
+use serde_json::{Value, json};
+
+use super::controller::{NAMESPACE, Town};
+use crate::trivial::{ENVIRONMENT, Running, Said};
+
+const READY: &str = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}";
+
+fn ready(town: &Town, what: &str) -> Value {
+    let conditions = town.get(what)["status"]["conditions"].clone();
+    let mut all = conditions.as_array().cloned().unwrap_or_default().into_iter();
+    all.find(|c| c["type"] == "Ready").unwrap_or_default()
+}
+
+fn has_event(town: &Town, kind: &str, name: &str, reason: &str) -> bool {
+    let events = town.lab.get(&["-n", NAMESPACE, "events.events.k8s.io"]);
+    let all = events["items"].as_array().expect("a list");
+    all.iter().any(|event| {
+        let of = &event["regarding"];
+        event["reason"] == reason && of["kind"] == kind && of["name"] == name
+    })
+}
+
+fn until_event(town: &Town, kind: &str, name: &str, reason: &str) {
+    town.until(&format!("an Event {reason} of {kind} {name}"), |town| {
+        has_event(town, kind, name, reason)
+    });
+}
+
+fn patch_status(town: &Town, what: &str, status: &Value) {
+    let patch = json!({"status": status}).to_string();
+    town.kubectl(
+        &["patch", what, "--subresource=status", "--type=merge", "-p", &patch],
+        "",
+    );
+}
+
+fn wish(town: &Town, upgrade: &str, wish: &str) {
+    let patch = json!({"spec": {"wish": wish}}).to_string();
+    town.kubectl(&["patch", "upg", upgrade, "--type=merge", "-p", &patch], "");
+}
+
+fn plugin(town: &Town, arguments: &[&str]) -> Said {
+    let link = town.lab.path("kubectl-stagegate");
+    if !link.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
+    }
+    let arguments = [&["-n", NAMESPACE], arguments].concat();
+    Running::at(
+        town.lab.command(&link),
+        town.trivial.path("elsewhere").as_path(),
+        &arguments,
+    )
+    .end()
+}
+
+#[test]
+fn a_node_that_is_listed_no_more_is_told_until_it_is_put_back_or_taken_out_of_the_status() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    let environment = format!("env/{ENVIRONMENT}");
+    town.wait(&environment, "condition=Ready");
+    let whole = town.environment();
+    let without: Vec<&str> = whole.lines().filter(|line| !line.contains("name: n2")).collect();
+    let without = without.join("\n");
+
+    town.apply(&without);
+    town.wait(&environment, &format!("{READY}=NodesMissing"));
+    let told = ready(&town, &environment);
+    let message = told["message"].as_str().expect("a text");
+    assert!(message.contains("stops them: n2;"), "{told:#}");
+    until_event(&town, "Environment", ENVIRONMENT, "NodesMissing");
+    let shown = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
+    assert!(
+        shown.out.contains("NodesMissing") && shown.out.contains("n2"),
+        "{shown:?}"
+    );
+
+    // The others may be upgraded all the same.
+    town.build("2");
+    town.upgrade("second", "2");
+    town.wait("upg/second", "condition=Ready");
+    assert_eq!(
+        (town.answer("n1"), town.answer("n2")),
+        ("yes 2\n".to_owned(), "yes 1\n".to_owned())
+    );
+
+    town.apply(&whole);
+    town.wait(&environment, &format!("{READY}=Up"));
+    town.apply(&without);
+    town.wait(&environment, &format!("{READY}=NodesMissing"));
+    patch_status(&town, &environment, &json!({"nodes": ["n1"]}));
+    town.wait(&environment, &format!("{READY}=Up"));
+}
+
+#[test]
+fn an_upgrade_that_cannot_be_read_is_told_and_its_environment_is_left_alone_until_then() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    let environment = format!("env/{ENVIRONMENT}");
+    town.wait(&environment, "condition=Ready");
+    town.upgrade("strange", "none");
+    town.until("it says what it waits for", |town| {
+        town.get("upg/strange")["status"]["reason"] == "BuildMissing"
+    });
+    let since = town.get("upg/strange")["status"]["since"].clone();
+    assert!(since.is_string(), "{since}");
+    patch_status(&town, "upg/strange", &json!({"since": null}));
+
+    town.wait("upg/strange", &format!("{READY}=Unreadable"));
+    let told = ready(&town, "upg/strange");
+    assert!(
+        told["message"].as_str().is_some_and(|why| why.contains("since")),
+        "{told:#}"
+    );
+    until_event(&town, "Upgrade", "strange", "Unreadable");
+    town.wait(&environment, &format!("{READY}=UpgradeUnreadable"));
+    let told = ready(&town, &environment);
+    assert!(
+        told["message"]
+            .as_str()
+            .is_some_and(|why| why.contains("Upgrade strange")),
+        "{told:#}"
+    );
+    until_event(&town, "Environment", ENVIRONMENT, "UpgradeUnreadable");
+
+    patch_status(&town, "upg/strange", &json!({"since": since}));
+    town.wait(&environment, &format!("{READY}=Up"));
+    town.until("it waits again", |town| {
+        ready(town, "upg/strange")["reason"] == "BuildMissing"
+    });
+}
+
+#[test]
+fn what_a_controller_does_with_an_upgrade_by_itself_is_an_event_of_it() {
+    let town = Town::stated();
+    let mut first = town.controller();
+    first.until("leading");
+    town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
+    town.build("slow");
+    let refused = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": "nowhere"},
+        "spec": {"environment": ENVIRONMENT, "component": "nobody", "build": "web-slow", "user": "tester"},
+    });
+    town.apply(&refused.to_string());
+    town.wait("upg/nowhere", "jsonpath={.status.reason}=NoSuchComponent");
+    until_event(&town, "Upgrade", "nowhere", "Refused");
+
+    let mut second = town.controller();
+    town.upgrade("slow", "slow");
+    town.until_installing("slow");
+    first.signal(rustix::process::Signal::KILL);
+    second.until("leading");
+    until_event(&town, "Upgrade", "slow", "TakenOver");
+    wish(&town, "slow", "pause");
+    town.trivial.let_go();
+    town.wait("upg/slow", "jsonpath={.status.phase}=Paused");
+    wish(&town, "slow", "proceed");
+    until_event(&town, "Upgrade", "slow", "Resumed");
+    town.wait("upg/slow", "condition=Ready");
+}
+
+#[test]
+fn the_reason_of_a_release_stays_with_the_build() {
+    let town = Town::new();
+    town.build("bad");
+    let quarantine = json!({"environment": ENVIRONMENT, "reason": "pages failed", "at": "2026-01-01T00:00:00Z"});
+    patch_status(&town, "bld/web-bad", &json!({"quarantines": [quarantine]}));
+    let reason = "the page was mended";
+    let release = ["build", "release", "web-bad", "--env", ENVIRONMENT, "--reason", reason];
+    plugin(&town, &release).expect_code(0);
+    let status = town.get("bld/web-bad")["status"].clone();
+    assert_eq!(status["quarantines"], json!([]), "{status:#}");
+    let kept = &status["releases"][0];
+    assert_eq!(
+        (&kept["environment"], &kept["reason"]),
+        (&json!(ENVIRONMENT), &json!(reason)),
+        "{status:#}"
+    );
+    assert!(kept["user"].is_string() && kept["at"].is_string(), "{status:#}");
+    assert!(has_event(&town, "Build", "web-bad", "QuarantineLifted"));
+}
+
+#[test]
+fn whether_a_commits_hooks_passed_is_said_of_its_build_when_it_is_to_enter() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
+    let said = town
+        .trivial
+        .run(&["build", "manifest", ENVIRONMENT, "web=2"])
+        .expect_code(0);
+    let commit = format!(
+        "  commit: {{repository: /nowhere/web.git, commit: {}}}\n",
+        "a".repeat(40)
+    );
+    let build = said.out.replacen("spec:\n", &format!("spec:\n{commit}"), 1);
+    assert!(build.contains("/nowhere/web.git"), "{build}");
+    town.apply(&build);
+    town.upgrade("second", "2");
+    town.wait("upg/second", "condition=Ready");
+    let conditions = town.get("bld/web-2")["status"]["conditions"].clone();
+    let mut all = conditions.as_array().cloned().unwrap_or_default().into_iter();
+    let hooks = all.find(|c| c["type"] == "HooksPassed").expect("it is judged");
+    assert_eq!(
+        (&hooks["status"], &hooks["reason"]),
+        (&json!("Unknown"), &json!("RepositoryUnreadable")),
+        "{hooks:#}"
+    );
+    assert!(
+        hooks["message"]
+            .as_str()
+            .is_some_and(|why| why.contains("/nowhere/web.git")),
+        "{hooks:#}"
+    );
+}
+
+#[test]
+fn what_is_asked_of_a_controllers_volume_is_told_where_it_is() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
+    for command in [vec!["status"], vec!["status", ENVIRONMENT], vec!["up", ENVIRONMENT]] {
+        let said = town.trivial.run(&command).expect_code(2);
+        let wanted = format!("`kubectl stagegate status {ENVIRONMENT} -n {NAMESPACE}`");
+        assert!(said.err.contains(&wanted), "{command:?}: {said:?}");
+    }
+}
+
+#[test]
+fn one_environment_is_shown_from_its_own_objects() {
+    let town = Town::new();
+    town.apply(&town.environment());
+    town.upgrade("ours", "2");
+    let theirs = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": "theirs"},
+        "spec": {"environment": "other", "component": "web", "build": "web-2", "user": "tester"},
+    });
+    town.apply(&theirs.to_string());
+    let selected = ["get", "upg", "-o", "name", "--field-selector", "spec.environment=other"];
+    assert_eq!(town.kubectl(&selected, "").trim(), "upgrade.stagegate.dev/theirs");
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let list = plugin(&town, &[arguments, &["-o", "json"]].concat())
+            .expect_code(0)
+            .json();
+        let all = list["items"].as_array().expect("a list").iter();
+        all.map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&["history", ENVIRONMENT]), ["ours"]);
+    assert_eq!(names(&["history"]).len(), 2);
+    let shown = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
+    assert!(shown.out.contains("ours") || shown.out.contains("web-2"), "{shown:?}");
+}
