@@ -895,7 +895,7 @@ fn time_without_a_machine_is_not_the_builds() {
     };
     let pod = Pod {
         is_ready: false,
-        placed_at: Some(at() + Duration::from_secs(600)),
+        placed_at: Some(at() + Duration::from_mins(10)),
         ..Cluster::new().is.pods[0].clone()
     };
     for (seconds, is_over) in [(601, false), (659, false), (661, true)] {

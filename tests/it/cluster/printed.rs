@@ -46,10 +46,10 @@ fn a_line_is_read_once_whatever_becomes_of_the_stream_and_its_container() {
     };
 
     // In the lab's network, as another process: this very test, by its other half.
-    let followed = lab.path("followed");
+    let read_lines = lab.path("followed");
     let mut follower = lab.command(&std::env::current_exe().expect("a path"));
     let arguments = ["--exact", "cluster::printed::the_follower", "--ignored", "--nocapture"];
-    follower.args(arguments).env(FOLLOWED, &followed);
+    follower.args(arguments).env(FOLLOWED, &read_lines);
     let mut follower = Running::new(follower, &arguments);
     follower.until("begun");
     print(&lab, 0);
@@ -57,7 +57,8 @@ fn a_line_is_read_once_whatever_becomes_of_the_stream_and_its_container() {
     lab.restart_api();
     print(&lab, 1);
     let read = |lab: &Lab, line: &str| {
-        let is_there = |_: &Lab| std::fs::read_to_string(&followed).is_ok_and(|all| all.lines().any(|one| one == line));
+        let is_there =
+            |_: &Lab| std::fs::read_to_string(&read_lines).is_ok_and(|all| all.lines().any(|one| one == line));
         lab.until(&format!("{line} was read"), is_there);
     };
     read(&lab, &format!("line {}", 2 * LINES));
@@ -71,7 +72,7 @@ fn a_line_is_read_once_whatever_becomes_of_the_stream_and_its_container() {
     assert!(ask(&lab, "print?from=0&to=0").success());
     let ended = follower.end();
     assert_eq!(ended.code, Some(0), "{ended:#?}");
-    let read = std::fs::read_to_string(&followed).expect("written");
+    let read = std::fs::read_to_string(&read_lines).expect("written");
     let read: Vec<&str> = read.lines().filter(|line| line.starts_with("line ")).collect();
     let expected = (1..=3 * LINES).map(|n| format!("line {n}")).chain([LAST.to_owned()]);
     // Not as two lists: a difference in one of sixty thousand would be told by all of them.

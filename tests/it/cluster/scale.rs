@@ -325,7 +325,6 @@ fn an_upgrade_goes_from_batch_to_batch_and_waits_for_one_pod(crowd: &Crowd) {
     let looks = seconds * (PODS / 2 + 4 * BATCH) + 8 * PODS;
     at_most("GET pods", looks);
     at_most("GET statefulsets", looks + PODS);
-    eprintln!("{took:?} {asked:#?} {}", crowd.memory_mib());
 }
 
 /// On 2.

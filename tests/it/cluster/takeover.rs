@@ -483,8 +483,8 @@ fn leaders_killed_in_every_phase_and_step_are_followed_and_nothing_is_done_twice
 
     let mut second = town.controller();
     country.kill(first, &mut second);
-    let upgrades = country.statuses(Kind::Upgrade);
-    assert_eq!(upgrades["held"]["phase"], "Paused", "{:#}", upgrades["held"]);
+    let after_it = country.statuses(Kind::Upgrade);
+    assert_eq!(after_it["held"]["phase"], "Paused", "{:#}", after_it["held"]);
     country.wish("aborted", "abort");
     town.until("it goes back", |_| {
         country.statuses(Kind::Upgrade)["aborted"]["phase"] == "RollingBack"
