@@ -17,7 +17,7 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::pod::{Pod, Refused};
+use super::pod::{Pod, Refused, ended};
 use super::printed::{Printed, Whose};
 use super::rolling::{Answer, Asked, Change, Record, Set, Strategy, Template};
 use super::workload::{
@@ -64,6 +64,14 @@ impl std::fmt::Debug for SetPlace {
 
 /// The image of each build that is known by now: one that was found while an upgrade was asked for is among them.
 pub type KnownImages = dyn Fn() -> BTreeMap<Digest, String> + Send + Sync;
+
+/// What becomes of what is asked.
+enum Asking {
+    /// It is known by what was read.
+    Known(Box<Seen>),
+    /// The set is on its way back, and nothing goes forward.
+    GoesBack,
+}
 
 /// What is read at once.
 struct Seen {
@@ -386,7 +394,7 @@ impl PodHost {
         })
     }
 
-    /// Writes what a step has to be known by, and gives the set as it is then.
+    /// Writes what a step has to be known by, and gives the set as it is then; or that it has turned back meanwhile.
     async fn asked(
         &self,
         node: &NodeAddress,
@@ -394,7 +402,7 @@ impl PodHost {
         id: &str,
         asked: &Asked,
         until: tokio::time::Instant,
-    ) -> Result<Seen, HostError> {
+    ) -> Result<Asking, HostError> {
         let tried = format!("run step {id}");
         let mut conflicts = 0;
         while conflicts < CONFLICTS_IN_A_ROW {
@@ -414,10 +422,11 @@ impl PodHost {
                     drop(turn);
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
+                Err(Refused::GoesBack) => return Ok(Asking::GoesBack),
                 Err(why) => return Err(self.refused(node, token, &tried, &why)),
-                Ok(Answer::Known(_)) => return Ok(seen),
+                Ok(Answer::Known(_)) => return Ok(Asking::Known(Box::new(seen))),
                 Ok(Answer::Write(change)) => match self.set.write(&seen, &change, &tried).await? {
-                    Written::Yes => return self.set.read(self.ordinal).await,
+                    Written::Yes => return Ok(Asking::Known(Box::new(self.set.read(self.ordinal).await?))),
                     Written::Conflict => conflicts += 1,
                 },
             }
@@ -496,7 +505,16 @@ impl Host for PodHost {
             }
         };
         let until = tokio::time::Instant::now() + patience;
-        let mut seen = self.asked(node, token, &step.id, &asked, until).await?;
+        let mut seen = match self.asked(node, token, &step.id, &asked, until).await? {
+            Asking::Known(seen) => *seen,
+            // Another pod of its batch has failed before this one was begun: there is nothing that the way back has to wait for.
+            Asking::GoesBack => {
+                let mut sight = self.observe(node, &[]).await?;
+                let never = ended(1, Refused::GoesBack.to_string());
+                sight.steps.insert(step.id.clone(), never);
+                return Ok(sight);
+            }
+        };
         let steps = [step.id.clone()];
         loop {
             if let Err(why) = seen.set.admits(token) {

@@ -261,7 +261,7 @@ fn the_plugin_answers(crowd: &Crowd) {
     let said = Running::at(command, crowd.town.trivial.path("elsewhere").as_path(), &arguments).end();
     let status = said.expect_code(0).json();
     assert_eq!(status["status"]["environment"]["phase"], "Up", "{status:#}");
-    let nodes = status["status"]["nodes"].as_array().map(Vec::len);
+    let nodes = status["status"]["upgrade"]["status"]["nodes"].as_array().map(Vec::len);
     assert_eq!(nodes, Some(PODS), "those of its last upgrade: {status:#}");
 }
 
