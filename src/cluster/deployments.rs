@@ -722,11 +722,11 @@ impl Host for DeploymentHost {
         self.change(node, token, "adopt it", adopted).await
     }
 
-    async fn leave(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken, upgrade: &str) -> Result<(), HostError> {
         self.without_canary(node, token).await?;
         let given_back = |is: &Deployment| {
             is.admits(token)?;
-            Ok(is.given_back())
+            Ok(is.given_back(Some(upgrade)))
         };
         self.change(node, token, "give it back to its owner", given_back)
             .await?;
@@ -739,7 +739,7 @@ impl Host for DeploymentHost {
         self.without_canary(node, token).await?;
         let forgotten = |is: &Deployment| {
             is.admits(token)?;
-            let change = is.given_back().unwrap_or_else(|| is.as_it_is());
+            let change = is.given_back(None).unwrap_or_else(|| is.as_it_is());
             Ok(Some(Change {
                 record: Record::default(),
                 ..change

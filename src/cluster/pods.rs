@@ -556,10 +556,10 @@ impl Host for PodHost {
         self.change(node, token, "adopt it", adopted).await
     }
 
-    async fn leave(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken, upgrade: &str) -> Result<(), HostError> {
         let given_back = |set: &Set| {
             set.admits(token)?;
-            Ok(set.given_back())
+            Ok(set.given_back(Some(upgrade)))
         };
         self.change(node, token, "give it back to its owner", given_back).await
     }
@@ -568,7 +568,7 @@ impl Host for PodHost {
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
         let forgotten = |set: &Set| {
             set.admits(token)?;
-            let change = set.given_back().unwrap_or_else(|| set.as_it_is());
+            let change = set.given_back(None).unwrap_or_else(|| set.as_it_is());
             Ok(Some(Change {
                 record: Record::default(),
                 ..change

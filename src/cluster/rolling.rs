@@ -428,12 +428,18 @@ impl Set {
 
     /// What gives the set back to its owner, once an upgrade is over: its own strategy, and nothing that was remembered but who may
     /// write. Pods that are not as the template is are moved by its controller from then on, so where not all were moved to
-    /// the new build the template is what it was before, whatever has become of the upgrade.
+    /// the new build the template is what it was before, whatever has become of the upgrade. But what somebody else than that upgrade
+    /// (`by`) gives back, much later, is its owner's as that has changed it since.
     #[must_use]
-    pub fn given_back(&self) -> Option<Change> {
+    pub fn given_back(&self, by: Option<&str>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
+        let is_own = by == Some(taken.by.as_str());
+        let is_as_left = self.template == taken.image && self.rest == taken.rest;
         let template = match taken.strategy {
             Strategy::Rolling { partition: 0 } => Template::Image(self.template.clone()),
+            Strategy::Rolling { .. } | Strategy::OnDelete if !is_own && !is_as_left => {
+                Template::Image(self.template.clone())
+            }
             Strategy::Rolling { .. } | Strategy::OnDelete => Template::Revision(taken.revision.clone()),
         };
         Some(Change {

@@ -820,10 +820,13 @@ impl Deployment {
     }
 
     /// What gives the Deployment back to its owner, once an upgrade is over and its canary is gone: nothing that was remembered but who
-    /// may write. Where the upgrade has begun to go back, the template is what it was before, whatever has become of it.
+    /// may write. Where the upgrade has begun to go back, the template is what it was before, whatever has become of it; but what
+    /// somebody else than that upgrade (`by`) gives back, much later, is its owner's as that has changed it since.
     #[must_use]
-    pub fn given_back(&self) -> Option<Change> {
+    pub fn given_back(&self, by: Option<&str>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
+        let is_own = by == Some(taken.by.as_str());
+        let is_as_left = self.template == taken.image && self.rest == taken.rest;
         let is_as_before = self.template == taken.before && self.rest == taken.rest;
         Some(Change {
             record: Record {
@@ -831,7 +834,7 @@ impl Deployment {
                 ..Record::default()
             },
             template: match taken.way {
-                Way::Back if !is_as_before => Template::Revision(taken.revision.clone()),
+                Way::Back if !is_as_before && (is_own || is_as_left) => Template::Revision(taken.revision.clone()),
                 Way::Forward | Way::Back => Template::Same,
             },
         })

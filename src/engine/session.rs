@@ -634,7 +634,7 @@ impl Driving<'_> {
         })?;
         if record.status.phase == Phase::Pending {
             // The one before may have been killed at its very end. Where it cannot be done, the first step is refused and says why.
-            if let Err(why) = held(ledger, leave(fleet, component, token)).await? {
+            if let Err(why) = held(ledger, leave(fleet, component, token, &record.name)).await? {
                 tracing::warn!(why, "it was not given back");
             }
         }
@@ -648,7 +648,7 @@ impl Driving<'_> {
         if let Ending::Settled(status) = &ending
             && status.phase.is_final()
         {
-            if let Err(why) = held(ledger, leave(fleet, component, token)).await? {
+            if let Err(why) = held(ledger, leave(fleet, component, token, &record.name)).await? {
                 tell_kept(ledger, component, &why).await?;
             }
             prune(fleet, component, record, token, status).await;
@@ -796,12 +796,12 @@ pub fn prune_evidence(home: &Home, upgrades: &BTreeSet<String>) {
 }
 
 /// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.
-async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken) -> Result<(), String> {
+async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken, upgrade: &str) -> Result<(), String> {
     // Nodes of a component that have something to give back have it together: they are pods of one workload.
     let Some(place) = fleet.places(&component.name).first() else {
         return Ok(());
     };
-    match tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, token)).await {
+    match tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, token, upgrade)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) => Err(why.to_string()),
         Err(_) => Err(format!("no answer within {} s", PRUNE_PATIENCE.as_secs())),

@@ -318,7 +318,13 @@ pub trait Host: Send + Sync {
     fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// An upgrade is over: what was kept from others while it went on is theirs again.
-    fn leave(&self, _node: &NodeAddress, _token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send {
+    /// `upgrade` says which: what another has left behind since is its owner's as that has made it by now.
+    fn leave(
+        &self,
+        _node: &NodeAddress,
+        _token: &FencingToken,
+        _upgrade: &str,
+    ) -> impl Future<Output = Result<(), HostError>> + Send {
         async { Ok(()) }
     }
 
@@ -466,8 +472,8 @@ impl Host for AnyHost {
         ask!(self, adopt(node, token))
     }
 
-    async fn leave(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
-        ask!(self, leave(node, token))
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken, upgrade: &str) -> Result<(), HostError> {
+        ask!(self, leave(node, token, upgrade))
     }
 
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {

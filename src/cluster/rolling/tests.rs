@@ -135,7 +135,7 @@ impl Cluster {
     }
 
     fn give_back(&mut self) {
-        if let Some(change) = self.set.given_back() {
+        if let Some(change) = self.set.given_back(Some("up")) {
             self.write(change);
         }
         self.settle();

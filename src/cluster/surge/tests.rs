@@ -202,7 +202,7 @@ impl Cluster {
     /// As an upgrade leaves it.
     fn leave(&mut self) {
         self.is.canary = None;
-        if let Some(change) = self.is.given_back() {
+        if let Some(change) = self.is.given_back(Some("up")) {
             self.write(change);
         }
         self.settle();
@@ -902,4 +902,20 @@ fn time_without_a_machine_is_not_the_builds() {
         let state = pod.coming_up(&replaces, at() + Duration::from_secs(seconds));
         assert_eq!(state != StepState::Running, is_over, "{seconds}");
     }
+}
+
+#[test]
+fn what_another_upgrade_left_behind_is_given_back_as_its_owner_has_it_by_then() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let back = Asked::Point { release: old() };
+    cluster
+        .step(Role::Main, "up.2.activate", &back, None)
+        .expect("goes back");
+    cluster.is.template = "r@sha256:mended".to_owned();
+    let template = |by| cluster.is.given_back(by).expect("it is taken").template;
+    assert_eq!(template(Some("next")), Template::Same);
+    assert_eq!(template(None), Template::Same);
+    // Its own end goes over whatever was made of it meanwhile.
+    assert_eq!(template(Some("up")), Template::Revision("web-1".to_owned()));
 }
