@@ -7,11 +7,11 @@
 //! What nobody can see: lines of a container's file that was rotated, or of a container that ended, while no stream was open.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::AsyncReadExt as _;
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::Api;
@@ -37,6 +37,8 @@ const MOST_LINES: usize = 50_000;
 const CHUNK: usize = 16 * 1024;
 /// Between two looks at which pods there are, while what is known of is followed: a Deployment's come and go.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A kubelet that is there answers at once; behind one that is not, an API server waits for half a minute.
+const OPEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Follows what every container of a node that runs its build prints.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ struct Instance {
 struct Followed {
     /// For people, and to tell the requests of one pod from those of another.
     pod: Arc<str>,
+    /// Where its first stream is to begin.
+    begin: Begin,
     place: Place,
     stream: Option<Stream>,
 }
@@ -188,8 +192,12 @@ impl Printed {
         self.drain();
         let is_due = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
         if is_due || self.followed.is_empty() || self.followed.values().any(|one| one.stream.is_none()) {
-            self.look().await.map_err(|e| e.to_string())?;
-            self.looked_at = Some(Instant::now());
+            match self.look().await {
+                Ok(()) => self.looked_at = Some(Instant::now()),
+                // What has come is handed over all the same.
+                Err(why) if self.read.lines.is_empty() => return Err(why.to_string()),
+                Err(why) => self.read.notes.push(why.to_string()),
+            }
         }
         Ok(std::mem::take(&mut self.read))
     }
@@ -220,25 +228,29 @@ impl Printed {
         self.is_silent &= running.is_empty();
         let workload = self.whose.workload();
         for instance in running.into_keys() {
-            let one = match self.followed.entry(instance.clone()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => {
-                    let place = match self.begin {
-                        Begin::AtEnd => workload.end_of_log(&instance.pod, &container).await?,
-                        Begin::AtBeginning => Place::default(),
-                    };
-                    new.insert(Followed {
-                        pod: Arc::from(instance.pod.as_str()),
-                        place,
-                        stream: None,
-                    })
-                }
-            };
-            if one.stream.is_none() {
-                one.open(workload, &instance.pod, &container).await?;
-            }
+            let pod = Arc::from(instance.pod.as_str());
+            self.followed.entry(instance).or_insert(Followed {
+                pod,
+                begin: self.begin,
+                place: Place::default(),
+                stream: None,
+            });
         }
         self.begin = Begin::AtBeginning;
+        // Side by side: the machine of one may be away, which keeps nobody from reading the others.
+        let closed = self.followed.values_mut().filter(|one| one.stream.is_none());
+        let opened = closed.map(|one| async {
+            let pod = Arc::clone(&one.pod);
+            match tokio::time::timeout(OPEN_WITHIN, one.open(workload, &container)).await {
+                Ok(opened) => opened.err().map(|why| why.to_string()),
+                Err(_) => Some(format!(
+                    "what {pod} prints: no answer within {} s",
+                    OPEN_WITHIN.as_secs()
+                )),
+            }
+        });
+        let failed = join_all(opened).await;
+        self.read.notes.extend(failed.into_iter().flatten());
         Ok(())
     }
 }
@@ -304,7 +316,12 @@ impl Followed {
         Drained::InPart
     }
 
-    async fn open(&mut self, workload: &Workload, pod: &str, container: &str) -> Result<(), HostError> {
+    async fn open(&mut self, workload: &Workload, container: &str) -> Result<(), HostError> {
+        let pod = Arc::clone(&self.pod);
+        if self.begin == Begin::AtEnd {
+            self.place = workload.end_of_log(&pod, container).await?;
+            self.begin = Begin::AtBeginning;
+        }
         let asked = LogParams {
             container: Some(container.to_owned()),
             follow: true,
@@ -313,7 +330,7 @@ impl Followed {
             ..LogParams::default()
         };
         let pods: Api<ApiPod> = workload.objects().await?;
-        let stream = match pods.log_stream(pod, &asked).await {
+        let stream = match pods.log_stream(&pod, &asked).await {
             Ok(stream) => stream,
             // It has gone meanwhile.
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(()),

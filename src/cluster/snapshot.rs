@@ -207,7 +207,9 @@ impl Listed {
             }
         };
         let mut builds = list(Kind::Build, every).await?;
-        if scope != Scope::Namespace {
+        // Of a replica its base knows the components.
+        let is_replica = |environment: &DynamicObject| environment.data["spec"]["replicaOf"].is_string();
+        if scope != Scope::Namespace && !environments.iter().any(is_replica) {
             let components = components(&environments, &upgrades);
             builds.retain(|build| {
                 build.data["spec"]["component"]
@@ -232,8 +234,7 @@ impl Listed {
     }
 }
 
-/// The components that an environment has, or had when it was upgraded. Of a replica its base knows the rest, and what was never upgraded
-/// needs no build to be shown.
+/// The components that an environment has, or had when it was upgraded.
 fn components(environments: &[DynamicObject], upgrades: &[DynamicObject]) -> BTreeSet<String> {
     let stated = environments
         .iter()

@@ -107,6 +107,10 @@ impl Leader {
                     couriers.changed(environment);
                 }
                 term.unread.extend(changed);
+                // Nobody looks at them until they can be read, and no place is kept for them meanwhile.
+                for environment in self.unplaced() {
+                    term.lanes.asks(&environment, None);
+                }
                 term.read_one();
                 term.begin_looks();
             }

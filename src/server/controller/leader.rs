@@ -167,6 +167,12 @@ impl Leader {
         changed
     }
 
+    /// Those whose files could not be written.
+    pub(super) fn unplaced(&self) -> Vec<String> {
+        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.keys().cloned().collect()
+    }
+
     /// Takes over what lies on the volume: files of environments that are no more are taken away.
     pub(super) fn clear_files(&self) {
         if let Err(why) = self.files.only(&self.heard.environment_names()) {
@@ -345,11 +351,10 @@ impl Leader {
     }
 }
 
-/// Names of the nodes that run on where a list has them no more. Pods of a replica are none: they go with their objects, which are ours.
+/// Names of the nodes that run on where a list has them no more: servers. Pods go with their workload, or when that is scaled.
 fn remembered_nodes(fleet: &Fleet) -> BTreeSet<String> {
-    let is_replica = fleet.environment.spec.target.is_some();
     let places = fleet.all_places();
-    let ours = places.filter(|place| !(is_replica && matches!(place.site.host, Some(HostRef::Pod(_)))));
+    let ours = places.filter(|place| !matches!(place.site.host, Some(HostRef::Pod(_))));
     ours.map(|place| place.site.name.clone()).collect()
 }
 

@@ -132,7 +132,10 @@ pub(super) enum Act<'a> {
 pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Option<Act<'a>> {
     let object = there.object.as_deref()?;
     let of = generation(object);
-    if let Some((upgrade, why)) = there.unreadable.first() {
+    // One that is expired stays so, or it would be made anew once the upgrade can be read.
+    if let Some((upgrade, why)) = there.unreadable.first()
+        && came_to(object) != Some(EXPIRED)
+    {
         // It may be under way all the same, by a controller that reads it.
         return standing.task.is_none().then(|| Act::TellEnvironment {
             reason: "UpgradeUnreadable",
@@ -602,6 +605,7 @@ mod tests {
             "
             kept Up | first: unreadable, second: Pending | kept | -          | it is told UpgradeUnreadable, first is told Unreadable
             kept Up | first: unreadable                  | kept | BringingUp | first is told Unreadable
+            kept Expired | first: unreadable             | kept | -          | first is told Unreadable
             -       | first: unreadable                  | kept | -          | first is told Unreadable
             ",
         );

@@ -139,10 +139,14 @@ impl Leader {
         if status == before {
             return Ok(());
         }
-        heard_again(write_status(&self.api(Kind::Upgrade), object, status).await.map(|_| ()))?;
-        self.publish(object, Kind::Upgrade, EventType::Warning, UNREADABLE, &why)
-            .await;
-        Ok(())
+        match write_status(&self.api(Kind::Upgrade), object, status).await {
+            Ok(_) => {
+                self.publish(object, Kind::Upgrade, EventType::Warning, UNREADABLE, &why)
+                    .await;
+                Ok(())
+            }
+            Err(why) => Ok(heard_again(Err(why))?),
+        }
     }
 
     /// Writes into an upgrade that is not driven why it is not. Conflicts are left to the next look.
