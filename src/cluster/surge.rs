@@ -24,6 +24,9 @@ use crate::model::values::Digest;
 /// Its own pods may take as long as if so many came one after the other. By its owner's defaults a quarter of them changes at once, in
 /// four rounds and the rest; without any bound a hundred that do not come would be waited for the best part of a day.
 const ROUNDS: u32 = 12;
+/// How often the way back goes over what somebody else writes meanwhile: who applies a manifest once is gone over, and who does it again
+/// and again (a controller that keeps a repository's word) is left to people.
+const MOST_GONE_OVER: u8 = 5;
 /// What is said of one without pods.
 const SCALED_AWAY: &str = "it was scaled to 0 pods, so none runs the build";
 
@@ -85,6 +88,9 @@ pub struct Taken {
     /// What somebody else had made of it when the way back went over that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overwrote: Option<String>,
+    /// How often that was done again for a step that was written already.
+    #[serde(default)]
+    pub gone_over: u8,
 }
 
 /// Where an upgrade goes.
@@ -470,7 +476,10 @@ impl Deployment {
     ) -> Result<Answer, Refused> {
         self.admits(token)?;
         if let Some(state) = self.state(role, id, now) {
-            return Ok(match self.taken_up(role, token, id, now) {
+            let over = (state == StepState::Running)
+                .then(|| self.gone_over(role, token, id))
+                .flatten();
+            return Ok(match over.or_else(|| self.taken_up(role, token, id, now)) {
                 Some(change) => Answer::Write(Box::new(change)),
                 None => Answer::Known(state),
             });
@@ -589,6 +598,7 @@ impl Deployment {
             way: Way::Forward,
             canary: None,
             overwrote: None,
+            gone_over: 0,
         })
     }
 
@@ -683,8 +693,10 @@ impl Deployment {
         if Some(&self.template) != self.images.get(&replaces.release) {
             // It is written with what is remembered, so somebody else's was written after it.
             let why = || format!("somebody else writes its template: its image is {}", self.template);
-            let is_late = replaces.is_late(replaces.since, now);
-            return if is_late { ended(124, why()) } else { StepState::Running };
+            let taken = self.record.taken.as_ref();
+            let is_given_up = taken.is_some_and(|taken| taken.gone_over >= MOST_GONE_OVER);
+            let is_over = is_given_up || replaces.is_late(replaces.since, now);
+            return if is_over { ended(124, why()) } else { StepState::Running };
         }
         if self.replicas == 0 {
             return StepState::Running;
@@ -765,6 +777,26 @@ impl Deployment {
                 }
             }
         }
+    }
+
+    /// What is to be written once more on the way back, since somebody else has written meanwhile.
+    fn gone_over(&self, role: Role, token: &FencingToken, id: &str) -> Option<Change> {
+        let taken = self.record.taken.as_ref()?;
+        let may = role == Role::Main && taken.way == Way::Back && taken.gone_over < MOST_GONE_OVER;
+        let step = self.record.main.steps.iter().find(|step| step.id == id)?;
+        let is_as_written = self.template == taken.image && self.rest == taken.rest && !self.is_paused;
+        if !may || step.replaces.is_none() || is_as_written {
+            return None;
+        }
+        let mut record = self.record.clone();
+        record.fence = Some(token.clone());
+        let held = record.taken.as_mut()?;
+        held.gone_over += 1;
+        held.overwrote = self.untouched().err().map(|edit| edit.to_string());
+        Some(Change {
+            template: Template::Revision(taken.revision.clone()),
+            record,
+        })
     }
 
     /// What is to be written before a step that is known goes on: that a newer driver is here, what the canary is that was made, and,

@@ -919,3 +919,40 @@ fn what_another_upgrade_left_behind_is_given_back_as_its_owner_has_it_by_then() 
     // Its own end goes over whatever was made of it meanwhile.
     assert_eq!(template(Some("up")), Template::Revision("web-1".to_owned()));
 }
+
+#[test]
+fn the_way_back_goes_over_who_writes_meanwhile_and_not_for_ever() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let back = Asked::Point { release: old() };
+    cluster
+        .step(Role::Main, "up.2.activate", &back, None)
+        .expect("goes back");
+    let asked = |cluster: &Cluster| {
+        let answer = cluster
+            .is
+            .ask(Role::Main, &token(1), "up.3.restart", &replacing(), at());
+        answer.expect("it may go back")
+    };
+    let Answer::Write(first) = asked(&cluster) else {
+        panic!("it is not known yet")
+    };
+    cluster.write(*first);
+    for _ in 0..MOST_GONE_OVER {
+        cluster.is.template = NEW.to_owned();
+        let Answer::Write(over) = asked(&cluster) else {
+            panic!("somebody else has written")
+        };
+        assert_eq!(over.template, Template::Revision("web-1".to_owned()));
+        cluster.write(*over);
+        assert_eq!(cluster.is.template, OLD);
+    }
+    cluster.is.template = NEW.to_owned();
+    let Answer::Known(StepState::Ended(end)) = asked(&cluster) else {
+        panic!("it is left to people")
+    };
+    assert!(
+        end.exit == 124 && end.log_tail.contains("somebody else writes"),
+        "{end:?}"
+    );
+}
