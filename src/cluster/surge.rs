@@ -780,21 +780,21 @@ impl Deployment {
     }
 
     /// What is to be written once more on the way back, since somebody else has written meanwhile.
-    fn gone_over(&self, role: Role, token: &FencingToken, id: &str) -> Option<Change> {
-        let taken = self.record.taken.as_ref()?;
-        let may = role == Role::Main && taken.way == Way::Back && taken.gone_over < MOST_GONE_OVER;
+    fn gone_over(&self, role: Role, by: &FencingToken, id: &str) -> Option<Change> {
+        let held = self.record.taken.as_ref()?;
+        let may = role == Role::Main && held.way == Way::Back && held.gone_over < MOST_GONE_OVER;
         let step = self.record.main.steps.iter().find(|step| step.id == id)?;
-        let is_as_written = self.template == taken.image && self.rest == taken.rest && !self.is_paused;
+        let is_as_written = self.template == held.image && self.rest == held.rest && !self.is_paused;
         if !may || step.replaces.is_none() || is_as_written {
             return None;
         }
         let mut record = self.record.clone();
-        record.fence = Some(token.clone());
-        let held = record.taken.as_mut()?;
-        held.gone_over += 1;
-        held.overwrote = self.untouched().err().map(|edit| edit.to_string());
+        record.fence = Some(by.clone());
+        let written = record.taken.as_mut()?;
+        written.gone_over += 1;
+        written.overwrote = self.untouched().err().map(|edit| edit.to_string());
         Some(Change {
-            template: Template::Revision(taken.revision.clone()),
+            template: Template::Revision(held.revision.clone()),
             record,
         })
     }
