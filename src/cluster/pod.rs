@@ -1,6 +1,8 @@
 //! What pods of every kind of workload have in common: one as it is seen, why it does not come up, and the steps that are
 //! remembered of it. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -289,6 +291,15 @@ impl Pod {
             self.machine.as_deref().unwrap_or("none")
         )
     }
+}
+
+/// The images that are stated, and that of the build before the upgrade: an environment may state it no more when it is gone back to.
+#[must_use]
+pub fn known(mut stated: BTreeMap<Digest, String>, before: Option<(Digest, &str)>) -> BTreeMap<Digest, String> {
+    if let Some((build, image)) = before {
+        stated.entry(build).or_insert_with(|| image.to_owned());
+    }
+    stated
 }
 
 /// A step's id is its upgrade's name, a number and a word (`rollout::nodes`).

@@ -49,14 +49,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// The images that are stated, and that of the build before the upgrade: an environment may state it no more when it is gone
-    /// back to.
+    /// The images that a look goes by ([`pod::known`]).
     #[must_use]
-    pub fn known(&self, mut stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
-        if let Some((from, taken)) = self.taken.as_ref().and_then(|taken| Some((taken.from?, taken))) {
-            stated.entry(from).or_insert_with(|| taken.before.clone());
-        }
-        stated
+    pub fn known(&self, stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
+        let before = self
+            .taken
+            .as_ref()
+            .and_then(|taken| Some((taken.from?, taken.before.as_str())));
+        pod::known(stated, before)
     }
 }
 

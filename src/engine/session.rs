@@ -427,14 +427,7 @@ impl Asked<'_> {
     fn resume(&self, lease: &HeldLease, open: UpgradeRecord) -> Result<UpgradeRecord, SessionError> {
         let store = self.home.store();
         let now = Timestamp::now();
-        let status = rollout::resume(&open.status, now)?;
-        let event = Event {
-            at: now,
-            reason: "Resumed".to_owned(),
-            severity: Severity::Step,
-            node: None,
-            message: format!("{} after {}", status.message, open.status.message),
-        };
+        let (status, event) = resumed(&open.status, now)?;
         let subject = subject(&open.spec);
         let sinks = sinks(self.fleet);
         let dispatch = report::dispatcher(store.home(), &subject, &sinks);
@@ -793,6 +786,22 @@ pub fn prune_evidence(home: &Home, upgrades: &BTreeSet<String>) {
             tracing::warn!(%why, evidence = %entry.path().display(), "old evidence was not cleared away");
         }
     }
+}
+
+/// A held upgrade that goes on, and how that is told.
+///
+/// # Errors
+/// It is not held.
+pub fn resumed(held: &UpgradeStatus, now: Timestamp) -> Result<(UpgradeStatus, Event), rollout::RolloutError> {
+    let status = rollout::resume(held, now)?;
+    let event = Event {
+        at: now,
+        reason: "Resumed".to_owned(),
+        severity: Severity::Step,
+        node: None,
+        message: format!("{} after {}", status.message, held.message),
+    };
+    Ok((status, event))
 }
 
 /// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.

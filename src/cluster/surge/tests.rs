@@ -904,14 +904,20 @@ fn time_without_a_machine_is_not_the_builds() {
     }
 }
 
-#[test]
-fn what_another_upgrade_left_behind_is_given_back_as_its_owner_has_it_by_then() {
+/// One whose upgrade has said that it goes back.
+fn going_back() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.take().expect("taken");
     let back = Asked::Point { release: old() };
     cluster
         .step(Role::Main, "up.2.activate", &back, None)
         .expect("goes back");
+    cluster
+}
+
+#[test]
+fn what_another_upgrade_left_behind_is_given_back_as_its_owner_has_it_by_then() {
+    let mut cluster = going_back();
     cluster.is.template = "r@sha256:mended".to_owned();
     let template = |by| cluster.is.given_back(by).expect("it is taken").template;
     assert_eq!(template(Some("next")), Template::Same);
@@ -922,12 +928,7 @@ fn what_another_upgrade_left_behind_is_given_back_as_its_owner_has_it_by_then() 
 
 #[test]
 fn the_way_back_goes_over_who_writes_meanwhile_and_not_for_ever() {
-    let mut cluster = Cluster::new();
-    cluster.take().expect("taken");
-    let back = Asked::Point { release: old() };
-    cluster
-        .step(Role::Main, "up.2.activate", &back, None)
-        .expect("goes back");
+    let mut cluster = going_back();
     let asked = |cluster: &Cluster| {
         let answer = cluster
             .is

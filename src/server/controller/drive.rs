@@ -194,15 +194,7 @@ async fn refuse(ledger: &ObjectLedger, (reason, message): (&'static str, String)
 /// Goes on with a held upgrade, which somebody has asked for since.
 async fn resume(ledger: &ObjectLedger) -> Result<Event, Trouble> {
     let loaded = ledger.load().await?;
-    let now = Timestamp::now();
-    let status = rollout::resume(&loaded.status, now).map_err(SessionError::from)?;
-    let event = Event {
-        at: now,
-        reason: "Resumed".to_owned(),
-        severity: Severity::Step,
-        node: None,
-        message: format!("{} after {}", status.message, loaded.status.message),
-    };
+    let (status, event) = session::resumed(&loaded.status, Timestamp::now()).map_err(SessionError::from)?;
     written(ledger, loaded.version, &status, event).await
 }
 
