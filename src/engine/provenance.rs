@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use tokio::sync::OnceCell;
 
 use super::builds::{self, BuildError};
 use super::session::KnownBuild;
@@ -127,23 +128,70 @@ impl Found {
     }
 }
 
-/// The condition as it is now; none for a build that names no commit. Issues that could not be looked up when the commit was
-/// checked are looked up now.
-pub async fn hooks_passed(home: &Home, workspace: &Workspace, build: &BuildSpec, now: Timestamp) -> Option<Condition> {
-    let found = found(home, workspace, build).await?;
-    Some(Condition {
-        kind: HOOKS_PASSED.to_owned(),
-        status: found.status,
-        reason: found.reason.to_owned(),
-        message: found.message,
-        last_transition_time: now,
-    })
+/// One build, judged when that is first asked for and then no more: what is said of it and what follows from it agree, and its
+/// files, its repository and a tracker are asked once.
+pub struct Judged<'a> {
+    home: &'a Home,
+    workspace: &'a Workspace,
+    build: &'a BuildSpec,
+    /// Nothing of a build that names no commit.
+    found: OnceCell<Option<Found>>,
 }
 
-async fn found(home: &Home, workspace: &Workspace, build: &BuildSpec) -> Option<Found> {
-    let commit = build.commit.as_ref()?;
-    let found = look(home, workspace, build, commit).await;
-    Some(found.unwrap_or_else(|why| Found::unknown(why.reason(), why.to_string(), why.remedy())))
+impl<'a> Judged<'a> {
+    /// A build that is still to be judged.
+    #[must_use]
+    pub fn new(home: &'a Home, workspace: &'a Workspace, build: &'a BuildSpec) -> Self {
+        Self {
+            home,
+            workspace,
+            build,
+            found: OnceCell::new(),
+        }
+    }
+
+    /// The build.
+    #[must_use]
+    pub fn build(&self) -> &'a BuildSpec {
+        self.build
+    }
+
+    /// The condition as it is now; none for a build that names no commit. Issues that could not be looked up when the commit was
+    /// checked are looked up now.
+    pub async fn condition(&self, now: Timestamp) -> Option<Condition> {
+        let found = self.found().await?;
+        Some(Condition {
+            kind: HOOKS_PASSED.to_owned(),
+            status: found.status,
+            reason: found.reason.to_owned(),
+            message: found.message.clone(),
+            last_transition_time: now,
+        })
+    }
+
+    /// The first condition that a component's rollout asks for and that is not true of it.
+    pub async fn lacking(&self, component: &Component) -> Option<Lacking> {
+        for requirement in &component.rollout.requires {
+            match requirement {
+                Requirement::HooksPassed => {
+                    let lacking = Lacking::hooks(self.workspace, self.build, self.found().await);
+                    if lacking.is_some() {
+                        return lacking;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    async fn found(&self) -> Option<&Found> {
+        let judge = || async {
+            let commit = self.build.commit.as_ref()?;
+            let found = look(self.home, self.workspace, self.build, commit).await;
+            Some(found.unwrap_or_else(|why| Found::unknown(why.reason(), why.to_string(), why.remedy())))
+        };
+        self.found.get_or_init(judge).await.as_ref()
+    }
 }
 
 /// Computes the condition, and writes it down where it has changed. A build that somebody else changes meanwhile is left to
@@ -160,7 +208,8 @@ pub async fn refreshed(
     let (Some(mut known), Some(stored)) = (KnownBuild::find(home, name)?, home.store().resource("Build", name)?) else {
         return Ok(None);
     };
-    let Some(condition) = hooks_passed(home, workspace, &known.spec, now).await else {
+    let condition = Judged::new(home, workspace, &known.spec).condition(now).await;
+    let Some(condition) = condition else {
         return Ok(Some(known));
     };
     let before = known.status.clone();
@@ -187,24 +236,8 @@ pub struct Lacking {
     pub remedy: String,
 }
 
-/// The first condition that a component's rollout asks for and that is not true of this build.
-pub async fn lacking(home: &Home, workspace: &Workspace, component: &Component, build: &BuildSpec) -> Option<Lacking> {
-    for requirement in &component.rollout.requires {
-        match requirement {
-            Requirement::HooksPassed => {
-                let found = found(home, workspace, build).await;
-                let lacking = Lacking::hooks(workspace, build, found);
-                if lacking.is_some() {
-                    return lacking;
-                }
-            }
-        }
-    }
-    None
-}
-
 impl Lacking {
-    fn hooks(workspace: &Workspace, build: &BuildSpec, found: Option<Found>) -> Option<Self> {
+    fn hooks(workspace: &Workspace, build: &BuildSpec, found: Option<&Found>) -> Option<Self> {
         let (Some(CommitRef { repository, commit, .. }), Some(found)) = (&build.commit, found) else {
             return Some(Self {
                 condition: HOOKS_PASSED,
@@ -393,6 +426,31 @@ fn first_difference(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_of_a_build_and_what_it_lacks_are_of_one_judgement() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let home = Home::open(&directory.path().join("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let build = BuildSpec::new("web", "1", Vec::new()).of_commit(CommitRef {
+            repository: "web.git".to_owned(),
+            commit: "a".repeat(40),
+            path: None,
+        });
+        let component = serde_json::from_value(serde_json::json!({
+            "name": "web", "nodes": [], "rollout": {"requires": ["HooksPassed"]},
+        }));
+        let component: Component = component.expect("a component");
+        let judged = Judged::new(&home, &workspace, &build);
+        let said = judged.condition(Timestamp::UNIX_EPOCH).await.expect("it names a commit");
+        assert_eq!(said.reason, "RepositoryUnreadable");
+        // What would be found now is something else.
+        git2::Repository::init_bare(directory.path().join("web.git")).expect("made");
+        let lacks = judged.lacking(&component).await.expect("it is not known");
+        assert!(lacks.why.contains(&said.message), "{said:?} {lacks:?}");
+        let anew = Judged::new(&home, &workspace, &build).lacking(&component).await;
+        assert_ne!(anew, Some(lacks));
+    }
 
     #[test]
     fn files_have_the_mode_that_git_gives_them_and_packages_have_none() {

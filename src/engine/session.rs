@@ -14,7 +14,7 @@ use super::interrupt::Interrupt;
 use super::lease::{HeldLease, KEEP_EVERY};
 use super::ledger::{Embedded, Ledger, Write};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
-use super::provenance::{self, Lacking};
+use super::provenance::{Judged, Lacking};
 use super::world::CommitError;
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
@@ -497,25 +497,25 @@ pub async fn refusal(
     build: &BuildSpec,
 ) -> Result<Option<Refusal>, StoreError> {
     let past = Past::of(home, &fleet.environment.name)?;
-    Ok(refusal_by(&past, home, fleet, component, build).await)
+    let judged = Judged::new(home, &fleet.workspace, build);
+    Ok(refusal_by(&past, fleet, component, &judged).await)
 }
 
 /// The same by a past that is kept elsewhere than in this home.
 pub async fn refusal_by(
     past: &Past,
-    home: &Home,
     fleet: &Fleet,
     component: &Component,
-    build: &BuildSpec,
+    judged: &Judged<'_>,
 ) -> Option<Refusal> {
-    let environment = &fleet.environment.name;
+    let (environment, build) = (&fleet.environment.name, judged.build());
     if let Some(refusal) = past.quarantine(&build.digest, environment) {
         return Some(refusal);
     }
     if component.rollout.requires.is_empty() || past.is_way_back(environment, &component.name, &build.digest) {
         return None;
     }
-    let lacking = provenance::lacking(home, &fleet.workspace, component, build).await;
+    let lacking = judged.lacking(component).await;
     lacking.map(|lacking| Refusal::Lacking {
         build: build.name(),
         environment: environment.clone(),

@@ -30,6 +30,7 @@ impl Leader {
 
     pub(super) async fn look_at_build(&self, build: &str) -> Result<(), Trouble> {
         let Some(object) = self.heard.build(build) else {
+            self.is_judged_no_more(build);
             return Ok(());
         };
         let wanted = if self.heard.is_wanted(build) {
@@ -37,6 +38,7 @@ impl Leader {
         } else {
             Wanted::ByNobody
         };
+        self.tell_judged(build).await?;
         match of_build(&object, wanted) {
             Some(Act::LetGo(kind, object)) => Ok(self.keep(kind, object, Kept::NoMore).await?),
             Some(_) | None => Ok(()),

@@ -5,19 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
-use super::acts::heard_again;
 use super::heard::Which;
 use super::leader::{Leader, Purpose, Trouble};
-use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use crate::cluster::ledger::{ObjectLedger, record};
-use crate::cluster::objects::{ApiError, Kind, Upgrade, generation, patiently, set_condition, write_status};
+use crate::cluster::objects::{Kind, Upgrade};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
-use crate::engine::provenance;
+use crate::engine::provenance::Judged;
 use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
 use crate::rollout;
@@ -66,11 +63,6 @@ impl Leader {
         let past = self.past(environment, self.listed_builds().await?);
         // Which image a build is, is asked of the home where a build has files, too.
         self.copy_builds(&fleet, &past.builds)?;
-        if record.status.phase == Phase::Pending
-            && let Some(build) = past.builds.get(&record.spec.build)
-        {
-            self.tell_hooks(&fleet, build).await?;
-        }
         if record.status.phase == Phase::Pending
             && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
         {
@@ -122,32 +114,8 @@ impl Leader {
         Past { builds, upgrades }
     }
 
-    /// Says of a build that names its commit whether that commit's hooks have passed, as it is judged when it is to enter.
-    async fn tell_hooks(&self, fleet: &Fleet, build: &KnownBuild) -> Result<(), ApiError> {
-        let judged = provenance::hooks_passed(&self.home, &fleet.workspace, &build.spec, Timestamp::now()).await;
-        let Some(mut judged) = judged else {
-            return Ok(());
-        };
-        judged.message = shortened(&judged.message, LONGEST_MESSAGE);
-        let Some(object) = self.fresh(Kind::Build, &build.spec.name()).await? else {
-            return Ok(());
-        };
-        let mut status = status_of(&object);
-        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
-        set_condition(&mut all, generation(&object), judged);
-        status["conditions"] = json!(all);
-        if status == status_of(&object) {
-            return Ok(());
-        }
-        // It is judged anew whenever it is asked for, so one that another was quicker with is left to them.
-        let api = self.api(Kind::Build);
-        heard_again(
-            patiently(|| write_status(&api, &object, status.clone()))
-                .await
-                .map(|_| ()),
-        )
-    }
-
+    /// What keeps its build out. It is judged here and told by a look at the build, which is made again where it fails: an upgrade does
+    /// not wait for what is only said.
     async fn refusal(&self, spec: &UpgradeSpec, past: &Past, fleet: &Fleet) -> Option<(&'static str, String)> {
         let Some(component) = fleet.environment.component(&spec.component) else {
             let why = format!("environment {} has no component {}", spec.environment, spec.component);
@@ -161,7 +129,11 @@ impl Leader {
             );
             return Some(("OtherComponent", why));
         }
-        let refusal = session::refusal_by(past, &self.home, fleet, component, &build.spec).await?;
+        let judged = Judged::new(&self.home, &fleet.workspace, &build.spec);
+        if let Some(hooks) = judged.condition(Timestamp::now()).await {
+            self.is_judged(&spec.build, hooks);
+        }
+        let refusal = session::refusal_by(past, fleet, component, &judged).await?;
         let reason = match &refusal {
             session::Refusal::Quarantined { .. } => "Quarantined",
             session::Refusal::Lacking { .. } => "Lacking",

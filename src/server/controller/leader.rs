@@ -31,7 +31,7 @@ use crate::model::system::PortShift;
 use crate::model::values::Digest;
 use crate::rollout::IllegalTransition;
 use crate::store::StoreError;
-use crate::store::build::ConditionStatus;
+use crate::store::build::{Condition, ConditionStatus};
 use crate::workspace::WorkspaceError;
 
 /// Why something of an environment did not go on.
@@ -124,6 +124,8 @@ pub(super) struct Leader {
     pub(super) heard: Arc<Heard>,
     /// Why files could not be written, so that it is said once.
     pub(super) complaints: Mutex<BTreeMap<String, String>>,
+    /// Of builds that an upgrade was to bring: what was judged of them and is not in their objects yet.
+    pub(super) judged: Mutex<BTreeMap<String, Condition>>,
     pub(super) told: Arc<Told>,
     pub(super) tell: Arc<dyn Fn(&str) + Send + Sync>,
 }

@@ -125,6 +125,7 @@ impl Controller {
             namespace: namespace.clone(),
             heard,
             complaints: Mutex::default(),
+            judged: Mutex::default(),
             told,
             tell: Arc::clone(&self.tell),
         };

@@ -1,5 +1,8 @@
 //! What is said in the status of an object, and what becomes an Event of it.
 
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::events::{Event as ApiEvent, EventType};
@@ -125,6 +128,57 @@ impl Leader {
         let action = event.node.as_deref().unwrap_or(&event.reason);
         self.published(object, Kind::Upgrade, kind, (&event.reason, action), &event.message)
             .await;
+    }
+
+    /// A build was judged, which is to be said of it.
+    pub(super) fn is_judged(&self, build: &str, condition: Condition) {
+        self.judged().insert(build.to_owned(), condition);
+        self.heard.look_at_build(build);
+    }
+
+    fn judged(&self) -> MutexGuard<'_, BTreeMap<String, Condition>> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says of a build what was judged of it last, if that is not said yet.
+    pub(super) async fn tell_judged(&self, build: &str) -> Result<(), Trouble> {
+        let Some(judged) = self.judged().get(build).cloned() else {
+            return Ok(());
+        };
+        self.write_judged(build, &judged).await?;
+        let mut all = self.judged();
+        if all.get(build) == Some(&judged) {
+            all.remove(build);
+        }
+        Ok(())
+    }
+
+    async fn write_judged(&self, build: &str, judged: &Condition) -> Result<(), Trouble> {
+        let api = self.api(Kind::Build);
+        for _ in 0..ATTEMPTS {
+            let Some(object) = self.fresh(Kind::Build, build).await? else {
+                return Ok(());
+            };
+            let mut status = status_of(&object);
+            let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+            let mut told = judged.clone();
+            told.message = shortened(&told.message, LONGEST_MESSAGE);
+            set_condition(&mut all, generation(&object), told);
+            status["conditions"] = json!(all);
+            if status == status_of(&object) {
+                return Ok(());
+            }
+            match patiently(|| write_status(&api, &object, status.clone())).await {
+                Err(why) if why.is_conflict() => {}
+                written => return Ok(written.map(|_| ())?),
+            }
+        }
+        Err(Trouble::Contended(format!("Build {build}")))
+    }
+
+    /// Of a build that is no more nothing is said.
+    pub(super) fn is_judged_no_more(&self, build: &str) {
+        self.judged().remove(build);
     }
 
     /// Writes into an upgrade that cannot be read why, and leaves the rest of its status as it is.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::controller::{NAMESPACE, Town};
+use super::trouble::Between;
 use crate::trivial::{ENVIRONMENT, Running, Said};
 
 const READY: &str = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}";
@@ -182,10 +183,14 @@ fn the_reason_of_a_release_stays_with_the_build() {
     assert!(has_event(&town, "Build", "web-bad", "QuarantineLifted"));
 }
 
+/// Writing it down is forbidden for a while, which an upgrade does not wait for.
 #[test]
 fn whether_a_commits_hooks_passed_is_said_of_its_build_when_it_is_to_enter() {
     let town = Town::stated();
-    let _controller = town.controller();
+    let (direct, refused) = (town.lab.path("controller.kubeconfig"), 1);
+    let between = Between::that_forbids(&direct, "PUT builds/status", refused);
+    between.write(&direct, &town.lab.path("between.kubeconfig"));
+    let _controller = town.controller_by("between.kubeconfig");
     town.wait(&format!("env/{ENVIRONMENT}"), "condition=Ready");
     let said = town
         .trivial
@@ -200,9 +205,16 @@ fn whether_a_commits_hooks_passed_is_said_of_its_build_when_it_is_to_enter() {
     town.apply(&build);
     town.upgrade("second", "2");
     town.wait("upg/second", "condition=Ready");
-    let conditions = town.get("bld/web-2")["status"]["conditions"].clone();
-    let mut all = conditions.as_array().cloned().unwrap_or_default().into_iter();
-    let hooks = all.find(|c| c["type"] == "HooksPassed").expect("it is judged");
+    assert!(!has_event(&town, "Upgrade", "second", "NotDriven"));
+    let said = |town: &Town| -> Option<Value> {
+        let conditions = town.get("bld/web-2")["status"]["conditions"].clone();
+        let mut all = conditions.as_array().cloned().unwrap_or_default().into_iter();
+        all.find(|c| c["type"] == "HooksPassed")
+    };
+    town.until("it is said in the end", |town| said(town).is_some());
+    let forbidden = between.counts()["PUT builds/status"];
+    assert!(forbidden > refused, "{forbidden}");
+    let hooks = said(&town).expect("it is said");
     assert_eq!(
         (&hooks["status"], &hooks["reason"]),
         (&json!("Unknown"), &json!("RepositoryUnreadable")),

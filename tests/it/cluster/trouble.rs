@@ -55,6 +55,8 @@ enum Temper {
     Bad,
     /// It only counts.
     Good,
+    /// The first few requests of one kind, in the words of [`asked`], are forbidden.
+    Forbids(&'static str, usize),
 }
 
 /// How often what was asked, by verb and kind, as `LIST pods`.
@@ -86,6 +88,11 @@ impl Between {
     /// The same for one that does as it is told, and counts.
     pub fn that_counts(kubeconfig: &Path) -> Self {
         Self::with(kubeconfig, Temper::Good)
+    }
+
+    /// The same for one that does as it is told but for the first so many of these requests.
+    pub fn that_forbids(kubeconfig: &Path, what: &'static str, times: usize) -> Self {
+        Self::with(kubeconfig, Temper::Forbids(what, times))
     }
 
     fn with(kubeconfig: &Path, temper: Temper) -> Self {
@@ -165,7 +172,7 @@ fn asked(request: &Request<Body>) -> String {
 impl Seat {
     fn fault(&self, request: &Request<Body>) -> Option<Fault> {
         // Who leads is another test's.
-        if self.temper == Temper::Good || request.uri().path().contains("/leases/") {
+        if self.temper != Temper::Bad || request.uri().path().contains("/leases/") {
             return None;
         }
         let number = {
@@ -210,7 +217,18 @@ impl Seat {
 async fn pass_on(State(seat): State<Seat>, request: Request<Body>) -> Response<Body> {
     let asked = asked(&request);
     let is_watch = asked.starts_with("WATCH ");
-    *seat.counts.lock().expect("no panic").entry(asked).or_default() += 1;
+    let times = {
+        let mut counts = seat.counts.lock().expect("no panic");
+        let times = counts.entry(asked.clone()).or_default();
+        *times += 1;
+        *times
+    };
+    if let Temper::Forbids(what, most) = seat.temper
+        && what == asked
+        && times <= most
+    {
+        return refused(StatusCode::FORBIDDEN, "it is not allowed yet");
+    }
     if is_watch && seat.temper == Temper::Bad {
         let answer = seat.forward(request).await;
         let gone = json!({"type": "ERROR", "object": {
