@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOOK_EVERY;
-use super::lanes::{Lane, Lanes, Place};
+use super::lanes::{Ask, Lanes, Place};
 use super::leader::{Landed, Leader, Trouble};
-use super::look::{Depth, Keep, MayBegin, Queue, Standing, Task};
+use super::look::{Depth, Keep, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::LOOK_AFTER_EVERY;
 use crate::report;
@@ -109,7 +109,7 @@ impl Leader {
                 term.unread.extend(changed);
                 // Nobody looks at them until they can be read, and no place is kept for them meanwhile.
                 for environment in self.unplaced() {
-                    term.lanes.asks(&environment, None);
+                    term.lanes.stumbled(&environment);
                 }
                 term.read_one();
                 term.begin_looks();
@@ -287,11 +287,7 @@ impl<'a> Term<'a> {
             } else {
                 Keep::Due
             },
-            queue: if self.lanes.waits(environment) {
-                Queue::Waits
-            } else {
-                Queue::None
-            },
+            waits_in: self.lanes.waits_in(environment),
             depth: if self.unreadable.contains(environment) {
                 Depth::Files
             } else {
@@ -321,7 +317,7 @@ impl<'a> Term<'a> {
                 self.leader.told.errors.inc();
                 tracing::warn!(%why, "it is looked at again");
                 if let Subject::Environment(environment) = &subject {
-                    self.lanes.asks(environment, None);
+                    self.lanes.stumbled(environment);
                 }
                 let failures = self.stumbles.entry(subject.clone()).or_default();
                 *failures += 1;
@@ -334,7 +330,7 @@ impl<'a> Term<'a> {
 
     /// What an environment asks for, if it has a place for that now.
     fn admitted(&mut self, environment: String, task: Option<Task>) -> Option<(String, Task)> {
-        match self.lanes.asks(&environment, task.as_ref().map(Lane::of))? {
+        match self.lanes.asks(&environment, task.as_ref().map(Ask::of))? {
             Place::Taken => task.map(|task| (environment, task)),
             Place::Queued => {
                 // So that it says what it waits for.

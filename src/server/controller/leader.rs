@@ -271,7 +271,7 @@ impl Leader {
             Task::BringingUp(of) => Box::pin(self.bring_up(environment, *of, ending, lost.clone())).await,
             Task::Keeping => self.keep_replica(environment, &ending, &lost).await,
             Task::TakingDown(_) => self.take_down(environment, &ending, &lost).await,
-            Task::Driving(upgrade) => Box::pin(self.drive(upgrade, environment, ending, lost.clone())).await,
+            Task::Driving { upgrade, .. } => Box::pin(self.drive(upgrade, environment, ending, lost.clone())).await,
         };
         let landed = match &ended {
             Ok(()) => Landed::Done,
@@ -312,7 +312,7 @@ impl Leader {
 
     async fn say(&self, environment: &str, task: &Task, ended: Result<(), Trouble>) -> Result<(), Trouble> {
         match (ended, task) {
-            (_, Task::Keeping) | (Ok(()), Task::Driving(_) | Task::TakingDown(_)) => Ok(()),
+            (_, Task::Keeping) | (Ok(()), Task::Driving { .. } | Task::TakingDown(_)) => Ok(()),
             (Ok(()), Task::BringingUp(of)) => {
                 let message = "every node was brought up";
                 self.tell_environment(environment, *of, ConditionStatus::True, "Up", message)
@@ -341,7 +341,7 @@ impl Leader {
                     .await?;
                 Ok(())
             }
-            (Err(trouble), Task::Driving(upgrade)) => {
+            (Err(trouble), Task::Driving { upgrade, .. }) => {
                 let why = trouble.to_string();
                 (self.tell)(&format!("{upgrade} cannot be driven: {why}"));
                 match self.fresh(Kind::Upgrade, upgrade).await? {

@@ -4,7 +4,7 @@
 //! An object is looked at when something has changed that concerns it; what is waited for is said in its status, what is done with is
 //! let go, and what takes longer is left to who leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -25,11 +25,37 @@ pub(super) enum Task {
     /// Of this generation of it.
     BringingUp(i64),
     /// This upgrade.
-    Driving(String),
+    Driving { upgrade: String, stage: Stage },
     /// Looking after its replica.
     Keeping,
     /// Deleting its replica's objects, since it is deleted, in this generation.
     TakingDown(i64),
+}
+
+/// What tasks of one kind share: so many places ([`super::lanes`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    BringUp,
+    Drive,
+    Keep,
+}
+
+impl Task {
+    pub(super) fn lane(&self) -> Lane {
+        match self {
+            Task::BringingUp(_) => Lane::BringUp,
+            Task::Driving { .. } => Lane::Drive,
+            Task::Keeping | Task::TakingDown(_) => Lane::Keep,
+        }
+    }
+}
+
+/// How far an upgrade is, for whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// It goes on, or back.
+    Begun,
+    New,
 }
 
 /// What a look finds under way.
@@ -40,14 +66,25 @@ pub(super) struct Standing {
     pub(super) may_begin: MayBegin,
     pub(super) depth: Depth,
     pub(super) keep: Keep,
-    pub(super) queue: Queue,
+    /// Where it waits for a place.
+    pub(super) waits_in: BTreeSet<Lane>,
 }
 
-/// Whether what it asked for waits for a place ([`super::lanes`]).
+/// Whether what it asks for waits for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queue {
     None,
     Waits,
+}
+
+impl Standing {
+    fn queue(&self, lane: Lane) -> Queue {
+        if self.waits_in.contains(&lane) {
+            Queue::Waits
+        } else {
+            Queue::None
+        }
+    }
 }
 
 /// Whether it is time to look after its replica.
@@ -170,7 +207,7 @@ pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Optio
         queue: if is_settled(object) {
             Queue::None
         } else {
-            standing.queue
+            standing.queue(Lane::BringUp)
         },
     })
 }
@@ -201,8 +238,10 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
         };
         return there.unreadable.iter().map(told).collect();
     }
-    let is_driven =
-        |upgrade: &Upgrade| standing.task.as_ref() == Some(&Task::Driving(name(&upgrade.object).to_owned()));
+    let is_driven = |upgrade: &Upgrade| match &standing.task {
+        Some(Task::Driving { upgrade: driven, .. }) => driven == name(&upgrade.object),
+        Some(Task::BringingUp(_) | Task::Keeping | Task::TakingDown(_)) | None => false,
+    };
     let (ended, mut open): (Vec<&Upgrade>, Vec<&Upgrade>) = there
         .upgrades
         .iter()
@@ -267,7 +306,10 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
         (_, Some(build)) if !is_deleted(build) && !is_kept(build) => return vec![Act::Hold(Kind::Build, build)],
         (_, Some(_)) if upgrade.stays_held() => return Vec::new(),
         (_, Some(_)) => {
-            let begun = Act::Begin(Task::Driving(name(&upgrade.object).to_owned()));
+            let begun = Act::Begin(Task::Driving {
+                upgrade: name(&upgrade.object).to_owned(),
+                stage: if begun { Stage::Begun } else { Stage::New },
+            });
             let message =
                 "this controller drives as many upgrades already as it drives at a time; it waits until one ends";
             let told = Act::TellUpgrade {
@@ -275,7 +317,7 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
                 reason: WAITS_FOR_PLACE,
                 message: message.to_owned(),
             };
-            return match standing.queue {
+            return match standing.queue(Lane::Drive) {
                 Queue::None => vec![begun],
                 Queue::Waits => vec![told, begun],
             };
@@ -392,18 +434,22 @@ mod tests {
     }
 
     /// `Driving first`, `BringingUp` and so on are under way; `failed` is one that is tried again later, `kept lately` a replica that was
-    /// looked after a moment ago, `files` one whose files are to be read.
+    /// looked after a moment ago, `files` one whose files are to be read, and `to drive` one that waits for a place for that.
     fn standing(words: &str) -> Standing {
         let has = |word: &str| words.contains(word);
-        let driven = words
-            .strip_prefix("Driving ")
-            .map(|upgrade| Task::Driving(upgrade.to_owned()));
+        let driven = words.strip_prefix("Driving ").map(|upgrade| Task::Driving {
+            upgrade: upgrade.to_owned(),
+            stage: Stage::New,
+        });
         let bringing = has("BringingUp").then_some(Task::BringingUp(2));
         Standing {
             task: driven.or(bringing),
             may_begin: if has("failed") { MayBegin::Later } else { MayBegin::Now },
             keep: if has("kept lately") { Keep::Later } else { Keep::Due },
-            queue: if has("queued") { Queue::Waits } else { Queue::None },
+            waits_in: [("to come up", Lane::BringUp), ("to drive", Lane::Drive), ("to keep", Lane::Keep)]
+                .into_iter()
+                .filter_map(|(words, lane)| has(words).then_some(lane))
+                .collect(),
             depth: if has("files") { Depth::Files } else { Depth::Objects },
         }
     }
@@ -421,7 +467,10 @@ mod tests {
             Act::TellUnreadable { object, why: _ } => format!("{} is told Unreadable", name(object)),
             Act::EndUnbegun(upgrade) => format!("{} ends", name(&upgrade.object)),
             Act::Finish(upgrade) => format!("{} is finished", name(&upgrade.object)),
-            Act::Begin(Task::Driving(upgrade)) => format!("Driving {upgrade}"),
+            Act::Begin(Task::Driving { upgrade, stage }) => match stage {
+                Stage::Begun => format!("Driving {upgrade} on"),
+                Stage::New => format!("Driving {upgrade}"),
+            },
             Act::Begin(task) => format!("{task:?}"),
             Act::Read { then_bring_up, queue } => {
                 let then = then_bring_up.map(|of| format!(" and BringingUp({of})"));
@@ -495,8 +544,9 @@ mod tests {
             kept               | -                 | -    | -          | read and BringingUp(2)
             kept               | -                 | -    | BringingUp | nothing
             kept               | -                 | -    | failed     | nothing
-            kept               | -                 | -    | queued     | read and BringingUp(2), told WaitsForPlace
-            kept NotUp         | -                 | -    | queued     | read and BringingUp(2)
+            kept               | -                 | -    | to come up | read and BringingUp(2), told WaitsForPlace
+            kept               | -                 | -    | to drive   | read and BringingUp(2)
+            kept NotUp         | -                 | -    | to come up | read and BringingUp(2)
             kept Up            | -                 | -    | -          | nothing
             kept Up            | -                 | -    | files      | read
             kept Up before     | -                 | -    | -          | read and BringingUp(2)
@@ -512,7 +562,7 @@ mod tests {
             kept NotUp         | first: Pending    | kept | -          | read, Driving first
             kept NotUp         | first: Pending    | -    | -          | read and BringingUp(2)
             kept NodesMissing  | first: Pending    | kept | -          | read, Driving first
-            kept Up before     | first: Rolling    | kept | -          | read, Driving first
+            kept Up before     | first: Rolling    | kept | -          | read, Driving first on
             kept Up before     | first: Paused     | kept | -          | read
             ",
         );
@@ -527,7 +577,7 @@ mod tests {
             kept Up replica         | first: Paused  | kept | -           | nothing
             kept NotUp over         | -              | -    | -           | Keeping
             kept NotUp over         | -              | -    | kept lately | read and BringingUp(2)
-            kept Up over            | first: Rolling | kept | -           | Driving first
+            kept Up over            | first: Rolling | kept | -           | Driving first on
             kept Expired            | -              | -    | -           | nothing
             kept Expired before     | -              | -    | -           | read and BringingUp(2)
             deleted kept Up replica | -              | -    | -           | TakingDown(2)
@@ -542,10 +592,10 @@ mod tests {
             "
             deleted kept Up | -                         | -    | -             | let go Environment shop
             deleted Up      | -                         | -    | -             | nothing
-            deleted kept Up | first: Rolling            | kept | -             | it is told WaitsForUpgrade, Driving first
+            deleted kept Up | first: Rolling            | kept | -             | it is told WaitsForUpgrade, Driving first on
             deleted kept Up | first: Pending            | kept | -             | it is told WaitsForUpgrade, first is told EnvironmentDeleted
             kept Up         | first: Pending deleted    | kept | -             | let go Upgrade first
-            kept Up         | first: Rolling deleted    | kept | -             | Driving first
+            kept Up         | first: Rolling deleted    | kept | -             | Driving first on
             kept Up         | first: Pending deleted    | kept | Driving first | nothing
             kept Up         | first: RolledBack deleted | kept | -             | first is finished
             -               | first: Succeeded deleted  | -    | -             | first is finished
@@ -567,12 +617,13 @@ mod tests {
             kept Up | first: Pending       | kept         | -             | Driving first
             kept Up | first: Pending       | kept         | failed        | nothing
             kept Up | first: Pending       | kept         | Driving first | nothing
-            kept Up | first: Pending       | kept         | queued        | first is told WaitsForPlace, Driving first
+            kept Up | first: Pending       | kept         | to drive      | first is told WaitsForPlace, Driving first
+            kept Up | first: Pending       | kept         | to keep       | Driving first
             kept Up | first: Pending new   | kept         | -             | hold Upgrade first
             kept Up | first: Pending       | new          | -             | hold Build web-2
             kept Up | first: Pending abort | kept         | -             | first ends
             kept Up | first: Pending abort | kept         | Driving first | nothing
-            kept Up | first: Rolling abort | kept         | -             | Driving first
+            kept Up | first: Rolling abort | kept         | -             | Driving first on
             kept Up | first: Succeeded     | kept         | -             | first is finished
             kept Up | first: Succeeded     | kept         | Driving first | nothing
             ",
@@ -581,21 +632,21 @@ mod tests {
         check(
             "
             kept Up      | first: Paused       | kept         | -      | nothing
-            kept Up      | first: Paused asked | kept         | -      | Driving first
-            kept Up      | first: Paused abort | kept         | -      | Driving first
+            kept Up      | first: Paused asked | kept         | -      | Driving first on
+            kept Up      | first: Paused abort | kept         | -      | Driving first on
             -            | first: Pending      | kept         | -      | first is told EnvironmentMissing
             -            | first: Rolling      | kept         | -      | first is told EnvironmentMissing
             kept Invalid | first: Pending      | kept         | failed | nothing
             kept Expired | first: Pending      | kept         | -      | first is told EnvironmentNotReady
             kept Up      | first: Pending      | -            | -      | first is told BuildMissing
             kept Up      | first: Pending      | deleted kept | -      | first is told BuildDeleted
-            kept Up      | first: Rolling      | deleted kept | -      | Driving first
+            kept Up      | first: Rolling      | deleted kept | -      | Driving first on
             ",
         );
         // One after the other: who was begun, then who is older.
         check(
             "
-            kept Up | a: Pending, b: Pending, c: Rolling | kept | - | Driving c, a is told WaitsForUpgrade, b is told WaitsForUpgrade
+            kept Up | a: Pending, b: Pending, c: Rolling | kept | - | Driving c on, a is told WaitsForUpgrade, b is told WaitsForUpgrade
             kept Up | a: Pending new, b: Pending         | kept | - | hold Upgrade a, b is told WaitsForUpgrade
             kept Up | a: Pending abort, b: Pending       | kept | - | a ends, Driving b
             ",
