@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use kube::api::DynamicObject;
 
 use super::heard::Which;
-use super::leader::{Leader, Trouble};
+use super::leader::{Leader, Trouble, refuse_missing_nodes};
 use super::look::{
-    Act, Queue, Standing, Task, There, WAITS_FOR_PLACE, Wanted, is_up, of_build, of_environment, of_upgrades,
+    Act, NODES_MISSING, Queue, Standing, Task, There, WAITS_FOR_PLACE, Wanted, is_up, of_build, of_environment,
+    of_upgrades,
 };
-use super::statuses::{LONGEST_MESSAGE, shortened};
+use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use crate::cluster::objects::{ApiError, Kept, Kind, Upgrade, generation, keep};
 use crate::store::build::ConditionStatus;
 
@@ -91,27 +92,39 @@ impl Leader {
     }
 
     async fn read(&self, there: &There, then_bring_up: Option<i64>, queue: Queue) -> Result<Option<Task>, Trouble> {
-        if let Err(why) = self.fleet(&there.environment) {
-            let why = shortened(&why.to_string(), LONGEST_MESSAGE);
-            self.tell_not_ready(there, "Invalid", &why).await?;
-            return Ok(None);
-        }
+        let fleet = match self.fleet(&there.environment) {
+            Ok(fleet) => fleet,
+            Err(why) => {
+                self.tell_not_ready(there, "Invalid", &why.to_string()).await?;
+                return Ok(None);
+            }
+        };
         let Some(of) = then_bring_up else {
             return Ok(None);
         };
         // What was heard of it may be older than what was said of it last.
         let fresh = self.fresh(Kind::Environment, &there.environment).await?;
-        let is_to_come = fresh.is_some_and(|fresh| generation(&fresh) == of && !is_up(&fresh));
-        if is_to_come && queue == Queue::Waits {
+        let Some(fresh) = fresh.filter(|fresh| generation(fresh) == of && !is_up(fresh)) else {
+            return Ok(None);
+        };
+        // Its own words are enough for that: no node is asked, and it stays so until it is stated otherwise.
+        if self.heard.is_placed(&there.environment, of)
+            && let Err(missing) = refuse_missing_nodes(&fleet, &status_of(&fresh))
+        {
+            self.tell_not_ready(there, NODES_MISSING, &missing.to_string()).await?;
+            return Ok(None);
+        }
+        if queue == Queue::Waits {
             let message = "this controller brings as many environments up already as it does at a time; its turn comes";
             self.tell_not_ready(there, WAITS_FOR_PLACE, message).await?;
         }
-        Ok(is_to_come.then_some(Task::BringingUp(of)))
+        Ok(Some(Task::BringingUp(of)))
     }
 
     async fn tell_not_ready(&self, there: &There, reason: &str, message: &str) -> Result<(), ApiError> {
         let of = there.object.as_ref().map_or(0, |object| generation(object));
-        self.tell_environment(&there.environment, of, ConditionStatus::False, reason, message)
+        let message = shortened(message, LONGEST_MESSAGE);
+        self.tell_environment(&there.environment, of, ConditionStatus::False, reason, &message)
             .await
     }
 

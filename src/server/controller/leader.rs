@@ -244,9 +244,8 @@ impl Leader {
                 Purpose::Upgrade => {}
                 // Before the first step: whoever looks for it must know that something may be there.
                 Purpose::BringUp => {
-                    let nodes = remembered_nodes(fleet);
-                    refuse_missing_nodes(environment, &status, &nodes)?;
-                    status["nodes"] = json!(nodes);
+                    refuse_missing_nodes(fleet, &status)?;
+                    status["nodes"] = json!(remembered_nodes(fleet));
                 }
             }
             let counter = status["fence"].as_u64().max(seen).unwrap_or(0) + 1;
@@ -360,7 +359,9 @@ fn remembered_nodes(fleet: &Fleet) -> BTreeSet<String> {
     ours.map(|place| place.site.name.clone()).collect()
 }
 
-fn refuse_missing_nodes(environment: &str, status: &Value, stated: &BTreeSet<String>) -> Result<(), Trouble> {
+/// Refuses to go on where servers that an environment was brought up with, as its status says, are not in its list.
+pub(super) fn refuse_missing_nodes(fleet: &Fleet, status: &Value) -> Result<(), Trouble> {
+    let stated = remembered_nodes(fleet);
     let before = status["nodes"].as_array().into_iter().flatten();
     let missing = before.filter_map(Value::as_str).filter(|name| !stated.contains(*name));
     let nodes: Vec<String> = missing.map(str::to_owned).collect();
@@ -368,7 +369,7 @@ fn refuse_missing_nodes(environment: &str, status: &Value, stated: &BTreeSet<Str
         return Ok(());
     }
     Err(Trouble::NodesMissing {
-        environment: environment.to_owned(),
+        environment: fleet.environment.name.clone(),
         nodes,
     })
 }

@@ -131,7 +131,7 @@ impl Town {
     }
 
     /// With where it answers.
-    fn controller_at(&self) -> (Running, String) {
+    pub(super) fn controller_at(&self) -> (Running, String) {
         self.controller_by("controller.kubeconfig")
     }
 

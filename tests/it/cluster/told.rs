@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::controller::{NAMESPACE, Town};
+use super::controller::{NAMESPACE, Town, ask};
 use super::trouble::Between;
 use crate::trivial::{ENVIRONMENT, Running, Said};
 
@@ -59,7 +59,7 @@ fn plugin(town: &Town, arguments: &[&str]) -> Said {
 #[test]
 fn a_node_that_is_listed_no_more_is_told_until_it_is_put_back_or_taken_out_of_the_status() {
     let town = Town::stated();
-    let _controller = town.controller();
+    let (_controller, address) = town.controller_at();
     let environment = format!("env/{ENVIRONMENT}");
     town.wait(&environment, "condition=Ready");
     let whole = town.environment();
@@ -72,6 +72,11 @@ fn a_node_that_is_listed_no_more_is_told_until_it_is_put_back_or_taken_out_of_th
     let message = told["message"].as_str().expect("a text");
     assert!(message.contains("stops them: n2;"), "{told:#}");
     until_event(&town, "Environment", ENVIRONMENT, "NodesMissing");
+    // It is seen in what is written down, so that nothing is begun for it and tried again.
+    let figures = ask(&address, "/metrics");
+    for line in ["stagegate_reconcile_errors_total 0", "stagegate_retries 0"] {
+        assert!(figures.lines().any(|l| l == line), "{line}: {figures}");
+    }
     let shown = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
     assert!(
         shown.out.contains("NodesMissing") && shown.out.contains("n2"),
