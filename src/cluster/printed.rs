@@ -4,6 +4,10 @@
 //! take. It is opened anew from the second of its last line, and what that brings once more is left out: the kubelet gives each line
 //! its time, and filters by the whole second.
 //!
+//! A container that ends is begun anew in its pod, and which of the two a stream is of is nowhere said: a list of pods is somewhat old,
+//! and a kubelet answers for what runs by then. So a pod is followed as a whole, by one stream at a time: its machine's clock says which
+//! lines of the one that runs were read.
+//!
 //! What nobody can see: lines of a container's file that was rotated, or of a container that ended, while no stream was open.
 
 use std::collections::BTreeMap;
@@ -45,7 +49,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(3);
 pub struct Printed {
     whose: Whose,
     begin: Begin,
-    followed: BTreeMap<Instance, Followed>,
+    followed: BTreeMap<Printer, Followed>,
     looked_at: Option<Instant>,
     is_silent: bool,
     /// What was read and not handed over yet: a look may fail.
@@ -70,12 +74,11 @@ pub(super) enum Whose {
     Deployment(Arc<DeploymentPlace>, Role),
 }
 
-/// One run of a container: its log begins and ends with it.
+/// What prints: a container of one pod, however often it is begun anew.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Instance {
+struct Printer {
     pod: String,
     uid: String,
-    restarts: u32,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,7 @@ struct Followed {
     begin: Begin,
     place: Place,
     stream: Option<Stream>,
+    is_running: bool,
 }
 
 /// What runs and reads.
@@ -191,7 +195,8 @@ impl Printed {
         self.read.caught_up = true;
         self.drain();
         let is_due = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-        if is_due || self.followed.is_empty() || self.followed.values().any(|one| one.stream.is_none()) {
+        let mut all = self.followed.values();
+        if is_due || all.clone().all(|one| one.stream.is_none()) || all.any(Followed::is_to_be_opened) {
             match self.look().await {
                 Ok(()) => self.looked_at = Some(Instant::now()),
                 // What has come is handed over all the same.
@@ -213,32 +218,10 @@ impl Printed {
 
     async fn look(&mut self) -> Result<(), HostError> {
         let (container, pods) = self.whose.pods().await?;
-        let running: BTreeMap<Instance, Pod> = pods
-            .into_iter()
-            .filter(|pod| pod.running_since.is_some())
-            .map(|pod| (Instance::of(&pod), pod))
-            .collect();
-        // What a container printed last comes to its stream's end; without one, nobody brings it.
-        self.followed
-            .retain(|instance, one| one.stream.is_some() || running.contains_key(instance));
-        if running.is_empty() && self.followed.is_empty() && !std::mem::replace(&mut self.is_silent, true) {
-            // Said once: a pod that is made anew takes a while.
-            self.read.notes.push("none of its containers runs yet".to_owned());
-        }
-        self.is_silent &= running.is_empty();
+        self.notice(&pods);
         let workload = self.whose.workload();
-        for instance in running.into_keys() {
-            let pod = Arc::from(instance.pod.as_str());
-            self.followed.entry(instance).or_insert(Followed {
-                pod,
-                begin: self.begin,
-                place: Place::default(),
-                stream: None,
-            });
-        }
-        self.begin = Begin::AtBeginning;
         // Side by side: the machine of one may be away, which keeps nobody from reading the others.
-        let closed = self.followed.values_mut().filter(|one| one.stream.is_none());
+        let closed = self.followed.values_mut().filter(|one| one.is_to_be_opened());
         let opened = closed.map(|one| async {
             let pod = Arc::clone(&one.pod);
             match tokio::time::timeout(OPEN_WITHIN, one.open(workload, &container)).await {
@@ -253,14 +236,45 @@ impl Printed {
         self.read.notes.extend(failed.into_iter().flatten());
         Ok(())
     }
+
+    /// These are the pods that there are now.
+    fn notice(&mut self, pods: &[Pod]) {
+        let there: BTreeMap<Printer, bool> = pods
+            .iter()
+            .map(|pod| (Printer::of(pod), pod.running_since.is_some()))
+            .collect();
+        // What a container printed last comes to its stream's end; without one, nobody brings it.
+        self.followed
+            .retain(|printer, one| one.stream.is_some() || there.contains_key(printer));
+        for (printer, one) in &mut self.followed {
+            one.is_running = there.get(printer).copied().unwrap_or(false);
+        }
+        let is_heard = self.followed.values().any(|one| one.stream.is_some());
+        let is_silent = !is_heard && !there.values().any(|is_running| *is_running);
+        if is_silent && !self.is_silent {
+            // Said once: a pod that is made anew takes a while.
+            self.read.notes.push("none of its containers runs yet".to_owned());
+        }
+        self.is_silent = is_silent;
+        for (printer, _) in there.into_iter().filter(|(_, is_running)| *is_running) {
+            let pod = Arc::from(printer.pod.as_str());
+            self.followed.entry(printer).or_insert(Followed {
+                pod,
+                begin: self.begin,
+                place: Place::default(),
+                stream: None,
+                is_running: true,
+            });
+        }
+        self.begin = Begin::AtBeginning;
+    }
 }
 
-impl Instance {
+impl Printer {
     fn of(pod: &Pod) -> Self {
         Self {
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
-            restarts: pod.restarts,
         }
     }
 }
@@ -291,6 +305,10 @@ enum Drained {
 }
 
 impl Followed {
+    fn is_to_be_opened(&self) -> bool {
+        self.is_running && self.stream.is_none()
+    }
+
     fn drain(&mut self, read: &mut Lines) -> Drained {
         let Some(stream) = &mut self.stream else {
             return Drained::Whole;
@@ -381,6 +399,8 @@ impl Workload {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc::Sender;
+
     use super::*;
 
     fn at(millis: i64) -> Timestamp {
@@ -415,6 +435,60 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A stream of what a pod's container has printed so far; it ends with who is handed back.
+    fn opened(printed: &mut Printed, file: &[i64]) -> Sender<String> {
+        let mut all = printed.followed.values_mut().filter(|one| one.is_to_be_opened());
+        let one = all.next().expect("one is to be opened");
+        let (sender, lines) = channel(AHEAD);
+        for line in brought(file, one.place.opened()) {
+            sender.try_send(format!("{} {line}", at(line))).expect("there is room");
+        }
+        let task = tokio::spawn(async {});
+        one.stream = Some(Stream { lines, task });
+        sender
+    }
+
+    #[tokio::test]
+    async fn a_container_that_is_begun_anew_while_its_log_is_opened_is_read_once() {
+        let reference = serde_json::from_value(serde_json::json!({"namespace": "shop", "name": "web", "replicas": 1}));
+        let set = SetPlace::new(reference.expect("a reference"), Box::new(BTreeMap::new));
+        let mut printed = Printed::of(Whose::Set(Arc::new(set), 0)).from(Begin::AtBeginning);
+        let pod = |uid: &str, restarts: u32, running: Option<Timestamp>| Pod {
+            name: "web-0".to_owned(),
+            uid: uid.to_owned(),
+            restarts,
+            running_since: running,
+            ..Pod::default()
+        };
+        let (running, ended) = (Some(at(0)), None);
+        let (first, second) = ([100, 900], [1_500, 1_600, 2_700]);
+        printed.notice(&[pod("a", 0, running)]);
+        drop(opened(&mut printed, &first));
+        printed.drain();
+        // The list is old, and what is opened is the second's already.
+        printed.notice(&[pod("a", 0, running)]);
+        let stream = opened(&mut printed, &second[..2]);
+        printed.drain();
+        printed.notice(&[pod("a", 1, running)]);
+        let to_open = |printed: &Printed| printed.followed.values().filter(|one| one.is_to_be_opened()).count();
+        assert_eq!(to_open(&printed), 0, "one stream at a time");
+        drop(stream);
+        printed.drain();
+        // It is begun a third time, which an old list has as the second.
+        for seen in [pod("a", 1, ended), pod("a", 1, running)] {
+            printed.notice(&[seen]);
+        }
+        assert_eq!(to_open(&printed), 1);
+        drop(opened(&mut printed, &second));
+        printed.drain();
+        // A pod that is made anew may be on another machine, whose clock is another.
+        printed.notice(&[pod("b", 0, running)]);
+        drop(opened(&mut printed, &first));
+        printed.drain();
+        let read: Vec<&str> = printed.read.lines.iter().map(|(_, line)| line.as_str()).collect();
+        assert_eq!(read, ["100", "900", "1500", "1600", "2700", "100", "900"]);
     }
 
     #[test]
