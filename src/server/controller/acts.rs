@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
+use kube::runtime::events::EventType;
 
 use super::heard::Which;
 use super::leader::{Leader, Trouble, refuse_missing_nodes};
@@ -76,6 +77,14 @@ impl Leader {
                 Act::Hold(kind, object) => self.keep(kind, object, Kept::UntilDone).await?,
                 Act::LetGo(kind, object) => self.keep(kind, object, Kept::NoMore).await?,
                 Act::TellEnvironment { reason, message } => self.tell_not_ready(there, reason, &message).await?,
+                Act::NoteEnvironment {
+                    object,
+                    reason,
+                    message,
+                } => {
+                    self.publish(object, Kind::Environment, EventType::Normal, reason, &message)
+                        .await;
+                }
                 Act::TellUpgrade {
                     upgrade,
                     reason,

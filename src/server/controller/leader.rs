@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::files::{Change, Files};
 use super::heard::Heard;
-use super::look::{NODES_MISSING, Task};
+use super::look::{NODES_MISSING, NOT_DOWN, Task};
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use super::told::Told;
 use crate::cluster::ledger::{History, Objects};
@@ -336,7 +336,7 @@ impl Leader {
                 let why = trouble.to_string();
                 (self.tell)(&format!("the objects of {environment} were not deleted: {why}"));
                 let why = shortened(&why, LONGEST_MESSAGE);
-                self.tell_environment(environment, *of, ConditionStatus::False, "NotDown", &why)
+                self.tell_environment(environment, *of, ConditionStatus::False, NOT_DOWN, &why)
                     .await?;
                 Ok(())
             }

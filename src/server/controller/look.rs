@@ -16,6 +16,8 @@ use crate::model::upgrade::{Phase, Wish};
 
 /// Nodes that it was brought up with are in its list no more, and run on.
 pub(super) const NODES_MISSING: &str = "NodesMissing";
+/// Its replica's objects could not be deleted.
+pub(super) const NOT_DOWN: &str = "NotDown";
 /// As much of its kind goes on as goes on at a time.
 pub(super) const WAITS_FOR_PLACE: &str = "WaitsForPlace";
 
@@ -141,6 +143,12 @@ pub(super) enum Act<'a> {
         reason: &'static str,
         message: String,
     },
+    /// The same of one that is as ready as it was.
+    NoteEnvironment {
+        object: &'a DynamicObject,
+        reason: &'static str,
+        message: String,
+    },
     /// An upgrade waits.
     TellUpgrade {
         upgrade: &'a Upgrade,
@@ -166,8 +174,37 @@ pub(super) enum Act<'a> {
 }
 
 /// What an environment asks for.
-pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Option<Act<'a>> {
-    let object = there.object.as_deref()?;
+pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
+    let Some(object) = there.object.as_deref() else {
+        return Vec::new();
+    };
+    let act = act_of(object, there, standing);
+    // What is said of one that is brought up depends on what it is as that begins.
+    let waits = match &act {
+        Some(Act::Begin(task)) if standing.queue(task.lane()) == Queue::Waits => of_waiting(object, task),
+        Some(_) | None => None,
+    };
+    waits.into_iter().chain(act).collect()
+}
+
+/// What one says whose replica waits for its turn.
+fn of_waiting<'a>(object: &'a DynamicObject, task: &Task) -> Option<Act<'a>> {
+    let message = "this controller looks after or takes down as many replicas already as it does at a time; its turn comes".to_owned();
+    let reason = WAITS_FOR_PLACE;
+    match task {
+        // How the last attempt went is worth more.
+        Task::TakingDown(_) if came_to(object) == Some(NOT_DOWN) => None,
+        Task::TakingDown(_) => Some(Act::TellEnvironment { reason, message }),
+        Task::Keeping => Some(Act::NoteEnvironment {
+            object,
+            reason,
+            message,
+        }),
+        Task::BringingUp(_) | Task::Driving { .. } => None,
+    }
+}
+
+fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) -> Option<Act<'a>> {
     let of = generation(object);
     // One that is expired stays so, or it would be made anew once the upgrade can be read.
     if let Some((upgrade, why)) = there.unreadable.first()
@@ -459,6 +496,7 @@ mod tests {
             Act::Hold(kind, object) => format!("hold {kind:?} {}", name(object)),
             Act::LetGo(kind, object) => format!("let go {kind:?} {}", name(object)),
             Act::TellEnvironment { reason, message: _ } => format!("it is told {reason}"),
+            Act::NoteEnvironment { reason, .. } => format!("it is noted {reason}"),
             Act::TellUpgrade {
                 upgrade,
                 reason,
@@ -503,7 +541,7 @@ mod tests {
         };
         let mut standing = standing(under_way);
         let of_it = of_environment(&there, &standing);
-        match &of_it {
+        match of_it.last() {
             Some(Act::Begin(task)) => standing.task = Some(task.clone()),
             Some(Act::Read {
                 then_bring_up: Some(of),
@@ -582,6 +620,12 @@ mod tests {
             kept Expired before     | -              | -    | -           | read and BringingUp(2)
             deleted kept Up replica | -              | -    | -           | TakingDown(2)
             deleted kept Up replica | -              | -    | failed      | nothing
+            kept Up replica              | - | - | to keep            | it is noted WaitsForPlace, Keeping
+            kept Up replica              | - | - | to drive           | Keeping
+            kept NotUp over              | - | - | to keep            | it is noted WaitsForPlace, Keeping
+            kept Up replica              | - | - | to keep kept lately | nothing
+            deleted kept Up replica      | - | - | to keep            | it is told WaitsForPlace, TakingDown(2)
+            deleted kept NotDown replica | - | - | to keep            | TakingDown(2)
             ",
         );
     }
