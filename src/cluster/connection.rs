@@ -83,7 +83,9 @@ impl Sources {
             let clusters = read.clusters.into_iter().filter_map(|named| named.cluster);
             let authorities = clusters.filter_map(|cluster| cluster.certificate_authority);
             let users = read.auth_infos.into_iter().filter_map(|named| named.auth_info);
-            let own = users.flat_map(|user| [user.client_certificate, user.client_key]).flatten();
+            let own = users
+                .flat_map(|user| [user.client_certificate, user.client_key])
+                .flatten();
             all.extend(authorities.chain(own).map(PathBuf::from).map(stamped));
         }
         Self(all)
@@ -286,7 +288,14 @@ mod tests {
         std::fs::write(&place, of("http://one:6443")).expect("written");
         let (_, server) = connect_to_server(None).await.expect("a client");
         assert_eq!(server, "http://one:6443/");
-        let made_at = || SHARED.lock().expect("no panic").iter().map(|shared| shared.made_at).collect::<Vec<_>>();
+        let made_at = || {
+            SHARED
+                .lock()
+                .expect("no panic")
+                .iter()
+                .map(|shared| shared.made_at)
+                .collect::<Vec<_>>()
+        };
         let first = made_at();
         connect(None).await.expect("a client");
         assert_eq!(made_at(), first, "it is shared");

@@ -442,7 +442,10 @@ mod tests {
         }));
         let component: Component = component.expect("a component");
         let judged = Judged::new(&home, &workspace, &build);
-        let said = judged.condition(Timestamp::UNIX_EPOCH).await.expect("it names a commit");
+        let said = judged
+            .condition(Timestamp::UNIX_EPOCH)
+            .await
+            .expect("it names a commit");
         assert_eq!(said.reason, "RepositoryUnreadable");
         // What would be found now is something else.
         git2::Repository::init_bare(directory.path().join("web.git")).expect("made");

@@ -502,12 +502,7 @@ pub async fn refusal(
 }
 
 /// The same by a past that is kept elsewhere than in this home.
-pub async fn refusal_by(
-    past: &Past,
-    fleet: &Fleet,
-    component: &Component,
-    judged: &Judged<'_>,
-) -> Option<Refusal> {
+pub async fn refusal_by(past: &Past, fleet: &Fleet, component: &Component, judged: &Judged<'_>) -> Option<Refusal> {
     let (environment, build) = (&fleet.environment.name, judged.build());
     if let Some(refusal) = past.quarantine(&build.digest, environment) {
         return Some(refusal);

@@ -3,14 +3,14 @@
 //! before it is delivered, and only the oldest of a thread can be claimed.
 
 use std::ops::AddAssign;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
-use super::{Report, Sink, SinkError};
+use super::{Complaints, Report, Sink, SinkError, Word};
 use crate::model::values::Digest;
 use crate::store::{OutboxEntry, Settlement, Store, StoreError, random_id};
 
@@ -83,6 +83,8 @@ pub struct Courier {
     sinks: Vec<Box<dyn Sink>>,
     clock: Clock,
     claimant: String,
+    /// That a sink's reports cannot be read, so that it is said once.
+    complaints: Mutex<Complaints>,
     /// When [`Courier::run`] has to be over; unset, it goes on.
     end: watch::Sender<Option<Timestamp>>,
 }
@@ -95,6 +97,7 @@ impl Courier {
             sinks,
             clock,
             claimant: random_id(),
+            complaints: Mutex::default(),
             end: watch::Sender::new(None),
         }
     }
@@ -111,12 +114,12 @@ impl Courier {
     }
 
     /// Delivers until [`finish`](Self::finish) is called and what waited then is delivered, also where there is no sink.
-    /// Trouble with the store is logged, and tried again. Where the future is dropped instead, a report in hand may reach its
+    /// Trouble with the store is logged, once until it changes, and tried again. Where the future is dropped instead, a report in hand may reach its
     /// sink and be delivered again by the next courier.
     pub async fn run(&self) {
         join_all(self.sinks.iter().map(|sink| async {
             while let Err(e) = self.work_for(sink.as_ref(), Patience::Finish).await {
-                tracing::warn!(sink = sink.name(), "reports wait: {e}");
+                self.say(sink.as_ref(), Some(e.to_string()));
                 if self.end().is_some() {
                     return;
                 }
@@ -125,6 +128,16 @@ impl Courier {
         }))
         .await;
         self.asked_to_finish().await;
+    }
+
+    /// Says whether the store was in the way of a sink's reports, where that is news.
+    fn say(&self, sink: &dyn Sink, trouble: Option<String>) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        match complaints.met(sink.name(), trouble) {
+            Word::Trouble(why) => tracing::warn!(sink = sink.name(), why, "reports wait"),
+            Word::Over => tracing::info!(sink = sink.name(), "reports wait no more"),
+            Word::Nothing => {}
+        }
     }
 
     /// Lets [`run`](Self::run) end once nothing waits, within this time. What it has in hand is delivered and settled first, and
@@ -181,7 +194,9 @@ impl Courier {
                 return Ok(tally);
             }
             let claim_until = later(now, CLAIM);
-            match self.store.claim(sink.name(), &self.claimant, now, claim_until)? {
+            let claimed = self.store.claim(sink.name(), &self.claimant, now, claim_until)?;
+            self.say(sink, None);
+            match claimed {
                 Some(entry) => tally += self.carry(sink, &entry, patience, now).await?,
                 None => match self.rest(sink, patience, now)? {
                     Some(wait) => self.pause(wait).await,

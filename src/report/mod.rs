@@ -4,6 +4,7 @@
 //! A report is rendered when its event is written, in the same transaction: what was said then is what is delivered, by
 //! whichever process delivers it.
 
+mod complaints;
 mod courier;
 mod sinks;
 mod texts;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+pub(crate) use complaints::{Complaints, Word};
 pub use courier::{Clock, Courier, Tally, backoff};
 pub use sinks::{FileSink, LineSink, Lines};
 pub use texts::{in_one_line, text};

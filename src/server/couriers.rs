@@ -12,12 +12,15 @@ use crate::engine::fleet::Fleet;
 use crate::home::Home;
 use crate::model::environment::ReportSink;
 use crate::model::system::PortShift;
-use crate::report::{Courier, Lines};
+use crate::report::{Complaints, Courier, Lines, Word};
 use crate::store::{Store as _, StoreError};
 use crate::workspace::Workspace;
 
 /// As long as a delivery may take.
 const LAST_OF_THE_OLD: Duration = Duration::from_secs(20);
+
+/// What is looked for, for people.
+const WAITING: &str = "reports that wait";
 
 /// A courier on its way.
 struct OnTheWay {
@@ -33,8 +36,12 @@ pub(super) struct Couriers<'a> {
     shift: PortShift,
     lines: Arc<dyn Lines>,
     by_environment: BTreeMap<String, OnTheWay>,
-    /// What was said of an environment whose reports cannot be carried, so that it is said once.
-    complaints: BTreeMap<String, String>,
+    /// Those of whom a courier was wanted who are not carried for as they state it.
+    troubled: BTreeSet<String>,
+    /// What was said of them, also of those that have nothing to carry meanwhile.
+    complaints: Complaints,
+    /// What was said of the outbox and the list of environments.
+    of_store: Complaints,
 }
 
 impl<'a> Couriers<'a> {
@@ -45,64 +52,58 @@ impl<'a> Couriers<'a> {
             shift,
             lines: Arc::clone(lines),
             by_environment: BTreeMap::new(),
-            complaints: BTreeMap::new(),
+            troubled: BTreeSet::new(),
+            complaints: Complaints::default(),
+            of_store: Complaints::default(),
         }
     }
 
     /// Sees to it that every environment that is up, or still has something to tell, has its courier.
     pub(super) fn reread(&mut self) {
-        match self.environments() {
-            Ok(names) => {
-                self.rest(|environment| names.contains(environment));
-                for name in &names {
-                    self.reread_one(name);
-                }
-            }
-            Err(why) => tracing::warn!(%why, "cannot look for environments"),
+        let found = self.environments();
+        let Some(names) = self.found("environments", found) else {
+            return;
+        };
+        self.rest(|environment| names.contains(environment));
+        for name in &names {
+            self.reread_one(name);
         }
     }
 
     /// Makes sure that an environment has a courier, without looking at its file when it has one.
     pub(super) fn serve(&mut self, environment: &str) {
-        if !self.by_environment.contains_key(environment) && !self.complaints.contains_key(environment) {
+        if !self.by_environment.contains_key(environment) && !self.troubled.contains(environment) {
             self.reread_one(environment);
         }
     }
 
     /// Sees to it that what waits has its courier, where nobody is told of environments that are up.
     pub(super) fn carry_waiting(&mut self) {
-        match self.waiting() {
-            Ok(names) => {
-                for name in names {
-                    if !self.by_environment.contains_key(&name) || self.complaints.contains_key(&name) {
-                        self.reread_one(&name);
-                    }
-                }
+        let found = self.waiting();
+        for name in self.found(WAITING, found).unwrap_or_default() {
+            if !self.by_environment.contains_key(&name) || self.troubled.contains(&name) {
+                self.reread_one(&name);
             }
-            Err(why) => tracing::warn!(%why, "cannot look for reports that wait"),
         }
     }
 
     /// Lets go whoever has nothing to carry, where nobody is at work who may give it something. With the next that is to be told another
     /// comes.
     pub(super) fn rest(&mut self, is_at_work: impl Fn(&str) -> bool) {
-        let waiting = match self.waiting() {
-            Ok(waiting) => waiting,
-            Err(why) => {
-                tracing::warn!(%why, "cannot look for reports that wait");
-                return;
-            }
+        let found = self.waiting();
+        let Some(waiting) = self.found(WAITING, found) else {
+            return;
         };
         let stays = |environment: &str| is_at_work(environment) || waiting.contains(environment);
         for (_, idle) in self.by_environment.extract_if(.., |environment, _| !stays(environment)) {
             idle.courier.finish(LAST_OF_THE_OLD);
         }
-        self.complaints.retain(|environment, _| stays(environment));
+        self.troubled.retain(|environment| stays(environment));
     }
 
     /// An environment's file has changed, and may name other sinks.
     pub(super) fn changed(&mut self, environment: &str) {
-        if self.by_environment.contains_key(environment) || self.complaints.contains_key(environment) {
+        if self.by_environment.contains_key(environment) || self.troubled.contains(environment) {
             self.reread_one(environment);
         }
     }
@@ -127,15 +128,33 @@ impl<'a> Couriers<'a> {
         Ok(names.collect())
     }
 
-    fn reread_one(&mut self, environment: &str) {
-        if let Err(why) = self.try_reread(environment) {
-            let said = self.complaints.insert(environment.to_owned(), why.clone());
-            if said.as_ref() != Some(&why) {
-                tracing::warn!(environment, %why, "its reports wait");
-            }
-        } else {
-            self.complaints.remove(environment);
+    /// What was looked for, if it was found; that it could not be, and can be again, is said once.
+    fn found<T>(&mut self, what: &str, found: Result<T, StoreError>) -> Option<T> {
+        let trouble = found.as_ref().err().map(ToString::to_string);
+        match self.of_store.met(what, trouble) {
+            Word::Trouble(why) => tracing::warn!(what, why, "they cannot be looked for"),
+            Word::Over => tracing::info!(what, "they are looked for again"),
+            Word::Nothing => {}
         }
+        found.ok()
+    }
+
+    fn reread_one(&mut self, environment: &str) {
+        match self.reread_and_judge(environment) {
+            Word::Trouble(why) => tracing::warn!(environment, why, "its reports wait"),
+            Word::Over => tracing::info!(environment, "its reports wait no more"),
+            Word::Nothing => {}
+        }
+    }
+
+    fn reread_and_judge(&mut self, environment: &str) -> Word {
+        let trouble = self.try_reread(environment).err();
+        if trouble.is_some() {
+            self.troubled.insert(environment.to_owned());
+        } else {
+            self.troubled.remove(environment);
+        }
+        self.complaints.met(environment, trouble)
     }
 
     fn try_reread(&mut self, environment: &str) -> Result<(), String> {
@@ -144,7 +163,7 @@ impl<'a> Couriers<'a> {
         if self
             .by_environment
             .get(environment)
-            .is_some_and(|on_the_way| on_the_way.stated == *stated && !self.complaints.contains_key(environment))
+            .is_some_and(|on_the_way| on_the_way.stated == *stated && !self.troubled.contains(environment))
         {
             return Ok(());
         }
@@ -227,5 +246,29 @@ spec:
         task.await.expect("it has ended");
         couriers.serve("one");
         assert_eq!(couriers.by_environment.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_be_carried_for_is_said_once_however_often_there_is_work_and_so_is_its_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("environments/one.yaml");
+        std::fs::create_dir_all(directory.path().join("environments")).expect("made");
+        let home = Home::open(&directory.path().join("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let lines: Arc<dyn Lines> = Arc::new(Nowhere);
+        let mut couriers = Couriers::new(&home, &workspace, PortShift::default(), &lines);
+        let mut words = Vec::new();
+        // Its file as it is at each work that comes by, and what is said then.
+        for text in [ENVIRONMENT, "nonsense", "nonsense", ENVIRONMENT, ENVIRONMENT] {
+            std::fs::write(&file, text).expect("written");
+            words.push(match couriers.reread_and_judge("one") {
+                Word::Nothing => "nothing",
+                Word::Trouble(_) => "trouble",
+                Word::Over => "over",
+            });
+            couriers.rest(|_| false);
+            assert!(couriers.troubled.is_empty(), "nobody tries again where there is nothing to carry");
+        }
+        assert_eq!(words, ["nothing", "trouble", "nothing", "over", "nothing"]);
     }
 }

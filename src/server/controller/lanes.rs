@@ -311,7 +311,11 @@ mod tests {
             lanes.asks(name, Some(drive(Stage::New)));
         }
         assert_eq!(lanes.asks("replica", Some(KEEP)), Some(Place::Taken));
-        assert_eq!(lanes.asks("replica", None), None, "of what is under way nothing more is begun");
+        assert_eq!(
+            lanes.asks("replica", None),
+            None,
+            "of what is under way nothing more is begun"
+        );
         lanes.ended(&under_way[0]);
         assert_eq!(lanes.call(), ["other"], "nothing stands idle meanwhile");
         lanes.ended("replica");

@@ -29,6 +29,7 @@ use crate::hosts::{FencingToken, Host as _, HostError};
 use crate::model::environment::HostRef;
 use crate::model::system::PortShift;
 use crate::model::values::Digest;
+use crate::report::{Complaints, Word};
 use crate::rollout::IllegalTransition;
 use crate::store::StoreError;
 use crate::store::build::{Condition, ConditionStatus};
@@ -123,7 +124,7 @@ pub(super) struct Leader {
     pub(super) namespace: String,
     pub(super) heard: Arc<Heard>,
     /// Why files could not be written, so that it is said once.
-    pub(super) complaints: Mutex<BTreeMap<String, String>>,
+    pub(super) complaints: Mutex<Complaints>,
     /// Of builds that an upgrade was to bring: what was judged of them and is not in their objects yet.
     pub(super) judged: Mutex<BTreeMap<String, Condition>>,
     pub(super) told: Arc<Told>,
@@ -149,21 +150,18 @@ impl Leader {
             let object = self.heard.environment(&environment);
             let placed = self.files.place(&environment, object.as_deref());
             let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+            let trouble = placed.as_ref().err().map(ToString::to_string);
+            match complaints.met(&environment, trouble) {
+                Word::Trouble(why) => {
+                    tracing::warn!(why, environment, "its file cannot be written, and it waits for that");
+                }
+                Word::Over => tracing::info!(environment, "its file is written"),
+                Word::Nothing => {}
+            }
             match placed {
-                Ok(change) => {
-                    complaints.remove(&environment);
-                    if change == Change::Some {
-                        changed.extend(self.heard.read_with(&environment));
-                    }
-                }
-                Err(why) => {
-                    let why = why.to_string();
-                    if complaints.get(&environment) != Some(&why) {
-                        tracing::warn!(why, environment, "its file cannot be written, and it waits for that");
-                        complaints.insert(environment.clone(), why);
-                    }
-                    self.heard.is_unplaced(environment);
-                }
+                Ok(Change::Some) => changed.extend(self.heard.read_with(&environment)),
+                Ok(Change::None) => {}
+                Err(_) => self.heard.is_unplaced(environment),
             }
         }
         changed
@@ -172,7 +170,7 @@ impl Leader {
     /// Those whose files could not be written.
     pub(super) fn unplaced(&self) -> Vec<String> {
         let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.keys().cloned().collect()
+        complaints.names().map(str::to_owned).collect()
     }
 
     /// Takes over what lies on the volume: files of environments that are no more are taken away.

@@ -189,7 +189,9 @@ pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Vec<A
 
 /// What one says whose replica waits for its turn.
 fn of_waiting<'a>(object: &'a DynamicObject, task: &Task) -> Option<Act<'a>> {
-    let message = "this controller looks after or takes down as many replicas already as it does at a time; its turn comes".to_owned();
+    let message =
+        "this controller looks after or takes down as many replicas already as it does at a time; its turn comes"
+            .to_owned();
     let reason = WAITS_FOR_PLACE;
     match task {
         // How the last attempt went is worth more.
@@ -483,10 +485,14 @@ mod tests {
             task: driven.or(bringing),
             may_begin: if has("failed") { MayBegin::Later } else { MayBegin::Now },
             keep: if has("kept lately") { Keep::Later } else { Keep::Due },
-            waits_in: [("to come up", Lane::BringUp), ("to drive", Lane::Drive), ("to keep", Lane::Keep)]
-                .into_iter()
-                .filter_map(|(words, lane)| has(words).then_some(lane))
-                .collect(),
+            waits_in: [
+                ("to come up", Lane::BringUp),
+                ("to drive", Lane::Drive),
+                ("to keep", Lane::Keep),
+            ]
+            .into_iter()
+            .filter_map(|(words, lane)| has(words).then_some(lane))
+            .collect(),
             depth: if has("files") { Depth::Files } else { Depth::Objects },
         }
     }
