@@ -8,6 +8,7 @@ pub mod gates;
 pub mod home;
 pub mod hosts;
 pub mod http;
+pub mod lines;
 pub mod model;
 pub mod process;
 pub mod refresh;

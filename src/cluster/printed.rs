@@ -30,8 +30,8 @@ use super::pod::Pod;
 use super::pods::SetPlace;
 use super::workload::{NOT_FOUND, Workload};
 use crate::hosts::HostError;
+use crate::lines::{Begin, Partial};
 use crate::model::environment::Role;
-use crate::signals::log::follow::{Begin, Partial};
 
 /// Lines that are read ahead of who counts them: what a container prints in some seconds. Beyond it the kubelet waits.
 const AHEAD: usize = 4_096;

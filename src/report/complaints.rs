@@ -56,7 +56,11 @@ mod tests {
             ("one", None, Word::Nothing),
             ("one", Some("gone"), Word::Trouble("gone".to_owned())),
         ] {
-            assert_eq!(complaints.met(who, trouble.map(str::to_owned)), word, "{who} {trouble:?}");
+            assert_eq!(
+                complaints.met(who, trouble.map(str::to_owned)),
+                word,
+                "{who} {trouble:?}"
+            );
         }
         assert_eq!(complaints.names().collect::<Vec<_>>(), ["one", "two"]);
     }

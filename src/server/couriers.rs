@@ -267,7 +267,10 @@ spec:
                 Word::Over => "over",
             });
             couriers.rest(|_| false);
-            assert!(couriers.troubled.is_empty(), "nobody tries again where there is nothing to carry");
+            assert!(
+                couriers.troubled.is_empty(),
+                "nobody tries again where there is nothing to carry"
+            );
         }
         assert_eq!(words, ["nothing", "trouble", "nothing", "over", "nothing"]);
     }

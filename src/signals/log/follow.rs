@@ -9,9 +9,7 @@
 use std::sync::Arc;
 
 use crate::hosts::{AnyHost, FilePosition, Host as _, NodeAddress, Tail, TailFrom};
-
-/// A longer line is cut here; no request log has one.
-pub const MAX_LINE_BYTES: usize = 16 * 1024;
+use crate::lines::{Begin, Partial};
 
 /// Bytes asked for in one read.
 pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
@@ -57,15 +55,6 @@ impl HostLog {
         let tail = self.host.tail(&self.node, &self.path, from, self.chunk_bytes);
         tail.await.map_err(|e| e.to_string())
     }
-}
-
-/// Where the first look begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
-    /// With what is written from now on.
-    AtEnd,
-    /// With all that is there.
-    AtBeginning,
 }
 
 /// What one look brought.
@@ -235,56 +224,6 @@ impl Followed {
     }
 }
 
-/// The line that has no end yet.
-#[derive(Debug)]
-pub(crate) enum Partial {
-    /// Its beginning.
-    Kept(Vec<u8>),
-    /// Its rest is of no use: it was too long, or we came in its middle.
-    Skipping,
-}
-
-impl Partial {
-    pub(crate) fn new() -> Self {
-        Partial::Kept(Vec::new())
-    }
-
-    pub(crate) fn take_in(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            if let Partial::Kept(line) = self {
-                let room = MAX_LINE_BYTES - line.len();
-                line.extend_from_slice(&text[..text.len().min(room)]);
-                if ends || text.len() > room {
-                    lines.push(line_text(line));
-                    line.clear();
-                }
-                if !ends && text.len() > room {
-                    *self = Partial::Skipping;
-                }
-            } else if ends {
-                *self = Partial::new();
-            }
-        }
-    }
-
-    /// The last line of a file that nobody will write to any more, though it has no end.
-    fn finish(self, lines: &mut Vec<String>) {
-        match self {
-            Partial::Kept(line) if !line.is_empty() => lines.push(line_text(&line)),
-            Partial::Kept(_) | Partial::Skipping => {}
-        }
-    }
-}
-
-fn line_text(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    String::from_utf8_lossy(line).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -296,6 +235,7 @@ mod tests {
 
     use super::*;
     use crate::hosts::LocalHost;
+    use crate::lines::MAX_LINE_BYTES;
 
     /// A log in this directory.
     fn log_in(dir: &Path, name: &str) -> HostLog {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagegate::cluster::pods::{PodHost, SetPlace};
+use stagegate::lines::Begin;
 use stagegate::model::environment::StatefulSetRef;
-use stagegate::signals::log::follow::Begin;
 
 use super::lab::Lab;
 use crate::trivial::Running;

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use stagegate::hosts::{Host as _, Tail, TailFrom};
-use stagegate::signals::log::follow::{Begin, Follower, HostLog};
+use stagegate::lines::Begin;
+use stagegate::signals::log::follow::{Follower, HostLog};
 
 use super::{Bench, on_both_hosts};
 
