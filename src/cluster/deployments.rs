@@ -17,7 +17,6 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams, ObjectList, PostParams};
 use kube::core::Selector;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 
 use super::pod::{Pod, Refused};
 use super::printed::{Printed, Whose};
@@ -100,7 +99,6 @@ impl DeploymentPlace {
                 name,
                 container,
                 context,
-                client: OnceCell::new(),
             },
             canary,
             images,
@@ -284,7 +282,7 @@ impl DeploymentPlace {
     /// The template that a revision is of, whatever fields its API server knows; none where it is gone.
     async fn template_of(&self, revision: &str, tried: &str) -> Result<Option<Value>, HostError> {
         let kind = ApiResource::erase::<ReplicaSet>(&());
-        let client = self.workload.client().await?.clone();
+        let client = self.workload.client().await?;
         let sets: Api<DynamicObject> = Api::namespaced_with(client, &self.workload.namespace, &kind);
         let set = sets.get_opt(revision).await.map_err(|why| self.trouble(tried, &why))?;
         Ok(set.map(|set| {

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Pod as ApiPod, PodSpec};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use super::pod::{Pod, Refused, ended};
 use super::printed::{Printed, Whose};
@@ -102,7 +102,6 @@ impl SetPlace {
                 name,
                 container,
                 context,
-                client: OnceCell::new(),
             },
             replicas,
             images,

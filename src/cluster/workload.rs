@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec, PodTem
 use kube::api::{DeleteParams, LogParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::OnceCell;
 
 use super::connection::{causes, connect_within};
 use super::pod::{Pod, Refused, Waiting};
@@ -50,8 +49,6 @@ pub struct Workload {
     pub container: Option<String>,
     /// The context of the kubeconfig, where that is stated.
     pub context: Option<String>,
-    /// Made by the first who asks.
-    pub client: OnceCell<Client>,
 }
 
 impl Debug for Workload {
@@ -87,14 +84,13 @@ impl Workload {
         }
     }
 
-    /// The connection.
+    /// The connection, as its kubeconfig is now: an upgrade takes hours, and may be held by one that somebody mends.
     ///
     /// # Errors
     /// There is no such cluster.
-    pub async fn client(&self) -> Result<&Client, HostError> {
-        let context = self.context.as_deref();
-        let made = self.client.get_or_try_init(|| connect_within(context, CALL));
-        made.await.map_err(|why| self.failed("find its cluster", why))
+    pub async fn client(&self) -> Result<Client, HostError> {
+        let made = connect_within(self.context.as_deref(), CALL).await;
+        made.map_err(|why| self.failed("find its cluster", why))
     }
 
     /// Objects of a kind in its namespace.
@@ -106,7 +102,7 @@ impl Workload {
         K: Resource<Scope = NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Ok(Api::namespaced(self.client().await?.clone(), &self.namespace))
+        Ok(Api::namespaced(self.client().await?, &self.namespace))
     }
 
     /// What a rule refuses, in a host's words.
