@@ -3,8 +3,9 @@
 //!
 //! In a namespace with the label [`PROTECTED`], the image of a workload changes by who is listed as a driver in its annotation
 //! [`DRIVERS`], or by who breaks the glass in
-//! the same request: with the annotation [`BREAK_GLASS`] new or changed, and a reason in it. So no annotation of yesterday opens anything
-//! today, and who did it stands in the API server's audit log with the reason.
+//! the same request: with the annotation [`BREAK_GLASS`] new or changed, and in it the number of what is changed with a reason. So no
+//! annotation of yesterday opens anything today, not even when `kubectl rollout undo` puts it back with the images of its time, and who
+//! did it stands in the API server's audit log with the reason.
 
 use serde_json::{Value, json};
 
@@ -44,6 +45,8 @@ pub fn all() -> Vec<Value> {
             "has({of}.metadata.annotations) && '{BREAK_GLASS}' in {of}.metadata.annotations ? string({of}.metadata.annotations['{BREAK_GLASS}']) : ''"
         )
     };
+    // With each change of what an object is to be it is another, and none comes twice. Pods have one since Kubernetes 1.33.
+    let number = "has(oldObject.metadata.generation) ? string(oldObject.metadata.generation) : oldObject.metadata.resourceVersion";
     let rules = |group: &str, resources: &[&str]| {
         json!({
             "apiGroups": [group], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": resources,
@@ -65,8 +68,10 @@ pub fn all() -> Vec<Value> {
                 {"name": "imagesBefore", "expression": images("oldObject")},
                 {"name": "reason", "expression": glass("object")},
                 {"name": "reasonBefore", "expression": glass("oldObject")},
+                {"name": "begins", "expression": format!("({number}) + ': '")},
                 {"name": "isBroken", "expression": format!(
-                    "variables.reason != variables.reasonBefore && size(variables.reason.trim()) >= {SHORTEST_REASON}"
+                    "variables.reason != variables.reasonBefore && variables.reason.startsWith(variables.begins) && \
+                     size(variables.reason.substring(size(variables.begins)).trim()) >= {SHORTEST_REASON}"
                 )},
                 {"name": "drivers", "expression": format!(
                     "has(namespaceObject.metadata.annotations) && '{DRIVERS}' in namespaceObject.metadata.annotations \
@@ -77,8 +82,8 @@ pub fn all() -> Vec<Value> {
                 "expression": "variables.images == variables.imagesBefore || request.userInfo.username in variables.drivers || variables.isBroken",
                 "messageExpression": format!(
                     "'images in ' + request.namespace + ' change by an Upgrade (stagegate upgrade): ' + request.userInfo.username + \
-                     ' is none of its drivers (annotation {DRIVERS} of the namespace); in an emergency the same request carries a new annotation {BREAK_GLASS} with the reason, \
-                     {SHORTEST_REASON} characters or more'"
+                     ' is none of its drivers (annotation {DRIVERS} of the namespace); in an emergency the same request sets the annotation {BREAK_GLASS} of the object to \"' + \
+                     variables.begins + 'WHY\", the reason in {SHORTEST_REASON} characters or more; the number is that of what is changed, and good for this once'"
                 ),
                 "reason": "Forbidden",
             }],
