@@ -45,7 +45,7 @@ pub fn all() -> Vec<Value> {
             "has({of}.metadata.annotations) && '{BREAK_GLASS}' in {of}.metadata.annotations ? string({of}.metadata.annotations['{BREAK_GLASS}']) : ''"
         )
     };
-    // With each change of what an object is to be it is another, and none comes twice. Pods have one since Kubernetes 1.33.
+    // With each change of what an object is to be it is another, and none comes twice. Pods have one by newer versions of Kubernetes only.
     let number = "has(oldObject.metadata.generation) ? string(oldObject.metadata.generation) : oldObject.metadata.resourceVersion";
     let rules = |group: &str, resources: &[&str]| {
         json!({

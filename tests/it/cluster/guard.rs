@@ -34,11 +34,11 @@ fn set(namespace: &str, image: &str) -> String {
 
 const DRIVER: &str = "--as=system:serviceaccount:stagegate:controller";
 
-fn done(left: Left) {
+fn done(left: &Left) {
     assert!(left.done, "{left:#?}");
 }
 
-fn refused(left: Left) {
+fn refused(left: &Left) {
     assert!(!left.done && left.err.contains("is none of its drivers"), "{left:#?}");
     assert!(left.err.contains("stagegate.dev/break-glass"), "{left:#?}");
 }
@@ -57,10 +57,10 @@ fn guarded() -> Lab {
     let cluster = Lab::without_nodes();
     let objects: Vec<String> = guard::all().iter().map(ToString::to_string).collect();
     let policy = objects.join("\n---\n");
-    done(cluster.kubectl(&["apply", "-f", "-"], &policy));
-    done(cluster.kubectl(&["apply", "-f", "-"], WORKLOADS));
+    done(&cluster.kubectl(&["apply", "-f", "-"], &policy));
+    done(&cluster.kubectl(&["apply", "-f", "-"], WORKLOADS));
     for namespace in ["prod", "open"] {
-        done(cluster.kubectl(&["apply", "-f", "-"], &set(namespace, "web:1")));
+        done(&cluster.kubectl(&["apply", "-f", "-"], &set(namespace, "web:1")));
     }
     // It takes a moment until a policy is in force.
     cluster.until("the policy is in force", |lab| {
@@ -87,40 +87,40 @@ fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
         patch["metadata"]["annotations"]["stagegate.dev/break-glass"] = format!("{number}: {reason}").into();
         patch.to_string()
     };
-    refused(patch("carol", "prod", &image("web:2")));
-    refused(patch(
+    refused(&patch("carol", "prod", &image("web:2")));
+    refused(&patch(
         "carol",
         "prod",
         r#"{"spec": {"template": {"spec": {"initContainers": [{"name": "first", "image": "first:2"}]}}}}"#,
     ));
-    refused(patch("carol", "prod", &with_reason("web:2", "   hotfix   ")));
+    refused(&patch("carol", "prod", &with_reason("web:2", "   hotfix   ")));
     // A reason without what it is for could be used again.
     let aimless = with_reason("web:2", "it burns").replace(": it burns", " it burns and burns");
-    refused(patch("carol", "prod", &aimless));
+    refused(&patch("carol", "prod", &aimless));
     // What is no image is nobody's business here, nor is another namespace.
-    done(patch(
+    done(&patch(
         "carol",
         "prod",
         r#"{"spec": {"replicas": 0}, "metadata": {"labels": {"a": "b"}}}"#,
     ));
-    done(patch("carol", "open", &image("web:2")));
-    done(patch(
+    done(&patch("carol", "open", &image("web:2")));
+    done(&patch(
         "system:serviceaccount:stagegate:controller",
         "prod",
         &image("web:2"),
     ));
     let reason = with_reason("web:3", "the database is on fire, ask Carol");
-    done(patch("carol", "prod", &reason));
+    done(&patch("carol", "prod", &reason));
     // The reason of that time opens nothing now, nor does it once another has taken its place.
-    refused(patch("carol", "prod", &image("web:4")));
-    refused(patch("carol", "prod", &reason.replace("web:3", "web:4")));
-    done(patch(
+    refused(&patch("carol", "prod", &image("web:4")));
+    refused(&patch("carol", "prod", &reason.replace("web:3", "web:4")));
+    done(&patch(
         "carol",
         "prod",
         r#"{"metadata": {"annotations": {"stagegate.dev/break-glass": "nothing burns"}}}"#,
     ));
-    refused(patch("carol", "prod", &reason.replace("web:3", "web:4")));
-    done(patch(
+    refused(&patch("carol", "prod", &reason.replace("web:3", "web:4")));
+    done(&patch(
         "carol",
         "prod",
         &with_reason("web:4", "it burns again, ask Carol"),
@@ -130,21 +130,21 @@ fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
         .replace("StatefulSet", "Deployment")
         .replace("name: web,", "name: web-canary,")
         .replace("  serviceName: web\n", "");
-    done(cluster.kubectl(&["create", DRIVER, "-f", "-"], &canary));
+    done(&cluster.kubectl(&["create", DRIVER, "-f", "-"], &canary));
     let next = |who: &str| {
         let patch = image("web:5");
         cluster.kubectl(&["patch", "deployment/web-canary", "-n", "prod", who, "-p", &patch], "")
     };
-    refused(next("--as=carol"));
-    done(next(DRIVER));
-    done(cluster.kubectl(&["delete", DRIVER, "deployment/web-canary", "-n", "prod"], ""));
+    refused(&next("--as=carol"));
+    done(&next(DRIVER));
+    done(&cluster.kubectl(&["delete", DRIVER, "deployment/web-canary", "-n", "prod"], ""));
     // Nobody is a driver where nobody is listed; what is no image is free all the same, and the glass can be broken.
-    done(cluster.kubectl(&["annotate", "namespace", "prod", "stagegate.dev/drivers-"], ""));
+    done(&cluster.kubectl(&["annotate", "namespace", "prod", "stagegate.dev/drivers-"], ""));
     cluster.until("the list is gone", |_| {
         !patch("system:serviceaccount:stagegate:controller", "prod", &image("web:5")).done
     });
-    done(patch("carol", "prod", r#"{"metadata": {"labels": {"a": "c"}}}"#));
-    done(patch(
+    done(&patch("carol", "prod", r#"{"metadata": {"labels": {"a": "c"}}}"#));
+    done(&patch(
         "carol",
         "prod",
         &with_reason("web:5", "nobody is a driver, ask Carol"),
@@ -212,16 +212,16 @@ fn a_reason_is_for_one_change_and_is_told_as_it_has_to_be_written() {
             format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: some, namespace: prod}}\nspec: {spec}\n")
                 // Or one would be another's.
                 .replace("app: x", &format!("app: {kind}"));
-        done(cluster.kubectl(&["create", "--as=carol", "-f", "-"], &object));
+        done(&cluster.kubectl(&["create", "--as=carol", "-f", "-"], &object));
         let object = format!("{}/some", kind.to_lowercase());
         let patch = |image: &str, reason: Option<&str>| patch_image(&cluster, &object, image, reason);
         let told = patch("web:2", None);
         let reason = format!("{}: it burns, ask Carol", number_in(&told));
-        refused(told);
-        done(patch("web:2", Some(&reason)));
+        refused(&told);
+        done(&patch("web:2", Some(&reason)));
         // Others' words in between do not make it new.
-        done(cluster.kubectl(&["annotate", &object, "-n", "prod", "stagegate.dev/break-glass-"], ""));
-        refused(patch("web:3", Some(&reason)));
+        done(&cluster.kubectl(&["annotate", &object, "-n", "prod", "stagegate.dev/break-glass-"], ""));
+        refused(&patch("web:3", Some(&reason)));
     }
 }
 
@@ -233,7 +233,7 @@ fn what_kubectl_rollout_undo_brings_back_of_a_reason_opens_nothing() {
         .replace("name: web,", "name: front,")
         .replace("app: web", "app: front")
         .replace("  serviceName: web\n", "");
-    done(cluster.kubectl(&["create", "--as=carol", "-f", "-"], &front));
+    done(&cluster.kubectl(&["create", "--as=carol", "-f", "-"], &front));
     for image in ["web:2", "web:3"] {
         // Its controller keeps the reason with the images of its time.
         let of_now = cluster.get(&["deployment", "front", "-n", "prod"])["spec"]["template"].take();
@@ -244,7 +244,7 @@ fn what_kubectl_rollout_undo_brings_back_of_a_reason_opens_nothing() {
         });
         let number = number_in(&patch_image(&cluster, "deployment/front", image, None));
         let reason = format!("{number}: {image} burns, ask Carol");
-        done(patch_image(&cluster, "deployment/front", image, Some(&reason)));
+        done(&patch_image(&cluster, "deployment/front", image, Some(&reason)));
         cluster.until("the reason is kept", |lab| {
             let sets = lab.get(&["replicasets", "-n", "prod", "-l", "app=front"]);
             let mut sets = sets["items"].as_array().expect("a list").iter();
@@ -264,9 +264,9 @@ fn what_kubectl_rollout_undo_brings_back_of_a_reason_opens_nothing() {
     };
     // One without a reason, and one that had one.
     for revision in [1, 2] {
-        refused(undo("--as=carol", revision));
+        refused(&undo("--as=carol", revision));
         assert_eq!(image(), "web:3", "{revision}");
     }
-    done(undo(DRIVER, 2));
+    done(&undo(DRIVER, 2));
     assert_eq!(image(), "web:2");
 }
