@@ -36,6 +36,7 @@ impl World {
             step: None,
             free_bytes: Some(1 << 40),
             foreign_edit: None,
+            unstated: None,
         };
         let signals = Signals {
             serving: Serving::Yes,

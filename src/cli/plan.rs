@@ -116,7 +116,9 @@ fn changes<'a>(
             Err(why) => ("-".to_owned(), why.clone()),
             Ok(sight) => {
                 let current = sight.running.as_ref().and_then(|r| r.build);
-                let what = if current == Some(build.digest) {
+                let what = if let Some(why) = &sight.unstated {
+                    why.clone()
+                } else if current == Some(build.digest) {
                     "nothing to do".to_owned()
                 } else {
                     changing += 1;

@@ -433,6 +433,7 @@ impl Shown {
         let foreign = sight.fence.as_ref().is_some_and(|fence| fence.home != self.home);
         let differs = match (&component.service, &sight.running) {
             _ if foreign => Some("it serves another home".to_owned()),
+            _ if sight.unstated.is_some() => sight.unstated.clone(),
             (Some(_), None) if !sight.remains.is_empty() => Some(format!(
                 "its service's main process is gone, and processes of it live on (pids {}): `up` and `down` end them",
                 sight.remains.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")

@@ -24,8 +24,8 @@ use super::surge::{
     Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
 };
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, MANAGER, NOT_FOUND, Workload, Written, is_over, only,
-    rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, MANAGER, NOT_FOUND, Workload, Written, image_of, is_over,
+    only, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
@@ -66,17 +66,18 @@ pub struct DeploymentPlace {
 struct Seen {
     version: String,
     uid: String,
+    /// What is in its annotation, which may not be what was written last.
+    lies: Option<String>,
     selector: LabelSelector,
     ready_after_s: Option<i32>,
     progress_within_s: Option<i32>,
-    container: String,
     canary_version: Option<String>,
     is: Deployment,
 }
 
 impl Seen {
     fn with_image(&self, image: &str) -> Value {
-        json!({"spec": {"containers": [{"name": self.container, "image": image}]}})
+        json!({"spec": {"containers": [{"name": self.is.container, "image": image}]}})
     }
 }
 
@@ -119,8 +120,9 @@ impl DeploymentPlace {
 
     /// The container that runs the build, and the pods of a node that have it.
     pub(super) async fn printing(&self, role: Role) -> Result<(String, Vec<Pod>), HostError> {
-        let Seen { container, is, .. } = self.read().await?;
-        Ok((container, is.pods_of(role).to_vec()))
+        let Seen { is, .. } = self.read().await?;
+        let pods = is.pods_of(role).to_vec();
+        Ok((is.container, pods))
     }
 
     async fn deployments(&self) -> Result<Api<ApiDeployment>, HostError> {
@@ -129,6 +131,28 @@ impl DeploymentPlace {
 
     /// Nothing where there is no such Deployment.
     async fn find(&self) -> Result<Option<Seen>, HostError> {
+        for _ in 0..CONFLICTS_IN_A_ROW {
+            let found = self.look().await?;
+            let Some(seen) = found.as_ref().filter(|seen| seen.is.is_put_back) else {
+                return Ok(found);
+            };
+            // A copy is newer, too, where both were made after this was read.
+            if self.lies_there().await? == seen.lies {
+                return Ok(found);
+            }
+        }
+        Err(self.failed("look at it", "it changes faster than it can be read"))
+    }
+
+    /// What is in its annotation.
+    async fn lies_there(&self) -> Result<Option<String>, HostError> {
+        let main = self.deployments().await?.get_opt(&self.workload.name).await;
+        let main = main.map_err(|why| self.trouble("look at it", &why))?;
+        Ok(main.and_then(|main| annotation(&main.metadata, ANNOTATION).cloned()))
+    }
+
+    /// What is read at once: each of it may have changed since that before it was read.
+    async fn look(&self) -> Result<Option<Seen>, HostError> {
         let tried = "look at it";
         let deployments = self.deployments().await?;
         let found = deployments.get_opt(&self.workload.name).await;
@@ -179,15 +203,21 @@ impl DeploymentPlace {
         tried: &str,
     ) -> Result<Seen, HostError> {
         let about = main.metadata;
-        let record: Record = match about.annotations.as_ref().and_then(|all| all.get(ANNOTATION)) {
+        let lies = annotation(&about, ANNOTATION).cloned();
+        let record: Record = match &lies {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| self.failed(tried, format!("its annotation {ANNOTATION} cannot be read: {e}")))?,
             None => Record::default(),
         };
         let uid = about.uid.clone().unwrap_or_default();
+        let writes = record.writes;
+        let record = record.or_newer(made.copies_of(&uid));
         let spec = main.spec.unwrap_or_default();
-        let container = self.workload.container(spec.template.spec.as_ref(), tried)?;
-        let template = self.workload.image_in(spec.template.spec.as_ref(), tried)?;
+        let container = match &record.taken {
+            Some(taken) => taken.container.clone(),
+            None => self.workload.container(spec.template.spec.as_ref(), tried)?,
+        };
+        let template = image_of(spec.template.spec.as_ref(), &container);
         let rest = rest_of(&spec.template, &container).map_err(|e| self.failed(tried, e.to_string()))?;
         let status = main.status.unwrap_or_default();
         let wanted = spec.replicas.unwrap_or(1);
@@ -202,8 +232,8 @@ impl DeploymentPlace {
         for pod in made.pods_of(&uid) {
             let is_seen = rollout != Rollout::Unseen;
             let is_of_set = !is_seen || label(&pod.metadata, TEMPLATE_HASH) == hash;
-            let mut pod = self.workload.pod(pod.clone(), &container, is_of_set, tried)?;
-            pod.is_of_template &= pod.image == template;
+            let mut pod = pod_of(pod.clone(), &container, is_of_set);
+            pod.is_of_template &= pod.image == template && !template.is_empty();
             pods.push(pod);
         }
         let canary_version = canary
@@ -215,6 +245,7 @@ impl DeploymentPlace {
         Ok(Seen {
             version: about.resource_version.unwrap_or_default(),
             uid,
+            lies,
             selector,
             ready_after_s: spec.min_ready_seconds,
             progress_within_s: spec.progress_deadline_seconds,
@@ -226,15 +257,16 @@ impl DeploymentPlace {
                 has_history: spec.revision_history_limit != Some(0),
                 rollout,
                 trouble: trouble(&status),
+                container,
                 template,
                 rest,
                 revision: current.and_then(|set| set.metadata.name.clone()),
                 pods,
                 canary,
                 images: record.known(self.images.clone()),
+                is_put_back: record.writes != writes,
                 record,
             },
-            container,
         })
     }
 
@@ -249,19 +281,14 @@ impl DeploymentPlace {
         let uid = about.uid.clone().unwrap_or_default();
         let spec = canary.spec.unwrap_or_default();
         let is_ours = label(&about, CANARY_OF) == Some(&self.workload.name);
-        let image = match self.workload.image_in(spec.template.spec.as_ref(), tried) {
-            Ok(image) => image,
-            // Somebody else's may have any containers.
-            Err(_) if !is_ours => String::new(),
-            Err(why) => return Err(why),
-        };
+        let image = image_of(spec.template.spec.as_ref(), container);
         let mut template = spec.template;
         let step = template.metadata.as_mut().and_then(not_ours).unwrap_or_default();
         let rest = rest_of(&template, container).map_err(|e| self.failed(tried, e.to_string()))?;
         let mut pods = Vec::new();
         for pod in made.pods_of(&uid) {
             let is_of_step = annotation(&pod.metadata, STEP) == Some(&step);
-            pods.push(self.workload.pod(pod.clone(), container, is_of_step, tried)?);
+            pods.push(pod_of(pod.clone(), container, is_of_step));
         }
         Ok(Canary {
             name: self.canary.clone(),
@@ -300,8 +327,9 @@ impl DeploymentPlace {
             template["$patch"] = json!("replace");
             return Ok(template);
         }
-        // Whatever else of the template was changed since stays: its image is what was ours.
+        // Whatever else of the template was changed since stays: its image is what was ours, where its container is there.
         match &seen.is.record.taken {
+            Some(_) if seen.is.template.is_empty() => Ok(json!({})),
             Some(held) => Ok(seen.with_image(&held.before)),
             None => Err(self.failed(
                 tried,
@@ -312,12 +340,7 @@ impl DeploymentPlace {
 
     /// Makes the owner's Deployment so what it has to be, unless somebody else wrote meanwhile.
     async fn write(&self, seen: &Seen, change: &Change, tried: &str) -> Result<Written, HostError> {
-        let record = if change.record == Record::default() {
-            // Nothing is left of it.
-            None
-        } else {
-            Some(serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?)
-        };
+        let record = serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?;
         let template = match &change.template {
             Template::Same => None,
             Template::Image(image) => Some(seen.with_image(image)),
@@ -348,7 +371,7 @@ impl DeploymentPlace {
         template["metadata"]["annotations"][STEP] = json!(step);
         let containers = template["spec"]["containers"].as_array_mut();
         for container in containers.into_iter().flatten() {
-            if container["name"] == seen.container.as_str() {
+            if container["name"] == seen.is.container.as_str() {
                 container["image"] = json!(image);
             }
         }
@@ -439,6 +462,13 @@ struct MadeOf {
 }
 
 impl MadeOf {
+    /// What was remembered of a Deployment while each of its `ReplicaSet`s was that of its template, where that can be read.
+    fn copies_of(&self, deployment: &str) -> impl Iterator<Item = Record> {
+        let is_of = move |set: &&ReplicaSet| owner_of(&set.metadata).is_some_and(|owner| owner == deployment);
+        let copies = self.sets.iter().filter(is_of);
+        copies.filter_map(|set| serde_json::from_str(annotation(&set.metadata, ANNOTATION)?).ok())
+    }
+
     /// The pods of each `ReplicaSet` of a Deployment, without those that are over.
     fn pods_of<'a>(&'a self, deployment: &'a str) -> impl Iterator<Item = &'a ApiPod> {
         let is_of = move |set: &&ReplicaSet| owner_of(&set.metadata).is_some_and(|owner| owner == deployment);
@@ -531,10 +561,6 @@ impl DeploymentHost {
     fn sight(&self, seen: &Seen, steps: &[String]) -> Result<NodeSight, HostError> {
         let is = &seen.is;
         let current = is.goal(self.role);
-        if current.is_none() {
-            let image = is.template.clone();
-            return Err(self.place.failed("look at it", Refused::Unstated { image }.to_string()));
-        }
         let now = Timestamp::now();
         // Whoever scales it goes on, and nothing that does not run is a build's fault.
         if let Some(why) = is.is_scaled_away(self.role) {
@@ -564,6 +590,10 @@ impl DeploymentHost {
             foreign_edit: is
                 .foreign_edit()
                 .map(|edit| format!("{}: {edit}", self.place.workload.named())),
+            unstated: current.is_none().then(|| {
+                let image = is.template.clone();
+                format!("{}: {}", self.place.workload.named(), Refused::Unstated { image })
+            }),
         })
     }
 
@@ -693,7 +723,7 @@ impl Host for DeploymentHost {
                 Some(StepState::Ended(end)) if end.exit != 0 => {
                     if let Some(pod) = seen.is.failing(self.role) {
                         end.log_tail
-                            .push_str(&self.place.workload.last_words(&pod.name, &seen.container).await);
+                            .push_str(&self.place.workload.last_words(&pod.name, &seen.is.container).await);
                     }
                     return Ok(sight);
                 }
@@ -713,9 +743,7 @@ impl Host for DeploymentHost {
             if let Err(why @ Refused::Fenced { .. }) = is.admits(token) {
                 return Err(why);
             }
-            let mut change = is.as_it_is();
-            change.record.fence = Some(token.clone());
-            Ok(Some(change))
+            Ok(Some(is.adopted(token)))
         };
         self.change(node, token, "adopt it", adopted).await
     }
@@ -737,11 +765,7 @@ impl Host for DeploymentHost {
         self.without_canary(node, token).await?;
         let forgotten = |is: &Deployment| {
             is.admits(token)?;
-            let change = is.given_back(None).unwrap_or_else(|| is.as_it_is());
-            Ok(Some(Change {
-                record: Record::default(),
-                ..change
-            }))
+            Ok(is.forgotten())
         };
         self.change(node, token, "forget it", forgotten).await
     }
@@ -787,6 +811,27 @@ mod tests {
             };
             assert_eq!(made.pods_of("web").count(), counts, "{phase}");
         }
+    }
+
+    #[test]
+    fn of_the_copies_those_of_its_own_count_that_can_be_read() {
+        let set = |owner: &str, record: &str| {
+            let owners =
+                json!([{"apiVersion": "v1", "kind": "Deployment", "name": owner, "uid": owner, "controller": true}]);
+            let about = json!({"ownerReferences": owners, "annotations": {ANNOTATION: record}});
+            serde_json::from_value(json!({"metadata": about, "spec": {"selector": {}}})).expect("a set")
+        };
+        let made = MadeOf {
+            sets: vec![
+                set("web", r#"{"writes": 3}"#),
+                set("web", "by hand"),
+                set("web-canary", r#"{"writes": 9}"#),
+                serde_json::from_value(json!({"spec": {"selector": {}}})).expect("a set"),
+            ],
+            pods: Vec::new(),
+        };
+        let writes: Vec<u64> = made.copies_of("web").map(|copy| copy.writes).collect();
+        assert_eq!(writes, [3]);
     }
 
     #[test]

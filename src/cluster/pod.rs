@@ -186,7 +186,7 @@ pub enum Refused {
     NoPods,
     /// What nobody can go back to.
     #[error(
-        "its template has image {image}, which no version of `source.images` is, so nobody could go back to it; state it there"
+        "it is made with image {image}, which no version of its component's images is, so nobody could go back to it; state it there"
     )]
     Unstated {
         /// That image.
@@ -300,6 +300,14 @@ pub fn known(mut stated: BTreeMap<Digest, String>, before: Option<(Digest, &str)
         stated.entry(build).or_insert_with(|| image.to_owned());
     }
     stated
+}
+
+/// That a pod has another image than the template that it was made of.
+#[must_use]
+pub fn rewritten(image: &str, template: &str) -> String {
+    format!(
+        "the pod was made with image {image}, and its template says {template}: something in the cluster rewrites images"
+    )
 }
 
 /// A step's id is its upgrade's name, a number and a word (`rollout::nodes`).

@@ -21,7 +21,8 @@ use super::pod::{Pod, Refused, ended};
 use super::printed::{Printed, Whose};
 use super::rolling::{Answer, Asked, Change, Record, Set, Strategy, Template};
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, NOT_FOUND, Workload, Written, only, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, NOT_FOUND, Workload, Written, image_of, only, pod_of,
+    rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
@@ -47,8 +48,9 @@ pub struct SetPlace {
     workload: Workload,
     replicas: u16,
     images: Box<KnownImages>,
-    /// Images of revisions by name: a revision never changes. Held while one is read, so that a hundred pods read it once.
-    revisions: Mutex<BTreeMap<String, String>>,
+    /// Images of a container in revisions by the names of both: a revision never changes. Held while one is read, so that a hundred
+    /// pods read it once.
+    revisions: Mutex<BTreeMap<(String, String), String>>,
     /// Who reads the set to write it: what is remembered of every pod is one object, and writes of a batch would each be refused by
     /// the one before.
     turn: Mutex<()>,
@@ -78,7 +80,6 @@ struct Seen {
     version: String,
     /// Labels that its pods have, in the words of a query.
     selector: String,
-    container: String,
     set: Set,
     pod: Option<Pod>,
 }
@@ -124,8 +125,8 @@ impl SetPlace {
 
     /// The container that runs the build, and the pod that has it, if there is one.
     pub(super) async fn printing(&self, ordinal: u32) -> Result<(String, Vec<Pod>), HostError> {
-        let Seen { container, pod, .. } = self.read(ordinal).await?;
-        Ok((container, pod.into_iter().collect()))
+        let Seen { set, pod, .. } = self.read(ordinal).await?;
+        Ok((set.container, pod.into_iter().collect()))
     }
 
     fn name_of(&self, ordinal: u32) -> String {
@@ -164,8 +165,11 @@ impl SetPlace {
                 ),
             ));
         }
-        let container = self.workload.container(spec.template.spec.as_ref(), tried)?;
-        let template = self.workload.image_in(spec.template.spec.as_ref(), tried)?;
+        let container = match &record.taken {
+            Some(taken) => taken.container.clone(),
+            None => self.workload.container(spec.template.spec.as_ref(), tried)?,
+        };
+        let template = image_of(spec.template.spec.as_ref(), &container);
         let labels = spec.selector.match_labels.iter().flatten();
         let selector = labels
             .map(|(name, value)| format!("{name}={value}"))
@@ -176,7 +180,7 @@ impl SetPlace {
         let revision = |name: &Option<String>| name.clone().unwrap_or_default();
         let current = match revision(&status.current_revision).as_str() {
             "" => template.clone(),
-            revision => self.image_of_revision(revision).await?,
+            revision => self.image_of_revision(revision, &container).await?,
         };
         let pod = self.pods().await?.get_opt(&self.name_of(ordinal)).await;
         let pod = pod.map_err(|why| self.trouble(tried, &why))?;
@@ -204,6 +208,7 @@ impl SetPlace {
             version,
             selector,
             set: Set {
+                container: container.clone(),
                 replicas,
                 strategy,
                 own: serde_json::to_value(&stated).unwrap_or_default(),
@@ -218,15 +223,12 @@ impl SetPlace {
                 images: record.known((self.images)()),
                 record,
             },
-            pod: pod
-                .map(|pod| {
-                    let labels = pod.metadata.labels.iter().flatten();
-                    let revision = labels.clone().find(|(name, _)| *name == REVISION).map(|(_, of)| of);
-                    let is_of_template = template_of.is_some() && revision == template_of.as_ref();
-                    self.workload.pod(pod, &container, is_of_template, tried)
-                })
-                .transpose()?,
-            container,
+            pod: pod.map(|pod| {
+                let labels = pod.metadata.labels.iter().flatten();
+                let revision = labels.clone().find(|(name, _)| *name == REVISION).map(|(_, of)| of);
+                let is_of_template = template_of.is_some() && revision == template_of.as_ref();
+                pod_of(pod, &container, is_of_template)
+            }),
         };
         if strategy == Strategy::OnDelete && seen.set.record.taken.is_none() {
             return Err(self.failed(
@@ -237,17 +239,18 @@ impl SetPlace {
         Ok(seen)
     }
 
-    async fn image_of_revision(&self, name: &str) -> Result<String, HostError> {
+    async fn image_of_revision(&self, name: &str, container: &str) -> Result<String, HostError> {
         let tried = "look at its current revision";
+        let asked = (name.to_owned(), container.to_owned());
         let mut revisions = self.revisions.lock().await;
-        if let Some(image) = revisions.get(name) {
+        if let Some(image) = revisions.get(&asked) {
             return Ok(image.clone());
         }
         let template = self.template_of_revision(name, tried).await?;
         let spec: PodSpec =
             serde_json::from_value(template["spec"].clone()).map_err(|e| self.failed(tried, e.to_string()))?;
-        let image = self.workload.image_in(Some(&spec), tried)?;
-        revisions.insert(name.to_owned(), image.clone());
+        let image = image_of(Some(&spec), container);
+        revisions.insert(asked, image.clone());
         Ok(image)
     }
 
@@ -278,7 +281,7 @@ impl SetPlace {
 
     /// Makes a set that was seen so what it has to be, unless somebody else wrote meanwhile.
     async fn write(&self, seen: &Seen, change: &Change, tried: &str) -> Result<Written, HostError> {
-        let Seen { version, container, .. } = seen;
+        let (version, container) = (&seen.version, &seen.set.container);
         let record = if change.record == Record::default() {
             // Nothing is left of it.
             None
@@ -306,6 +309,8 @@ impl SetPlace {
             }
         };
         let template = match &change.template {
+            // As it is, and that is without the container: one is put back with all of its template or not at all.
+            Template::Image(image) if image.is_empty() => json!({}),
             Template::Image(image) => json!({"spec": {"containers": [{"name": container, "image": image}]}}),
             Template::Revision(revision) => self.template_of_revision(revision, tried).await?,
         };
@@ -349,16 +354,6 @@ impl PodHost {
     fn sight(&self, seen: &Seen, steps: &[String]) -> Result<NodeSight, HostError> {
         let Seen { set, pod, .. } = seen;
         let current = set.goal(self.ordinal);
-        if current.is_none() {
-            return Err(self.set.failed(
-                "look at it",
-                format!(
-                    "pod {} is made with {}, which no version of its component's images is, so nobody could go back to it; state it there",
-                    self.ordinal,
-                    set.image_for(self.ordinal)
-                ),
-            ));
-        }
         let now = Timestamp::now();
         let mut stuck = steps
             .iter()
@@ -390,6 +385,10 @@ impl PodHost {
             foreign_edit: set
                 .foreign_edit()
                 .map(|edit| format!("{}: {edit}", self.set.workload.named())),
+            unstated: current.is_none().then(|| {
+                let image = set.image_for(self.ordinal).to_owned();
+                format!("{}: {}", self.set.workload.named(), Refused::Unstated { image })
+            }),
         })
     }
 
@@ -528,7 +527,7 @@ impl Host for PodHost {
                 Some(StepState::Ended(end)) if end.exit != 0 => {
                     let pod = self.set.name_of(self.ordinal);
                     end.log_tail
-                        .push_str(&self.set.workload.last_words(&pod, &seen.container).await);
+                        .push_str(&self.set.workload.last_words(&pod, &seen.set.container).await);
                     return Ok(sight);
                 }
                 Some(StepState::Running | StepState::Ended(_) | StepState::Died) | None => return Ok(sight),

@@ -52,6 +52,8 @@ impl Record {
 pub struct Taken {
     /// Which upgrade.
     pub by: String,
+    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name.
+    pub container: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
     /// The build that this is, for who states it no more.
@@ -91,7 +93,9 @@ pub struct Set {
     pub first_unready: Option<u32>,
     /// It keeps the revisions that it was of.
     pub has_history: bool,
-    /// The template's image.
+    /// The container that runs the build.
+    pub container: String,
+    /// The template's image; none at all (an empty one) where it has no such container.
     pub template: String,
     /// What the template says beside the image.
     pub rest: Digest,
@@ -181,7 +185,11 @@ impl Set {
         let edits = [
             (
                 taken.image != self.template,
-                format!("the image of its template is {}", self.template),
+                if self.template.is_empty() {
+                    format!("its template has no container {}", self.container)
+                } else {
+                    format!("the image of its template is {}", self.template)
+                },
                 taken.image.clone(),
             ),
             (
@@ -281,6 +289,7 @@ impl Set {
             // Nothing is at or above it, so nothing moves.
             change.record.taken = Some(Taken {
                 by: upgrade.to_owned(),
+                container: self.container.clone(),
                 before: self.template.clone(),
                 from: self.build_of(&self.template),
                 revision: self.revision.clone(),
@@ -354,6 +363,13 @@ impl Set {
             Some(pod) if Some(&pod.uid) == replaces.uid.as_ref() => StepState::Running,
             // What makes it anew is not the new build either.
             None => StepState::Running,
+            Some(pod) if pod.image.is_empty() && pod.is_of_template => ended(
+                1,
+                format!(
+                    "its set's template has no container {}, so the pod runs no build",
+                    self.container
+                ),
+            ),
             Some(pod) if Some(&pod.image) != image && pod.is_of_template => ended(
                 1,
                 format!(

@@ -34,6 +34,10 @@ const SCALED_AWAY: &str = "it was scaled to 0 pods, so none runs the build";
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
+    /// The number of the write of ours that it is: the controller of a Deployment copies its annotations to the `ReplicaSet` of its
+    /// template, where they stay for ever, and `kubectl rollout undo` puts those of an older one back. It never goes back itself.
+    #[serde(default)]
+    pub writes: u64,
     /// The highest token that it has seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<FencingToken>,
@@ -49,6 +53,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// What was written last: this, or a copy of it that is newer.
+    #[must_use]
+    pub fn or_newer(self, copies: impl IntoIterator<Item = Self>) -> Self {
+        copies.into_iter().fold(
+            self,
+            |newest, copy| {
+                if copy.writes > newest.writes { copy } else { newest }
+            },
+        )
+    }
+
     /// The images that a look goes by ([`pod::known`]).
     #[must_use]
     pub fn known(&self, stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
@@ -67,6 +82,8 @@ impl Record {
 pub struct Taken {
     /// Which upgrade.
     pub by: String,
+    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name.
+    pub container: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
     /// The build that this is, for who states it no more.
@@ -128,7 +145,9 @@ pub struct Deployment {
     pub rollout: Rollout,
     /// What its controller complains of.
     pub trouble: Trouble,
-    /// The template's image.
+    /// The container that runs the build.
+    pub container: String,
+    /// The template's image; none at all (an empty one) where it has no such container.
     pub template: String,
     /// What the template says beside the image.
     pub rest: Digest,
@@ -142,6 +161,8 @@ pub struct Deployment {
     pub images: BTreeMap<Digest, String>,
     /// What is remembered.
     pub record: Record,
+    /// That lies on the Deployment no more, but in a copy: an older one was put back in its place, or none is there.
+    pub is_put_back: bool,
 }
 
 /// How far a controller is with what was written.
@@ -411,8 +432,15 @@ impl Deployment {
                 None => Ok(()),
             };
         };
+        if self.is_put_back {
+            let found = format!(
+                "its annotation was put back, as `kubectl rollout undo` does, and {}",
+                self.image_there()
+            );
+            return edit(found, &taken.image);
+        }
         if taken.image != self.template {
-            return edit(format!("the image of its template is {}", self.template), &taken.image);
+            return edit(self.image_there(), &taken.image);
         }
         if taken.rest != self.rest {
             let meant = format!("as ReplicaSet {} has it", taken.revision);
@@ -446,6 +474,15 @@ impl Deployment {
             return edit(format!("its canary has {found}"), "one pod");
         }
         Ok(())
+    }
+
+    /// The template's image, in words.
+    fn image_there(&self) -> String {
+        if self.template.is_empty() {
+            format!("its template has no container {}", self.container)
+        } else {
+            format!("the image of its template is {}", self.template)
+        }
     }
 
     /// The image that the canary's template was last written with, where that is remembered.
@@ -561,7 +598,7 @@ impl Deployment {
         });
         let too_many = node.steps.len().saturating_sub(STEPS_KEPT);
         node.steps.drain(..too_many);
-        Ok(Answer::Write(Box::new(Change { record, template })))
+        Ok(Answer::Write(Box::new(self.change(record, template))))
     }
 
     /// What is remembered of a Deployment that is taken, if it can be.
@@ -589,6 +626,7 @@ impl Deployment {
         })?;
         Ok(Taken {
             by: upgrade.to_owned(),
+            container: self.container.clone(),
             before: self.template.clone(),
             from: Some(from),
             revision,
@@ -655,7 +693,13 @@ impl Deployment {
             return if is_over { ended(124, why()) } else { StepState::Running };
         };
         let is_taking = self.is_taking(replaces);
-        let state = match self.speaker(Role::Canary) {
+        let speaker = self.speaker(Role::Canary);
+        // Nobody could tell which build it runs. The old one is taken first, so this is told before any build is blamed.
+        let is_forward = self.way() == Some(Way::Forward);
+        if let Some(pod) = speaker.filter(|pod| is_forward && pod.image != canary.image) {
+            return ended(1, pod::rewritten(&pod.image, &canary.image));
+        }
+        let state = match speaker {
             // The one before ends first.
             _ if canary.pods.iter().any(|pod| !pod.is_of_template) => StepState::Running,
             Some(pod) => match pod.coming_up(replaces, now) {
@@ -692,7 +736,7 @@ impl Deployment {
     fn main_state(&self, replaces: &Replacement, now: Timestamp) -> StepState {
         if Some(&self.template) != self.images.get(&replaces.release) {
             // It is written with what is remembered, so somebody else's was written after it.
-            let why = || format!("somebody else writes its template: its image is {}", self.template);
+            let why = || format!("somebody else writes its template: {}", self.image_there());
             let taken = self.record.taken.as_ref();
             let is_given_up = taken.is_some_and(|taken| taken.gone_over >= MOST_GONE_OVER);
             let is_over = is_given_up || replaces.is_late(replaces.since, now);
@@ -784,7 +828,8 @@ impl Deployment {
         let held = self.record.taken.as_ref()?;
         let may = role == Role::Main && held.way == Way::Back && held.gone_over < MOST_GONE_OVER;
         let step = self.record.main.steps.iter().find(|step| step.id == id)?;
-        let is_as_written = self.template == held.image && self.rest == held.rest && !self.is_paused;
+        let is_as_written =
+            self.template == held.image && self.rest == held.rest && !self.is_paused && !self.is_put_back;
         if !may || step.replaces.is_none() || is_as_written {
             return None;
         }
@@ -793,10 +838,7 @@ impl Deployment {
         let written = record.taken.as_mut()?;
         written.gone_over += 1;
         written.overwrote = self.untouched().err().map(|edit| edit.to_string());
-        Some(Change {
-            template: Template::Revision(held.revision.clone()),
-            record,
-        })
+        Some(self.change(record, Template::Revision(held.revision.clone())))
     }
 
     /// What is to be written before a step that is known goes on: that a newer driver is here, what the canary is that was made, and,
@@ -821,10 +863,7 @@ impl Deployment {
                 });
             }
         }
-        (record != self.record).then_some(Change {
-            record,
-            template: Template::Same,
-        })
+        (record != self.record).then(|| self.change(record, Template::Same))
     }
 
     /// What is to be written of the canary for a step that is remembered, if it is not written yet.
@@ -860,24 +899,46 @@ impl Deployment {
         let is_own = by == Some(taken.by.as_str());
         let is_as_left = self.template == taken.image && self.rest == taken.rest;
         let is_as_before = self.template == taken.before && self.rest == taken.rest;
-        Some(Change {
-            record: Record {
-                fence: self.record.fence.clone(),
-                ..Record::default()
-            },
-            template: match taken.way {
-                Way::Back if !is_as_before && (is_own || is_as_left) => Template::Revision(taken.revision.clone()),
-                Way::Forward | Way::Back => Template::Same,
-            },
-        })
+        let record = Record {
+            fence: self.record.fence.clone(),
+            ..Record::default()
+        };
+        let template = match taken.way {
+            Way::Back if !is_as_before && (is_own || is_as_left) => Template::Revision(taken.revision.clone()),
+            Way::Forward | Way::Back => Template::Same,
+        };
+        Some(self.change(record, template))
     }
 
-    /// Nothing changed.
+    /// What forgets all of it but how often it was written: copies of what was remembered are still there, and stay older than that.
     #[must_use]
-    pub fn as_it_is(&self) -> Change {
+    pub fn forgotten(&self) -> Option<Change> {
+        let nothing = Record {
+            writes: self.record.writes,
+            ..Record::default()
+        };
+        let template = self.given_back(None).map_or(Template::Same, |change| change.template);
+        (self.record != nothing || self.is_put_back).then(|| self.change(nothing, template))
+    }
+
+    /// Nothing changed but who may write.
+    #[must_use]
+    pub fn adopted(&self, token: &FencingToken) -> Change {
+        let record = Record {
+            fence: Some(token.clone()),
+            ..self.record.clone()
+        };
+        self.change(record, Template::Same)
+    }
+
+    /// A write of ours: newer than all before it, wherever copies of them lie.
+    fn change(&self, record: Record, template: Template) -> Change {
         Change {
-            record: self.record.clone(),
-            template: Template::Same,
+            record: Record {
+                writes: self.record.writes.saturating_add(1),
+                ..record
+            },
+            template,
         }
     }
 

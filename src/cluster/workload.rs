@@ -166,72 +166,6 @@ impl Workload {
         }
     }
 
-    /// The image that it runs.
-    ///
-    /// # Errors
-    /// As [`Workload::container`], or it has no image.
-    pub fn image_in(&self, spec: Option<&PodSpec>, tried: &str) -> Result<String, HostError> {
-        let name = self.container(spec, tried)?;
-        let mut containers = spec.iter().flat_map(|spec| &spec.containers);
-        let image = containers.find(|c| c.name == name).and_then(|c| c.image.clone());
-        image.ok_or_else(|| self.failed(tried, format!("its container {name} has no image")))
-    }
-
-    /// A pod by the container that its workload's template has; others may have been put beside it (sidecars).
-    ///
-    /// # Errors
-    /// It has no such container.
-    pub fn pod(&self, pod: ApiPod, container: &str, is_of_template: bool, tried: &str) -> Result<Pod, HostError> {
-        let spec = pod.spec.unwrap_or_default();
-        let stated = spec.containers.iter().find(|c| c.name == container);
-        let image = stated.and_then(|c| c.image.clone());
-        let image = image.ok_or_else(|| self.failed(tried, format!("a pod of it has no container {container}")))?;
-        let status = pod.status.unwrap_or_default();
-        let statuses = status.container_statuses.iter().flatten();
-        let own = statuses.clone().find(|c| c.name == container);
-        let state = own.and_then(|c| c.state.as_ref());
-        let condition = |name: &str| status.conditions.iter().flatten().find(|c| c.type_ == name);
-        // A container waits for those that are to run before it, and a pod for a machine.
-        let first = status.init_container_statuses.iter().flatten().find_map(waiting);
-        // And is of no use without those that were put beside it.
-        let beside = statuses.clone().filter(|c| c.name != container).find_map(waiting);
-        let unplaced = condition("PodScheduled")
-            .filter(|c| c.status == "False")
-            .map(|c| Waiting {
-                reason: c.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()),
-                message: c.message.clone().unwrap_or_default(),
-                restarts: 0,
-            });
-        let placed = match condition("PodReadyToStartContainers") {
-            Some(told) => Some(told).filter(|c| c.status == "True"),
-            // Kubernetes before 1.29 has no such word: a container that something became of has its place.
-            None => condition("PodScheduled").filter(|c| c.status == "True" && own.is_some_and(has_begun)),
-        };
-        Ok(Pod {
-            name: pod.metadata.name.unwrap_or_default(),
-            uid: pod.metadata.uid.unwrap_or_default(),
-            made_at: pod.metadata.creation_timestamp.map(|at| at.0).unwrap_or_default(),
-            placed_at: placed.and_then(|c| c.last_transition_time.as_ref()).map(|at| at.0),
-            restarts: own
-                .and_then(|c| u32::try_from(c.restart_count).ok())
-                .unwrap_or_default(),
-            is_of_template,
-            image,
-            running_since: state
-                .and_then(|state| state.running.as_ref())
-                .and_then(|running| running.started_at.as_ref())
-                .map(|at| at.0),
-            // The pod's own word counts those beside it, its readiness gates, and a machine that was lost.
-            is_ready: own.is_some_and(|c| c.ready)
-                && condition("Ready").is_some_and(|c| c.status == "True")
-                && pod.metadata.deletion_timestamp.is_none(),
-            waiting: unplaced.or(first).or_else(|| own.and_then(waiting)).or(beside),
-            ending: pod.metadata.deletion_timestamp.is_some(),
-            machine: spec.node_name,
-            address: status.pod_ip.filter(|ip| !ip.is_empty()),
-        })
-    }
-
     /// Patches an object of its namespace, unless somebody else wrote meanwhile.
     ///
     /// # Errors
@@ -320,6 +254,65 @@ fn has_begun(container: &ContainerStatus) -> bool {
     state.is_some() && !is_before || container.restart_count > 0
 }
 
+/// The image of a container; an empty one where there is no such container, for every container has one.
+#[must_use]
+pub fn image_of(spec: Option<&PodSpec>, container: &str) -> String {
+    let mut containers = spec.iter().flat_map(|spec| &spec.containers);
+    let stated = containers.find(|c| c.name == container);
+    stated.and_then(|c| c.image.clone()).unwrap_or_default()
+}
+
+/// A pod by the container that runs the build; others may have been put beside it (sidecars). One without it has no image of the
+/// build.
+#[must_use]
+pub fn pod_of(pod: ApiPod, container: &str, is_of_template: bool) -> Pod {
+    let image = image_of(pod.spec.as_ref(), container);
+    let status = pod.status.unwrap_or_default();
+    let statuses = status.container_statuses.iter().flatten();
+    let own = statuses.clone().find(|c| c.name == container);
+    let state = own.and_then(|c| c.state.as_ref());
+    let condition = |name: &str| status.conditions.iter().flatten().find(|c| c.type_ == name);
+    // A container waits for those that are to run before it, and a pod for a machine.
+    let first = status.init_container_statuses.iter().flatten().find_map(waiting);
+    // And is of no use without those that were put beside it.
+    let beside = statuses.clone().filter(|c| c.name != container).find_map(waiting);
+    let unplaced = condition("PodScheduled")
+        .filter(|c| c.status == "False")
+        .map(|c| Waiting {
+            reason: c.reason.clone().unwrap_or_else(|| "Unscheduled".to_owned()),
+            message: c.message.clone().unwrap_or_default(),
+            restarts: 0,
+        });
+    let placed = match condition("PodReadyToStartContainers") {
+        Some(told) => Some(told).filter(|c| c.status == "True"),
+        // Kubernetes before 1.29 has no such word: a container that something became of has its place.
+        None => condition("PodScheduled").filter(|c| c.status == "True" && own.is_some_and(has_begun)),
+    };
+    Pod {
+        name: pod.metadata.name.unwrap_or_default(),
+        uid: pod.metadata.uid.unwrap_or_default(),
+        made_at: pod.metadata.creation_timestamp.map(|at| at.0).unwrap_or_default(),
+        placed_at: placed.and_then(|c| c.last_transition_time.as_ref()).map(|at| at.0),
+        restarts: own
+            .and_then(|c| u32::try_from(c.restart_count).ok())
+            .unwrap_or_default(),
+        is_of_template,
+        image,
+        running_since: state
+            .and_then(|state| state.running.as_ref())
+            .and_then(|running| running.started_at.as_ref())
+            .map(|at| at.0),
+        // The pod's own word counts those beside it, its readiness gates, and a machine that was lost.
+        is_ready: own.is_some_and(|c| c.ready)
+            && condition("Ready").is_some_and(|c| c.status == "True")
+            && pod.metadata.deletion_timestamp.is_none(),
+        waiting: unplaced.or(first).or_else(|| own.and_then(waiting)).or(beside),
+        ending: pod.metadata.deletion_timestamp.is_some(),
+        machine: pod.spec.and_then(|spec| spec.node_name),
+        address: status.pod_ip.filter(|ip| !ip.is_empty()),
+    }
+}
+
 /// Whether a pod has ended for good: evicted, ended with its machine, or completed. It keeps its owner and stays for days, and its
 /// controller counts it no more.
 #[must_use]
@@ -350,4 +343,25 @@ pub fn rest_of(template: &PodTemplateSpec, container: &str) -> Result<Digest, se
         other.image.take_if(|_| other.name == container);
     }
     Ok(Digest::of(&serde_json::to_vec(&rest)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_without_the_container_of_the_build_can_be_read_and_has_no_image() {
+        let pod: ApiPod = serde_json::from_value(serde_json::json!({
+            "spec": {"containers": [{"name": "old", "image": "r:1"}, {"name": "proxy", "image": "p:1"}], "nodeName": "m"},
+            "status": {"containerStatuses": [
+                {"name": "old", "ready": true, "restartCount": 0, "image": "r:1", "imageID": ""},
+            ], "conditions": [{"type": "Ready", "status": "True"}]},
+        }))
+        .expect("a pod");
+        for (container, image, is_ready) in [("old", "r:1", true), ("app", "", false)] {
+            let seen = pod_of(pod.clone(), container, true);
+            assert_eq!((seen.image.as_str(), seen.is_ready), (image, is_ready), "{container}");
+            assert_eq!(seen.machine.as_deref(), Some("m"));
+        }
+    }
 }

@@ -407,6 +407,7 @@ fn seen(i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
         step,
         free_bytes: sight.free_bytes,
         foreign_edit: sight.foreign_edit.clone(),
+        unstated: sight.unstated.clone(),
     }
 }
 

@@ -57,6 +57,12 @@ pub enum UpError {
         /// What it says.
         why: String,
     },
+    /// What pods are on is no build.
+    #[error("{why}")]
+    Unstated {
+        /// Which, and what to do.
+        why: String,
+    },
     /// Asked to end.
     #[error("interrupted once the running steps had ended; the same command again goes on with it")]
     Interrupted,
@@ -111,6 +117,9 @@ impl Bringing<'_> {
     pub async fn up(&self, component: &Component, build: Option<(&BuildRef, &BuildSpec)>) -> Result<(), UpError> {
         let places = self.fleet.places(&component.name);
         let sights = try_join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await?;
+        if let Some(why) = sights.iter().find_map(|sight| sight.unstated.clone()) {
+            return Err(UpError::Unstated { why });
+        }
         if let Some((build, spec)) = build
             && sights.iter().any(|s| s.current.is_none())
         {

@@ -70,6 +70,8 @@ pub struct NodeSight {
     pub address: Option<String>,
     /// What somebody else has made of it since the upgrade that has it began: what is seen there, and what was meant.
     pub foreign_edit: Option<String>,
+    /// That what it is on is no build that is stated, so nobody could go back to it, and what to do; `current` is none then.
+    pub unstated: Option<String>,
 }
 
 /// A living service process.

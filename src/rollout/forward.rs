@@ -1,5 +1,7 @@
 //! The way forward: preflight, baseline, batches, soak.
 
+use std::collections::BTreeSet;
+
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::{Look, Order, Prepared, Seen, Serving};
@@ -13,6 +15,8 @@ impl Draft<'_> {
     pub(super) fn preflight(&mut self) -> Result<(), RolloutError> {
         let mut problems = Vec::new();
         let mut foreign = Vec::new();
+        // Of a workload's pods it is the same words for all of them.
+        let mut unstated = BTreeSet::new();
         let mut waiting = false;
         for i in 0..self.plan.nodes.len() {
             match self.look(i) {
@@ -24,6 +28,11 @@ impl Draft<'_> {
                     waiting = true;
                 }
                 Look::Foreign { why } => foreign.push(why.clone()),
+                Look::Seen(Seen {
+                    unstated: Some(why), ..
+                }) => {
+                    unstated.insert(why.clone());
+                }
                 Look::Seen(s) => {
                     let least = self.plan.policy.min_free_bytes;
                     if let Some(free) = s.free_bytes.filter(|free| *free < least) {
@@ -53,6 +62,7 @@ impl Draft<'_> {
                 self.plan.component, self.plan.version
             )),
         }
+        problems.extend(unstated);
         // Nothing else is to be known of it, and nothing else helps: no other problem is named beside it.
         if !foreign.is_empty() {
             return self.hold(Phase::Paused, FOREIGN_HOME, foreign.join("; "));

@@ -192,6 +192,8 @@ pub struct Seen {
     pub free_bytes: Option<u64>,
     /// What somebody else has made of it meanwhile, if that is seen there.
     pub foreign_edit: Option<String>,
+    /// That what it is on is no build that is stated, and what to do.
+    pub unstated: Option<String>,
 }
 
 /// A step as its node shows it.

@@ -38,6 +38,7 @@ impl Cluster {
                 is_ordered: true,
                 first_unready: None,
                 has_history: true,
+                container: "app".to_owned(),
                 template: OLD.to_owned(),
                 rest: Digest::of(b"rest"),
                 revision: "web-1".to_owned(),
@@ -239,6 +240,8 @@ fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
         |set: &mut Set| set.strategy = Strategy::Rolling { partition: 0 },
         |set: &mut Set| set.replicas = 5,
         |set: &mut Set| set.rest = Digest::of(b"another variable"),
+        // Its container has another name.
+        |set: &mut Set| set.template = String::new(),
     ] {
         edit(&mut set);
         let forward = Asked::Point { release: new() };
@@ -395,6 +398,17 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
         ),
         (Some(next(OLD)), soon, None, false),
         (Some(next(OLD)), late, Some((124, another)), false),
+        // Made by a template that somebody else has written meanwhile, or by that of before, and then the next one will be right.
+        (
+            Some(Pod {
+                is_of_template: true,
+                ..next("")
+            }),
+            soon,
+            Some((1, "its set's template has no container app, so the pod runs no build")),
+            false,
+        ),
+        (Some(next("")), soon, None, false),
         (
             Some(rewritten.clone()),
             soon,

@@ -28,6 +28,8 @@ fn token(counter: u64) -> FencingToken {
 type Kill = Option<u32>;
 /// What becomes of a Deployment.
 type Edit = fn(&mut Deployment);
+/// What somebody else does.
+type Hand = fn(&mut Cluster);
 /// How a step stands then: its exit status and words, if it has ended.
 type Stands = Option<(i32, &'static str)>;
 
@@ -38,6 +40,8 @@ struct Cluster {
     pods_made: u32,
     /// The images that templates were written with, in order: the canary's with its step.
     written: Vec<String>,
+    /// What was remembered while each image was the template's last, as its `ReplicaSet` keeps a copy of it.
+    sets: BTreeMap<String, Record>,
 }
 
 impl Cluster {
@@ -50,6 +54,7 @@ impl Cluster {
                 has_history: true,
                 rollout: Rollout::Complete,
                 trouble: Trouble::default(),
+                container: "app".to_owned(),
                 template: OLD.to_owned(),
                 rest: rest(),
                 revision: Some("web-1".to_owned()),
@@ -57,9 +62,11 @@ impl Cluster {
                 canary: None,
                 images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
                 record: Record::default(),
+                is_put_back: false,
             },
             pods_made: 0,
             written: Vec::new(),
+            sets: BTreeMap::new(),
         };
         cluster.settle();
         cluster
@@ -120,7 +127,26 @@ impl Cluster {
             }
             self.is.rollout = Rollout::Unseen;
         }
+        assert!(record.writes > self.is.record.writes, "it is newer than all before it");
+        self.sets.insert(self.is.template.clone(), record.clone());
         self.is.record = record;
+        self.is.is_put_back = false;
+    }
+
+    /// `kubectl rollout undo`: the template of a `ReplicaSet`, and with it what was remembered when that was the current one.
+    fn undo(&mut self, image: &str) {
+        image.clone_into(&mut self.is.template);
+        for pod in &mut self.is.pods {
+            pod.is_of_template = false;
+        }
+        self.lies(self.sets[image].clone());
+    }
+
+    /// This is in its annotation now.
+    fn lies(&mut self, record: Record) {
+        let writes = record.writes;
+        self.is.record = record.or_newer(self.sets.values().cloned());
+        self.is.is_put_back = self.is.record.writes != writes;
     }
 
     fn write_canary(&mut self, due: CanaryWrite) {
@@ -242,6 +268,7 @@ fn the_canary_is_first_and_is_gone_in_the_end() {
     cluster.leave();
     assert_eq!(cluster.images(), (None, NEW));
     let only_the_fence = Record {
+        writes: cluster.is.record.writes,
         fence: Some(token(1)),
         ..Record::default()
     };
@@ -956,4 +983,205 @@ fn the_way_back_goes_over_who_writes_meanwhile_and_not_for_ever() {
         end.exit == 124 && end.log_tail.contains("somebody else writes"),
         "{end:?}"
     );
+}
+
+const OLDER: &str = "r@sha256:older";
+
+/// One that an upgrade before has brought from an older build to the one that it is on.
+fn upgraded_before() -> Cluster {
+    let mut cluster = Cluster::new();
+    let older = Digest::of(b"older");
+    cluster.is.images.insert(older, OLDER.to_owned());
+    let mut before = cluster.is.fresh("before").expect("it can be taken");
+    (before.before, before.from) = (OLDER.to_owned(), Some(older));
+    let record = |writes: u64, taken: Option<Taken>| Record {
+        writes,
+        fence: Some(token(1)),
+        taken,
+        ..Record::default()
+    };
+    cluster.sets.insert(OLDER.to_owned(), record(7, Some(before)));
+    cluster.sets.insert(OLD.to_owned(), record(9, None));
+    cluster.lies(record(9, None));
+    cluster
+}
+
+#[test]
+fn what_kubectl_rollout_undo_puts_back_is_another_hand_and_no_record_of_ours() {
+    let rows: [(&str, Hand); 4] = [
+        ("to the revision before", |cluster| cluster.undo(OLD)),
+        ("to one of an upgrade before", |cluster| cluster.undo(OLDER)),
+        ("the annotation is taken away", |cluster| {
+            cluster.lies(Record::default());
+        }),
+        ("there, and the template of the new build again", |cluster| {
+            cluster.undo(OLDER);
+            cluster.is.template = NEW.to_owned();
+        }),
+    ];
+    for (name, edit) in rows {
+        let mut cluster = upgraded_before();
+        cluster.take().expect("taken");
+        cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+        cluster
+            .step(Role::Main, "up.4.activate", &Asked::Point { release: new() }, None)
+            .expect("said");
+        // A newer driver writes the template.
+        let ask = |cluster: &Cluster, counter: u64, id: &str| {
+            let asked = cluster.is.ask(Role::Main, &token(counter), id, &replacing(), at());
+            asked.map_err(|why| why.to_string())
+        };
+        let Ok(Answer::Write(change)) = ask(&cluster, 2, "up.5.restart") else {
+            panic!("{name}: it was not asked for")
+        };
+        cluster.write(*change);
+        assert_eq!(cluster.is.foreign_edit(), None);
+        let written = cluster.is.record.clone();
+
+        edit(&mut cluster);
+        assert_eq!(cluster.is.record, written, "{name}: what was written last counts");
+        let told = cluster.is.foreign_edit().unwrap_or_default();
+        assert!(told.contains("`kubectl rollout undo`"), "{name}: {told}");
+        // The fence never goes back.
+        assert_eq!(
+            ask(&cluster, 1, "up.5.restart"),
+            Err(Refused::Fenced { seen: 2 }.to_string())
+        );
+        // Whose emergency it is, nobody fights it.
+        let Ok(Answer::Known(StepState::Ended(end))) = ask(&cluster, 2, "up.5.restart") else {
+            panic!("{name}: it is written again")
+        };
+        assert!(end.exit == 1 && end.log_tail == told, "{name}: {end:?}");
+        let forward = ask(&cluster, 2, "up.7.restart").expect_err("it is held");
+        assert_eq!(forward, told, "{name}");
+
+        for (role, step) in [(Role::Canary, 8), (Role::Main, 10)] {
+            let back = |cluster: &mut Cluster, id: String, asked: &Asked| {
+                for _ in 0..10 {
+                    match cluster.is.ask(role, &token(2), &id, asked, at()).expect("it goes back") {
+                        Answer::Write(change) => cluster.write(*change),
+                        Answer::Known(StepState::Running) => cluster.settle(),
+                        Answer::Known(state) => return state,
+                    }
+                    if let Some(due) = cluster.is.due(role, &id) {
+                        cluster.write_canary(due);
+                    }
+                }
+                panic!("{name}: {id} does not end")
+            };
+            back(
+                &mut cluster,
+                format!("up.{step}.activate"),
+                &Asked::Point { release: old() },
+            );
+            let state = back(&mut cluster, format!("up.{}.restart", step + 1), &replacing());
+            assert_eq!(state, ended(0, String::new()), "{name}: {role:?}");
+        }
+        assert_eq!(cluster.images(), (Some(OLD), OLD), "{name}");
+        assert_eq!(
+            cluster.is.foreign_edit(),
+            Some(told),
+            "{name}: what it went over is told"
+        );
+        cluster.leave();
+        let newest = cluster.sets.values().map(|copy| copy.writes).max();
+        assert_eq!(newest, Some(cluster.is.record.writes), "{name}: no copy is newer");
+    }
+}
+
+#[test]
+fn a_way_back_that_is_undone_goes_on_from_what_was_written_last() {
+    let mut cluster = upgraded_before();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    cluster
+        .step(Role::Main, "up.6.activate", &Asked::Point { release: old() }, None)
+        .expect("said");
+    for undone in [NEW, OLDER] {
+        cluster.undo(undone);
+        assert_eq!(cluster.is.way(), Some(Way::Back), "{undone}");
+        let state = cluster.step(Role::Main, "up.7.restart", &replacing(), None);
+        assert_eq!(state, Ok(ended(0, String::new())), "{undone}");
+        assert_eq!((cluster.images().1, cluster.is.is_put_back), (OLD, false), "{undone}");
+    }
+}
+
+#[test]
+fn of_an_upgrade_that_is_over_nothing_comes_back_with_its_template() {
+    let mut cluster = upgraded_before();
+    // The owner's own word between two upgrades.
+    cluster.undo(OLDER);
+    assert_eq!((&cluster.is.record.taken, cluster.is.foreign_edit()), (&None, None));
+    assert!(cluster.is.given_back(Some("before")).is_none());
+    cluster.settle();
+    let taken = cluster.is.ask(Role::Canary, &token(1), "up.0.check", &taking(), at());
+    let Ok(Answer::Write(change)) = taken else {
+        panic!("{taken:?}")
+    };
+    let newest = cluster.sets.values().map(|copy| copy.writes).max();
+    assert!(Some(change.record.writes) > newest, "{change:?}");
+    assert_eq!(change.record.taken.map(|taken| taken.before).as_deref(), Some(OLDER));
+}
+
+#[test]
+fn what_is_forgotten_does_not_come_back_from_a_copy_and_is_another_homes_to_take() {
+    let mut cluster = upgraded_before();
+    cluster.take().expect("taken");
+    let change = cluster.is.forgotten().expect("it has much to forget");
+    cluster.write(change);
+    cluster.lies(cluster.is.record.clone());
+    assert_eq!((&cluster.is.record.fence, &cluster.is.record.taken), (&None, &None));
+    assert_eq!(cluster.is.forgotten(), None);
+    assert_eq!(Cluster::new().is.forgotten(), None);
+    // Adopted, it is nobody else's again, whatever is put back.
+    let another = FencingToken {
+        home: "another".to_owned(),
+        counter: 1,
+    };
+    cluster.write(cluster.is.adopted(&another));
+    cluster.undo(OLDER);
+    assert_eq!(cluster.is.admits(&another), Ok(()));
+    assert!(cluster.is.admits(&token(9)).is_err());
+}
+
+#[test]
+fn a_container_that_the_template_has_no_more_is_another_hand_and_the_way_back_mends_it() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    assert_eq!(
+        cluster.is.record.taken.as_ref().map(|taken| taken.container.as_str()),
+        Some("app")
+    );
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.is.template = String::new();
+    let told = cluster.is.foreign_edit().unwrap_or_default();
+    assert!(told.starts_with("its template has no container app"), "{told}");
+    for (role, step) in [(Role::Canary, 4), (Role::Main, 6)] {
+        assert_eq!(cluster.bring(role, old(), step, None), Ok(ended(0, String::new())));
+    }
+    assert_eq!(cluster.images(), (Some(OLD), OLD));
+}
+
+#[test]
+fn a_cluster_that_rewrites_images_is_told_before_any_build_is_blamed() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    let state = |cluster: &Cluster| cluster.is.state(Role::Canary, "up.0.check", at());
+    assert_eq!(state(&cluster), Some(ended(0, String::new())));
+    for pod in cluster
+        .is
+        .pods
+        .iter_mut()
+        .chain(&mut cluster.is.canary.as_mut().expect("made").pods)
+    {
+        pod.image = "mirror/r@sha256:old".to_owned();
+    }
+    let told = pod::rewritten("mirror/r@sha256:old", OLD);
+    assert_eq!(state(&cluster), Some(ended(1, told.clone())));
+    // Though nothing of the owner's can be used either, which an upgrade might mend.
+    for pod in &mut cluster.is.pods {
+        pod.is_ready = false;
+    }
+    assert_eq!(state(&cluster), Some(ended(1, told)));
 }

@@ -231,3 +231,17 @@ fn nodes_of_another_home_are_named_before_anything_else_is_looked_at() {
     ends_in(&decision, Phase::Paused, FOREIGN_HOME);
     assert_eq!(decision.status.message, "n1 serves another");
 }
+
+#[test]
+fn what_nobody_could_go_back_to_is_told_at_once_and_nothing_is_begun() {
+    let mut plan = plan(2, 1);
+    plan.hooks.check = true;
+    let status = status(Phase::Preflight, &plan);
+    let unstated = || up(old(), Verdict::Pass).with(|seen| seen.unstated = Some("web: state it".to_owned()));
+    for world in [vec![unstated(), gone()], vec![unstated(), unstated()]] {
+        let decision = decided(&plan, &status, &look(0, world));
+        ends_in(&decision, Phase::Paused, "PreflightFailed");
+        assert_eq!(decision.status.message, "web: state it");
+        assert!(decision.status.nodes[0].step.is_none());
+    }
+}

@@ -126,6 +126,7 @@ fn up(build: Digest, verdict: Verdict) -> NodeView {
             step: None,
             free_bytes: Some(1 << 40),
             foreign_edit: None,
+            unstated: None,
         }),
         signals: Signals {
             serving: Serving::Yes,

@@ -74,14 +74,20 @@ impl Shop {
 
     /// Writes its environment, whose upgrades are watched for so long in the end.
     fn environment(&self, soak: &str) {
-        let digests: Vec<String> = self
-            .digests
+        self.write_environment(soak, &self.digests);
+    }
+
+    fn write_environment(&self, soak: &str, digests: &BTreeMap<&'static str, String>) {
+        let is_first_stated = digests.contains_key("1");
+        let digests: Vec<String> = digests
             .iter()
             .map(|(v, digest)| format!("\"{v}\": \"{digest}\""))
             .collect();
         let environment = include_str!("deployments/environment.yaml")
             .replace("REPOSITORY", REPOSITORY)
             .replace("DIGESTS", &digests.join(", "))
+            // That of the beginning, or, where that is not stated, another.
+            .replace("BUILD", if is_first_stated { "1" } else { "2" })
             .replace("SOAK", soak);
         let place = self.directory.path().join("workspace/environments");
         std::fs::create_dir_all(&place).expect("made");
@@ -171,6 +177,18 @@ impl Shop {
         }
     }
 
+    /// The revision of the Deployment that had this image.
+    fn revision_of(&self, image: &str) -> String {
+        let sets = self.lab.get(&["replicasets", "-l", "app=web"]);
+        let mut sets = sets["items"].as_array().expect("a list").iter();
+        let is_it = |set: &&Value| {
+            set["metadata"]["ownerReferences"][0]["name"] == "web"
+                && set["spec"]["template"]["spec"]["containers"][0]["image"] == image
+        };
+        let set = sets.find(is_it).unwrap_or_else(|| panic!("{image} has no revision"));
+        text(&set["metadata"]["annotations"]["deployment.kubernetes.io/revision"])
+    }
+
     fn until_phase(&self, phase: &str) {
         let phase = format!("\"phase\": \"{phase}\"");
         self.lab.until(&phase, |_| {
@@ -194,6 +212,8 @@ fn a_deployment_is_upgraded_by_a_canary_and_a_bad_build_goes_no_further() {
     a_build_that_turns_bad_late_goes_back_from_both(&shop);
     a_killed_driver_is_followed_and_no_step_is_done_twice(&shop);
     what_somebody_else_changes_is_held_and_gone_over_by_an_abort(&shop);
+    what_kubectl_rollout_undo_puts_back_is_held_and_gone_over_by_an_abort(&shop);
+    a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(&shop);
 }
 
 /// On 1.
@@ -205,6 +225,21 @@ fn what_cannot_be_upgraded_is_told_before_anything_is_made(shop: &Shop) {
     shop.done(&["rollout", "resume", "deployment/web"], "");
     let aborted = shop.stagegate(&["abort", "shop"]);
     assert_eq!(aborted.code, Some(0), "{aborted:#?}");
+    let mut without = shop.digests.clone();
+    without.remove("1");
+    shop.write_environment("1s", &without);
+    let words = format!("it is made with image {}", shop.image("1"));
+    let said = shop.upgrade("2");
+    let is_told = said.out.contains("PreflightFailed") && said.out.contains(&words);
+    assert!(said.code == Some(5) && is_told, "{said:#?}");
+    assert_eq!(shop.deployments().len(), 1);
+    let looked = shop.stagegate(&["status", "shop", "--look"]);
+    assert!(looked.out.contains(&words), "{looked:#?}");
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert_eq!(aborted.code, Some(0), "{aborted:#?}");
+    let up = shop.stagegate(&["up", "shop"]);
+    assert!(up.code == Some(1) && up.err.contains(&words), "{up:#?}");
+    shop.environment("1s");
 }
 
 /// From 1 to 2.
@@ -315,6 +350,59 @@ fn what_somebody_else_changes_is_held_and_gone_over_by_an_abort(shop: &Shop) {
     assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
     assert_eq!(shop.main()["spec"]["replicas"], 3);
     shop.done(&["scale", "deployment/web", "--replicas=2"], "");
+    shop.done(&["rollout", "status", "deployment/web", "--timeout=60s"], "");
+    shop.is_its_owners_on("1");
+}
+
+/// From 1 to 2, and back: once to the revision before, once to one whose annotation is that of an upgrade that is long over.
+fn what_kubectl_rollout_undo_puts_back_is_held_and_gone_over_by_an_abort(shop: &Shop) {
+    shop.environment("30s");
+    let three = shop.revision_of(&shop.image("3"));
+    for to in [None, Some(format!("--to-revision={three}"))] {
+        let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+        shop.until_phase("Soak");
+        let written = shop.record();
+        let words: Vec<&str> = ["rollout", "undo", "deployment/web"]
+            .into_iter()
+            .chain(to.as_deref())
+            .collect();
+        shop.done(&words, "");
+        let lies = shop.record();
+        let number = |record: &Value| record["writes"].as_u64().expect("a number");
+        assert!(number(&lies) < number(&written), "{lies:#} after {written:#}");
+        if to.is_some() {
+            assert_ne!(lies["taken"]["by"], written["taken"]["by"]);
+        }
+        let held = running.end();
+        assert!(held.code == Some(5) && held.out.contains("ForeignEdit"), "{held:#?}");
+        assert!(held.out.contains("`kubectl rollout undo`"), "{held:#?}");
+        // Nobody fights it.
+        assert_eq!(shop.record(), lies);
+        let aborted = shop.stagegate(&["abort", "shop"]);
+        assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
+        shop.done(&["rollout", "status", "deployment/web", "--timeout=60s"], "");
+        shop.is_its_owners_on("1");
+        assert!(number(&shop.record()) > number(&written));
+    }
+    shop.environment("1s");
+}
+
+/// From 1 to 2, and back.
+fn a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(shop: &Shop) {
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    let two = shop.image("2");
+    shop.lab.until("the canary runs it", |_| {
+        shop.pods(Some("web")).into_values().any(|image| image == two)
+    });
+    let renamed = r#"[{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "other"}]"#;
+    shop.done(&["patch", "deployment/web", "--type=json", "-p", renamed], "");
+    let held = running.end();
+    assert!(
+        held.code == Some(5) && held.out.contains("has no container web"),
+        "{held:#?}"
+    );
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
     shop.done(&["rollout", "status", "deployment/web", "--timeout=60s"], "");
     shop.is_its_owners_on("1");
 }

@@ -150,6 +150,8 @@ fn a_set_is_upgraded_from_the_top_and_a_bad_build_goes_back() {
     a_build_that_turns_bad_on_every_pod_goes_back_from_all(&shop);
     a_killed_driver_is_followed_and_no_pod_is_made_anew_twice(&shop);
     what_somebody_else_changes_is_held_and_gone_over_by_an_abort(&shop);
+    a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(&shop);
+    what_nobody_could_go_back_to_is_told_at_once(&shop);
     let ready = shop
         .lab
         .kubectl(&["rollout", "status", "statefulset/web", "--timeout=60s"], "");
@@ -286,4 +288,54 @@ fn what_somebody_else_changes_is_held_and_gone_over_by_an_abort(shop: &Shop) {
     let set = shop.set();
     assert!(!set["spec"]["template"].to_string().contains("HAND"), "{set:#}");
     shop.is_its_owners();
+}
+
+/// From 1 to 2, and back.
+fn a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(shop: &Shop) {
+    let before = shop.pods();
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.lab.until("the first pod runs it", |_| {
+        let pods = shop.pods();
+        pods.get("web-2").is_some_and(|pod| pod.0 != before["web-2"].0)
+    });
+    let renamed = r#"[{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "other"}]"#;
+    let edited = shop
+        .lab
+        .kubectl(&["patch", "statefulset/web", "--type=json", "-p", renamed], "");
+    assert!(edited.done, "{edited:#?}");
+    let held = running.end();
+    assert!(
+        held.code == Some(5) && held.out.contains("has no container web"),
+        "{held:#?}"
+    );
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
+    assert_eq!(images(&shop.pods()), images(&before));
+    shop.is_its_owners();
+}
+
+/// On 1, and then on what no environment states.
+fn what_nobody_could_go_back_to_is_told_at_once(shop: &Shop) {
+    let before = shop.pods();
+    shop.environment("1s");
+    let place = shop.directory.path().join("workspace/environments/shop.yaml");
+    let environment = std::fs::read_to_string(&place).expect("written");
+    let one = images(&before)[0].split_once('@').expect("a digest").1;
+    let stated = format!("\"1\": \"{one}\", ");
+    assert!(environment.contains(&stated), "{environment}");
+    let otherwise = environment.replace(&stated, "").replace("build: \"1\"", "build: \"2\"");
+    std::fs::write(&place, otherwise).expect("written");
+    let said = shop.upgrade("2");
+    let words = format!("it is made with image {}", images(&before)[0]);
+    assert_eq!(said.code, Some(5), "{said:#?}");
+    assert!(
+        said.out.contains("PreflightFailed") && said.out.contains(&words),
+        "{said:#?}"
+    );
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert_eq!(aborted.code, Some(0), "{aborted:#?}");
+    assert_eq!(shop.pods(), before);
+    let up = shop.stagegate(&["up", "shop"]);
+    assert!(up.code == Some(1) && up.err.contains(&words), "{up:#?}");
+    shop.environment("1s");
 }

@@ -436,6 +436,7 @@ impl Universe {
             fence: None,
             address: None,
             foreign_edit: None,
+            unstated: None,
         }
     }
 }
