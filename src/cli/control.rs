@@ -212,6 +212,16 @@ async fn until_held(
 pub(super) async fn resume(arguments: StayingArguments, printer: &Printer) -> anyhow::Result<Exit> {
     let StayingArguments { environment, staying } = arguments;
     let (home, fleet) = ground::operable(&environment, ground::look)?;
+    let kept = home.store().kept(Some(&environment))?;
+    if let Some(last) = kept.last()
+        && home.store().unfinished(Some(&environment))?.is_empty()
+    {
+        let carrier = Carrier::new(&home, &fleet, printer, staying.patience())?;
+        let exit = carrier.finish(&kept).await?;
+        let last = home.store().upgrade(&last.name)?;
+        last.map_or(Ok(()), |record| upgrade::show_record(&home, &record, printer))?;
+        return Ok(exit);
+    }
     let open = open_upgrade(&home, &environment, "resume")?;
     again(&home, &fleet, &open, &staying, printer).await
 }

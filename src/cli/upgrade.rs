@@ -12,21 +12,27 @@ use super::standing;
 use super::view::{self, Names};
 use super::{Exit, Output, ground, replica};
 use crate::engine::fleet::Fleet;
+use crate::engine::giving_back;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
+use crate::engine::live::OnCommit;
 use crate::engine::session::{self, Asked, SessionError};
-use crate::engine::{Ending, delivery};
+use crate::engine::{Ending, Unreached, delivery};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::upgrade::{Event, Phase, UpgradeStatus, Verdict, Wish};
+use crate::model::upgrade::{Event, Kept, Phase, UpgradeStatus, Verdict, Wish};
 use crate::model::values;
+use crate::report;
 use crate::server::Running;
 use crate::settings;
 use crate::store::{EventQuery, Holder, Store as _, StoreError, Take, UpgradeRecord};
 
 /// After the end reports that a sink has not taken are tried for this long; what is left is named.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
+/// What an upgrade that has ended keeps still is tried to be given back for as long: an API server is away for less while it is
+/// replaced.
+const GIVING_BACK: Duration = Duration::from_mins(5);
 /// Events read at once; an upgrade of a dozen nodes writes some 150 in all.
 const EVENTS_AT_ONCE: u32 = 1_000;
 /// How long a command that only watches waits between two looks.
@@ -194,6 +200,30 @@ impl Carrier<'_> {
         self.drive(&record, &lease).await
     }
 
+    /// Sees to it that upgrades that have ended keep nothing any more.
+    pub(super) async fn finish(&self, kept: &[UpgradeRecord]) -> anyhow::Result<Exit> {
+        if let Some(Running { holder, .. }) = ground::server(self.home)? {
+            self.printer.note(&format!(
+                "`stagegate serve` ({holder}) gives back what is kept, as soon as that can be done"
+            ));
+            return Ok(Exit::Held);
+        }
+        let lease = ground::lease(self.home, self.fleet, self.printer).await?;
+        let told_by_sink = delivery::tells_stderr(self.fleet);
+        for record in kept {
+            let on_commit = |_: &UpgradeStatus, events: &[Event]| {
+                for event in events.iter().filter(|_| !told_by_sink) {
+                    self.printer.note(&delivery::line(record, event));
+                }
+            };
+            // Who asks for it has mended what was in the way: nothing is waited for first.
+            giving_back::attempt(self.home, self.fleet, record, &lease, &on_commit).await?;
+            self.give_back(&record.name, &lease, &on_commit).await?;
+        }
+        let left = self.home.store().kept(Some(&self.fleet.environment.name))?;
+        Ok(if left.is_empty() { Exit::Done } else { Exit::Held })
+    }
+
     /// The number of the home's last event: what comes later is news.
     fn last_event(&self) -> anyhow::Result<u64> {
         let last = self.home.store().events(&EventQuery {
@@ -320,7 +350,11 @@ impl Carrier<'_> {
             printer.doing(now_doing(status));
         };
         let interrupt = self.interrupt.clone();
-        let driving = session::run(home, fleet, record, lease, interrupt, &on_commit);
+        let driving = async {
+            let ending = session::run(home, fleet, record, lease, interrupt, Unreached::Left, &on_commit).await?;
+            self.give_back(&record.name, lease, &on_commit).await?;
+            Ok::<_, SessionError>(ending)
+        };
         let name = &record.name;
         let limit = async {
             match self.patience {
@@ -366,6 +400,45 @@ impl Carrier<'_> {
             }
         };
         Ok(Done { record, exit })
+    }
+
+    /// Gives back what an upgrade that has ended keeps still, if anything. That is tried for a while, since who watches waits for it.
+    pub(super) async fn give_back(
+        &self,
+        upgrade: &str,
+        lease: &HeldLease,
+        on_commit: &OnCommit<'_>,
+    ) -> Result<(), SessionError> {
+        let end = tokio::time::Instant::now() + GIVING_BACK;
+        let mut failures = 0;
+        while let Some(record) = self.home.store().upgrade(upgrade)?
+            && let Some(Kept { why }) = &record.status.kept
+        {
+            let wait = match why {
+                Some(_) => {
+                    failures += 1;
+                    report::backoff(failures, upgrade)
+                }
+                None => Duration::ZERO,
+            };
+            let is_left = tokio::time::Instant::now() + wait > end || self.interrupt.is_set();
+            if is_left {
+                self.printer.note(&format!(
+                    "{upgrade} has ended and keeps {}; `stagegate resume {}` gives it back, and `stagegate serve` does so by itself",
+                    record.spec.component, record.spec.environment
+                ));
+                return Ok(());
+            }
+            let waiting = async {
+                tokio::select! {
+                    () = self.interrupt.wait() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+            };
+            lease.keep(waiting).await?;
+            giving_back::attempt(self.home, self.fleet, &record, lease, on_commit).await?;
+        }
+        Ok(())
     }
 
     /// Asks an upgrade to hold. A way back goes on: holding it would leave nodes on a build that was just found bad.

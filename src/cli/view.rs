@@ -9,7 +9,7 @@ use super::Output;
 use super::printer::Printer;
 use crate::engine::session::KnownBuild;
 use crate::home::Home;
-use crate::model::upgrade::{Blocker, Cause, GateStatus, NodePhase, NodeStatus, UpgradeStatus, Verdict};
+use crate::model::upgrade::{Blocker, Cause, GateStatus, Kept, NodePhase, NodeStatus, UpgradeStatus, Verdict};
 use crate::model::values::Digest;
 use crate::report::in_one_line;
 use crate::store::UpgradeRecord;
@@ -115,6 +115,7 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         nodes,
         blockers,
         cause,
+        kept,
         ..
     } = &record.status;
     printer.line(&format!(
@@ -122,6 +123,9 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         record.name,
         in_one_line(message)
     ))?;
+    if let Some(kept) = kept {
+        printer.sentence(&still_kept(record, kept))?;
+    }
     let now = Timestamp::now();
     let wide = printer.output() == Output::Wide;
     let rows = nodes
@@ -167,6 +171,17 @@ pub(super) fn upgrade_for_people(printer: &Printer, record: &UpgradeRecord, name
         }
     }
     why_it_went_back(printer, cause.as_ref(), blockers)
+}
+
+/// That an upgrade has not given back what it had, and why.
+pub(super) fn still_kept(record: &UpgradeRecord, kept: &Kept) -> String {
+    let why = kept.why.as_deref().unwrap_or("nobody has tried yet");
+    format!(
+        "{} is still kept from its owner ({}); who drives gives it back once that can be done, and `stagegate resume {}` tries it at once",
+        record.spec.component,
+        in_one_line(why),
+        record.spec.environment
+    )
 }
 
 /// Why nodes went back, which the message of how that ended does not say, and who held what others waited for.

@@ -157,6 +157,16 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
     if let Some(silent) = silent_driver(record, facts) {
         return silent;
     }
+    if let Some(kept) = &status.kept {
+        return Unmet {
+            value: view::still_kept(record, kept),
+            ..simple(
+                "what it had is given back to its owner",
+                "what is in the way of that mended; then who drives does it, or `resume` at once",
+                format!("stagegate resume {environment}"),
+            )
+        };
+    }
     match status.phase {
         Phase::Paused if session::is_settled(record) && !out_nodes(record).is_empty() => Unmet {
             nodes: out_nodes(record),

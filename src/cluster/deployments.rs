@@ -28,7 +28,7 @@ use super::workload::{
     only, pod_of, rest_of,
 };
 use crate::hosts::{
-    FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
+    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
     Work,
 };
 use crate::model::environment::{DeploymentRef, Role};
@@ -748,11 +748,15 @@ impl Host for DeploymentHost {
         self.change(node, token, "adopt it", adopted).await
     }
 
-    async fn leave(&self, node: &NodeAddress, token: &FencingToken, upgrade: &str) -> Result<(), HostError> {
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken, leaving: &Leaving<'_>) -> Result<(), HostError> {
+        let found = self.place.find().await?;
+        if found.is_some_and(|seen| seen.is.is_of_another(leaving)) {
+            return Ok(());
+        }
         self.without_canary(node, token).await?;
         let given_back = |is: &Deployment| {
             is.admits(token)?;
-            Ok(is.given_back(Some(upgrade)))
+            Ok(is.given_back(leaving))
         };
         self.change(node, token, "give it back to its owner", given_back)
             .await?;

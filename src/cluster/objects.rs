@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::crd::{GROUP, VERSION};
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, Phase, UpgradeSpec, UpgradeStatus, Wish};
+use crate::rollout;
 use crate::store::build::{Condition, ConditionStatus, put_condition};
 
 /// Keeps an object until we are done with it.
@@ -395,7 +396,7 @@ impl Upgrade {
     pub fn stays_held(&self) -> bool {
         self.status.phase.is_held()
             && match self.spec.wish {
-                Wish::Proceed => !self.is_asked_again(),
+                Wish::Proceed => !self.is_asked_again() && !rollout::waits_to_reach(&self.status),
                 Wish::Pause | Wish::TimeUp => true,
                 Wish::Abort => false,
             }
@@ -413,6 +414,9 @@ impl Upgrade {
         unique_name(&self.object)
     }
 }
+
+/// The condition of an upgrade that could not give back what it had at once.
+const GIVEN_BACK: &str = "GivenBack";
 
 /// Conditions of an upgrade, as `kubectl wait` asks for them.
 pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
@@ -442,6 +446,32 @@ pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
             },
         );
     }
+    given_back(book, status, generation);
+}
+
+/// That what an upgrade had is its owner's again: said where that was in doubt.
+fn given_back(book: &mut Book, status: &UpgradeStatus, generation: i64) {
+    let is_told = book.conditions.iter().any(|c| c["type"] == GIVEN_BACK);
+    let why = status.kept.as_ref().and_then(|kept| kept.why.clone());
+    let (status, reason, message) = match why {
+        Some(why) => (ConditionStatus::False, "NotGivenBack", why),
+        None if is_told && status.kept.is_none() => {
+            let message = "what it had is its owner's again".to_owned();
+            (ConditionStatus::True, "GivenBack", message)
+        }
+        None => return,
+    };
+    set_condition(
+        &mut book.conditions,
+        generation,
+        Condition {
+            kind: GIVEN_BACK.to_owned(),
+            status,
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: Timestamp::now(),
+        },
+    );
 }
 
 /// Puts a condition in its place, with the generation that it was found with.

@@ -25,7 +25,7 @@ use super::workload::{
     rest_of,
 };
 use crate::hosts::{
-    FencingToken, Host, HostError, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
+    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
     Work,
 };
 use crate::model::environment::StatefulSetRef;
@@ -554,10 +554,10 @@ impl Host for PodHost {
         self.change(node, token, "adopt it", adopted).await
     }
 
-    async fn leave(&self, node: &NodeAddress, token: &FencingToken, upgrade: &str) -> Result<(), HostError> {
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken, leaving: &Leaving<'_>) -> Result<(), HostError> {
         let given_back = |set: &Set| {
             set.admits(token)?;
-            Ok(set.given_back(Some(upgrade)))
+            Ok(set.given_back(leaving))
         };
         self.change(node, token, "give it back to its owner", given_back).await
     }
@@ -566,7 +566,7 @@ impl Host for PodHost {
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
         let forgotten = |set: &Set| {
             set.admits(token)?;
-            let change = set.given_back(None).unwrap_or_else(|| set.as_it_is());
+            let change = set.given_back(&Leaving::Unknown).unwrap_or_else(|| set.as_it_is());
             Ok(Some(Change {
                 record: Record::default(),
                 ..change

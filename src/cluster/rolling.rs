@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::pod::{self, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
-use crate::hosts::{FencingToken, StepState};
+use crate::hosts::{FencingToken, Leaving, StepState, Went};
 use crate::model::values::Digest;
 
 /// What is remembered of a set between two looks: the annotation.
@@ -444,15 +444,20 @@ impl Set {
 
     /// What gives the set back to its owner, once an upgrade is over: its own strategy, and nothing that was remembered but who may
     /// write. Pods that are not as the template is are moved by its controller from then on, so where not all were moved to
-    /// the new build the template is what it was before, whatever has become of the upgrade. But what somebody else than that upgrade
-    /// (`by`) gives back, much later, is its owner's as that has changed it since.
+    /// the new build, or the upgrade was going back, the template is what it was before, whatever has become of the upgrade. But what is
+    /// given back later than at its end is its owner's as that has changed it since.
     #[must_use]
-    pub fn given_back(&self, by: Option<&str>) -> Option<Change> {
+    pub fn given_back(&self, leaving: &Leaving<'_>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
-        let is_own = by == Some(taken.by.as_str());
+        if leaving.is_of_another(&taken.by) {
+            return None;
+        }
+        let is_own = matches!(leaving, Leaving::JustEnded(_));
         let is_as_left = self.template == taken.image && self.rest == taken.rest;
         let template = match taken.strategy {
-            Strategy::Rolling { partition: 0 } => Template::Image(self.template.clone()),
+            Strategy::Rolling { partition: 0 } if leaving.went() == Went::Forward => {
+                Template::Image(self.template.clone())
+            }
             Strategy::Rolling { .. } | Strategy::OnDelete if !is_own && !is_as_left => {
                 Template::Image(self.template.clone())
             }

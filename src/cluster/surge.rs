@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::pod::{self, GRACE, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
-use crate::hosts::{FencingToken, StepState};
+use crate::hosts::{FencingToken, Leaving, StepState, Went};
 use crate::model::environment::Role;
 use crate::model::values::Digest;
 
@@ -890,22 +890,34 @@ impl Deployment {
         self.record.canary.steps.iter().any(|step| step.id == id)
     }
 
-    /// What gives the Deployment back to its owner, once an upgrade is over and its canary is gone: nothing that was remembered but who
-    /// may write. Where the upgrade has begun to go back, the template is what it was before, whatever has become of it; but what
-    /// somebody else than that upgrade (`by`) gives back, much later, is its owner's as that has changed it since.
+    /// Whether it is another upgrade's than the one that leaves.
     #[must_use]
-    pub fn given_back(&self, by: Option<&str>) -> Option<Change> {
+    pub fn is_of_another(&self, leaving: &Leaving<'_>) -> bool {
+        let taken = self.record.taken.as_ref();
+        taken.is_some_and(|taken| leaving.is_of_another(&taken.by))
+    }
+
+    /// What gives the Deployment back to its owner, once an upgrade is over and its canary is gone: nothing that was remembered but who
+    /// may write. Where the upgrade was going back, the template is what it was before, whatever has become of it; but what is given
+    /// back later than at its end is its owner's as that has changed it since.
+    #[must_use]
+    pub fn given_back(&self, leaving: &Leaving<'_>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
-        let is_own = by == Some(taken.by.as_str());
+        if leaving.is_of_another(&taken.by) {
+            return None;
+        }
+        let is_own = matches!(leaving, Leaving::JustEnded(_));
+        let goes_back = taken.way == Way::Back || leaving.went() == Went::Back;
         let is_as_left = self.template == taken.image && self.rest == taken.rest;
         let is_as_before = self.template == taken.before && self.rest == taken.rest;
         let record = Record {
             fence: self.record.fence.clone(),
             ..Record::default()
         };
-        let template = match taken.way {
-            Way::Back if !is_as_before && (is_own || is_as_left) => Template::Revision(taken.revision.clone()),
-            Way::Forward | Way::Back => Template::Same,
+        let template = if goes_back && !is_as_before && (is_own || is_as_left) {
+            Template::Revision(taken.revision.clone())
+        } else {
+            Template::Same
         };
         Some(self.change(record, template))
     }
@@ -917,7 +929,7 @@ impl Deployment {
             writes: self.record.writes,
             ..Record::default()
         };
-        let template = self.given_back(None).map_or(Template::Same, |change| change.template);
+        let template = self.given_back(&Leaving::Unknown).map_or(Template::Same, |change| change.template);
         (self.record != nothing || self.is_put_back).then(|| self.change(nothing, template))
     }
 

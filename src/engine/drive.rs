@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::world::{CommitError, Loaded, World};
 use crate::hosts::{HostError, NodeSight, StepState};
 use crate::model::upgrade::{Phase, StepAction, StepIntent, UpgradeStatus, Wish};
-use crate::rollout::{Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide};
+use crate::rollout::{Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide, waits_to_reach};
 
 /// Bounds of the loop's waiting.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +31,19 @@ pub struct Limits {
     pub notes_every: Duration,
     /// Nodes looked at together; each costs a process or a channel.
     pub looks_at_once: usize,
+    /// Whether a way back that is held since nobody can be reached is stayed with.
+    pub unreached: Unreached,
     /// A turn that comes later than this was held up from outside (a stopped process, a sleeping machine): nobody watched.
     pub longest_turn: Duration,
+}
+
+/// What becomes of a way back that is held since nobody can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreached {
+    /// Somebody waits for an end: it is left to whoever goes on with it.
+    Left,
+    /// It is looked at until somebody can be reached.
+    StayedWith,
 }
 
 impl Default for Limits {
@@ -45,6 +56,7 @@ impl Default for Limits {
             renew_every: Duration::from_secs(5),
             notes_every: Duration::from_secs(2),
             looks_at_once: 32,
+            unreached: Unreached::Left,
             longest_turn: Duration::from_secs(30),
         }
     }
@@ -152,7 +164,10 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
                 Err(e) => return Err(e.into()),
             }
         }
-        let settled = loaded.status.phase.is_final() || loaded.status.phase.is_held();
+        let is_stayed_with = limits.unreached == Unreached::StayedWith
+            && waits_to_reach(&loaded.status)
+            && matches!(loaded.wish, Wish::Proceed | Wish::Abort);
+        let settled = loaded.status.phase.is_final() || loaded.status.phase.is_held() && !is_stayed_with;
         if settled && nodes.idle() {
             world.watch(&loaded.status, &nodes.sights);
             return Ok(Ending::Settled(Box::new(Arc::unwrap_or_clone(loaded.status))));
@@ -345,7 +360,8 @@ impl<'a, W: World> Nodes<'a, W> {
             return true;
         }
         self.in_flight.remove(&node);
-        self.looked_at[node] = Some(tokio::time::Instant::now());
+        let at = tokio::time::Instant::now();
+        self.looked_at[node] = Some(at);
         match answer {
             Ok(sight) => {
                 self.sights[node] = Some(sight);
@@ -353,7 +369,8 @@ impl<'a, W: World> Nodes<'a, W> {
                 self.ask_again_at[node] = None;
             }
             Err(e) => {
-                self.ask_again_at[node] = Some(tokio::time::Instant::now() + self.limits.look_every);
+                // No later than it is looked at: a look that works says nothing of what it was asked for.
+                self.ask_again_at[node] = Some(at + self.limits.look_every);
                 if let HostError::Fenced { .. } | HostError::ForeignHome { .. } = e {
                     self.refusal = Some(e.clone());
                 }

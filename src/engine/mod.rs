@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod disturb;
 mod drive;
 pub mod fleet;
+pub mod giving_back;
 pub mod interrupt;
 pub mod lease;
 pub mod ledger;
@@ -17,5 +18,5 @@ pub mod session;
 pub mod up;
 mod world;
 
-pub use drive::{DriveError, Ending, Limits, drive};
+pub use drive::{DriveError, Ending, Limits, Unreached, drive};
 pub use world::{CommitError, Loaded, World};

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 
 use super::builds::{self, Order};
 use super::delivery::sinks;
-use super::drive::{DriveError, Ending, Limits, drive};
+use super::drive::{DriveError, Ending, Limits, Unreached, drive};
 use super::fleet::Fleet;
+use super::giving_back::{self, GivingBack, Since};
 use super::interrupt::Interrupt;
-use super::lease::{HeldLease, KEEP_EVERY};
-use super::ledger::{Embedded, Ledger, Write};
+use super::lease::HeldLease;
+use super::ledger::{Embedded, Ledger};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
 use super::provenance::{Judged, Lacking};
 use super::world::CommitError;
@@ -20,7 +21,7 @@ use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};
 use crate::model::build::{BuildRef, BuildSpec};
-use crate::model::environment::{Component, Pods, Rollout};
+use crate::model::environment::{Component, HostRef, Pods, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
 use crate::report::{self, Subject};
@@ -37,9 +38,6 @@ const PROBE_DEADLINE: Length = Length::from_secs(120);
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Clearing away is for the next upgrade's sake; it may take this long.
 const PRUNE_PATIENCE: Duration = Duration::from_mins(1);
-
-/// Attempts at an event that somebody else's write came before.
-const TELLINGS: u32 = 5;
 /// Evidence whose upgrade was deleted stays for as long: somebody may still ask why it was.
 const EVIDENCE_WITHOUT_UPGRADE: Duration = Duration::from_hours(24);
 
@@ -381,6 +379,8 @@ impl Asked<'_> {
             .into());
         }
         match self.unfinished()? {
+            // The server is at it, and tries it again and again.
+            Some(open) if waits_to_reach(&open) => Ok(open),
             Some(open) if awaits_resume(&open) => {
                 let lease = HeldLease::take_from(self.home, self.environment(), server).await?;
                 self.resume(&lease, open)
@@ -531,6 +531,18 @@ pub fn is_settled(record: &UpgradeRecord) -> bool {
     record.status.phase.is_final() || awaits_resume(record)
 }
 
+/// Whether it is held for as long as nobody can be reached, and goes on without anybody's word once a driver finds that over.
+#[must_use]
+pub fn waits_to_reach(record: &UpgradeRecord) -> bool {
+    rollout::waits_to_reach(&record.status) && record.spec.wish == Wish::Proceed
+}
+
+/// Whether a driver that is always there has something to do for it.
+#[must_use]
+pub fn is_to_be_driven(record: &UpgradeRecord) -> bool {
+    !is_settled(record) || waits_to_reach(record) || record.status.kept.is_some()
+}
+
 /// Drives an upgrade of the embedded home until it is final, held or interrupted, then clears away what the nodes need no more.
 ///
 /// # Errors
@@ -541,8 +553,12 @@ pub async fn run(
     record: &UpgradeRecord,
     lease: &HeldLease,
     interrupt: Interrupt,
+    unreached: Unreached,
     on_commit: &OnCommit<'_>,
 ) -> Result<Ending, SessionError> {
+    if record.status.phase == Phase::Pending {
+        giving_back::attempt_all(home, fleet, lease).await?;
+    }
     let past = Past::of(home, &record.spec.environment)?;
     let ledger = Embedded::new(home, &record.name, &record.spec, lease.token(), sinks(fleet));
     let driving = Driving {
@@ -553,6 +569,7 @@ pub async fn run(
         token: lease.token(),
         ledger: &ledger,
         interrupt,
+        unreached,
         on_commit,
     };
     Box::pin(driving.run()).await
@@ -574,6 +591,8 @@ pub struct Driving<'a> {
     pub ledger: &'a dyn Ledger,
     /// Lets the running steps end and begins no other.
     pub interrupt: Interrupt,
+    /// What becomes of a way back that is held since nobody can be reached.
+    pub unreached: Unreached,
     /// Told of every commit.
     pub on_commit: &'a OnCommit<'a>,
 }
@@ -592,6 +611,7 @@ impl Driving<'_> {
             token,
             ledger,
             interrupt,
+            unreached,
             on_commit,
         } = self;
         let unknown = || SessionError::UnknownBuild(record.spec.build.clone());
@@ -621,24 +641,30 @@ impl Driving<'_> {
             on_commit,
         })?;
         if record.status.phase == Phase::Pending {
-            // The one before may have been killed at its very end. Where it cannot be done, the first step is refused and says why.
-            if let Err(why) = held(ledger, leave(fleet, component, token, &record.name)).await? {
-                tracing::warn!(why, "it was not given back");
-            }
+            giving_back::of_unknown(ledger, fleet, &component.name, token).await?;
         }
-        let ending = drive(&world, &plan, &Limits::default()).await?;
+        let limits = Limits {
+            unreached,
+            ..Limits::default()
+        };
+        let ending = drive(&world, &plan, &limits).await?;
         let patience = match &ending {
             Ending::Settled(_) => LAST_CALLS,
             Ending::Interrupted(_) => Duration::ZERO,
         };
         let accounted = world.account(patience).await;
-        // Nobody drives what is final, so what was kept is given back whatever became of the account.
+        // Whatever became of the account.
         if let Ending::Settled(status) = &ending
             && status.phase.is_final()
         {
-            if let Err(why) = held(ledger, leave(fleet, component, token, &record.name)).await? {
-                tell_kept(ledger, component, &why).await?;
-            }
+            let giving = GivingBack {
+                fleet,
+                token,
+                record,
+                ledger,
+                on_commit,
+            };
+            giving.attempt(Since::JustNow).await?;
             prune(fleet, component, record, token, status).await;
         }
         accounted.map_err(DriveError::from)?;
@@ -702,6 +728,12 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
         release: build.digest,
         rules: fleet.rules(component),
         left_out: BTreeSet::new(),
+        pods: fleet
+            .places(&component.name)
+            .iter()
+            .filter(|place| matches!(place.site.host, Some(HostRef::Pod(_))))
+            .map(|place| place.site.name.clone())
+            .collect(),
         gates: StatedGate::all(component, nodes.len())?
             .into_iter()
             .zip(&component.gates)
@@ -797,59 +829,6 @@ pub fn resumed(held: &UpgradeStatus, now: Timestamp) -> Result<(UpgradeStatus, E
         message: format!("{} after {}", status.message, held.message),
     };
     Ok((status, event))
-}
-
-/// Gives back what was kept from others while an upgrade went on, and says why if that failed. The next upgrade does it then.
-async fn leave(fleet: &Fleet, component: &Component, token: &FencingToken, upgrade: &str) -> Result<(), String> {
-    // Nodes of a component that have something to give back have it together: they are pods of one workload.
-    let Some(place) = fleet.places(&component.name).first() else {
-        return Ok(());
-    };
-    match tokio::time::timeout(PRUNE_PATIENCE, place.host.leave(&place.address, token, upgrade)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(why.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PRUNE_PATIENCE.as_secs())),
-    }
-}
-
-/// Does some work, and says meanwhile that the driver lives.
-async fn held<T>(ledger: &dyn Ledger, work: impl Future<Output = T>) -> Result<T, DriveError> {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return Ok(done),
-            () = tokio::time::sleep(KEEP_EVERY) => ledger.renew().await?,
-        }
-    }
-}
-
-/// A workload that was not given back does not move when its owner changes it, or has a canary beside it: that is for somebody to know.
-async fn tell_kept(ledger: &dyn Ledger, component: &Component, why: &str) -> Result<(), DriveError> {
-    let event = Event {
-        at: Timestamp::now(),
-        reason: "NotGivenBack".to_owned(),
-        severity: Severity::Alert,
-        node: None,
-        message: format!(
-            "what was kept of {} for the upgrade could not be given back, and the next upgrade does it: {why}",
-            component.name
-        ),
-    };
-    for _ in 0..TELLINGS {
-        let written = ledger.load().await?;
-        let write = Write {
-            version: written.version,
-            status: &written.status,
-            events: std::slice::from_ref(&event),
-            builds: &[],
-        };
-        match ledger.commit(write).await {
-            // Somebody has wished something or deleted it just now: what it is then is read by the next.
-            Err(CommitError::Conflict) => {}
-            other => return Ok(other.map(|_| ())?),
-        }
-    }
-    Err(CommitError::Conflict.into())
 }
 
 /// Clears releases away that nobody goes back to. A node that cannot now is cleared by the next upgrade.

@@ -319,13 +319,13 @@ pub trait Host: Send + Sync {
     /// token than this one, or it refuses as ever.
     fn adopt(&self, node: &NodeAddress, token: &FencingToken) -> impl Future<Output = Result<(), HostError>> + Send;
 
-    /// An upgrade is over: what was kept from others while it went on is theirs again.
-    /// `upgrade` says which: what another has left behind since is its owner's as that has made it by now.
+    /// What was kept from others while an upgrade went on is theirs again. Of an upgrade that has nothing here any more there is
+    /// nothing to do.
     fn leave(
         &self,
         _node: &NodeAddress,
         _token: &FencingToken,
-        _upgrade: &str,
+        _leaving: &Leaving<'_>,
     ) -> impl Future<Output = Result<(), HostError>> + Send {
         async { Ok(()) }
     }
@@ -354,6 +354,55 @@ pub trait Host: Send + Sync {
         node: &NodeAddress,
         remote_port: u16,
     ) -> impl Future<Output = Result<Vec<SocketAddr>, HostError>> + Send;
+}
+
+/// Who leaves a workload to its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving<'a> {
+    /// An upgrade that has ended just now: what is found there otherwise than it was made, it was made so while it went on.
+    JustEnded(Ended<'a>),
+    /// One that ended some time ago: what its owner has made of it since stays.
+    EndedBefore(Ended<'a>),
+    /// Whichever has left something behind that nobody knows of any more: the same.
+    Unknown,
+}
+
+/// An upgrade that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended<'a> {
+    /// Which.
+    pub upgrade: &'a str,
+    /// Where it was going, whether or not its workload was ever told so.
+    pub went: Went,
+}
+
+/// Where an upgrade was going when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Went {
+    /// To its build.
+    Forward,
+    /// To what was there before.
+    Back,
+}
+
+impl Leaving<'_> {
+    /// Whether it has nothing to do with what this upgrade has.
+    #[must_use]
+    pub fn is_of_another(&self, upgrade: &str) -> bool {
+        match self {
+            Self::JustEnded(ended) | Self::EndedBefore(ended) => ended.upgrade != upgrade,
+            Self::Unknown => false,
+        }
+    }
+
+    /// Where it was going, as far as is known.
+    #[must_use]
+    pub fn went(&self) -> Went {
+        match self {
+            Self::JustEnded(ended) | Self::EndedBefore(ended) => ended.went,
+            Self::Unknown => Went::Forward,
+        }
+    }
 }
 
 /// Where to read on in a file.
@@ -474,8 +523,8 @@ impl Host for AnyHost {
         ask!(self, adopt(node, token))
     }
 
-    async fn leave(&self, node: &NodeAddress, token: &FencingToken, upgrade: &str) -> Result<(), HostError> {
-        ask!(self, leave(node, token, upgrade))
+    async fn leave(&self, node: &NodeAddress, token: &FencingToken, leaving: &Leaving<'_>) -> Result<(), HostError> {
+        ask!(self, leave(node, token, leaving))
     }
 
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {

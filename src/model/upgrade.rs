@@ -189,6 +189,10 @@ pub struct UpgradeStatus {
     /// What somebody else had made of a node when the way back went over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overwrote: Option<String>,
+    /// Once it has ended: what it had of a workload is not given back to that one's owner yet. Absent where that was done, and
+    /// where there was nothing to give back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// When the first phase after Pending began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -219,10 +223,29 @@ impl UpgradeStatus {
             baseline_failed: Vec::new(),
             rules: None,
             overwrote: None,
+            kept: None,
             started_at: None,
             finished_at: None,
         }
     }
+}
+
+impl UpgradeStatus {
+    /// Whether nobody has to do anything for it any more: it has ended, and keeps nothing.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.phase.is_final() && self.kept.is_none()
+    }
+}
+
+/// A workload that an upgrade has not given back yet though it has ended: a `StatefulSet` does not move by itself when its owner
+/// changes it, and a Deployment has a canary beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// Why it could not be given back, as last tried; somebody was told of it then. Absent before the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Why nodes go back, which decides how that ends.
@@ -306,6 +329,10 @@ pub struct NodeStatus {
     /// The step that was asked of it and whose end was not seen yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepIntent>,
+    /// One that has ended well and that nothing followed from yet, since a hold or another node came before: it leaves no trace on
+    /// the node that could be seen, and is not to run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<StepIntent>,
     /// We took it out of traffic.
     #[serde(default)]
     pub drained: bool,

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 use super::phases::{IllegalTransition, transition};
 use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals};
+use super::rollback::waits_to_reach;
 use crate::model::upgrade::{
-    Event, GateStatus, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
+    Event, GateStatus, Kept, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
     Verdict, Wish,
 };
 use crate::model::values::{Digest, Duration};
@@ -166,9 +167,19 @@ fn try_again(status: &mut UpgradeStatus, goes_on: Phase) -> bool {
 
 /// A step that ended, and how.
 pub(super) struct Ended {
-    pub(super) action: StepAction,
-    pub(super) release: Digest,
+    pub(super) intent: StepIntent,
     pub(super) result: Result<(), String>,
+}
+
+impl Ended {
+    /// Whether nobody can see on the node that it was done. A check is made anew whenever it is asked for.
+    fn leaves_no_trace(&self) -> bool {
+        let is_seen = match self.intent.action {
+            StepAction::Drain | StepAction::Warm | StepAction::Admit => false,
+            StepAction::Check | StepAction::Install | StepAction::Activate | StepAction::Restart => true,
+        };
+        self.result.is_ok() && !is_seen
+    }
 }
 
 /// A status being rewritten.
@@ -222,9 +233,10 @@ impl<'a> Draft<'a> {
 
     fn finish(self) -> Decision {
         let Draft {
-            status,
+            mut status,
             events,
             mut effects,
+            ended,
             quarantine,
             verified,
             wake_at,
@@ -232,6 +244,10 @@ impl<'a> Draft<'a> {
         } = self;
         if status.phase.is_final() {
             effects.clear();
+        } else {
+            for (node, ended) in status.nodes.iter_mut().zip(ended) {
+                node.ended = ended.filter(Ended::leaves_no_trace).map(|ended| ended.intent);
+            }
         }
         Decision {
             status,
@@ -348,6 +364,8 @@ impl<'a> Draft<'a> {
         }
         if phase.is_final() {
             self.status.finished_at = Some(self.now());
+            // In one write with the end, so that whoever comes after a driver that was killed here finds it to be done.
+            self.status.kept = self.has_taken().then(Kept::default);
         }
         let severity = match phase {
             Phase::RollingBack
@@ -371,6 +389,12 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Something was asked of a workload, which is its upgrade's from the first step on.
+    fn has_taken(&self) -> bool {
+        let mut nodes = self.status.nodes.iter();
+        nodes.any(|node| node.steps > 0 && self.plan.pods.contains(&node.name))
+    }
+
     /// Holds, to go on later with the present phase.
     pub(super) fn hold(&mut self, phase: Phase, reason: &str, message: String) -> Result<(), RolloutError> {
         self.status.resume_to = Some(self.status.phase);
@@ -385,6 +409,9 @@ impl<'a> Draft<'a> {
         self.note_rules();
         self.note_lost();
         self.note_foreign_edit();
+        if waits_to_reach(&self.status) {
+            return self.reach_again();
+        }
         match self.seen.wish {
             Wish::Proceed => {}
             Wish::Abort if phase == Phase::RollingBack => {}
@@ -627,6 +654,7 @@ fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {
         phase: NodePhase::Waiting,
         since: now,
         step: None,
+        ended: None,
         drained: false,
         in_batch: false,
         served: false,

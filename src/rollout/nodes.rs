@@ -24,6 +24,11 @@ impl Draft<'_> {
     /// Takes note of steps that ended since the last look.
     pub(super) fn settle_steps(&mut self) {
         for i in 0..self.plan.nodes.len() {
+            let before = self.node_mut(i).ended.take();
+            self.ended[i] = before.map(|intent| Ended {
+                intent,
+                result: Ok(()),
+            });
             let Some(intent) = self.node(i).step.clone() else {
                 continue;
             };
@@ -69,11 +74,7 @@ impl Draft<'_> {
                 Err(_) if repeatable && self.node(i).attempts < ATTEMPTS => continue,
                 other => other,
             };
-            self.ended[i] = Some(Ended {
-                action: intent.action,
-                release: intent.release,
-                result,
-            });
+            self.ended[i] = Some(Ended { intent, result });
         }
     }
 
@@ -198,8 +199,8 @@ impl Draft<'_> {
     /// Makes sure of a step, or tells how it ended.
     pub(super) fn step(&mut self, i: usize, action: StepAction, release: &Digest) -> Progress {
         if let Some(ended) = self.ended[i].take()
-            && ended.action == action
-            && ended.release == *release
+            && ended.intent.action == action
+            && ended.intent.release == *release
         {
             return match ended.result {
                 Ok(()) => Progress::Done,

@@ -24,6 +24,9 @@ pub struct Plan {
     pub nodes: Vec<String>,
     /// Of these, the ones that the upgrade before left out of service: they may answer, and get no traffic.
     pub left_out: BTreeSet<String>,
+    /// Of these, the ones that are pods of a workload: one API server speaks for all of them, and what is kept of it from its
+    /// owner meanwhile is given back at the end.
+    pub pods: BTreeSet<String>,
     /// The gates, each read on every node.
     pub gates: Vec<GatePlan>,
     /// Bounds and times.

@@ -3,7 +3,18 @@
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::Look;
-use crate::model::upgrade::{Cause, Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, Verdict};
+use crate::model::upgrade::{
+    Cause, Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, UpgradeStatus, Verdict, Wish,
+};
+
+/// The reason of a way back that is held because nobody can be reached.
+pub const NOBODY_REACHED: &str = "NobodyReached";
+
+/// Whether it is held for as long as nobody can be reached, and needs nobody's word to go on after that.
+#[must_use]
+pub fn waits_to_reach(status: &UpgradeStatus) -> bool {
+    status.phase == Phase::Paused && status.reason == NOBODY_REACHED && status.resume_to == Some(Phase::RollingBack)
+}
 
 /// Restarts of a node on its way back after which a service that ends again while the cure is proven is left to its gates.
 const RESTARTS: u32 = 2;
@@ -130,6 +141,9 @@ impl Draft<'_> {
                         if let Look::Unreachable { why } = self.look(i)
                             && self.passed(since, self.plan.policy.patience)
                         {
+                            if self.reaches_nobody(i) {
+                                return self.hold_unreached(i, why);
+                            }
                             self.leave_behind(i, &format!("it cannot be reached: {why}"));
                             open = self.status.nodes.iter().any(|n| n.in_batch);
                         }
@@ -164,6 +178,50 @@ impl Draft<'_> {
         }
         self.begin_proof();
         Ok(())
+    }
+
+    /// Whether it is we who reach nobody, rather than this node that is gone. One API server speaks for all pods of a workload; and that
+    /// several servers die at once is rarer than that our own network is away.
+    fn reaches_nobody(&self, i: usize) -> bool {
+        let is_pod = |j: usize| self.plan.pods.contains(&self.plan.nodes[j]);
+        let mut asked = (0..self.plan.nodes.len()).filter(|&j| is_pod(j) || !is_pod(i));
+        let is_alone = !is_pod(i) && self.plan.nodes.len() == 1;
+        !is_alone && asked.all(|j| self.seen(j).is_none())
+    }
+
+    /// Nothing is given up that nobody could look at: nodes that are left behind would stay on a build that was just found bad.
+    fn hold_unreached(&mut self, i: usize, why: &str) -> Result<(), RolloutError> {
+        let nobody = if self.plan.pods.contains(&self.plan.nodes[i]) {
+            "its API server does for none of its nodes what it is asked"
+        } else {
+            "none of its nodes can be reached"
+        };
+        let message = format!(
+            "{nobody}, so that nothing goes back: {why}; it goes on by itself where a server or a controller drives it, and `resume` \
+             goes on at once"
+        );
+        self.hold(Phase::Paused, NOBODY_REACHED, message)
+    }
+
+    /// A way back that was held since nobody could be reached goes on with the first who can be. An operator who asks for it anew has it
+    /// tried anew.
+    pub(super) fn reach_again(&mut self) -> Result<(), RolloutError> {
+        let all = || self.seen.nodes.iter().map(|node| &node.look);
+        let goes_on = match self.seen.wish {
+            Wish::Proceed => all().any(|look| matches!(look, Look::Seen(_))),
+            Wish::Abort => !all().all(|look| matches!(look, Look::Unreachable { .. })),
+            Wish::Pause | Wish::TimeUp => false,
+        };
+        if !goes_on {
+            return Ok(());
+        }
+        let now = self.now();
+        self.status.resume_to = None;
+        for node in &mut self.status.nodes {
+            node.since = now;
+        }
+        let message = "it goes on with its way back".to_owned();
+        self.enter(Phase::RollingBack, "ReachedAgain", message)
     }
 
     /// Every node is back: the gates read afresh.

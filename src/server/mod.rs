@@ -31,10 +31,11 @@ use self::github::Hosts;
 use self::health::Health;
 use self::runs::HookRuns;
 use crate::engine::fleet::Fleet;
+use crate::engine::giving_back::{self, Given};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
 use crate::engine::session::{self, Refusal, SessionError};
-use crate::engine::{DriveError, delivery};
+use crate::engine::{DriveError, Unreached, delivery};
 use crate::home::Home;
 use crate::model::system::PortShift;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
@@ -175,10 +176,10 @@ impl Server<'_> {
                 session::prune_home(self.home);
                 prune_at = now + PRUNE_EVERY;
             }
-            match self.home.store().unfinished(None) {
-                Ok(open) => {
-                    drives.forget_all_but(&open);
-                    for record in open.into_iter().filter(|r| !session::is_settled(r)) {
+            match self.to_do() {
+                Ok((open, kept)) => {
+                    drives.forget_all_but(&open, &kept);
+                    for record in open.into_iter().chain(kept).filter(session::is_to_be_driven) {
                         couriers.serve(&record.spec.environment);
                         drives.take(&record);
                     }
@@ -205,6 +206,12 @@ impl Server<'_> {
         Ok(())
     }
 
+    /// The upgrades that have not ended, and those that have and keep something still.
+    fn to_do(&self) -> Result<(Vec<UpgradeRecord>, Vec<UpgradeRecord>), StoreError> {
+        let store = self.home.store();
+        Ok((store.unfinished(None)?, store.kept(None)?))
+    }
+
     /// Drives one upgrade as far as it goes.
     async fn drive(&self, record: &UpgradeRecord, lease: &HeldLease) -> Result<(), Trouble> {
         let environment = &record.spec.environment;
@@ -219,8 +226,15 @@ impl Server<'_> {
             }
         };
         let interrupt = self.interrupt.clone();
-        session::run(self.home, &fleet, record, lease, interrupt, &on_commit).await?;
-        Ok(())
+        if record.status.kept.is_none() {
+            let stays = Unreached::StayedWith;
+            session::run(self.home, &fleet, record, lease, interrupt, stays, &on_commit).await?;
+            return Ok(());
+        }
+        match giving_back::attempt(self.home, &fleet, record, lease, &on_commit).await? {
+            Given::Back => Ok(()),
+            Given::Kept(why) => Err(Trouble::NotGivenBack(why)),
+        }
     }
 
     /// Tells everybody that an upgrade stands still and why: the one who watches it has no other way to know.
@@ -266,6 +280,8 @@ enum Trouble {
     Workspace(#[from] WorkspaceError),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error("what it had is not given back yet: {0}")]
+    NotGivenBack(String),
 }
 
 impl Trouble {
@@ -334,7 +350,7 @@ impl<'a> Drives<'a> {
         let Ok(Some(record)) = server.home.store().upgrade(&record.name) else {
             return;
         };
-        if session::is_settled(&record) {
+        if !session::is_to_be_driven(&record) {
             return;
         }
         self.under_way.insert(environment, record.name.clone());
@@ -346,10 +362,10 @@ impl<'a> Drives<'a> {
     }
 
     /// Troubles with upgrades that have ended meanwhile, by whoever's hand, are over.
-    fn forget_all_but(&self, open: &[UpgradeRecord]) {
+    fn forget_all_but(&self, open: &[UpgradeRecord], kept: &[UpgradeRecord]) {
         let mut stuck = self.stuck.borrow_mut();
         let before = stuck.len();
-        stuck.retain(|_, stuck| open.iter().any(|record| record.name == stuck.upgrade));
+        stuck.retain(|_, stuck| open.iter().chain(kept).any(|record| record.name == stuck.upgrade));
         if stuck.len() != before {
             self.tell_health(&stuck);
         }
@@ -389,7 +405,9 @@ impl<'a> Drives<'a> {
         let mut all = self.stuck.borrow_mut();
         let before = all.get(&record.spec.environment).filter(|s| s.upgrade == record.name);
         let failures = before.map_or(0, |s| s.failures) + 1;
-        if before.is_none_or(|s| s.why != why) {
+        // What is kept is told where that is found out.
+        let is_told = matches!(trouble, Trouble::NotGivenBack(_));
+        if !is_told && before.is_none_or(|s| s.why != why) {
             self.server.tell_of_trouble(record, &why);
         }
         let wait = report::backoff(failures, &record.name).min(LONGEST_WAIT);

@@ -368,6 +368,8 @@ pub trait Store: Send + Sync {
     fn upgrades(&self, environment: Option<&str>, last: u32) -> Result<Vec<UpgradeRecord>, StoreError>;
     /// The unfinished upgrades, of one environment (at most one) or of all.
     fn unfinished(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError>;
+    /// The upgrades that have ended and keep something still, of one environment or of all, the oldest first.
+    fn kept(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError>;
     /// Says what the operator wants. Needs no lease and does not touch `resource_version`: a running driver in another
     /// process sees it at its next reading, and never loses a commit to it. The events that tell of it, and their reports, are
     /// written with it or not at all. Refused where it answers a wish (`seen`, a `wish_version`) that is no longer the last one

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cluster::pod::Waiting;
+use crate::hosts::Ended;
 
 const OLD: &str = "r@sha256:old";
 const NEW: &str = "r@sha256:new";
@@ -9,6 +10,9 @@ fn old() -> Digest {
 }
 fn new() -> Digest {
     Digest::of(b"new")
+}
+fn just_ended(went: Went) -> Leaving<'static> {
+    Leaving::JustEnded(Ended { upgrade: "up", went })
 }
 fn token(counter: u64) -> FencingToken {
     FencingToken {
@@ -136,7 +140,7 @@ impl Cluster {
     }
 
     fn give_back(&mut self) {
-        if let Some(change) = self.set.given_back(Some("up")) {
+        if let Some(change) = self.set.given_back(&just_ended(Went::Forward)) {
             self.write(change);
         }
         self.settle();
@@ -514,6 +518,25 @@ fn a_set_that_was_not_moved_as_a_whole_is_given_back_as_it_was() {
     assert_eq!(cluster.images(), "oo", "one that is lost then comes back with that");
     cluster.give_back();
     assert_eq!(cluster.images(), "oo");
+}
+
+#[test]
+fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
+    let mut cluster = Cluster::of(2);
+    for ordinal in [1, 0] {
+        cluster.bring(ordinal, new(), "up", 0).expect("moved");
+    }
+    let before = Template::Revision(cluster.set.record.taken.as_ref().expect("taken").revision.clone());
+    let after = Template::Image(NEW.to_owned());
+    for (went, expected) in [(Went::Back, before), (Went::Forward, after)] {
+        let change = cluster.set.given_back(&just_ended(went)).expect("it is taken");
+        assert_eq!(change.template, expected, "{went:?}");
+    }
+    let next = Ended {
+        upgrade: "next",
+        went: Went::Back,
+    };
+    assert_eq!(cluster.set.given_back(&Leaving::EndedBefore(next)), None, "it is another's");
 }
 
 proptest::proptest! {

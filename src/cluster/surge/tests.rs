@@ -1,5 +1,6 @@
 use super::*;
 use crate::cluster::pod::Waiting;
+use crate::hosts::Ended;
 
 const OLD: &str = "r@sha256:old";
 const NEW: &str = "r@sha256:new";
@@ -16,6 +17,9 @@ fn rest() -> Digest {
 }
 fn at() -> Timestamp {
     Timestamp::UNIX_EPOCH
+}
+fn just_ended(went: Went) -> Leaving<'static> {
+    Leaving::JustEnded(Ended { upgrade: "up", went })
 }
 fn token(counter: u64) -> FencingToken {
     FencingToken {
@@ -228,7 +232,7 @@ impl Cluster {
     /// As an upgrade leaves it.
     fn leave(&mut self) {
         self.is.canary = None;
-        if let Some(change) = self.is.given_back(Some("up")) {
+        if let Some(change) = self.is.given_back(&just_ended(Went::Forward)) {
             self.write(change);
         }
         self.settle();
@@ -943,14 +947,43 @@ fn going_back() -> Cluster {
 }
 
 #[test]
-fn what_another_upgrade_left_behind_is_given_back_as_its_owner_has_it_by_then() {
+fn what_is_given_back_late_is_its_owners_as_that_has_changed_it_since() {
     let mut cluster = going_back();
     cluster.is.template = "r@sha256:mended".to_owned();
-    let template = |by| cluster.is.given_back(by).expect("it is taken").template;
-    assert_eq!(template(Some("next")), Template::Same);
-    assert_eq!(template(None), Template::Same);
+    let template = |leaving| cluster.is.given_back(&leaving).expect("it is taken").template;
+    let ended = |upgrade| Ended {
+        upgrade,
+        went: Went::Back,
+    };
+    assert_eq!(template(Leaving::EndedBefore(ended("up"))), Template::Same);
+    assert_eq!(template(Leaving::Unknown), Template::Same);
     // Its own end goes over whatever was made of it meanwhile.
-    assert_eq!(template(Some("up")), Template::Revision("web-1".to_owned()));
+    let before = Template::Revision("web-1".to_owned());
+    assert_eq!(template(Leaving::JustEnded(ended("up"))), before);
+    for leaving in [Leaving::JustEnded(ended("next")), Leaving::EndedBefore(ended("next"))] {
+        assert_eq!(cluster.is.given_back(&leaving), None, "it is another's");
+        assert!(cluster.is.is_of_another(&leaving));
+    }
+}
+
+#[test]
+fn one_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 1, None).expect("brought");
+    cluster.bring(Role::Main, new(), 3, None).expect("brought");
+    assert_eq!(cluster.is.template, NEW);
+    let ended = |went| Ended { upgrade: "up", went };
+    let before = Template::Revision("web-1".to_owned());
+    for (leaving, expected) in [
+        (Leaving::JustEnded(ended(Went::Back)), before.clone()),
+        // Nobody has changed it since either.
+        (Leaving::EndedBefore(ended(Went::Back)), before),
+        (Leaving::JustEnded(ended(Went::Forward)), Template::Same),
+    ] {
+        let change = cluster.is.given_back(&leaving).expect("it is taken");
+        assert_eq!(change.template, expected, "{leaving:?}");
+    }
 }
 
 #[test]

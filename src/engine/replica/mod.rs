@@ -277,7 +277,7 @@ fn moved(fleet: &Fleet, upgrades: &[UpgradeRecord]) -> Result<Vec<Moved>, KeepEr
                 })?)
             }
         };
-        let is_open = own.clone().any(|upgrade| !upgrade.status.phase.is_final());
+        let is_open = own.clone().any(|upgrade| !upgrade.status.is_over());
         let is_settled = !is_open && !matches!(last, Last::OfSeveral(_));
         all.push(Moved {
             kind: pods.kind(),

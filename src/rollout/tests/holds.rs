@@ -245,3 +245,62 @@ fn what_nobody_could_go_back_to_is_told_at_once_and_nothing_is_begun() {
         assert!(decision.status.nodes[0].step.is_none());
     }
 }
+fn a_step_that_ends_while_a_pause_is_taken_is_done_when_it_goes_on() {
+    let ended = || {
+        Some(StepView::Ended {
+            exit: 0,
+            log_tail: String::new(),
+        })
+    };
+    for (phase, action, next) in [
+        (NodePhase::Drain, StepAction::Drain, NodePhase::Activate),
+        (NodePhase::Warm, StepAction::Warm, NodePhase::Probe),
+        (NodePhase::Admit, StepAction::Admit, NodePhase::Done),
+    ] {
+        let mut plan = plan(2, 2);
+        (plan.hooks.drain, plan.hooks.warm, plan.hooks.admit) = (true, true, true);
+        let mut status = status(Phase::Rolling, &plan);
+        for node in &mut status.nodes {
+            in_batch(node, phase);
+            node.analysed_since = Some(at(0));
+            step(node, action, new());
+        }
+        let at_step = |state| {
+            up(new(), Verdict::Pass)
+                .serving(Serving::Unknown)
+                .with(|seen| seen.current = Some(old()))
+                .at_step(state)
+        };
+        // That of the other one is waited for.
+        let world = vec![at_step(ended()), at_step(Some(StepView::Running))];
+        let waits = decided(&plan, &status, &observed(1, Wish::Pause, world)).status;
+        assert_eq!((waits.phase, waits.nodes[0].phase), (Phase::Rolling, phase));
+        let world = vec![at_step(None), at_step(ended())];
+        let held = decided(&plan, &waits, &observed(2, Wish::Pause, world));
+        ends_in(&held, Phase::Paused, "ByUser");
+        let resumed = resume(&held.status, at(3)).expect("it is held");
+        let world = vec![at_step(None), at_step(None)];
+        let goes_on = decided(&plan, &resumed, &look(4, world));
+        for node in &goes_on.status.nodes {
+            assert_eq!((node.phase, &node.ended), (next, &None), "{action:?}");
+        }
+        let again = goes_on.effects.iter().any(|effect| effect.intent.action == action);
+        assert!(!again, "{action:?} runs again");
+    }
+}
+
+#[test]
+fn a_step_that_has_ended_counts_for_its_own_turn_alone() {
+    let mut plan = plan(2, 2);
+    plan.hooks.drain = true;
+    let mut status = status(Phase::Rolling, &plan);
+    let drained = StepIntent {
+        id: "u.0.drain".to_owned(),
+        action: StepAction::Drain,
+        release: new(),
+    };
+    status.nodes[0].ended = Some(drained);
+    let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Pass)];
+    let next = decided(&plan, &status, &look(1, world)).status;
+    assert_eq!((next.nodes[0].in_batch, &next.nodes[0].ended), (true, &None), "{next:#?}");
+}

@@ -42,6 +42,7 @@ fn plan(nodes: usize, max_unavailable: usize) -> Plan {
         release: new(),
         rules: old(),
         left_out: BTreeSet::new(),
+        pods: BTreeSet::new(),
         nodes: (0..nodes).map(|i| format!("node{i}")).collect(),
         gates: vec![GatePlan {
             name: "calls".to_owned(),

@@ -281,3 +281,104 @@ fn what_a_canary_stands_for_does_not_wait_for_it_on_the_way_back() {
     );
     ends_in(&cured, Phase::RolledBack, "Cured");
 }
+
+/// Nodes on their way back; which of them are pods of a workload, and which can be reached.
+fn going_back(pods: &str, reached: &str) -> (Plan, UpgradeStatus, Vec<NodeView>) {
+    let mut plan = plan(reached.len(), reached.len());
+    let names = plan.nodes.iter().zip(pods.chars());
+    plan.pods = names
+        .filter(|(_, kind)| *kind == 'p')
+        .map(|(name, _)| name.clone())
+        .collect();
+    let mut status = status(Phase::RollingBack, &plan);
+    status.rollback_for = Some(RollbackFor::BadBuild);
+    for node in &mut status.nodes {
+        in_batch(node, NodePhase::Activate);
+        step(node, StepAction::Activate, old());
+    }
+    let views = reached.chars().map(|is| match is {
+        'y' => up(new(), Verdict::Fail).at_step(Some(StepView::Running)),
+        'n' => gone(),
+        other => panic!("{other}"),
+    });
+    let world = views.collect();
+    (plan, status, world)
+}
+
+#[test]
+fn where_it_is_we_who_reach_nobody_a_way_back_is_held_and_gives_nothing_up() {
+    // Servers are `s`, pods `p`.
+    for (nodes, reached, left_behind) in [
+        ("ss", "nn", None),
+        ("sss", "nny", Some("nodes 0 1")),
+        // One machine that is dead, and no other that could tell.
+        ("s", "n", Some("nodes 0")),
+        ("p", "n", None),
+        ("pp", "nn", None),
+        ("pp", "ny", Some("nodes 0")),
+        // The others are asked of somebody else.
+        ("pps", "nny", None),
+        ("ps", "yn", Some("nodes 1")),
+    ] {
+        let (plan, status, world) = going_back(nodes, reached);
+        let next = decided(&plan, &status, &look(PATIENCE_S, world)).status;
+        let left: Vec<String> = (0..next.nodes.len())
+            .filter(|&i| next.nodes[i].phase == NodePhase::OutOfService)
+            .map(|i| i.to_string())
+            .collect();
+        match left_behind {
+            Some(expected) => assert_eq!(format!("nodes {}", left.join(" ")), expected, "{nodes} {reached}"),
+            None => {
+                assert!(left.is_empty() && waits_to_reach(&next), "{nodes} {reached}: {next:#?}");
+                assert_eq!(next.resume_to, Some(Phase::RollingBack));
+                assert!(next.message.contains("no route") && next.message.contains("`resume`"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_way_back_that_reached_nobody_goes_on_with_the_first_who_is() {
+    let (plan, status, world) = going_back("pp", "nn");
+    let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;
+    let unseen = NodeView {
+        look: Look::NotYet,
+        ..gone()
+    };
+    let back = || up(new(), Verdict::Fail);
+    for (wish, world, goes_on) in [
+        (Wish::Proceed, vec![gone(), gone()], false),
+        (Wish::Proceed, vec![gone(), back()], true),
+        (Wish::Proceed, vec![unseen.clone(), unseen.clone()], false),
+        // Who asks for it anew has it tried, but not by the driver that has just found out.
+        (Wish::Abort, vec![unseen.clone(), unseen.clone()], true),
+        (Wish::Abort, vec![gone(), gone()], false),
+        (Wish::Abort, vec![gone(), back()], true),
+        (Wish::Pause, vec![back(), back()], false),
+    ] {
+        let next = decided(&plan, &held, &observed(PATIENCE_S + 60, wish, world)).status;
+        let expected = if goes_on { Phase::RollingBack } else { Phase::Paused };
+        assert_eq!(next.phase, expected, "{wish:?}");
+        if goes_on {
+            assert!(next.nodes.iter().all(|node| node.since == at(PATIENCE_S + 60)), "as long again");
+        }
+    }
+}
+
+#[test]
+fn what_an_upgrade_had_of_a_workload_is_kept_with_its_end_until_somebody_gives_it_back() {
+    for (pods, steps, is_kept) in [("pp", 1, true), ("ss", 1, false), ("pp", 0, false)] {
+        let (plan, mut status, _) = going_back(pods, "yy");
+        for node in &mut status.nodes {
+            node.phase = NodePhase::Done;
+            (node.in_batch, node.drained, node.step) = (false, false, None);
+            node.steps = steps;
+        }
+        status.rollback_for = Some(RollbackFor::Abort);
+        let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Pass)];
+        let ended = decided(&plan, &status, &observed(1, Wish::Abort, world));
+        ends_in(&ended, Phase::Aborted, "AbortedByUser");
+        assert_eq!(ended.status.kept.is_some(), is_kept, "{pods} {steps}");
+        assert_eq!(ended.status.is_over(), !is_kept);
+    }
+}

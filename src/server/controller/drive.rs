@@ -12,8 +12,10 @@ use crate::cluster::ledger::{ObjectLedger, record};
 use crate::cluster::objects::{Kind, Upgrade};
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
+use crate::engine::giving_back::{Given, GivingBack, Since};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
+use crate::engine::Unreached;
 use crate::engine::provenance::Judged;
 use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
@@ -50,7 +52,8 @@ impl Leader {
         if record.status.phase.is_final() {
             return Ok(());
         }
-        if record.status.phase.is_held() && record.spec.wish != Wish::Abort {
+        let waits_to_reach = session::waits_to_reach(&record) && !ledger.is_asked_again();
+        if record.status.phase.is_held() && record.spec.wish != Wish::Abort && !waits_to_reach {
             // What was heard of it may be older than what it is.
             if record.spec.wish != Wish::Proceed || !ledger.is_asked_again() {
                 return Ok(());
@@ -90,6 +93,7 @@ impl Leader {
             token: &token,
             ledger: &ledger,
             interrupt: ending,
+            unreached: Unreached::StayedWith,
             on_commit: &on_commit,
         };
         let mut publishing = std::pin::pin!(self.publish_all(&object, events));
@@ -104,6 +108,39 @@ impl Leader {
         }
         ended?;
         Ok(())
+    }
+
+    /// Gives back what an upgrade keeps though it has ended.
+    pub(super) async fn give_back(&self, upgrade: &str, environment: &str, lost: Interrupt) -> Result<(), Trouble> {
+        let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
+            return Err(Trouble::Changed);
+        };
+        let fleet = self.fleet(environment)?;
+        let token = self.take(&fleet, Purpose::Upgrade).await?;
+        let history = self.history(Some(&fleet));
+        let ledger = ObjectLedger::open(self.objects(), history, upgrade, token.clone(), lost).await?;
+        let record = ledger.record();
+        let (told, events) = tokio::sync::mpsc::channel(EVENTS_AT_ONCE);
+        let on_commit = |_: &UpgradeStatus, events: &[Event]| {
+            for event in events {
+                (self.tell)(&delivery::line(&record, event));
+                let _ = told.try_send(event.clone());
+            }
+        };
+        let giving = GivingBack {
+            fleet: &fleet,
+            token: &token,
+            record: &record,
+            ledger: &ledger,
+            on_commit: &on_commit,
+        };
+        let given = giving.attempt(Since::Before).await.map_err(SessionError::from)?;
+        drop(told);
+        self.publish_all(&object, events).await;
+        match given {
+            Given::Back => Ok(()),
+            Given::Kept(why) => Err(Trouble::NotGivenBack(why)),
+        }
     }
 
     fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {

@@ -284,7 +284,10 @@ impl Asked {
             environment: text(&spec["environment"]),
             build: text(&spec["build"]),
             phase,
-            is_done: phase.is_some_and(Phase::is_final) && !has_untold && !is_deleted(object),
+            is_done: phase.is_some_and(Phase::is_final)
+                && status["kept"].is_null()
+                && !has_untold
+                && !is_deleted(object),
         }
     }
 
@@ -509,6 +512,22 @@ mod tests {
         news.upgrade("new", None);
         assert_eq!(taken(&mut news.look), ["staging"]);
         assert_eq!(taken(&mut news.builds), ["web-2"], "it may be let go");
+    }
+
+    #[test]
+    fn an_upgrade_that_keeps_something_is_not_done() {
+        for (status, is_done) in [
+            (serde_json::json!({"phase": "Succeeded"}), true),
+            (serde_json::json!({"phase": "Succeeded", "kept": {}}), false),
+            (serde_json::json!({"phase": "Rolling"}), false),
+        ] {
+            let object = serde_json::json!({
+                "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": "one"},
+                "spec": {"environment": "shop", "build": "web-2"}, "status": status,
+            });
+            let object = serde_json::from_value(object).expect("an object");
+            assert_eq!(Asked::of(&object).is_done, is_done, "{status}");
+        }
     }
 
     #[test]

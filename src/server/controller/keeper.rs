@@ -102,7 +102,7 @@ impl Keeper for ObjectKeeper<'_> {
             let phase = &object.data["status"]["phase"];
             let begun = phase.is_string() && phase != "Pending";
             let upgrade = Upgrade::read((**object).clone());
-            begun && upgrade.is_ok_and(|upgrade| !upgrade.status.phase.is_final())
+            begun && upgrade.is_ok_and(|upgrade| !upgrade.status.is_over())
         });
         Ok(!open && !self.lost.is_set())
     }

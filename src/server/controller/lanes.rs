@@ -37,6 +37,8 @@ impl Ask {
     pub(super) fn of(task: &Task) -> Self {
         let stage = match task {
             Task::Driving { stage, .. } => *stage,
+            // It keeps a workload from its owner, and takes a call or two.
+            Task::GivingBack(_) => Stage::Begun,
             Task::BringingUp(_) | Task::Keeping | Task::TakingDown(_) => Stage::New,
         };
         Self {

@@ -69,6 +69,8 @@ pub(super) enum Trouble {
         nodes.join(", ")
     )]
     NodesMissing { environment: String, nodes: Vec<String> },
+    #[error("what it had is not given back yet: {0}")]
+    NotGivenBack(String),
     #[error("it has changed meanwhile, or another leads; it is looked at again")]
     Changed,
 }
@@ -268,6 +270,7 @@ impl Leader {
             Task::BringingUp(of) => Box::pin(self.bring_up(environment, *of, ending, lost.clone())).await,
             Task::Keeping => self.keep_replica(environment, &ending, &lost).await,
             Task::TakingDown(_) => self.take_down(environment, &ending, &lost).await,
+            Task::GivingBack(upgrade) => Box::pin(self.give_back(upgrade, environment, lost.clone())).await,
             Task::Driving { upgrade, .. } => Box::pin(self.drive(upgrade, environment, ending, lost.clone())).await,
         };
         let landed = match &ended {
@@ -309,7 +312,10 @@ impl Leader {
 
     async fn say(&self, environment: &str, task: &Task, ended: Result<(), Trouble>) -> Result<(), Trouble> {
         match (ended, task) {
-            (_, Task::Keeping) | (Ok(()), Task::Driving { .. } | Task::TakingDown(_)) => Ok(()),
+            (_, Task::Keeping)
+            | (Ok(()), Task::Driving { .. } | Task::GivingBack(_) | Task::TakingDown(_))
+            // It is in the upgrade's status, where it was written by who tried.
+            | (Err(Trouble::NotGivenBack(_)), _) => Ok(()),
             (Ok(()), Task::BringingUp(of)) => {
                 let message = "every node was brought up";
                 self.tell_environment(environment, *of, ConditionStatus::True, "Up", message)
@@ -338,7 +344,7 @@ impl Leader {
                     .await?;
                 Ok(())
             }
-            (Err(trouble), Task::Driving { upgrade, .. }) => {
+            (Err(trouble), Task::Driving { upgrade, .. } | Task::GivingBack(upgrade)) => {
                 let why = trouble.to_string();
                 (self.tell)(&format!("{upgrade} cannot be driven: {why}"));
                 match self.fresh(Kind::Upgrade, upgrade).await? {

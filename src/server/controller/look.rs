@@ -28,6 +28,8 @@ pub(super) enum Task {
     BringingUp(i64),
     /// This upgrade.
     Driving { upgrade: String, stage: Stage },
+    /// What this upgrade has kept though it has ended.
+    GivingBack(String),
     /// Looking after its replica.
     Keeping,
     /// Deleting its replica's objects, since it is deleted, in this generation.
@@ -46,7 +48,7 @@ impl Task {
     pub(super) fn lane(&self) -> Lane {
         match self {
             Task::BringingUp(_) => Lane::BringUp,
-            Task::Driving { .. } => Lane::Drive,
+            Task::Driving { .. } | Task::GivingBack(_) => Lane::Drive,
             Task::Keeping | Task::TakingDown(_) => Lane::Keep,
         }
     }
@@ -202,7 +204,7 @@ fn of_waiting<'a>(object: &'a DynamicObject, task: &Task) -> Option<Act<'a>> {
             reason,
             message,
         }),
-        Task::BringingUp(_) | Task::Driving { .. } => None,
+        Task::BringingUp(_) | Task::Driving { .. } | Task::GivingBack(_) => None,
     }
 }
 
@@ -228,7 +230,7 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
     if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
         return None;
     }
-    let is_free = !there.upgrades.iter().any(is_under_way);
+    let is_free = there.upgrades.iter().all(|u| !is_under_way(u) && !is_kept_from_its_owner(u));
     let kept = remembered(object);
     let expires_at = kept.as_ref().and_then(|kept| kept.expires_at);
     if expires_at.is_some_and(|at| at <= there.now) && is_free && standing.keep == Keep::Due {
@@ -258,6 +260,15 @@ fn of_deleted<'a>(object: &'a DynamicObject, there: &There, standing: &Standing)
             message: "it is to be deleted, and waits for its open upgrade; delete that first, or let it end".to_owned(),
         });
     }
+    if let Some(kept) = there.upgrades.iter().find(|upgrade| !upgrade.status.is_over()) {
+        return Some(Act::TellEnvironment {
+            reason: "WaitsForGivingBack",
+            message: format!(
+                "it is to be deleted, and upgrade {} has not given back yet what it had; its condition GivenBack says why",
+                name(&kept.object)
+            ),
+        });
+    }
     if standing.task.is_some() || !is_kept(object) {
         return None;
     }
@@ -279,7 +290,7 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
     }
     let is_driven = |upgrade: &Upgrade| match &standing.task {
         Some(Task::Driving { upgrade: driven, .. }) => driven == name(&upgrade.object),
-        Some(Task::BringingUp(_) | Task::Keeping | Task::TakingDown(_)) | None => false,
+        Some(Task::BringingUp(_) | Task::GivingBack(_) | Task::Keeping | Task::TakingDown(_)) | None => false,
     };
     let (ended, mut open): (Vec<&Upgrade>, Vec<&Upgrade>) = there
         .upgrades
@@ -287,13 +298,23 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
         .partition(|upgrade| upgrade.status.phase.is_final());
     // The driver of one may be at its last reports.
     let ended = ended.into_iter().filter(|upgrade| !is_driven(upgrade));
-    let mut acts: Vec<Act<'a>> = ended.map(Act::Finish).collect();
+    // Without its environment nobody knows what there is to give back.
+    let (kept, over): (Vec<&Upgrade>, Vec<&Upgrade>) =
+        ended.partition(|upgrade| !upgrade.status.is_over() && there.object.is_some());
+    let mut acts: Vec<Act<'a>> = over.into_iter().map(Act::Finish).collect();
     // One that was begun goes on; of the others the older is first.
     open.sort_by_key(|upgrade| {
         let object = &upgrade.object;
         (!is_under_way(upgrade), objects::created_at(object), name(object))
     });
     let mut waits_for = None;
+    if let Some(kept) = kept.first() {
+        // No other one gets a workload before.
+        waits_for = Some(name(&kept.object));
+        if standing.task.is_none() && standing.may_begin == MayBegin::Now {
+            acts.push(Act::Begin(Task::GivingBack(name(&kept.object).to_owned())));
+        }
+    }
     for upgrade in open {
         let object = &upgrade.object;
         let is_begun = is_under_way(upgrade) || is_driven(upgrade);
@@ -386,6 +407,10 @@ fn is_under_way(upgrade: &Upgrade) -> bool {
     upgrade.status.phase != Phase::Pending && !upgrade.status.phase.is_final()
 }
 
+fn is_kept_from_its_owner(upgrade: &Upgrade) -> bool {
+    upgrade.status.phase.is_final() && !upgrade.status.is_over()
+}
+
 /// Whether an attempt was made to bring it up as it is stated now. One that failed on a node is no reason to hold an upgrade: what
 /// the others need may be one; nor is a node that it lists no more.
 fn is_settled(object: &DynamicObject) -> bool {
@@ -412,6 +437,7 @@ mod tests {
     use super::*;
     use crate::cluster::objects::FINALIZER;
     use crate::model::upgrade::UpgradeStatus;
+    use crate::rollout::NOBODY_REACHED;
 
     /// An object of the second generation. `kept` has our finalizer, `deleted` is to go.
     fn object(kind: Kind, name: &str, words: &str, mut parts: Value) -> DynamicObject {
@@ -459,6 +485,13 @@ mod tests {
         let mut status = json!(UpgradeStatus::new(Timestamp::UNIX_EPOCH));
         status["phase"] = json!(phase);
         status["observedGeneration"] = json!(if has("asked") { 1 } else { 2 });
+        if has("away") {
+            status["reason"] = json!(NOBODY_REACHED);
+            status["resumeTo"] = json!("RollingBack");
+        }
+        if has("keeps") {
+            status["kept"] = json!({});
+        }
         let spec = json!({
             "environment": "shop", "component": "web", "build": "web-2", "user": "tester",
             "wish": if has("abort") { "abort" } else { "proceed" },
@@ -515,6 +548,7 @@ mod tests {
                 Stage::Begun => format!("Driving {upgrade} on"),
                 Stage::New => format!("Driving {upgrade}"),
             },
+            Act::Begin(Task::GivingBack(upgrade)) => format!("GivingBack {upgrade}"),
             Act::Begin(task) => format!("{task:?}"),
             Act::Read { then_bring_up, queue } => {
                 let then = then_bring_up.map(|of| format!(" and BringingUp({of})"));
@@ -678,11 +712,24 @@ mod tests {
             kept Up | first: Succeeded     | kept         | Driving first | nothing
             ",
         );
+        // What one has kept of a workload is given back before it goes, and before another one has it.
+        check(
+            "
+            kept Up         | first: Succeeded keeps                  | kept | -      | GivingBack first
+            kept Up         | first: Succeeded keeps                  | kept | failed | nothing
+            kept Up         | first: Succeeded keeps, second: Pending | kept | -      | GivingBack first, second is told WaitsForUpgrade
+            kept Up         | first: Succeeded keeps deleted          | kept | -      | GivingBack first
+            kept Up replica | first: Succeeded keeps                  | kept | -      | GivingBack first
+            deleted kept Up | first: Succeeded keeps                  | kept | -      | it is told WaitsForGivingBack, GivingBack first
+            -               | first: Succeeded keeps deleted          | -    | -      | first is finished
+            ",
+        );
         // What is held stays so until somebody asks for it; what is missing is waited for and said.
         check(
             "
             kept Up      | first: Paused       | kept         | -      | nothing
             kept Up      | first: Paused asked | kept         | -      | Driving first on
+            kept Up      | first: Paused away  | kept         | -      | Driving first on
             kept Up      | first: Paused abort | kept         | -      | Driving first on
             -            | first: Pending      | kept         | -      | first is told EnvironmentMissing
             -            | first: Rolling      | kept         | -      | first is told EnvironmentMissing

@@ -451,6 +451,12 @@ impl Store for SqliteStore {
         })
     }
 
+    fn kept(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError> {
+        self.read("look for upgrades that keep something", |tx| {
+            upgrades::kept(tx, environment)
+        })
+    }
+
     fn set_wish(
         &self,
         upgrade: &str,

@@ -1,7 +1,7 @@
 //! What happens when the disk or the program fails in the middle: looked at from inside.
 
 use super::*;
-use crate::model::upgrade::{Phase, Severity};
+use crate::model::upgrade::{Kept, Phase, Severity};
 use crate::model::values::Digest;
 use crate::store::build::Mark;
 use crate::store::{Dispatch, Quarantine, Take, Verification, WishChange};
@@ -109,6 +109,42 @@ impl Scene {
             dispatch,
         }
     }
+}
+
+#[test]
+fn upgrades_that_keep_something_are_found_by_their_index_and_never_pruned() {
+    let store = in_memory();
+    let story = Scene::set(&store);
+    assert!(store.kept(None).expect("read").is_empty());
+    let mut status = story.status.clone();
+    (status.phase, status.kept) = (Phase::Aborted, Some(Kept::default()));
+    let commit = |expected_version, status: &UpgradeStatus| {
+        let committed = store.commit(&Commit {
+            expected_version,
+            status,
+            builds: &[],
+            wish: None,
+            ..story.commit(&crate::store::no_dispatch)
+        });
+        committed.expect("written").resource_version
+    };
+    let version = commit(story.version, &status);
+    for environment in [None, Some("staging")] {
+        let found = store.kept(environment).expect("read");
+        assert_eq!(found.iter().map(|u| u.name.as_str()).collect::<Vec<_>>(), ["up"]);
+    }
+    assert!(store.kept(Some("other")).expect("read").is_empty());
+    let plan: String = store
+        .read("explain", |tx| {
+            let plan = "EXPLAIN QUERY PLAN SELECT * FROM upgrades WHERE status ->> '$.kept' IS NOT NULL ORDER BY id";
+            Ok(tx.query_row(plan, [], |row| row.get(3))?)
+        })
+        .expect("explained");
+    assert!(plan.contains("upgrades_that_keep"), "{plan}");
+    // It is given back, which adds to what has ended.
+    status.kept = None;
+    commit(version, &status);
+    assert!(store.kept(None).expect("read").is_empty());
 }
 
 /// All that a reader could see, to compare by.

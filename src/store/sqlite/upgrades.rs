@@ -97,6 +97,18 @@ pub(super) fn unfinished(tx: &Transaction<'_>, environment: Option<&str>) -> Res
     }
 }
 
+/// The condition is the index's, word by word.
+pub(super) fn kept(tx: &Transaction<'_>, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, Fault> {
+    match environment {
+        Some(environment) => select(
+            tx,
+            "WHERE status ->> '$.kept' IS NOT NULL AND environment = ?1 ORDER BY id",
+            [environment],
+        ),
+        None => select(tx, "WHERE status ->> '$.kept' IS NOT NULL ORDER BY id", []),
+    }
+}
+
 pub(super) fn create(
     tx: &Transaction<'_>,
     name: &str,
@@ -221,13 +233,13 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     })
 }
 
-/// Keeps the last finished upgrades, and of each environment and component the last of record: what is to run there is known by that
-/// alone. Names the ones that went.
+/// Keeps the last finished upgrades, those that keep something still, and of each environment and component the last of record: what is
+/// to run there is known by that alone. Names the ones that went.
 pub(super) fn prune(tx: &Transaction<'_>) -> Result<Vec<String>, Fault> {
     // As `UpgradeRecord::is_of_record` has it.
     delete_returning(
         tx,
-        "finished = 1
+        "finished = 1 AND status ->> '$.kept' IS NULL
          AND id NOT IN (SELECT id FROM upgrades WHERE finished = 1 ORDER BY id DESC LIMIT ?1)
          AND id NOT IN (
            SELECT max(id) FROM upgrades

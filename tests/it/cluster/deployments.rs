@@ -37,6 +37,7 @@ impl Shop {
             ("1", None),
             ("2", None),
             ("3", None),
+            ("4", None),
             ("slow", Some(("APP_DELAY", "3s"))),
             ("broken", Some(("APP_CRASH", "no such database"))),
         ];
@@ -198,6 +199,54 @@ impl Shop {
     }
 }
 
+/// What an API server refuses to everybody.
+#[derive(Debug, Clone, Copy)]
+enum Refuses {
+    Deletes,
+    Writes,
+}
+
+impl Shop {
+    /// Until it is told otherwise.
+    fn api_server_refuses(&self, what: Refuses) {
+        let (operation, tried): (_, &[&str]) = match what {
+            Refuses::Deletes => ("DELETE", &["delete", "deployment/web"]),
+            Refuses::Writes => ("UPDATE", &["label", "deployment/web", "tried=so", "--overwrite"]),
+        };
+        let policy = include_str!("deployments/refusal.yaml").replace("OPERATION", operation);
+        self.done(&["apply", "-f", "-"], &policy);
+        self.lab.until("it refuses", |lab| {
+            let tried: Vec<&str> = tried.iter().copied().chain(["--dry-run=server"]).collect();
+            !lab.kubectl(&tried, "").done
+        });
+    }
+
+    fn api_server_refuses_nothing(&self) {
+        let policy = include_str!("deployments/refusal.yaml");
+        self.done(&["delete", "-f", "-"], policy);
+        for tried in [
+            &["delete", "deployment/web", "--dry-run=server"][..],
+            &["label", "deployment/web", "tried=so", "--dry-run=server"],
+        ] {
+            self.lab.until("it refuses no more", |lab| lab.kubectl(tried, "").done);
+        }
+    }
+
+    /// What is kept of it by its last upgrade.
+    fn kept(&self) -> Value {
+        let said = self.stagegate(&["get", "upgrade", "-o", "json"]);
+        let upgrades = said.json()["items"].take();
+        let last = upgrades.as_array().and_then(|all| all.last()).cloned();
+        last.unwrap_or_default()["status"]["kept"].take()
+    }
+
+    /// How often its last upgrade has told this.
+    fn told(&self, reason: &str) -> usize {
+        let said = self.stagegate(&["events", "shop"]);
+        said.out.lines().filter(|line| line.contains(reason)).count()
+    }
+}
+
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -214,6 +263,9 @@ fn a_deployment_is_upgraded_by_a_canary_and_a_bad_build_goes_no_further() {
     what_somebody_else_changes_is_held_and_gone_over_by_an_abort(&shop);
     what_kubectl_rollout_undo_puts_back_is_held_and_gone_over_by_an_abort(&shop);
     a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(&shop);
+    what_cannot_be_given_back_is_kept_and_told_until_it_can(&shop);
+    a_server_gives_back_what_was_kept_by_itself(&shop);
+    a_way_back_that_an_api_server_refuses_is_held_and_gives_nothing_up(&shop);
 }
 
 /// On 1.
@@ -405,4 +457,60 @@ fn a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(shop: &Shop) {
     assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
     shop.done(&["rollout", "status", "deployment/web", "--timeout=60s"], "");
     shop.is_its_owners_on("1");
+}
+/// From 1 to 2; its driver is killed when the upgrade has ended and its canary is still there.
+fn what_cannot_be_given_back_is_kept_and_told_until_it_can(shop: &Shop) {
+    shop.api_server_refuses(Refuses::Deletes);
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2"]);
+    shop.lab.until("it is kept", |_| text(&shop.kept()["why"]).contains("not now"));
+    running.signal(rustix::process::Signal::KILL);
+    drop(running);
+    assert_eq!(shop.deployments().len(), 2);
+    let status = shop.stagegate(&["status", "shop"]);
+    assert!(status.out.contains("still kept from its owner"), "{status:#?}");
+    let why = shop.stagegate(&["why", "shop"]);
+    assert!(why.out.contains("not now") && why.out.contains("resume shop"), "{why:#?}");
+    shop.api_server_refuses_nothing();
+    let resumed = shop.stagegate(&["resume", "shop"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:#?}");
+    assert!(shop.kept().is_null());
+    assert_eq!((shop.told(" NotGivenBack"), shop.told(" GivenBack")), (1, 1));
+    shop.is_its_owners_on("2");
+}
+
+/// From 2 to 1, and nobody says a word after that.
+fn a_server_gives_back_what_was_kept_by_itself(shop: &Shop) {
+    shop.api_server_refuses(Refuses::Deletes);
+    let mut server = shop.begin(&["serve", "--listen", "127.0.0.1:0"]);
+    server.until("serving");
+    let said = shop.upgrade("1");
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    shop.lab.until("it is kept", |_| text(&shop.kept()["why"]).contains("not now"));
+    shop.api_server_refuses_nothing();
+    shop.lab.until("it is given back", |_| shop.kept().is_null());
+    server.signal(rustix::process::Signal::TERM);
+    let ended = server.end();
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    shop.is_its_owners_on("1");
+}
+
+/// From 1 to 4, and back.
+fn a_way_back_that_an_api_server_refuses_is_held_and_gives_nothing_up(shop: &Shop) {
+    shop.environment("60s");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=4", "-o", "json"]);
+    shop.until_phase("Soak");
+    shop.api_server_refuses(Refuses::Writes);
+    shop.slow();
+    let held = running.end();
+    assert!(held.code == Some(5) && held.out.contains("NobodyReached"), "{held:#?}");
+    assert!(held.out.contains("not now"), "{held:#?}");
+    let images: BTreeSet<String> = shop.own_pods().into_values().collect();
+    assert_eq!(images, BTreeSet::from([shop.image("4")]), "nothing was given up or back");
+    shop.api_server_refuses_nothing();
+    let resumed = shop.stagegate(&["resume", "shop", "-o", "json"]);
+    assert_eq!(resumed.code, Some(3), "{resumed:#?}");
+    let status = resumed.json()["status"].take();
+    assert_eq!(status["phase"], "RolledBack", "{status:#}");
+    shop.is_its_owners_on("1");
+    shop.environment("1s");
 }

@@ -10,6 +10,25 @@ use super::universe::{BuildNature, Fault, SEEING_TAKES, Telling, Universe, known
 pub fn commit(u: &mut Universe, next: &UpgradeStatus) {
     take_out(u, next);
     admit(u, next);
+    give_up(u, next);
+}
+
+/// Nobody is given up on the way back while it is we who reach nobody.
+fn give_up(u: &mut Universe, next: &UpgradeStatus) {
+    let now = u.now();
+    let seen = |from: jiff::Timestamp| now.duration_since(from).as_secs() > SEEING_TAKES;
+    let is_away = u.away.is_some_and(|(from, until)| seen(from) && now < until);
+    if !is_away || next.phase != Phase::RollingBack && u.status.phase != Phase::RollingBack {
+        return;
+    }
+    for i in 0..next.nodes.len() {
+        let before = u.status.nodes.get(i).map(|node| node.phase);
+        if next.nodes[i].phase == NodePhase::OutOfService && before != Some(NodePhase::OutOfService) {
+            let text = format!("node{i} was left behind while nobody could be reached");
+            note!(u, "{text}");
+            u.broken.push(text);
+        }
+    }
 }
 
 /// I7: a node is admitted on what its gate has shown. That it shows worse by now is another matter.

@@ -151,6 +151,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         release: new,
         rules: old,
         left_out: BTreeSet::new(),
+        pods: BTreeSet::new(),
         nodes: (0..n).map(|i| format!("node{i}")).collect(),
         gates: vec![GatePlan {
             name: "calls".to_owned(),
@@ -194,6 +195,7 @@ fn make(seed: u64, guard: Guard, telling: Telling) -> (Universe, Plan) {
         quarantined: None,
         lease: 0,
         shared_trouble: None,
+        away: None,
         silence: None,
         max_unavailable,
         faults: Vec::new(),
@@ -433,7 +435,7 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
         {
             i = batch;
         }
-        match u.dice.below(9) {
+        match u.dice.below(10) {
             0 => {
                 u.fault(Fault::HostReboots);
                 u.cut_off(i);
@@ -442,7 +444,7 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
             1 => {
                 u.fault(Fault::HostUnreachable);
                 let gone = u.dice.millis(2_000, 400_000);
-                u.nodes[i].unreachable_until = now + gone;
+                u.nodes[i].unreachable_until = u.nodes[i].unreachable_until.max(now + gone);
             }
             2 if u.dice.percent(60) => {
                 u.fault(Fault::OperatorPauses);
@@ -476,6 +478,14 @@ async fn weather(universe: Rc<RefCell<Universe>>) {
                 u.fault(Fault::SensorSilent);
                 let length = u.dice.millis(10_000, 500_000);
                 u.silence = Some((now, now + length));
+            }
+            9 => {
+                u.fault(Fault::NetworkAway);
+                let gone = now + u.dice.millis(2_000, 900_000);
+                u.away = Some((now, gone));
+                for node in &mut u.nodes {
+                    node.unreachable_until = gone;
+                }
             }
             _ => {}
         }

@@ -48,6 +48,7 @@ pub enum Fault {
     AgentKilled,
     HostReboots,
     HostUnreachable,
+    NetworkAway,
     ServiceDies,
     DiskFull,
     AnswerLost,
@@ -70,6 +71,7 @@ impl Fault {
         Fault::AgentKilled,
         Fault::HostReboots,
         Fault::HostUnreachable,
+        Fault::NetworkAway,
         Fault::ServiceDies,
         Fault::DiskFull,
         Fault::AnswerLost,
@@ -100,6 +102,7 @@ impl Fault {
             }
             Fault::HostReboots
             | Fault::HostUnreachable
+            | Fault::NetworkAway
             | Fault::ServiceDies
             | Fault::DiskFull
             | Fault::OperatorPauses
@@ -218,6 +221,8 @@ pub struct Universe {
     pub quarantined: Option<String>,
     pub lease: u64,
     pub shared_trouble: Option<(Timestamp, Timestamp)>,
+    /// Nobody reaches any node.
+    pub away: Option<(Timestamp, Timestamp)>,
     /// No sample reaches a gate.
     pub silence: Option<(Timestamp, Timestamp)>,
     pub max_unavailable: usize,
