@@ -37,6 +37,8 @@ impl World {
             free_bytes: Some(1 << 40),
             foreign_edit: None,
             unstated: None,
+            held_by: None,
+            workload: None,
         };
         let signals = Signals {
             serving: Serving::Yes,
@@ -59,6 +61,7 @@ impl World {
             release: Digest::of(b"new"),
             rules: old,
             left_out: BTreeSet::new(),
+            pods: BTreeSet::new(),
             nodes: (0..nodes).map(|i| format!("node{i}")).collect(),
             gates: vec![GatePlan {
                 name: "calls".to_owned(),

@@ -157,15 +157,8 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
     if let Some(silent) = silent_driver(record, facts) {
         return silent;
     }
-    if let Some(kept) = &status.kept {
-        return Unmet {
-            value: view::still_kept(record, kept),
-            ..simple(
-                "what it had is given back to its owner",
-                "what is in the way of that mended; then who drives does it, or `resume` at once",
-                format!("stagegate resume {environment}"),
-            )
-        };
+    if let Some(kept) = still_kept(record) {
+        return kept;
     }
     match status.phase {
         Phase::Paused if session::is_settled(record) && !out_nodes(record).is_empty() => Unmet {
@@ -236,6 +229,19 @@ fn unmet(record: &UpgradeRecord, facts: &Facts) -> Unmet {
         }
         Phase::Rolling | Phase::RollingBack => rolling(record),
     }
+}
+
+/// What an upgrade that has ended has not given back is not its owner's yet.
+fn still_kept(record: &UpgradeRecord) -> Option<Unmet> {
+    let kept = record.status.kept.as_ref()?;
+    Some(Unmet {
+        rule: "what it had is given back to its owner".to_owned(),
+        value: view::still_kept(record, kept),
+        since: record.status.since,
+        clears: "what is in the way of that mended; then who drives does it, or `resume` at once".to_owned(),
+        next: format!("stagegate resume {}", record.spec.environment),
+        nodes: Vec::new(),
+    })
 }
 
 /// A driver that says nothing keeps everybody else from driving.

@@ -28,8 +28,8 @@ use super::workload::{
     only, pod_of, rest_of,
 };
 use crate::hosts::{
-    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
-    Work,
+    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
+    TailFrom, Work,
 };
 use crate::model::environment::{DeploymentRef, Role};
 use crate::model::values::Digest;
@@ -594,6 +594,8 @@ impl DeploymentHost {
                 let image = is.template.clone();
                 format!("{}: {}", self.place.workload.named(), Refused::Unstated { image })
             }),
+            held_by: is.record.taken.as_ref().map(|taken| taken.by.clone()),
+            workload: Some(seen.uid.clone()),
         })
     }
 

@@ -162,6 +162,11 @@ pub enum Refused {
         /// The pod that is in the way.
         above: u32,
     },
+    /// Nobody has the set, and its controller moves nothing.
+    #[error(
+        "its updateStrategy is OnDelete: a pod that is lost would come back with the build that is under test; set RollingUpdate, with partition 0"
+    )]
+    OnDelete,
     /// The set is not as it was left.
     #[error("{found}, and the upgrade had it as {meant}: somebody else has changed it")]
     ForeignEdit {
@@ -170,6 +175,9 @@ pub enum Refused {
         /// What was written.
         meant: String,
     },
+    /// What was remembered of it is gone in mid-upgrade.
+    #[error("nothing is remembered of its upgrade: it was made anew, or its annotation was taken out")]
+    Forgotten,
     /// One takes what the other has shown to be good.
     #[error("its pods change after the canary alone has passed on this build, and it has not been asked to run it")]
     CanaryFirst,

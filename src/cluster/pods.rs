@@ -25,8 +25,8 @@ use super::workload::{
     rest_of,
 };
 use crate::hosts::{
-    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail, TailFrom,
-    Work,
+    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
+    TailFrom, Work,
 };
 use crate::model::environment::StatefulSetRef;
 use crate::model::values::Digest;
@@ -78,6 +78,7 @@ enum Asking {
 /// What is read at once.
 struct Seen {
     version: String,
+    uid: String,
     /// Labels that its pods have, in the words of a query.
     selector: String,
     set: Set,
@@ -145,6 +146,7 @@ impl SetPlace {
             .await
             .map_err(|why| self.trouble(tried, &why))?;
         let version = set.metadata.resource_version.unwrap_or_default();
+        let uid = set.metadata.uid.unwrap_or_default();
         let record = match set.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION)) {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| self.failed(tried, format!("its annotation {ANNOTATION} cannot be read: {e}")))?,
@@ -206,6 +208,7 @@ impl SetPlace {
         };
         let seen = Seen {
             version,
+            uid,
             selector,
             set: Set {
                 container: container.clone(),
@@ -230,12 +233,6 @@ impl SetPlace {
                 pod_of(pod, &container, is_of_template)
             }),
         };
-        if strategy == Strategy::OnDelete && seen.set.record.taken.is_none() {
-            return Err(self.failed(
-                tried,
-                "its updateStrategy is OnDelete: a pod that is lost would come back with the build that is under test; set RollingUpdate",
-            ));
-        }
         Ok(seen)
     }
 
@@ -389,6 +386,8 @@ impl PodHost {
                 let image = set.image_for(self.ordinal).to_owned();
                 format!("{}: {}", self.set.workload.named(), Refused::Unstated { image })
             }),
+            held_by: set.record.taken.as_ref().map(|taken| taken.by.clone()),
+            workload: Some(seen.uid.clone()),
         })
     }
 

@@ -181,7 +181,12 @@ impl Set {
     /// # Errors
     /// It is not.
     pub fn untouched(&self) -> Result<(), Refused> {
-        let Some(taken) = &self.record.taken else { return Ok(()) };
+        let Some(taken) = &self.record.taken else {
+            return match self.strategy {
+                Strategy::Rolling { .. } => Ok(()),
+                Strategy::OnDelete => Err(Refused::OnDelete),
+            };
+        };
         let edits = [
             (
                 taken.image != self.template,
@@ -279,6 +284,10 @@ impl Set {
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
         if self.record.taken.is_none() {
+            // What is to be made anew was pointed to something before.
+            if let Asked::Replace { .. } = asked {
+                return Err(Refused::Forgotten);
+            }
             if !self.is_settled {
                 return Err(Refused::Unsettled);
             }

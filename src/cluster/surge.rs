@@ -547,6 +547,9 @@ impl Deployment {
         record.fence = Some(token.clone());
         let mut held = if let Some(held) = record.taken.take() {
             held
+        } else if !matches!(asked, Asked::Take { .. }) {
+            // It was taken before anything else was asked of it.
+            return Err(Refused::Forgotten);
         } else {
             let fresh = self.fresh(upgrade)?;
             (record.canary, record.main) = (NodeRecord::default(), NodeRecord::default());

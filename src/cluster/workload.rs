@@ -121,6 +121,8 @@ impl Workload {
                 seen: seen.clone(),
             },
             Refused::NoImage(_)
+            | Refused::OnDelete
+            | Refused::Forgotten
             | Refused::Aimless
             | Refused::Unsettled
             | Refused::Taken { .. }

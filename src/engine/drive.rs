@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use super::world::{CommitError, Loaded, World};
 use crate::hosts::{HostError, NodeSight, StepState};
 use crate::model::upgrade::{Phase, StepAction, StepIntent, UpgradeStatus, Wish};
-use crate::rollout::{Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide, waits_to_reach};
+use crate::rollout::{
+    Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide, waits_to_reach,
+};
 
 /// Bounds of the loop's waiting.
 #[derive(Debug, Clone, Copy)]
@@ -425,6 +427,8 @@ fn seen(i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
         free_bytes: sight.free_bytes,
         foreign_edit: sight.foreign_edit.clone(),
         unstated: sight.unstated.clone(),
+        held_by: sight.held_by.clone(),
+        workload: sight.workload.clone(),
     }
 }
 

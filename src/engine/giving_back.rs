@@ -76,7 +76,11 @@ impl GivingBack<'_> {
             Since::JustNow => Leaving::JustEnded(ended),
             Since::Before => Leaving::EndedBefore(ended),
         };
-        let left = held(self.ledger, leave(self.fleet, &self.record.spec.component, self.token, &leaving)).await?;
+        let left = held(
+            self.ledger,
+            leave(self.fleet, &self.record.spec.component, self.token, &leaving),
+        )
+        .await?;
         self.write(left.as_ref().err()).await?;
         Ok(left.map_or_else(Given::Kept, |()| Given::Back))
     }
@@ -91,7 +95,9 @@ impl GivingBack<'_> {
                 Some(why) if !was_told => Some(told(
                     "NotGivenBack",
                     Severity::Alert,
-                    format!("{component} could not be given back to its owner; it is kept, and that is tried again: {why}"),
+                    format!(
+                        "{component} could not be given back to its owner; it is kept, and that is tried again: {why}"
+                    ),
                 )),
                 None if was_told => Some(told(
                     "GivenBack",
@@ -206,7 +212,9 @@ async fn leave(fleet: &Fleet, component: &str, token: &FencingToken, leaving: &L
 
 /// One of the pods of a component, which have what is given back together: they are of one workload. Servers have nothing.
 fn one_pod(places: &[Place]) -> Option<&Place> {
-    places.iter().find(|place| matches!(place.site.host, Some(HostRef::Pod(_))))
+    places
+        .iter()
+        .find(|place| matches!(place.site.host, Some(HostRef::Pod(_))))
 }
 
 /// Does some work, and says meanwhile that the driver lives.

@@ -72,6 +72,10 @@ pub struct NodeSight {
     pub foreign_edit: Option<String>,
     /// That what it is on is no build that is stated, so nobody could go back to it, and what to do; `current` is none then.
     pub unstated: Option<String>,
+    /// The upgrade that has the workload that it is a pod of, as is remembered there.
+    pub held_by: Option<String>,
+    /// What tells that workload from one of the same name that was made in its place.
+    pub workload: Option<String>,
 }
 
 /// A living service process.

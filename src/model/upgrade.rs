@@ -336,6 +336,9 @@ pub struct NodeStatus {
     /// We took it out of traffic.
     #[serde(default)]
     pub drained: bool,
+    /// What tells the workload that it is a pod of from one that is made in its place, once this upgrade was seen to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
     /// In this batch.
     #[serde(default)]
     pub in_batch: bool,

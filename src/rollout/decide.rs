@@ -6,8 +6,8 @@ use super::phases::{IllegalTransition, transition};
 use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals};
 use super::rollback::waits_to_reach;
 use crate::model::upgrade::{
-    Event, GateStatus, Kept, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus,
-    Verdict, Wish,
+    Event, GateStatus, Kept, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent,
+    UpgradeStatus, Verdict, Wish,
 };
 use crate::model::values::{Digest, Duration};
 
@@ -224,6 +224,9 @@ impl<'a> Draft<'a> {
         for (node, view) in draft.status.nodes.iter_mut().zip(&seen.nodes) {
             if let Look::Seen(s) = &view.look {
                 node.build = s.running;
+                if node.workload.is_none() && s.held_by.as_ref() == Some(&plan.upgrade) {
+                    node.workload.clone_from(&s.workload);
+                }
             }
         }
         draft.out = (0..plan.nodes.len()).filter(|&i| draft.is_out(i)).count();
@@ -453,14 +456,20 @@ impl<'a> Draft<'a> {
                 return self.hold(Phase::Paused, reason, message.to_owned());
             }
         }
-        if let Some(edit) = self.foreign_edit()
+        let message = match (self.any_lost_workload(), self.foreign_edit()) {
+            (Some(lost), _) => Some(format!("{lost}, so it cannot go on here; `abort` ends it")),
+            (None, Some(edit)) => Some(format!(
+                "{edit}; put it back and `resume`, or `abort`, which goes back over it"
+            )),
+            (None, None) => None,
+        };
+        if let Some(message) = message
             && matches!(phase, Phase::Baseline | Phase::Rolling | Phase::Soak)
         {
             if self.steps_awaited() {
                 self.keep_steps();
                 return Ok(());
             }
-            let message = format!("{edit}; put it back and `resume`, or `abort`, which goes back over it");
             return self.hold(Phase::Paused, "ForeignEdit", message);
         }
         match phase {
@@ -490,6 +499,27 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// What has become of the workload that a node is a pod of, if it is not this upgrade's any more.
+    pub(super) fn lost_workload(&self, i: usize) -> Option<String> {
+        let (node, seen) = (self.node(i), self.seen(i)?);
+        // What was not asked for anything yet has nothing to lose.
+        let known = node.workload.as_ref()?;
+        let what = match &seen.held_by {
+            _ if seen.workload.as_ref() != Some(known) => {
+                "it was made anew since the upgrade began, and nothing of the upgrade is there".to_owned()
+            }
+            Some(by) if *by == self.plan.upgrade => return None,
+            Some(by) => format!("upgrade {by} has it by now"),
+            None => "nothing is remembered there of the upgrade: its annotation stagegate.dev/rolling was taken out"
+                .to_owned(),
+        };
+        Some(format!("the workload of {}: {what}", self.plan.nodes[i]))
+    }
+
+    fn any_lost_workload(&self) -> Option<String> {
+        (0..self.plan.nodes.len()).find_map(|i| self.lost_workload(i))
+    }
+
     /// What somebody else has made of a node meanwhile. What is judged then is not what was meant to be.
     pub(super) fn foreign_edit(&self) -> Option<&'a str> {
         let mut seen = (0..self.plan.nodes.len()).filter_map(|i| self.seen(i));
@@ -498,7 +528,10 @@ impl<'a> Draft<'a> {
 
     /// The way back goes over what somebody else has made of a node, and not unseen.
     fn note_foreign_edit(&mut self) {
-        let Some(edit) = self.foreign_edit() else { return };
+        // Of what is not remembered nothing is gone over.
+        let Some(edit) = self.foreign_edit().filter(|_| self.any_lost_workload().is_none()) else {
+            return;
+        };
         if self.status.phase == Phase::RollingBack && self.status.overwrote.as_deref() != Some(edit) {
             self.status.overwrote = Some(edit.to_owned());
             let message = format!("{edit}; the way back goes over it");
@@ -656,6 +689,7 @@ fn fresh_node(name: &str, now: Timestamp) -> NodeStatus {
         step: None,
         ended: None,
         drained: false,
+        workload: None,
         in_batch: false,
         served: false,
         lost: None,

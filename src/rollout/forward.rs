@@ -33,6 +33,15 @@ impl Draft<'_> {
                 }) => {
                     unstated.insert(why.clone());
                 }
+                Look::Seen(Seen {
+                    foreign_edit: Some(edit),
+                    ..
+                }) => {
+                    // Pods of one workload all show it.
+                    if !problems.iter().any(|said: &String| said.ends_with(edit.as_str())) {
+                        problems.push(format!("{}: {edit}", self.plan.nodes[i]));
+                    }
+                }
                 Look::Seen(s) => {
                     let least = self.plan.policy.min_free_bytes;
                     if let Some(free) = s.free_bytes.filter(|free| *free < least) {

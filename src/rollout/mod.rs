@@ -17,11 +17,11 @@ mod rollback;
 pub use decide::{Decision, RolloutError, StepEffect, decide, refuse, resume};
 pub use forward::FOREIGN_HOME;
 pub use phases::{IllegalTransition, transition};
-pub use rollback::{NOBODY_REACHED, waits_to_reach};
 pub use plan::{
     Blind, GatePlan, Hooks, Look, NodeView, Observed, Order, Plan, Policy, Prepared, Reading, Seen, Serving, Signals,
     StepView,
 };
+pub use rollback::{NOBODY_REACHED, waits_to_reach};
 
 #[cfg(test)]
 mod tests;

@@ -25,10 +25,7 @@ impl Draft<'_> {
     pub(super) fn settle_steps(&mut self) {
         for i in 0..self.plan.nodes.len() {
             let before = self.node_mut(i).ended.take();
-            self.ended[i] = before.map(|intent| Ended {
-                intent,
-                result: Ok(()),
-            });
+            self.ended[i] = before.map(|intent| Ended { intent, result: Ok(()) });
             let Some(intent) = self.node(i).step.clone() else {
                 continue;
             };

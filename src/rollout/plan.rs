@@ -197,6 +197,10 @@ pub struct Seen {
     pub foreign_edit: Option<String>,
     /// That what it is on is no build that is stated, and what to do.
     pub unstated: Option<String>,
+    /// As in [`crate::hosts::NodeSight`].
+    pub held_by: Option<String>,
+    /// The same.
+    pub workload: Option<String>,
 }
 
 /// A step as its node shows it.

@@ -104,6 +104,7 @@ impl Draft<'_> {
                     .is_some_and(|s| s.current != self.node(i).from || s.running != self.node(i).from);
             // While the cure is proven a service that does not stay up is a finding, not something to start for ever.
             let again = self.status.cure.is_none() || self.node(i).rollback_restarts < RESTARTS;
+            let again = again && self.lost_workload(i).is_none();
             if self.node(i).phase == NodePhase::Done && strayed && again {
                 self.enter_phase(i, NodePhase::Waiting);
                 self.status.cure = None;
@@ -115,6 +116,11 @@ impl Draft<'_> {
         for i in 0..n {
             if self.node(i).phase == NodePhase::Waiting && self.node(i).from.is_none() {
                 self.leave_behind(i, "it ran no build before, so there is nothing to go back to");
+            }
+        }
+        for i in 0..n {
+            if self.node(i).phase == NodePhase::Waiting || self.node(i).in_batch {
+                self.settle_what_is_lost(i);
             }
         }
         // The sick first, all of them: acting on a node that is already out costs nothing.
@@ -178,6 +184,29 @@ impl Draft<'_> {
         }
         self.begin_proof();
         Ok(())
+    }
+
+    /// Of a workload that is not the upgrade's any more nothing can be restored: what runs the old build there is back, and a canary goes
+    /// with what it stood for.
+    fn settle_what_is_lost(&mut self, i: usize) {
+        let Some(lost) = self.lost_workload(i) else { return };
+        let is_back = self.seen(i).is_some_and(|seen| seen.running == self.node(i).from);
+        self.node_mut(i).step = None;
+        if is_back || self.plan.policy.order.is_canary(i) {
+            self.put_back(i);
+            self.enter_phase(i, NodePhase::Done);
+            self.node_mut(i).in_batch = false;
+            return;
+        }
+        let why = format!(
+            "{lost}, so it cannot be put back from here: give it the image that it had before and its owner's updateStrategy by hand"
+        );
+        self.leave_behind(i, &why);
+    }
+
+    /// It is gone with what it stood for, and nobody waits for it.
+    fn is_canary_of_lost(&self, i: usize) -> bool {
+        self.plan.policy.order.is_canary(i) && self.lost_workload(i).is_some()
     }
 
     /// Whether it is we who reach nobody, rather than this node that is gone. One API server speaks for all pods of a workload; and that
@@ -257,7 +286,8 @@ impl Draft<'_> {
         let away = |i: &usize| {
             let node = self.node(*i);
             let seen = self.seen(*i);
-            node.phase == NodePhase::Done && node.from.is_some() && seen.is_some_and(|s| s.running != node.from)
+            let counts = node.phase == NodePhase::Done && node.from.is_some() && !self.is_canary_of_lost(*i);
+            counts && seen.is_some_and(|s| s.running != node.from)
         };
         let names: Vec<_> = (0..self.plan.nodes.len())
             .filter(away)
@@ -307,7 +337,7 @@ impl Draft<'_> {
             return Ok(());
         };
         let came_back: Vec<usize> = (0..self.plan.nodes.len())
-            .filter(|&i| self.node(i).phase == NodePhase::Done)
+            .filter(|&i| self.node(i).phase == NodePhase::Done && !self.is_canary_of_lost(i))
             .collect();
         if came_back.is_empty() {
             return self.enter(

@@ -521,6 +521,27 @@ fn a_set_that_was_not_moved_as_a_whole_is_given_back_as_it_was() {
 }
 
 #[test]
+fn of_a_set_whose_memory_was_taken_out_nothing_more_is_made_anew() {
+    let mut cluster = Cluster::of(2);
+    cluster.bring(1, new(), "up", 0).expect("moved");
+    cluster.set.record = Record::default();
+    let deadline = Duration::from_mins(1);
+    let asked = cluster.ask(1, "up.3.restart", &Asked::Replace { deadline });
+    assert_eq!(asked, Err(Refused::Forgotten));
+}
+
+#[test]
+fn a_set_that_moves_nothing_by_itself_and_is_nobodys_says_what_is_to_be_done() {
+    let mut cluster = Cluster::of(2);
+    assert_eq!(cluster.set.foreign_edit(), None);
+    cluster.set.strategy = Strategy::OnDelete;
+    let edit = cluster.set.foreign_edit().expect("it is told");
+    assert!(edit.contains("set RollingUpdate, with partition 0"), "{edit}");
+    let asked = cluster.ask(1, "up.1.activate", &Asked::Point { release: new() });
+    assert_eq!(asked, Err(Refused::OnDelete));
+}
+
+#[test]
 fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
     let mut cluster = Cluster::of(2);
     for ordinal in [1, 0] {
@@ -536,7 +557,11 @@ fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
         upgrade: "next",
         went: Went::Back,
     };
-    assert_eq!(cluster.set.given_back(&Leaving::EndedBefore(next)), None, "it is another's");
+    assert_eq!(
+        cluster.set.given_back(&Leaving::EndedBefore(next)),
+        None,
+        "it is another's"
+    );
 }
 
 proptest::proptest! {

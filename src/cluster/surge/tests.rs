@@ -967,6 +967,20 @@ fn what_is_given_back_late_is_its_owners_as_that_has_changed_it_since() {
 }
 
 #[test]
+fn of_one_whose_memory_was_taken_out_nothing_more_is_changed() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.is.record = Record::default();
+    cluster.is.canary = None;
+    for asked in [Asked::Point { release: new() }, replacing()] {
+        for role in [Role::Canary, Role::Main] {
+            let answer = cluster.is.ask(role, &token(1), "up.9.some", &asked, at());
+            assert_eq!(answer, Err(Refused::Forgotten), "{role:?} {asked:?}");
+        }
+    }
+}
+
+#[test]
 fn one_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
     let mut cluster = Cluster::new();
     cluster.take().expect("taken");

@@ -302,5 +302,9 @@ fn a_step_that_has_ended_counts_for_its_own_turn_alone() {
     status.nodes[0].ended = Some(drained);
     let world = vec![up(old(), Verdict::Pass), up(old(), Verdict::Pass)];
     let next = decided(&plan, &status, &look(1, world)).status;
-    assert_eq!((next.nodes[0].in_batch, &next.nodes[0].ended), (true, &None), "{next:#?}");
+    assert_eq!(
+        (next.nodes[0].in_batch, &next.nodes[0].ended),
+        (true, &None),
+        "{next:#?}"
+    );
 }

@@ -3,6 +3,7 @@
 mod blame;
 mod holds;
 mod lost;
+mod lost_workload;
 mod order;
 mod random;
 mod rollback;
@@ -128,6 +129,8 @@ fn up(build: Digest, verdict: Verdict) -> NodeView {
             free_bytes: Some(1 << 40),
             foreign_edit: None,
             unstated: None,
+            held_by: None,
+            workload: None,
         }),
         signals: Signals {
             serving: Serving::Yes,

@@ -326,14 +326,13 @@ fn where_it_is_we_who_reach_nobody_a_way_back_is_held_and_gives_nothing_up() {
             .filter(|&i| next.nodes[i].phase == NodePhase::OutOfService)
             .map(|i| i.to_string())
             .collect();
-        match left_behind {
-            Some(expected) => assert_eq!(format!("nodes {}", left.join(" ")), expected, "{nodes} {reached}"),
-            None => {
-                assert!(left.is_empty() && waits_to_reach(&next), "{nodes} {reached}: {next:#?}");
-                assert_eq!(next.resume_to, Some(Phase::RollingBack));
-                assert!(next.message.contains("no route") && next.message.contains("`resume`"));
-            }
+        if let Some(expected) = left_behind {
+            assert_eq!(format!("nodes {}", left.join(" ")), expected, "{nodes} {reached}");
+            continue;
         }
+        assert!(left.is_empty() && waits_to_reach(&next), "{nodes} {reached}: {next:#?}");
+        assert_eq!(next.resume_to, Some(Phase::RollingBack));
+        assert!(next.message.contains("no route") && next.message.contains("`resume`"));
     }
 }
 
@@ -360,7 +359,10 @@ fn a_way_back_that_reached_nobody_goes_on_with_the_first_who_is() {
         let expected = if goes_on { Phase::RollingBack } else { Phase::Paused };
         assert_eq!(next.phase, expected, "{wish:?}");
         if goes_on {
-            assert!(next.nodes.iter().all(|node| node.since == at(PATIENCE_S + 60)), "as long again");
+            assert!(
+                next.nodes.iter().all(|node| node.since == at(PATIENCE_S + 60)),
+                "as long again"
+            );
         }
     }
 }

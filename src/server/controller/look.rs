@@ -230,7 +230,10 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
     if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
         return None;
     }
-    let is_free = there.upgrades.iter().all(|u| !is_under_way(u) && !is_kept_from_its_owner(u));
+    let is_free = there
+        .upgrades
+        .iter()
+        .all(|u| !is_under_way(u) && !is_kept_from_its_owner(u));
     let kept = remembered(object);
     let expires_at = kept.as_ref().and_then(|kept| kept.expires_at);
     if expires_at.is_some_and(|at| at <= there.now) && is_free && standing.keep == Keep::Due {

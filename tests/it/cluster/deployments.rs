@@ -52,11 +52,7 @@ impl Shop {
             digests: digests.into(),
             first: Value::Null,
         };
-        let deployment = include_str!("deployments/deployment.yaml")
-            .replace("IMAGE", &shop.image("1"))
-            .replace("REPLICAS", &REPLICAS.to_string());
-        shop.done(&["apply", "-f", "-"], &deployment);
-        shop.done(&["rollout", "status", "deployment/web", "--timeout=120s"], "");
+        shop.apply("1");
         shop.first = shop.main();
         shop.environment("1s");
         let said = shop.stagegate(&["up", "shop"]);
@@ -93,6 +89,15 @@ impl Shop {
         let place = self.directory.path().join("workspace/environments");
         std::fs::create_dir_all(&place).expect("made");
         std::fs::write(place.join("shop.yaml"), environment).expect("written");
+    }
+
+    /// As its owner does, on this version.
+    fn apply(&self, version: &str) {
+        let deployment = include_str!("deployments/deployment.yaml")
+            .replace("IMAGE", &self.image(version))
+            .replace("REPLICAS", &REPLICAS.to_string());
+        self.done(&["apply", "-f", "-"], &deployment);
+        self.done(&["rollout", "status", "deployment/web", "--timeout=120s"], "");
     }
 
     fn begin(&self, arguments: &[&str]) -> Running {
@@ -266,6 +271,7 @@ fn a_deployment_is_upgraded_by_a_canary_and_a_bad_build_goes_no_further() {
     what_cannot_be_given_back_is_kept_and_told_until_it_can(&shop);
     a_server_gives_back_what_was_kept_by_itself(&shop);
     a_way_back_that_an_api_server_refuses_is_held_and_gives_nothing_up(&shop);
+    one_that_is_made_anew_is_no_builds_fault_and_an_abort_ends_it(&shop);
 }
 
 /// On 1.
@@ -462,14 +468,18 @@ fn a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(shop: &Shop) {
 fn what_cannot_be_given_back_is_kept_and_told_until_it_can(shop: &Shop) {
     shop.api_server_refuses(Refuses::Deletes);
     let running = shop.begin(&["upgrade", "shop", "--build", "web=2"]);
-    shop.lab.until("it is kept", |_| text(&shop.kept()["why"]).contains("not now"));
+    shop.lab
+        .until("it is kept", |_| text(&shop.kept()["why"]).contains("not now"));
     running.signal(rustix::process::Signal::KILL);
     drop(running);
     assert_eq!(shop.deployments().len(), 2);
     let status = shop.stagegate(&["status", "shop"]);
     assert!(status.out.contains("still kept from its owner"), "{status:#?}");
     let why = shop.stagegate(&["why", "shop"]);
-    assert!(why.out.contains("not now") && why.out.contains("resume shop"), "{why:#?}");
+    assert!(
+        why.out.contains("not now") && why.out.contains("resume shop"),
+        "{why:#?}"
+    );
     shop.api_server_refuses_nothing();
     let resumed = shop.stagegate(&["resume", "shop"]);
     assert_eq!(resumed.code, Some(0), "{resumed:#?}");
@@ -485,7 +495,8 @@ fn a_server_gives_back_what_was_kept_by_itself(shop: &Shop) {
     server.until("serving");
     let said = shop.upgrade("1");
     assert_eq!(said.code, Some(0), "{said:#?}");
-    shop.lab.until("it is kept", |_| text(&shop.kept()["why"]).contains("not now"));
+    shop.lab
+        .until("it is kept", |_| text(&shop.kept()["why"]).contains("not now"));
     shop.api_server_refuses_nothing();
     shop.lab.until("it is given back", |_| shop.kept().is_null());
     server.signal(rustix::process::Signal::TERM);
@@ -505,7 +516,11 @@ fn a_way_back_that_an_api_server_refuses_is_held_and_gives_nothing_up(shop: &Sho
     assert!(held.code == Some(5) && held.out.contains("NobodyReached"), "{held:#?}");
     assert!(held.out.contains("not now"), "{held:#?}");
     let images: BTreeSet<String> = shop.own_pods().into_values().collect();
-    assert_eq!(images, BTreeSet::from([shop.image("4")]), "nothing was given up or back");
+    assert_eq!(
+        images,
+        BTreeSet::from([shop.image("4")]),
+        "nothing was given up or back"
+    );
     shop.api_server_refuses_nothing();
     let resumed = shop.stagegate(&["resume", "shop", "-o", "json"]);
     assert_eq!(resumed.code, Some(3), "{resumed:#?}");
@@ -513,4 +528,26 @@ fn a_way_back_that_an_api_server_refuses_is_held_and_gives_nothing_up(shop: &Sho
     assert_eq!(status["phase"], "RolledBack", "{status:#}");
     shop.is_its_owners_on("1");
     shop.environment("1s");
+}
+
+/// From 1 to 2, and whoever deploys it makes it anew on 1 meanwhile.
+fn one_that_is_made_anew_is_no_builds_fault_and_an_abort_ends_it(shop: &Shop) {
+    shop.environment("60s");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.until_phase("Soak");
+    // Its pods stay, so that nobody misses them.
+    shop.done(&["delete", "deployment/web", "--cascade=orphan"], "");
+    shop.apply("1");
+    let held = running.end();
+    assert!(held.code == Some(5) && held.out.contains("ForeignEdit"), "{held:#?}");
+    assert!(held.out.contains("made anew"), "{held:#?}");
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert_eq!(aborted.code, Some(0), "{aborted:#?}");
+    assert_eq!(shop.deployments().keys().collect::<Vec<_>>(), ["web"]);
+    let images: BTreeSet<String> = shop.own_pods().into_values().collect();
+    assert_eq!(images, BTreeSet::from([shop.image("1")]));
+    shop.environment("1s");
+    let again = shop.upgrade("2");
+    assert_eq!(again.code, Some(0), "{again:#?}");
+    shop.is_its_owners_on("2");
 }

@@ -442,6 +442,8 @@ impl Universe {
             address: None,
             foreign_edit: None,
             unstated: None,
+            held_by: None,
+            workload: None,
         }
     }
 }
