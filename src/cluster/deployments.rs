@@ -14,7 +14,7 @@ use k8s_openapi::api::apps::v1::{Deployment as ApiDeployment, DeploymentStatus, 
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, ListParams, ObjectList, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::core::Selector;
 use serde_json::{Value, json};
 
@@ -24,8 +24,8 @@ use super::surge::{
     Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
 };
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, MANAGER, NOT_FOUND, Workload, Written, image_of, is_over,
-    only, pod_of, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NOT_FOUND, Workload, Written, image_of,
+    is_over, more, only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
@@ -44,8 +44,6 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 const TEMPLATE_HASH: &str = "pod-template-hash";
 /// While a step is waited for. A look is four calls, and a pod takes seconds to end and to come.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Pods, and revisions, that a look reads at most: some 5 MB. A Deployment with more is one to divide.
-const LISTED: u32 = 500;
 
 /// A Deployment's own pods, or its canary.
 #[derive(Debug)]
@@ -483,18 +481,6 @@ impl MadeOf {
                     .any(|set| set.metadata.uid.as_ref() == owner)
         })
     }
-}
-
-fn more<K: Clone>(list: &ObjectList<K>) -> bool {
-    list.metadata.continue_.as_ref().is_some_and(|next| !next.is_empty())
-}
-
-/// Who controls an object, by its uid.
-fn owner_of(about: &ObjectMeta) -> Option<&String> {
-    let mut owners = about.owner_references.iter().flatten();
-    owners
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| &owner.uid)
 }
 
 fn annotation<'a>(about: &'a ObjectMeta, name: &str) -> Option<&'a String> {

@@ -121,7 +121,7 @@ fn rules(namespace: &str) -> Value {
         // Deployments as nodes; the canary beside one is made and deleted.
         rule("apps", &["deployments"], &["get", "patch", "create", "delete"], &[]),
         rule("apps", &["replicasets"], &["get", "list"], &[]),
-        rule("", &["pods"], &["get", "list", "delete"], &[]),
+        rule("", &["pods"], &["list", "delete"], &[]),
         rule("", &["pods/log"], &["get"], &[]),
     ])
 }

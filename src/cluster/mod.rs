@@ -2,7 +2,8 @@
 //! knows them.
 //!
 //! [`rolling`] says what has to be written so that a pod of a `StatefulSet` changes its image when we say so, [`surge`] the same of
-//! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`] and [`workload`] have what both need.
+//! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`] and [`workload`] have what both need,
+//! [`looks`] lets a hundred pods be read by one.
 //! [`replica`] makes and prunes the objects of a replica in its namespace.
 
 pub mod connection;
@@ -12,6 +13,7 @@ pub mod election;
 pub mod guard;
 pub mod install;
 pub mod ledger;
+pub mod looks;
 pub mod objects;
 pub mod pod;
 pub mod pods;

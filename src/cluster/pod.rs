@@ -145,6 +145,24 @@ pub enum Refused {
     /// What it was cannot be restored.
     #[error("its revisionHistoryLimit is 0, so nobody could restore what it was; set 1 or more")]
     NoHistory,
+    /// Its owner has a boundary of their own.
+    #[error(
+        "its updateStrategy has partition {partition}, so a pod below that would, once lost, come back with the build from before; set 0, for while an upgrade goes on each pod is moved by itself"
+    )]
+    Partitioned {
+        /// The boundary.
+        partition: u32,
+    },
+    /// What pods are made with is not what their workload says.
+    #[error(
+        "a pod of its template was made with image {image}, and the template says {template}: something in the cluster rewrites the images of pods; exempt its namespace from that, or state what it makes of them in the template and in `source.images`"
+    )]
+    Rewritten {
+        /// What a pod has.
+        image: String,
+        /// What the template says.
+        template: String,
+    },
     /// Pods are made one after the other, from below.
     #[error(
         "pod {below} is not ready, and with podManagementPolicy OrderedReady a pod is made anew only while all below it are ready"

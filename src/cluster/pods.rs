@@ -3,26 +3,30 @@
 //! Every write to the set carries the `resourceVersion` that was read, and the fencing token lies in it: of two drivers one is
 //! refused. A pod is deleted by its `uid`, after the write that says what its successor is made with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{Pod as ApiPod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::Api;
 use kube::api::ListParams;
+use kube::core::Selector;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
 
-use super::pod::{Pod, Refused, ended};
+use super::looks::{Looks, MOMENT};
+use super::pod::{Pod, Refused, ended, upgrade_of};
 use super::printed::{Printed, Whose};
-use super::rolling::{Answer, Asked, Change, Record, Set, Strategy, Template};
+use super::rolling::{Ask, Asked, Change, Record, Set, Strategy, Template};
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, NOT_FOUND, Workload, Written, image_of, only, pod_of,
-    rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of, more, only,
+    owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
@@ -31,8 +35,8 @@ use crate::hosts::{
 use crate::model::environment::StatefulSetRef;
 use crate::model::values::Digest;
 
-/// While a step is waited for. A pod takes seconds to end and to come.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// While a step is waited for. A pod takes seconds to end and to come, and those of a batch are looked at by one.
+const LOOK_EVERY: Duration = MOMENT;
 /// The label of a pod with the name of the revision that it was made of.
 const REVISION: &str = "controller-revision-hash";
 
@@ -51,8 +55,12 @@ pub struct SetPlace {
     /// Images of a container in revisions by the names of both: a revision never changes. Held while one is read, so that a hundred
     /// pods read it once.
     revisions: Mutex<BTreeMap<(String, String), String>>,
-    /// Who reads the set to write it: what is remembered of every pod is one object, and writes of a batch would each be refused by
-    /// the one before.
+    /// What was seen of it last, with all of its pods.
+    looks: Looks<Seen>,
+    /// Who asks for a step and has not been answered.
+    asking: std::sync::Mutex<Vec<Asking>>,
+    /// Who reads the set to write it, for all who ask: what is remembered of every pod is one object, and writes of a batch would each
+    /// be refused by the one before.
     turn: Mutex<()>,
 }
 
@@ -67,10 +75,18 @@ impl std::fmt::Debug for SetPlace {
 /// The image of each build that is known by now: one that was found while an upgrade was asked for is among them.
 pub type KnownImages = dyn Fn() -> BTreeMap<Digest, String> + Send + Sync;
 
+/// One who waits for an answer.
+struct Asking {
+    ask: Ask,
+    answer: oneshot::Sender<Result<Result<(), Refused>, HostError>>,
+}
+
 /// What becomes of what is asked.
-enum Asking {
-    /// It is known by what was read.
-    Known(Box<Seen>),
+enum Outcome {
+    /// It is known.
+    Known,
+    /// Nothing was heard of it in time.
+    NotYet,
     /// The set is on its way back, and nothing goes forward.
     GoesBack,
 }
@@ -79,10 +95,7 @@ enum Asking {
 struct Seen {
     version: String,
     uid: String,
-    /// Labels that its pods have, in the words of a query.
-    selector: String,
     set: Set,
-    pod: Option<Pod>,
 }
 
 impl SetPlace {
@@ -108,6 +121,8 @@ impl SetPlace {
             replicas,
             images,
             revisions: Mutex::default(),
+            looks: Looks::default(),
+            asking: std::sync::Mutex::default(),
             turn: Mutex::default(),
         }
     }
@@ -126,27 +141,57 @@ impl SetPlace {
 
     /// The container that runs the build, and the pod that has it, if there is one.
     pub(super) async fn printing(&self, ordinal: u32) -> Result<(String, Vec<Pod>), HostError> {
-        let Seen { set, pod, .. } = self.read(ordinal).await?;
-        Ok((set.container, pod.into_iter().collect()))
+        let seen = self.look().await?;
+        let pod = seen.set.pods.get(&ordinal).cloned();
+        Ok((seen.set.container.clone(), pod.into_iter().collect()))
     }
 
     fn name_of(&self, ordinal: u32) -> String {
         format!("{}-{ordinal}", self.workload.name)
     }
 
+    fn ordinal_of(&self, pod: &ApiPod) -> Option<u32> {
+        let name = pod.metadata.name.as_ref()?.strip_prefix(&self.workload.name)?;
+        name.strip_prefix('-')?.parse().ok()
+    }
+
     async fn pods(&self) -> Result<Api<ApiPod>, HostError> {
         self.workload.objects().await
     }
 
-    async fn read(&self, ordinal: u32) -> Result<Seen, HostError> {
+    /// What there is of it, for one of those who look within a moment.
+    async fn look(&self) -> Result<Arc<Seen>, HostError> {
+        self.looks.look(async || self.read().await).await
+    }
+
+    /// The pods of a set.
+    async fn pods_of(&self, uid: Option<&String>, selector: LabelSelector) -> Result<Vec<ApiPod>, HostError> {
+        let tried = "look at its pods";
+        let selector: Selector = selector
+            .try_into()
+            .map_err(|e| self.failed(tried, format!("its selector cannot be used: {e}")))?;
+        let asked = ListParams::default().labels_from(&selector).limit(LISTED);
+        let pods = self.pods().await?.list(&asked).await;
+        let mut pods = pods.map_err(|why| self.trouble(tried, &why))?;
+        if more(&pods) {
+            return Err(self.failed(
+                tried,
+                format!("its selector matches more than {LISTED} pods, and no more are looked at"),
+            ));
+        }
+        pods.items.retain(|pod| owner_of(&pod.metadata) == uid);
+        Ok(pods.items)
+    }
+
+    async fn read(&self) -> Result<Seen, HostError> {
         let tried = "look at it";
         let sets: Api<StatefulSet> = self.workload.objects().await?;
         let set = sets
             .get(&self.workload.name)
             .await
             .map_err(|why| self.trouble(tried, &why))?;
-        let version = set.metadata.resource_version.unwrap_or_default();
-        let uid = set.metadata.uid.unwrap_or_default();
+        let version = set.metadata.resource_version.clone().unwrap_or_default();
+        let uid = set.metadata.uid.clone().unwrap_or_default();
         let record = match set.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION)) {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| self.failed(tried, format!("its annotation {ANNOTATION} cannot be read: {e}")))?,
@@ -172,11 +217,6 @@ impl SetPlace {
             None => self.workload.container(spec.template.spec.as_ref(), tried)?,
         };
         let template = image_of(spec.template.spec.as_ref(), &container);
-        let labels = spec.selector.match_labels.iter().flatten();
-        let selector = labels
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect::<Vec<_>>()
-            .join(",");
         let rest = rest_of(&spec.template, &container).map_err(|e| self.failed(tried, e.to_string()))?;
         let status = set.status.unwrap_or_default();
         let revision = |name: &Option<String>| name.clone().unwrap_or_default();
@@ -184,8 +224,7 @@ impl SetPlace {
             "" => template.clone(),
             revision => self.image_of_revision(revision, &container).await?,
         };
-        let pod = self.pods().await?.get_opt(&self.name_of(ordinal)).await;
-        let pod = pod.map_err(|why| self.trouble(tried, &why))?;
+        let found = self.pods_of(set.metadata.uid.as_ref(), spec.selector.clone()).await?;
         // The controller has seen it as it is, and counts every pod as one of one revision; ready or not, for one that is not may be
         // what the upgrade is to mend.
         let is_seen = status.observed_generation == set.metadata.generation;
@@ -195,43 +234,34 @@ impl SetPlace {
                 .iter()
                 .all(|count| *count == spec.replicas);
         let template_of = is_seen.then(|| revision(&status.update_revision));
-        let strategy = match stated.type_.as_deref() {
-            Some("OnDelete") => Strategy::OnDelete,
-            Some(_) | None => Strategy::Rolling {
-                partition: stated
-                    .rolling_update
-                    .as_ref()
-                    .and_then(|rolling| rolling.partition)
-                    .and_then(|partition| u32::try_from(partition).ok())
-                    .unwrap_or_default(),
-            },
-        };
+        let strategy = strategy_of(&stated);
+        let mut pods = BTreeMap::new();
+        for pod in found {
+            let Some(ordinal) = self.ordinal_of(&pod) else { continue };
+            let revision = pod.metadata.labels.as_ref().and_then(|all| all.get(REVISION));
+            let is_of_template = template_of.is_some() && revision == template_of.as_ref();
+            pods.insert(ordinal, pod_of(pod, &container, is_of_template));
+        }
         let seen = Seen {
             version,
             uid,
-            selector,
             set: Set {
                 container: container.clone(),
                 replicas,
                 strategy,
                 own: serde_json::to_value(&stated).unwrap_or_default(),
+                is_seen,
                 is_settled,
                 is_ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
-                first_unready: None,
                 has_history: spec.revision_history_limit != Some(0),
                 template,
                 rest,
                 revision: revision(&status.current_revision),
                 current,
                 images: record.known((self.images)()),
+                pods,
                 record,
             },
-            pod: pod.map(|pod| {
-                let labels = pod.metadata.labels.iter().flatten();
-                let revision = labels.clone().find(|(name, _)| *name == REVISION).map(|(_, of)| of);
-                let is_of_template = template_of.is_some() && revision == template_of.as_ref();
-                pod_of(pod, &container, is_of_template)
-            }),
         };
         Ok(seen)
     }
@@ -260,24 +290,9 @@ impl SetPlace {
         Ok(template)
     }
 
-    /// The lowest pod of the set that is not ready.
-    async fn first_unready(&self, selector: &str) -> Result<Option<u32>, HostError> {
-        let pods = self.pods().await?.list(&ListParams::default().labels(selector)).await;
-        let pods = pods.map_err(|why| self.trouble("look at its pods", &why))?;
-        let ready: BTreeSet<String> = pods
-            .into_iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .filter(|pod| {
-                let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
-            })
-            .filter_map(|pod| pod.metadata.name)
-            .collect();
-        Ok((0..u32::from(self.replicas)).find(|ordinal| !ready.contains(&self.name_of(*ordinal))))
-    }
-
     /// Makes a set that was seen so what it has to be, unless somebody else wrote meanwhile.
     async fn write(&self, seen: &Seen, change: &Change, tried: &str) -> Result<Written, HostError> {
+        let _writing = self.looks.writing();
         let (version, container) = (&seen.version, &seen.set.container);
         let record = if change.record == Record::default() {
             // Nothing is left of it.
@@ -320,7 +335,67 @@ impl SetPlace {
             .await
     }
 
+    /// Asks for a step of a pod, with all who ask meanwhile. Whoever has its turn asks for all that wait for theirs; one that is
+    /// ended then leaves what it had begun, and they ask anew. Nothing where `until` has come before the turn has.
+    async fn ask(&self, ask: &Ask, until: Instant) -> Result<Option<Result<(), Refused>>, HostError> {
+        loop {
+            let (answer, mut answered) = oneshot::channel();
+            let ask = ask.clone();
+            self.asking().push(Asking { ask, answer });
+            let turn = tokio::select! {
+                biased;
+                said = &mut answered => match said {
+                    Ok(said) => return said.map(Some),
+                    Err(_) => continue,
+                },
+                turn = self.turn.lock() => turn,
+                () = tokio::time::sleep_until(until) => return Ok(None),
+            };
+            self.answer_all().await;
+            drop(turn);
+            if let Ok(said) = answered.await {
+                return said.map(Some);
+            }
+        }
+    }
+
+    fn asking(&self) -> std::sync::MutexGuard<'_, Vec<Asking>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer_all(&self) {
+        let mut asking = std::mem::take(&mut *self.asking());
+        asking.retain(|asking| !asking.answer.is_closed());
+        let all: Vec<Ask> = asking.iter().map(|asking| asking.ask.clone()).collect();
+        let answers: Vec<_> = match self.write_all(&all).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(why) => all.iter().map(|_| Err(why.clone())).collect(),
+        };
+        for (asking, answer) in asking.into_iter().zip(answers) {
+            // Who waits no more asks again.
+            let _ = asking.answer.send(answer);
+        }
+    }
+
+    async fn write_all(&self, all: &[Ask]) -> Result<Vec<Result<(), Refused>>, HostError> {
+        let tried = "ask for steps of its pods";
+        if all.is_empty() {
+            return Ok(Vec::new());
+        }
+        for _ in 0..CONFLICTS_IN_A_ROW {
+            let seen = self.look().await?;
+            let (change, answers) = seen.set.ask_all(all, Timestamp::now());
+            let Some(change) = change else { return Ok(answers) };
+            match self.write(&seen, &change, tried).await? {
+                Written::Yes => return Ok(answers),
+                Written::Conflict => {}
+            }
+        }
+        Err(self.failed(tried, "it changes faster than it can be written"))
+    }
+
     async fn delete(&self, ordinal: u32, uid: &str) -> Result<(), HostError> {
+        let _writing = self.looks.writing();
         let name = self.name_of(ordinal);
         match self.pods().await?.delete(&name, &only(uid)).await {
             Ok(_) => Ok(()),
@@ -328,6 +403,17 @@ impl SetPlace {
             Err(kube::Error::Api(status)) if status.code == CONFLICT || status.code == NOT_FOUND => Ok(()),
             Err(why) => Err(self.trouble("delete its pod", &why)),
         }
+    }
+}
+
+fn strategy_of(stated: &StatefulSetUpdateStrategy) -> Strategy {
+    let rolling = stated.rolling_update.as_ref();
+    let partition = rolling.and_then(|rolling| rolling.partition);
+    match stated.type_.as_deref() {
+        Some("OnDelete") => Strategy::OnDelete,
+        Some(_) | None => Strategy::Rolling {
+            partition: partition.and_then(|at| u32::try_from(at).ok()).unwrap_or_default(),
+        },
     }
 }
 
@@ -349,20 +435,18 @@ impl PodHost {
     }
 
     fn sight(&self, seen: &Seen, steps: &[String]) -> Result<NodeSight, HostError> {
-        let Seen { set, pod, .. } = seen;
+        let set = &seen.set;
         let current = set.goal(self.ordinal);
         let now = Timestamp::now();
-        let mut stuck = steps
-            .iter()
-            .filter_map(|id| set.stuck(self.ordinal, pod.as_ref(), id, now));
+        let mut stuck = steps.iter().filter_map(|id| set.stuck(self.ordinal, id, now));
         if let Some(why) = stuck.next() {
             return Err(self.set.failed(&format!("replace pod {}", self.ordinal), why));
         }
         let known = steps.iter().filter_map(|id| {
-            let state = set.state(self.ordinal, pod.as_ref(), id, now)?;
+            let state = set.state(self.ordinal, id, now)?;
             Some((id.clone(), state))
         });
-        let pod = pod.as_ref();
+        let pod = set.pods.get(&self.ordinal);
         Ok(NodeSight {
             current,
             releases: set.images.keys().copied().collect(),
@@ -391,44 +475,64 @@ impl PodHost {
         })
     }
 
-    /// Writes what a step has to be known by, and gives the set as it is then; or that it has turned back meanwhile.
+    /// Sees to it that a step is known.
     async fn asked(
         &self,
         node: &NodeAddress,
         token: &FencingToken,
         id: &str,
-        asked: &Asked,
-        until: tokio::time::Instant,
-    ) -> Result<Asking, HostError> {
+        asked: Asked,
+        until: Instant,
+    ) -> Result<Outcome, HostError> {
         let tried = format!("run step {id}");
-        let mut conflicts = 0;
-        while conflicts < CONFLICTS_IN_A_ROW {
-            let turn = self.set.turn.lock().await;
-            let mut seen = self.set.read(self.ordinal).await?;
-            if let Asked::Replace { .. } = asked
-                && seen.set.is_ordered
-            {
-                seen.set.first_unready = self.set.first_unready(&seen.selector).await?;
-            }
-            let (pod, now) = (seen.pod.as_ref(), Timestamp::now());
-            match seen.set.ask(self.ordinal, pod, token, id, asked, now) {
-                // Pods of a batch are asked together, and what was given back a moment ago comes to rest.
-                Err(Refused::Order { .. } | Refused::NotReady { .. } | Refused::Unsettled)
-                    if tokio::time::Instant::now() < until =>
+        let ask = Ask {
+            ordinal: self.ordinal,
+            token: token.clone(),
+            id: id.to_owned(),
+            asked,
+        };
+        loop {
+            match self.set.ask(&ask, until).await? {
+                None => return Ok(Outcome::NotYet),
+                Some(Ok(())) => return Ok(Outcome::Known),
+                // Pods of a batch are not all asked at once, and what was given back a moment ago comes to rest.
+                Some(Err(Refused::Order { .. } | Refused::NotReady { .. } | Refused::Unsettled))
+                    if Instant::now() < until =>
                 {
-                    drop(turn);
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
-                Err(Refused::GoesBack) => return Ok(Asking::GoesBack),
-                Err(why) => return Err(self.refused(node, token, &tried, &why)),
-                Ok(Answer::Known(_)) => return Ok(Asking::Known(Box::new(seen))),
-                Ok(Answer::Write(change)) => match self.set.write(&seen, &change, &tried).await? {
-                    Written::Yes => return Ok(Asking::Known(Box::new(self.set.read(self.ordinal).await?))),
-                    Written::Conflict => conflicts += 1,
-                },
+                Some(Err(Refused::GoesBack)) => return Ok(Outcome::GoesBack),
+                Some(Err(why)) => return Err(self.refused(node, token, &tried, &why)),
             }
         }
-        Err(self.set.failed(&tried, "it changes faster than it can be written"))
+    }
+
+    /// Whether its set can be upgraded at all, before anything of it is changed.
+    async fn take(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        id: &str,
+        until: Instant,
+    ) -> Result<NodeSight, HostError> {
+        let refused = |why: &Refused| self.refused(node, token, "take it for an upgrade", why);
+        loop {
+            let seen = self.set.look().await?;
+            seen.set.admits(token).map_err(|why| refused(&why))?;
+            let end = match seen.set.may_be_taken(upgrade_of(id)) {
+                Ok(()) => ended(0, String::new()),
+                Err(Refused::Unsettled) if Instant::now() < until => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                // It rolls, and nothing is wrong with that.
+                Err(why @ Refused::Unsettled) => return Err(refused(&why)),
+                Err(why) => ended(1, why.to_string()),
+            };
+            let mut sight = self.sight(&seen, &[])?;
+            sight.steps.insert(id.to_owned(), end);
+            return Ok(sight);
+        }
     }
 }
 
@@ -441,8 +545,9 @@ impl PodHost {
         tried: &str,
         of: impl Fn(&Set) -> Result<Option<Change>, Refused>,
     ) -> Result<(), HostError> {
+        let _turn = self.set.turn.lock().await;
         for _ in 0..CONFLICTS_IN_A_ROW {
-            let seen = self.set.read(self.ordinal).await?;
+            let seen = self.set.look().await?;
             let Some(change) = of(&seen.set).map_err(|why| self.refused(node, token, tried, &why))? else {
                 return Ok(());
             };
@@ -457,7 +562,7 @@ impl PodHost {
 
 impl Host for PodHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
-        self.sight(&self.set.read(self.ordinal).await?, steps)
+        self.sight(&*self.set.look().await?, steps)
     }
 
     async fn run(
@@ -467,6 +572,7 @@ impl Host for PodHost {
         step: &Step,
         patience: Duration,
     ) -> Result<NodeSight, HostError> {
+        let until = Instant::now() + patience;
         let asked = match &step.work {
             Work::Activate { release } => Asked::Point { release: *release },
             Work::Restart { start, .. } => Asked::Replace {
@@ -486,9 +592,10 @@ impl Host for PodHost {
                 return Ok(sight);
             }
             Work::Prune { .. } => return self.observe(node, &[]).await,
-            // A set is taken by the first write to it. Of a component with servers beside its pods: what a script does there, a pod's own
-            // template does here.
-            Work::Take { .. } | Work::Script(_) => {
+            // It is taken by the first write to it; whether it can be is told before.
+            Work::Take { .. } => return self.take(node, token, &step.id, until).await,
+            // Of a component with servers beside its pods: what a script does there, a pod's own template does here.
+            Work::Script(_) => {
                 let mut sight = self.observe(node, &[]).await?;
                 let nothing = StepEnd {
                     exit: 0,
@@ -501,28 +608,32 @@ impl Host for PodHost {
                 return Err(self.set.failed(&step.action, "no script runs in a pod"));
             }
         };
-        let until = tokio::time::Instant::now() + patience;
-        let mut seen = match self.asked(node, token, &step.id, &asked, until).await? {
-            Asking::Known(seen) => *seen,
+        match self.asked(node, token, &step.id, asked, until).await? {
+            Outcome::Known => {}
+            Outcome::NotYet => return self.observe(node, std::slice::from_ref(&step.id)).await,
             // Another pod of its batch has failed before this one was begun: there is nothing that the way back has to wait for.
-            Asking::GoesBack => {
+            Outcome::GoesBack => {
                 let mut sight = self.observe(node, &[]).await?;
                 let never = ended(1, Refused::GoesBack.to_string());
                 sight.steps.insert(step.id.clone(), never);
                 return Ok(sight);
             }
-        };
+        }
         let steps = [step.id.clone()];
         loop {
+            let seen = self.set.look().await?;
             if let Err(why) = seen.set.admits(token) {
                 return Err(self.refused(node, token, &format!("run step {}", step.id), &why));
             }
-            if let Some(uid) = seen.set.to_delete(self.ordinal, seen.pod.as_ref(), &step.id) {
+            if let Some(uid) = seen.set.to_delete(self.ordinal, &step.id) {
                 self.set.delete(self.ordinal, uid).await?;
+            }
+            for (ordinal, uid) in seen.set.strangers_to_delete() {
+                self.set.delete(ordinal, uid).await?;
             }
             let mut sight = self.sight(&seen, &steps)?;
             match sight.steps.get_mut(&step.id) {
-                Some(StepState::Running) if tokio::time::Instant::now() < until => {}
+                Some(StepState::Running) if Instant::now() < until => {}
                 Some(StepState::Ended(end)) if end.exit != 0 => {
                     let pod = self.set.name_of(self.ordinal);
                     end.log_tail
@@ -532,7 +643,6 @@ impl Host for PodHost {
                 Some(StepState::Running | StepState::Ended(_) | StepState::Died) | None => return Ok(sight),
             }
             tokio::time::sleep(LOOK_EVERY).await;
-            seen = self.set.read(self.ordinal).await?;
         }
     }
 

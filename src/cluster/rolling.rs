@@ -12,12 +12,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::pod::{self, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
 use crate::hosts::{FencingToken, Leaving, StepState, Went};
 use crate::model::values::Digest;
+
+/// A pod that came when the set was scaled up is waited for as long as one that is made anew.
+const STRANGERS_END: SignedDuration = SignedDuration::from_mins(10);
+/// And so many of them are named.
+const STRANGERS_NAMED: usize = 10;
 
 /// What is remembered of a set between two looks: the annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,6 +79,9 @@ pub struct Taken {
     /// What somebody else had made of it when the way back went over that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overwrote: Option<String>,
+    /// Since when it is on its way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_since: Option<Timestamp>,
 }
 
 /// A set as it is seen.
@@ -85,12 +93,12 @@ pub struct Set {
     pub strategy: Strategy,
     /// The same in its owner's words.
     pub own: serde_json::Value,
+    /// Its controller has seen it as it is.
+    pub is_seen: bool,
     /// Every pod is of one revision, which is both the current and the template's, and the controller has seen the set as it is.
     pub is_settled: bool,
     /// Its controller makes a pod only while all below it are ready.
     pub is_ordered: bool,
-    /// The lowest of its pods that is not ready, where that was asked for.
-    pub first_unready: Option<u32>,
     /// It keeps the revisions that it was of.
     pub has_history: bool,
     /// The container that runs the build.
@@ -105,6 +113,8 @@ pub struct Set {
     pub current: String,
     /// The image of each build that is known.
     pub images: BTreeMap<Digest, String>,
+    /// What its controller has made, by ordinal: also above those that are nodes.
+    pub pods: BTreeMap<u32, Pod>,
     /// What is remembered.
     pub record: Record,
 }
@@ -136,6 +146,19 @@ pub enum Asked {
         /// Within this.
         deadline: Duration,
     },
+}
+
+/// One of those who ask at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Which pod.
+    pub ordinal: u32,
+    /// Of whom.
+    pub token: FencingToken,
+    /// Under which step's id.
+    pub id: String,
+    /// What for.
+    pub asked: Asked,
 }
 
 /// What a set has to be made to be.
@@ -203,8 +226,9 @@ impl Set {
                 taken.strategy.to_string(),
             ),
             (
-                taken.replicas != self.replicas,
-                format!("it has {} replicas", self.replicas),
+                // On the way back that is told once, and pods that come then come as they are to be.
+                taken.replicas != self.replicas && !(self.goes_back() && taken.overwrote.is_some()),
+                format!("it has {} replicas{}", self.replicas, self.strangers_in_words()),
                 taken.replicas.to_string(),
             ),
             (
@@ -224,6 +248,99 @@ impl Set {
     pub fn foreign_edit(&self) -> Option<String> {
         let overwrote = self.record.taken.as_ref().and_then(|taken| taken.overwrote.clone());
         self.untouched().err().map(|edit| edit.to_string()).or(overwrote)
+    }
+
+    fn goes_back(&self) -> bool {
+        let taken = self.record.taken.as_ref();
+        taken.is_some_and(|taken| taken.strategy == Strategy::OnDelete)
+    }
+
+    /// What was on its way to the new build when the first word of the way back came: it is not waited for.
+    fn has_turned(&self, replaces: &Replacement) -> bool {
+        let taken = self.record.taken.as_ref().filter(|_| self.goes_back());
+        taken.is_some_and(|taken| self.images.get(&replaces.release) != Some(&taken.before))
+    }
+
+    /// Pods that came when somebody scaled the set up, and not as it was before the upgrade: they are nobody's nodes, so no step brings
+    /// them back. One that is of the template on the way back is as its cluster makes it.
+    fn strangers(&self) -> impl Iterator<Item = (u32, &Pod)> {
+        let taken = self.record.taken.as_ref();
+        let above = taken.map_or(u32::MAX, |taken| taken.replicas);
+        self.pods
+            .range(above..)
+            .filter(move |(_, pod)| taken.is_some_and(|taken| pod.image != taken.before))
+            .filter(|(_, pod)| !(self.goes_back() && pod.is_of_template))
+            .map(|(ordinal, pod)| (*ordinal, pod))
+    }
+
+    fn strangers_in_words(&self) -> String {
+        let Some((_, pod)) = self.strangers().next() else {
+            return String::new();
+        };
+        let mut names: Vec<String> = self.strangers().map(|(ordinal, _)| format!("pod {ordinal}")).collect();
+        let more = names.len().saturating_sub(STRANGERS_NAMED);
+        if more > 0 {
+            names.truncate(STRANGERS_NAMED);
+            names.push(format!("{more} more"));
+        }
+        format!(" ({} came with image {})", names.join(", "), pod.image)
+    }
+
+    /// On the way back: the pods above those that are nodes that are to go, by ordinal and uid, so that they come again as it was before.
+    #[must_use]
+    pub fn strangers_to_delete(&self) -> Vec<(u32, &str)> {
+        let all = self.strangers().filter(|(_, pod)| self.goes_back() && !pod.ending);
+        all.map(|(ordinal, pod)| (ordinal, pod.uid.as_str())).collect()
+    }
+
+    /// Whether, on the way back, a pod above those that are nodes is still on another image than before, or may come with one.
+    fn has_strangers(&self) -> bool {
+        let taken = self.record.taken.as_ref().filter(|_| self.goes_back());
+        let may_come = taken.is_some_and(|taken| self.replicas > taken.replicas) && !self.is_seen;
+        taken.is_some() && (may_come || self.strangers().next().is_some())
+    }
+
+    /// Whether no node is on another image than before the upgrade.
+    fn all_are_back(&self) -> bool {
+        let taken = self.record.taken.as_ref().filter(|_| self.goes_back());
+        taken.is_some_and(|taken| {
+            let mut nodes = self.pods.range(..taken.replicas);
+            nodes.all(|(_, pod)| pod.image == taken.before)
+        })
+    }
+
+    /// The lowest of its pods that is not ready.
+    fn first_unready(&self) -> Option<u32> {
+        let is_ready = |ordinal: &u32| self.pods.get(ordinal).is_some_and(|pod| pod.is_ready);
+        (0..self.replicas).find(|ordinal| !is_ready(ordinal))
+    }
+
+    /// Whether an upgrade may begin on it, or has it already.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub fn may_be_taken(&self, upgrade: &str) -> Result<(), Refused> {
+        match &self.record.taken {
+            Some(taken) if taken.by == upgrade => return Ok(()),
+            Some(taken) => {
+                return Err(Refused::Taken { by: taken.by.clone() });
+            }
+            None => {}
+        }
+        if !self.has_history {
+            return Err(Refused::NoHistory);
+        }
+        match self.strategy {
+            Strategy::Rolling { partition: 0 } | Strategy::OnDelete => {}
+            Strategy::Rolling { partition } => return Err(Refused::Partitioned { partition }),
+        }
+        if let Some(why) = self.pods.values().find_map(|pod| self.rewritten(pod)) {
+            return Err(why);
+        }
+        if !self.is_settled {
+            return Err(Refused::Unsettled);
+        }
+        Ok(())
     }
 
     /// The build of an image, if it is one that is known.
@@ -251,22 +368,58 @@ impl Set {
             .or_else(|| self.build_of(self.image_for(ordinal)))
     }
 
+    /// Answers all who ask at a time by one write: what is remembered of every pod is one object. From the top, as pods change.
+    #[must_use]
+    pub fn ask_all(&self, all: &[Ask], now: Timestamp) -> (Option<Change>, Vec<Result<(), Refused>>) {
+        let mut turns: Vec<usize> = (0..all.len()).collect();
+        turns.sort_by_key(|i| std::cmp::Reverse(all[*i].ordinal));
+        let mut answers = vec![Ok(()); all.len()];
+        let (mut is, mut write) = (self.clone(), None);
+        for i in turns {
+            match is.ask(&all[i], now) {
+                Ok(Answer::Known(_)) => {}
+                Ok(Answer::Write(change)) => {
+                    is = is.written(&change);
+                    write = Some(change.after(write));
+                }
+                Err(why) => answers[i] = Err(why),
+            }
+        }
+        (write, answers)
+    }
+
+    /// The set as it is once a change is written, before its controller has heard of it.
+    fn written(self, change: &Change) -> Self {
+        let taken = change.record.taken.as_ref();
+        let (template, rest) = match (&change.template, taken) {
+            (Template::Revision(_), Some(taken)) => (taken.before.clone(), taken.rest),
+            (Template::Revision(_), None) => (self.template, self.rest),
+            (Template::Image(image), _) => (image.clone(), self.rest),
+        };
+        Self {
+            template,
+            rest,
+            strategy: change.strategy.unwrap_or(self.strategy),
+            record: change.record.clone(),
+            ..self
+        }
+    }
+
     /// Answers what is asked of a pod under a step's id. Asked again, the answer is how far it is.
     ///
     /// # Errors
     /// It cannot be done.
-    pub fn ask(
-        &self,
-        ordinal: u32,
-        pod: Option<&Pod>,
-        token: &FencingToken,
-        id: &str,
-        asked: &Asked,
-        now: Timestamp,
-    ) -> Result<Answer, Refused> {
+    pub fn ask(&self, ask: &Ask, now: Timestamp) -> Result<Answer, Refused> {
+        let Ask {
+            ordinal,
+            token,
+            id,
+            asked,
+        } = ask;
+        let (ordinal, pod) = (*ordinal, self.pods.get(ordinal));
         self.admits(token)?;
-        if let Some(state) = self.state(ordinal, pod, id, now) {
-            return Ok(match self.taken_up(ordinal, pod, token, id, now) {
+        if let Some(state) = self.state(ordinal, id, now) {
+            return Ok(match self.taken_up(ordinal, token, id, now) {
                 Some(change) => Answer::Write(Box::new(change)),
                 None => Answer::Known(state),
             });
@@ -288,12 +441,7 @@ impl Set {
             if let Asked::Replace { .. } = asked {
                 return Err(Refused::Forgotten);
             }
-            if !self.is_settled {
-                return Err(Refused::Unsettled);
-            }
-            if !self.has_history {
-                return Err(Refused::NoHistory);
-            }
+            self.may_be_taken(upgrade)?;
             change.record.pods.clear();
             // Nothing is at or above it, so nothing moves.
             change.record.taken = Some(Taken {
@@ -310,13 +458,14 @@ impl Set {
                 },
                 own: self.own.clone(),
                 overwrote: None,
+                back_since: None,
             });
         }
         if let (Some(taken), Err(edit)) = (&mut change.record.taken, &edited) {
             taken.overwrote = Some(edit.to_string());
         }
         let mut step = StepRecord {
-            id: id.to_owned(),
+            id: id.clone(),
             replaces: None,
         };
         let release = match asked {
@@ -328,6 +477,7 @@ impl Set {
             if image == taken.before {
                 // From the first word of it on: a pod that is lost before its turn comes back with that, too.
                 (taken.image, taken.strategy) = (taken.before.clone(), Strategy::OnDelete);
+                taken.back_since = taken.back_since.or(Some(now));
                 change.template = Template::Revision(taken.revision.clone());
             } else if let Asked::Replace { .. } = asked {
                 taken.strategy = self.forward(ordinal, image, taken)?;
@@ -358,13 +508,24 @@ impl Set {
 
     /// Where a step stands; none if it was not asked for.
     #[must_use]
-    pub fn state(&self, ordinal: u32, pod: Option<&Pod>, id: &str, now: Timestamp) -> Option<StepState> {
+    pub fn state(&self, ordinal: u32, id: &str, now: Timestamp) -> Option<StepState> {
+        let state = self.state_of_its_pod(ordinal, id, now)?;
+        // Whoever comes back last waits for what goes on beside on the build that all went back from.
+        let waits = state == ended(0, String::new()) && self.all_are_back() && self.has_strangers();
+        Some(if waits { StepState::Running } else { state })
+    }
+
+    fn state_of_its_pod(&self, ordinal: u32, id: &str, now: Timestamp) -> Option<StepState> {
         let steps = &self.record.pods.get(&ordinal)?.steps;
         let step = steps.iter().find(|step| step.id == id)?;
         let Some(replaces) = &step.replaces else {
             return Some(ended(0, String::new()));
         };
+        let pod = self.pods.get(&ordinal);
         let image = self.images.get(&replaces.release);
+        if self.has_turned(replaces) {
+            return Some(ended(1, Refused::GoesBack.to_string()));
+        }
         let late = pod.is_some_and(|pod| replaces.is_late(pod.made_at, now));
         let late_with = |why: String| if late { ended(124, why) } else { StepState::Running };
         Some(match pod {
@@ -379,12 +540,13 @@ impl Set {
                     self.container
                 ),
             ),
+            // What rewrites images is no build's fault, and is told as what stands in the way.
+            Some(pod) if self.rewritten(pod).is_some() => StepState::Running,
             Some(pod) if Some(&pod.image) != image && pod.is_of_template => ended(
                 1,
                 format!(
-                    "the pod was made with image {}, and its set says {}: something in the cluster rewrites images",
-                    pod.image,
-                    image.map_or("another", String::as_str)
+                    "the pod was made with image {}: somebody else writes its set's template",
+                    pod.image
                 ),
             ),
             // Its controller had not seen the set as it is: the next one will be right.
@@ -397,9 +559,24 @@ impl Set {
 
     /// Why a step does not come to its end, if that has lasted too long and is no build's fault.
     #[must_use]
-    pub fn stuck(&self, ordinal: u32, pod: Option<&Pod>, id: &str, now: Timestamp) -> Option<String> {
+    pub fn stuck(&self, ordinal: u32, id: &str, now: Timestamp) -> Option<String> {
         let steps = &self.record.pods.get(&ordinal)?.steps;
-        let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
+        let step = steps.iter().find(|step| step.id == id)?;
+        let back_since = self.record.taken.as_ref().and_then(|taken| taken.back_since);
+        if self.all_are_back()
+            && self.has_strangers()
+            && back_since.is_some_and(|since| now.duration_since(since) > STRANGERS_END)
+        {
+            return Some(self.strangers_stay());
+        }
+        let replaces = step.replaces.as_ref()?;
+        let pod = self.pods.get(&ordinal);
+        if let Some(why) = pod
+            .filter(|pod| Some(&pod.uid) != replaces.uid.as_ref())
+            .and_then(|pod| self.rewritten(pod))
+        {
+            return Some(why.to_string());
+        }
         let from = pod.map_or(replaces.since, |pod| pod.made_at);
         if !replaces.is_late(from, now) {
             return None;
@@ -416,16 +593,32 @@ impl Set {
         }
     }
 
+    /// That a pod of the template has another image than the template.
+    fn rewritten(&self, pod: &Pod) -> Option<Refused> {
+        (pod.is_of_template && pod.image != self.template).then(|| Refused::Rewritten {
+            image: pod.image.clone(),
+            template: self.template.clone(),
+        })
+    }
+
+    fn strangers_stay(&self) -> String {
+        match self.strangers().next() {
+            Some((ordinal, pod)) => format!(
+                "pod {ordinal}, which came when the set was scaled up, still runs image {}; delete it, or look at the machine that it is on ({})",
+                pod.image,
+                pod.machine.as_deref().unwrap_or("none")
+            ),
+            None => {
+                "the set was scaled up, and its controller does not look at it; `kubectl describe statefulset` says why"
+                    .to_owned()
+            }
+        }
+    }
+
     /// What is to be written before a step that is known goes on: that a newer driver is here, and, where the one before was killed
     /// before it deleted the pod, that the time counts from now.
-    fn taken_up(
-        &self,
-        ordinal: u32,
-        pod: Option<&Pod>,
-        token: &FencingToken,
-        id: &str,
-        now: Timestamp,
-    ) -> Option<Change> {
+    fn taken_up(&self, ordinal: u32, token: &FencingToken, id: &str, now: Timestamp) -> Option<Change> {
+        let pod = self.pods.get(&ordinal);
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
         let steps = &mut change.record.pods.get_mut(&ordinal)?.steps;
@@ -442,10 +635,13 @@ impl Set {
     /// The pod that a step waits to see gone, if it is there and was not asked to end: the one before, or one that came back
     /// with another image.
     #[must_use]
-    pub fn to_delete<'p>(&self, ordinal: u32, pod: Option<&'p Pod>, id: &str) -> Option<&'p str> {
+    pub fn to_delete(&self, ordinal: u32, id: &str) -> Option<&str> {
         let steps = &self.record.pods.get(&ordinal)?.steps;
         let replaces = steps.iter().find(|step| step.id == id)?.replaces.as_ref()?;
-        let pod = pod.filter(|pod| !pod.ending)?;
+        let pod = self.pods.get(&ordinal).filter(|pod| !pod.ending)?;
+        if self.has_turned(replaces) {
+            return None;
+        }
         let is_before = Some(&pod.uid) == replaces.uid.as_ref();
         let is_another = Some(&pod.image) != self.images.get(&replaces.release) && !pod.is_of_template;
         (is_before || is_another).then_some(pod.uid.as_str())
@@ -513,7 +709,7 @@ impl Set {
         if taken.strategy == Strategy::OnDelete {
             return Err(Refused::GoesBack);
         }
-        if let Some(below) = self.first_unready.filter(|below| self.is_ordered && *below < ordinal) {
+        if let Some(below) = self.first_unready().filter(|below| self.is_ordered && *below < ordinal) {
             return Err(Refused::NotReady { below });
         }
         // The boundary has to lie at or below this pod.
@@ -528,6 +724,17 @@ impl Set {
         Ok(Strategy::Rolling {
             partition: boundary.min(ordinal),
         })
+    }
+}
+
+impl Change {
+    /// This one, where another is written with it that came before. What was put back stays put back.
+    fn after(self, before: Option<Self>) -> Self {
+        let template = match (before.map(|before| before.template), self.template) {
+            (Some(revision @ Template::Revision(_)), Template::Image(_)) => revision,
+            (Some(_) | None, template) => template,
+        };
+        Self { template, ..self }
     }
 }
 

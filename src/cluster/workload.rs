@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec, PodTemplateSpec};
-use kube::api::{DeleteParams, LogParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, LogParams, ObjectList, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -30,6 +31,8 @@ pub const FIRST_PROCESS: u32 = 1;
 const LOG_LINES: i64 = 20;
 /// And their bytes.
 const LOG_BYTES: i64 = 4_096;
+/// Pods, and revisions, that a look reads at most: some 5 MB. A workload with more is one to divide.
+pub const LISTED: u32 = 500;
 /// The code of an API server that means: not as you think it is; read again.
 pub const CONFLICT: u16 = 409;
 /// There is none of that name.
@@ -127,6 +130,8 @@ impl Workload {
             | Refused::Unsettled
             | Refused::Taken { .. }
             | Refused::NoHistory
+            | Refused::Partitioned { .. }
+            | Refused::Rewritten { .. }
             | Refused::NotReady { .. }
             | Refused::GoesBack
             | Refused::Order { .. }
@@ -321,6 +326,21 @@ pub fn pod_of(pod: ApiPod, container: &str, is_of_template: bool) -> Pod {
 pub fn is_over(pod: &ApiPod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+/// Who controls an object, by its uid.
+#[must_use]
+pub fn owner_of(about: &ObjectMeta) -> Option<&String> {
+    let mut owners = about.owner_references.iter().flatten();
+    owners
+        .find(|owner| owner.controller == Some(true))
+        .map(|owner| &owner.uid)
+}
+
+/// Whether there is more than was listed.
+#[must_use]
+pub fn more<K: Clone>(list: &ObjectList<K>) -> bool {
+    list.metadata.continue_.as_ref().is_some_and(|next| !next.is_empty())
 }
 
 /// Only the object of this uid, with what is made of it, which goes after it.

@@ -762,8 +762,8 @@ pub fn plan(fleet: &Fleet, component: &Component, upgrade: &str, build: &BuildRe
             },
         },
         hooks: Hooks {
-            // What a Deployment's upgrade needs beside it is made by that step.
-            check: component.actions.check.is_some() || is_deployment,
+            // Whether a workload can be upgraded is told before anything is changed, and what a Deployment needs beside it is made then.
+            check: component.actions.check.is_some() || component.pods().is_some(),
             drain: component.actions.drain.is_some(),
             warm: component.actions.warm.is_some(),
             admit: component.actions.admit.is_some(),

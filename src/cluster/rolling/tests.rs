@@ -21,11 +21,24 @@ fn token(counter: u64) -> FencingToken {
     }
 }
 
+fn ask(ordinal: u32, id: &str, asked: &Asked) -> Ask {
+    Ask {
+        ordinal,
+        token: token(1),
+        id: id.to_owned(),
+        asked: asked.clone(),
+    }
+}
+fn replace() -> Asked {
+    Asked::Replace {
+        deadline: Duration::from_mins(1),
+    }
+}
+
 /// A cluster with one set, as its controller treats it: under `RollingUpdate` who is at or above the boundary and not as the
 /// template is replaced, from the top, and once all are the template's revision is the current one; under `OnDelete` neither.
 struct Cluster {
     set: Set,
-    pods: BTreeMap<u32, Pod>,
     made: u32,
     /// Pods that the controller moved of its own accord.
     moved: Vec<u32>,
@@ -38,9 +51,9 @@ impl Cluster {
                 replicas,
                 strategy: Strategy::Rolling { partition: 0 },
                 own: serde_json::json!({"type": "RollingUpdate"}),
+                is_seen: true,
                 is_settled: true,
                 is_ordered: true,
-                first_unready: None,
                 has_history: true,
                 container: "app".to_owned(),
                 template: OLD.to_owned(),
@@ -48,9 +61,9 @@ impl Cluster {
                 revision: "web-1".to_owned(),
                 current: OLD.to_owned(),
                 images: BTreeMap::from([(old(), OLD.to_owned()), (new(), NEW.to_owned())]),
+                pods: BTreeMap::new(),
                 record: Record::default(),
             },
-            pods: BTreeMap::new(),
             made: 0,
             moved: Vec::new(),
         };
@@ -61,37 +74,51 @@ impl Cluster {
     /// One is made anew, as the set has it.
     fn make(&mut self, ordinal: u32) {
         self.made += 1;
+        let image = self.set.image_for(ordinal).to_owned();
         let pod = Pod {
             uid: format!("uid{}", self.made),
-            image: self.set.image_for(ordinal).to_owned(),
+            is_of_template: image == self.set.template,
+            image,
             is_ready: true,
             running_since: Some(Timestamp::UNIX_EPOCH),
             ..Pod::default()
         };
-        self.pods.insert(ordinal, pod);
+        self.set.pods.insert(ordinal, pod);
     }
 
     /// What the controller does until it has nothing to do.
     fn settle(&mut self) {
         if let Strategy::Rolling { partition } = self.set.strategy {
             let from_the_top: Vec<u32> = self
+                .set
                 .pods
                 .range(partition..)
                 .rev()
                 .map(|(ordinal, _)| *ordinal)
                 .collect();
             for ordinal in from_the_top {
-                if self.pods[&ordinal].image != self.set.template {
+                if self.set.pods[&ordinal].image != self.set.template {
                     self.moved.push(ordinal);
                     self.make(ordinal);
                 }
             }
-            if self.pods.values().all(|pod| pod.image == self.set.template) {
+            if self.set.pods.values().all(|pod| pod.image == self.set.template) {
                 self.set.current = self.set.template.clone();
             }
         }
         self.set.is_settled =
-            self.set.current == self.set.template && self.pods.values().all(|pod| pod.image == self.set.template);
+            self.set.current == self.set.template && self.set.pods.values().all(|pod| pod.image == self.set.template);
+    }
+
+    /// Somebody scales it, and its controller makes the pods.
+    fn scale(&mut self, replicas: u32) {
+        self.set.replicas = replicas;
+        self.set.pods.retain(|ordinal, _| *ordinal < replicas);
+        for ordinal in 0..replicas {
+            if !self.set.pods.contains_key(&ordinal) {
+                self.make(ordinal);
+            }
+        }
     }
 
     fn write(&mut self, change: Change) {
@@ -110,33 +137,34 @@ impl Cluster {
         };
         self.set.record = record;
         self.set.strategy = strategy.unwrap_or(Strategy::Rolling { partition: 0 });
+        for pod in self.set.pods.values_mut() {
+            pod.is_of_template = pod.image == self.set.template;
+        }
     }
 
     fn ask(&mut self, ordinal: u32, id: &str, asked: &Asked) -> Result<(), Refused> {
-        let pod = self.pods.get(&ordinal);
-        let answer = self
-            .set
-            .ask(ordinal, pod, &token(1), id, asked, Timestamp::UNIX_EPOCH)?;
+        let answer = self.set.ask(&ask(ordinal, id, asked), Timestamp::UNIX_EPOCH)?;
         if let Answer::Write(change) = answer {
             self.write(*change);
-            let pod = self.pods.get(&ordinal);
-            if self.set.to_delete(ordinal, pod, id).is_some() {
-                self.make(ordinal);
-            }
+            self.delete(ordinal, id);
             self.settle();
         }
         Ok(())
     }
 
+    /// What a driver deletes for a step.
+    fn delete(&mut self, ordinal: u32, id: &str) {
+        let strangers = self.set.strangers_to_delete().into_iter().map(|(ordinal, _)| ordinal);
+        let own = self.set.to_delete(ordinal, id).map(|_| ordinal);
+        for ordinal in strangers.chain(own).collect::<Vec<_>>() {
+            self.make(ordinal);
+        }
+    }
+
     /// Points a pod to a build and has it made anew.
     fn bring(&mut self, ordinal: u32, release: Digest, upgrade: &str, n: u32) -> Result<(), Refused> {
         self.ask(ordinal, &format!("{upgrade}.{n}.activate"), &Asked::Point { release })?;
-        let deadline = Duration::from_mins(1);
-        self.ask(
-            ordinal,
-            &format!("{upgrade}.{}.restart", n + 1),
-            &Asked::Replace { deadline },
-        )
+        self.ask(ordinal, &format!("{upgrade}.{}.restart", n + 1), &replace())
     }
 
     fn give_back(&mut self) {
@@ -148,7 +176,7 @@ impl Cluster {
 
     fn images(&self) -> String {
         let letter = |pod: &Pod| if pod.image == NEW { 'n' } else { 'o' };
-        self.pods.values().map(letter).collect()
+        self.set.pods.values().map(letter).collect()
     }
 }
 
@@ -222,21 +250,26 @@ fn a_pod_that_is_lost_meanwhile_comes_back_with_what_it_had_and_on_the_way_back_
 fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
     let mut cluster = Cluster::of(2);
     cluster.bring(1, new(), "up", 0).expect("moved");
-    let pod = cluster.pods.get(&1);
-    let ask = |set: &Set, token: &FencingToken, id: &str| {
-        let asked = Asked::Point { release: old() };
-        set.ask(1, pod, token, id, &asked, Timestamp::UNIX_EPOCH).map(|_| ())
+    let asked = |set: &Set, token: &FencingToken, id: &str| {
+        let ask = Ask {
+            token: token.clone(),
+            ..ask(1, id, &Asked::Point { release: old() })
+        };
+        set.ask(&ask, Timestamp::UNIX_EPOCH).map(|_| ())
     };
     let mut set = cluster.set.clone();
-    assert_eq!(ask(&set, &token(0), "up.9.activate"), Err(Refused::Fenced { seen: 1 }));
+    assert_eq!(
+        asked(&set, &token(0), "up.9.activate"),
+        Err(Refused::Fenced { seen: 1 })
+    );
     let foreign = FencingToken {
         home: "elsewhere".to_owned(),
         counter: 9,
     };
     let seen = "home".to_owned();
-    assert_eq!(ask(&set, &foreign, "up.9.activate"), Err(Refused::Foreign { seen }));
+    assert_eq!(asked(&set, &foreign, "up.9.activate"), Err(Refused::Foreign { seen }));
     assert_eq!(
-        ask(&set, &token(1), "next.0.activate"),
+        asked(&set, &token(1), "next.0.activate"),
         Err(Refused::Taken { by: "up".to_owned() })
     );
     for edit in [
@@ -249,12 +282,11 @@ fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
     ] {
         edit(&mut set);
         let forward = Asked::Point { release: new() };
-        let edited = set.ask(1, pod, &token(1), "up.9.activate", &forward, Timestamp::UNIX_EPOCH);
+        let edited = set.ask(&ask(1, "up.9.activate", &forward), Timestamp::UNIX_EPOCH);
         assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
         // Whoever goes back puts it right.
         let mut edited = Cluster {
             set,
-            pods: cluster.pods.clone(),
             made: 9,
             moved: Vec::new(),
         };
@@ -269,14 +301,30 @@ fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
             Refused::Unsettled,
         ),
         (|set| set.has_history = false, Refused::NoHistory),
+        (
+            |set| set.strategy = Strategy::Rolling { partition: 1 },
+            Refused::Partitioned { partition: 1 },
+        ),
+        (
+            |set| set.pods.get_mut(&0).expect("there").image = "mirror/r@sha256:old".to_owned(),
+            Refused::Rewritten {
+                image: "mirror/r@sha256:old".to_owned(),
+                template: OLD.to_owned(),
+            },
+        ),
     ] {
         let mut set = Cluster::of(2).set;
         edit(&mut set);
-        assert_eq!(ask(&set, &token(1), "up.0.activate"), Err(refused));
+        assert_eq!(set.may_be_taken("up"), Err(refused.clone()));
+        assert_eq!(asked(&set, &token(1), "up.0.activate"), Err(refused));
     }
+    assert_eq!(Cluster::of(2).set.may_be_taken("up"), Ok(()));
+    assert_eq!(cluster.set.may_be_taken("up"), Ok(()), "which has it");
+    let by = "up".to_owned();
+    assert_eq!(cluster.set.may_be_taken("next"), Err(Refused::Taken { by }));
     // One that is sick below would keep this one from being made anew.
     let mut sick = Cluster::of(3);
-    sick.set.first_unready = Some(1);
+    sick.set.pods.get_mut(&1).expect("there").is_ready = false;
     assert_eq!(sick.bring(2, new(), "up", 0), Err(Refused::NotReady { below: 1 }));
     sick.set.is_ordered = false;
     sick.bring(2, new(), "up", 2).expect("made beside the others");
@@ -288,19 +336,23 @@ fn replacing() -> (Set, Pod) {
     cluster
         .ask(0, "up.0.activate", &Asked::Point { release: new() })
         .expect("written");
-    let before = cluster.pods[&0].clone();
-    let replace = Asked::Replace {
-        deadline: Duration::from_mins(1),
-    };
-    let at = Timestamp::UNIX_EPOCH;
+    let before = cluster.set.pods[&0].clone();
     let answer = cluster
         .set
-        .ask(0, Some(&before), &token(1), "up.1.restart", &replace, at);
+        .ask(&ask(0, "up.1.restart", &replace()), Timestamp::UNIX_EPOCH);
     let Ok(Answer::Write(change)) = answer else {
         panic!("{answer:?}")
     };
     cluster.write(*change);
     (cluster.set, before)
+}
+
+/// The same with this pod in its place.
+fn with(set: &Set, pod: Option<&Pod>) -> Set {
+    Set {
+        pods: pod.map(|pod| (0, pod.clone())).into_iter().collect(),
+        ..set.clone()
+    }
 }
 
 /// Its successor, with this image.
@@ -413,26 +465,26 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
             false,
         ),
         (Some(next("")), soon, None, false),
-        (
-            Some(rewritten.clone()),
-            soon,
-            Some((
-                1,
-                "the pod was made with image mirror/r@sha256:new, and its set says r@sha256:new: something in the cluster rewrites images",
-            )),
-            false,
-        ),
+        // By whatever does it; no build is to blame, and nothing is waited for.
+        (Some(rewritten.clone()), soon, None, true),
+        (Some(rewritten.clone()), late, None, true),
         (Some(ready), soon, Some((0, "")), false),
     ] {
         let expected = match expected {
             None => StepState::Running,
             Some((exit, why)) => ended(exit, why.to_owned()),
         };
-        let state = set.state(0, pod.as_ref(), "up.1.restart", now);
+        let set = with(&set, pod.as_ref());
+        let state = set.state(0, "up.1.restart", now);
         assert_eq!(state, Some(expected), "{pod:?} at {now}");
-        let stuck = set.stuck(0, pod.as_ref(), "up.1.restart", now);
+        let stuck = set.stuck(0, "up.1.restart", now);
         assert_eq!(stuck.is_some(), is_stuck, "{pod:?} at {now}: {stuck:?}");
     }
+    // Who writes its template is somebody else, and nothing is waited for either.
+    let mut edited = with(&set, Some(&rewritten));
+    edited.template.clone_from(&rewritten.image);
+    let words = "the pod was made with image mirror/r@sha256:new: somebody else writes its set's template".to_owned();
+    assert_eq!(edited.state(0, "up.1.restart", soon), Some(ended(1, words)));
 }
 
 #[test]
@@ -446,7 +498,8 @@ fn who_is_deleted_is_the_pod_before_or_one_that_its_controller_made_too_early() 
         ending: true,
         ..before.clone()
     };
-    assert_eq!(set.state(0, Some(&before), "up.7.restart", Timestamp::UNIX_EPOCH), None);
+    let unknown = with(&set, Some(&before)).state(0, "up.7.restart", Timestamp::UNIX_EPOCH);
+    assert_eq!(unknown, None);
     for (pod, deleted) in [
         (before, Some("uid1")),
         (next(OLD), Some("next")),
@@ -454,34 +507,34 @@ fn who_is_deleted_is_the_pod_before_or_one_that_its_controller_made_too_early() 
         (next(NEW), None),
         (of_template(next("mirror/r@sha256:new")), None),
     ] {
-        assert_eq!(set.to_delete(0, Some(&pod), "up.1.restart"), deleted, "{pod:?}");
+        let set = with(&set, Some(&pod));
+        assert_eq!(set.to_delete(0, "up.1.restart"), deleted, "{pod:?}");
     }
 }
 
 #[test]
 fn a_driver_that_takes_a_step_up_has_the_whole_time_for_it() {
     let mut cluster = Cluster::of(1);
-    let replace = Asked::Replace {
-        deadline: Duration::from_mins(1),
-    };
     cluster
         .ask(0, "up.0.activate", &Asked::Point { release: new() })
         .expect("written");
-    let before = cluster.pods[&0].clone();
+    let before = cluster.set.pods[&0].clone();
     let at = Timestamp::UNIX_EPOCH;
-    let ask = |set: &Set, counter: u64, now: Timestamp| {
-        let token = token(counter);
-        set.ask(0, Some(&before), &token, "up.1.restart", &replace, now)
-            .expect("admitted")
+    let asked = |set: &Set, counter: u64, now: Timestamp| {
+        let ask = Ask {
+            token: token(counter),
+            ..ask(0, "up.1.restart", &replace())
+        };
+        set.ask(&ask, now).expect("admitted")
     };
-    let Answer::Write(change) = ask(&cluster.set, 1, at) else {
+    let Answer::Write(change) = asked(&cluster.set, 1, at) else {
         panic!("it is new")
     };
     cluster.write(*change);
-    assert!(matches!(ask(&cluster.set, 1, at), Answer::Known(StepState::Running)));
+    assert!(matches!(asked(&cluster.set, 1, at), Answer::Known(StepState::Running)));
     // Killed before it had deleted the pod; the next one is there an hour later.
     let much_later = at + Duration::from_hours(1);
-    let Answer::Write(change) = ask(&cluster.set, 2, much_later) else {
+    let Answer::Write(change) = asked(&cluster.set, 2, much_later) else {
         panic!("its time and its token are to be written")
     };
     cluster.write(*change);
@@ -491,9 +544,10 @@ fn a_driver_that_takes_a_step_up_has_the_whole_time_for_it() {
         ..before.clone()
     };
     let soon_after = much_later + Duration::from_secs(1);
-    assert_eq!(cluster.set.stuck(0, Some(&ending), "up.1.restart", soon_after), None);
+    let set = with(&cluster.set, Some(&ending));
+    assert_eq!(set.stuck(0, "up.1.restart", soon_after), None);
     assert!(matches!(
-        ask(&cluster.set, 2, much_later),
+        asked(&cluster.set, 2, much_later),
         Answer::Known(StepState::Running)
     ));
 }
@@ -564,6 +618,154 @@ fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
     );
 }
 
+#[test]
+fn pods_that_are_asked_for_together_are_asked_for_in_one_write_as_one_after_the_other() {
+    let ids = |n: u32, word: &str| format!("up.{n}.{word}");
+    let all = |asked: &Asked, word: &str| [1, 3, 2].map(|ordinal| ask(ordinal, &ids(ordinal, word), asked));
+    let (mut together, mut alone) = (Cluster::of(4), Cluster::of(4));
+    for (asked, word) in [(Asked::Point { release: new() }, "activate"), (replace(), "restart")] {
+        let (change, answers) = together.set.ask_all(&all(&asked, word), Timestamp::UNIX_EPOCH);
+        assert_eq!(answers, vec![Ok(()); 3], "{word}");
+        together.write(change.expect("something is new"));
+        for ordinal in [3, 2, 1] {
+            together.delete(ordinal, &ids(ordinal, word));
+            alone.ask(ordinal, &ids(ordinal, word), &asked).expect("in turn");
+        }
+        let (again, answers) = together.set.ask_all(&all(&asked, word), Timestamp::UNIX_EPOCH);
+        assert_eq!((again, answers), (None, vec![Ok(()); 3]), "known by now");
+    }
+    assert_eq!(together.images(), "onnn");
+    assert_eq!(together.set.record, alone.set.record);
+    assert_eq!(together.set.strategy, alone.set.strategy);
+    // Who cannot be asked for is told so, and stands in nobody's way.
+    let few = [
+        ask(0, "up.5.activate", &Asked::Point { release: new() }),
+        ask(3, "next.0.restart", &replace()),
+    ];
+    let (change, answers) = together.set.ask_all(&few, Timestamp::UNIX_EPOCH);
+    let by = "up".to_owned();
+    assert!(
+        change.is_some() && answers == [Ok(()), Err(Refused::Taken { by })],
+        "{answers:?}"
+    );
+    // What is put back stays so, whatever is asked with it.
+    let few = [
+        ask(2, "up.7.activate", &Asked::Point { release: old() }),
+        ask(1, "up.8.activate", &Asked::Point { release: old() }),
+        ask(0, "up.9.activate", &Asked::Point { release: new() }),
+    ];
+    together.set.rest = Digest::of(b"by hand");
+    let (change, answers) = together.set.ask_all(&few, Timestamp::UNIX_EPOCH);
+    assert_eq!(answers, vec![Ok(()); 3]);
+    let change = change.expect("it turns");
+    assert_eq!(change.template, Template::Revision("web-1".to_owned()));
+}
+
+#[test]
+fn pods_that_came_with_the_build_under_test_go_before_the_last_node_is_back() {
+    let mut cluster = Cluster::of(3);
+    for ordinal in [2, 1] {
+        cluster.bring(ordinal, new(), "up", 0).expect("moved");
+    }
+    cluster.scale(5);
+    assert_eq!(cluster.images(), "onnnn");
+    let edit = cluster.set.foreign_edit().unwrap_or_default();
+    assert!(
+        edit.starts_with("it has 5 replicas (pod 3, pod 4 came with image r@sha256:new), and"),
+        "{edit}"
+    );
+    assert!(cluster.set.strangers_to_delete().is_empty(), "not before it goes back");
+    let at = Timestamp::UNIX_EPOCH;
+    let back = Asked::Point { release: old() };
+    let write = |cluster: &mut Cluster, ordinal: u32, id: &str, asked: &Asked| {
+        let (change, answers) = cluster.set.ask_all(&[ask(ordinal, id, asked)], at);
+        assert_eq!(answers, [Ok(())]);
+        cluster.write(change.expect("it is new"));
+    };
+    write(&mut cluster, 2, "up.3.activate", &back);
+    assert_eq!(
+        cluster.set.state(2, "up.3.activate", at),
+        Some(ended(0, String::new())),
+        "the sick do not wait"
+    );
+    let uids = |cluster: &Cluster| [3, 4].map(|ordinal| cluster.set.pods[&ordinal].uid.clone());
+    let (three, four) = uids(&cluster).into();
+    assert_eq!(
+        cluster.set.strangers_to_delete(),
+        [(3, three.as_str()), (4, four.as_str())]
+    );
+    write(&mut cluster, 2, "up.4.restart", &replace());
+    cluster.make(2);
+    assert_eq!(
+        cluster.set.state(2, "up.4.restart", at),
+        Some(ended(0, String::new())),
+        "another is not back"
+    );
+    write(&mut cluster, 1, "up.3.activate", &back);
+    write(&mut cluster, 1, "up.4.restart", &replace());
+    cluster.make(1);
+    cluster.make(3);
+    assert_eq!(cluster.images(), "oooon");
+    // Each of them is as it was; one goes on beside.
+    let four = cluster.set.pods.get_mut(&4).expect("there");
+    (four.ending, four.machine) = (true, Some("m7".to_owned()));
+    let of_last = |set: &Set, after: SignedDuration| {
+        let now = at + after;
+        (set.state(1, "up.4.restart", now), set.stuck(1, "up.4.restart", now))
+    };
+    let (soon, late) = (SignedDuration::from_secs(30), SignedDuration::from_mins(11));
+    assert!(cluster.set.strangers_to_delete().is_empty(), "it was told");
+    assert_eq!(of_last(&cluster.set, soon), (Some(StepState::Running), None));
+    let (state, stuck) = of_last(&cluster.set, late);
+    let stuck = stuck.unwrap_or_default();
+    assert!(
+        state == Some(StepState::Running) && stuck.starts_with("pod 4, which came when"),
+        "{stuck}"
+    );
+    assert!(stuck.contains("(m7)"), "{stuck}");
+    cluster.make(4);
+    assert_eq!(of_last(&cluster.set, late), (Some(ended(0, String::new())), None));
+    // Its controller may make another one that it does not know to be of the past.
+    cluster.set.is_seen = false;
+    assert_eq!(of_last(&cluster.set, soon), (Some(StepState::Running), None));
+    cluster.set.is_seen = true;
+    // Told once, and no more because they have gone.
+    let told = cluster.set.foreign_edit().unwrap_or_default();
+    assert_eq!(told, edit);
+    // What rewrites images makes them for ever.
+    let three = cluster.set.pods.get_mut(&3).expect("there");
+    three.image = "mirror/r@sha256:old".to_owned();
+    assert!(cluster.set.strangers_to_delete().is_empty());
+}
+
+#[test]
+fn a_step_that_went_forward_when_the_others_turned_back_ends_and_deletes_nothing() {
+    let mut cluster = Cluster::of(3);
+    for ordinal in [2, 1] {
+        cluster.bring(ordinal, new(), "up", 0).expect("moved");
+    }
+    let at = Timestamp::UNIX_EPOCH;
+    let asks = [
+        ask(0, "up.0.activate", &Asked::Point { release: new() }),
+        ask(0, "up.1.restart", &replace()),
+    ];
+    for one in asks {
+        let Ok(Answer::Write(change)) = cluster.set.ask(&one, at) else {
+            panic!("it is new")
+        };
+        cluster.write(*change);
+    }
+    assert!(cluster.set.to_delete(0, "up.1.restart").is_some());
+    let turns = ask(2, "up.2.activate", &Asked::Point { release: old() });
+    let Ok(Answer::Write(change)) = cluster.set.ask(&turns, at) else {
+        panic!("it is new")
+    };
+    cluster.write(*change);
+    assert_eq!(cluster.set.to_delete(0, "up.1.restart"), None);
+    let never = ended(1, Refused::GoesBack.to_string());
+    assert_eq!(cluster.set.state(0, "up.1.restart", at), Some(never));
+}
+
 proptest::proptest! {
     /// However pods are asked for, and whoever is lost meanwhile: what is done moves this pod alone, and one that is lost comes
     /// back with what it had or with what everything goes back to.
@@ -584,9 +786,9 @@ proptest::proptest! {
             }
             if let Some(lost) = lost {
                 let lost = lost % replicas;
-                let had = cluster.pods[&lost].image.clone();
+                let had = cluster.set.pods[&lost].image.clone();
                 cluster.make(lost);
-                let has = &cluster.pods[&lost].image;
+                let has = &cluster.set.pods[&lost].image;
                 proptest::prop_assert!(*has == had || has == OLD, "{} came back with {}", had, has);
             }
         }

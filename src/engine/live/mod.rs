@@ -237,6 +237,11 @@ impl<'a> LiveWorld<'a> {
             },
             // What is looked at is whether its cluster can do what is to be done, and what is needed for that is made.
             StepAction::Check if pod => Work::Take { deadline: POD_DEADLINE },
+            // The pods beside it have something to be looked at.
+            StepAction::Check if self.component.actions.check.is_none() => Work::Script(Script {
+                deadline: Lifecycle::Check.default_timeout(),
+                ..Script::default()
+            }),
             // They are for the servers beside it.
             StepAction::Drain | StepAction::Warm | StepAction::Admit if pod => Work::Script(Script::default()),
             StepAction::Check => Work::Script(script(Lifecycle::Check)?),

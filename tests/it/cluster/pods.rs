@@ -114,6 +114,24 @@ impl Shop {
         serde_json::from_str(record.as_str().unwrap_or("{}")).expect("JSON")
     }
 
+    fn scale(&self, replicas: usize) {
+        let replicas = format!("--replicas={replicas}");
+        let scaled = self.lab.kubectl(&["scale", "statefulset/web", &replicas], "");
+        assert!(scaled.done, "{scaled:#?}");
+    }
+
+    /// An upgrade is held for this before it has begun, and ended.
+    fn refuses(&self, version: &str, words: &str) {
+        let held = self.upgrade(version);
+        assert!(
+            held.code == Some(5) && held.out.contains("PreflightFailed"),
+            "{held:#?}"
+        );
+        assert!(held.out.contains(words), "{held:#?}");
+        let aborted = self.stagegate(&["abort", "shop"]);
+        assert!(aborted.err.contains("no node had changed"), "{aborted:#?}");
+    }
+
     /// After an upgrade the set is as its owner has it, and nothing of ours is left but who may write.
     fn is_its_owners(&self) {
         let set = self.set();
@@ -152,6 +170,9 @@ fn a_set_is_upgraded_from_the_top_and_a_bad_build_goes_back() {
     what_somebody_else_changes_is_held_and_gone_over_by_an_abort(&shop);
     a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(&shop);
     what_nobody_could_go_back_to_is_told_at_once(&shop);
+    pods_that_came_with_the_build_under_test_are_brought_back_with_the_others(&shop);
+    what_could_not_be_given_back_is_refused_before_anything_is_changed(&shop);
+    images_that_a_cluster_rewrites_are_refused_before_anything_is_changed(&shop);
     let ready = shop
         .lab
         .kubectl(&["rollout", "status", "statefulset/web", "--timeout=60s"], "");
@@ -314,6 +335,37 @@ fn a_container_that_is_renamed_is_held_and_gone_over_by_an_abort(shop: &Shop) {
     shop.is_its_owners();
 }
 
+/// From 1 to 2, and back.
+fn pods_that_came_with_the_build_under_test_are_brought_back_with_the_others(shop: &Shop) {
+    let before = shop.pods();
+    let old = before_image(&before);
+    let is_new = |name: &str| shop.pods().get(name).is_some_and(|pod| pod.0 != old);
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.lab.until("the first pod runs it", |_| is_new("web-2"));
+    shop.scale(5);
+    let held = running.end();
+    assert!(
+        held.code == Some(5) && held.out.contains("it has 5 replicas"),
+        "{held:#?}"
+    );
+    shop.lab.until("there are more pods of it", |_| is_new("web-4"));
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert!(
+        aborted.err.contains("it has 5 replicas (pod 3, pod 4 came with image"),
+        "{aborted:#?}"
+    );
+    let after = shop.pods();
+    // The highest may be about to come again.
+    assert!(
+        after.len() > REPLICAS && images(&after).iter().all(|image| *image == old),
+        "{after:#?}"
+    );
+    shop.scale(REPLICAS);
+    shop.lab.until("they are gone", |_| shop.pods().len() == REPLICAS);
+    assert_eq!(images(&shop.pods()), images(&before));
+    shop.is_its_owners();
+}
+
 /// On 1, and then on what no environment states.
 fn what_nobody_could_go_back_to_is_told_at_once(shop: &Shop) {
     let before = shop.pods();
@@ -338,4 +390,42 @@ fn what_nobody_could_go_back_to_is_told_at_once(shop: &Shop) {
     let up = shop.stagegate(&["up", "shop"]);
     assert!(up.code == Some(1) && up.err.contains(&words), "{up:#?}");
     shop.environment("1s");
+}
+
+fn before_image(before: &BTreeMap<String, (String, String)>) -> &str {
+    images(before)[0]
+}
+
+/// On 1.
+fn what_could_not_be_given_back_is_refused_before_anything_is_changed(shop: &Shop) {
+    let before = shop.pods();
+    let partition =
+        |at: u32| format!(r#"{{"spec": {{"updateStrategy": {{"rollingUpdate": {{"partition": {at}}}}}}}}}"#);
+    let patched = shop
+        .lab
+        .kubectl(&["patch", "statefulset", "web", "-p", &partition(2)], "");
+    assert!(patched.done, "{patched:#?}");
+    shop.refuses("2", "its updateStrategy has partition 2");
+    let patched = shop
+        .lab
+        .kubectl(&["patch", "statefulset", "web", "-p", &partition(0)], "");
+    assert!(patched.done, "{patched:#?}");
+    assert_eq!(shop.pods(), before);
+    shop.is_its_owners();
+}
+
+/// On 1: as a webhook leaves it that puts a mirror's name there.
+fn images_that_a_cluster_rewrites_are_refused_before_anything_is_changed(shop: &Shop) {
+    let before = shop.pods();
+    let rewritten = before_image(&before).replace(REPOSITORY, "mirror.local/app");
+    let set = shop
+        .lab
+        .kubectl(&["set", "image", "pod/web-1", &format!("web={rewritten}")], "");
+    assert!(set.done, "{set:#?}");
+    shop.refuses("2", "something in the cluster rewrites the images of pods");
+    let template = shop.set()["spec"]["template"]["spec"]["containers"][0]["image"].take();
+    assert_eq!(template, before_image(&before));
+    let deleted = shop.lab.kubectl(&["delete", "pod", "web-1"], "");
+    assert!(deleted.done, "{deleted:#?}");
+    shop.is_its_owners();
 }
