@@ -932,7 +932,9 @@ impl Deployment {
             writes: self.record.writes,
             ..Record::default()
         };
-        let template = self.given_back(&Leaving::Unknown).map_or(Template::Same, |change| change.template);
+        let template = self
+            .given_back(&Leaving::Unknown)
+            .map_or(Template::Same, |change| change.template);
         (self.record != nothing || self.is_put_back).then(|| self.change(nothing, template))
     }
 

@@ -16,7 +16,6 @@ use super::lease::HeldLease;
 use super::ledger::{Embedded, Ledger};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
 use super::provenance::{Judged, Lacking};
-use super::world::CommitError;
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
 use crate::hosts::{FencingToken, Host as _, NodeSight, Step, Work};

@@ -1160,7 +1160,7 @@ fn of_an_upgrade_that_is_over_nothing_comes_back_with_its_template() {
     // The owner's own word between two upgrades.
     cluster.undo(OLDER);
     assert_eq!((&cluster.is.record.taken, cluster.is.foreign_edit()), (&None, None));
-    assert!(cluster.is.given_back(Some("before")).is_none());
+    assert!(cluster.is.given_back(&just_ended(Went::Forward)).is_none());
     cluster.settle();
     let taken = cluster.is.ask(Role::Canary, &token(1), "up.0.check", &taking(), at());
     let Ok(Answer::Write(change)) = taken else {
