@@ -443,7 +443,7 @@ impl Deployment {
             return edit(self.image_there(), &taken.image);
         }
         if taken.rest != self.rest {
-            let meant = format!("as ReplicaSet {} has it", taken.revision);
+            let meant = format!("ReplicaSet {} has it", taken.revision);
             return edit("its template has changed beside the image".to_owned(), &meant);
         }
         if taken.strategy != self.strategy {
