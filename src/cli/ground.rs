@@ -156,7 +156,7 @@ pub enum GroundError {
         why: String,
     },
     /// `build release` without a quarantine.
-    #[error("build {build} is not quarantined in {environment}; `stagegate build show {build}` says where it is")]
+    #[error("build {build} is not quarantined in {environment}; `stagegate build list` says where it is")]
     NotQuarantined {
         /// The build.
         build: String,

@@ -459,7 +459,7 @@ impl<'a> Draft<'a> {
         let message = match (self.any_lost_workload(), self.foreign_edit()) {
             (Some(lost), _) => Some(format!("{lost}, so it cannot go on here; `abort` ends it")),
             (None, Some(edit)) => Some(format!(
-                "{edit}; put it back and `resume`, or `abort`, which goes back over it"
+                "{edit}; put it back, if it can be, and `resume`; or `abort`, which goes back over it"
             )),
             (None, None) => None,
         };

@@ -18,12 +18,16 @@ impl Draft<'_> {
         // Of a workload's pods it is the same words for all of them.
         let mut unstated = BTreeSet::new();
         let mut waiting = false;
+        let mut troubles = Vec::new();
         for i in 0..self.plan.nodes.len() {
             match self.look(i) {
                 Look::NotYet => waiting = true,
                 Look::Unreachable { why } => {
+                    let trouble = format!("{}: {why}", self.plan.nodes[i]);
                     if self.passed(self.status.since, self.plan.policy.patience) {
-                        problems.push(format!("{}: {why}", self.plan.nodes[i]));
+                        problems.push(trouble);
+                    } else {
+                        troubles.push(trouble);
                     }
                     waiting = true;
                 }
@@ -80,7 +84,7 @@ impl Draft<'_> {
             return self.hold(Phase::Paused, "PreflightFailed", problems.join("; "));
         }
         if waiting {
-            self.say_what_preflight_waits_for();
+            self.say_what_preflight_waits_for(&troubles);
             return Ok(());
         }
         let release = &self.plan.release;
@@ -111,7 +115,19 @@ impl Draft<'_> {
     }
 
     /// Nodes are looked at within seconds, and a build may take minutes to be made ready: who watches is told which it is.
-    fn say_what_preflight_waits_for(&mut self) {
+    fn say_what_preflight_waits_for(&mut self, troubles: &[String]) {
+        if let Some(first) = troubles.first() {
+            let others = match troubles.len() {
+                1 => String::new(),
+                n => format!(" (and so {} others)", n - 1),
+            };
+            // A look that works between two attempts leaves it there: what was asked for did not.
+            self.status.message = format!(
+                "{}@{}: {first}{others}; tried again, for {} in all",
+                self.plan.component, self.plan.version, self.plan.policy.patience
+            );
+            return;
+        }
         let unseen = (0..self.plan.nodes.len()).filter(|&i| self.seen(i).is_none()).count();
         if unseen == 0 && self.seen.prepared == Prepared::Pending {
             self.status.message = format!(

@@ -17,6 +17,12 @@ pub struct BuildStatus {
     /// Where it may not go again until released; one an environment.
     #[serde(default)]
     pub quarantines: Vec<Quarantine>,
+    /// The environments of `verifications`, with commas between: a column of `kubectl get` shows one value.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub verified_where: String,
+    /// Those of `quarantines`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub quarantined_where: String,
     /// Quarantines that somebody has lifted; one an environment, the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Release>,
@@ -64,6 +70,13 @@ impl BuildStatus {
                 self.releases.push(new.clone());
             }
         }
+        self.name_environments();
+    }
+
+    fn name_environments(&mut self) {
+        let names = |all: Vec<&str>| all.join(",");
+        self.verified_where = names(self.verifications.iter().map(|v| v.environment.as_str()).collect());
+        self.quarantined_where = names(self.quarantines.iter().map(|q| q.environment.as_str()).collect());
     }
 
     /// Drops what concerns an environment that is no more; tells whether there was anything.
@@ -73,6 +86,7 @@ impl BuildStatus {
         self.verifications.retain(|v| v.environment != environment);
         self.quarantines.retain(|q| q.environment != environment);
         self.releases.retain(|r| r.environment != environment);
+        self.name_environments();
         before != marks(self)
     }
 }

@@ -117,8 +117,8 @@ const KINDS: [Kind; 4] = [
         columns: &[
             column("Component", ".spec.component"),
             column("Version", ".spec.version"),
-            column("Verified-In", ".status.verifications[*].environment"),
-            column("Quarantined-In", ".status.quarantines[*].environment"),
+            column("Verified-In", ".status.verifiedWhere"),
+            column("Quarantined-In", ".status.quarantinedWhere"),
             wide("Digest", ".spec.digest"),
             AGE,
         ],

@@ -320,6 +320,15 @@ impl Cluster {
 
     /// Deletes exactly this object. That it is gone, or another by now, is no error.
     pub(super) async fn delete(&self, object: &Owned) -> Result<(), ReplicaError> {
+        self.deleted(object, Trial::Real).await
+    }
+
+    /// Whether the API server would delete this object.
+    pub(super) async fn may_delete(&self, object: &Owned) -> Result<(), ReplicaError> {
+        self.deleted(object, Trial::Dry).await
+    }
+
+    async fn deleted(&self, object: &Owned, trial: Trial) -> Result<(), ReplicaError> {
         let (tried, on) = ("delete it", object.id.to_string());
         let ObjectId {
             group,
@@ -336,6 +345,7 @@ impl Cluster {
                 resource_version: None,
             }),
             propagation_policy: Some(PropagationPolicy::Background),
+            dry_run: trial == Trial::Dry,
             ..DeleteParams::default()
         };
         match within(tried, &on, self.api(namespace, &resource).delete(name, &only_this)).await? {
@@ -344,6 +354,13 @@ impl Cluster {
             Err(why) => Err(trouble(tried, &on, &why)),
         }
     }
+}
+
+/// Whether something is done, or only asked for whether it would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    Real,
+    Dry,
 }
 
 fn text_of(value: &Value) -> String {

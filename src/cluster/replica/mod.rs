@@ -294,7 +294,8 @@ impl Replica {
         })
     }
 
-    /// Deletes every object of the set, and as much more as is not to be left.
+    /// Deletes every object of the set, and as much more as is not to be left. Where the API server would refuse one of them, nothing is
+    /// deleted.
     ///
     /// # Errors
     /// The namespace is not ours, or something could not be deleted.
@@ -310,11 +311,14 @@ impl Replica {
         };
         let Seen { parent, owned, .. } = self.seen(&[]).await?;
         let mut outcome = Outcome::default();
-        for object in plan::pruned(&[], &owned, &self.place) {
-            // What lies on a volume goes when everything goes.
-            if left == Left::Namespace && object.id.kind == VOLUME_CLAIM {
-                continue;
-            }
+        let mut going = plan::pruned(&[], &owned, &self.place);
+        // What lies on a volume goes when everything goes.
+        going.retain(|object| left == Left::Nothing || object.id.kind != VOLUME_CLAIM);
+        // Half of a replica is worse than all of it.
+        for object in going.iter().chain(parent.as_ref().map(|parent| &parent.owned)) {
+            self.cluster.may_delete(object).await?;
+        }
+        for object in going {
             write(on_write, &format!("deleting {}", object.id))?;
             self.cluster.delete(&object).await?;
             outcome.pruned.push(object.id);

@@ -245,6 +245,8 @@ fn what_nobody_could_go_back_to_is_told_at_once_and_nothing_is_begun() {
         assert!(decision.status.nodes[0].step.is_none());
     }
 }
+
+#[test]
 fn a_step_that_ends_while_a_pause_is_taken_is_done_when_it_goes_on() {
     let ended = || {
         Some(StepView::Ended {

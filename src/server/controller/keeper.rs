@@ -26,6 +26,8 @@ use crate::store::build::ConditionStatus;
 
 /// Where its time is over, and nobody has asked for it anew.
 pub(super) const EXPIRED: &str = "Expired";
+/// And of one whose time is over and that could not be taken down.
+const EXPIRE_REFUSED: &str = "ExpireRefused";
 
 /// What is remembered of the replica of an Environment; nothing where none stands.
 pub(super) fn remembered(object: &DynamicObject) -> Option<Remembered> {
@@ -64,7 +66,12 @@ impl<'a> ObjectKeeper<'a> {
     }
 
     /// The history first: an event is told twice rather than never.
-    async fn write(&self, remembered: Value, standing: Option<&str>, events: &[Event]) -> Result<(), KeepError> {
+    async fn write(
+        &self,
+        remembered: Value,
+        standing: Option<Standing<'_>>,
+        events: &[Event],
+    ) -> Result<(), KeepError> {
         if self.lost.is_set() {
             return Err(KeepError::Overtaken(self.name().to_owned()));
         }
@@ -84,6 +91,13 @@ impl<'a> ObjectKeeper<'a> {
         }
         Ok(())
     }
+}
+
+/// Why an environment is ready no more.
+#[derive(Debug, Clone, Copy)]
+struct Standing<'a> {
+    reason: &'static str,
+    message: &'a str,
 }
 
 impl Keeper for ObjectKeeper<'_> {
@@ -128,7 +142,11 @@ impl Keeper for ObjectKeeper<'_> {
     }
 
     fn has_ended<'k>(&'k self, events: &'k [Event]) -> LocalBoxFuture<'k, Result<(), KeepError>> {
-        self.write(Value::Null, Some(EXPIRED), events).boxed_local()
+        let gone = Standing {
+            reason: EXPIRED,
+            message: "its time was over, and its objects are gone; change its spec, or make it anew, to bring it back",
+        };
+        self.write(Value::Null, Some(gone), events).boxed_local()
     }
 }
 
@@ -165,7 +183,14 @@ impl Leader {
             return match replica::expire(&replica, &kept, &keeper).await {
                 Err(KeepError::Replica(why)) if !matches!(why, ReplicaError::Interrupted) => {
                     match replica::unexpired(kept, &why.to_string(), keeper.now()) {
-                        Some((kept, event)) => Ok(keeper.remember(&kept, &[event]).await?),
+                        Some((kept, event)) => {
+                            let refused = Standing {
+                                reason: EXPIRE_REFUSED,
+                                message: &event.message,
+                            };
+                            let told = [event.clone()];
+                            Ok(keeper.write(json!(kept), Some(refused), &told).await?)
+                        }
                         None => Err(why.into()),
                     }
                 }
@@ -205,7 +230,7 @@ impl Leader {
         &self,
         environment: &str,
         remembered: &Value,
-        standing: Option<&str>,
+        standing: Option<Standing<'_>>,
     ) -> Result<DynamicObject, Trouble> {
         let api = self.api(Kind::Environment);
         for _ in 0..ATTEMPTS {
@@ -214,10 +239,8 @@ impl Leader {
             };
             let mut status = status_of(&object);
             status["replica"] = remembered.clone();
-            if let Some(reason) = standing {
+            if let Some(Standing { reason, message }) = standing {
                 let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
-                let message =
-                    "its time was over, and its objects are gone; change its spec, or make it anew, to bring it back";
                 let ready = condition("Ready", ConditionStatus::False, reason, message);
                 set_condition(&mut all, generation(&object), ready);
                 status["conditions"] = json!(all);

@@ -236,8 +236,9 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
         .all(|u| !is_under_way(u) && !is_kept_from_its_owner(u));
     let kept = remembered(object);
     let expires_at = kept.as_ref().and_then(|kept| kept.expires_at);
-    if expires_at.is_some_and(|at| at <= there.now) && is_free && standing.keep == Keep::Due {
-        return Some(Act::Begin(Task::Keeping));
+    if expires_at.is_some_and(|at| at <= there.now) && is_free {
+        // What could not be taken down so far is not brought up meanwhile.
+        return (standing.keep == Keep::Due).then_some(Act::Begin(Task::Keeping));
     }
     if is_up(object) && standing.depth == Depth::Objects {
         let is_due = kept.is_some() && standing.keep == Keep::Due;
