@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::looks::{Looks, MOMENT};
 use super::pod::{Pod, Refused, ended, upgrade_of};
 use super::printed::{Printed, Whose};
-use super::rolling::{Ask, Asked, Change, Record, Set, Strategy, Template};
+use super::rolling::{Ask, Asked, Change, Record, Rollout, Set, Strategy, Template};
 use super::workload::{
     ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of, more,
     only, owner_of, pod_of, rest_of,
@@ -228,11 +228,14 @@ impl SetPlace {
         // The controller has seen it as it is, and counts every pod as one of one revision; ready or not, for one that is not may be
         // what the upgrade is to mend.
         let is_seen = status.observed_generation == set.metadata.generation;
-        let is_settled = is_seen
-            && revision(&status.current_revision) == revision(&status.update_revision)
-            && [status.updated_replicas, Some(status.replicas)]
-                .iter()
-                .all(|count| *count == spec.replicas);
+        let counts = [status.updated_replicas, Some(status.replicas)];
+        let is_of_one = revision(&status.current_revision) == revision(&status.update_revision)
+            && counts.iter().all(|count| *count == spec.replicas);
+        let rollout = match (is_seen, is_of_one) {
+            (false, _) => Rollout::Unseen,
+            (true, false) => Rollout::Rolling,
+            (true, true) => Rollout::Settled,
+        };
         let template_of = is_seen.then(|| revision(&status.update_revision));
         let strategy = strategy_of(&stated);
         let mut pods = BTreeMap::new();
@@ -250,8 +253,7 @@ impl SetPlace {
                 replicas,
                 strategy,
                 own: serde_json::to_value(&stated).unwrap_or_default(),
-                is_seen,
-                is_settled,
+                rollout,
                 is_ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
                 has_history: spec.revision_history_limit != Some(0),
                 template,

@@ -93,10 +93,8 @@ pub struct Set {
     pub strategy: Strategy,
     /// The same in its owner's words.
     pub own: serde_json::Value,
-    /// Its controller has seen it as it is.
-    pub is_seen: bool,
-    /// Every pod is of one revision, which is both the current and the template's, and the controller has seen the set as it is.
-    pub is_settled: bool,
+    /// How far its controller is.
+    pub rollout: Rollout,
     /// Its controller makes a pod only while all below it are ready.
     pub is_ordered: bool,
     /// It keeps the revisions that it was of.
@@ -117,6 +115,17 @@ pub struct Set {
     pub pods: BTreeMap<u32, Pod>,
     /// What is remembered.
     pub record: Record,
+}
+
+/// How far the controller of a set is with what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rollout {
+    /// It has not seen it.
+    Unseen,
+    /// Not all pods are of one revision.
+    Rolling,
+    /// All are, and that is both the current one and the template's.
+    Settled,
 }
 
 /// Who moves the pods of a set.
@@ -296,7 +305,8 @@ impl Set {
     /// Whether, on the way back, a pod above those that are nodes is still on another image than before, or may come with one.
     fn has_strangers(&self) -> bool {
         let taken = self.record.taken.as_ref().filter(|_| self.goes_back());
-        let may_come = taken.is_some_and(|taken| self.replicas > taken.replicas) && !self.is_seen;
+        let is_unseen = self.rollout == Rollout::Unseen;
+        let may_come = taken.is_some_and(|taken| self.replicas > taken.replicas) && is_unseen;
         taken.is_some() && (may_come || self.strangers().next().is_some())
     }
 
@@ -337,10 +347,10 @@ impl Set {
         if let Some(why) = self.pods.values().find_map(|pod| self.rewritten(pod)) {
             return Err(why);
         }
-        if !self.is_settled {
-            return Err(Refused::Unsettled);
+        match self.rollout {
+            Rollout::Settled => Ok(()),
+            Rollout::Unseen | Rollout::Rolling => Err(Refused::Unsettled),
         }
-        Ok(())
     }
 
     /// The build of an image, if it is one that is known.

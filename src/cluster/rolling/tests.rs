@@ -51,8 +51,7 @@ impl Cluster {
                 replicas,
                 strategy: Strategy::Rolling { partition: 0 },
                 own: serde_json::json!({"type": "RollingUpdate"}),
-                is_seen: true,
-                is_settled: true,
+                rollout: Rollout::Settled,
                 is_ordered: true,
                 has_history: true,
                 container: "app".to_owned(),
@@ -106,8 +105,9 @@ impl Cluster {
                 self.set.current = self.set.template.clone();
             }
         }
-        self.set.is_settled =
+        let is_of_one =
             self.set.current == self.set.template && self.set.pods.values().all(|pod| pod.image == self.set.template);
+        self.set.rollout = if is_of_one { Rollout::Settled } else { Rollout::Rolling };
     }
 
     /// Somebody scales it, and its controller makes the pods.
@@ -167,6 +167,10 @@ impl Cluster {
         self.ask(ordinal, &format!("{upgrade}.{}.restart", n + 1), &replace())
     }
 
+    fn is_settled(&self) -> bool {
+        self.set.rollout == Rollout::Settled
+    }
+
     fn give_back(&mut self) {
         if let Some(change) = self.set.given_back(&just_ended(Went::Forward)) {
             self.write(change);
@@ -194,7 +198,7 @@ fn pods_move_one_at_a_time_from_the_top_and_all_the_way() {
         (&[][..], 6),
         "nobody moved but by us, and once"
     );
-    assert_eq!((cluster.set.current.as_str(), cluster.set.is_settled), (NEW, true));
+    assert_eq!((cluster.set.current.as_str(), cluster.is_settled()), (NEW, true));
     assert_eq!(cluster.set.strategy, Strategy::Rolling { partition: 0 });
     let fence = Some(token(1));
     assert_eq!(
@@ -223,7 +227,7 @@ fn the_way_back_takes_the_sick_first_wherever_it_begins() {
         }
         assert!(cluster.moved.is_empty(), "{:?}", cluster.moved);
         cluster.give_back();
-        assert!(cluster.set.is_settled && cluster.moved.is_empty());
+        assert!(cluster.is_settled() && cluster.moved.is_empty());
         cluster.bring(3, new(), "next", 0).expect("as ever");
         assert_eq!(cluster.images(), "ooon");
     }
@@ -297,7 +301,7 @@ fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
     }
     for (edit, refused) in [
         (
-            (|set: &mut Set| set.is_settled = false) as fn(&mut Set),
+            (|set: &mut Set| set.rollout = Rollout::Rolling) as fn(&mut Set),
             Refused::Unsettled,
         ),
         (|set| set.has_history = false, Refused::NoHistory),
@@ -726,9 +730,9 @@ fn pods_that_came_with_the_build_under_test_go_before_the_last_node_is_back() {
     cluster.make(4);
     assert_eq!(of_last(&cluster.set, late), (Some(ended(0, String::new())), None));
     // Its controller may make another one that it does not know to be of the past.
-    cluster.set.is_seen = false;
+    cluster.set.rollout = Rollout::Unseen;
     assert_eq!(of_last(&cluster.set, soon), (Some(StepState::Running), None));
-    cluster.set.is_seen = true;
+    cluster.set.rollout = Rollout::Rolling;
     // Told once, and no more because they have gone.
     let told = cluster.set.foreign_edit().unwrap_or_default();
     assert_eq!(told, edit);
@@ -794,6 +798,6 @@ proptest::proptest! {
         }
         proptest::prop_assert!(cluster.moved.is_empty());
         cluster.give_back();
-        proptest::prop_assert!(cluster.set.is_settled);
+        proptest::prop_assert!(cluster.is_settled());
     }
 }
