@@ -605,7 +605,9 @@ impl Set {
 
     /// That a pod of the template has another image than the template.
     fn rewritten(&self, pod: &Pod) -> Option<Refused> {
-        (pod.is_of_template && pod.image != self.template).then(|| Refused::Rewritten {
+        // One without the container that runs the build has no image of it, and nobody has rewritten that.
+        let has_one = !pod.image.is_empty();
+        (pod.is_of_template && has_one && pod.image != self.template).then(|| Refused::Rewritten {
             image: pod.image.clone(),
             template: self.template.clone(),
         })

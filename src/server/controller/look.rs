@@ -658,7 +658,7 @@ mod tests {
             kept Up replica         | -              | -    | kept lately | nothing
             kept Up replica         | first: Paused  | kept | -           | nothing
             kept NotUp over         | -              | -    | -           | Keeping
-            kept NotUp over         | -              | -    | kept lately | read and BringingUp(2)
+            kept NotUp over         | -              | -    | kept lately | nothing
             kept Up over            | first: Rolling | kept | -           | Driving first on
             kept Expired            | -              | -    | -           | nothing
             kept Expired before     | -              | -    | -           | read and BringingUp(2)
