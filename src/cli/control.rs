@@ -117,7 +117,8 @@ pub(super) async fn pause(arguments: PauseArguments, printer: &Printer) -> anyho
     let home = ground::look()?;
     let open = open_upgrade(&home, environment, "pause")?;
     let name = &open.name;
-    if session::awaits_resume(&open) {
+    // A way back that waits to reach somebody goes on by itself.
+    if session::awaits_resume(&open) && !session::waits_to_reach(&open) {
         printer.note(&format!(
             "{name} is {:?} already ({}); `stagegate resume {environment}` goes on",
             open.status.phase, open.status.reason

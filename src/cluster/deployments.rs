@@ -24,8 +24,8 @@ use super::surge::{
     Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
 };
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NOT_FOUND, Workload, Written, image_of,
-    is_over, more, only, owner_of, pod_of, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NONE_THERE, NOT_FOUND, Workload, Written,
+    image_of, is_over, more, only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
@@ -166,7 +166,7 @@ impl DeploymentPlace {
 
     async fn read(&self) -> Result<Seen, HostError> {
         let found = self.find().await?;
-        found.ok_or_else(|| self.failed("look at it", "there is none of that name"))
+        found.ok_or_else(|| self.failed("look at it", NONE_THERE))
     }
 
     /// What a selector matches: the canary's is a part of it.
@@ -211,8 +211,8 @@ impl DeploymentPlace {
         let writes = record.writes;
         let record = record.or_newer(made.copies_of(&uid));
         let spec = main.spec.unwrap_or_default();
-        let container = match &record.taken {
-            Some(taken) => taken.container.clone(),
+        let container = match record.container() {
+            Some(container) => container.to_owned(),
             None => self.workload.container(spec.template.spec.as_ref(), tried)?,
         };
         let template = image_of(spec.template.spec.as_ref(), &container);
@@ -660,7 +660,10 @@ impl DeploymentHost {
 
 impl Host for DeploymentHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
-        self.sight(&self.place.read().await?, steps)
+        match self.place.find().await? {
+            Some(seen) => self.sight(&seen, steps),
+            None => Ok(self.place.workload.gone()),
+        }
     }
 
     async fn run(

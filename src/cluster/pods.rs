@@ -25,8 +25,8 @@ use super::pod::{Pod, Refused, ended, upgrade_of};
 use super::printed::{Printed, Whose};
 use super::rolling::{Ask, Asked, Change, Record, Rollout, Set, Strategy, Template};
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of, more,
-    only, owner_of, pod_of, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NONE_THERE, NOT_FOUND, Workload, Written,
+    image_of, more, only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
@@ -56,7 +56,7 @@ pub struct SetPlace {
     /// pods read it once.
     revisions: Mutex<BTreeMap<(String, String), String>>,
     /// What was seen of it last, with all of its pods.
-    looks: Looks<Seen>,
+    looks: Looks<Option<Arc<Seen>>>,
     /// Who asks for a step and has not been answered.
     asking: std::sync::Mutex<Vec<Asking>>,
     /// Who reads the set to write it, for all who ask: what is remembered of every pod is one object, and writes of a batch would each
@@ -159,9 +159,15 @@ impl SetPlace {
         self.workload.objects().await
     }
 
-    /// What there is of it, for one of those who look within a moment.
+    /// What there is of it, for one of those who look within a moment; nothing where there is no such set.
+    async fn find(&self) -> Result<Option<Arc<Seen>>, HostError> {
+        let read = async || Ok(self.read().await?.map(Arc::new));
+        Ok((*self.looks.look(read).await?).clone())
+    }
+
     async fn look(&self) -> Result<Arc<Seen>, HostError> {
-        self.looks.look(async || self.read().await).await
+        let found = self.find().await?;
+        found.ok_or_else(|| self.failed("look at it", NONE_THERE))
     }
 
     /// The pods of a set.
@@ -183,13 +189,13 @@ impl SetPlace {
         Ok(pods.items)
     }
 
-    async fn read(&self) -> Result<Seen, HostError> {
+    async fn read(&self) -> Result<Option<Seen>, HostError> {
         let tried = "look at it";
         let sets: Api<StatefulSet> = self.workload.objects().await?;
-        let set = sets
-            .get(&self.workload.name)
-            .await
-            .map_err(|why| self.trouble(tried, &why))?;
+        let found = sets.get_opt(&self.workload.name).await;
+        let Some(set) = found.map_err(|why| self.trouble(tried, &why))? else {
+            return Ok(None);
+        };
         let version = set.metadata.resource_version.clone().unwrap_or_default();
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let record = match set.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION)) {
@@ -212,8 +218,8 @@ impl SetPlace {
                 ),
             ));
         }
-        let container = match &record.taken {
-            Some(taken) => taken.container.clone(),
+        let container = match record.container() {
+            Some(container) => container.to_owned(),
             None => self.workload.container(spec.template.spec.as_ref(), tried)?,
         };
         let template = image_of(spec.template.spec.as_ref(), &container);
@@ -265,7 +271,7 @@ impl SetPlace {
                 record,
             },
         };
-        Ok(seen)
+        Ok(Some(seen))
     }
 
     async fn image_of_revision(&self, name: &str, container: &str) -> Result<String, HostError> {
@@ -276,6 +282,7 @@ impl SetPlace {
             return Ok(image.clone());
         }
         let template = self.template_of_revision(name, tried).await?;
+        let template = template.ok_or_else(|| self.failed(tried, format!("ControllerRevision {name} is gone")))?;
         let spec: PodSpec =
             serde_json::from_value(template["spec"].clone()).map_err(|e| self.failed(tried, e.to_string()))?;
         let image = image_of(Some(&spec), container);
@@ -283,13 +290,34 @@ impl SetPlace {
         Ok(image)
     }
 
-    /// The template that a revision was made of, as a patch that leaves nothing else of the one before.
-    async fn template_of_revision(&self, name: &str, tried: &str) -> Result<serde_json::Value, HostError> {
+    /// The template that a revision was made of, as a patch that leaves nothing else of the one before; none where it is gone.
+    async fn template_of_revision(&self, name: &str, tried: &str) -> Result<Option<serde_json::Value>, HostError> {
         let api: Api<ControllerRevision> = self.workload.objects().await?;
-        let revision = api.get(name).await.map_err(|why| self.trouble(tried, &why))?;
-        let mut template = revision.data.unwrap_or_default().0["spec"]["template"].take();
-        template["$patch"] = json!("replace");
-        Ok(template)
+        let revision = api.get_opt(name).await.map_err(|why| self.trouble(tried, &why))?;
+        Ok(revision.map(|revision| {
+            let mut template = revision.data.unwrap_or_default().0["spec"]["template"].take();
+            template["$patch"] = json!("replace");
+            template
+        }))
+    }
+
+    /// The template from before an upgrade. Where its revision is gone, whatever else was changed since stays: its image is what was ours.
+    async fn template_from_before(
+        &self,
+        seen: &Seen,
+        revision: &str,
+        tried: &str,
+    ) -> Result<serde_json::Value, HostError> {
+        if let Some(template) = self.template_of_revision(revision, tried).await? {
+            return Ok(template);
+        }
+        match &seen.set.record.taken {
+            Some(taken) => Ok(with_image(&seen.set.container, &taken.before)),
+            None => Err(self.failed(
+                tried,
+                format!("ControllerRevision {revision}, which had its template from before, is gone"),
+            )),
+        }
     }
 
     /// Makes a set that was seen so what it has to be, unless somebody else wrote meanwhile.
@@ -325,8 +353,8 @@ impl SetPlace {
         let template = match &change.template {
             // As it is, and that is without the container: one is put back with all of its template or not at all.
             Template::Image(image) if image.is_empty() => json!({}),
-            Template::Image(image) => json!({"spec": {"containers": [{"name": container, "image": image}]}}),
-            Template::Revision(revision) => self.template_of_revision(revision, tried).await?,
+            Template::Image(image) => with_image(container, image),
+            Template::Revision(revision) => self.template_from_before(seen, revision, tried).await?,
         };
         let patch = json!({
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
@@ -406,6 +434,10 @@ impl SetPlace {
             Err(why) => Err(self.trouble("delete its pod", &why)),
         }
     }
+}
+
+fn with_image(container: &str, image: &str) -> serde_json::Value {
+    json!({"spec": {"containers": [{"name": container, "image": image}]}})
 }
 
 fn strategy_of(stated: &StatefulSetUpdateStrategy) -> Strategy {
@@ -549,7 +581,10 @@ impl PodHost {
     ) -> Result<(), HostError> {
         let _turn = self.set.turn.lock().await;
         for _ in 0..CONFLICTS_IN_A_ROW {
-            let seen = self.set.look().await?;
+            // Of what is gone nothing is to be given back, and nothing to be forgotten.
+            let Some(seen) = self.set.find().await? else {
+                return Ok(());
+            };
             let Some(change) = of(&seen.set).map_err(|why| self.refused(node, token, tried, &why))? else {
                 return Ok(());
             };
@@ -564,7 +599,10 @@ impl PodHost {
 
 impl Host for PodHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
-        self.sight(&*self.set.look().await?, steps)
+        match self.set.find().await? {
+            Some(seen) => self.sight(&seen, steps),
+            None => Ok(self.set.workload.gone()),
+        }
     }
 
     async fn run(

@@ -40,6 +40,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// The container that runs the build, where that is remembered.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        let taken = self.taken.as_ref()?;
+        Some(taken.container.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// The images that a look goes by ([`pod::known`]).
     #[must_use]
     pub fn known(&self, stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
@@ -57,7 +64,9 @@ impl Record {
 pub struct Taken {
     /// Which upgrade.
     pub by: String,
-    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name.
+    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name. Empty in what a version
+    /// wrote that did not remember it.
+    #[serde(default)]
     pub container: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
@@ -341,7 +350,8 @@ impl Set {
             return Err(Refused::NoHistory);
         }
         match self.strategy {
-            Strategy::Rolling { partition: 0 } | Strategy::OnDelete => {}
+            Strategy::Rolling { partition: 0 } => {}
+            Strategy::OnDelete => return Err(Refused::OnDelete),
             Strategy::Rolling { partition } => return Err(Refused::Partitioned { partition }),
         }
         if let Some(why) = self.pods.values().find_map(|pod| self.rewritten(pod)) {
@@ -670,10 +680,15 @@ impl Set {
             return None;
         }
         let is_own = matches!(leaving, Leaving::JustEnded(_));
-        let is_as_left = self.template == taken.image && self.rest == taken.rest;
+        let is_ours = self.template == taken.image;
+        let is_as_left = is_ours && self.rest == taken.rest;
         let template = match taken.strategy {
             Strategy::Rolling { partition: 0 } if leaving.went() == Went::Forward => {
                 Template::Image(self.template.clone())
+            }
+            // What its owner has changed beside it stays, and the image that we put there does not.
+            Strategy::Rolling { .. } | Strategy::OnDelete if !is_own && !is_as_left && is_ours => {
+                Template::Image(taken.before.clone())
             }
             Strategy::Rolling { .. } | Strategy::OnDelete if !is_own && !is_as_left => {
                 Template::Image(self.template.clone())

@@ -64,6 +64,13 @@ impl Record {
         )
     }
 
+    /// The container that runs the build, where that is remembered.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        let taken = self.taken.as_ref()?;
+        Some(taken.container.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// The images that a look goes by ([`pod::known`]).
     #[must_use]
     pub fn known(&self, stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
@@ -82,7 +89,9 @@ impl Record {
 pub struct Taken {
     /// Which upgrade.
     pub by: String,
-    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name.
+    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name. Empty in what a version
+    /// wrote that did not remember it.
+    #[serde(default)]
     pub container: String,
     /// The template's image before it: the way back leads there.
     pub before: String,
@@ -911,7 +920,8 @@ impl Deployment {
         }
         let is_own = matches!(leaving, Leaving::JustEnded(_));
         let goes_back = taken.way == Way::Back || leaving.went() == Went::Back;
-        let is_as_left = self.template == taken.image && self.rest == taken.rest;
+        let is_ours = self.template == taken.image;
+        let is_as_left = is_ours && self.rest == taken.rest;
         let is_as_before = self.template == taken.before && self.rest == taken.rest;
         let record = Record {
             fence: self.record.fence.clone(),
@@ -919,6 +929,9 @@ impl Deployment {
         };
         let template = if goes_back && !is_as_before && (is_own || is_as_left) {
             Template::Revision(taken.revision.clone())
+        } else if goes_back && is_ours && taken.image != taken.before {
+            // What its owner has changed beside it stays, and the image that we put there does not.
+            Template::Image(taken.before.clone())
         } else {
             Template::Same
         };

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::connection::{causes, connect_within};
 use super::pod::{Pod, Refused, Waiting};
-use crate::hosts::{FencingToken, HostError, NodeAddress};
+use crate::hosts::{FencingToken, HostError, NodeAddress, NodeSight};
 use crate::model::values::Digest;
 use crate::secrets::printable;
 
@@ -37,6 +37,8 @@ pub const LISTED: u32 = 500;
 pub const CONFLICT: u16 = 409;
 /// There is none of that name.
 pub const NOT_FOUND: u16 = 404;
+/// The same, for people.
+pub const NONE_THERE: &str = "there is none of that name";
 
 /// A workload by name, with the connection to its cluster.
 pub struct Workload {
@@ -65,6 +67,20 @@ impl Workload {
     #[must_use]
     pub fn named(&self) -> String {
         format!("{} {}/{}", self.kind, self.namespace, self.name)
+    }
+
+    /// What a node of it shows where it does not exist: its API server was reached, and said so.
+    #[must_use]
+    pub fn gone(&self) -> NodeSight {
+        NodeSight {
+            set_up: true,
+            unstated: Some(format!(
+                "{}: {NONE_THERE}; apply it, or correct `{}` in the environment",
+                self.named(),
+                self.key
+            )),
+            ..NodeSight::default()
+        }
     }
 
     /// It could not be done, with what was tried.

@@ -639,7 +639,12 @@ impl Driving<'_> {
             interrupt,
             on_commit,
         })?;
-        if record.status.phase == Phase::Pending {
+        // What an upgrade that is known keeps is given back as that went; until then its workload is refused to this one.
+        let is_kept = past
+            .upgrades
+            .iter()
+            .any(|before| before.spec.component == component.name && before.status.kept.is_some());
+        if record.status.phase == Phase::Pending && !is_kept {
             giving_back::of_unknown(ledger, fleet, &component.name, token).await?;
         }
         let limits = Limits {

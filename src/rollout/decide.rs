@@ -505,6 +505,7 @@ impl<'a> Draft<'a> {
         // What was not asked for anything yet has nothing to lose.
         let known = node.workload.as_ref()?;
         let what = match &seen.held_by {
+            _ if seen.workload.is_none() => "it was deleted since the upgrade began".to_owned(),
             _ if seen.workload.as_ref() != Some(known) => {
                 "it was made anew since the upgrade began, and nothing of the upgrade is there".to_owned()
             }

@@ -199,7 +199,7 @@ impl Draft<'_> {
             return;
         }
         let why = format!(
-            "{lost}, so it cannot be put back from here: give it the image that it had before and its owner's updateStrategy by hand"
+            "{lost}, so it cannot be put back from here: give it the image that it had before by hand, and a StatefulSet its own updateStrategy"
         );
         self.leave_behind(i, &why);
     }
@@ -221,7 +221,7 @@ impl Draft<'_> {
     /// Nothing is given up that nobody could look at: nodes that are left behind would stay on a build that was just found bad.
     fn hold_unreached(&mut self, i: usize, why: &str) -> Result<(), RolloutError> {
         let nobody = if self.plan.pods.contains(&self.plan.nodes[i]) {
-            "its API server does for none of its nodes what it is asked"
+            "nothing that was asked of its pods could be done"
         } else {
             "none of its nodes can be reached"
         };
@@ -235,10 +235,12 @@ impl Draft<'_> {
     /// A way back that was held since nobody could be reached goes on with the first who can be. An operator who asks for it anew has it
     /// tried anew.
     pub(super) fn reach_again(&mut self) -> Result<(), RolloutError> {
-        let all = || self.seen.nodes.iter().map(|node| &node.look);
+        let nodes = 0..self.plan.nodes.len();
+        // By the rule that it was held by, or it would be held again at once.
+        let is_reached = !nodes.clone().any(|i| self.node(i).in_batch && self.reaches_nobody(i));
         let goes_on = match self.seen.wish {
-            Wish::Proceed => all().any(|look| matches!(look, Look::Seen(_))),
-            Wish::Abort => !all().all(|look| matches!(look, Look::Unreachable { .. })),
+            Wish::Proceed => is_reached,
+            Wish::Abort => is_reached || nodes.clone().any(|i| *self.look(i) == Look::NotYet),
             Wish::Pause | Wish::TimeUp => false,
         };
         if !goes_on {

@@ -597,6 +597,38 @@ fn a_set_that_moves_nothing_by_itself_and_is_nobodys_says_what_is_to_be_done() {
     assert!(edit.contains("set RollingUpdate, with partition 0"), "{edit}");
     let asked = cluster.ask(1, "up.1.activate", &Asked::Point { release: new() });
     assert_eq!(asked, Err(Refused::OnDelete));
+    assert_eq!(cluster.set.may_be_taken("up"), Err(Refused::OnDelete));
+}
+
+#[test]
+fn what_an_owner_has_changed_beside_our_image_stays_when_that_goes_back_late() {
+    let mut cluster = Cluster::of(2);
+    for ordinal in [1, 0] {
+        cluster.bring(ordinal, new(), "up", 0).expect("moved");
+    }
+    cluster.set.rest = Digest::of(b"by its owner");
+    let ended = |went| Leaving::EndedBefore(Ended { upgrade: "up", went });
+    for (went, image) in [(Went::Back, OLD), (Went::Forward, NEW)] {
+        let change = cluster.set.given_back(&ended(went)).expect("it is taken");
+        assert_eq!(change.template, Template::Image(image.to_owned()), "{went:?}");
+    }
+    cluster.set.template = "r@sha256:by-hand".to_owned();
+    let change = cluster.set.given_back(&ended(Went::Back)).expect("it is taken");
+    assert_eq!(change.template, Template::Image("r@sha256:by-hand".to_owned()));
+}
+
+#[test]
+fn what_an_older_version_remembers_of_a_set_can_be_read() {
+    let mut cluster = Cluster::of(2);
+    cluster.bring(1, new(), "up", 0).expect("moved");
+    let mut said = serde_json::to_value(&cluster.set.record).expect("JSON");
+    let taken = said["taken"].as_object_mut().expect("it is taken");
+    assert_eq!(taken.remove("container"), Some("app".into()));
+    let record: Record = serde_json::from_value(said).expect("it is a record all the same");
+    assert_eq!(
+        (record.container(), cluster.set.record.container()),
+        (None, Some("app"))
+    );
 }
 
 #[test]

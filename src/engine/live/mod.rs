@@ -239,6 +239,8 @@ impl<'a> LiveWorld<'a> {
             StepAction::Check if pod => Work::Take { deadline: POD_DEADLINE },
             // The pods beside it have something to be looked at.
             StepAction::Check if self.component.actions.check.is_none() => Work::Script(Script {
+                // An empty file is no program everywhere.
+                text: "#!/bin/sh\n".to_owned(),
                 deadline: Lifecycle::Check.default_timeout(),
                 ..Script::default()
             }),

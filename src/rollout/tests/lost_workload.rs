@@ -18,7 +18,7 @@ fn taken(order: Order) -> (Plan, UpgradeStatus) {
 fn of(build: Option<Digest>, workload: &str, held_by: Option<&str>) -> NodeView {
     up(build.unwrap_or_else(old), Verdict::Pass).with(|seen| {
         seen.running = build;
-        seen.workload = Some(workload.to_owned());
+        seen.workload = Some(workload.to_owned()).filter(|uid| !uid.is_empty());
         seen.held_by = held_by.map(str::to_owned);
     })
 }
@@ -26,6 +26,7 @@ fn of(build: Option<Digest>, workload: &str, held_by: Option<&str>) -> NodeView 
 #[test]
 fn a_workload_that_is_not_the_upgrades_any_more_is_somebody_elses_doing_and_no_builds() {
     for (workload, held_by, words) in [
+        ("", None, Some("it was deleted")),
         ("second", None, Some("made anew")),
         ("second", Some("u"), Some("made anew")),
         ("first", None, Some("annotation stagegate.dev/rolling was taken out")),

@@ -368,6 +368,21 @@ fn a_way_back_that_reached_nobody_goes_on_with_the_first_who_is() {
 }
 
 #[test]
+fn servers_that_are_reached_say_nothing_of_the_pods_beside_them() {
+    let (plan, status, world) = going_back("pps", "nny");
+    let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;
+    assert!(waits_to_reach(&held), "{held:#?}");
+    let back = || up(new(), Verdict::Fail);
+    for (world, phase) in [
+        (vec![gone(), gone(), back()], Phase::Paused),
+        (vec![gone(), back(), gone()], Phase::RollingBack),
+    ] {
+        let next = decided(&plan, &held, &look(PATIENCE_S + 60, world)).status;
+        assert_eq!(next.phase, phase);
+    }
+}
+
+#[test]
 fn what_an_upgrade_had_of_a_workload_is_kept_with_its_end_until_somebody_gives_it_back() {
     for (pods, steps, is_kept) in [("pp", 1, true), ("ss", 1, false), ("pp", 0, false)] {
         let (plan, mut status, _) = going_back(pods, "yy");
