@@ -3,7 +3,7 @@
 //!
 //! [`rolling`] says what has to be written so that a pod of a `StatefulSet` changes its image when we say so, [`surge`] the same of
 //! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`] and [`workload`] have what both need,
-//! [`looks`] lets a hundred pods be read by one.
+//! [`looks`] and [`turns`] let a hundred pods be read, and written, by one.
 //! [`replica`] makes and prunes the objects of a replica in its namespace.
 
 pub mod connection;
@@ -22,4 +22,5 @@ pub mod replica;
 pub mod rolling;
 pub mod snapshot;
 pub mod surge;
+pub mod turns;
 pub mod workload;

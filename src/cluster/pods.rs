@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,13 +17,14 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::Selector;
 use serde_json::json;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::looks::{Looks, MOMENT};
 use super::pod::{Pod, Refused, ended, upgrade_of};
 use super::printed::{Printed, Whose};
 use super::rolling::{Ask, Asked, Change, Record, Rollout, Set, Strategy, Template};
+use super::turns::Turns;
 use super::workload::{
     ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NONE_THERE, NOT_FOUND, Workload, Written,
     image_of, more, only, owner_of, pod_of, rest_of,
@@ -57,11 +58,8 @@ pub struct SetPlace {
     revisions: Mutex<BTreeMap<(String, String), String>>,
     /// What was seen of it last, with all of its pods.
     looks: Looks<Option<Arc<Seen>>>,
-    /// Who asks for a step and has not been answered.
-    asking: std::sync::Mutex<Vec<Asking>>,
-    /// Who reads the set to write it, for all who ask: what is remembered of every pod is one object, and writes of a batch would each
-    /// be refused by the one before.
-    turn: Mutex<()>,
+    /// Who reads the set to write it, and for whom.
+    turns: Turns<Ask, Answered>,
 }
 
 impl std::fmt::Debug for SetPlace {
@@ -75,11 +73,8 @@ impl std::fmt::Debug for SetPlace {
 /// The image of each build that is known by now: one that was found while an upgrade was asked for is among them.
 pub type KnownImages = dyn Fn() -> BTreeMap<Digest, String> + Send + Sync;
 
-/// One who waits for an answer.
-struct Asking {
-    ask: Ask,
-    answer: oneshot::Sender<Result<Result<(), Refused>, HostError>>,
-}
+/// What is heard of a step that was asked for.
+type Answered = Result<Result<(), Refused>, HostError>;
 
 /// What becomes of what is asked.
 enum Outcome {
@@ -122,8 +117,7 @@ impl SetPlace {
             images,
             revisions: Mutex::default(),
             looks: Looks::default(),
-            asking: std::sync::Mutex::default(),
-            turn: Mutex::default(),
+            turns: Turns::default(),
         }
     }
 
@@ -365,53 +359,17 @@ impl SetPlace {
             .await
     }
 
-    /// Asks for a step of a pod, with all who ask meanwhile. Whoever has its turn asks for all that wait for theirs; one that is
-    /// ended then leaves what it had begun, and they ask anew. Nothing where `until` has come before the turn has.
+    /// Asks for a step of a pod, with all who ask meanwhile; nothing where `until` comes before it was asked for.
     async fn ask(&self, ask: &Ask, until: Instant) -> Result<Option<Result<(), Refused>>, HostError> {
-        loop {
-            let (answer, mut answered) = oneshot::channel();
-            let ask = ask.clone();
-            self.asking().push(Asking { ask, answer });
-            let turn = tokio::select! {
-                biased;
-                said = &mut answered => match said {
-                    Ok(said) => return said.map(Some),
-                    Err(_) => continue,
-                },
-                turn = self.turn.lock() => turn,
-                () = tokio::time::sleep_until(until) => return Ok(None),
-            };
-            self.answer_all().await;
-            drop(turn);
-            if let Ok(said) = answered.await {
-                return said.map(Some);
-            }
-        }
-    }
-
-    fn asking(&self) -> std::sync::MutexGuard<'_, Vec<Asking>> {
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn answer_all(&self) {
-        let mut asking = std::mem::take(&mut *self.asking());
-        asking.retain(|asking| !asking.answer.is_closed());
-        let all: Vec<Ask> = asking.iter().map(|asking| asking.ask.clone()).collect();
-        let answers: Vec<_> = match self.write_all(&all).await {
+        let answer = async |all: Vec<Ask>| match self.write_all(&all).await {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(why) => all.iter().map(|_| Err(why.clone())).collect(),
+            Err(why) => vec![Err(why); all.len()],
         };
-        for (asking, answer) in asking.into_iter().zip(answers) {
-            // Who waits no more asks again.
-            let _ = asking.answer.send(answer);
-        }
+        self.turns.ask(ask, until, answer).await.transpose()
     }
 
     async fn write_all(&self, all: &[Ask]) -> Result<Vec<Result<(), Refused>>, HostError> {
         let tried = "ask for steps of its pods";
-        if all.is_empty() {
-            return Ok(Vec::new());
-        }
         for _ in 0..CONFLICTS_IN_A_ROW {
             let seen = self.look().await?;
             let (change, answers) = seen.set.ask_all(all, Timestamp::now());
@@ -579,7 +537,7 @@ impl PodHost {
         tried: &str,
         of: impl Fn(&Set) -> Result<Option<Change>, Refused>,
     ) -> Result<(), HostError> {
-        let _turn = self.set.turn.lock().await;
+        let _turn = self.set.turns.alone().await;
         for _ in 0..CONFLICTS_IN_A_ROW {
             // Of what is gone nothing is to be given back, and nothing to be forgotten.
             let Some(seen) = self.set.find().await? else {
