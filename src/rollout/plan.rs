@@ -161,7 +161,10 @@ pub struct Signals {
 }
 
 /// A look at a node.
-#[expect(clippy::large_enum_variant, reason = "there is one a node, and nearly all of them are the large one")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a node, and nearly all of them are the large one"
+)]
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Look {
     /// Not looked at yet by this driver.
