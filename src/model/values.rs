@@ -29,6 +29,22 @@ pub enum ValueError {
     /// Not a range of builds.
     #[error("`{0}` is not a range of versions; write it as `>=1.0,<2` ({1})")]
     Range(String, String),
+    /// Not a pattern of cron.
+    #[error(
+        "`{0}` is no pattern of cron ({1}); write minute, hour, day of the month, month and day of the week, as `0 16 * * FRI`"
+    )]
+    Cron(String, String),
+    /// Not a time zone.
+    #[error("there is no time zone `{0}`; write its name in the IANA database, as Europe/Zurich")]
+    Zone(String),
+    /// Not a moment.
+    #[error(
+        "`{0}` is no moment; write it with its offset or its time zone, as 2026-12-18T16:00+01:00 or 2026-12-18T16:00[Europe/Zurich]"
+    )]
+    Moment(String),
+    /// Not a head of an audit.
+    #[error("`{0}` is no head of an audit; one reads as a report has it, as 120:sha256: and 64 hexadecimal digits")]
+    Head(String),
     /// Not a pattern of names.
     #[error(
         "`{0}` does not name NODE once, and COMPONENT and VERSION at most once; write it as COMPONENT/NODE/VERSION"
@@ -36,6 +52,7 @@ pub enum ValueError {
     NamePattern(String),
 }
 
+/// A type whose text in a file is its `FromStr` and its `Display`, with the schema of that text.
 macro_rules! text_value {
     ($type:ty, $name:literal, $pattern:expr, $doc:literal, $what:literal, $examples:tt) => {
         impl Serialize for $type {
@@ -60,6 +77,8 @@ macro_rules! text_value {
         }
     };
 }
+
+pub(super) use text_value;
 
 /// A length of time, written `250ms`, `30s`, `5m`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

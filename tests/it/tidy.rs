@@ -28,6 +28,8 @@ fn pure_rooms_touch_nothing_outside() {
         &[
             "src/model",
             "src/rollout",
+            "src/promotion",
+            "src/audit.rs",
             "src/gates",
             "src/lines.rs",
             "src/cluster/pod.rs",

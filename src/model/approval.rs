@@ -1,0 +1,154 @@
+//! A word on a promotion: that somebody approves of it, rejects it, takes an approval back, or breaks the glass with somebody.
+//!
+//! It is bound to what it was given for: the very build, what would be done with it (the plan), and what was known of it (the
+//! evidence). Whoever signs, signs [`Word::text`], byte by byte.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::Digest;
+
+/// The namespace of its SSH signatures (`ssh-keygen -Y sign -n`): a signature of a commit or a file is no approval.
+pub const NAMESPACE: &str = "approval@stagegate.dev";
+/// A reason is for people, in a chat and in one line of an audit.
+pub const LONGEST_REASON: usize = 500;
+
+/// What somebody says of a promotion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Word {
+    /// The promotion.
+    pub promotion: String,
+    /// What is said.
+    pub decision: Verb,
+    /// The environment that the build would enter.
+    pub environment: String,
+    /// Name of the build.
+    pub build: String,
+    /// What it is said for.
+    pub bound: Bound,
+    /// When, by the clock of who says it.
+    pub at: Timestamp,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// What a word is bound to: where any of it changes, the word no longer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bound {
+    /// The build's digest.
+    pub digest: Digest,
+    /// Of what would be done: the environment's rules, its nodes, and the builds that they run now.
+    pub plan: Digest,
+    /// Of what was known: where the build was verified, and what its gates said there.
+    pub evidence: Digest,
+}
+
+/// What is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Verb {
+    /// It asks for the promotion: who says that is its author, and approves of nothing.
+    Request,
+    /// It may go on.
+    Approve,
+    /// The approval that was given no longer counts.
+    Withdraw,
+    /// It must not go on.
+    Reject,
+    /// It may go on though rules keep it.
+    BreakGlass,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verb::Request => "request",
+            Verb::Approve => "approve",
+            Verb::Withdraw => "withdraw",
+            Verb::Reject => "reject",
+            Verb::BreakGlass => "break-glass",
+        })
+    }
+}
+
+impl Word {
+    /// What is signed: one line a value, in this order, so that two programs write the same bytes. No value holds a line break.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Self {
+            promotion,
+            decision,
+            environment,
+            build,
+            bound: Bound { digest, plan, evidence },
+            at,
+            reason,
+        } = self;
+        let line = |text: &str| text.replace(|c: char| c.is_control(), " ");
+        format!(
+            "stagegate word 1\ndecision: {decision}\npromotion: {}\nenvironment: {}\nbuild: {}\ndigest: {digest}\nplan: {plan}\n\
+             evidence: {evidence}\nat: {at}\nreason: {}\n",
+            line(promotion),
+            line(environment),
+            line(build),
+            line(reason)
+        )
+    }
+}
+
+/// A word with what proves whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Signed {
+    /// What is said.
+    pub word: Word,
+    /// The SSH signature of [`Word::text`], armored.
+    pub signature: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_can_make_a_line_of_its_own() {
+        let bound = Bound {
+            digest: Digest::of(b"1"),
+            plan: Digest::of(b"2"),
+            evidence: Digest::of(b"3"),
+        };
+        let word = Word {
+            promotion: "p".to_owned(),
+            decision: Verb::Approve,
+            environment: "production".to_owned(),
+            build: "web-1\ndecision: reject".to_owned(),
+            bound,
+            at: Timestamp::UNIX_EPOCH,
+            reason: "fine\r\nat: never".to_owned(),
+        };
+        let text = word.text();
+        let keys: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(
+            keys,
+            [
+                "decision",
+                "promotion",
+                "environment",
+                "build",
+                "digest",
+                "plan",
+                "evidence",
+                "at",
+                "reason"
+            ]
+        );
+        assert!(text.contains("\nbuild: web-1 decision: reject\n"), "{text}");
+        assert!(text.ends_with("\nreason: fine  at: never\n"), "{text}");
+    }
+}
