@@ -119,7 +119,7 @@ impl Draft<'_> {
         if let Some(first) = troubles.first() {
             let others = match troubles.len() {
                 1 => String::new(),
-                n => format!(" (and so {} others)", n - 1),
+                n => format!(" (and {} more)", n - 1),
             };
             // A look that works between two attempts leaves it there: what was asked for did not.
             self.status.message = format!(

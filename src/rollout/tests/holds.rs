@@ -247,6 +247,28 @@ fn what_nobody_could_go_back_to_is_told_at_once_and_nothing_is_begun() {
 }
 
 #[test]
+fn what_keeps_a_preflight_waiting_is_said_and_stays_said() {
+    let mut plan = plan(2, 1);
+    plan.hooks.check = true;
+    let status = status(Phase::Preflight, &plan);
+    let refused = NodeView {
+        look: Look::Unreachable {
+            why: "deployments is forbidden (403)".to_owned(),
+        },
+        ..gone()
+    };
+    let next = decided(&plan, &status, &look(1, vec![refused.clone(), refused])).status;
+    assert_eq!(next.phase, Phase::Preflight);
+    for words in ["node0: deployments is forbidden (403) (and 1 more); tried again, for 5m"] {
+        assert!(next.message.contains(words), "{}", next.message);
+    }
+    // A look that works in between says nothing of what was asked for.
+    let seen = up(old(), Verdict::Pass);
+    let later = decided(&plan, &next, &look(2, vec![seen.clone(), seen])).status;
+    assert_eq!((later.phase, later.message), (Phase::Preflight, next.message));
+}
+
+#[test]
 fn a_step_that_ends_while_a_pause_is_taken_is_done_when_it_goes_on() {
     let ended = || {
         Some(StepView::Ended {
