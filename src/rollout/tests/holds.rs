@@ -259,9 +259,8 @@ fn what_keeps_a_preflight_waiting_is_said_and_stays_said() {
     };
     let next = decided(&plan, &status, &look(1, vec![refused.clone(), refused])).status;
     assert_eq!(next.phase, Phase::Preflight);
-    for words in ["node0: deployments is forbidden (403) (and 1 more); tried again, for 5m"] {
-        assert!(next.message.contains(words), "{}", next.message);
-    }
+    let words = "node0: deployments is forbidden (403) (and 1 more); tried again, for 5m";
+    assert!(next.message.contains(words), "{}", next.message);
     // A look that works in between says nothing of what was asked for.
     let seen = up(old(), Verdict::Pass);
     let later = decided(&plan, &next, &look(2, vec![seen.clone(), seen])).status;
