@@ -14,9 +14,10 @@ use crate::model::schedule::{Moment, Once, Recurring, Span};
 /// No clock was ever put back by more at once (24 h, when a place moved across the date line); beginnings on the wall are looked
 /// for so far ahead of a moment.
 const LONGEST_FOLD: SignedDuration = SignedDuration::from_hours(25);
-/// Stretches that follow one another without a gap are one; after so many it is as good as for ever. And so many beginnings are looked
-/// at for one that lies ahead: those of a day at most are shown twice.
-const MOST_IN_A_ROW: usize = 2_000;
+/// Stretches that follow one another without a gap are one; after so many, a year of one a day, it is as good as for ever.
+const MOST_IN_A_ROW: usize = 400;
+/// Beginnings that are looked at for one that lies ahead: at most those of a day, one a minute, are shown twice or skipped.
+const MOST_PASSED: usize = 2_000;
 
 /// What stretches of time hold at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +147,7 @@ fn end_of(recurring: &Recurring, zone: &TimeZone, begun: DateTime) -> Option<Tim
 
 fn next_begin(recurring: &Recurring, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     let mut wall = zone.to_datetime(now);
-    for _ in 0..MOST_IN_A_ROW {
+    for _ in 0..MOST_PASSED {
         wall = recurring.from.pattern().find_next_occurrence(&wall, false).ok()?;
         // One that the clock shows for the second time has passed; and what lies in a time that it skips as a whole lasts no time.
         let at = instant(zone, wall)?;
