@@ -35,6 +35,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let of = |after, take| EventQuery {
         environment: arguments.environment.as_deref(),
         upgrade: arguments.upgrade.as_deref(),
+        promotion: None,
         after,
         take,
     };

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod attest;
+mod audit;
 mod backup;
 mod build;
 mod called;
@@ -296,6 +297,8 @@ enum Command {
     Build(build::Arguments),
     /// Recorded verdicts
     Gate(gate::Arguments),
+    /// What was decided here, by whom and why: a record that nobody can change unseen
+    Audit(audit::Arguments),
     /// Resources as they are stored
     Get(get::Arguments),
     /// Drive what has no driver, carry every report, and answer /healthz, until SIGTERM
@@ -466,6 +469,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Events(arguments) => events::run(&arguments, printer),
         Command::History(arguments) => events::history(&arguments, printer),
         Command::Why(arguments) => why::run(&arguments, printer),
+        Command::Audit(arguments) => audit::run(&arguments, printer),
         Command::Get(arguments) => get::run(&arguments, printer),
         Command::Lint(arguments) => lint::run(&arguments, printer),
         Command::Gate(arguments) => gate::run(&arguments, printer),

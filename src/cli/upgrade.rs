@@ -229,6 +229,7 @@ impl Carrier<'_> {
         let last = self.home.store().events(&EventQuery {
             environment: None,
             upgrade: None,
+            promotion: None,
             after: 0,
             take: Take::Last(1),
         })?;
@@ -318,6 +319,7 @@ impl Carrier<'_> {
             let events = self.home.store().events(&EventQuery {
                 environment: None,
                 upgrade: Some(&record.name),
+                promotion: None,
                 after: seen,
                 take: Take::First(EVENTS_AT_ONCE),
             })?;

@@ -150,6 +150,7 @@ pub fn line(upgrade: &UpgradeRecord, event: &Event) -> String {
         seq: 0,
         environment: upgrade.spec.environment.clone(),
         upgrade: Some(upgrade.name.clone()),
+        promotion: None,
         event: event.clone(),
     };
     report::text(&session::subject(&upgrade.spec), &record)

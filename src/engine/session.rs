@@ -410,6 +410,7 @@ impl Asked<'_> {
             component: self.component.name.clone(),
             build: self.build.name.clone(),
             user: self.user.to_owned(),
+            promotion: None,
             wish: Wish::Proceed,
         };
         let now = Timestamp::now();

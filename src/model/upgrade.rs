@@ -22,6 +22,9 @@ pub struct UpgradeSpec {
     /// Who asked for it.
     #[serde(default)]
     pub user: String,
+    /// The promotion that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<String>,
     /// What the operator wants of it now.
     #[serde(default)]
     pub wish: Wish,

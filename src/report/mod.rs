@@ -40,6 +40,9 @@ pub struct Report {
     /// The upgrade, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<String>,
+    /// The promotion, if it belongs to one: its thread is told in one place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<String>,
     /// The component that is upgraded.
     pub component: String,
     /// The version that it is upgraded to.
@@ -55,6 +58,9 @@ pub struct Report {
     pub severity: Severity,
     /// The same for every repeat of this report, and for no other report.
     pub dedupe_key: String,
+    /// Where the audit ended when it was written (`stagegate audit verify --against`); the store adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_head: Option<String>,
 }
 
 /// What the events of one upgrade are about: what its spec says and an event does not.
@@ -86,6 +92,7 @@ pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
         seq,
         environment,
         upgrade,
+        promotion,
         event,
     } = record;
     Report {
@@ -94,6 +101,7 @@ pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
         at: event.at,
         environment: environment.clone(),
         upgrade: upgrade.clone(),
+        promotion: promotion.clone(),
         component: subject.component.clone(),
         version: subject.version().to_owned(),
         node: event.node.clone(),
@@ -101,6 +109,7 @@ pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
         reason: event.reason.clone(),
         severity: event.severity,
         dedupe_key: format!("{home}-{seq}"),
+        audit_head: None,
     }
 }
 
@@ -116,8 +125,8 @@ pub fn dispatcher<'a>(
 ) -> impl Fn(&EventRecord) -> Vec<Dispatch> + 'a {
     move |record| {
         let report = report(home, subject, record);
-        let thread = match &report.upgrade {
-            Some(upgrade) => upgrade.clone(),
+        let thread = match report.promotion.as_ref().or(report.upgrade.as_ref()) {
+            Some(name) => name.clone(),
             // A name that no upgrade has.
             None => format!("environment/{}", report.environment),
         };

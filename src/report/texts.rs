@@ -146,6 +146,7 @@ mod tests {
             seq: 1,
             environment: "staging".into(),
             upgrade: None,
+            promotion: None,
             event: Event {
                 at: Timestamp::UNIX_EPOCH,
                 reason: reason.into(),

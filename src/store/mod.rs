@@ -14,6 +14,7 @@
 //! # Time and identity
 //! Time is an argument everywhere. Times in columns have microseconds; events and statuses keep what they were given.
 
+mod acts;
 pub mod build;
 mod error;
 pub mod lease;
@@ -27,11 +28,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub use acts::ENGINE;
 pub use build::{BuildChange, BuildStatus, Condition, ConditionStatus, Quarantine, Release, Verification};
 pub use error::StoreError;
 pub use lease::{Holder, Lease, Liveness};
 pub use sqlite::SqliteStore;
 
+use crate::audit::{Act, Head, Record};
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, Phase, UpgradeSpec, UpgradeStatus, Wish};
 
@@ -149,6 +152,9 @@ pub struct EventRecord {
     /// The upgrade that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<String>,
+    /// The promotion that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<String>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -161,6 +167,8 @@ pub struct EventQuery<'a> {
     pub environment: Option<&'a str>,
     /// Of this upgrade alone.
     pub upgrade: Option<&'a str>,
+    /// Of this promotion alone, those of its upgrade among them.
+    pub promotion: Option<&'a str>,
     /// With a higher `seq` than this.
     pub after: u64,
     /// How many, and from which end.
@@ -219,6 +227,33 @@ pub struct Commit<'a> {
     pub wish: Option<WishChange>,
     /// The reports of each event.
     pub dispatch: &'a Dispatcher<'a>,
+}
+
+/// A resource with what is told of its change.
+#[derive(Clone, Copy)]
+pub struct Put<'a> {
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// What is wanted, where that changes.
+    pub spec: Option<&'a Value>,
+    /// What is, where that changes.
+    pub status: Option<&'a Value>,
+    /// What is believed to be stored.
+    pub expect: Expect,
+    /// The environment that its events are about.
+    pub environment: &'a str,
+    /// The promotion that they belong to.
+    pub promotion: Option<&'a str>,
+    /// What happened, in order.
+    pub events: &'a [Event],
+    /// What the audit keeps of it.
+    pub acts: &'a [Act],
+    /// The reports of each event.
+    pub dispatch: &'a Dispatcher<'a>,
+    /// Now.
+    pub at: Timestamp,
 }
 
 /// The engine fulfils a wish, or makes one for the operator (it paused for a reason of its own).
@@ -343,6 +378,13 @@ pub trait Store: Send + Sync {
     ) -> Result<Resource, StoreError>;
     /// Removes a resource; removing what is not there is no error.
     fn delete_resource(&self, kind: &str, name: &str, expect: Expect) -> Result<(), StoreError>;
+    /// Writes a resource, what is told of that, and what the audit keeps of it: all of it, or nothing.
+    fn put(&self, put: &Put<'_>) -> Result<Resource, StoreError>;
+    /// Records of the audit after a place, the oldest first. What is an act of upgrades and builds the store adds by itself
+    /// with the change; nothing takes a record out again.
+    fn audit(&self, after: u64, take: u32) -> Result<Vec<Record>, StoreError>;
+    /// Where the audit ends.
+    fn audit_head(&self) -> Result<Head, StoreError>;
     /// Marks a build outside of an upgrade (lifts a quarantine), with the event that tells it.
     fn change_build(
         &self,

@@ -99,6 +99,7 @@ fn events_of(store: &SqliteStore, upgrade: &str) -> Vec<EventRecord> {
     let query = EventQuery {
         environment: None,
         upgrade: Some(upgrade),
+        promotion: None,
         after: 0,
         take: Take::First(10_000),
     };
@@ -770,6 +771,7 @@ fn events_are_found_from_either_end() {
         let query = EventQuery {
             environment,
             upgrade,
+            promotion: None,
             after,
             take,
         };

@@ -61,6 +61,7 @@ pub(super) async fn upgrade(
                 component: component.to_owned(),
                 build: build.clone(),
                 user: settings::user(),
+                promotion: None,
                 wish: Wish::Proceed,
             };
             make(ground, Kind::Upgrade, &fresh_upgrade_name(&build), json!(spec)).await?

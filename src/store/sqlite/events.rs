@@ -2,45 +2,80 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{Fault, decode, encode, outbox, signed, unsigned};
-use crate::model::upgrade::Event;
+use super::{Fault, audit, decode, encode, outbox, signed, unsigned};
+use crate::model::upgrade::{Event, UpgradeSpec};
 use crate::store::{Dispatcher, EventQuery, EventRecord, KEEP_EVENTS, Take};
+
+/// What events are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Of<'a> {
+    pub(super) environment: &'a str,
+    pub(super) upgrade: Option<&'a str>,
+    pub(super) promotion: Option<&'a str>,
+}
+
+impl<'a> Of<'a> {
+    /// An environment alone.
+    pub(super) fn environment(environment: &'a str) -> Self {
+        Self {
+            environment,
+            upgrade: None,
+            promotion: None,
+        }
+    }
+
+    /// An upgrade, and the promotion that it is of.
+    pub(super) fn upgrade(name: &'a str, spec: &'a UpgradeSpec) -> Self {
+        Self {
+            environment: &spec.environment,
+            upgrade: Some(name),
+            promotion: spec.promotion.as_deref(),
+        }
+    }
+}
 
 /// Writes events and their reports.
 pub(super) fn append(
     tx: &Transaction<'_>,
-    environment: &str,
-    upgrade: Option<&str>,
+    of: &Of<'_>,
     events: &[Event],
     dispatch: &Dispatcher<'_>,
 ) -> Result<Vec<u64>, Fault> {
+    let Of {
+        environment,
+        upgrade,
+        promotion,
+    } = *of;
     events
         .iter()
         .map(|event| {
-            tx.prepare_cached("INSERT INTO events (environment, upgrade, body) VALUES (?1, ?2, ?3)")?
-                .execute(params![environment, upgrade, encode("an event", event)?])?;
-            report(tx, environment, upgrade, event, dispatch)
+            tx.prepare_cached("INSERT INTO events (environment, upgrade, promotion, body) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![environment, upgrade, promotion, encode("an event", event)?])?;
+            report(tx, of, event, dispatch)
         })
         .collect()
 }
 
 /// The reports of the event that was just written, and its number.
-fn report(
-    tx: &Transaction<'_>,
-    environment: &str,
-    upgrade: Option<&str>,
-    event: &Event,
-    dispatch: &Dispatcher<'_>,
-) -> Result<u64, Fault> {
+fn report(tx: &Transaction<'_>, of: &Of<'_>, event: &Event, dispatch: &Dispatcher<'_>) -> Result<u64, Fault> {
     let seq = unsigned(tx.last_insert_rowid());
     let record = EventRecord {
         seq,
-        environment: environment.to_owned(),
-        upgrade: upgrade.map(str::to_owned),
+        environment: of.environment.to_owned(),
+        upgrade: of.upgrade.map(str::to_owned),
+        promotion: of.promotion.map(str::to_owned),
         event: event.clone(),
     };
-    for report in dispatch(&record) {
-        outbox::add(tx, &record, &report)?;
+    let reports = dispatch(&record);
+    if !reports.is_empty() {
+        // Kept where we cannot reach it, it shows later that nothing was cut off here.
+        let head = audit::head(tx)?.to_string();
+        for mut report in reports {
+            if let Some(payload) = report.payload.as_object_mut() {
+                payload.insert("auditHead".to_owned(), head.clone().into());
+            }
+            outbox::add(tx, &record, &report)?;
+        }
     }
     Ok(seq)
 }
@@ -59,13 +94,18 @@ pub(super) fn copy(
     if new == 0 {
         return Ok(None);
     }
-    report(tx, environment, Some(upgrade), event, dispatch).map(Some)
+    let of = Of {
+        upgrade: Some(upgrade),
+        ..Of::environment(environment)
+    };
+    report(tx, &of, event, dispatch).map(Some)
 }
 
 pub(super) fn list(tx: &Transaction<'_>, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, Fault> {
     let EventQuery {
         environment,
         upgrade,
+        promotion,
         after,
         take,
     } = *query;
@@ -74,25 +114,27 @@ pub(super) fn list(tx: &Transaction<'_>, query: &EventQuery<'_>) -> Result<Vec<E
         Take::Last(count) => ("DESC", count),
     };
     // One text a combination, so that each finds its index.
-    let which = match (environment, upgrade) {
-        (_, Some(_)) => "upgrade = ?2 AND (?1 IS NULL OR environment = ?1) AND",
-        (Some(_), None) => "environment = ?1 AND ?2 IS NULL AND",
-        (None, None) => "?1 IS NULL AND ?2 IS NULL AND",
+    let which = match (environment, upgrade, promotion) {
+        (_, _, Some(_)) => "promotion = ?5 AND (?1 IS NULL OR environment = ?1) AND (?2 IS NULL OR upgrade = ?2) AND",
+        (_, Some(_), None) => "upgrade = ?2 AND (?1 IS NULL OR environment = ?1) AND ?5 IS NULL AND",
+        (Some(_), None, None) => "environment = ?1 AND ?2 IS NULL AND ?5 IS NULL AND",
+        (None, None, None) => "?1 IS NULL AND ?2 IS NULL AND ?5 IS NULL AND",
     };
     let mut found: Vec<EventRecord> = tx
         .prepare_cached(&format!(
-            "SELECT seq, environment, upgrade, body FROM events
+            "SELECT seq, environment, upgrade, promotion, body FROM events
              WHERE {which} seq > ?3 ORDER BY seq {order} LIMIT ?4"
         ))?
-        .query_map(params![environment, upgrade, signed(after), count], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        .query_map(params![environment, upgrade, signed(after), count, promotion], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })?
         .map(|row| {
-            let (seq, environment, upgrade, body): (i64, _, _, String) = row?;
+            let (seq, environment, upgrade, promotion, body): (i64, _, _, _, String) = row?;
             Ok(EventRecord {
                 seq: unsigned(seq),
                 environment,
                 upgrade,
+                promotion,
                 event: decode(&format!("event {seq}"), &body)?,
             })
         })

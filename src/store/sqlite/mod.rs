@@ -4,6 +4,7 @@
 //! they are adopted (`stagegate adopt`).
 
 mod attestations;
+mod audit;
 mod events;
 mod leases;
 mod outbox;
@@ -28,11 +29,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::error::directory_of;
-use super::place;
 use super::{
     Attestation, BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease,
-    Liveness, OutboxEntry, PendingReports, Pruned, Resource, Settlement, Store, StoreError, UpgradeRecord, random_id,
+    Liveness, OutboxEntry, PendingReports, Pruned, Put, Resource, Settlement, Store, StoreError, UpgradeRecord,
+    random_id,
 };
+use super::{acts, place};
+use crate::audit::{Head, Record};
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus, Wish};
 
@@ -408,6 +411,40 @@ impl Store for SqliteStore {
         self.write("delete a resource", |tx| resources::delete(tx, kind, name, expect))
     }
 
+    fn put(&self, put: &Put<'_>) -> Result<Resource, StoreError> {
+        self.write("write a resource", |tx| {
+            let Put {
+                kind,
+                name,
+                spec,
+                status,
+                expect,
+                environment,
+                promotion,
+                events,
+                acts,
+                dispatch,
+                at,
+            } = *put;
+            let written = resources::put(tx, kind, name, spec, status, expect, at)?;
+            audit::append(tx, acts)?;
+            let of = events::Of {
+                promotion,
+                ..events::Of::environment(environment)
+            };
+            events::append(tx, &of, events, dispatch)?;
+            Ok(written)
+        })
+    }
+
+    fn audit(&self, after: u64, take: u32) -> Result<Vec<Record>, StoreError> {
+        self.read("read the audit", |tx| audit::list(tx, after, take))
+    }
+
+    fn audit_head(&self) -> Result<Head, StoreError> {
+        self.read("read the audit", audit::head)
+    }
+
     fn change_build(
         &self,
         change: &BuildChange,
@@ -417,8 +454,9 @@ impl Store for SqliteStore {
     ) -> Result<Resource, StoreError> {
         self.write("mark a build", |tx| {
             let changed = resources::mark_build(tx, change, now)?;
-            let environment = change.mark.environment();
-            events::append(tx, environment, None, std::slice::from_ref(event), dispatch)?;
+            audit::append(tx, &[acts::marked(change)])?;
+            let of = events::Of::environment(change.mark.environment());
+            events::append(tx, &of, std::slice::from_ref(event), dispatch)?;
             Ok(changed)
         })
     }
@@ -527,7 +565,13 @@ impl Store for SqliteStore {
         dispatch: &Dispatcher<'_>,
     ) -> Result<Vec<u64>, StoreError> {
         self.write("write events", |tx| {
-            events::append(tx, environment, upgrade, events, dispatch)
+            let stored = upgrade.map(|name| upgrades::get(tx, name)).transpose()?.flatten();
+            let of = events::Of {
+                environment,
+                upgrade,
+                promotion: stored.as_ref().and_then(|stored| stored.spec.promotion.as_deref()),
+            };
+            events::append(tx, &of, events, dispatch)
         })
     }
 

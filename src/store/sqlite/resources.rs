@@ -120,6 +120,28 @@ pub(super) fn put_status(
     write(tx, new, now)
 }
 
+/// Writes what is given of both.
+pub(super) fn put(
+    tx: &Transaction<'_>,
+    kind: &str,
+    name: &str,
+    spec: Option<&Value>,
+    status: Option<&Value>,
+    expect: Expect,
+    now: Timestamp,
+) -> Result<Resource, Fault> {
+    let mut expect = expect;
+    let mut written = None;
+    if let Some(spec) = spec {
+        written = Some(put_spec(tx, kind, name, spec, expect, now)?);
+        expect = Expect::Anything;
+    }
+    if let Some(status) = status {
+        written = Some(put_status(tx, kind, name, status, expect, now)?);
+    }
+    written.ok_or_else(|| not_found(kind, name))
+}
+
 pub(super) fn delete(tx: &Transaction<'_>, kind: &str, name: &str, expect: Expect) -> Result<(), Fault> {
     check(tx, kind, name, expect)?;
     tx.execute("DELETE FROM resources WHERE kind = ?1 AND name = ?2", [kind, name])?;

@@ -158,6 +158,7 @@ fn remembered(store: &SqliteStore) -> String {
     let query = EventQuery {
         environment: None,
         upgrade: None,
+        promotion: None,
         after: 0,
         take: Take::First(100),
     };

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{Fault, decode, encode, events, leases, next_version, resources, signed, time, unsigned};
+use super::{Fault, audit, decode, encode, events, leases, next_version, resources, signed, time, unsigned};
 use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus, Wish};
+use crate::store::acts;
 use crate::store::{Commit, Committed, Dispatcher, Glance, KEEP_FINISHED_UPGRADES, StoreError, UpgradeRecord};
 
 const COLUMNS: &str = "name, spec, status, wish, wish_version, resource_version, created_us";
@@ -146,6 +147,7 @@ pub(super) fn create(
             now.as_microsecond(),
         ],
     )?;
+    audit::append(tx, &[acts::begun(name, spec, now)])?;
     existing(tx, name)
 }
 
@@ -166,7 +168,11 @@ pub(super) fn set_wish(
         return Ok(record.wish_version);
     }
     write_wish(tx, name, wish)?;
-    events::append(tx, &record.spec.environment, Some(name), events, dispatch)?;
+    // That its time was up is nobody's act, and is told by nothing.
+    if let Some(Event { at, message, .. }) = events.first() {
+        audit::append(tx, &[acts::wished(name, &record.spec, wish, message, *at)])?;
+    }
+    events::append(tx, &events::Of::upgrade(name, &record.spec), events, dispatch)?;
     Ok(record.wish_version + 1)
 }
 
@@ -226,7 +232,10 @@ pub(super) fn commit(tx: &Transaction<'_>, home: &str, commit: &Commit<'_>) -> R
     for change in builds {
         resources::mark_build(tx, change, at)?;
     }
-    let events = events::append(tx, environment, Some(upgrade), events, dispatch)?;
+    let ended = acts::ended(upgrade, &stored.spec, stored.status.phase, status, at);
+    let all: Vec<_> = builds.iter().map(acts::marked).chain(ended).collect();
+    audit::append(tx, &all)?;
+    let events = events::append(tx, &events::Of::upgrade(upgrade, &stored.spec), events, dispatch)?;
     Ok(Committed {
         resource_version,
         events,

@@ -256,6 +256,7 @@ fn objects_are_brought_up_upgraded_refused_and_told() {
         let query = EventQuery {
             environment: None,
             upgrade: Some(&town.unique(name)),
+            promotion: None,
             after: 0,
             take: Take::First(1_000),
         };
@@ -407,6 +408,7 @@ fn an_api_server_in_trouble_delays_an_upgrade_and_repeats_no_step() {
         let query = EventQuery {
             environment: None,
             upgrade: Some(&town.unique(name)),
+            promotion: None,
             after: 0,
             take: Take::First(1_000),
         };
@@ -485,6 +487,7 @@ fn to_delete_an_upgrade_is_to_go_back_first() {
     let query = EventQuery {
         environment: None,
         upgrade: Some(&unique),
+        promotion: None,
         after: 0,
         take: Take::Last(20),
     };
@@ -657,6 +660,7 @@ fn a_commit_is_of_the_version_that_it_was_decided_from_and_of_the_newest_driver(
         let query = EventQuery {
             environment: None,
             upgrade: Some(&town.unique("one")),
+            promotion: None,
             after: 0,
             take: Take::First(100),
         };

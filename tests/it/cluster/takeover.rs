@@ -443,6 +443,7 @@ impl Country {
         let query = EventQuery {
             environment: None,
             upgrade: Some(&self.town.unique(upgrade)),
+            promotion: None,
             after: 0,
             take: Take::First(1_000),
         };
