@@ -62,10 +62,10 @@ fn guarded() -> Lab {
     for namespace in ["prod", "open"] {
         done(&cluster.kubectl(&["apply", "-f", "-"], &set(namespace, "web:1")));
     }
-    // It takes a moment until a policy is in force.
+    // It takes a moment until a policy is in force. Until then nothing may change: what has the image already is not refused.
     cluster.until("the policy is in force", |lab| {
         let patch = r#"{"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "web:2"}]}}}}"#;
-        let patched = ["patch", "statefulset/web", "-n", "prod", "--as=carol", "-p", patch];
+        let patched = ["patch", "statefulset/web", "-n", "prod", "--as=carol", "--dry-run=server", "-p", patch];
         !lab.kubectl(&patched, "").done
     });
     cluster
@@ -140,8 +140,10 @@ fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
     done(&cluster.kubectl(&["delete", DRIVER, "deployment/web-canary", "-n", "prod"], ""));
     // Nobody is a driver where nobody is listed; what is no image is free all the same, and the glass can be broken.
     done(&cluster.kubectl(&["annotate", "namespace", "prod", "stagegate.dev/drivers-"], ""));
-    cluster.until("the list is gone", |_| {
-        !patch("system:serviceaccount:stagegate:controller", "prod", &image("web:5")).done
+    cluster.until("the list is gone", |lab| {
+        let patch = image("web:5");
+        let patched = ["patch", "statefulset/web", "-n", "prod", DRIVER, "--dry-run=server", "-p", &patch];
+        !lab.kubectl(&patched, "").done
     });
     done(&patch("carol", "prod", r#"{"metadata": {"labels": {"a": "c"}}}"#));
     done(&patch(

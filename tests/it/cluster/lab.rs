@@ -16,8 +16,8 @@ use stagegate::model::values::Digest;
 use crate::fetched::once;
 use crate::ports;
 
-/// It is ready within seconds; a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// It is ready within seconds, and a hundred pods are upgraded within one minute; a machine that runs other tests beside takes its time.
+const PATIENCE: Duration = Duration::from_mins(8);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Its place among the programs, which are begun in their order.
 const API_SERVER: usize = 1;
