@@ -17,6 +17,8 @@ pub const LOG: &str = "STAGEGATE_LOG";
 pub const LISTEN: &str = "STAGEGATE_LISTEN";
 /// Who asks, in reports; the login name unless set.
 pub const USER: &str = "STAGEGATE_USER";
+/// The SSH key that signs what its owner says of promotions.
+pub const KEY: &str = "STAGEGATE_KEY";
 
 /// The state directory: as [`STATE`] says, else `/var/lib/stagegate` for root and `~/.local/state/stagegate` for others.
 #[must_use]
@@ -37,6 +39,20 @@ pub fn state_directory() -> PathBuf {
 #[must_use]
 pub fn workspace() -> PathBuf {
     non_empty(WORKSPACE).map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
+
+/// The SSH key that signs: as [`KEY`] says, else one of those that ssh(1) has by default; and where it was looked for.
+///
+/// # Errors
+/// Those places, where there is none.
+pub fn key() -> Result<PathBuf, Vec<PathBuf>> {
+    if let Some(set) = non_empty(KEY) {
+        return Ok(PathBuf::from(set));
+    }
+    let home = non_empty("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let usual = ["id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa"];
+    let tried: Vec<PathBuf> = usual.iter().map(|name| home.join(".ssh").join(name)).collect();
+    tried.iter().find(|key| key.is_file()).cloned().ok_or(tried)
 }
 
 /// Who asks: as [`USER`] says, else the login name; of who became root by sudo, their own.

@@ -106,7 +106,8 @@ pub(super) fn wish(home: &Home, open: &UpgradeRecord, wish: Wish, why: &str) -> 
         message: why.to_owned(),
     };
     let dispatch = report::dispatcher(home.store().home(), &subject, &sinks);
-    home.store().set_wish(&open.name, wish, None, &[event], &dispatch)?;
+    home.store()
+        .set_wish(&open.name, wish, None, &subject.user, &[event], &dispatch)?;
     Ok(())
 }
 

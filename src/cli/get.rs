@@ -13,7 +13,7 @@ use crate::store::{Resource, Store as _};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// environment, build or upgrade; or KIND/NAME, as `-o name` prints it
+    /// environment, build, upgrade, promotion or freeze; or KIND/NAME, as `-o name` prints it
     #[arg(value_name = "KIND")]
     what: Wanted,
     /// Its name; all without
@@ -35,7 +35,8 @@ impl std::str::FromStr for Wanted {
             Some((_, "")) => return Err("there is no name after the `/`".to_owned()),
             Some((kind, name)) => (kind, Some(name.to_owned())),
         };
-        let kind = Kind::from_str(kind, true).map_err(|_| "write environment, build or upgrade".to_owned())?;
+        let kind = Kind::from_str(kind, true)
+            .map_err(|_| "write environment, build, upgrade, promotion or freeze".to_owned())?;
         Ok(Self { kind, name })
     }
 }
@@ -48,6 +49,10 @@ enum Kind {
     Build,
     #[value(alias = "upgrades")]
     Upgrade,
+    #[value(alias = "promotions")]
+    Promotion,
+    #[value(alias = "freezes")]
+    Freeze,
 }
 
 impl Kind {
@@ -56,6 +61,8 @@ impl Kind {
             Kind::Environment => "Environment",
             Kind::Build => "Build",
             Kind::Upgrade => "Upgrade",
+            Kind::Promotion => "Promotion",
+            Kind::Freeze => "Freeze",
         }
     }
 }

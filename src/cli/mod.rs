@@ -12,6 +12,7 @@ mod controller;
 mod diff;
 mod down;
 mod events;
+mod freeze;
 mod gate;
 mod get;
 mod github;
@@ -21,11 +22,13 @@ mod init;
 mod install;
 mod lint;
 mod look;
+mod pipeline;
 mod plan;
 mod plugin;
 mod post_receive;
 mod pre_receive;
 mod printer;
+mod promote;
 mod pulse;
 mod quickstart;
 mod reference;
@@ -59,6 +62,8 @@ use crate::commits::repository::RepositoryError;
 use crate::engine::builds::BuildError;
 use crate::engine::disturb::DisturbError;
 use crate::engine::fleet::FleetError;
+use crate::engine::promotion::PromotionError;
+use crate::engine::promotion::signatures::SignatureError;
 use crate::engine::replica::KeepError;
 use crate::engine::session::SessionError;
 use crate::engine::up::UpError;
@@ -259,6 +264,34 @@ enum Command {
     /// watching only).
     #[command(after_help = "Example:\n  stagegate upgrade demo --build web=2.0 --timeout 30m")]
     Upgrade(upgrade::Arguments),
+    /// Put a build through the stage of its pipeline that leads into an environment
+    ///
+    /// Looks at what the stage demands: that the stages before have verified these very bytes, rehearsals, soak, windows, freezes, approvals.
+    /// What keeps it is said, and waited for where that may help; then the build goes onto the environment as by `upgrade`. The same command
+    /// again goes on with a promotion that is open. What ran there last comes back without waiting for anybody.
+    #[command(after_help = "Example:\n  stagegate promote web=2.0 --to production --reason 'OPS-12'")]
+    Promote(promote::Arguments),
+    /// Approve of a promotion, signed with your SSH key
+    ///
+    /// Bound to the build's digest, to what would be done and to what was known: when one of these changes the approval no longer counts.
+    Approve(promote::ApproveArguments),
+    /// Reject a promotion, signed with your SSH key
+    Reject(promote::RejectArguments),
+    /// Take your approval of a promotion back
+    Withdraw(promote::WithdrawArguments),
+    /// End a promotion that has not gone on yet
+    Cancel(promote::CancelArguments),
+    /// Stop the line: nothing enters these environments until it is lifted, or for a while
+    ///
+    /// What ran there last may come back all the same, and so may what is on its way back.
+    #[command(
+        after_help = "Example:\n  stagegate freeze production --reason 'updateJob calls queue on one row' --in-flight pause"
+    )]
+    Freeze(freeze::Arguments),
+    /// Lift a freeze that a command has stated
+    Unfreeze(freeze::LiftArguments),
+    /// The way of builds to production, as it stands
+    Pipeline(pipeline::Arguments),
     /// Hold the running upgrade once its steps have ended
     Pause(control::PauseArguments),
     /// Go on with a held upgrade
@@ -459,6 +492,14 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Upgrade(arguments) => wait_for(upgrade::run(arguments, printer)),
         Command::Diff(arguments) => wait_for(diff::run(arguments, printer)),
         Command::Plan(arguments) => wait_for(plan::run(arguments, printer)),
+        Command::Promote(arguments) => wait_for(promote::run(arguments, printer)),
+        Command::Approve(arguments) => wait_for(promote::approve(arguments, printer)),
+        Command::Reject(arguments) => wait_for(promote::reject(arguments, printer)),
+        Command::Withdraw(arguments) => wait_for(promote::withdraw(arguments, printer)),
+        Command::Cancel(arguments) => wait_for(promote::cancel(arguments, printer)),
+        Command::Freeze(arguments) => wait_for(freeze::run(arguments, printer)),
+        Command::Unfreeze(arguments) => wait_for(freeze::lift(arguments, printer)),
+        Command::Pipeline(arguments) => pipeline::run(&arguments, printer),
         Command::Pause(arguments) => wait_for(control::pause(arguments, printer)),
         Command::Resume(arguments) => wait_for(control::resume(arguments, printer)),
         Command::Abort(arguments) => wait_for(control::abort(arguments, printer)),
@@ -574,6 +615,41 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     {
         return Some(Exit::Usage);
     }
+    if let Some(refused) = cause.downcast_ref::<promote::Refused>() {
+        return Some(match refused {
+            promote::Refused::Nobody { .. } | promote::Refused::Uncounted { .. } | promote::Refused::Ended { .. } => {
+                Exit::Refused
+            }
+        });
+    }
+    let promotion = cause.downcast_ref::<PromotionError>();
+    match promotion {
+        Some(
+            PromotionError::Unknown(_)
+            | PromotionError::UnknownBuild(_)
+            | PromotionError::NoWay { .. }
+            | PromotionError::TwoWays { .. }
+            | PromotionError::StageGone { .. }
+            | PromotionError::NoComponent { .. }
+            | PromotionError::Workspace(_),
+        ) => return Some(Exit::Usage),
+        Some(
+            PromotionError::Store(_)
+            | PromotionError::Signature(_)
+            | PromotionError::Session(_)
+            | PromotionError::Restless(_),
+        )
+        | None => {}
+    }
+    let signature = match promotion {
+        Some(PromotionError::Signature(signature)) => Some(signature),
+        _ => cause.downcast_ref(),
+    };
+    if let Some(SignatureError::NoKey { .. } | SignatureError::Unsigned { .. } | SignatureError::Keys { .. }) =
+        signature
+    {
+        return Some(Exit::Usage);
+    }
     let key = match cause.downcast_ref() {
         Some(AttestError::Key(key)) => Some(key),
         _ => cause.downcast_ref(),
@@ -589,7 +665,10 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     let session = match cause.downcast_ref() {
         Some(ServeError::Session(session)) => Some(session),
-        _ => cause.downcast_ref::<SessionError>(),
+        _ => match promotion {
+            Some(PromotionError::Session(session)) => Some(session),
+            _ => cause.downcast_ref::<SessionError>(),
+        },
     };
     let store = match session {
         Some(SessionError::Refused(_)) => return Some(Exit::Refused),

@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod lease;
 pub mod ledger;
 pub mod live;
+pub mod promotion;
 pub mod provenance;
 pub mod replica;
 pub mod session;

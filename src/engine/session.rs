@@ -15,6 +15,7 @@ use super::interrupt::Interrupt;
 use super::lease::HeldLease;
 use super::ledger::{Embedded, Ledger};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use super::promotion;
 use super::provenance::{Judged, Lacking};
 use crate::gates::stated::{StatedError, StatedGate};
 use crate::home::Home;
@@ -23,6 +24,7 @@ use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, HostRef, Pods, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
+use crate::promotion::obstacle::Obstacle;
 use crate::report::{self, Subject};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
@@ -30,6 +32,7 @@ use crate::store::{
     BuildStatus, Commit, Expect, Holder, Resource, Store as _, StoreError, UpgradeRecord, WishChange,
     fresh_upgrade_name,
 };
+use crate::workspace::WorkspaceError;
 
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
@@ -49,6 +52,9 @@ pub enum SessionError {
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The files that state the rules of promotion.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// This process cannot say who it is.
     #[error("cannot read /proc to say who drives: {0}")]
     Holder(std::io::Error),
@@ -129,6 +135,30 @@ pub enum Refusal {
         component: String,
         /// What is missing.
         lacking: Box<Lacking>,
+    },
+    /// Only a promotion upgrades it.
+    #[error(
+        "environment {environment} is protected: a build enters it by a promotion alone, which looks at what its pipeline demands; \
+         `stagegate promote {build} --to {environment}` asks for one"
+    )]
+    Protected {
+        /// The environment.
+        environment: String,
+        /// The build.
+        build: String,
+    },
+    /// Nothing moves there now.
+    #[error(
+        "nothing enters {environment} now: {why}; what ran there last may come back all the same, and `stagegate unfreeze {freeze} \
+         --reason TEXT` lifts one that a command has stated"
+    )]
+    Frozen {
+        /// The environment.
+        environment: String,
+        /// The freeze, in words.
+        why: String,
+        /// Its name.
+        freeze: String,
     },
     /// A server runs on this home.
     #[error(
@@ -281,7 +311,7 @@ impl Past {
 
     /// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
     /// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
-    fn is_way_back(&self, environment: &str, component: &str, digest: &Digest) -> bool {
+    pub(super) fn is_way_back(&self, environment: &str, component: &str, digest: &Digest) -> bool {
         let verified = self.builds.values().filter(|build| build.spec.component == component);
         let verified = verified.flat_map(|build| &build.status.verifications);
         let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
@@ -298,7 +328,7 @@ impl Past {
     }
 
     /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
-    fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
+    pub(super) fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
         let same_bytes = self.builds.iter().filter(|(_, known)| known.spec.digest == *digest);
         let mut refusals = same_bytes.filter_map(|(name, known)| {
             let quarantine = known.status.quarantined_in(environment)?;
@@ -398,29 +428,84 @@ impl Asked<'_> {
     }
 
     async fn begin(&self) -> Result<UpgradeRecord, SessionError> {
-        let store = self.home.store();
-        let Some(known) = KnownBuild::find(self.home, &self.build.name)? else {
-            return Err(SessionError::UnknownBuild(self.build.name.clone()));
-        };
+        let known = self.known()?;
         if let Some(refusal) = refusal(self.home, self.fleet, self.component, &known.spec).await? {
             return Err(refusal.into());
         }
+        self.refuse_past_promotion(&known.spec.digest)?;
+        let now = Timestamp::now();
+        loop {
+            let name = fresh_upgrade_name(&self.build.name);
+            match self.create(&name, None, now) {
+                Err(StoreError::Exists { .. }) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Begins the upgrade of a promotion, under its name, or finds that it was begun. What keeps a build out was looked for by who decided
+    /// it, but for a quarantine, which nothing passes over.
+    ///
+    /// # Errors
+    /// [`Refusal`], or the state cannot be written.
+    pub fn begin_promoted(&self, promotion: &str) -> Result<UpgradeRecord, SessionError> {
+        let past = Past::of(self.home, self.environment())?;
+        if let Some(quarantine) = past.quarantine(&self.known()?.spec.digest, self.environment()) {
+            return Err(quarantine.into());
+        }
+        match self.create(promotion, Some(promotion), Timestamp::now()) {
+            Err(exists @ StoreError::Exists { .. }) => {
+                let found = self.home.store().upgrade(promotion)?;
+                let ours = found.filter(|upgrade| upgrade.spec.promotion.as_deref() == Some(promotion));
+                Ok(ours.ok_or(exists)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn known(&self) -> Result<KnownBuild, SessionError> {
+        let found = KnownBuild::find(self.home, &self.build.name)?;
+        found.ok_or_else(|| SessionError::UnknownBuild(self.build.name.clone()))
+    }
+
+    fn create(&self, name: &str, promotion: Option<&str>, now: Timestamp) -> Result<UpgradeRecord, StoreError> {
         let spec = UpgradeSpec {
             environment: self.environment().to_owned(),
             component: self.component.name.clone(),
             build: self.build.name.clone(),
             user: self.user.to_owned(),
-            promotion: None,
+            promotion: promotion.map(str::to_owned),
             wish: Wish::Proceed,
         };
-        let now = Timestamp::now();
-        let status = UpgradeStatus::new(now);
-        loop {
-            match store.create_upgrade(&fresh_upgrade_name(&self.build.name), &spec, &status, now) {
-                Err(StoreError::Exists { .. }) => {}
-                other => return Ok(other?),
+        self.home
+            .store()
+            .create_upgrade(name, &spec, &UpgradeStatus::new(now), now)
+    }
+
+    /// What holds for an upgrade that is no promotion's: a protected environment takes none, and one that a freeze holds takes back alone
+    /// what ran there.
+    fn refuse_past_promotion(&self, digest: &Digest) -> Result<(), SessionError> {
+        let environment = self.environment();
+        if self.fleet.environment.spec.protected {
+            return Err(Refusal::Protected {
+                environment: environment.to_owned(),
+                build: self.build.name.clone(),
             }
+            .into());
         }
+        let rules = self.fleet.workspace.promotion_rules()?;
+        let Some(frozen) = promotion::frozen(self.home, &rules.freezes, environment, Timestamp::now())?.pop() else {
+            return Ok(());
+        };
+        if Past::of(self.home, environment)?.is_way_back(environment, &self.component.name, digest) {
+            return Ok(());
+        }
+        Err(Refusal::Frozen {
+            environment: environment.to_owned(),
+            why: Obstacle::Frozen(frozen.clone()).to_string(),
+            freeze: frozen.name,
+        }
+        .into())
     }
 
     /// Goes on with a held upgrade.
@@ -468,7 +553,14 @@ impl Asked<'_> {
             };
             let (subject, sinks) = (subject(&open.spec), sinks(self.fleet));
             let dispatch = report::dispatcher(store.home(), &subject, &sinks);
-            let set = store.set_wish(&open.name, Wish::Proceed, Some(open.wish_version), &[event], &dispatch);
+            let set = store.set_wish(
+                &open.name,
+                Wish::Proceed,
+                Some(open.wish_version),
+                self.user,
+                &[event],
+                &dispatch,
+            );
             match set {
                 // Somebody has wished otherwise meanwhile, and may have been told that it is heard.
                 Err(StoreError::Conflict { .. }) => open = self.again(open)?,

@@ -23,6 +23,9 @@ pub struct EnvironmentSpec {
     /// Where the objects of its components' `manifests` are made; a replica alone has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// Builds enter it through a pipeline alone: only a promotion upgrades it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub protected: bool,
     /// Where it may differ from what it copies, beside what it states itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected_differences: Vec<ExpectedDifference>,

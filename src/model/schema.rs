@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::build::BuildSpec;
 use super::environment::EnvironmentSpec;
+use super::freeze::FreezeSpec;
+use super::pipeline::PipelineSpec;
+use super::promotion::{PromotionSpec, PromotionStatus};
 use super::rehearsal::RehearsalSpec;
 use super::repository::RepositorySpec;
 use super::text::API_VERSION;
@@ -45,6 +48,24 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
             "Traffic, disturbances and upgrades run together, with what must come out.",
             reference::<RehearsalSpec>(&mut generator),
             None,
+        ),
+        (
+            "Pipeline",
+            "How builds of a component reach production: the stages that they go through.",
+            reference::<PipelineSpec>(&mut generator),
+            None,
+        ),
+        (
+            "Freeze",
+            "When nothing moves somewhere, and what becomes of what moves already.",
+            reference::<FreezeSpec>(&mut generator),
+            None,
+        ),
+        (
+            "Promotion",
+            "One build through one stage of a pipeline.",
+            reference::<PromotionSpec>(&mut generator),
+            Some(reference::<PromotionStatus>(&mut generator)),
         ),
         (
             "Repository",

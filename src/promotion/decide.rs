@@ -351,14 +351,21 @@ impl Turn<'_> {
                     self.effect = Some(Effect::Pause(run.name.clone()));
                 }
             }
+            // Asked for until it does go on: who was to see to it may have been killed before.
+            None if is_ours
+                && (run.phase.is_held() || run.wish == upgrade::Wish::Pause)
+                && run.wish != upgrade::Wish::Abort =>
+            {
+                self.effect = Some(Effect::GoOn(run.name.clone()));
+            }
             None if is_ours => {
                 "Upgrading".clone_into(&mut self.status.reason);
+                self.status.message = format!("{} goes onto {}", self.case.spec.build, self.case.stage.environment);
                 self.tell(
                     Severity::Step,
                     "PromotionResumed",
                     "no freeze holds it any more".to_owned(),
                 );
-                self.effect = Some(Effect::GoOn(run.name.clone()));
             }
             None => {}
         }
@@ -366,7 +373,7 @@ impl Turn<'_> {
 }
 
 /// Why the upgrade of a promotion was paused by us: then it goes on by itself, which one that a person has paused does not.
-const FROZEN: &str = "FrozenInFlight";
+pub const FROZEN: &str = "FrozenInFlight";
 
 #[cfg(test)]
 mod tests;

@@ -6,4 +6,4 @@ pub mod calendar;
 mod decide;
 pub mod obstacle;
 
-pub use decide::{Case, Decision, Effect, RehearsalRun, RunState, UpgradeRun, decide};
+pub use decide::{Case, Decision, Effect, FROZEN, RehearsalRun, RunState, UpgradeRun, decide};

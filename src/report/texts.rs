@@ -46,6 +46,7 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         &in_one_line(&event.message),
     );
     let phase = |words: &str| format!("{what} upgrade of {environment} {words}{}", because(message));
+    let promotion = |words: &str| format!("{what} promotion to {environment}: {words}.");
     let words = match event.reason.as_str() {
         "NodeUpgraded" => format!("{what} upgrade on: {host}{by}."),
         "NodeRolledBack" => format!("{what} rollback on: {host}{by}."),
@@ -62,6 +63,24 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
                 because(message)
             )
         }
+        "PromotionAsked"
+        | "PromotionSigned"
+        | "Approved"
+        | "ApprovalWithdrawn"
+        | "Rejected"
+        | "BreakGlassAsked"
+        | "GlassBrokenBySecond"
+        | "CancelAsked" => promotion(message),
+        "PromotionWaiting" => promotion(&format!("it waits: {message}")),
+        "PromotionRehearsing" | "PromotionUpgrading" | "PromotionSucceeded" | "RehearsalPassed" => promotion(message),
+        "PromotionFailed" => promotion(&format!("it has failed: {message}")),
+        "PromotionRejected" => promotion(&format!("it is rejected: {message}")),
+        "PromotionCancelled" => promotion("it was taken back"),
+        "PromotionPaused" => promotion(&format!("its upgrade pauses: {message}")),
+        "PromotionResumed" => promotion(&format!("its upgrade goes on: {message}")),
+        "GlassBroken" => promotion(message),
+        "FreezeBegun" => format!("{environment} is frozen{by}{}", because(message)),
+        "FreezeLifted" => format!("{environment} is no longer frozen{by}{}", because(message)),
         "Preflight" => phase(&format!("begun{by}")),
         "Baseline" => phase("reads its baseline"),
         "Rolling" => phase("is rolling"),

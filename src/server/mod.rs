@@ -8,6 +8,7 @@ pub mod controller;
 mod couriers;
 pub mod github;
 mod health;
+mod promotions;
 mod runs;
 pub mod seat;
 
@@ -29,6 +30,7 @@ pub use self::seat::{Running, Seat, Terms, running};
 use self::couriers::Couriers;
 use self::github::Hosts;
 use self::health::Health;
+use self::promotions::Promotions;
 use self::runs::HookRuns;
 use crate::engine::fleet::Fleet;
 use crate::engine::giving_back::{self, Given};
@@ -160,6 +162,7 @@ impl Server<'_> {
     async fn work(&self, seat: &Seat, health: &Health, hosts: &Hosts) -> Result<(), ServeError> {
         let mut drives = Drives::new(self, health);
         let mut couriers = Couriers::new(self.home, self.workspace, self.shift, &self.lines);
+        let mut promotions = Promotions::new(self.home, self.workspace, self.shift);
         let (mut renew_at, mut reread_at, mut prune_at) = (Instant::now(), Instant::now(), Instant::now());
         while !self.interrupt.is_set() {
             let now = Instant::now();
@@ -175,6 +178,10 @@ impl Server<'_> {
             if now >= prune_at {
                 session::prune_home(self.home);
                 prune_at = now + PRUNE_EVERY;
+            }
+            // Before the upgrades: what a promotion begins is driven at once.
+            for environment in promotions.look(self.tell).await {
+                couriers.serve(&environment);
             }
             match self.to_do() {
                 Ok((open, kept)) => {

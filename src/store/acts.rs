@@ -29,14 +29,14 @@ pub fn begun(name: &str, spec: &UpgradeSpec, at: Timestamp) -> Act {
 
 /// What somebody wishes of an upgrade, in the words that tell of it.
 #[must_use]
-pub fn wished(name: &str, spec: &UpgradeSpec, wish: Wish, told: &str, at: Timestamp) -> Act {
+pub fn wished(name: &str, spec: &UpgradeSpec, by: &str, wish: Wish, told: &str, at: Timestamp) -> Act {
     let what = match wish {
         Wish::Proceed => "Proceed",
         Wish::Pause => "Pause",
         Wish::TimeUp => "TimeUp",
         Wish::Abort => "Abort",
     };
-    of_upgrade(name, spec, "", &format!("{what}Asked"), told, at)
+    of_upgrade(name, spec, by, &format!("{what}Asked"), told, at)
 }
 
 /// How an upgrade has ended, where this is its end.

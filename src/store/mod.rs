@@ -412,7 +412,7 @@ pub trait Store: Send + Sync {
     fn unfinished(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError>;
     /// The upgrades that have ended and keep something still, of one environment or of all, the oldest first.
     fn kept(&self, environment: Option<&str>) -> Result<Vec<UpgradeRecord>, StoreError>;
-    /// Says what the operator wants. Needs no lease and does not touch `resource_version`: a running driver in another
+    /// Says what somebody wants (`by`, for the audit). Needs no lease and does not touch `resource_version`: a running driver in another
     /// process sees it at its next reading, and never loses a commit to it. The events that tell of it, and their reports, are
     /// written with it or not at all. Refused where it answers a wish (`seen`, a `wish_version`) that is no longer the last one
     /// ([`StoreError::Conflict`]). Returns the `wish_version`.
@@ -421,6 +421,7 @@ pub trait Store: Send + Sync {
         upgrade: &str,
         wish: Wish,
         seen: Option<u64>,
+        by: &str,
         events: &[Event],
         dispatch: &Dispatcher<'_>,
     ) -> Result<u64, StoreError>;

@@ -7,11 +7,14 @@ mod replicas;
 mod resources;
 mod texts;
 
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 pub use self::reading::{Invalid, Reading};
 
 use self::resources::Resources;
+use crate::model::freeze::FreezeSpec;
+use crate::model::pipeline::PipelineSpec;
 use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::Renderer;
 use crate::model::repository::RepositorySpec;
@@ -66,6 +69,15 @@ pub enum WorkspaceError {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Workspace {
     root: PathBuf,
+}
+
+/// What a workspace states of how builds get onto environments.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PromotionRules {
+    /// The ways, by name.
+    pub pipelines: BTreeMap<String, PipelineSpec>,
+    /// When nothing moves, by name.
+    pub freezes: BTreeMap<String, FreezeSpec>,
 }
 
 /// What `lint` looked at.
@@ -200,6 +212,37 @@ impl Workspace {
             place,
             hint: "; give the name of one".to_owned(),
         })
+    }
+
+    /// The rules of promotion that files in `pipelines/` state.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn promotion_rules(&self) -> Result<PromotionRules, WorkspaceError> {
+        let mut rules = PromotionRules::default();
+        let place = self.root.join("pipelines");
+        if !place.is_dir() {
+            return Ok(rules);
+        }
+        let mut reading = Reading::default();
+        let mut resources = Resources::open(&self.root, &mut reading);
+        for file in files::yaml_below(&place)? {
+            for document in resources.read(&file) {
+                let name = || document.name.clone();
+                match document.kind.as_str() {
+                    "Pipeline" => rules
+                        .pipelines
+                        .extend(resources.pipeline(&document).map(|spec| (name(), spec))),
+                    "Freeze" => rules
+                        .freezes
+                        .extend(resources.freeze(&document).map(|spec| (name(), spec))),
+                    _ => {}
+                }
+            }
+        }
+        resources.are_stated_once();
+        reading.into_result()?;
+        Ok(rules)
     }
 
     /// The repositories that are checked where they are hosted: those that files in `hooks/` state, by name.

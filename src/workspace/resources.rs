@@ -15,6 +15,8 @@ use super::texts::{self, Fault, Why};
 use crate::commits::policy;
 use crate::model::build::BuildSpec;
 use crate::model::environment::EnvironmentSpec;
+use crate::model::freeze::FreezeSpec;
+use crate::model::pipeline::PipelineSpec;
 use crate::model::rehearsal::RehearsalSpec;
 use crate::model::render::{RenderError, Renderer};
 use crate::model::repository::RepositorySpec;
@@ -24,11 +26,13 @@ use crate::model::tracker::IssueTrackerSpec;
 use crate::model::upgrade::UpgradeSpec;
 
 /// What a file may state.
-pub(super) const KINDS: [&str; 7] = [
+pub(super) const KINDS: [&str; 9] = [
     "Environment",
     "Build",
     "Upgrade",
     "Rehearsal",
+    "Pipeline",
+    "Freeze",
     "Repository",
     "IssueTracker",
     policy::KIND,
@@ -200,7 +204,7 @@ impl<'a> Resources<'a> {
     fn is_named_as_its_file(&mut self, file: &FilePath, document: &Document) {
         let place = match document.kind.as_str() {
             "Environment" => "environments",
-            "Rehearsal" => "pipelines",
+            "Rehearsal" | "Pipeline" | "Freeze" => "pipelines",
             _ => return,
         };
         let directory = |path: &FilePath| path.canonicalize().ok();
@@ -271,6 +275,12 @@ impl<'a> Resources<'a> {
             }
             "Rehearsal" => {
                 self.rehearsal(document, shift);
+            }
+            "Pipeline" => {
+                self.pipeline_among_others(document, shift);
+            }
+            "Freeze" => {
+                self.freeze_among_others(document);
             }
             "Build" => {
                 self.decode::<BuildSpec>(document);
@@ -352,6 +362,90 @@ impl<'a> Resources<'a> {
             }
         }
         Some(read.spec)
+    }
+
+    /// A pipeline, checked by itself.
+    pub(super) fn pipeline(&mut self, document: &Document) -> Option<PipelineSpec> {
+        let read = self.decode::<PipelineSpec>(document)?;
+        self.tell(&read, read.spec.findings());
+        Some(read.spec)
+    }
+
+    /// A pipeline, checked against the environments, rehearsals and keys that it names.
+    fn pipeline_among_others(&mut self, document: &Arc<Document>, shift: PortShift) {
+        let Some(read) = self.decode::<PipelineSpec>(document) else {
+            return;
+        };
+        self.tell(&read, read.spec.findings());
+        let place = Path::root().key("spec");
+        for (name, role) in &read.spec.roles {
+            let Some(file) = &role.allowed_signers else { continue };
+            if !self.root.join(file).is_file() {
+                let path = place.key("roles").key(name).key("allowedSigners");
+                let problem = read.problem(&path, format!("there is no file {}", self.root.join(file).display()));
+                let hint =
+                    "make it: a line `NAME ssh-ed25519 AAAA…` for each member, the path from the workspace's directory";
+                self.push(&read, &path, problem.hint(hint));
+            }
+        }
+        for (s, stage) in read.spec.stages.iter().enumerate() {
+            let at = place.key("stages").index(s);
+            for (i, rehearsal) in stage.rehearsals.iter().enumerate() {
+                let place = self.root.join("pipelines");
+                if files::find(&place, rehearsal, "rehearsal").is_err() {
+                    let path = at.key("rehearsals").index(i);
+                    let problem = read.problem(&path, format!("there is no rehearsal `{rehearsal}`"));
+                    self.push(&read, &path, problem.hint(files::hint(&place, rehearsal)));
+                }
+            }
+            let path = at.key("environment");
+            let environment = match self.environment_named(&stage.environment) {
+                Ok(found) => self.environment(&found, shift),
+                Err(NotFound::Untold(problem)) => {
+                    let span = document.tree.nearest_span(&path);
+                    self.reading.problems.push(problem.at(path.clone()).span(span));
+                    None
+                }
+                Err(NotFound::Told) => None,
+            };
+            let component = &read.spec.component;
+            if let Some(environment) = environment
+                && environment.component(component).is_none()
+            {
+                let message = format!("environment `{}` has no component `{component}`", stage.environment);
+                let names: Vec<&str> = environment.spec.components.iter().map(|c| c.name.as_str()).collect();
+                let problem = read.problem(&path, message).hint(what_is_known(component, &names));
+                self.push(&read, &path, problem);
+            }
+        }
+    }
+
+    /// A freeze, checked by itself.
+    pub(super) fn freeze(&mut self, document: &Document) -> Option<FreezeSpec> {
+        let read = self.decode::<FreezeSpec>(document)?;
+        self.tell(&read, read.spec.findings());
+        Some(read.spec)
+    }
+
+    /// A freeze, checked against the environments that there are: one that holds none of them is a mistake.
+    fn freeze_among_others(&mut self, document: &Document) {
+        let Some(read) = self.decode::<FreezeSpec>(document) else {
+            return;
+        };
+        self.tell(&read, read.spec.findings());
+        let names = files::names_in(&self.root.join("environments")).unwrap_or_default();
+        for (i, pattern) in read.spec.environments.iter().enumerate() {
+            let alone = FreezeSpec {
+                environments: vec![pattern.clone()],
+                ..read.spec.clone()
+            };
+            if !names.iter().any(|name| alone.names(name)) {
+                let path = Path::root().key("spec").key("environments").index(i);
+                let known: Vec<&str> = names.iter().map(String::as_str).collect();
+                let problem = read.problem(&path, format!("there is no environment `{pattern}`"));
+                self.push(&read, &path, problem.hint(what_is_known(pattern, &known)));
+            }
+        }
     }
 
     /// A repository that is checked where it is hosted.

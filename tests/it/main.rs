@@ -11,6 +11,7 @@ mod hosts;
 mod incident;
 mod operators;
 mod ports;
+mod promotion;
 mod reference;
 mod refresh;
 mod report;

@@ -446,7 +446,7 @@ fn an_environment_has_one_unfinished_upgrade() {
         "nothing happens after the end"
     );
     assert!(matches!(
-        store.set_wish("up", Wish::Abort, None, &[], &no_dispatch),
+        store.set_wish("up", Wish::Abort, None, "carol", &[], &no_dispatch),
         Err(StoreError::Finished { .. })
     ));
     create("up2", "staging").expect("the next");
@@ -521,12 +521,12 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     let told = [event("pause, please")];
     assert_eq!(
         store
-            .set_wish("up", Wish::Pause, None, &told, &to_chat)
+            .set_wish("up", Wish::Pause, None, "carol", &told, &to_chat)
             .expect("wished"),
         2
     );
     // Who answers a wish that is not the last one is told so.
-    let late = store.set_wish("up", Wish::Proceed, Some(1), &told, &to_chat);
+    let late = store.set_wish("up", Wish::Proceed, Some(1), "carol", &told, &to_chat);
     assert!(
         matches!(
             late,
@@ -541,7 +541,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     // A clock that overrules nobody has nothing to tell.
     assert_eq!(
         store
-            .set_wish("up", Wish::TimeUp, None, &told, &to_chat)
+            .set_wish("up", Wish::TimeUp, None, "carol", &told, &to_chat)
             .expect("heard"),
         2
     );
@@ -557,7 +557,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
 
     // The engine wants to say Proceed, having seen the first wish only: the newer wish stands.
     store
-        .set_wish("up", Wish::Abort, None, &[], &no_dispatch)
+        .set_wish("up", Wish::Abort, None, "carol", &[], &no_dispatch)
         .expect("wished");
     let mut commit = step(&token, next.resource_version, &rolling, &[]);
     commit.wish = Some(WishChange {
@@ -577,7 +577,7 @@ fn a_wish_needs_no_lease_and_makes_no_commit_fail() {
     assert_eq!(glance.resource_version, read().resource_version);
     assert_eq!(store.glance("none").expect("read"), None);
     assert!(matches!(
-        store.set_wish("none", Wish::Pause, None, &[], &no_dispatch),
+        store.set_wish("none", Wish::Pause, None, "carol", &[], &no_dispatch),
         Err(StoreError::NotFound { .. })
     ));
 }

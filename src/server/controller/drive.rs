@@ -170,10 +170,20 @@ impl Leader {
         if let Some(hooks) = judged.condition(Timestamp::now()).await {
             self.is_judged(&spec.build, hooks);
         }
-        let refusal = session::refusal_by(past, fleet, component, &judged).await?;
+        // Whether an upgrade is a promotion's cannot be told by an object that anybody may write, so a protected environment takes none here.
+        let protected = fleet.environment.spec.protected.then(|| session::Refusal::Protected {
+            environment: spec.environment.clone(),
+            build: spec.build.clone(),
+        });
+        let refusal = match session::refusal_by(past, fleet, component, &judged).await {
+            Some(refusal) => refusal,
+            None => protected?,
+        };
         let reason = match &refusal {
             session::Refusal::Quarantined { .. } => "Quarantined",
             session::Refusal::Lacking { .. } => "Lacking",
+            session::Refusal::Protected { .. } => "Protected",
+            session::Refusal::Frozen { .. } => "Frozen",
             session::Refusal::Held { .. }
             | session::Refusal::OtherUpgrade { .. }
             | session::Refusal::Serving { .. }

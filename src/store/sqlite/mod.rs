@@ -500,11 +500,12 @@ impl Store for SqliteStore {
         upgrade: &str,
         wish: Wish,
         seen: Option<u64>,
+        by: &str,
         events: &[Event],
         dispatch: &Dispatcher<'_>,
     ) -> Result<u64, StoreError> {
         self.write("write an operator's wish", |tx| {
-            upgrades::set_wish(tx, upgrade, wish, seen, events, dispatch)
+            upgrades::set_wish(tx, upgrade, wish, seen, by, events, dispatch)
         })
     }
 

@@ -156,6 +156,7 @@ pub(super) fn set_wish(
     name: &str,
     wish: Wish,
     seen: Option<u64>,
+    by: &str,
     events: &[Event],
     dispatch: &Dispatcher<'_>,
 ) -> Result<u64, Fault> {
@@ -170,7 +171,7 @@ pub(super) fn set_wish(
     write_wish(tx, name, wish)?;
     // That its time was up is nobody's act, and is told by nothing.
     if let Some(Event { at, message, .. }) = events.first() {
-        audit::append(tx, &[acts::wished(name, &record.spec, wish, message, *at)])?;
+        audit::append(tx, &[acts::wished(name, &record.spec, by, wish, message, *at)])?;
     }
     events::append(tx, &events::Of::upgrade(name, &record.spec), events, dispatch)?;
     Ok(record.wish_version + 1)

@@ -65,7 +65,16 @@ fn guarded() -> Lab {
     // It takes a moment until a policy is in force. Until then nothing may change: what has the image already is not refused.
     cluster.until("the policy is in force", |lab| {
         let patch = r#"{"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "web:2"}]}}}}"#;
-        let patched = ["patch", "statefulset/web", "-n", "prod", "--as=carol", "--dry-run=server", "-p", patch];
+        let patched = [
+            "patch",
+            "statefulset/web",
+            "-n",
+            "prod",
+            "--as=carol",
+            "--dry-run=server",
+            "-p",
+            patch,
+        ];
         !lab.kubectl(&patched, "").done
     });
     cluster
@@ -142,7 +151,16 @@ fn an_image_changes_by_a_driver_or_with_a_reason_that_is_new() {
     done(&cluster.kubectl(&["annotate", "namespace", "prod", "stagegate.dev/drivers-"], ""));
     cluster.until("the list is gone", |lab| {
         let patch = image("web:5");
-        let patched = ["patch", "statefulset/web", "-n", "prod", DRIVER, "--dry-run=server", "-p", &patch];
+        let patched = [
+            "patch",
+            "statefulset/web",
+            "-n",
+            "prod",
+            DRIVER,
+            "--dry-run=server",
+            "-p",
+            &patch,
+        ];
         !lab.kubectl(&patched, "").done
     });
     done(&patch("carol", "prod", r#"{"metadata": {"labels": {"a": "c"}}}"#));

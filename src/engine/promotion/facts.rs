@@ -1,0 +1,231 @@
+//! What is known when it is asked whether a build may enter an environment, gathered from the state, the workspace and the words of
+//! people.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::PromotionError;
+use super::signatures::{Verifier, Whose};
+use super::{Ground, PromotionRecord};
+use crate::engine::provenance::Judged;
+use crate::engine::session::{KnownBuild, Past};
+use crate::home::Home;
+use crate::model::approval::{Bound, Signed};
+use crate::model::environment::Component;
+use crate::model::freeze::FreezeSpec;
+use crate::model::pipeline::{PipelineSpec, Stage};
+use crate::model::promotion::Rehearsed;
+use crate::model::values::Digest;
+use crate::promotion::approvals::{Voice, Voices};
+use crate::promotion::calendar::{Cover, cover};
+use crate::promotion::obstacle::{Busy, Candidate, Facts, Frozen, Upstream, Verified};
+use crate::store::{Store as _, StoreError};
+
+/// The kind of freezes that a command has stated.
+pub const FREEZE: &str = "Freeze";
+
+/// What is known of a promotion's build, stage and world now.
+pub(super) async fn gather(
+    ground: &Ground<'_>,
+    record: &PromotionRecord,
+    verifier: &Verifier,
+) -> Result<Facts, PromotionError> {
+    let Ground {
+        home,
+        fleet,
+        pipeline,
+        stage,
+        freezes,
+        ..
+    } = *ground;
+    let environment = &fleet.environment.name;
+    let past = Past::of(home, environment)?;
+    let component = ground.component()?;
+    let unknown = || PromotionError::UnknownBuild(record.spec.build.clone());
+    let known = past.builds.get(&record.spec.build).ok_or_else(unknown)?;
+    let digest = known.spec.digest;
+    let judged = Judged::new(home, &fleet.workspace, &known.spec);
+    let is_way_back = past.is_way_back(environment, &component.name, &digest);
+    let lacking = if component.rollout.requires.is_empty() || is_way_back {
+        None
+    } else {
+        judged.lacking(component).await
+    };
+    let upstream = upstream(pipeline, stage, &past.builds, &digest, &record.spec.build);
+    let said = heard(fleet.workspace.root(), pipeline, stage, record, verifier)?;
+    let busy = home.store().unfinished(Some(environment))?.pop();
+    Ok(Facts {
+        build: Candidate {
+            name: record.spec.build.clone(),
+            version: known.spec.version.clone(),
+            digest,
+            lacking: lacking.map(|lacking| {
+                format!(
+                    "it lacks {}: it is {}; {}",
+                    lacking.condition, lacking.why, lacking.remedy
+                )
+            }),
+            quarantined: past.quarantine(&digest, environment).map(|refusal| refusal.to_string()),
+        },
+        is_way_back,
+        bound: Bound {
+            digest,
+            plan: plan(ground, component, &past),
+            evidence: evidence(&upstream, &record.status.rehearsed),
+        },
+        upstream,
+        freezes: frozen(home, freezes, environment, Timestamp::now())?,
+        voices: Voices::new(said, BTreeSet::new()),
+        others: Vec::new(),
+        busy: busy.filter(|open| open.name != record.name).map(|open| Busy {
+            upgrade: open.name,
+            build: open.spec.build,
+        }),
+    })
+}
+
+/// How these bytes stand in each stage before.
+fn upstream(
+    pipeline: &PipelineSpec,
+    stage: &Stage,
+    builds: &BTreeMap<String, KnownBuild>,
+    digest: &Digest,
+    name: &str,
+) -> Vec<Upstream> {
+    let before = stage.after.iter().filter_map(|name| pipeline.stage(name));
+    let verified = |environment: &str| {
+        let all = builds
+            .iter()
+            .flat_map(|(build, known)| known.status.verifications.iter().map(move |v| (build, v)));
+        let there: Vec<_> = all.filter(|(_, v)| v.environment == environment).collect();
+        let same = there
+            .iter()
+            .filter(|(_, v)| v.digest == *digest)
+            .map(|(_, v)| v.at)
+            .min();
+        let other = there.iter().find(|(build, _)| build.as_str() == name);
+        match (same, other) {
+            (Some(at), _) => Verified::At(at),
+            (None, Some((_, v))) => Verified::Other(v.digest),
+            (None, None) => Verified::Never,
+        }
+    };
+    before
+        .map(|before| Upstream {
+            stage: before.name.clone(),
+            soak: before.soak,
+            verified: verified(&before.environment),
+        })
+        .collect()
+}
+
+/// The words on a promotion that are somebody's, and are on this one: a signature holds for the text that it is of, and says of which
+/// promotion, environment and build.
+fn heard(
+    workspace: &std::path::Path,
+    pipeline: &PipelineSpec,
+    stage: &Stage,
+    record: &PromotionRecord,
+    verifier: &Verifier,
+) -> Result<Vec<Voice>, PromotionError> {
+    let is_of_it = |signed: &Signed| {
+        let word = &signed.word;
+        word.promotion == record.name && word.environment == stage.environment && word.build == record.spec.build
+    };
+    let words: Vec<Signed> = record
+        .status
+        .words
+        .iter()
+        .filter(|signed| is_of_it(signed))
+        .cloned()
+        .collect();
+    let whose = verifier.voices(workspace, pipeline, &words)?;
+    let of_somebody = whose.into_iter().filter_map(|whose| match whose {
+        Whose::Of(voice) => Some(*voice),
+        Whose::Nobodys => None,
+    });
+    Ok(of_somebody.collect())
+}
+
+/// The freezes that hold an environment now: those of the files, and those that a command has stated.
+///
+/// # Errors
+/// The state cannot be read.
+pub fn frozen(
+    home: &Home,
+    of_files: &BTreeMap<String, FreezeSpec>,
+    environment: &str,
+    now: Timestamp,
+) -> Result<Vec<Frozen>, StoreError> {
+    let mut all = of_files.clone();
+    for resource in home.store().resources(FREEZE)? {
+        all.insert(resource.name.clone(), resource.spec_as()?);
+    }
+    let holds = all.into_iter().filter(|(_, spec)| spec.names(environment));
+    let holds = holds.filter_map(|(name, spec)| {
+        let until = match (spec.when.is_empty(), cover(&spec.when, now)) {
+            (true, _) => None,
+            (false, Cover::Within { until }) => until,
+            (false, Cover::Outside { .. }) => return None,
+        };
+        Some(Frozen {
+            name,
+            reason: spec.reason,
+            until,
+            in_flight: spec.in_flight,
+        })
+    });
+    Ok(holds.collect())
+}
+
+/// Of what would be done: by which rules, to which nodes, from which builds.
+fn plan(ground: &Ground<'_>, component: &Component, past: &Past) -> Digest {
+    #[derive(Serialize)]
+    struct Plan<'a> {
+        rules: Digest,
+        stage: &'a Stage,
+        nodes: Vec<(&'a str, Option<Digest>)>,
+    }
+    let fleet = ground.fleet;
+    let last = past
+        .upgrades
+        .iter()
+        .rfind(|u| u.spec.component == component.name && u.is_of_record());
+    let runs = |name: &str| {
+        let mut nodes = last?.status.nodes.iter();
+        let node = nodes.find(|node| node.name == name)?;
+        match last?.status.phase {
+            crate::model::upgrade::Phase::Succeeded => last?.status.to,
+            _ => node.from,
+        }
+    };
+    let places = fleet.places(&component.name).iter();
+    let plan = Plan {
+        rules: fleet.rules(component),
+        stage: ground.stage,
+        nodes: places
+            .map(|place| (place.site.name.as_str(), runs(&place.site.name)))
+            .collect(),
+    };
+    digest_of(&plan)
+}
+
+/// Of what was known: where its bytes were verified and when, and which rehearsals they have passed.
+fn evidence(upstream: &[Upstream], rehearsed: &[Rehearsed]) -> Digest {
+    let verified: Vec<_> = upstream
+        .iter()
+        .map(|before| match before.verified {
+            Verified::At(at) => format!("{} at {at}", before.stage),
+            Verified::Other(digest) => format!("{} other {digest}", before.stage),
+            Verified::Never => format!("{} never", before.stage),
+        })
+        .collect();
+    digest_of(&(verified, rehearsed))
+}
+
+fn digest_of(value: &impl Serialize) -> Digest {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    Digest::of(text.as_bytes())
+}

@@ -1,0 +1,296 @@
+//! Builds on their way to production, as those meet it who ask, approve and wait: two environments, a pipeline, and keys of five people.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::trivial::{Said, Trivial};
+
+const PRODUCTION: &str = "production";
+const PIPELINE: &str = include_str!("promotion/pipeline.yaml");
+
+/// Staging is the trivial system, and production another one like it, protected.
+struct Shop {
+    trivial: Trivial,
+}
+
+impl Shop {
+    fn new(pipeline: &str) -> Self {
+        let trivial = Trivial::new();
+        let staging = std::fs::read_to_string(trivial.path("workspace/environments/small.yaml")).expect("a file");
+        let port = crate::ports::free(2);
+        let mut production = staging
+            .replace("name: small", "name: production")
+            .replace("\nspec:\n", "\nspec:\n  protected: true\n");
+        for (i, node) in ["n1", "n2"].iter().enumerate() {
+            let at = production
+                .find(&format!("{{name: {node}, ports: {{http: "))
+                .expect("a node");
+            let from = at + format!("{{name: {node}, ports: {{http: ").len();
+            let to = from + production[from..].find('}').expect("its end");
+            production.replace_range(from..to, &(port + u16::try_from(i).expect("small")).to_string());
+        }
+        trivial.write("workspace/environments/production.yaml", &production);
+        trivial.write("workspace/pipelines/web.yaml", pipeline);
+        let this = Self { trivial };
+        for who in ["dana", "carol", "erin", "frank", "mallory"] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", who, "-f"])
+                .arg(this.trivial.path(who))
+                .status();
+            assert!(made.expect("openssh-client is there").success());
+        }
+        this.role("managers", &["carol", "dana", "erin"]);
+        this.role("developers", &["dana", "frank"]);
+        for environment in ["small", PRODUCTION] {
+            this.trivial.run(&["up", environment]).expect_code(0);
+        }
+        this
+    }
+
+    /// Who is in a role.
+    fn role(&self, role: &str, people: &[&str]) {
+        let lines = people.iter().map(|who| {
+            let key = std::fs::read_to_string(self.trivial.path(&format!("{who}.pub"))).expect("a key");
+            format!("{who} {key}")
+        });
+        self.trivial.write(
+            &format!("workspace/pipelines/signers/{role}"),
+            &lines.collect::<String>(),
+        );
+    }
+
+    fn key(&self, who: &str) -> String {
+        self.trivial.path(who).display().to_string()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        self.trivial.run(arguments)
+    }
+
+    /// What runs on a node of production by its own answer.
+    fn answer(&self, node: &str) -> String {
+        let place = format!("state/environments/{PRODUCTION}/nodes/{node}/current/answer");
+        std::fs::read_to_string(self.trivial.path(&place))
+            .expect("an answer")
+            .trim()
+            .to_owned()
+    }
+
+    fn promotion(&self, name: &str) -> Value {
+        self.run(&["get", "promotion", name, "-o", "json"])
+            .expect_code(0)
+            .json()
+    }
+
+    /// What the audit has of them, each a word and who.
+    fn acts(&self) -> Vec<(String, String)> {
+        let list = self
+            .run(&["audit", "list", "--last", "1000", "-o", "json"])
+            .expect_code(0)
+            .json();
+        let acts = list["items"].as_array().expect("items").iter();
+        let text = |at: &Value| at.as_str().unwrap_or_default().to_owned();
+        acts.map(|act| (text(&act["spec"]["what"]), text(&act["spec"]["who"])))
+            .collect()
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        let gone = self.run(&["down", PRODUCTION, "--purge"]);
+        if gone.code != Some(0) {
+            eprintln!("{gone:?}");
+        }
+    }
+}
+
+#[test]
+fn a_build_reaches_production_verified_upstream_and_approved_by_another() {
+    let shop = Shop::new(PIPELINE);
+    let dana = shop.key("dana");
+    let lint = shop.run(&["lint"]);
+    assert_eq!(lint.code, Some(0), "{lint:?}");
+
+    // Nothing goes round it.
+    let direct = shop.run(&["upgrade", PRODUCTION, "--build", "web=2"]).expect_code(6);
+    assert!(
+        direct.err.contains("promote web-2 --to production` asks for one"),
+        "{direct:?}"
+    );
+    // Nor does what no stage before has verified.
+    let early = shop
+        .run(&["promote", "web=2", "--to", PRODUCTION, "--key", &dana])
+        .expect_code(6);
+    assert!(early.err.contains("stage staging has not verified it"), "{early:?}");
+    shop.run(&["promote", "web=2", "--to", "small"]).expect_code(0);
+
+    let mut asked = shop.trivial.start(&[
+        "promote", "web=2", "--to", PRODUCTION, "--key", &dana, "--reason", "OPS-1",
+    ]);
+    asked.until("0 of 1 approvals of managers");
+    for (who, why) in [
+        ("dana", "they have asked for it themselves"),
+        ("frank", "they are in none of these roles"),
+        ("mallory", "is of nobody whom a role of pipeline web has"),
+    ] {
+        let refused = shop
+            .run(&["approve", PRODUCTION, "--key", &shop.key(who)])
+            .expect_code(6);
+        assert!(refused.err.contains(why), "{who}: {refused:?}");
+    }
+    assert_eq!(shop.answer("n1"), "yes 1");
+    shop.run(&[
+        "approve",
+        PRODUCTION,
+        "--key",
+        &shop.key("carol"),
+        "--reason",
+        "looks well",
+    ])
+    .expect_code(0);
+    let said = asked.end().expect_code(0);
+    for part in ["carol approves of it: looks well", "web@2 upgrade on: n2 by tester"] {
+        assert!(said.err.contains(part), "{part}: {said:?}");
+    }
+    assert_eq!([shop.answer("n1"), shop.answer("n2")], ["yes 2", "yes 2"]);
+
+    // What ran there last comes back without waiting for anybody.
+    let back = shop
+        .run(&["promote", "web=1", "--to", PRODUCTION, "--key", &dana])
+        .expect_code(0);
+    assert!(!back.err.contains("approvals"), "{back:?}");
+    assert_eq!(shop.answer("n1"), "yes 1");
+
+    // A build that fails in staging is stopped there.
+    shop.run(&["promote", "web=bad", "--to", "small"]).expect_code(3);
+    let bad = shop
+        .run(&["promote", "web=bad", "--to", PRODUCTION, "--key", &dana])
+        .expect_code(6);
+    assert!(bad.err.contains("stage staging has not verified it"), "{bad:?}");
+
+    let board = shop.run(&["pipeline", "show", "web"]).expect_code(0);
+    assert!(
+        board.out.contains("staging") && board.out.contains("web-1"),
+        "{board:?}"
+    );
+    let acts = shop.acts();
+    for (what, who) in [
+        ("PromotionAsked", "tester"),
+        ("PromotionSigned", "key:dana"),
+        ("Approved", "key:carol"),
+        ("Quarantined", "stagegate"),
+        ("PromotionSucceeded", "stagegate"),
+        ("PromotionFailed", "stagegate"),
+    ] {
+        assert!(
+            acts.contains(&(what.to_owned(), who.to_owned())),
+            "{what} by {who}: {acts:?}"
+        );
+    }
+    shop.run(&["audit", "verify"]).expect_code(0);
+}
+
+#[test]
+fn an_approval_counts_for_one_build_one_plan_and_one_evidence() {
+    let shop = Shop::new(PIPELINE);
+    let dana = shop.key("dana");
+    shop.run(&["upgrade", "small", "--build", "web=2"]).expect_code(0);
+    let mut asked = shop.trivial.start(&[
+        "promote",
+        "web=2",
+        "--to",
+        PRODUCTION,
+        "--key",
+        &dana,
+        "--timeout",
+        "40s",
+    ]);
+    asked.until("0 of 1 approvals of managers");
+    // The freeze keeps it where it is while it is approved.
+    let frozen = shop
+        .run(&["freeze", PRODUCTION, "--reason", "a fire", "-o", "json"])
+        .expect_code(0)
+        .json();
+    asked.until("a fire");
+    shop.run(&["approve", PRODUCTION, "--key", &shop.key("carol")])
+        .expect_code(0);
+    // The rules of what would be done change.
+    let file = shop.trivial.path("workspace/environments/production.yaml");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    std::fs::write(&file, text.replace("soak: 1s", "soak: 2s")).expect("written");
+    let freeze = frozen["metadata"]["name"].as_str().expect("a name");
+    shop.run(&["unfreeze", freeze, "--reason", "it is out"]).expect_code(0);
+    asked.until("carol approved of another build, plan or evidence than there is now");
+    assert_eq!(shop.answer("n1"), "yes 1");
+    shop.run(&["approve", PRODUCTION, "--key", &shop.key("erin")])
+        .expect_code(0);
+    asked.end().expect_code(0);
+    assert_eq!(shop.answer("n1"), "yes 2");
+}
+
+#[test]
+fn the_server_goes_on_with_promotions_and_pauses_them_in_a_freeze() {
+    let shop = Shop::new(PIPELINE);
+    let (dana, carol) = (shop.key("dana"), shop.key("carol"));
+    let (server, _) = shop.trivial.serve();
+    shop.run(&["promote", "web=slow", "--to", "small", "--no-wait"])
+        .expect_code(0);
+    shop.trivial.let_go();
+    shop.run(&["promote", "web=slow", "--to", "small"]).expect_code(0);
+    std::fs::remove_file(shop.trivial.path("let-go")).expect("it was let go");
+
+    let asked = shop.run(&[
+        "promote",
+        "web=slow",
+        "--to",
+        PRODUCTION,
+        "--key",
+        &dana,
+        "--no-wait",
+        "-o",
+        "json",
+    ]);
+    let name = asked.expect_code(0).json()["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    shop.run(&["approve", &name, "--key", &carol]).expect_code(0);
+    let phase = |wanted: &str| {
+        let end = std::time::Instant::now() + std::time::Duration::from_mins(2);
+        loop {
+            let promotion = shop.promotion(&name);
+            if promotion["status"]["phase"] == wanted || promotion["status"]["reason"] == wanted {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "{wanted}: {promotion:#}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    };
+    phase("Upgrading");
+    let frozen = shop.run(&[
+        "freeze",
+        "prod*",
+        "--reason",
+        "a fire",
+        "--in-flight",
+        "pause",
+        "-o",
+        "json",
+    ]);
+    let freeze = frozen.expect_code(0).json()["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    phase("FrozenInFlight");
+    shop.trivial.let_go();
+    let end = std::time::Instant::now() + std::time::Duration::from_mins(2);
+    while shop.run(&["get", "upgrade", &name, "-o", "json"]).json()["status"]["phase"] != "Paused" {
+        assert!(std::time::Instant::now() < end, "it does not pause");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    shop.run(&["unfreeze", &freeze, "--reason", "it is out"]).expect_code(0);
+    phase("Succeeded");
+    assert_eq!([shop.answer("n1"), shop.answer("n2")], ["yes slow", "yes slow"]);
+    drop(server);
+}
