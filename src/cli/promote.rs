@@ -18,14 +18,15 @@ use crate::engine::fleet::Fleet;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::promotion::signatures::{self, SignatureError, Verifier, Whose};
 use crate::engine::promotion::{self, Change, Ground, PromotionError, PromotionRecord, Turned};
+use crate::engine::rehearsal::{Quarantined, Rehearsing};
 use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::approval::{LONGEST_REASON, Verb, Word};
 use crate::model::promotion::{BreakGlass, Phase, PromotionSpec};
 use crate::model::values;
-use crate::promotion::FROZEN;
 use crate::promotion::approvals::{Discounted, Voice};
 use crate::promotion::obstacle::Facts;
+use crate::promotion::{Effect, FROZEN, RehearsalRun, RunState};
 use crate::report::{self, in_one_line};
 use crate::settings;
 use crate::store::{EventQuery, Store as _, Take, UpgradeRecord};
@@ -650,12 +651,44 @@ impl Promoting<'_> {
 
     /// Does what was decided; how that ended, where it is no longer for this command to go on.
     async fn drive(&self, way: &Ground<'_>, turned: &Turned) -> anyhow::Result<Option<Exit>> {
+        if let Some(Effect::Rehearse(rehearsal)) = &turned.effect {
+            return self.rehearse(way, rehearsal, &turned.record).await;
+        }
         way.carry_out(turned).await?;
         let open = self.home.store().upgrade(&turned.record.name)?;
         match open.filter(|open| !session::is_settled(open)) {
             Some(open) => self.drive_upgrade(way, open).await,
             None => Ok(None),
         }
+    }
+
+    /// Carries a rehearsal out with its build, and decides by what came out.
+    async fn rehearse(
+        &self,
+        way: &Ground<'_>,
+        rehearsal: &str,
+        record: &PromotionRecord,
+    ) -> anyhow::Result<Option<Exit>> {
+        let (_, spec) = way.fleet.workspace.rehearsal(rehearsal, ground::port_shift()?)?;
+        let (_, fleet) = ground::operable(&spec.environment, ground::look)?;
+        let rehearsing = Rehearsing {
+            home: self.home,
+            fleet: &fleet,
+            spec: &spec,
+            candidate: Some(&way.version(record)?),
+            quarantined: Quarantined::IsUnmet,
+        };
+        let outcome = super::rehearse::rehearse(&rehearsing, self.interrupt.clone(), self.printer).await?;
+        if outcome.interrupted {
+            self.leave(record, "interrupted");
+            return Ok(Some(Exit::Interrupted));
+        }
+        let run = RehearsalRun {
+            rehearsal: rehearsal.to_owned(),
+            state: outcome.why_not().map_or(RunState::Passed, RunState::Failed),
+        };
+        way.turn(&record.name, Some(&run), &self.verifier, &|_, _| {}).await?;
+        Ok(None)
     }
 
     /// Drives its upgrade, and takes its turns meanwhile: a freeze may begin.

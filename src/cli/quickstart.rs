@@ -10,9 +10,10 @@ use clap::Args;
 use super::called::quoted;
 use super::ground::GroundError;
 use super::printer::Printer;
-use super::rehearse::{self, Quarantined};
+use super::rehearse;
 use super::{Exit, ground, up};
 use crate::engine::fleet::Fleet;
+use crate::engine::rehearsal::{Quarantined, Rehearsing};
 use crate::process::{self, Bounds};
 use crate::workspace::Workspace;
 
@@ -54,11 +55,18 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let interrupt = ground::interrupt(printer)?;
     up::bring_up(&spec.environment, &interrupt, printer).await?;
     let (home, fleet) = ground::operable(&spec.environment, ground::home)?;
-    let outcome = rehearse::rehearse(&home, &fleet, &spec, interrupt, printer, Quarantined::WasShown).await?;
+    let rehearsing = Rehearsing {
+        home: &home,
+        fleet: &fleet,
+        spec: &spec,
+        candidate: None,
+        quarantined: Quarantined::WasShown,
+    };
+    let outcome = rehearse::rehearse(&rehearsing, interrupt, printer).await?;
     printer.idle();
     rehearse::show(&name, &spec, &outcome, printer)?;
     next_commands(&fleet, printer);
-    Ok(outcome.exit())
+    Ok(rehearse::exit_of(&outcome))
 }
 
 fn next_commands(fleet: &Fleet, printer: &Printer) {

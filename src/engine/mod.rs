@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod live;
 pub mod promotion;
 pub mod provenance;
+pub mod rehearsal;
 pub mod replica;
 pub mod session;
 pub mod up;

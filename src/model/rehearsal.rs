@@ -8,6 +8,9 @@ use super::system::Finding;
 use super::upgrade::{Phase, UpgradeStatus};
 use super::values::Duration;
 
+/// The version, in a run's `COMPONENT=VERSION`, that stands for the build of the promotion that the rehearsal is run for.
+pub const CANDIDATE: &str = "candidate";
+
 /// What is rehearsed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -29,6 +32,15 @@ pub struct RehearsalSpec {
 }
 
 impl RehearsalSpec {
+    /// Whether it is for whichever build is promoted.
+    #[must_use]
+    pub fn names_candidate(&self) -> bool {
+        let builds = self.start_from.iter().chain(self.runs.iter().map(|run| &run.build));
+        builds
+            .into_iter()
+            .any(|build| build.split_once('=').is_some_and(|(_, version)| version == CANDIDATE))
+    }
+
     /// Everything that is wrong with it by itself and, where that is known, on its environment.
     #[must_use]
     pub fn findings(&self, environment: Option<&EnvironmentSpec>) -> Vec<Finding> {
@@ -109,7 +121,7 @@ pub struct FillDisk {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Run {
-    /// What goes on, as `COMPONENT=VERSION`.
+    /// What goes on, as `COMPONENT=VERSION`; `COMPONENT=candidate` is the build of the promotion that it is run for.
     pub build: String,
     /// What must come out.
     pub expect: Expected,

@@ -162,7 +162,7 @@ impl Server<'_> {
     async fn work(&self, seat: &Seat, health: &Health, hosts: &Hosts) -> Result<(), ServeError> {
         let mut drives = Drives::new(self, health);
         let mut couriers = Couriers::new(self.home, self.workspace, self.shift, &self.lines);
-        let mut promotions = Promotions::new(self.home, self.workspace, self.shift);
+        let mut promotions = Promotions::new(self);
         let (mut renew_at, mut reread_at, mut prune_at) = (Instant::now(), Instant::now(), Instant::now());
         while !self.interrupt.is_set() {
             let now = Instant::now();
@@ -180,13 +180,14 @@ impl Server<'_> {
                 prune_at = now + PRUNE_EVERY;
             }
             // Before the upgrades: what a promotion begins is driven at once.
-            for environment in promotions.look(self.tell).await {
+            for environment in promotions.look().await {
                 couriers.serve(&environment);
             }
             match self.to_do() {
                 Ok((open, kept)) => {
                     drives.forget_all_but(&open, &kept);
-                    for record in open.into_iter().chain(kept).filter(session::is_to_be_driven) {
+                    let to_be_driven = open.into_iter().chain(kept).filter(session::is_to_be_driven);
+                    for record in to_be_driven.filter(|record| !promotions.has(&record.spec.environment)) {
                         couriers.serve(&record.spec.environment);
                         drives.take(&record);
                     }
@@ -197,15 +198,17 @@ impl Server<'_> {
             }
             tokio::select! {
                 () = drives.next() => {}
+                () = promotions.next() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.interrupt.wait() => {}
             }
         }
         (self.tell)("ending once the running steps have ended");
-        while !drives.is_empty() {
+        while !(drives.is_empty() && promotions.is_idle()) {
             keep(seat)?;
             tokio::select! {
                 () = drives.next() => {}
+                () = promotions.next() => {}
                 () = tokio::time::sleep(RENEW_EVERY) => {}
             }
         }

@@ -1,20 +1,31 @@
-//! The promotions of a home, each looked at when something about it may have changed.
+//! The promotions of a home, each looked at when something about it may have changed, and the rehearsals that they ask for.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{FutureExt as _, LocalBoxFuture};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::Server;
+use crate::engine::builds::{self, BuildError};
+use crate::engine::disturb::DisturbError;
 use crate::engine::fleet::Fleet;
+use crate::engine::lease::HeldLease;
 use crate::engine::promotion::signatures::Verifier;
 use crate::engine::promotion::{Ground, PromotionError, PromotionRecord, Turned};
-use crate::home::Home;
-use crate::model::system::PortShift;
-use crate::promotion::Effect;
-use crate::store::Store as _;
-use crate::workspace::Workspace;
+use crate::engine::rehearsal::{Driven, Driver, Quarantined, Rehearsing};
+use crate::engine::session::{self, Asked, KnownBuild, SessionError};
+use crate::engine::{Ending, Unreached, delivery};
+use crate::model::build::BuildRef;
+use crate::model::environment::Component;
+use crate::model::upgrade::{Event, UpgradeStatus};
+use crate::promotion::{Effect, RehearsalRun, RunState};
+use crate::store::{Store as _, StoreError, UpgradeRecord};
+use crate::workspace::WorkspaceError;
 
 /// What is not written in the state, as files, keys and commits, is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -29,29 +40,68 @@ struct Seen {
     trouble: Option<String>,
 }
 
+/// A rehearsal that has ended: of which promotion, in which environment, and how.
+type Rehearsed = (String, String, Result<Option<RehearsalRun>, RehearsalTrouble>);
+
 /// Looks at every open promotion.
 pub(super) struct Promotions<'a> {
-    home: &'a Home,
-    workspace: &'a Workspace,
-    shift: PortShift,
+    server: &'a Server<'a>,
     verifier: Verifier,
     seen: BTreeMap<String, Seen>,
+    /// Rehearsals that are driven, by their environments.
+    rehearsing: RefCell<BTreeSet<String>>,
+    flights: FuturesUnordered<LocalBoxFuture<'a, Rehearsed>>,
+    /// How rehearsals have ended that their promotions have not taken in yet.
+    ended: BTreeMap<String, RehearsalRun>,
 }
 
 impl<'a> Promotions<'a> {
-    pub(super) fn new(home: &'a Home, workspace: &'a Workspace, shift: PortShift) -> Self {
+    pub(super) fn new(server: &'a Server<'a>) -> Self {
         Self {
-            home,
-            workspace,
-            shift,
+            server,
             verifier: Verifier::default(),
             seen: BTreeMap::new(),
+            rehearsing: RefCell::default(),
+            flights: FuturesUnordered::new(),
+            ended: BTreeMap::new(),
         }
     }
 
+    /// Whether a rehearsal has this environment: it drives its upgrades itself.
+    pub(super) fn has(&self, environment: &str) -> bool {
+        self.rehearsing.borrow().contains(environment)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Waits until a rehearsal has ended; for ever when none is driven.
+    pub(super) async fn next(&mut self) {
+        let Some((promotion, environment, ended)) = self.flights.next().await else {
+            std::future::pending::<()>().await;
+            return;
+        };
+        self.rehearsing.borrow_mut().remove(&environment);
+        match ended {
+            Ok(Some(run)) => {
+                self.ended.insert(promotion.clone(), run);
+            }
+            // Asked to end; the next server begins it anew.
+            Ok(None) => {}
+            // It is begun again at the next look.
+            Err(why) => {
+                (self.server.tell)(&format!("the rehearsal of {promotion} cannot be driven: {why}"));
+                return;
+            }
+        }
+        self.seen.remove(&promotion);
+    }
+
     /// Takes a turn of each that may have changed; returns the environments whose reports there are more of.
-    pub(super) async fn look(&mut self, tell: &dyn Fn(&str)) -> Vec<String> {
-        let open = match PromotionRecord::open(self.home) {
+    pub(super) async fn look(&mut self) -> Vec<String> {
+        let store = self.server.home.store();
+        let open = match PromotionRecord::open(self.server.home) {
             Ok(open) => open,
             Err(why) => {
                 tracing::warn!(%why, "cannot look for promotions");
@@ -62,10 +112,9 @@ impl<'a> Promotions<'a> {
             .retain(|name, _| open.iter().any(|record| record.name == *name));
         let mut environments = Vec::new();
         for record in &open {
-            let upgrade_version = match self.home.store().glance(&record.name) {
-                Ok(glance) => glance.map_or(0, |glance| glance.resource_version + glance.wish_version),
-                Err(_) => 0,
-            };
+            // What cannot be read now is read at the next look.
+            let glance = store.glance(&record.name).ok().flatten();
+            let upgrade_version = glance.map_or(0, |glance| glance.resource_version + glance.wish_version);
             if !self.is_due(record, upgrade_version) {
                 continue;
             }
@@ -79,7 +128,7 @@ impl<'a> Promotions<'a> {
             };
             let told = self.seen.get(&record.name).and_then(|seen| seen.trouble.clone());
             if let Some(why) = trouble.as_ref().filter(|why| told.as_ref() != Some(*why)) {
-                tell(&format!("promotion {} cannot be gone on with: {why}", record.name));
+                (self.server.tell)(&format!("promotion {} cannot be gone on with: {why}", record.name));
             }
             let (version, wake_at) = match &turned {
                 Ok((_, turned)) => (turned.record.resource_version, turned.wake_at),
@@ -107,16 +156,138 @@ impl<'a> Promotions<'a> {
             || seen.wake_at.is_some_and(|at| Timestamp::now() >= at)
     }
 
-    async fn turn(&self, record: &PromotionRecord) -> Result<(String, Turned), PromotionError> {
-        let rules = self.workspace.promotion_rules()?;
+    async fn turn(&mut self, record: &PromotionRecord) -> Result<(String, Turned), PromotionError> {
+        let Server {
+            home, workspace, shift, ..
+        } = *self.server;
+        let rules = workspace.promotion_rules()?;
         let environment = Ground::environment_of(&rules, record)?;
-        let fleet = Arc::new(Fleet::read(self.home, self.workspace, &environment, self.shift)?);
-        let way = Ground::of(self.home, &fleet, &rules, record)?;
-        let turned = way.turn(&record.name, None, &self.verifier, &|_, _| {}).await?;
-        match &turned.effect {
-            Some(Effect::Rehearse(_)) => {}
-            Some(Effect::Upgrade | Effect::Pause(_) | Effect::GoOn(_)) | None => way.carry_out(&turned).await?,
+        let fleet = Arc::new(Fleet::read(home, workspace, &environment, shift)?);
+        let way = Ground::of(home, &fleet, &rules, record)?;
+        let ended = self.ended.get(&record.name).cloned();
+        let turned = way
+            .turn(&record.name, ended.as_ref(), &self.verifier, &|_, _| {})
+            .await?;
+        self.ended.remove(&record.name);
+        if let Some(Effect::Rehearse(rehearsal)) = &turned.effect {
+            self.rehearse(rehearsal, &turned.record.name, &way.version(record)?)?;
+        } else {
+            way.carry_out(&turned).await?;
         }
         Ok((environment, turned))
+    }
+
+    /// Begins a rehearsal, unless its environment has one already.
+    fn rehearse(&mut self, rehearsal: &str, promotion: &str, version: &str) -> Result<(), PromotionError> {
+        let server = self.server;
+        let (_, spec) = server.workspace.rehearsal(rehearsal, server.shift)?;
+        let environment = spec.environment.clone();
+        let fleet = Arc::new(Fleet::read(server.home, server.workspace, &environment, server.shift)?);
+        if !self.rehearsing.borrow_mut().insert(environment.clone()) {
+            return Ok(());
+        }
+        let (rehearsal, promotion, version) = (rehearsal.to_owned(), promotion.to_owned(), version.to_owned());
+        let flight = async move {
+            let rehearsing = Rehearsing {
+                home: server.home,
+                fleet: &fleet,
+                spec: &spec,
+                candidate: Some(&version),
+                quarantined: Quarantined::IsUnmet,
+            };
+            let outcome = rehearsing.carry_out(&Here { server, fleet: &fleet }).await;
+            let ended = outcome.map(|outcome| {
+                let state = outcome.why_not().map_or(RunState::Passed, RunState::Failed);
+                (!outcome.interrupted).then_some(RehearsalRun { rehearsal, state })
+            });
+            (promotion, environment, ended)
+        };
+        self.flights.push(flight.boxed_local());
+        Ok(())
+    }
+}
+
+/// Why a rehearsal could not be driven.
+#[derive(Debug, thiserror::Error)]
+enum RehearsalTrouble {
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Disturb(#[from] DisturbError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    #[error("`{0}` names no build of environment {1}")]
+    NoBuild(String, String),
+}
+
+/// The server, as who drives a rehearsal's upgrades.
+struct Here<'a> {
+    server: &'a Server<'a>,
+    fleet: &'a Arc<Fleet>,
+}
+
+impl Driver for Here<'_> {
+    type Error = RehearsalTrouble;
+
+    fn note(&self, line: &str) {
+        (self.server.tell)(line);
+    }
+
+    async fn find(&self, wanted: &str) -> Result<(&Component, BuildRef), RehearsalTrouble> {
+        let environment = &self.fleet.environment;
+        let none = || RehearsalTrouble::NoBuild(wanted.to_owned(), environment.name.clone());
+        let (component, version) = wanted.split_once('=').ok_or_else(none)?;
+        let component = environment.component(component).ok_or_else(none)?;
+        if let Some(known) = KnownBuild::find(self.server.home, &format!("{}-{version}", component.name))? {
+            return Ok((component, known.spec.reference()));
+        }
+        let spec = builds::resolve(component, version, self.server.workspace.root()).await?;
+        if KnownBuild::find(self.server.home, &spec.name())?.is_none() {
+            KnownBuild::create(self.server.home, &spec)?;
+        }
+        Ok((component, spec.reference()))
+    }
+
+    async fn lease(&self) -> Result<HeldLease, RehearsalTrouble> {
+        let lease = HeldLease::take(self.server.home, &self.fleet.environment.name)?;
+        session::tell_takeover(self.server.home, self.fleet, &lease)?;
+        Ok(lease)
+    }
+
+    async fn open(&self, asked: &Asked<'_>, lease: &HeldLease) -> Result<UpgradeRecord, SessionError> {
+        asked.open(lease).await
+    }
+
+    async fn drive(&self, record: &UpgradeRecord, lease: &HeldLease) -> Result<Driven, RehearsalTrouble> {
+        let told_by_sink = delivery::tells_stderr(self.fleet);
+        let on_commit = |_: &UpgradeStatus, events: &[Event]| {
+            for event in events.iter().filter(|_| !told_by_sink) {
+                (self.server.tell)(&delivery::line(record, event));
+            }
+        };
+        let interrupt = self.server.interrupt.clone();
+        let home = self.server.home;
+        let ending = session::run(
+            home,
+            self.fleet,
+            record,
+            lease,
+            interrupt,
+            Unreached::StayedWith,
+            &on_commit,
+        )
+        .await?;
+        let record = home
+            .store()
+            .upgrade(&record.name)?
+            .ok_or_else(|| SessionError::UnknownBuild(record.spec.build.clone()))?;
+        Ok(Driven {
+            record,
+            interrupted: matches!(ending, Ending::Interrupted(_)),
+        })
     }
 }

@@ -294,3 +294,46 @@ fn the_server_goes_on_with_promotions_and_pauses_them_in_a_freeze() {
     assert_eq!([shop.answer("n1"), shop.answer("n2")], ["yes slow", "yes slow"]);
     drop(server);
 }
+
+#[test]
+fn a_build_goes_through_the_rehearsals_of_its_stage_first() {
+    let staging = "{name: staging, environment: small";
+    let pipeline = PIPELINE.replace(staging, &format!("{staging}, rehearsals: [check]"));
+    assert_ne!(pipeline, PIPELINE);
+    let shop = Shop::new(&pipeline);
+    let rehearsal = include_str!("promotion/check.yaml");
+    shop.trivial.write("workspace/pipelines/check.yaml", rehearsal);
+    shop.run(&["lint"]).expect_code(0);
+    let alone = shop.run(&["rehearse", "check"]).expect_code(2);
+    assert!(alone.err.contains("--candidate VERSION"), "{alone:?}");
+    shop.run(&["rehearse", "check", "--candidate", "2"]).expect_code(0);
+
+    let passed = shop.run(&["promote", "web=3", "--to", "small"]).expect_code(0);
+    for part in [
+        "web-3 goes through rehearsal check",
+        "web=1: to start from",
+        "web-3 has passed rehearsal check",
+    ] {
+        assert!(passed.err.contains(part), "{part}: {passed:?}");
+    }
+    let failed = shop
+        .run(&["promote", "web=bad", "--to", "small", "-o", "json"])
+        .expect_code(3);
+    let status = &failed.json()["status"];
+    assert_eq!(status["reason"], "RehearsalFailed", "{failed:?}");
+    assert!(
+        status["message"]
+            .as_str()
+            .is_some_and(|why| why.contains("rehearsal check: RolledBack")),
+        "{status:#}"
+    );
+
+    // The same by the server, which drives nothing else there meanwhile.
+    let (server, _) = shop.trivial.serve();
+    let by_server = shop.run(&["promote", "web=2", "--to", "small"]).expect_code(0);
+    assert!(
+        by_server.err.contains("web-2 has passed rehearsal check"),
+        "{by_server:?}"
+    );
+    drop(server);
+}

@@ -507,6 +507,14 @@ impl<'a> Ground<'a> {
         Ok(self.asked(record, &build)?.begin_promoted(&record.name)?)
     }
 
+    /// The version of its build.
+    ///
+    /// # Errors
+    /// The build is not in the state.
+    pub fn version(&self, record: &PromotionRecord) -> Result<String, PromotionError> {
+        Ok(self.build(record)?.version)
+    }
+
     fn build(&self, record: &PromotionRecord) -> Result<BuildRef, PromotionError> {
         let known = KnownBuild::find(self.home, &record.spec.build)?;
         let known = known.ok_or_else(|| PromotionError::UnknownBuild(record.spec.build.clone()))?;
