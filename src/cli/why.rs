@@ -9,6 +9,7 @@ use super::ground::{Driver, GroundError};
 use super::printer::Printer;
 use super::view::{self, API_VERSION, age, moment};
 use super::{Exit, called, ground};
+use crate::engine::promotion::{self, PromotionRecord};
 use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::upgrade::{NodePhase, NodeStatus, Phase, Verdict, Wish};
@@ -45,7 +46,72 @@ struct OutNode {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let (home, environment) = (ground::look()?, &arguments.environment);
     let driver = ground::driver(&home, environment)?;
+    let is_idle = home.store().unfinished(Some(environment))?.is_empty();
+    if is_idle && let Some(waiting) = promotion_into(&home, environment)? {
+        return tell_promotion(&waiting, environment, driver, printer);
+    }
     tell(&home, environment, driver, printer)
+}
+
+/// The oldest promotion into an environment that has not ended.
+fn promotion_into(home: &Home, environment: &str) -> anyhow::Result<Option<PromotionRecord>> {
+    let open = PromotionRecord::open(home)?;
+    if open.is_empty() {
+        return Ok(None);
+    }
+    let rules = ground::workspace().promotion_rules()?;
+    let leads =
+        |record: &PromotionRecord| promotion::Ground::environment_of(&rules, record).is_ok_and(|e| e == environment);
+    Ok(open.into_iter().find(leads))
+}
+
+/// Everything that a promotion waits for, what lasts longest first.
+fn tell_promotion(
+    record: &PromotionRecord,
+    environment: &str,
+    driver: Option<Driver>,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
+    let PromotionRecord { name, spec, status, .. } = record;
+    let next = match status.reason.as_str() {
+        "NotApproved" => format!("stagegate approve {name}"),
+        "Held" | "OutsideWindow" | "Soaking" | "Busy" => "stagegate pipeline show".to_owned(),
+        "Frozen" => "stagegate get freezes".to_owned(),
+        _ => format!("stagegate promote {} --to {environment}", spec.build),
+    };
+    let resource = json!({
+        "apiVersion": API_VERSION,
+        "kind": "Why",
+        "metadata": {"name": name},
+        "spec": {"environment": environment, "promotion": name},
+        "status": {"phase": status.phase, "rule": status.reason, "value": status.message, "since": status.since, "waitsFor": status.waits_for, "next": called::command(&next), "driver": driver.as_ref().map(ToString::to_string)},
+    });
+    printer.resource(&resource, |p| {
+        p.line(&format!("{name} is {:?} ({})", status.phase, status.reason))?;
+        for waiting in &status.waits_for {
+            let until = waiting
+                .until
+                .map_or(String::new(), |until| format!(" (until {})", moment(until)));
+            p.line(&format!(
+                "rule:   {}: {}{until}",
+                waiting.reason,
+                in_one_line(&waiting.message)
+            ))?;
+        }
+        p.line(&format!(
+            "since:  {} ({})",
+            moment(status.since),
+            age(Timestamp::now(), status.since)
+        ))?;
+        match &driver {
+            Some(driver) => p.line(&format!("driver: {driver}"))?,
+            None => {
+                p.line("driver: the `stagegate promote` that waits for it, if one does; else `stagegate serve`, or the same command again")?
+            }
+        }
+        p.line(&format!("next:   {}", called::command(&next)))
+    })?;
+    Ok(Exit::Done)
 }
 
 /// The same of a home whose driver is known.

@@ -140,6 +140,13 @@ fn a_build_reaches_production_verified_upstream_and_approved_by_another() {
         assert!(refused.err.contains(why), "{who}: {refused:?}");
     }
     assert_eq!(shop.answer("n1"), "yes 1");
+    let why = shop.run(&["why", PRODUCTION]).expect_code(0);
+    assert!(why.out.contains("NotApproved: 0 of 1 approvals of managers"), "{why:?}");
+    assert!(why.out.contains("stagegate approve web-2-"), "{why:?}");
+    let why = shop.run(&["why", PRODUCTION]).expect_code(0);
+    for part in ["NotApproved: 0 of 1 approvals of managers", "stagegate approve web-2-"] {
+        assert!(why.out.contains(part), "{part}: {why:?}");
+    }
     shop.run(&[
         "approve",
         PRODUCTION,
