@@ -169,6 +169,14 @@ pub enum StoreError {
         /// The unfinished upgrade.
         upgrade: String,
     },
+    /// A promotion's upgrade is begun while that promotion says so.
+    #[error(
+        "promotion {promotion} does not begin an upgrade now: it was decided otherwise meanwhile; `stagegate why` says what keeps it"
+    )]
+    NotPromoted {
+        /// The promotion.
+        promotion: String,
+    },
     /// What came of a finished upgrade stays.
     #[error("upgrade {upgrade} is finished; begin another one")]
     Finished {

@@ -47,6 +47,9 @@ pub const KEEP_FINISHED_UPGRADES: u64 = 200;
 /// Reports that wait are never dropped.
 pub const KEEP_SETTLED_REPORTS: u64 = 1_000;
 
+/// The kind of promotions, which alone begin upgrades of theirs.
+pub const PROMOTION: &str = "Promotion";
+
 /// Attestations kept: of a hundred commits a day half a year; each takes about 2 kB, so that is about 40 MB.
 pub const KEEP_ATTESTATIONS: u64 = 20_000;
 /// Attestations kept of one commit: a few keys, each after a few changes of the policy.
@@ -394,7 +397,8 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Resource, StoreError>;
 
-    /// Begins an upgrade. Refused while its environment has an unfinished one.
+    /// Begins an upgrade. Refused while its environment has an unfinished one; one of a promotion also unless that is stored as
+    /// upgrading at this moment ([`StoreError::NotPromoted`]).
     fn create_upgrade(
         &self,
         name: &str,

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 use serde_json::json;
+use stagegate::audit::{Act, Broken, Head, Verifier};
 use stagegate::hosts::FencingToken;
 use stagegate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
 use stagegate::store::build::Mark;
 use stagegate::store::sqlite::FILE_NAME;
 use stagegate::store::{
-    BuildChange, BuildStatus, Commit, Dispatch, EventQuery, EventRecord, Expect, Holder, Liveness, Quarantine, Release,
-    Settlement, SqliteStore, Store, StoreError, Take, WishChange, fresh_upgrade_name, no_dispatch,
+    BuildChange, BuildStatus, Commit, Dispatch, EventQuery, EventRecord, Expect, Holder, Liveness, Put, Quarantine,
+    Release, Settlement, SqliteStore, Store, StoreError, Take, WishChange, fresh_upgrade_name, no_dispatch,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -456,6 +457,98 @@ fn an_environment_has_one_unfinished_upgrade() {
     assert_eq!(names(store.upgrades(Some("staging"), 10).expect("read")), ["up", "up2"]);
     assert_eq!(names(store.upgrades(None, 2).expect("read")), ["elsewhere", "up2"]);
     assert_eq!(names(store.unfinished(Some("staging")).expect("read")), ["up2"]);
+}
+
+/// A promotion as stored, in this phase.
+fn put_promotion(store: &SqliteStore, phase: &str, expect: Expect) -> Result<u64, StoreError> {
+    let status = json!({"phase": phase, "since": NOW});
+    let act = Act {
+        at: NOW,
+        who: "carol".into(),
+        what: phase.to_owned(),
+        of: "Promotion/up".into(),
+        environment: "one".into(),
+        why: "it is tested".into(),
+        evidence: None,
+    };
+    let put = Put {
+        kind: "Promotion",
+        name: "up",
+        spec: Some(&json!({"pipeline": "tickets", "stage": "one", "build": "tickets-1"})),
+        status: Some(&status),
+        expect,
+        environment: "one",
+        promotion: Some("up"),
+        events: &[event(phase)],
+        acts: &[act],
+        dispatch: &to_chat,
+        at: NOW,
+    };
+    store.put(&put).map(|written| written.resource_version)
+}
+
+#[test]
+fn a_promotions_upgrade_is_begun_only_while_that_is_upgrading() {
+    let (_directory, store) = home();
+    let promoted = UpgradeSpec {
+        promotion: Some("up".into()),
+        ..spec("one")
+    };
+    let begin = || store.create_upgrade("up", &promoted, &status(Phase::Pending, ""), NOW);
+    assert!(matches!(begin(), Err(StoreError::NotPromoted { promotion }) if promotion == "up"));
+    let mut version = put_promotion(&store, "Waiting", Expect::Absent).expect("written");
+    for (phase, may) in [
+        ("Waiting", false),
+        ("Failed", false),
+        ("Rejected", false),
+        ("Upgrading", true),
+    ] {
+        version = put_promotion(&store, phase, Expect::Version(version)).expect("written");
+        assert_eq!(begin().is_ok(), may, "{phase}");
+    }
+}
+
+#[test]
+fn what_is_put_its_events_its_reports_and_its_acts_are_there_together_or_not_at_all() {
+    let (directory, store) = home();
+    let version = put_promotion(&store, "Waiting", Expect::Absent).expect("written");
+    let stale = put_promotion(&store, "Upgrading", Expect::Version(version + 7));
+    assert!(matches!(stale, Err(StoreError::Conflict { .. })), "{stale:?}");
+    let all = EventQuery {
+        environment: None,
+        upgrade: None,
+        promotion: Some("up"),
+        after: 0,
+        take: Take::First(10),
+    };
+    let told = store.events(&all).expect("read");
+    assert_eq!(
+        told.iter().map(|told| told.event.message.as_str()).collect::<Vec<_>>(),
+        ["Waiting"]
+    );
+    assert_eq!(store.pending(None, None).expect("read")[0].waiting, 1);
+    let records = store.audit(0, 10).expect("read");
+    assert_eq!(records.len(), 1);
+
+    put_promotion(&store, "Upgrading", Expect::Version(version)).expect("written");
+    let head = store.audit_head().expect("read");
+    assert_eq!(head.count, 2);
+    let verified = |kept: Option<Head>| {
+        let mut verifier = Verifier::new(kept);
+        for record in store.audit(0, 10).expect("read") {
+            verifier.take(&record)?;
+        }
+        verifier.end()
+    };
+    assert_eq!(verified(Some(head)), Ok(head));
+    // Our own mistakes cannot change it; who has the file can, and is found.
+    let file = rusqlite::Connection::open(directory.path().join(FILE_NAME)).expect("opened");
+    assert!(file.execute("UPDATE audit SET act = 'nothing'", []).is_err());
+    assert!(file.execute("DELETE FROM audit", []).is_err());
+    file.execute_batch("DROP TRIGGER audit_is_not_deleted; DELETE FROM audit WHERE seq = 2")
+        .expect("done");
+    assert!(verified(None).is_ok(), "a cut end does not show by itself");
+    assert!(matches!(verified(Some(head)), Err(Broken::Cut { count: 1, kept: 2 })));
 }
 
 #[test]

@@ -7,14 +7,14 @@ pub mod signatures;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::facts::{FREEZE, frozen};
 use self::signatures::{SignatureError, Verifier};
 use super::delivery;
 use super::fleet::Fleet;
 use super::lease::HeldLease;
-use super::session::{self, Asked, KnownBuild, SessionError};
+use super::session::{self, Asked, KnownBuild, Refusal, SessionError};
 use crate::audit::Act;
 use crate::home::Home;
 use crate::model::build::BuildRef;
@@ -30,9 +30,11 @@ use crate::store::{ENGINE, Expect, Put, Resource, Store as _, StoreError, Upgrad
 use crate::workspace::{PromotionRules, WorkspaceError};
 
 /// The kind, as the state has it.
-pub const KIND: &str = "Promotion";
+pub const KIND: &str = crate::store::PROMOTION;
 /// Somebody has written meanwhile: a turn is taken anew so often before the next look takes it.
 const TURNS: u32 = 8;
+/// A decision is written within this of its look, or not at all: who was stopped meanwhile looks again.
+const LONGEST_LOOK: SignedDuration = SignedDuration::from_secs(30);
 /// Ended promotions kept: as many as upgrades.
 const KEEP_FINISHED: usize = 200;
 
@@ -435,6 +437,7 @@ impl<'a> Ground<'a> {
             let facts = self.facts(&record, verifier).await?;
             let upgrade = self.upgrade_of(name)?;
             let run = upgrade.as_ref().map(upgrade_run);
+            let looked_at = Timestamp::now();
             let decision = decide(&Case {
                 pipeline: self.pipeline,
                 stage: self.stage,
@@ -443,7 +446,7 @@ impl<'a> Ground<'a> {
                 facts: &facts,
                 rehearsal,
                 upgrade: run.as_ref(),
-                now: Timestamp::now(),
+                now: looked_at,
             });
             let Decision {
                 status,
@@ -459,6 +462,9 @@ impl<'a> Ground<'a> {
                     status,
                     events,
                 };
+                if Timestamp::now().duration_since(looked_at) > LONGEST_LOOK {
+                    continue;
+                }
                 match self.write(&written, &change) {
                     Err(StoreError::Conflict { .. }) => continue,
                     other => written = other?,
@@ -538,7 +544,14 @@ impl<'a> Ground<'a> {
     pub async fn carry_out(&self, turned: &Turned) -> Result<(), PromotionError> {
         match &turned.effect {
             None | Some(Effect::Rehearse(_)) => Ok(()),
-            Some(Effect::Upgrade) => self.begin_upgrade(&turned.record).map(|_| ()),
+            Some(Effect::Upgrade) => match self.begin_upgrade(&turned.record) {
+                // What has come in between keeps it, and the next turn says so.
+                Err(PromotionError::Session(
+                    SessionError::Store(StoreError::NotPromoted { .. } | StoreError::Unfinished { .. })
+                    | SessionError::Refused(Refusal::Quarantined { .. }),
+                )) => Ok(()),
+                begun => begun.map(|_| ()),
+            },
             Some(Effect::Pause(upgrade)) => self.wish(upgrade, &turned.record, Wish::Pause),
             Some(Effect::GoOn(upgrade)) => self.go_on(upgrade, &turned.record).await,
         }

@@ -4,9 +4,12 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Fault, audit, decode, encode, events, leases, next_version, resources, signed, time, unsigned};
+use crate::model::promotion::{self, PromotionStatus};
 use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus, Wish};
 use crate::store::acts;
-use crate::store::{Commit, Committed, Dispatcher, Glance, KEEP_FINISHED_UPGRADES, StoreError, UpgradeRecord};
+use crate::store::{
+    Commit, Committed, Dispatcher, Glance, KEEP_FINISHED_UPGRADES, PROMOTION, StoreError, UpgradeRecord,
+};
 
 const COLUMNS: &str = "name, spec, status, wish, wish_version, resource_version, created_us";
 
@@ -131,6 +134,9 @@ pub(super) fn create(
         }
         .into());
     }
+    if let Some(promotion) = &spec.promotion {
+        refuse_not_promoted(tx, promotion)?;
+    }
     let what = format!("upgrade {name}");
     tx.execute(
         "INSERT INTO upgrades
@@ -149,6 +155,21 @@ pub(super) fn create(
     )?;
     audit::append(tx, &[acts::begun(name, spec, now)])?;
     existing(tx, name)
+}
+
+/// Two may go on with a promotion, and what one of them has decided the other may have taken back since.
+fn refuse_not_promoted(tx: &Transaction<'_>, promotion: &str) -> Result<(), Fault> {
+    let found = resources::get(tx, PROMOTION, promotion)?;
+    let status = found
+        .map(|resource| resource.status_as::<PromotionStatus>())
+        .transpose()?;
+    if status.is_some_and(|status| status.phase == promotion::Phase::Upgrading) {
+        return Ok(());
+    }
+    Err(StoreError::NotPromoted {
+        promotion: promotion.to_owned(),
+    }
+    .into())
 }
 
 pub(super) fn set_wish(

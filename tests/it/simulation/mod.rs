@@ -4,6 +4,7 @@
 
 mod check;
 mod coverage;
+mod promotions;
 mod story;
 mod universe;
 
