@@ -1,6 +1,7 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
 mod adopt;
+mod approve;
 mod attest;
 mod audit;
 mod backup;
@@ -274,13 +275,13 @@ enum Command {
     /// Approve of a promotion, signed with your SSH key
     ///
     /// Bound to the build's digest, to what would be done and to what was known: when one of these changes the approval no longer counts.
-    Approve(promote::ApproveArguments),
+    Approve(approve::ApproveArguments),
     /// Reject a promotion, signed with your SSH key
-    Reject(promote::RejectArguments),
+    Reject(approve::RejectArguments),
     /// Take your approval of a promotion back
-    Withdraw(promote::WithdrawArguments),
+    Withdraw(approve::WithdrawArguments),
     /// End a promotion that has not gone on yet
-    Cancel(promote::CancelArguments),
+    Cancel(approve::CancelArguments),
     /// Stop the line: nothing enters these environments until it is lifted, or for a while
     ///
     /// What ran there last may come back all the same, and so may what is on its way back.
@@ -493,10 +494,10 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::Diff(arguments) => wait_for(diff::run(arguments, printer)),
         Command::Plan(arguments) => wait_for(plan::run(arguments, printer)),
         Command::Promote(arguments) => wait_for(promote::run(arguments, printer)),
-        Command::Approve(arguments) => wait_for(promote::approve(arguments, printer)),
-        Command::Reject(arguments) => wait_for(promote::reject(arguments, printer)),
-        Command::Withdraw(arguments) => wait_for(promote::withdraw(arguments, printer)),
-        Command::Cancel(arguments) => wait_for(promote::cancel(arguments, printer)),
+        Command::Approve(arguments) => wait_for(approve::approve(arguments, printer)),
+        Command::Reject(arguments) => wait_for(approve::reject(arguments, printer)),
+        Command::Withdraw(arguments) => wait_for(approve::withdraw(arguments, printer)),
+        Command::Cancel(arguments) => wait_for(approve::cancel(arguments, printer)),
         Command::Freeze(arguments) => wait_for(freeze::run(arguments, printer)),
         Command::Unfreeze(arguments) => wait_for(freeze::lift(arguments, printer)),
         Command::Pipeline(arguments) => pipeline::run(&arguments, printer),
@@ -615,40 +616,8 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     {
         return Some(Exit::Usage);
     }
-    if let Some(refused) = cause.downcast_ref::<promote::Refused>() {
-        return Some(match refused {
-            promote::Refused::Nobody { .. } | promote::Refused::Uncounted { .. } | promote::Refused::Ended { .. } => {
-                Exit::Refused
-            }
-        });
-    }
-    let promotion = cause.downcast_ref::<PromotionError>();
-    match promotion {
-        Some(
-            PromotionError::Unknown(_)
-            | PromotionError::UnknownBuild(_)
-            | PromotionError::NoWay { .. }
-            | PromotionError::TwoWays { .. }
-            | PromotionError::StageGone { .. }
-            | PromotionError::NoComponent { .. }
-            | PromotionError::Workspace(_),
-        ) => return Some(Exit::Usage),
-        Some(
-            PromotionError::Store(_)
-            | PromotionError::Signature(_)
-            | PromotionError::Session(_)
-            | PromotionError::Restless(_),
-        )
-        | None => {}
-    }
-    let signature = match promotion {
-        Some(PromotionError::Signature(signature)) => Some(signature),
-        _ => cause.downcast_ref(),
-    };
-    if let Some(SignatureError::NoKey { .. } | SignatureError::Unsigned { .. } | SignatureError::Keys { .. }) =
-        signature
-    {
-        return Some(Exit::Usage);
+    if let Some(exit) = exit_of_promotion(cause) {
+        return Some(exit);
     }
     let key = match cause.downcast_ref() {
         Some(AttestError::Key(key)) => Some(key),
@@ -665,7 +634,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     let session = match cause.downcast_ref() {
         Some(ServeError::Session(session)) => Some(session),
-        _ => match promotion {
+        _ => match cause.downcast_ref() {
             Some(PromotionError::Session(session)) => Some(session),
             _ => cause.downcast_ref::<SessionError>(),
         },
@@ -701,28 +670,8 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(KeepError::UnknownBuild { .. } | KeepError::OtherPlace { .. }) = kept {
         return Some(Exit::Refused);
     }
-    let replica = match kept {
-        Some(KeepError::Replica(replica)) => Some(replica),
-        _ => cause.downcast_ref(),
-    };
-    match replica {
-        Some(
-            ReplicaError::Refused(_)
-            | ReplicaError::NotOurs { .. }
-            | ReplicaError::OtherCluster { .. }
-            | ReplicaError::Ending(_),
-        ) => {
-            return Some(Exit::Refused);
-        }
-        Some(ReplicaError::Interrupted) => return Some(Exit::Interrupted),
-        Some(
-            ReplicaError::NoCluster { .. }
-            | ReplicaError::Unreachable { .. }
-            | ReplicaError::Api { .. }
-            | ReplicaError::NotReady { .. }
-            | ReplicaError::Stays { .. },
-        )
-        | None => {}
+    if let Some(exit) = exit_of_replica(kept, cause) {
+        return Some(exit);
     }
     let build = match up {
         Some(UpError::Build(build)) => Some(build),
@@ -740,6 +689,63 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::Usage);
     }
     None
+}
+
+/// What a replica's namespace or its objects say no to.
+fn exit_of_replica(kept: Option<&KeepError>, cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    let replica = match kept {
+        Some(KeepError::Replica(replica)) => Some(replica),
+        _ => cause.downcast_ref(),
+    };
+    match replica {
+        Some(
+            ReplicaError::Refused(_)
+            | ReplicaError::NotOurs { .. }
+            | ReplicaError::OtherCluster { .. }
+            | ReplicaError::Ending(_),
+        ) => Some(Exit::Refused),
+        Some(ReplicaError::Interrupted) => Some(Exit::Interrupted),
+        Some(
+            ReplicaError::NoCluster { .. }
+            | ReplicaError::Unreachable { .. }
+            | ReplicaError::Api { .. }
+            | ReplicaError::NotReady { .. }
+            | ReplicaError::Stays { .. },
+        )
+        | None => None,
+    }
+}
+
+/// Names and files are for the operator to mend; a word that counts for nothing is refused.
+fn exit_of_promotion(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(refused) = cause.downcast_ref::<approve::Refused>() {
+        return Some(match refused {
+            approve::Refused::Nobody { .. } | approve::Refused::Uncounted { .. } | approve::Refused::Ended { .. } => {
+                Exit::Refused
+            }
+        });
+    }
+    let signature = match cause.downcast_ref() {
+        Some(
+            PromotionError::Unknown(_)
+            | PromotionError::UnknownBuild(_)
+            | PromotionError::NoWay { .. }
+            | PromotionError::TwoWays { .. }
+            | PromotionError::StageGone { .. }
+            | PromotionError::NoComponent { .. }
+            | PromotionError::Workspace(_),
+        ) => return Some(Exit::Usage),
+        Some(PromotionError::Signature(signature)) => Some(signature),
+        Some(PromotionError::Store(_) | PromotionError::Session(_) | PromotionError::Restless(_)) | None => {
+            cause.downcast_ref()
+        }
+    };
+    match signature {
+        Some(SignatureError::NoKey { .. } | SignatureError::Unsigned { .. } | SignatureError::Keys { .. }) => {
+            Some(Exit::Usage)
+        }
+        Some(SignatureError::System { .. }) | None => None,
+    }
 }
 
 /// Which key is meant, and whether there is one, is for the operator to say; the rest is refused, or is ours.

@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     let driver = ground::driver(&home, environment)?;
     let is_idle = home.store().unfinished(Some(environment))?.is_empty();
     if is_idle && let Some(waiting) = promotion_into(&home, environment)? {
-        return tell_promotion(&waiting, environment, driver, printer);
+        return tell_promotion(&waiting, environment, driver.as_ref(), printer);
     }
     tell(&home, environment, driver, printer)
 }
@@ -69,7 +69,7 @@ fn promotion_into(home: &Home, environment: &str) -> anyhow::Result<Option<Promo
 fn tell_promotion(
     record: &PromotionRecord,
     environment: &str,
-    driver: Option<Driver>,
+    driver: Option<&Driver>,
     printer: &Printer,
 ) -> anyhow::Result<Exit> {
     let PromotionRecord { name, spec, status, .. } = record;
@@ -84,7 +84,7 @@ fn tell_promotion(
         "kind": "Why",
         "metadata": {"name": name},
         "spec": {"environment": environment, "promotion": name},
-        "status": {"phase": status.phase, "rule": status.reason, "value": status.message, "since": status.since, "waitsFor": status.waits_for, "next": called::command(&next), "driver": driver.as_ref().map(ToString::to_string)},
+        "status": {"phase": status.phase, "rule": status.reason, "value": status.message, "since": status.since, "waitsFor": status.waits_for, "next": called::command(&next), "driver": driver.map(ToString::to_string)},
     });
     printer.resource(&resource, |p| {
         p.line(&format!("{name} is {:?} ({})", status.phase, status.reason))?;
@@ -103,12 +103,11 @@ fn tell_promotion(
             moment(status.since),
             age(Timestamp::now(), status.since)
         ))?;
-        match &driver {
-            Some(driver) => p.line(&format!("driver: {driver}"))?,
-            None => {
-                p.line("driver: the `stagegate promote` that waits for it, if one does; else `stagegate serve`, or the same command again")?
-            }
-        }
+        let driver = driver.map_or_else(
+            || "the `stagegate promote` that waits for it, if one does; else `stagegate serve`, or the same command again".to_owned(),
+            ToString::to_string,
+        );
+        p.line(&format!("driver: {driver}"))?;
         p.line(&format!("next:   {}", called::command(&next)))
     })?;
     Ok(Exit::Done)

@@ -129,13 +129,13 @@ impl Rehearsing<'_> {
         if let Some(build) = &spec.start_from {
             let build = self.named(build);
             driver.note(&format!("{build}: to start from"));
-            let (driven, _) = match self.run(driver, &[], &build).await {
-                Ok(ran) => ran,
+            let (ran, _) = match self.run(driver, &[], &build).await {
+                Ok(both) => both,
                 Err(NotRun::Quarantined(refusal)) => return Err(SessionError::from(refusal).into()),
                 Err(NotRun::Error(error)) => return Err(error),
             };
-            outcome.interrupted = driven.interrupted;
-            if driven.interrupted || driven.record.status.phase != Phase::Succeeded {
+            outcome.interrupted = ran.interrupted;
+            if ran.interrupted || ran.record.status.phase != Phase::Succeeded {
                 outcome.began_elsewhere = Some(build).filter(|_| !outcome.interrupted);
                 return Ok(outcome);
             }
@@ -143,8 +143,8 @@ impl Rehearsing<'_> {
         for run in &spec.runs {
             let build = self.named(&run.build);
             driver.note(&format!("{build}: expecting {:?}", run.expect.phase));
-            let (driven, undone) = match self.run(driver, &spec.disturbances, &build).await {
-                Ok(ran) => ran,
+            let (ended, undone) = match self.run(driver, &spec.disturbances, &build).await {
+                Ok(both) => both,
                 Err(NotRun::Quarantined(refusal)) => {
                     driver.note(&format!("refused: {refusal}"));
                     let ran = Ran::refused(&refusal, self.quarantined);
@@ -157,19 +157,19 @@ impl Rehearsing<'_> {
                 }
                 Err(NotRun::Error(error)) => return Err(error),
             };
-            if driven.interrupted {
+            if ended.interrupted {
                 outcome.interrupted = true;
                 return Ok(outcome);
             }
-            let known = KnownBuild::find(self.home, &driven.record.spec.build)?;
+            let known = KnownBuild::find(self.home, &ended.record.spec.build)?;
             let is_quarantined = known.is_some_and(|b| b.status.quarantined_in(&spec.environment).is_some());
-            let mut differs = unmet(&run.expect, &driven.record.status, is_quarantined);
+            let mut differs = unmet(&run.expect, &ended.record.status, is_quarantined);
             differs.extend(undone.into_iter().map(|what| format!("disturbance {what}")));
             let stop = !differs.is_empty();
             outcome.runs.push(Ran {
-                phase: format!("{:?}", driven.record.status.phase),
+                phase: format!("{:?}", ended.record.status.phase),
                 unmet: differs,
-                upgrade: Some(driven.record.name),
+                upgrade: Some(ended.record.name),
             });
             if stop {
                 break;
@@ -205,16 +205,16 @@ impl Rehearsing<'_> {
             build: &build,
             user: &user,
         };
-        let driven = match driver.open(&asked, &lease).await {
+        let outcome = match driver.open(&asked, &lease).await {
             Ok(record) => driver.drive(&record, &lease).await.map_err(NotRun::Error),
             Err(SessionError::Refused(refusal @ Refusal::Quarantined { .. })) => Err(NotRun::Quarantined(refusal)),
             Err(refused) => Err(NotRun::Error(refused.into())),
         };
-        let ended = disturbances.stop().await;
-        for trouble in &ended.troubles {
+        let disturbed = disturbances.stop().await;
+        for trouble in &disturbed.troubles {
             driver.note(&format!("disturbance: {trouble}"));
         }
-        Ok((driven?, ended.undone))
+        Ok((outcome?, disturbed.undone))
     }
 }
 

@@ -70,15 +70,18 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         | "Rejected"
         | "BreakGlassAsked"
         | "GlassBrokenBySecond"
-        | "CancelAsked" => promotion(message),
+        | "CancelAsked"
+        | "PromotionRehearsing"
+        | "PromotionUpgrading"
+        | "PromotionSucceeded"
+        | "RehearsalPassed"
+        | "GlassBroken" => promotion(message),
         "PromotionWaiting" => promotion(&format!("it waits: {message}")),
-        "PromotionRehearsing" | "PromotionUpgrading" | "PromotionSucceeded" | "RehearsalPassed" => promotion(message),
         "PromotionFailed" => promotion(&format!("it has failed: {message}")),
         "PromotionRejected" => promotion(&format!("it is rejected: {message}")),
         "PromotionCancelled" => promotion("it was taken back"),
         "PromotionPaused" => promotion(&format!("its upgrade pauses: {message}")),
         "PromotionResumed" => promotion(&format!("its upgrade goes on: {message}")),
-        "GlassBroken" => promotion(message),
         "FreezeBegun" => format!("{environment} is frozen{by}{}", because(message)),
         "FreezeLifted" => format!("{environment} is no longer frozen{by}{}", because(message)),
         "Preflight" => phase(&format!("begun{by}")),

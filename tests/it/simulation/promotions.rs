@@ -66,6 +66,10 @@ struct Driver {
     rehearsal: Option<RehearsalRun>,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own that is so or not"
+)]
 struct World {
     dice: Dice,
     guard: Guard,
@@ -153,7 +157,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, line: String) {
+    fn tell(&mut self, line: &str) {
         let line = format!("{:.0} {line}", self.now);
         self.log.push(line);
     }
@@ -172,7 +176,7 @@ impl World {
         };
         self.stored.words.push(voice);
         self.stored.version += 1;
-        self.tell(format!("{who}: {verb}"));
+        self.tell(&format!("{who}: {verb}"));
     }
 
     fn facts(&self) -> Facts {
@@ -284,7 +288,7 @@ impl World {
         {
             self.broken.push(format!("I4: it was let in though {why}"));
         }
-        self.tell(format!(
+        self.tell(&format!(
             "driver {who} decides {:?}, {:?}",
             decision.status.phase, decision.effect
         ));
@@ -297,11 +301,11 @@ impl World {
             return;
         };
         if version != self.stored.version && self.guard != Guard::WithoutVersions {
-            self.tell(format!("driver {who} has decided on what has changed"));
+            self.tell(&format!("driver {who} has decided on what has changed"));
             return;
         }
         if self.now.duration_since(looked_at) > LONGEST_LOOK && self.guard != Guard::WithoutClock {
-            self.tell(format!("driver {who} was stopped since it looked"));
+            self.tell(&format!("driver {who} was stopped since it looked"));
             return;
         }
         // Files may change between a look and its write; what people say may not go unheard.
@@ -347,11 +351,11 @@ impl World {
 
     fn begin(&mut self) {
         if self.quarantined && self.guard != Guard::WithoutLastLook {
-            self.tell("its upgrade is refused: it is quarantined".to_owned());
+            self.tell("its upgrade is refused: it is quarantined");
             return;
         }
         if self.stored.status.phase != Phase::Upgrading && self.guard != Guard::WithoutItsTurn {
-            self.tell("its upgrade is refused: it was decided otherwise since".to_owned());
+            self.tell("its upgrade is refused: it was decided otherwise since");
             return;
         }
         if self.quarantined {
@@ -363,7 +367,7 @@ impl World {
         }
         if self.upgrades.is_empty() || self.guard == Guard::WithoutName {
             self.upgrades.push((upgrade::Phase::Rolling, Wish::Proceed));
-            self.tell("its upgrade is begun".to_owned());
+            self.tell("its upgrade is begun");
         }
         if self.upgrades.len() > 1 {
             self.broken.push("I3: it has two upgrades".to_owned());
@@ -387,8 +391,7 @@ impl World {
             return;
         };
         *phase = match (*phase, *wish) {
-            (upgrade::Phase::Rolling, Wish::Pause) => upgrade::Phase::Paused,
-            (upgrade::Phase::Paused, Wish::Pause) => upgrade::Phase::Paused,
+            (upgrade::Phase::Rolling | upgrade::Phase::Paused, Wish::Pause) => upgrade::Phase::Paused,
             (upgrade::Phase::RollingBack, _) => {
                 self.quarantined = true;
                 upgrade::Phase::RolledBack
@@ -397,7 +400,7 @@ impl World {
             _ => upgrade::Phase::RollingBack,
         };
         let line = format!("its upgrade: {:?}", self.upgrades[0]);
-        self.tell(line);
+        self.tell(&line);
     }
 
     fn something_happens(&mut self) {
@@ -409,7 +412,7 @@ impl World {
             // Killed wherever it was.
             17 => {
                 self.drivers[who] = Driver::default();
-                self.tell(format!("driver {who} is killed"));
+                self.tell(&format!("driver {who} is killed"));
             }
             15 | 16 | 18..=20 => {
                 let person = ["ann", "bob", "carol", "dave"][usize::try_from(self.dice.below(4)).expect("small")];
@@ -429,7 +432,7 @@ impl World {
                             [usize::try_from(self.dice.below(3)).expect("small")],
                     ),
                 };
-                self.tell(format!("freeze: {:?}", self.frozen));
+                self.tell(&format!("freeze: {:?}", self.frozen));
             }
             22 if self.dice.below(3) == 0 => self.quarantined = !self.quarantined,
             23 if self.dice.below(3) == 0 => self.plan += 1,
@@ -440,7 +443,7 @@ impl World {
                     until: (self.now + SignedDuration::from_hours(1)).into(),
                 });
                 self.stored.version += 1;
-                self.tell("the glass is to be broken".to_owned());
+                self.tell("the glass is to be broken");
             }
             26 if self.dice.below(6) == 0 => self.rejects = true,
             22..=26 => self.now += SignedDuration::from_mins(40),
@@ -451,7 +454,7 @@ impl World {
 
     /// Everything is well, and one driver is left alone.
     fn calm(&mut self) {
-        self.tell("all is well from here on".to_owned());
+        self.tell("all is well from here on");
         self.drivers = [Driver::default(), Driver::default()];
         (self.frozen, self.quarantined, self.lacking) = (None, false, false);
         self.verified = self.verified.or(Some(self.now));

@@ -86,7 +86,7 @@ fn a_word_is_of_who_has_signed_it_as_it_stands_and_as_a_word() {
     keys.role("managers", &[("carol@lab", "carol")]);
     let signed = sign(word("fine"), &keys.key("carol")).expect("signed");
     let carol = Some(("carol@lab".to_owned(), vec!["managers".to_owned()]));
-    assert_eq!(whose(&keys, &["managers"], &[signed.clone()]), [carol]);
+    assert_eq!(whose(&keys, &["managers"], std::slice::from_ref(&signed)), [carol]);
     let mut changed = vec![signed.clone(); 5];
     changed[0].word.reason = "fine?".to_owned();
     changed[1].word.decision = Verb::BreakGlass;
