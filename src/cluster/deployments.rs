@@ -18,18 +18,18 @@ use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::core::Selector;
 use serde_json::{Value, json};
 
-use super::pod::{Pod, Refused};
+use super::pod::{self, Pod, Refused};
 use super::printed::{Printed, Whose};
 use super::surge::{
     Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
 };
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NONE_THERE, NOT_FOUND, Workload, Written,
-    image_of, is_over, more, only, owner_of, pod_of, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NOT_FOUND, Workload, Written, image_of,
+    is_over, more, only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
-    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
-    TailFrom, Work,
+    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepState, Tail, TailFrom,
+    Work,
 };
 use crate::model::environment::{DeploymentRef, Role};
 use crate::model::values::Digest;
@@ -139,7 +139,9 @@ impl DeploymentPlace {
                 return Ok(found);
             }
         }
-        Err(self.failed("look at it", "it changes faster than it can be read"))
+        Err(self
+            .workload
+            .unserved("look at it", "it changes faster than it can be read"))
     }
 
     /// What is in its annotation.
@@ -166,7 +168,7 @@ impl DeploymentPlace {
 
     async fn read(&self) -> Result<Seen, HostError> {
         let found = self.find().await?;
-        found.ok_or_else(|| self.failed("look at it", NONE_THERE))
+        found.ok_or_else(|| self.failed("look at it", Refused::Gone.to_string()))
     }
 
     /// What a selector matches: the canary's is a part of it.
@@ -596,7 +598,9 @@ impl DeploymentHost {
         let tried = format!("run step {id}");
         let mut conflicts = 0;
         while conflicts < CONFLICTS_IN_A_ROW {
-            let seen = self.place.read().await?;
+            let Some(seen) = self.place.find().await? else {
+                return Ok(Err(Refused::Gone));
+            };
             match seen.is.ask(self.role, token, id, asked, Timestamp::now()) {
                 // What was given back or scaled a moment ago comes to rest.
                 Err(Refused::Unsettled) if tokio::time::Instant::now() < until => {
@@ -605,12 +609,15 @@ impl DeploymentHost {
                 Err(why) => return Ok(Err(why)),
                 Ok(Answer::Known(_)) => return Ok(Ok(seen)),
                 Ok(Answer::Write(change)) => match self.place.write(&seen, &change, &tried).await? {
-                    Written::Yes => return Ok(Ok(self.place.read().await?)),
+                    Written::Yes => return Ok(self.place.find().await?.ok_or(Refused::Gone)),
                     Written::Conflict => conflicts += 1,
                 },
             }
         }
-        Err(self.place.failed(&tried, "it changes faster than it can be written"))
+        Err(self
+            .place
+            .workload
+            .unserved(&tried, "it changes faster than it can be written"))
     }
 
     /// Tries a write of the owner's Deployment until nobody else wrote meanwhile.
@@ -632,7 +639,10 @@ impl DeploymentHost {
                 Written::Conflict => {}
             }
         }
-        Err(self.place.failed(tried, "it changes faster than it can be written"))
+        Err(self
+            .place
+            .workload
+            .unserved(tried, "it changes faster than it can be written"))
     }
 
     /// Deletes the canary where there is one: its upgrade is over.
@@ -651,9 +661,7 @@ impl DeploymentHost {
     /// What a node shows of a step that ended without a trace there.
     async fn without_trace(&self, node: &NodeAddress, id: &str, why: Option<Refused>) -> Result<NodeSight, HostError> {
         let mut sight = self.observe(node, &[]).await?;
-        let (exit, log_tail) = why.map_or((0, String::new()), |why| (1, why.to_string()));
-        let ended = StepState::Ended(StepEnd { exit, log_tail });
-        sight.steps.insert(id.to_owned(), ended);
+        sight.steps.insert(id.to_owned(), pod::without_trace(why.as_ref()));
         Ok(sight)
     }
 }
@@ -700,7 +708,7 @@ impl Host for DeploymentHost {
                     return Err(self.place.workload.refused(node, token, &tried, &why));
                 }
                 // Nothing was begun: told before anything is.
-                Err(why) if matches!(asked, Asked::Take { .. }) => {
+                Err(why) if matches!(asked, Asked::Take { .. }) || why.is_for_good() => {
                     return self.without_trace(node, &step.id, Some(why)).await;
                 }
                 Err(why) => return Err(self.place.workload.refused(node, token, &tried, &why)),

@@ -196,6 +196,9 @@ pub enum Refused {
     /// What was remembered of it is gone in mid-upgrade.
     #[error("nothing is remembered of its upgrade: it was made anew, or its annotation was taken out")]
     Forgotten,
+    /// It was deleted.
+    #[error("there is none of that name")]
+    Gone,
     /// One takes what the other has shown to be good.
     #[error("its pods change after the canary alone has passed on this build, and it has not been asked to run it")]
     CanaryFirst,
@@ -226,6 +229,35 @@ pub enum Refused {
         /// Its name.
         name: String,
     },
+}
+
+impl Refused {
+    /// Whether it is that the workload is not the upgrade's any more: nothing that it asks for will ever be done, and a look says the same.
+    #[must_use]
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Refused::Forgotten | Refused::Gone | Refused::Taken { .. } => true,
+            Refused::Fenced { .. }
+            | Refused::Foreign { .. }
+            | Refused::NoImage(_)
+            | Refused::Aimless
+            | Refused::Unsettled
+            | Refused::NoHistory
+            | Refused::Partitioned { .. }
+            | Refused::Rewritten { .. }
+            | Refused::NotReady { .. }
+            | Refused::GoesBack
+            | Refused::Order { .. }
+            | Refused::OnDelete
+            | Refused::ForeignEdit { .. }
+            | Refused::CanaryFirst
+            | Refused::AllAtOnce
+            | Refused::Paused
+            | Refused::NoPods
+            | Refused::Unstated { .. }
+            | Refused::NotOurs { .. } => false,
+        }
+    }
 }
 
 /// Whether this token may write, by the highest that was seen.
@@ -340,6 +372,12 @@ pub fn rewritten(image: &str, template: &str) -> String {
 #[must_use]
 pub fn upgrade_of(id: &str) -> &str {
     id.rsplitn(3, '.').last().unwrap_or(id)
+}
+
+/// The end of a step that leaves no trace on its workload: it needed nothing, or was refused.
+#[must_use]
+pub fn without_trace(why: Option<&Refused>) -> StepState {
+    why.map_or_else(|| ended(0, String::new()), |why| ended(1, why.to_string()))
 }
 
 /// A step that ended so.

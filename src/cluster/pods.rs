@@ -21,17 +21,17 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::looks::{Looks, MOMENT};
-use super::pod::{Pod, Refused, ended, upgrade_of};
+use super::pod::{self, Pod, Refused};
 use super::printed::{Printed, Whose};
-use super::rolling::{Ask, Asked, Change, Record, Rollout, Set, Strategy, Template};
+use super::rolling::{Ask, Asked, Change, Mover, Record, Rollout, Set, Strategy, Template};
 use super::turns::Turns;
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NONE_THERE, NOT_FOUND, Workload, Written,
-    image_of, more, only, owner_of, pod_of, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of, more,
+    only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
-    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepEnd, StepState, Tail,
-    TailFrom, Work,
+    FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepState, Tail, TailFrom,
+    Work,
 };
 use crate::model::environment::StatefulSetRef;
 use crate::model::values::Digest;
@@ -82,8 +82,8 @@ enum Outcome {
     Known,
     /// Nothing was heard of it in time.
     NotYet,
-    /// The set is on its way back, and nothing goes forward.
-    GoesBack,
+    /// It never will be: the set is on its way back and nothing goes forward, or it is not the upgrade's any more.
+    Never(Refused),
 }
 
 /// What is read at once.
@@ -161,7 +161,7 @@ impl SetPlace {
 
     async fn look(&self) -> Result<Arc<Seen>, HostError> {
         let found = self.find().await?;
-        found.ok_or_else(|| self.failed("look at it", NONE_THERE))
+        found.ok_or_else(|| self.failed("look at it", Refused::Gone.to_string()))
     }
 
     /// The pods of a set.
@@ -324,24 +324,20 @@ impl SetPlace {
         } else {
             Some(serde_json::to_string(&change.record).map_err(|e| self.failed(tried, e.to_string()))?)
         };
-        let strategy = match change.strategy {
-            Some(Strategy::Rolling { partition }) => {
-                json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition}})
+        let strategy = match change.mover {
+            Mover::Same => None,
+            Mover::Ours(Strategy::Rolling { partition }) => {
+                Some(json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition}}))
             }
-            Some(Strategy::OnDelete) => json!({"type": "OnDelete", "rollingUpdate": null}),
+            Mover::Ours(Strategy::OnDelete) => Some(json!({"type": "OnDelete", "rollingUpdate": null})),
             // What the owner did not state is taken out again.
-            None => {
-                let own = seen
-                    .set
-                    .record
-                    .taken
-                    .as_ref()
-                    .map(|taken| taken.own.clone())
-                    .unwrap_or_default();
-                json!({
+            Mover::Owners => {
+                let taken = seen.set.record.taken.as_ref();
+                let own = taken.map(|taken| taken.own.clone()).unwrap_or_default();
+                Some(json!({
                     "type": own.get("type").cloned().unwrap_or_else(|| json!("RollingUpdate")),
                     "rollingUpdate": own.get("rollingUpdate").cloned().unwrap_or_else(|| json!({"partition": 0})),
-                })
+                }))
             }
         };
         let template = match &change.template {
@@ -350,10 +346,13 @@ impl SetPlace {
             Template::Image(image) => with_image(container, image),
             Template::Revision(revision) => self.template_from_before(seen, revision, tried).await?,
         };
-        let patch = json!({
+        let mut patch = json!({
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
-            "spec": {"updateStrategy": strategy, "template": template},
+            "spec": {"template": template},
         });
+        if let Some(strategy) = strategy {
+            patch["spec"]["updateStrategy"] = strategy;
+        }
         self.workload
             .patched::<StatefulSet>(&self.workload.name, &patch, tried)
             .await
@@ -371,7 +370,9 @@ impl SetPlace {
     async fn write_all(&self, all: &[Ask]) -> Result<Vec<Result<(), Refused>>, HostError> {
         let tried = "ask for steps of its pods";
         for _ in 0..CONFLICTS_IN_A_ROW {
-            let seen = self.look().await?;
+            let Some(seen) = self.find().await? else {
+                return Ok(vec![Err(Refused::Gone); all.len()]);
+            };
             let (change, answers) = seen.set.ask_all(all, Timestamp::now());
             let Some(change) = change else { return Ok(answers) };
             match self.write(&seen, &change, tried).await? {
@@ -379,7 +380,9 @@ impl SetPlace {
                 Written::Conflict => {}
             }
         }
-        Err(self.failed(tried, "it changes faster than it can be written"))
+        Err(self
+            .workload
+            .unserved(tried, "it changes faster than it can be written"))
     }
 
     async fn delete(&self, ordinal: u32, uid: &str) -> Result<(), HostError> {
@@ -467,6 +470,15 @@ impl PodHost {
         })
     }
 
+    fn ask_of(&self, token: &FencingToken, id: &str, asked: Asked) -> Ask {
+        Ask {
+            ordinal: self.ordinal,
+            token: token.clone(),
+            id: id.to_owned(),
+            asked,
+        }
+    }
+
     /// Sees to it that a step is known.
     async fn asked(
         &self,
@@ -477,12 +489,7 @@ impl PodHost {
         until: Instant,
     ) -> Result<Outcome, HostError> {
         let tried = format!("run step {id}");
-        let ask = Ask {
-            ordinal: self.ordinal,
-            token: token.clone(),
-            id: id.to_owned(),
-            asked,
-        };
+        let ask = self.ask_of(token, id, asked);
         loop {
             match self.set.ask(&ask, until).await? {
                 None => return Ok(Outcome::NotYet),
@@ -493,13 +500,13 @@ impl PodHost {
                 {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
-                Some(Err(Refused::GoesBack)) => return Ok(Outcome::GoesBack),
+                Some(Err(why)) if why == Refused::GoesBack || why.is_for_good() => return Ok(Outcome::Never(why)),
                 Some(Err(why)) => return Err(self.refused(node, token, &tried, &why)),
             }
         }
     }
 
-    /// Whether its set can be upgraded at all, before anything of it is changed.
+    /// Takes its set for an upgrade; or what stands in the way of that.
     async fn take(
         &self,
         node: &NodeAddress,
@@ -507,24 +514,26 @@ impl PodHost {
         id: &str,
         until: Instant,
     ) -> Result<NodeSight, HostError> {
-        let refused = |why: &Refused| self.refused(node, token, "take it for an upgrade", why);
+        let ask = self.ask_of(token, id, Asked::Take);
         loop {
-            let seen = self.set.look().await?;
-            seen.set.admits(token).map_err(|why| refused(&why))?;
-            let end = match seen.set.may_be_taken(upgrade_of(id)) {
-                Ok(()) => ended(0, String::new()),
-                Err(Refused::Unsettled) if Instant::now() < until => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    continue;
-                }
+            match self.set.ask(&ask, until).await? {
+                None => return self.observe(node, &[]).await,
+                Some(Ok(())) => return self.without_trace(node, id, None).await,
+                Some(Err(Refused::Unsettled)) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
                 // It rolls, and nothing is wrong with that.
-                Err(why @ Refused::Unsettled) => return Err(refused(&why)),
-                Err(why) => ended(1, why.to_string()),
-            };
-            let mut sight = self.sight(&seen, &[])?;
-            sight.steps.insert(id.to_owned(), end);
-            return Ok(sight);
+                Some(Err(why @ (Refused::Unsettled | Refused::Fenced { .. } | Refused::Foreign { .. }))) => {
+                    return Err(self.refused(node, token, "take it for an upgrade", &why));
+                }
+                Some(Err(why)) => return self.without_trace(node, id, Some(why)).await,
+            }
         }
+    }
+
+    /// What a pod shows of a step that ended without a trace there.
+    async fn without_trace(&self, node: &NodeAddress, id: &str, why: Option<Refused>) -> Result<NodeSight, HostError> {
+        let mut sight = self.observe(node, &[]).await?;
+        sight.steps.insert(id.to_owned(), pod::without_trace(why.as_ref()));
+        Ok(sight)
     }
 }
 
@@ -551,7 +560,10 @@ impl PodHost {
                 Written::Conflict => {}
             }
         }
-        Err(self.set.failed(tried, "it changes faster than it can be written"))
+        Err(self
+            .set
+            .workload
+            .unserved(tried, "it changes faster than it can be written"))
     }
 }
 
@@ -578,30 +590,14 @@ impl Host for PodHost {
             },
             // An image is fetched by the node of a pod that is made with it.
             Work::Install { release, .. } => {
-                let mut sight = self.observe(node, &[]).await?;
-                let (exit, log_tail) = if sight.releases.contains(release) {
-                    (0, String::new())
-                } else {
-                    (1, Refused::NoImage(*release).to_string())
-                };
-                sight
-                    .steps
-                    .insert(step.id.clone(), StepState::Ended(StepEnd { exit, log_tail }));
-                return Ok(sight);
+                let is_known = (self.set.images)().contains_key(release);
+                let why = (!is_known).then_some(Refused::NoImage(*release));
+                return self.without_trace(node, &step.id, why).await;
             }
             Work::Prune { .. } => return self.observe(node, &[]).await,
-            // It is taken by the first write to it; whether it can be is told before.
             Work::Take { .. } => return self.take(node, token, &step.id, until).await,
             // Of a component with servers beside its pods: what a script does there, a pod's own template does here.
-            Work::Script(_) => {
-                let mut sight = self.observe(node, &[]).await?;
-                let nothing = StepEnd {
-                    exit: 0,
-                    log_tail: String::new(),
-                };
-                sight.steps.insert(step.id.clone(), StepState::Ended(nothing));
-                return Ok(sight);
-            }
+            Work::Script(_) => return self.without_trace(node, &step.id, None).await,
             Work::Setup(_) | Work::Start { .. } | Work::Stop { .. } => {
                 return Err(self.set.failed(&step.action, "no script runs in a pod"));
             }
@@ -610,16 +606,13 @@ impl Host for PodHost {
             Outcome::Known => {}
             Outcome::NotYet => return self.observe(node, std::slice::from_ref(&step.id)).await,
             // Another pod of its batch has failed before this one was begun: there is nothing that the way back has to wait for.
-            Outcome::GoesBack => {
-                let mut sight = self.observe(node, &[]).await?;
-                let never = ended(1, Refused::GoesBack.to_string());
-                sight.steps.insert(step.id.clone(), never);
-                return Ok(sight);
-            }
+            Outcome::Never(why) => return self.without_trace(node, &step.id, Some(why)).await,
         }
         let steps = [step.id.clone()];
         loop {
-            let seen = self.set.look().await?;
+            let Some(seen) = self.set.find().await? else {
+                return self.without_trace(node, &step.id, Some(Refused::Gone)).await;
+            };
             if let Err(why) = seen.set.admits(token) {
                 return Err(self.refused(node, token, &format!("run step {}", step.id), &why));
             }

@@ -154,6 +154,8 @@ pub enum Strategy {
 /// What is asked of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
+    /// Its set is to be taken for an upgrade, which nothing else does: what the set was is what it is now, with nothing of the upgrade on it.
+    Take,
     /// To be made with this build from now on.
     Point {
         /// The build.
@@ -186,8 +188,19 @@ pub struct Change {
     pub record: Record,
     /// The template.
     pub template: Template,
-    /// Who moves its pods; none gives the set its own strategy back.
-    pub strategy: Option<Strategy>,
+    /// Who is to move its pods.
+    pub mover: Mover,
+}
+
+/// Who is to move a set's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mover {
+    /// Who moves them now: nothing is written of it.
+    Same,
+    /// We do, by this.
+    Ours(Strategy),
+    /// Who did before the upgrade, in its owner's words.
+    Owners,
 }
 
 /// What a set's template has to be made to be.
@@ -334,18 +347,8 @@ impl Set {
         (0..self.replicas).find(|ordinal| !is_ready(ordinal))
     }
 
-    /// Whether an upgrade may begin on it, or has it already.
-    ///
-    /// # Errors
-    /// It may not, and why.
-    pub fn may_be_taken(&self, upgrade: &str) -> Result<(), Refused> {
-        match &self.record.taken {
-            Some(taken) if taken.by == upgrade => return Ok(()),
-            Some(taken) => {
-                return Err(Refused::Taken { by: taken.by.clone() });
-            }
-            None => {}
-        }
+    /// What is remembered of a set that is taken, if it can be.
+    fn fresh(&self, upgrade: &str) -> Result<Taken, Refused> {
         if !self.has_history {
             return Err(Refused::NoHistory);
         }
@@ -358,9 +361,43 @@ impl Set {
             return Err(why);
         }
         match self.rollout {
-            Rollout::Settled => Ok(()),
-            Rollout::Unseen | Rollout::Rolling => Err(Refused::Unsettled),
+            Rollout::Settled => {}
+            Rollout::Unseen | Rollout::Rolling => return Err(Refused::Unsettled),
         }
+        Ok(Taken {
+            by: upgrade.to_owned(),
+            container: self.container.clone(),
+            before: self.template.clone(),
+            from: self.build_of(&self.template),
+            revision: self.revision.clone(),
+            replicas: self.replicas,
+            rest: self.rest,
+            image: self.template.clone(),
+            // Nothing is at or above it, so nothing moves.
+            strategy: Strategy::Rolling {
+                partition: self.replicas,
+            },
+            own: self.own.clone(),
+            overwrote: None,
+            back_since: None,
+        })
+    }
+
+    /// Takes it for an upgrade, unless that has it already.
+    fn take(&self, upgrade: &str, token: &FencingToken) -> Result<Answer, Refused> {
+        let mut change = self.as_it_is();
+        change.record.fence = Some(token.clone());
+        if change.record.taken.is_none() {
+            let taken = self.fresh(upgrade)?;
+            change.mover = Mover::Ours(taken.strategy);
+            change.record.pods.clear();
+            change.record.taken = Some(taken);
+        }
+        Ok(if change.record == self.record {
+            Answer::Known(ended(0, String::new()))
+        } else {
+            Answer::Write(Box::new(change))
+        })
     }
 
     /// The build of an image, if it is one that is known.
@@ -419,7 +456,10 @@ impl Set {
         Self {
             template,
             rest,
-            strategy: change.strategy.unwrap_or(self.strategy),
+            strategy: match change.mover {
+                Mover::Ours(strategy) => strategy,
+                Mover::Same | Mover::Owners => self.strategy,
+            },
             record: change.record.clone(),
             ..self
         }
@@ -444,53 +484,35 @@ impl Set {
                 None => Answer::Known(state),
             });
         }
+        let upgrade = upgrade_of(id);
+        match &self.record.taken {
+            Some(taken) if taken.by == upgrade => {}
+            Some(taken) => {
+                let by = taken.by.clone();
+                return Err(Refused::Taken { by });
+            }
+            // It was taken before anything else was asked of it.
+            None if *asked != Asked::Take => return Err(Refused::Forgotten),
+            None => {}
+        }
         // Who goes back makes it what it was, whatever was made of it since.
         let edited = self.untouched();
         if !self.leads_back(ordinal, asked) {
             edited.clone()?;
         }
-        let upgrade = upgrade_of(id);
-        if let Some(taken) = self.record.taken.as_ref().filter(|taken| taken.by != upgrade) {
-            let by = taken.by.clone();
-            return Err(Refused::Taken { by });
-        }
+        let release = match asked {
+            Asked::Take => return self.take(upgrade, token),
+            Asked::Point { release } => *release,
+            Asked::Replace { .. } => self.goal(ordinal).ok_or(Refused::Aimless)?,
+        };
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
-        if self.record.taken.is_none() {
-            // What is to be made anew was pointed to something before.
-            if let Asked::Replace { .. } = asked {
-                return Err(Refused::Forgotten);
-            }
-            self.may_be_taken(upgrade)?;
-            change.record.pods.clear();
-            // Nothing is at or above it, so nothing moves.
-            change.record.taken = Some(Taken {
-                by: upgrade.to_owned(),
-                container: self.container.clone(),
-                before: self.template.clone(),
-                from: self.build_of(&self.template),
-                revision: self.revision.clone(),
-                replicas: self.replicas,
-                rest: self.rest,
-                image: self.template.clone(),
-                strategy: Strategy::Rolling {
-                    partition: self.replicas,
-                },
-                own: self.own.clone(),
-                overwrote: None,
-                back_since: None,
-            });
-        }
         if let (Some(taken), Err(edit)) = (&mut change.record.taken, &edited) {
             taken.overwrote = Some(edit.to_string());
         }
         let mut step = StepRecord {
             id: id.clone(),
             replaces: None,
-        };
-        let release = match asked {
-            Asked::Point { release } => *release,
-            Asked::Replace { .. } => self.goal(ordinal).ok_or(Refused::Aimless)?,
         };
         let image = self.image_of(&release)?;
         if let Some(taken) = &mut change.record.taken {
@@ -506,6 +528,7 @@ impl Set {
             }
         }
         match asked {
+            Asked::Take => {}
             Asked::Point { release } => {
                 change.record.pods.entry(ordinal).or_default().goal = Some(*release);
             }
@@ -518,7 +541,9 @@ impl Set {
                 });
             }
         }
-        change.strategy = change.record.taken.as_ref().map(|taken| taken.strategy);
+        if let Some(taken) = &change.record.taken {
+            change.mover = Mover::Ours(taken.strategy);
+        }
         let steps = &mut change.record.pods.entry(ordinal).or_default().steps;
         steps.push(step);
         let too_many = steps.len().saturating_sub(STEPS_KEPT);
@@ -672,7 +697,8 @@ impl Set {
     /// What gives the set back to its owner, once an upgrade is over: its own strategy, and nothing that was remembered but who may
     /// write. Pods that are not as the template is are moved by its controller from then on, so where not all were moved to
     /// the new build, or the upgrade was going back, the template is what it was before, whatever has become of the upgrade. But what is
-    /// given back later than at its end is its owner's as that has changed it since.
+    /// given back later than at its end is its owner's as that has changed it since; and a strategy that is not what was written last is
+    /// a brake that somebody has put on, which stays.
     #[must_use]
     pub fn given_back(&self, leaving: &Leaving<'_>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
@@ -682,18 +708,21 @@ impl Set {
         let is_own = matches!(leaving, Leaving::JustEnded(_));
         let is_ours = self.template == taken.image;
         let is_as_left = is_ours && self.rest == taken.rest;
-        let template = match taken.strategy {
-            Strategy::Rolling { partition: 0 } if leaving.went() == Went::Forward => {
-                Template::Image(self.template.clone())
-            }
+        let is_whole = match taken.strategy {
+            Strategy::Rolling { partition: 0 } => true,
+            // Nothing was moved.
+            Strategy::Rolling { .. } => taken.image == taken.before,
+            Strategy::OnDelete => false,
+        };
+        let template = if is_whole && leaving.went() == Went::Forward {
+            Template::Image(self.template.clone())
+        } else if is_own || is_as_left {
+            Template::Revision(taken.revision.clone())
+        } else if is_ours {
             // What its owner has changed beside it stays, and the image that we put there does not.
-            Strategy::Rolling { .. } | Strategy::OnDelete if !is_own && !is_as_left && is_ours => {
-                Template::Image(taken.before.clone())
-            }
-            Strategy::Rolling { .. } | Strategy::OnDelete if !is_own && !is_as_left => {
-                Template::Image(self.template.clone())
-            }
-            Strategy::Rolling { .. } | Strategy::OnDelete => Template::Revision(taken.revision.clone()),
+            Template::Image(taken.before.clone())
+        } else {
+            Template::Image(self.template.clone())
         };
         Some(Change {
             record: Record {
@@ -701,7 +730,11 @@ impl Set {
                 ..Record::default()
             },
             template,
-            strategy: None,
+            mover: if self.strategy == taken.strategy {
+                Mover::Owners
+            } else {
+                Mover::Same
+            },
         })
     }
 
@@ -711,13 +744,14 @@ impl Set {
         Change {
             record: self.record.clone(),
             template: Template::Image(self.template.clone()),
-            strategy: Some(self.strategy),
+            mover: Mover::Same,
         }
     }
 
     /// Whether what is asked brings a pod to what the set was before the upgrade that has it.
     fn leads_back(&self, ordinal: u32, asked: &Asked) -> bool {
         let release = match asked {
+            Asked::Take => None,
             Asked::Point { release } => Some(*release),
             Asked::Replace { .. } => self.goal(ordinal),
         };
@@ -757,11 +791,20 @@ impl Set {
 impl Change {
     /// This one, where another is written with it that came before. What was put back stays put back.
     fn after(self, before: Option<Self>) -> Self {
-        let template = match (before.map(|before| before.template), self.template) {
-            (Some(revision @ Template::Revision(_)), Template::Image(_)) => revision,
-            (Some(_) | None, template) => template,
+        let Some(before) = before else { return self };
+        let template = match (before.template, self.template) {
+            (revision @ Template::Revision(_), Template::Image(_)) => revision,
+            (_, template) => template,
         };
-        Self { template, ..self }
+        let mover = match self.mover {
+            Mover::Same => before.mover,
+            mover @ (Mover::Ours(_) | Mover::Owners) => mover,
+        };
+        Self {
+            template,
+            mover,
+            ..self
+        }
     }
 }
 

@@ -37,8 +37,6 @@ pub const LISTED: u32 = 500;
 pub const CONFLICT: u16 = 409;
 /// There is none of that name.
 pub const NOT_FOUND: u16 = 404;
-/// The same, for people.
-pub const NONE_THERE: &str = "there is none of that name";
 
 /// A workload by name, with the connection to its cluster.
 pub struct Workload {
@@ -75,8 +73,9 @@ impl Workload {
         NodeSight {
             set_up: true,
             unstated: Some(format!(
-                "{}: {NONE_THERE}; apply it, or correct `{}` in the environment",
+                "{}: {}; apply it, or correct `{}` in the environment",
                 self.named(),
+                Refused::Gone,
                 self.key
             )),
             ..NodeSight::default()
@@ -92,14 +91,20 @@ impl Workload {
         }
     }
 
+    /// Nothing was done of it for anybody, with what was tried: it is no pod's fault.
+    pub fn unserved(&self, tried: &str, why: impl Into<String>) -> HostError {
+        HostError::Unserved {
+            host: self.named(),
+            tried: tried.to_owned(),
+            why: why.into(),
+        }
+    }
+
     /// An API server refused, or did not answer.
     pub fn trouble(&self, tried: &str, why: &kube::Error) -> HostError {
         match why {
-            kube::Error::Api(status) => self.failed(tried, format!("{} ({})", status.message, status.code)),
-            other => HostError::Unreachable {
-                host: self.named(),
-                why: causes(other),
-            },
+            kube::Error::Api(status) => self.unserved(tried, format!("{} ({})", status.message, status.code)),
+            other => self.unserved(tried, causes(other)),
         }
     }
 
@@ -109,7 +114,7 @@ impl Workload {
     /// There is no such cluster.
     pub async fn client(&self) -> Result<Client, HostError> {
         let made = connect_within(self.context.as_deref(), CALL).await;
-        made.map_err(|why| self.failed("find its cluster", why))
+        made.map_err(|why| self.unserved("find its cluster", why))
     }
 
     /// Objects of a kind in its namespace.
@@ -142,6 +147,7 @@ impl Workload {
             Refused::NoImage(_)
             | Refused::OnDelete
             | Refused::Forgotten
+            | Refused::Gone
             | Refused::Aimless
             | Refused::Unsettled
             | Refused::Taken { .. }

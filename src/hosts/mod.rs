@@ -260,6 +260,17 @@ pub enum HostError {
         /// The home it serves.
         seen: String,
     },
+    /// Who speaks for the node, and for others with it, refused or did not answer: the API server of its workload. It says nothing of
+    /// the node; and what was asked may or may not have happened.
+    #[error("{host} could not {tried}: {why}")]
+    Unserved {
+        /// The host as the environment names it.
+        host: String,
+        /// What was tried.
+        tried: String,
+        /// What was heard.
+        why: String,
+    },
     /// The agent could not do its own part (disk full, no permission).
     #[error("{host} could not {tried}: {why}")]
     Failed {

@@ -125,7 +125,7 @@ impl Cluster {
         let Change {
             record,
             template,
-            strategy,
+            mover,
         } = change;
         self.set.template = match template {
             Template::Image(image) => image,
@@ -136,7 +136,11 @@ impl Cluster {
             }
         };
         self.set.record = record;
-        self.set.strategy = strategy.unwrap_or(Strategy::Rolling { partition: 0 });
+        self.set.strategy = match mover {
+            Mover::Same => self.set.strategy,
+            Mover::Ours(strategy) => strategy,
+            Mover::Owners => Strategy::Rolling { partition: 0 },
+        };
         for pod in self.set.pods.values_mut() {
             pod.is_of_template = pod.image == self.set.template;
         }
@@ -161,8 +165,23 @@ impl Cluster {
         }
     }
 
-    /// Points a pod to a build and has it made anew.
+    /// Takes it for an upgrade.
+    fn take(&mut self, upgrade: &str) -> Result<(), Refused> {
+        self.ask(0, &format!("{upgrade}.0.check"), &Asked::Take)
+    }
+
+    /// One that an upgrade has.
+    fn taken(replicas: u32) -> Self {
+        let mut cluster = Self::of(replicas);
+        cluster.take("up").expect("taken");
+        cluster
+    }
+
+    /// Points a pod to a build and has it made anew, by an upgrade that takes the set first.
     fn bring(&mut self, ordinal: u32, release: Digest, upgrade: &str, n: u32) -> Result<(), Refused> {
+        if self.set.record.taken.is_none() {
+            self.take(upgrade)?;
+        }
         self.ask(ordinal, &format!("{upgrade}.{n}.activate"), &Asked::Point { release })?;
         self.ask(ordinal, &format!("{upgrade}.{}.restart", n + 1), &replace())
     }
@@ -317,15 +336,14 @@ fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
             },
         ),
     ] {
-        let mut set = Cluster::of(2).set;
-        edit(&mut set);
-        assert_eq!(set.may_be_taken("up"), Err(refused.clone()));
-        assert_eq!(asked(&set, &token(1), "up.0.activate"), Err(refused));
+        let mut cluster = Cluster::of(2);
+        edit(&mut cluster.set);
+        assert_eq!(cluster.take("up"), Err(refused));
     }
-    assert_eq!(Cluster::of(2).set.may_be_taken("up"), Ok(()));
-    assert_eq!(cluster.set.may_be_taken("up"), Ok(()), "which has it");
+    assert_eq!(Cluster::of(2).take("up"), Ok(()));
+    assert_eq!(cluster.take("up"), Ok(()), "which has it");
     let by = "up".to_owned();
-    assert_eq!(cluster.set.may_be_taken("next"), Err(Refused::Taken { by }));
+    assert_eq!(cluster.take("next"), Err(Refused::Taken { by }));
     // One that is sick below would keep this one from being made anew.
     let mut sick = Cluster::of(3);
     sick.set.pods.get_mut(&1).expect("there").is_ready = false;
@@ -336,7 +354,7 @@ fn older_drivers_other_homes_other_hands_and_what_rolls_are_refused() {
 
 /// One pod that was told to make way a moment ago, and the set's name for it.
 fn replacing() -> (Set, Pod) {
-    let mut cluster = Cluster::of(1);
+    let mut cluster = Cluster::taken(1);
     cluster
         .ask(0, "up.0.activate", &Asked::Point { release: new() })
         .expect("written");
@@ -518,7 +536,7 @@ fn who_is_deleted_is_the_pod_before_or_one_that_its_controller_made_too_early() 
 
 #[test]
 fn a_driver_that_takes_a_step_up_has_the_whole_time_for_it() {
-    let mut cluster = Cluster::of(1);
+    let mut cluster = Cluster::taken(1);
     cluster
         .ask(0, "up.0.activate", &Asked::Point { release: new() })
         .expect("written");
@@ -579,13 +597,59 @@ fn a_set_that_was_not_moved_as_a_whole_is_given_back_as_it_was() {
 }
 
 #[test]
-fn of_a_set_whose_memory_was_taken_out_nothing_more_is_made_anew() {
-    let mut cluster = Cluster::of(2);
-    cluster.bring(1, new(), "up", 0).expect("moved");
-    cluster.set.record = Record::default();
-    let deadline = Duration::from_mins(1);
-    let asked = cluster.ask(1, "up.3.restart", &Asked::Replace { deadline });
-    assert_eq!(asked, Err(Refused::Forgotten));
+fn a_set_is_taken_by_being_taken_alone_and_before_anything_of_the_upgrade_is_on_it() {
+    for (forward, asked) in [
+        (&[][..], Asked::Point { release: new() }),
+        (&[2, 1][..], replace()),
+        // All are on it and settled, as in the last watch, and it is the way back that asks.
+        (&[2, 1, 0], Asked::Point { release: old() }),
+        (&[2, 1, 0], replace()),
+    ] {
+        let mut cluster = Cluster::taken(3);
+        for ordinal in forward {
+            cluster.bring(*ordinal, new(), "up", 1).expect("moved");
+        }
+        for strategy in [
+            Strategy::Rolling { partition: 0 },
+            Strategy::Rolling { partition: 1 },
+            Strategy::OnDelete,
+        ] {
+            cluster.set.record = Record::default();
+            cluster.set.strategy = strategy;
+            let before = cluster.set.clone();
+            let answer = cluster.ask(2, "up.7.step", &asked);
+            assert_eq!(answer, Err(Refused::Forgotten), "{asked:?} {strategy}");
+            assert_eq!(cluster.set, before);
+        }
+    }
+}
+
+#[test]
+fn a_set_is_taken_once_and_nothing_moves_by_that() {
+    let mut cluster = Cluster::taken(3);
+    assert_eq!(cluster.set.strategy, Strategy::Rolling { partition: 3 });
+    assert_eq!((cluster.images().as_str(), cluster.made), ("ooo", 3));
+    let again = |set: &Set, counter: u64| {
+        let ask = Ask {
+            token: token(counter),
+            ..ask(1, "up.0.check", &Asked::Take)
+        };
+        set.ask(&ask, Timestamp::UNIX_EPOCH)
+    };
+    let known = Ok(Answer::Known(ended(0, String::new())));
+    assert_eq!(again(&cluster.set, 1), known);
+    // A newer driver is known by its token.
+    let Ok(Answer::Write(change)) = again(&cluster.set, 2) else {
+        panic!("it is to be written")
+    };
+    assert_eq!(change.record.taken, cluster.set.record.taken);
+    cluster.write(*change);
+    assert_eq!(again(&cluster.set, 2), known);
+    assert_eq!(again(&cluster.set, 1), Err(Refused::Fenced { seen: 2 }));
+    // What somebody has made of it since is told before anything goes on.
+    cluster.set.rest = Digest::of(b"by hand");
+    let edited = again(&cluster.set, 2);
+    assert!(matches!(edited, Err(Refused::ForeignEdit { .. })), "{edited:?}");
 }
 
 #[test]
@@ -595,9 +659,7 @@ fn a_set_that_moves_nothing_by_itself_and_is_nobodys_says_what_is_to_be_done() {
     cluster.set.strategy = Strategy::OnDelete;
     let edit = cluster.set.foreign_edit().expect("it is told");
     assert!(edit.contains("set RollingUpdate, with partition 0"), "{edit}");
-    let asked = cluster.ask(1, "up.1.activate", &Asked::Point { release: new() });
-    assert_eq!(asked, Err(Refused::OnDelete));
-    assert_eq!(cluster.set.may_be_taken("up"), Err(Refused::OnDelete));
+    assert_eq!(cluster.take("up"), Err(Refused::OnDelete));
 }
 
 #[test]
@@ -614,6 +676,54 @@ fn what_an_owner_has_changed_beside_our_image_stays_when_that_goes_back_late() {
     }
     cluster.set.template = "r@sha256:by-hand".to_owned();
     let change = cluster.set.given_back(&ended(Went::Back)).expect("it is taken");
+    assert_eq!(change.template, Template::Image("r@sha256:by-hand".to_owned()));
+}
+
+#[test]
+fn a_brake_that_its_owner_has_put_on_stays_when_a_set_is_given_back() {
+    let ended = |went| Ended { upgrade: "up", went };
+    for moved in [&[][..], &[2], &[2, 1, 0]] {
+        for turned in [false, true] {
+            for leaving in [
+                Leaving::EndedBefore(ended(Went::Back)),
+                Leaving::EndedBefore(ended(Went::Forward)),
+                just_ended(Went::Back),
+                Leaving::Unknown,
+            ] {
+                let mut cluster = Cluster::taken(3);
+                for ordinal in moved {
+                    cluster.bring(*ordinal, new(), "up", 0).expect("moved");
+                }
+                if turned {
+                    cluster
+                        .ask(2, "up.2.activate", &Asked::Point { release: old() })
+                        .expect("written");
+                }
+                let left = cluster.set.strategy;
+                for strategy in [
+                    left,
+                    Strategy::Rolling { partition: 9 },
+                    Strategy::Rolling { partition: 0 },
+                    Strategy::OnDelete,
+                ] {
+                    cluster.set.strategy = strategy;
+                    let change = cluster.set.given_back(&leaving).expect("it is taken");
+                    let expected = if strategy == left { Mover::Owners } else { Mover::Same };
+                    assert_eq!(change.mover, expected, "{moved:?} {left} {strategy} {leaving:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_set_that_was_taken_and_never_moved_the_template_is_its_owners() {
+    let mut cluster = Cluster::taken(2);
+    cluster.set.rest = Digest::of(b"by its owner");
+    let change = cluster.set.given_back(&just_ended(Went::Forward)).expect("it is taken");
+    assert_eq!(change.template, Template::Image(OLD.to_owned()));
+    cluster.set.template = "r@sha256:by-hand".to_owned();
+    let change = cluster.set.given_back(&just_ended(Went::Forward)).expect("it is taken");
     assert_eq!(change.template, Template::Image("r@sha256:by-hand".to_owned()));
 }
 
@@ -658,7 +768,7 @@ fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
 fn pods_that_are_asked_for_together_are_asked_for_in_one_write_as_one_after_the_other() {
     let ids = |n: u32, word: &str| format!("up.{n}.{word}");
     let all = |asked: &Asked, word: &str| [1, 3, 2].map(|ordinal| ask(ordinal, &ids(ordinal, word), asked));
-    let (mut together, mut alone) = (Cluster::of(4), Cluster::of(4));
+    let (mut together, mut alone) = (Cluster::taken(4), Cluster::taken(4));
     for (asked, word) in [(Asked::Point { release: new() }, "activate"), (replace(), "restart")] {
         let (change, answers) = together.set.ask_all(&all(&asked, word), Timestamp::UNIX_EPOCH);
         assert_eq!(answers, vec![Ok(()); 3], "{word}");
@@ -683,6 +793,18 @@ fn pods_that_are_asked_for_together_are_asked_for_in_one_write_as_one_after_the_
     assert!(
         change.is_some() && answers == [Ok(()), Err(Refused::Taken { by })],
         "{answers:?}"
+    );
+    // A newer driver that takes up what is known leaves what is asked with it as it is to be written.
+    let by_next = |ask: Ask| Ask { token: token(2), ..ask };
+    let few = [
+        by_next(ask(3, "up.5.activate", &Asked::Point { release: old() })),
+        by_next(ask(2, "up.1.restart", &replace())),
+    ];
+    let (change, _) = together.set.ask_all(&few, Timestamp::UNIX_EPOCH);
+    let change = change.expect("it turns");
+    assert_eq!(
+        (change.mover, change.template),
+        (Mover::Ours(Strategy::OnDelete), Template::Revision("web-1".to_owned()))
     );
     // What is put back stays so, whatever is asked with it.
     let few = [

@@ -153,6 +153,77 @@ impl Shop {
     }
 }
 
+/// The same, for what is in the way of a way back, and of what is given back after it.
+#[test]
+fn what_stands_in_the_way_back_of_a_set_is_said_and_neither_fought_nor_mistaken() {
+    let shop = Shop::open();
+    a_brake_that_is_put_on_a_set_before_it_was_given_back_stays(&shop);
+    a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(&shop);
+    a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(&shop);
+    a_set_that_forgets_its_upgrade_is_not_taken_by_the_way_back(&shop);
+}
+
+/// What nobody needs.
+const TRIED: [&str; 4] = [
+    "annotate",
+    "statefulset/web",
+    "stagegate.dev/tried=so",
+    "--dry-run=server",
+];
+
+/// What an API server refuses to everybody.
+#[derive(Debug, Clone, Copy)]
+enum Refuses {
+    /// Any write of a set.
+    Writes,
+    /// That one which an upgrade has is given back.
+    GivingBack,
+}
+
+impl Shop {
+    fn done(&self, arguments: &[&str], input: &str) {
+        let left = self.lab.kubectl(arguments, input);
+        assert!(left.done, "{left:#?}");
+    }
+
+    fn patch(&self, patch: &str) {
+        self.done(&["patch", "statefulset", "web", "-p", patch], "");
+    }
+
+    /// Until it is told otherwise.
+    fn api_server_refuses(&self, what: Refuses) {
+        let expression = match what {
+            Refuses::Writes => "false",
+            Refuses::GivingBack => "variables.is || !variables.was",
+        };
+        let policy = include_str!("pods/refusal.yaml").replace("EXPRESSION", expression);
+        self.done(&["apply", "-f", "-"], &policy);
+        self.lab.until("it refuses", |lab| !lab.kubectl(&TRIED, "").done);
+    }
+
+    fn api_server_refuses_nothing(&self) {
+        self.done(&["delete", "-f", "-"], include_str!("pods/refusal.yaml"));
+        self.lab.until("it refuses no more", |lab| lab.kubectl(&TRIED, "").done);
+    }
+
+    fn until_soak(&self) {
+        self.lab.until("all pods are on it, and watched", |_| {
+            let status = self.stagegate(&["status", "shop", "-o", "json"]);
+            status.out.contains(r#""phase": "Soak""#)
+        });
+    }
+
+    /// Every pod is slow from now on.
+    fn slow(&self) {
+        for address in self.addresses() {
+            let url = format!("http://{address}:8080/slow");
+            let mut curl = self.lab.command(Path::new("curl"));
+            let asked = curl.args(["-sS", "--max-time", "5", &url]).status();
+            assert!(asked.expect("curl runs").success(), "{url}");
+        }
+    }
+}
+
 fn images(pods: &BTreeMap<String, (String, String)>) -> Vec<&str> {
     pods.values().map(|(image, _)| image.as_str()).collect()
 }
@@ -244,19 +315,8 @@ fn a_build_that_turns_bad_on_every_pod_goes_back_from_all(shop: &Shop) {
     let before = shop.pods();
     shop.environment("30s");
     let running = shop.begin(&["upgrade", "shop", "--build", "web=3", "-o", "json"]);
-    shop.lab.until("all pods are on it, and watched", |_| {
-        let status = shop.stagegate(&["status", "shop", "-o", "json"]);
-        status.out.contains(r#""phase": "Soak""#)
-    });
-    for address in shop.addresses() {
-        let url = format!("http://{address}:8080/slow");
-        let asked = shop
-            .lab
-            .command(Path::new("curl"))
-            .args(["-sS", "--max-time", "5", &url])
-            .status();
-        assert!(asked.expect("curl runs").success(), "{url}");
-    }
+    shop.until_soak();
+    shop.slow();
     let said = running.end();
     assert_eq!(said.code, Some(3), "{said:#?}");
     let after = shop.pods();
@@ -428,4 +488,145 @@ fn images_that_a_cluster_rewrites_are_refused_before_anything_is_changed(shop: &
     let deleted = shop.lab.kubectl(&["delete", "pod", "web-1"], "");
     assert!(deleted.done, "{deleted:#?}");
     shop.is_its_owners();
+}
+
+/// From 1 to 2 and back to it; its driver is killed when the upgrade has ended and the set is still its.
+fn a_brake_that_is_put_on_a_set_before_it_was_given_back_stays(shop: &Shop) {
+    let partition = r#"{"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}}"#;
+    let on_delete = r#"{"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}"#;
+    let as_before = r#"{"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}}}"#;
+    for (version, brake) in [("2", partition), ("1", on_delete)] {
+        let before = shop.pods();
+        shop.api_server_refuses(Refuses::GivingBack);
+        let running = shop.begin(&["upgrade", "shop", "--build", &format!("web={version}")]);
+        shop.lab.until("it is kept", |_| {
+            let said = shop.stagegate(&["get", "upgrade", "-o", "json"]).json()["items"].take();
+            let last = said.as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+            let why = last["status"]["kept"]["why"].as_str().unwrap_or_default();
+            why.contains("not now")
+        });
+        running.signal(rustix::process::Signal::KILL);
+        drop(running);
+        assert!(shop.record()["taken"].is_object());
+        shop.patch(brake);
+        let braked = shop.set()["spec"].take();
+        shop.api_server_refuses_nothing();
+        let resumed = shop.stagegate(&["resume", "shop"]);
+        assert_eq!(resumed.code, Some(0), "{resumed:#?}");
+        assert!(shop.record()["taken"].is_null());
+        assert_eq!(shop.set()["spec"], braked);
+        assert!(images(&shop.pods()).iter().all(|image| *image != before_image(&before)));
+        shop.patch(as_before);
+        shop.is_its_owners();
+    }
+}
+
+/// From 1 to 3, and back.
+fn a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(shop: &Shop) {
+    let before = shop.pods();
+    shop.environment("60s");
+    let place = shop.directory.path().join("workspace/environments/shop.yaml");
+    let environment = std::fs::read_to_string(&place).expect("written");
+    let quick = environment.replace("patience: 1m", "patience: 10s");
+    assert_ne!(quick, environment);
+    std::fs::write(&place, quick).expect("written");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=3", "-o", "json"]);
+    shop.until_soak();
+    let then = shop.pods();
+    shop.api_server_refuses(Refuses::Writes);
+    shop.slow();
+    let held = running.end();
+    assert!(
+        held.code == Some(5) && held.out.contains("NobodyReached") && held.out.contains("not now"),
+        "{held:#?}"
+    );
+    assert!(!held.out.contains("OutOfService"), "{held:#?}");
+    assert_eq!(shop.pods(), then);
+    shop.api_server_refuses_nothing();
+    let resumed = shop.stagegate(&["resume", "shop", "-o", "json"]);
+    assert_eq!(resumed.code, Some(3), "{resumed:#?}");
+    let status = resumed.json()["status"].take();
+    assert_eq!(status["phase"], "RolledBack", "{status:#}");
+    assert_eq!(images(&shop.pods()), images(&before));
+    shop.is_its_owners();
+    shop.environment("1s");
+}
+
+/// From 1 to 2; its pods stay, so that nobody misses them, and whoever deploys it makes it anew on 1 after that.
+fn a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(shop: &Shop) {
+    let before = shop.pods();
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.lab.until("the first pod runs it", |_| {
+        let pods = shop.pods();
+        pods.get("web-2").is_some_and(|pod| pod.0 != before["web-2"].0)
+    });
+    shop.done(&["delete", "statefulset", "web", "--cascade=orphan"], "");
+    let held = running.end();
+    assert!(held.code == Some(5) && held.out.contains("ForeignEdit"), "{held:#?}");
+    assert!(held.out.contains("it was deleted since the upgrade began"), "{held:#?}");
+    let aborted = shop.stagegate(&["abort", "shop", "-o", "json"]);
+    let status = aborted.json()["status"].take();
+    assert_eq!(status["phase"], "Aborted", "{aborted:#?}");
+    assert!(status["kept"].is_null(), "{status:#}");
+    let troubles: Vec<&str> = status["nodes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|node| node["trouble"].as_str())
+        .collect();
+    assert!(
+        !troubles.is_empty()
+            && troubles
+                .iter()
+                .all(|why| why.contains("it was deleted") && why.contains("by hand")),
+        "{status:#}"
+    );
+    assert!(
+        !shop
+            .stagegate(&["get", "build", "-o", "json"])
+            .out
+            .contains("quarantine")
+    );
+    let set = include_str!("pods/set.yaml")
+        .replace("IMAGE", before_image(&before))
+        .replace("REPLICAS", &REPLICAS.to_string());
+    shop.done(&["apply", "-f", "-"], &set);
+    shop.done(&["rollout", "status", "statefulset/web", "--timeout=120s"], "");
+    assert_eq!(images(&shop.pods()), images(&before));
+}
+
+/// From 1 to 2, and there it stays: what was there before is remembered nowhere.
+fn a_set_that_forgets_its_upgrade_is_not_taken_by_the_way_back(shop: &Shop) {
+    let old = before_image(&shop.pods()).to_owned();
+    shop.environment("5m");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.until_soak();
+    // What it has seen last is of before.
+    running.signal(rustix::process::Signal::STOP);
+    let forgotten = shop
+        .lab
+        .kubectl(&["annotate", "statefulset/web", "stagegate.dev/rolling-"], "");
+    assert!(forgotten.done, "{forgotten:#?}");
+    let template = shop.set()["spec"].take();
+    let aborted = shop.stagegate(&["abort", "shop"]);
+    assert!(aborted.err.contains("takes it back now"), "{aborted:#?}");
+    running.signal(rustix::process::Signal::CONT);
+    let said = running.end();
+    let status = said.json()["status"].take();
+    assert_eq!(
+        (&status["phase"], &status["quarantined"]),
+        (&"Aborted".into(), &Value::Null),
+        "{said:#?}"
+    );
+    for node in status["nodes"].as_array().expect("a list") {
+        let trouble = node["trouble"].as_str().unwrap_or_default();
+        assert!(
+            trouble.contains("annotation stagegate.dev/rolling was taken out") && trouble.contains("by hand"),
+            "{node:#}"
+        );
+    }
+    assert!(images(&shop.pods()).iter().all(|image| *image != old));
+    assert_eq!(shop.set()["spec"], template);
+    shop.is_its_owners();
+    shop.environment("1s");
 }
