@@ -12,7 +12,7 @@ use super::world::{CommitError, Loaded, World};
 use crate::hosts::{HostError, NodeSight, StepState};
 use crate::model::upgrade::{Phase, StepAction, StepIntent, UpgradeStatus, Wish};
 use crate::rollout::{
-    Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, StepView, decide, waits_to_reach,
+    Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, Silence, StepView, decide, waits_to_reach,
 };
 
 /// Bounds of the loop's waiting.
@@ -176,7 +176,7 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
         }
         // Only what is durable may be done: the effects are those of the status just written, or written before. A driver that
         // ends begins no step, and waits for those that run.
-        for effect in &decision.effects {
+        for effect in decision.effects.iter().filter(|_| !settled) {
             if !stopping || nodes.runs(effect.node, &effect.intent) {
                 nodes.ensure(effect.node, &effect.intent);
             }
@@ -387,7 +387,10 @@ impl<'a, W: World> Nodes<'a, W> {
             .map(|i| NodeView {
                 look: match (&self.troubles[i], &self.sights[i]) {
                     (Some(why @ HostError::ForeignHome { .. }), _) => Look::Foreign { why: why.to_string() },
-                    (Some(why), _) => Look::Unreachable { why: why.to_string() },
+                    (Some(why), _) => Look::Unreachable {
+                        why: why.to_string(),
+                        of: silence(why),
+                    },
                     (None, None) => Look::NotYet,
                     (None, Some(sight)) => Look::Seen(seen(i, sight, status)),
                 },
@@ -406,6 +409,16 @@ impl<'a, W: World> Nodes<'a, W> {
             nodes,
             blockers: blockers_if_needed(world, status),
         }
+    }
+}
+
+fn silence(why: &HostError) -> Silence {
+    match why {
+        HostError::Unserved { .. } => Silence::Speaker,
+        HostError::Unreachable { .. }
+        | HostError::Failed { .. }
+        | HostError::Fenced { .. }
+        | HostError::ForeignHome { .. } => Silence::Node,
     }
 }
 
@@ -448,3 +461,6 @@ fn blockers_if_needed<W: World>(world: &W, status: &UpgradeStatus) -> Vec<crate:
         | Phase::Inconclusive => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,7 +212,7 @@ impl Draft<'_> {
             );
             return self.condemn(i, why);
         }
-        if let Look::Unreachable { why } = self.look(i) {
+        if let Look::Unreachable { why, .. } = self.look(i) {
             let message = format!(
                 "{} failed on {} ({}), and its host does not answer ({why}): the build or the host",
                 gate.name, self.plan.nodes[i], reading.reason

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::phases::{IllegalTransition, transition};
-use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals};
+use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals, Silence};
 use super::rollback::waits_to_reach;
 use crate::model::upgrade::{
     Event, GateStatus, Kept, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent,
@@ -283,6 +283,17 @@ impl<'a> Draft<'a> {
 
     pub(super) fn look(&self, i: usize) -> &'a Look {
         &self.seen.nodes[i].look
+    }
+
+    /// That who speaks for a node, and for others with it, refused or did not answer, and what was heard.
+    pub(super) fn unserved(&self, i: usize) -> Option<&'a str> {
+        match self.look(i) {
+            Look::Unreachable {
+                why,
+                of: Silence::Speaker,
+            } => Some(why),
+            Look::Unreachable { of: Silence::Node, .. } | Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => None,
+        }
     }
 
     pub(super) fn signals(&self, i: usize) -> &'a Signals {

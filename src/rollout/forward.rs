@@ -22,7 +22,7 @@ impl Draft<'_> {
         for i in 0..self.plan.nodes.len() {
             match self.look(i) {
                 Look::NotYet => waiting = true,
-                Look::Unreachable { why } => {
+                Look::Unreachable { why, .. } => {
                     let trouble = format!("{}: {why}", self.plan.nodes[i]);
                     if self.passed(self.status.since, self.plan.policy.patience) {
                         problems.push(trouble);
@@ -262,7 +262,7 @@ impl Draft<'_> {
             }
             let since = self.node(i).since;
             let failed = match self.look(i) {
-                Look::Unreachable { why } if self.passed(since, self.plan.policy.patience) => {
+                Look::Unreachable { why, .. } if self.passed(since, self.plan.policy.patience) => {
                     Some(format!("it cannot be reached: {why}"))
                 }
                 _ => match self.step(i, StepAction::Drain, &release) {
@@ -319,7 +319,18 @@ impl Draft<'_> {
                 continue;
             }
             let since = self.node(i).since;
-            if let Look::Unreachable { why } = self.look(i)
+            if let Some(why) = self
+                .unserved(i)
+                .filter(|_| self.passed(since, self.plan.policy.patience))
+            {
+                // It says nothing of this node, and would be said of the next one, too.
+                let message = format!(
+                    "{}: {why}; `resume` tries it again, `abort` goes back",
+                    self.plan.nodes[i]
+                );
+                return self.hold(Phase::Paused, "NodeUnreachable", message);
+            }
+            if let Look::Unreachable { why, .. } = self.look(i)
                 && self.passed(since, self.plan.policy.patience)
             {
                 return self.forward_failed(i, format!("it cannot be reached: {why}"));

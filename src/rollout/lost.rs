@@ -85,7 +85,7 @@ impl Draft<'_> {
             return;
         }
         let seen = match self.look(i) {
-            Look::Unreachable { why } => format!("{how}: {why}"),
+            Look::Unreachable { why, .. } => format!("{how}: {why}"),
             Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => how.to_string(),
         };
         let reason = match how {

@@ -19,7 +19,7 @@ pub use forward::FOREIGN_HOME;
 pub use phases::{IllegalTransition, transition};
 pub use plan::{
     Blind, GatePlan, Hooks, Look, NodeView, Observed, Order, Plan, Policy, Prepared, Reading, Seen, Serving, Signals,
-    StepView,
+    Silence, StepView,
 };
 pub use rollback::{NOBODY_REACHED, waits_to_reach};
 

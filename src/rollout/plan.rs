@@ -170,10 +170,12 @@ pub enum Look {
     /// Not looked at yet by this driver.
     #[default]
     NotYet,
-    /// No connection.
+    /// It could not be looked at, or asked for its present step, which is tried again before it is looked at.
     Unreachable {
-        /// What the connection said.
+        /// What was heard instead.
         why: String,
+        /// Of whom that tells.
+        of: Silence,
     },
     /// It serves another home, and does nothing for this one. A drive begins with that or ends at it.
     Foreign {
@@ -182,6 +184,16 @@ pub enum Look {
     },
     /// Looked at.
     Seen(Seen),
+}
+
+/// Of whom it tells that a node could not be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Of this node: there is no connection, or its agent failed.
+    Node,
+    /// Of who speaks for it and for others with it, and refused or did not answer: the API server of its workload. It says nothing of
+    /// the node.
+    Speaker,
 }
 
 /// What a look at a node showed.

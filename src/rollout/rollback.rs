@@ -144,7 +144,7 @@ impl Draft<'_> {
                     Progress::Working => {
                         open = true;
                         let since = self.node(i).since;
-                        if let Look::Unreachable { why } = self.look(i)
+                        if let Look::Unreachable { why, .. } = self.look(i)
                             && self.passed(since, self.plan.policy.patience)
                         {
                             if self.reaches_nobody(i) {
@@ -209,9 +209,13 @@ impl Draft<'_> {
         self.plan.policy.order.is_canary(i) && self.lost_workload(i).is_some()
     }
 
-    /// Whether it is we who reach nobody, rather than this node that is gone. One API server speaks for all pods of a workload; and that
-    /// several servers die at once is rarer than that our own network is away.
+    /// Whether it is we who reach nobody, rather than this node that is gone. One API server speaks for all pods of a workload, and what it
+    /// refuses for one of them it refuses for all, though one is asked for after the other; and that several servers die at once is
+    /// rarer than that our own network is away.
     fn reaches_nobody(&self, i: usize) -> bool {
+        if self.unserved(i).is_some() {
+            return true;
+        }
         let is_pod = |j: usize| self.plan.pods.contains(&self.plan.nodes[j]);
         let mut asked = (0..self.plan.nodes.len()).filter(|&j| is_pod(j) || !is_pod(i));
         let is_alone = !is_pod(i) && self.plan.nodes.len() == 1;
@@ -244,6 +248,13 @@ impl Draft<'_> {
             Wish::Pause | Wish::TimeUp => false,
         };
         if !goes_on {
+            // Where looks are answered and nothing else is, nobody knows of the end of that who does not ask.
+            let asks = matches!(self.seen.wish, Wish::Proceed | Wish::Abort);
+            for i in nodes.filter(|_| asks) {
+                if self.node(i).in_batch && self.unserved(i).is_some() {
+                    self.keep_step(i);
+                }
+            }
             return Ok(());
         }
         let now = self.now();

@@ -216,6 +216,31 @@ fn a_service_that_is_lost_together_with_what_its_gate_needs_is_held_and_blamed_o
     assert_eq!(phases(|node| node.blind_since(at(1))), Phase::Paused);
 }
 
+/// Whatever budget there is for nodes that are bad: it would be said of the next one, too.
+#[test]
+fn what_is_refused_for_all_pods_condemns_none_of_them() {
+    for budget in [0, 1] {
+        let mut plan = plan(3, 1);
+        plan.policy.failed_node_budget = budget;
+        plan.pods = plan.nodes.iter().cloned().collect();
+        let mut status = status(Phase::Rolling, &plan);
+        done(&mut status.nodes[0]);
+        in_batch(&mut status.nodes[1], NodePhase::Activate);
+        step(&mut status.nodes[1], StepAction::Activate, new());
+        let world = || vec![up(new(), Verdict::Pass), unserved(), up(old(), Verdict::Pass)];
+        let before = decided(&plan, &status, &look(PATIENCE_S - 1, world()));
+        assert_eq!(before.status.phase, Phase::Rolling);
+        let decision = decided(&plan, &status, &look(PATIENCE_S, world()));
+        ends_in(&decision, Phase::Paused, "NodeUnreachable");
+        let message = &decision.status.message;
+        assert!(
+            message.contains("node1: not now") && message.contains("`resume`"),
+            "{message}"
+        );
+        assert_eq!(decision.quarantine, None);
+    }
+}
+
 #[test]
 fn nodes_of_another_home_are_named_before_anything_else_is_looked_at() {
     let plan = plan(2, 1);
@@ -254,6 +279,7 @@ fn what_keeps_a_preflight_waiting_is_said_and_stays_said() {
     let refused = NodeView {
         look: Look::Unreachable {
             why: "deployments is forbidden (403)".to_owned(),
+            of: Silence::Speaker,
         },
         ..gone()
     };

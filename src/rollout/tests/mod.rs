@@ -180,8 +180,20 @@ fn gone() -> NodeView {
     NodeView {
         look: Look::Unreachable {
             why: "no route".to_owned(),
+            of: Silence::Node,
         },
         signals: Signals::default(),
+    }
+}
+
+/// Who speaks for it refused what was asked of it.
+fn unserved() -> NodeView {
+    NodeView {
+        look: Look::Unreachable {
+            why: "not now".to_owned(),
+            of: Silence::Speaker,
+        },
+        ..gone()
     }
 }
 

@@ -299,6 +299,7 @@ fn going_back(pods: &str, reached: &str) -> (Plan, UpgradeStatus, Vec<NodeView>)
     let views = reached.chars().map(|is| match is {
         'y' => up(new(), Verdict::Fail).at_step(Some(StepView::Running)),
         'n' => gone(),
+        'r' => unserved(),
         other => panic!("{other}"),
     });
     let world = views.collect();
@@ -316,6 +317,11 @@ fn where_it_is_we_who_reach_nobody_a_way_back_is_held_and_gives_nothing_up() {
         ("p", "n", None),
         ("pp", "nn", None),
         ("pp", "ny", Some("nodes 0")),
+        // What one API server refuses for one of them it would refuse for the next.
+        ("pp", "ry", None),
+        ("ppp", "yry", None),
+        ("pp", "rn", None),
+        ("pps", "ryy", None),
         // The others are asked of somebody else.
         ("pps", "nny", None),
         ("ps", "yn", Some("nodes 1")),
@@ -332,7 +338,12 @@ fn where_it_is_we_who_reach_nobody_a_way_back_is_held_and_gives_nothing_up() {
         }
         assert!(left.is_empty() && waits_to_reach(&next), "{nodes} {reached}: {next:#?}");
         assert_eq!(next.resume_to, Some(Phase::RollingBack));
-        assert!(next.message.contains("no route") && next.message.contains("`resume`"));
+        let why = if reached.contains('r') { "not now" } else { "no route" };
+        assert!(
+            next.message.contains(why) && next.message.contains("`resume`"),
+            "{}",
+            next.message
+        );
     }
 }
 
@@ -365,6 +376,27 @@ fn a_way_back_that_reached_nobody_goes_on_with_the_first_who_is() {
             );
         }
     }
+}
+
+/// Looks are answered, and writes refused: only who asks finds out when that is over.
+#[test]
+fn a_way_back_whose_writes_were_refused_is_tried_while_it_is_held_and_goes_on_with_the_first_that_is_taken() {
+    let (plan, status, world) = going_back("pp", "ry");
+    let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;
+    assert!(waits_to_reach(&held), "{held:#?}");
+    let asked = |views: &str, wish| {
+        let (_, _, world) = going_back("pp", views);
+        let next = decided(&plan, &held, &observed(PATIENCE_S + 60, wish, world));
+        let asked: Vec<usize> = next.effects.iter().map(|effect| effect.node).collect();
+        (next.status.phase, asked)
+    };
+    for wish in [Wish::Proceed, Wish::Abort] {
+        assert_eq!(asked("ry", wish), (Phase::Paused, vec![0]), "{wish:?}");
+        assert_eq!(asked("rr", wish), (Phase::Paused, vec![0, 1]), "{wish:?}");
+        let (phase, _) = asked("yy", wish);
+        assert_eq!(phase, Phase::RollingBack, "{wish:?}");
+    }
+    assert_eq!(asked("rr", Wish::Pause), (Phase::Paused, Vec::new()));
 }
 
 #[test]
