@@ -110,8 +110,24 @@ impl Leader {
         Ok(())
     }
 
-    /// Gives back what an upgrade keeps though it has ended.
-    pub(super) async fn give_back(&self, upgrade: &str, environment: &str, lost: Interrupt) -> Result<(), Trouble> {
+    /// Gives back what these upgrades keep though they have ended. One that cannot now keeps no other one from it.
+    pub(super) async fn give_back_all(
+        &self,
+        upgrades: &[String],
+        environment: &str,
+        lost: &Interrupt,
+    ) -> Result<(), Trouble> {
+        let mut kept = Ok(());
+        for upgrade in upgrades {
+            match self.give_back(upgrade, environment, lost.clone()).await {
+                Err(why @ Trouble::NotGivenBack(_)) => kept = Err(why),
+                other => other?,
+            }
+        }
+        kept
+    }
+
+    async fn give_back(&self, upgrade: &str, environment: &str, lost: Interrupt) -> Result<(), Trouble> {
         let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
             return Err(Trouble::Changed);
         };

@@ -27,7 +27,7 @@ use crate::store::build::ConditionStatus;
 /// Where its time is over, and nobody has asked for it anew.
 pub(super) const EXPIRED: &str = "Expired";
 /// And of one whose time is over and that could not be taken down.
-const EXPIRE_REFUSED: &str = "ExpireRefused";
+pub(super) const EXPIRE_REFUSED: &str = "ExpireRefused";
 
 /// What is remembered of the replica of an Environment; nothing where none stands.
 pub(super) fn remembered(object: &DynamicObject) -> Option<Remembered> {

@@ -41,6 +41,8 @@ struct Stuck {
     again_at: Instant,
     /// What was asked for when it failed: what is asked otherwise is tried at once.
     asked: String,
+    /// What has failed.
+    task: Option<Task>,
 }
 
 type Look<'a> = LocalBoxFuture<'a, (Subject, Result<Option<Task>, Trouble>)>;
@@ -274,14 +276,22 @@ impl<'a> Term<'a> {
             .is_some_and(|stuck| Instant::now() < stuck.again_at && stuck.asked == self.leader.heard.asked(environment))
     }
 
+    fn may_begin(&self, environment: &str) -> MayBegin {
+        if !self.is_too_soon(environment) {
+            return MayBegin::Now;
+        }
+        match self.stuck.get(environment).and_then(|stuck| stuck.task.as_ref()) {
+            Some(Task::GivingBack(_)) => MayBegin::AllButGivingBack,
+            Some(Task::BringingUp(_) | Task::Driving { .. } | Task::Keeping | Task::TakingDown(_)) | None => {
+                MayBegin::Later
+            }
+        }
+    }
+
     fn standing(&self, environment: &str) -> Standing {
         Standing {
             task: self.under_way.get(environment).cloned(),
-            may_begin: if self.is_too_soon(environment) {
-                MayBegin::Later
-            } else {
-                MayBegin::Now
-            },
+            may_begin: self.may_begin(environment),
             keep: if self.keep_at.contains_key(environment) {
                 Keep::Later
             } else {
@@ -361,7 +371,8 @@ impl<'a> Term<'a> {
     /// Something has gone as far as it goes.
     fn landed(&mut self, environment: &str, landed: Landed) {
         self.lanes.ended(environment);
-        if self.under_way.remove(environment) == Some(Task::Keeping) {
+        let task = self.under_way.remove(environment);
+        if task == Some(Task::Keeping) {
             let at = Instant::now() + LOOK_AFTER_EVERY;
             self.keep_at.insert(environment.to_owned(), at);
         }
@@ -381,6 +392,7 @@ impl<'a> Term<'a> {
                     failures,
                     again_at,
                     asked: self.leader.heard.asked(environment),
+                    task,
                 };
                 self.stuck.insert(environment.to_owned(), stuck);
                 again_at

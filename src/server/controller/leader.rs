@@ -270,7 +270,7 @@ impl Leader {
             Task::BringingUp(of) => Box::pin(self.bring_up(environment, *of, ending, lost.clone())).await,
             Task::Keeping => self.keep_replica(environment, &ending, &lost).await,
             Task::TakingDown(_) => self.take_down(environment, &ending, &lost).await,
-            Task::GivingBack(upgrade) => Box::pin(self.give_back(upgrade, environment, lost.clone())).await,
+            Task::GivingBack(upgrades) => Box::pin(self.give_back_all(upgrades, environment, &lost)).await,
             Task::Driving { upgrade, .. } => Box::pin(self.drive(upgrade, environment, ending, lost.clone())).await,
         };
         let landed = match &ended {
@@ -344,14 +344,22 @@ impl Leader {
                     .await?;
                 Ok(())
             }
-            (Err(trouble), Task::Driving { upgrade, .. } | Task::GivingBack(upgrade)) => {
-                let why = trouble.to_string();
-                (self.tell)(&format!("{upgrade} cannot be driven: {why}"));
-                match self.fresh(Kind::Upgrade, upgrade).await? {
-                    Some(object) => self.tell_upgrade(&Upgrade::read(object)?, "NotDriven", &why).await,
-                    None => Ok(()),
+            (Err(trouble), Task::Driving { upgrade, .. }) => self.say_not_driven(upgrade, &trouble).await,
+            (Err(trouble), Task::GivingBack(upgrades)) => {
+                for upgrade in upgrades {
+                    self.say_not_driven(upgrade, &trouble).await?;
                 }
+                Ok(())
             }
+        }
+    }
+
+    async fn say_not_driven(&self, upgrade: &str, trouble: &Trouble) -> Result<(), Trouble> {
+        let why = trouble.to_string();
+        (self.tell)(&format!("{upgrade} cannot be driven: {why}"));
+        match self.fresh(Kind::Upgrade, upgrade).await? {
+            Some(object) => self.tell_upgrade(&Upgrade::read(object)?, "NotDriven", &why).await,
+            None => Ok(()),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 
-use super::keeper::{EXPIRED, remembered};
+use super::keeper::{EXPIRE_REFUSED, EXPIRED, remembered};
 use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
 use crate::model::upgrade::{Phase, Wish};
 
@@ -18,6 +18,8 @@ use crate::model::upgrade::{Phase, Wish};
 pub(super) const NODES_MISSING: &str = "NodesMissing";
 /// Its replica's objects could not be deleted.
 pub(super) const NOT_DOWN: &str = "NotDown";
+/// What an upgrade that has ended had of a workload is not its owner's again.
+const WAITS_FOR_GIVING_BACK: &str = "WaitsForGivingBack";
 /// As much of its kind goes on as goes on at a time.
 pub(super) const WAITS_FOR_PLACE: &str = "WaitsForPlace";
 
@@ -28,8 +30,8 @@ pub(super) enum Task {
     BringingUp(i64),
     /// This upgrade.
     Driving { upgrade: String, stage: Stage },
-    /// What this upgrade has kept though it has ended.
-    GivingBack(String),
+    /// What these upgrades have kept though they have ended.
+    GivingBack(Vec<String>),
     /// Looking after its replica.
     Keeping,
     /// Deleting its replica's objects, since it is deleted, in this generation.
@@ -102,6 +104,8 @@ pub(super) enum Keep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MayBegin {
     Now,
+    /// What has failed is giving back: nothing else waits for that.
+    AllButGivingBack,
     Later,
 }
 
@@ -175,6 +179,14 @@ pub(super) enum Act<'a> {
     },
 }
 
+/// Why one that has ended keeps something still, as far as that is known.
+fn keeps_because(kept: &Upgrade) -> &'static str {
+    match kept.status.kept.as_ref().and_then(|kept| kept.why.as_ref()) {
+        Some(_) => "its condition GivenBack says why it is not yet",
+        None => "that is under way",
+    }
+}
+
 /// What an environment asks for.
 pub(super) fn of_environment<'a>(there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
     let Some(object) = there.object.as_deref() else {
@@ -227,7 +239,7 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
         // It is heard of again.
         return Some(Act::Hold(Kind::Environment, object));
     }
-    if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
+    if standing.task.is_some() || standing.may_begin != MayBegin::Now || came_to(object) == Some(EXPIRED) {
         return None;
     }
     let is_free = there
@@ -266,10 +278,11 @@ fn of_deleted<'a>(object: &'a DynamicObject, there: &There, standing: &Standing)
     }
     if let Some(kept) = there.upgrades.iter().find(|upgrade| !upgrade.status.is_over()) {
         return Some(Act::TellEnvironment {
-            reason: "WaitsForGivingBack",
+            reason: WAITS_FOR_GIVING_BACK,
             message: format!(
-                "it is to be deleted, and upgrade {} has not given back yet what it had; its condition GivenBack says why",
-                name(&kept.object)
+                "it is to be deleted, and upgrade {}, which has ended, has not given back yet what it had; {}",
+                name(&kept.object),
+                keeps_because(kept)
             ),
         });
     }
@@ -312,13 +325,19 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
         (!is_under_way(upgrade), objects::created_at(object), name(object))
     });
     let mut waits_for = None;
-    if let Some(kept) = kept.first() {
-        // No other one gets a workload before.
-        waits_for = Some(name(&kept.object));
-        if standing.task.is_none() && standing.may_begin == MayBegin::Now {
-            acts.push(Act::Begin(Task::GivingBack(name(&kept.object).to_owned())));
-        }
+    let mut standing = standing.clone();
+    if !kept.is_empty() && standing.task.is_none() && standing.may_begin == MayBegin::Now {
+        let names = kept.iter().map(|kept| name(&kept.object).to_owned());
+        let task = Task::GivingBack(names.collect());
+        acts.push(Act::Begin(task.clone()));
+        // It takes a call or two, and the next upgrade is begun after that, whatever came of it.
+        standing.task = Some(task);
     }
+    // No other one gets a workload before; those of other components do not wait for that.
+    let keeps = |upgrade: &Upgrade| {
+        let mut kept = kept.iter();
+        kept.find(|kept| kept.spec.component == upgrade.spec.component)
+    };
     for upgrade in open {
         let object = &upgrade.object;
         let is_begun = is_under_way(upgrade) || is_driven(upgrade);
@@ -329,6 +348,18 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
             waits_for.get_or_insert(name(object));
         } else if upgrade.spec.wish == Wish::Abort && !is_begun {
             acts.push(Act::EndUnbegun(upgrade));
+        } else if let Some(kept) = keeps(upgrade) {
+            acts.push(Act::TellUpgrade {
+                upgrade,
+                reason: WAITS_FOR_GIVING_BACK,
+                message: format!(
+                    "it waits until {} of environment {} is given back to its owner by upgrade {}, which has ended; {}",
+                    kept.spec.component,
+                    there.environment,
+                    name(&kept.object),
+                    keeps_because(kept)
+                ),
+            });
         } else if let Some(other) = waits_for {
             acts.push(Act::TellUpgrade {
                 upgrade,
@@ -337,7 +368,7 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
             });
         } else {
             waits_for = Some(name(object));
-            acts.extend(of_head(upgrade, there, standing));
+            acts.extend(of_head(upgrade, there, &standing));
         }
     }
     acts
@@ -360,10 +391,9 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
             "EnvironmentDeleted",
             format!("Environment {environment} is being deleted"),
         ),
-        (Some(object), _) if !begun && !is_settled(object) => (
-            "EnvironmentNotReady",
-            format!("it waits for Environment {environment} to be brought up"),
-        ),
+        (Some(object), _) if !begun && !is_settled(object) => {
+            ("EnvironmentNotReady", not_settled(environment, came_to(object)))
+        }
         (_, None) => ("BuildMissing", format!("there is no Build {wanted}; it waits for it")),
         (_, Some(build)) if !begun && is_deleted(build) => ("BuildDeleted", format!("Build {wanted} is being deleted")),
         // It is heard of again.
@@ -392,6 +422,17 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
         reason,
         message,
     }]
+}
+
+/// What an upgrade waits for whose environment is not there as it is stated.
+fn not_settled(environment: &str, came_to: Option<&str>) -> String {
+    match came_to {
+        Some(EXPIRED) => format!("the time of Environment {environment} is over; it waits for one that is stated anew"),
+        Some(EXPIRE_REFUSED) => format!(
+            "the time of Environment {environment} is over, and its replica could not be taken down; it waits for one that is stated anew"
+        ),
+        Some(_) | None => format!("it waits for Environment {environment} to be brought up"),
+    }
 }
 
 /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
@@ -494,10 +535,14 @@ mod tests {
             status["resumeTo"] = json!("RollingBack");
         }
         if has("keeps") {
-            status["kept"] = json!({});
+            status["kept"] = if has("refused") {
+                json!({"why": "not now"})
+            } else {
+                json!({})
+            };
         }
         let spec = json!({
-            "environment": "shop", "component": "web", "build": "web-2", "user": "tester",
+            "environment": "shop", "component": if has("other") { "front" } else { "web" }, "build": "web-2", "user": "tester",
             "wish": if has("abort") { "abort" } else { "proceed" },
         });
         let words = if has("new") {
@@ -520,7 +565,13 @@ mod tests {
         let bringing = has("BringingUp").then_some(Task::BringingUp(2));
         Standing {
             task: driven.or(bringing),
-            may_begin: if has("failed") { MayBegin::Later } else { MayBegin::Now },
+            may_begin: if has("failed") {
+                MayBegin::Later
+            } else if has("not given back") {
+                MayBegin::AllButGivingBack
+            } else {
+                MayBegin::Now
+            },
             keep: if has("kept lately") { Keep::Later } else { Keep::Due },
             waits_in: [
                 ("to come up", Lane::BringUp),
@@ -552,7 +603,7 @@ mod tests {
                 Stage::Begun => format!("Driving {upgrade} on"),
                 Stage::New => format!("Driving {upgrade}"),
             },
-            Act::Begin(Task::GivingBack(upgrade)) => format!("GivingBack {upgrade}"),
+            Act::Begin(Task::GivingBack(upgrades)) => format!("GivingBack {}", upgrades.join(" and ")),
             Act::Begin(task) => format!("{task:?}"),
             Act::Read { then_bring_up, queue } => {
                 let then = then_bring_up.map(|of| format!(" and BringingUp({of})"));
@@ -699,6 +750,60 @@ mod tests {
     }
 
     #[test]
+    fn an_upgrade_says_whom_it_waits_for_and_what_that_one_does() {
+        let told = |stands: &str, upgrades: &[&str]| {
+            let there = There {
+                environment: "shop".to_owned(),
+                object: Some(environment(stands)),
+                upgrades: upgrades.iter().map(|words| upgrade(words)).collect(),
+                unreadable: Vec::new(),
+                builds: BTreeMap::new(),
+                now: Timestamp::from_second(1_000).expect("in range"),
+            };
+            let acts = of_upgrades(&there, &standing("not given back"));
+            let Some(Act::TellUpgrade { message, .. }) = acts.into_iter().next() else {
+                panic!("{stands} {upgrades:?}: nothing is told")
+            };
+            message
+        };
+        for (stands, upgrades, message) in [
+            (
+                "kept Up",
+                &["first: Succeeded keeps", "second: Pending"][..],
+                "it waits until web of environment shop is given back to its owner by upgrade first, which has ended; that is under way",
+            ),
+            (
+                "kept Up",
+                &["first: Succeeded keeps refused", "second: Pending"],
+                "it waits until web of environment shop is given back to its owner by upgrade first, which has ended; its condition GivenBack \
+                 says why it is not yet",
+            ),
+            (
+                "kept Up",
+                &["first: Rolling", "second: Pending other"],
+                "there is no Build web-2; it waits for it",
+            ),
+            (
+                "kept ExpireRefused over",
+                &["first: Pending"],
+                "the time of Environment shop is over, and its replica could not be taken down; it waits for one that is stated anew",
+            ),
+            (
+                "kept Expired",
+                &["first: Pending"],
+                "the time of Environment shop is over; it waits for one that is stated anew",
+            ),
+            (
+                "kept",
+                &["first: Pending"],
+                "it waits for Environment shop to be brought up",
+            ),
+        ] {
+            assert_eq!(told(stands, upgrades), message);
+        }
+    }
+
+    #[test]
     fn what_upgrades_ask_for() {
         check(
             "
@@ -721,11 +826,25 @@ mod tests {
             "
             kept Up         | first: Succeeded keeps                  | kept | -      | GivingBack first
             kept Up         | first: Succeeded keeps                  | kept | failed | nothing
-            kept Up         | first: Succeeded keeps, second: Pending | kept | -      | GivingBack first, second is told WaitsForUpgrade
+            kept Up         | first: Succeeded keeps, second: Pending | kept | -      | GivingBack first, second is told WaitsForGivingBack
             kept Up         | first: Succeeded keeps deleted          | kept | -      | GivingBack first
             kept Up replica | first: Succeeded keeps                  | kept | -      | GivingBack first
             deleted kept Up | first: Succeeded keeps                  | kept | -      | it is told WaitsForGivingBack, GivingBack first
             -               | first: Succeeded keeps deleted          | -    | -      | first is finished
+            ",
+        );
+        // And nobody waits for that but who asks for the same component.
+        check(
+            "
+            kept Up | first: Succeeded keeps, second: Pending other                       | kept | -              | GivingBack first
+            kept Up | first: Succeeded keeps, second: Pending other                       | kept | not given back | Driving second
+            kept Up | first: Succeeded keeps, second: Pending                             | kept | not given back | second is told WaitsForGivingBack
+            kept Up | first: Succeeded keeps, second: Pending, third: Pending other       | kept | not given back | second is told WaitsForGivingBack, Driving third
+            kept Up | first: Succeeded keeps, second: Pending, third: Rolling other       | kept | Driving third  | second is told WaitsForGivingBack
+            kept Up | first: Succeeded keeps, second: Pending other, third: Pending other | kept | not given back | Driving second, third is told WaitsForUpgrade
+            kept Up | first: Succeeded keeps, second: Pending other                       | kept | failed         | nothing
+            kept Up | first: Succeeded keeps, second: RolledBack keeps other              | kept | -              | GivingBack first and second
+            kept NotUp | first: Succeeded keeps                                           | kept | not given back | nothing
             ",
         );
         // What is held stays so until somebody asks for it; what is missing is waited for and said.
