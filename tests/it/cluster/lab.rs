@@ -55,6 +55,8 @@ pub struct Lab {
     api_arguments: String,
     // Ended before their files go.
     children: Vec<Child>,
+    /// Of every node one, which is ended before what it would begin anew.
+    kubelets: Vec<Child>,
     files: tempfile::TempDir,
 }
 
@@ -161,6 +163,7 @@ impl Lab {
             nodes: Vec::new(),
             api_arguments: String::new(),
             children: Vec::new(),
+            kubelets: Vec::new(),
             files,
         };
         for namespace in namespaces {
@@ -234,6 +237,7 @@ impl Lab {
             nodes: Vec::new(),
             api_arguments: String::new(),
             children: Vec::new(),
+            kubelets: Vec::new(),
             files,
         };
         let text = |name: &str| this.path(name).to_string_lossy().into_owned();
@@ -420,14 +424,19 @@ impl Lab {
     }
 
     /// Begins a program that ends with this value.
-    pub(super) fn begin(&mut self, name: &str, mut command: Command) {
+    pub(super) fn begin(&mut self, name: &str, command: Command) {
+        let child = self.begun(name, command);
+        self.children.push(child);
+    }
+
+    fn begun(&self, name: &str, mut command: Command) -> Child {
         let log = File::create(self.path(&format!("{name}.log"))).expect("made");
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("cloned"))
             .stderr(log)
             .spawn();
-        self.children.push(child.expect("it runs"));
+        child.expect("it runs")
     }
 
     /// The last lines of every log.
@@ -529,7 +538,8 @@ impl Lab {
             .arg(directory.join("kubelet"))
             .arg("--cert-dir")
             .arg(directory.join("kubelet/pki"));
-        self.begin(&format!("kubelet-{name}"), command);
+        let kubelet = self.begun(&format!("kubelet-{name}"), command);
+        self.kubelets.push(kubelet);
     }
 
     /// Puts an image of the tests' own service on every node, as if it had been fetched, and gives its digest.
@@ -588,17 +598,11 @@ impl Drop for Lab {
                 eprintln!("{left:#?}");
             }
         }
-        // The kubelets first, or they would begin anew what is ended.
-        while self.children.len() > 4 + self.nodes.len() {
-            self.end_last();
-        }
-        for node in &self.nodes {
-            for task in ctr(node, &["tasks", "ls", "-q"]).out.lines() {
-                let _ = ctr(node, &["tasks", "rm", "-f", task]);
-            }
-        }
-        while !self.children.is_empty() {
-            self.end_last();
+        // The kubelets first, or they would begin anew what is ended; and every containerd last, or nobody could end what it has begun.
+        self.kubelets.drain(..).for_each(end);
+        let left: Vec<Left> = self.nodes.iter().filter_map(|node| end_tasks(node)).collect();
+        while let Some(child) = self.children.pop() {
+            end(child);
         }
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         let ours = self.files.path().to_string_lossy().into_owned();
@@ -608,16 +612,24 @@ impl Drop for Lab {
         for at in mounted.into_iter().rev() {
             let _ = Command::new("umount").args(["-l", at]).status();
         }
+        // What runs on would weigh on every test after this one.
+        assert!(left.is_empty() || std::thread::panicking(), "pods run on: {left:#?}");
     }
 }
 
-impl Lab {
-    fn end_last(&mut self) {
-        if let Some(mut child) = self.children.pop() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+fn end(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Ends what a node runs, and gives what is left of that.
+fn end_tasks(node: &Path) -> Option<Left> {
+    for task in ctr(node, &["tasks", "ls", "-q"]).out.lines() {
+        let _ = ctr(node, &["tasks", "rm", "-f", task]);
     }
+    let after = ctr(node, &["tasks", "ls", "-q"]);
+    let is_left = !after.done || !after.out.trim().is_empty();
+    is_left.then_some(after)
 }
 
 /// Images as the specification of OCI lays them out. Layers that several share are in it once.
