@@ -18,11 +18,10 @@ use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::core::Selector;
 use serde_json::{Value, json};
 
+use super::hold::{self, Hold, Rollout, Template};
 use super::pod::{self, Pod, Refused};
 use super::printed::{Printed, Whose};
-use super::surge::{
-    Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Record, Rollout, Template, Trouble,
-};
+use super::surge::{Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Pause, Record, Trouble};
 use super::workload::{
     ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NOT_FOUND, Workload, Written, image_of,
     is_over, more, only, owner_of, pod_of, rest_of,
@@ -213,7 +212,7 @@ impl DeploymentPlace {
         let writes = record.writes;
         let record = record.or_newer(made.copies_of(&uid));
         let spec = main.spec.unwrap_or_default();
-        let container = match record.container() {
+        let container = match record.hold().and_then(Hold::container) {
             Some(container) => container.to_owned(),
             None => self.workload.container(spec.template.spec.as_ref(), tried)?,
         };
@@ -263,7 +262,7 @@ impl DeploymentPlace {
                 revision: current.and_then(|set| set.metadata.name.clone()),
                 pods,
                 canary,
-                images: record.known(self.images.clone()),
+                images: hold::known(record.hold(), self.images.clone()),
                 is_put_back: record.writes != writes,
                 record,
             },
@@ -330,7 +329,7 @@ impl DeploymentPlace {
         // Whatever else of the template was changed since stays: its image is what was ours, where its container is there.
         match &seen.is.record.taken {
             Some(_) if seen.is.template.is_empty() => Ok(json!({})),
-            Some(held) => Ok(seen.with_image(&held.before)),
+            Some(held) => Ok(seen.with_image(&held.hold.before)),
             None => Err(self.failed(
                 tried,
                 format!("ReplicaSet {revision}, which had its template from before, is gone"),
@@ -350,10 +349,11 @@ impl DeploymentPlace {
             "metadata": {"resourceVersion": seen.version, "annotations": {ANNOTATION: record}},
         });
         if let Some(template) = template {
-            patch["spec"] = json!({"template": template});
+            patch["spec"]["template"] = template;
         }
-        if let Template::Revision(_) = change.template {
-            patch["spec"]["paused"] = json!(false);
+        match change.pause {
+            Pause::Same => {}
+            Pause::Lifted => patch["spec"]["paused"] = json!(false),
         }
         self.workload
             .patched::<ApiDeployment>(&self.workload.name, &patch, tried)
@@ -582,7 +582,7 @@ impl DeploymentHost {
                 let image = is.template.clone();
                 format!("{}: {}", self.place.workload.named(), Refused::Unstated { image })
             }),
-            held_by: is.record.taken.as_ref().map(|taken| taken.by.clone()),
+            held_by: is.record.taken.as_ref().map(|taken| taken.hold.by.clone()),
             workload: Some(seen.uid.clone()),
         })
     }

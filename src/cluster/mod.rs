@@ -2,7 +2,7 @@
 //! knows them.
 //!
 //! [`rolling`] says what has to be written so that a pod of a `StatefulSet` changes its image when we say so, [`surge`] the same of
-//! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`] and [`workload`] have what both need,
+//! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`], [`hold`] and [`workload`] have what both need,
 //! [`looks`] and [`turns`] let a hundred pods be read, and written, by one.
 //! [`replica`] makes and prunes the objects of a replica in its namespace.
 
@@ -11,6 +11,7 @@ pub mod crd;
 pub mod deployments;
 pub mod election;
 pub mod guard;
+pub mod hold;
 pub mod install;
 pub mod ledger;
 pub mod looks;

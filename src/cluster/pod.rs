@@ -1,8 +1,6 @@
 //! What pods of every kind of workload have in common: one as it is seen, why it does not come up, and the steps that are
 //! remembered of it. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -349,15 +347,6 @@ impl Pod {
             self.machine.as_deref().unwrap_or("none")
         )
     }
-}
-
-/// The images that are stated, and that of the build before the upgrade: an environment may state it no more when it is gone back to.
-#[must_use]
-pub fn known(mut stated: BTreeMap<Digest, String>, before: Option<(Digest, &str)>) -> BTreeMap<Digest, String> {
-    if let Some((build, image)) = before {
-        stated.entry(build).or_insert_with(|| image.to_owned());
-    }
-    stated
 }
 
 /// That a pod has another image than the template that it was made of.

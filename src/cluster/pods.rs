@@ -20,10 +20,11 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::hold::{self, Hold, Rollout, Template};
 use super::looks::{Looks, MOMENT};
 use super::pod::{self, Pod, Refused};
 use super::printed::{Printed, Whose};
-use super::rolling::{Ask, Asked, Change, Mover, Record, Rollout, Set, Strategy, Template};
+use super::rolling::{Ask, Asked, Change, Mover, Record, Set, Strategy};
 use super::turns::Turns;
 use super::workload::{
     ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of, more,
@@ -212,7 +213,7 @@ impl SetPlace {
                 ),
             ));
         }
-        let container = match record.container() {
+        let container = match record.hold().and_then(Hold::container) {
             Some(container) => container.to_owned(),
             None => self.workload.container(spec.template.spec.as_ref(), tried)?,
         };
@@ -234,7 +235,8 @@ impl SetPlace {
         let rollout = match (is_seen, is_of_one) {
             (false, _) => Rollout::Unseen,
             (true, false) => Rollout::Rolling,
-            (true, true) => Rollout::Settled,
+            (true, true) if status.ready_replicas.unwrap_or_default() == status.replicas => Rollout::Complete,
+            (true, true) => Rollout::Short,
         };
         let template_of = is_seen.then(|| revision(&status.update_revision));
         let strategy = strategy_of(&stated);
@@ -260,7 +262,7 @@ impl SetPlace {
                 rest,
                 revision: revision(&status.current_revision),
                 current,
-                images: record.known((self.images)()),
+                images: hold::known(record.hold(), (self.images)()),
                 pods,
                 record,
             },
@@ -306,7 +308,7 @@ impl SetPlace {
             return Ok(template);
         }
         match &seen.set.record.taken {
-            Some(taken) => Ok(with_image(&seen.set.container, &taken.before)),
+            Some(taken) => Ok(with_image(&seen.set.container, &taken.hold.before)),
             None => Err(self.failed(
                 tried,
                 format!("ControllerRevision {revision}, which had its template from before, is gone"),
@@ -341,15 +343,16 @@ impl SetPlace {
             }
         };
         let template = match &change.template {
-            // As it is, and that is without the container: one is put back with all of its template or not at all.
-            Template::Image(image) if image.is_empty() => json!({}),
-            Template::Image(image) => with_image(container, image),
-            Template::Revision(revision) => self.template_from_before(seen, revision, tried).await?,
+            Template::Same => None,
+            Template::Image(image) => Some(with_image(container, image)),
+            Template::Revision(revision) => Some(self.template_from_before(seen, revision, tried).await?),
         };
         let mut patch = json!({
             "metadata": {"resourceVersion": version, "annotations": {ANNOTATION: record}},
-            "spec": {"template": template},
         });
+        if let Some(template) = template {
+            patch["spec"]["template"] = template;
+        }
         if let Some(strategy) = strategy {
             patch["spec"]["updateStrategy"] = strategy;
         }
@@ -465,7 +468,7 @@ impl PodHost {
                 let image = set.image_for(self.ordinal).to_owned();
                 format!("{}: {}", self.set.workload.named(), Refused::Unstated { image })
             }),
-            held_by: set.record.taken.as_ref().map(|taken| taken.by.clone()),
+            held_by: set.record.taken.as_ref().map(|taken| taken.hold.by.clone()),
             workload: Some(seen.uid.clone()),
         })
     }

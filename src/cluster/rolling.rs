@@ -15,6 +15,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::hold::{Hold, Rollout, Template, There, image_in_words};
 use super::pod::{self, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
 use crate::hosts::{FencingToken, Leaving, StepState, Went};
 use crate::model::values::Digest;
@@ -40,21 +41,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// The container that runs the build, where that is remembered.
+    /// What its upgrade has of the template.
     #[must_use]
-    pub fn container(&self) -> Option<&str> {
-        let taken = self.taken.as_ref()?;
-        Some(taken.container.as_str()).filter(|name| !name.is_empty())
-    }
-
-    /// The images that a look goes by ([`pod::known`]).
-    #[must_use]
-    pub fn known(&self, stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
-        let before = self
-            .taken
-            .as_ref()
-            .and_then(|taken| Some((taken.from?, taken.before.as_str())));
-        pod::known(stated, before)
+    pub fn hold(&self) -> Option<&Hold> {
+        self.taken.as_ref().map(|taken| &taken.hold)
     }
 }
 
@@ -62,32 +52,15 @@ impl Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Taken {
-    /// Which upgrade.
-    pub by: String,
-    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name. Empty in what a version
-    /// wrote that did not remember it.
-    #[serde(default)]
-    pub container: String,
-    /// The template's image before it: the way back leads there.
-    pub before: String,
-    /// The build that this is, for who states it no more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Digest>,
-    /// The revision that it was of.
-    pub revision: String,
+    /// What it has of its template.
+    #[serde(flatten)]
+    pub hold: Hold,
     /// How many pods the set had.
     pub replicas: u32,
-    /// What the template says beside the image.
-    pub rest: Digest,
-    /// The template's image as it was written last.
-    pub image: String,
     /// The strategy as it was written last.
     pub strategy: Strategy,
     /// The set's own strategy, as its owner has it.
     pub own: serde_json::Value,
-    /// What somebody else had made of it when the way back went over that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overwrote: Option<String>,
     /// Since when it is on its way back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_since: Option<Timestamp>,
@@ -124,17 +97,6 @@ pub struct Set {
     pub pods: BTreeMap<u32, Pod>,
     /// What is remembered.
     pub record: Record,
-}
-
-/// How far the controller of a set is with what was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rollout {
-    /// It has not seen it.
-    Unseen,
-    /// Not all pods are of one revision.
-    Rolling,
-    /// All are, and that is both the current one and the template's.
-    Settled,
 }
 
 /// Who moves the pods of a set.
@@ -203,15 +165,6 @@ pub enum Mover {
     Owners,
 }
 
-/// What a set's template has to be made to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Template {
-    /// As it is, with this image.
-    Image(String),
-    /// What this revision was made of, whatever else was changed since.
-    Revision(String),
-}
-
 /// What becomes of what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -243,13 +196,9 @@ impl Set {
         };
         let edits = [
             (
-                taken.image != self.template,
-                if self.template.is_empty() {
-                    format!("its template has no container {}", self.container)
-                } else {
-                    format!("the image of its template is {}", self.template)
-                },
-                taken.image.clone(),
+                taken.hold.image != self.template,
+                image_in_words(&self.template, &self.container),
+                taken.hold.image.clone(),
             ),
             (
                 taken.strategy != self.strategy,
@@ -258,14 +207,14 @@ impl Set {
             ),
             (
                 // On the way back that is told once, and pods that come then come as they are to be.
-                taken.replicas != self.replicas && !(self.goes_back() && taken.overwrote.is_some()),
+                taken.replicas != self.replicas && !(self.goes_back() && taken.hold.overwrote.is_some()),
                 format!("it has {} replicas{}", self.replicas, self.strangers_in_words()),
                 taken.replicas.to_string(),
             ),
             (
-                taken.rest != self.rest,
+                taken.hold.rest != self.rest,
                 "its template has changed beside the image".to_owned(),
-                format!("revision {} has it", taken.revision),
+                format!("revision {} has it", taken.hold.revision),
             ),
         ];
         match edits.into_iter().find(|(is_edited, ..)| *is_edited) {
@@ -277,7 +226,11 @@ impl Set {
     /// What somebody else has made of the set since the upgrade began that has it.
     #[must_use]
     pub fn foreign_edit(&self) -> Option<String> {
-        let overwrote = self.record.taken.as_ref().and_then(|taken| taken.overwrote.clone());
+        let overwrote = self
+            .record
+            .taken
+            .as_ref()
+            .and_then(|taken| taken.hold.overwrote.clone());
         self.untouched().err().map(|edit| edit.to_string()).or(overwrote)
     }
 
@@ -289,7 +242,7 @@ impl Set {
     /// What was on its way to the new build when the first word of the way back came: it is not waited for.
     fn has_turned(&self, replaces: &Replacement) -> bool {
         let taken = self.record.taken.as_ref().filter(|_| self.goes_back());
-        taken.is_some_and(|taken| self.images.get(&replaces.release) != Some(&taken.before))
+        taken.is_some_and(|taken| self.images.get(&replaces.release) != Some(&taken.hold.before))
     }
 
     /// Pods that came when somebody scaled the set up, and not as it was before the upgrade: they are nobody's nodes, so no step brings
@@ -299,7 +252,7 @@ impl Set {
         let above = taken.map_or(u32::MAX, |taken| taken.replicas);
         self.pods
             .range(above..)
-            .filter(move |(_, pod)| taken.is_some_and(|taken| pod.image != taken.before))
+            .filter(move |(_, pod)| taken.is_some_and(|taken| pod.image != taken.hold.before))
             .filter(|(_, pod)| !(self.goes_back() && pod.is_of_template))
             .map(|(ordinal, pod)| (*ordinal, pod))
     }
@@ -337,7 +290,7 @@ impl Set {
         let taken = self.record.taken.as_ref().filter(|_| self.goes_back());
         taken.is_some_and(|taken| {
             let mut nodes = self.pods.range(..taken.replicas);
-            nodes.all(|(_, pod)| pod.image == taken.before)
+            nodes.all(|(_, pod)| pod.image == taken.hold.before)
         })
     }
 
@@ -360,25 +313,26 @@ impl Set {
         if let Some(why) = self.pods.values().find_map(|pod| self.rewritten(pod)) {
             return Err(why);
         }
-        match self.rollout {
-            Rollout::Settled => {}
-            Rollout::Unseen | Rollout::Rolling => return Err(Refused::Unsettled),
+        if !self.rollout.is_settled() {
+            return Err(Refused::Unsettled);
         }
         Ok(Taken {
-            by: upgrade.to_owned(),
-            container: self.container.clone(),
-            before: self.template.clone(),
-            from: self.build_of(&self.template),
-            revision: self.revision.clone(),
+            hold: Hold {
+                by: upgrade.to_owned(),
+                container: self.container.clone(),
+                before: self.template.clone(),
+                from: self.build_of(&self.template),
+                revision: self.revision.clone(),
+                rest: self.rest,
+                image: self.template.clone(),
+                overwrote: None,
+            },
             replicas: self.replicas,
-            rest: self.rest,
-            image: self.template.clone(),
             // Nothing is at or above it, so nothing moves.
             strategy: Strategy::Rolling {
                 partition: self.replicas,
             },
             own: self.own.clone(),
-            overwrote: None,
             back_since: None,
         })
     }
@@ -449,9 +403,10 @@ impl Set {
     fn written(self, change: &Change) -> Self {
         let taken = change.record.taken.as_ref();
         let (template, rest) = match (&change.template, taken) {
-            (Template::Revision(_), Some(taken)) => (taken.before.clone(), taken.rest),
+            (Template::Revision(_), Some(taken)) => (taken.hold.before.clone(), taken.hold.rest),
             (Template::Revision(_), None) => (self.template, self.rest),
             (Template::Image(image), _) => (image.clone(), self.rest),
+            (Template::Same, _) => (self.template, self.rest),
         };
         Self {
             template,
@@ -486,9 +441,9 @@ impl Set {
         }
         let upgrade = upgrade_of(id);
         match &self.record.taken {
-            Some(taken) if taken.by == upgrade => {}
+            Some(taken) if taken.hold.by == upgrade => {}
             Some(taken) => {
-                let by = taken.by.clone();
+                let by = taken.hold.by.clone();
                 return Err(Refused::Taken { by });
             }
             // It was taken before anything else was asked of it.
@@ -508,7 +463,7 @@ impl Set {
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
         if let (Some(taken), Err(edit)) = (&mut change.record.taken, &edited) {
-            taken.overwrote = Some(edit.to_string());
+            taken.hold.overwrote = Some(edit.to_string());
         }
         let mut step = StepRecord {
             id: id.clone(),
@@ -516,15 +471,15 @@ impl Set {
         };
         let image = self.image_of(&release)?;
         if let Some(taken) = &mut change.record.taken {
-            if image == taken.before {
+            if image == taken.hold.before {
                 // From the first word of it on: a pod that is lost before its turn comes back with that, too.
-                (taken.image, taken.strategy) = (taken.before.clone(), Strategy::OnDelete);
+                (taken.hold.image, taken.strategy) = (taken.hold.before.clone(), Strategy::OnDelete);
                 taken.back_since = taken.back_since.or(Some(now));
-                change.template = Template::Revision(taken.revision.clone());
+                change.template = Template::Revision(taken.hold.revision.clone());
             } else if let Asked::Replace { .. } = asked {
                 taken.strategy = self.forward(ordinal, image, taken)?;
-                image.clone_into(&mut taken.image);
-                change.template = Template::Image(taken.image.clone());
+                image.clone_into(&mut taken.hold.image);
+                change.template = Template::Image(taken.hold.image.clone());
             }
         }
         match asked {
@@ -581,8 +536,8 @@ impl Set {
             Some(pod) if pod.image.is_empty() && pod.is_of_template => ended(
                 1,
                 format!(
-                    "its set's template has no container {}, so the pod runs no build",
-                    self.container
+                    "{}, so the pod runs no build",
+                    image_in_words(&pod.image, &self.container)
                 ),
             ),
             // What rewrites images is no build's fault, and is told as what stands in the way.
@@ -702,34 +657,26 @@ impl Set {
     #[must_use]
     pub fn given_back(&self, leaving: &Leaving<'_>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
-        if leaving.is_of_another(&taken.by) {
+        if leaving.is_of_another(&taken.hold.by) {
             return None;
         }
-        let is_own = matches!(leaving, Leaving::JustEnded(_));
-        let is_ours = self.template == taken.image;
-        let is_as_left = is_ours && self.rest == taken.rest;
         let is_whole = match taken.strategy {
             Strategy::Rolling { partition: 0 } => true,
             // Nothing was moved.
-            Strategy::Rolling { .. } => taken.image == taken.before,
+            Strategy::Rolling { .. } => taken.hold.image == taken.hold.before,
             Strategy::OnDelete => false,
         };
-        let template = if is_whole && leaving.went() == Went::Forward {
-            Template::Image(self.template.clone())
-        } else if is_own || is_as_left {
-            Template::Revision(taken.revision.clone())
-        } else if is_ours {
-            // What its owner has changed beside it stays, and the image that we put there does not.
-            Template::Image(taken.before.clone())
-        } else {
-            Template::Image(self.template.clone())
+        let went = if is_whole { leaving.went() } else { Went::Back };
+        let there = There {
+            image: &self.template,
+            rest: self.rest,
         };
         Some(Change {
             record: Record {
                 fence: self.record.fence.clone(),
                 ..Record::default()
             },
-            template,
+            template: taken.hold.given_back(there, went, leaving),
             mover: if self.strategy == taken.strategy {
                 Mover::Owners
             } else {
@@ -743,7 +690,7 @@ impl Set {
     pub fn as_it_is(&self) -> Change {
         Change {
             record: self.record.clone(),
-            template: Template::Image(self.template.clone()),
+            template: Template::Same,
             mover: Mover::Same,
         }
     }
@@ -757,7 +704,7 @@ impl Set {
         };
         let image = release.and_then(|release| self.images.get(&release));
         let taken = self.record.taken.as_ref();
-        image.is_some() && image == taken.map(|taken| &taken.before)
+        image.is_some() && image == taken.map(|taken| &taken.hold.before)
     }
 
     fn image_of(&self, release: &Digest) -> Result<&str, Refused> {
@@ -793,8 +740,9 @@ impl Change {
     fn after(self, before: Option<Self>) -> Self {
         let Some(before) = before else { return self };
         let template = match (before.template, self.template) {
-            (revision @ Template::Revision(_), Template::Image(_)) => revision,
-            (_, template) => template,
+            (revision @ Template::Revision(_), Template::Same | Template::Image(_)) => revision,
+            (before, Template::Same) => before,
+            (_, template @ (Template::Image(_) | Template::Revision(_))) => template,
         };
         let mover = match self.mover {
             Mover::Same => before.mover,

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::hold::{Hold, Rollout, Template, There, image_in_words};
 use super::pod::{self, GRACE, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
 use crate::hosts::{FencingToken, Leaving, StepState, Went};
 use crate::model::environment::Role;
@@ -64,21 +65,10 @@ impl Record {
         )
     }
 
-    /// The container that runs the build, where that is remembered.
+    /// What its upgrade has of the template.
     #[must_use]
-    pub fn container(&self) -> Option<&str> {
-        let taken = self.taken.as_ref()?;
-        Some(taken.container.as_str()).filter(|name| !name.is_empty())
-    }
-
-    /// The images that a look goes by ([`pod::known`]).
-    #[must_use]
-    pub fn known(&self, stated: BTreeMap<Digest, String>) -> BTreeMap<Digest, String> {
-        let before = self
-            .taken
-            .as_ref()
-            .and_then(|taken| Some((taken.from?, taken.before.as_str())));
-        pod::known(stated, before)
+    pub fn hold(&self) -> Option<&Hold> {
+        self.taken.as_ref().map(|taken| &taken.hold)
     }
 }
 
@@ -87,23 +77,9 @@ impl Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Taken {
-    /// Which upgrade.
-    pub by: String,
-    /// The container that runs the build: whatever is made of the template meanwhile, it is known by that name. Empty in what a version
-    /// wrote that did not remember it.
-    #[serde(default)]
-    pub container: String,
-    /// The template's image before it: the way back leads there.
-    pub before: String,
-    /// The build that this is, for who states it no more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Digest>,
-    /// The `ReplicaSet` of that template.
-    pub revision: String,
-    /// What the template says beside the image.
-    pub rest: Digest,
-    /// The template's image as it was written last.
-    pub image: String,
+    /// What it has of its template.
+    #[serde(flatten)]
+    pub hold: Hold,
     /// Its strategy, as its owner has it.
     pub strategy: Value,
     /// Where its nodes go.
@@ -111,10 +87,7 @@ pub struct Taken {
     /// The canary, once it was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Made>,
-    /// What somebody else had made of it when the way back went over that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overwrote: Option<String>,
-    /// How often that was done again for a step that was written already.
+    /// How often what somebody else had made of it was gone over again for a step that was written already.
     #[serde(default)]
     pub gone_over: u8,
 }
@@ -172,19 +145,6 @@ pub struct Deployment {
     pub record: Record,
     /// That lies on the Deployment no more, but in a copy: an older one was put back in its place, or none is there.
     pub is_put_back: bool,
-}
-
-/// How far a controller is with what was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rollout {
-    /// It has not seen it.
-    Unseen,
-    /// Not all pods are of the template.
-    Rolling,
-    /// All are, and not as many as there should be can be used.
-    Short,
-    /// All are, and can be used.
-    Complete,
 }
 
 /// What the controller of a Deployment complains of.
@@ -266,17 +226,17 @@ pub struct Change {
     pub record: Record,
     /// Its template.
     pub template: Template,
+    /// Whether that is done.
+    pub pause: Pause,
 }
 
-/// What its template has to be made to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Template {
-    /// As it is.
+/// Whether what is written of it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// As its owner has it.
     Same,
-    /// As it is, with this image.
-    Image(String),
-    /// That of this `ReplicaSet`, whatever was changed since, and what is written of it is done.
-    Revision(String),
+    /// It is, from now on.
+    Lifted,
 }
 
 /// What the canary has to be made to be: the template of the revision from before the upgrade, with this image.
@@ -446,13 +406,13 @@ impl Deployment {
                 "its annotation was put back, as `kubectl rollout undo` does, and {}",
                 self.image_there()
             );
-            return edit(found, &taken.image);
+            return edit(found, &taken.hold.image);
         }
-        if taken.image != self.template {
-            return edit(self.image_there(), &taken.image);
+        if taken.hold.image != self.template {
+            return edit(self.image_there(), &taken.hold.image);
         }
-        if taken.rest != self.rest {
-            let meant = format!("ReplicaSet {} has it", taken.revision);
+        if taken.hold.rest != self.rest {
+            let meant = format!("ReplicaSet {} has it", taken.hold.revision);
             return edit("its template has changed beside the image".to_owned(), &meant);
         }
         if taken.strategy != self.strategy {
@@ -487,11 +447,7 @@ impl Deployment {
 
     /// The template's image, in words.
     fn image_there(&self) -> String {
-        if self.template.is_empty() {
-            format!("its template has no container {}", self.container)
-        } else {
-            format!("the image of its template is {}", self.template)
-        }
+        image_in_words(&self.template, &self.container)
     }
 
     /// The image that the canary's template was last written with, where that is remembered.
@@ -504,7 +460,11 @@ impl Deployment {
     /// What somebody else has made of it since the upgrade began that has it.
     #[must_use]
     pub fn foreign_edit(&self) -> Option<String> {
-        let overwrote = self.record.taken.as_ref().and_then(|taken| taken.overwrote.clone());
+        let overwrote = self
+            .record
+            .taken
+            .as_ref()
+            .and_then(|taken| taken.hold.overwrote.clone());
         self.untouched().err().map(|edit| edit.to_string()).or(overwrote)
     }
 
@@ -531,8 +491,8 @@ impl Deployment {
             });
         }
         let upgrade = upgrade_of(id);
-        if let Some(taken) = self.record.taken.as_ref().filter(|taken| taken.by != upgrade) {
-            let by = taken.by.clone();
+        if let Some(taken) = self.record.taken.as_ref().filter(|taken| taken.hold.by != upgrade) {
+            let by = taken.hold.by.clone();
             return Err(Refused::Taken { by });
         }
         let edited = self.untouched();
@@ -543,7 +503,7 @@ impl Deployment {
             })?,
         };
         let image = self.image_of(&release)?.to_owned();
-        let before = self.record.taken.as_ref().map(|taken| &taken.before);
+        let before = self.record.taken.as_ref().map(|taken| &taken.hold.before);
         let leads_back = before == Some(&image) && !matches!(asked, Asked::Take { .. });
         // Who goes back makes it what it was, whatever was made of it since.
         if !leads_back {
@@ -565,14 +525,14 @@ impl Deployment {
             fresh
         };
         if let Err(edit) = &edited {
-            held.overwrote = Some(edit.to_string());
+            held.hold.overwrote = Some(edit.to_string());
         }
         let mut template = Template::Same;
         if leads_back {
             held.way = Way::Back;
             // With the first word of it, whichever node that is for: no pod of the owner's waits for the canary.
-            held.image.clone_from(&held.before);
-            template = Template::Revision(held.revision.clone());
+            held.hold.image.clone_from(&held.hold.before);
+            template = Template::Revision(held.hold.revision.clone());
         } else if !matches!(asked, Asked::Take { .. }) {
             if held.way == Way::Back {
                 return Err(Refused::GoesBack);
@@ -582,7 +542,7 @@ impl Deployment {
                 return Err(Refused::CanaryFirst);
             }
             if role == Role::Main && matches!(asked, Asked::Replace { .. }) {
-                held.image.clone_from(&image);
+                held.hold.image.clone_from(&image);
                 template = Template::Image(image);
             }
         }
@@ -627,27 +587,25 @@ impl Deployment {
         if !self.has_history {
             return Err(Refused::NoHistory);
         }
-        let is_settled = match self.rollout {
-            // One that is short may be what the upgrade is to mend.
-            Rollout::Short | Rollout::Complete => true,
-            Rollout::Unseen | Rollout::Rolling => false,
-        };
+        let is_settled = self.rollout.is_settled();
         let revision = self.revision.clone().filter(|_| is_settled).ok_or(Refused::Unsettled)?;
         let from = self.build_of(&self.template).ok_or_else(|| Refused::Unstated {
             image: self.template.clone(),
         })?;
         Ok(Taken {
-            by: upgrade.to_owned(),
-            container: self.container.clone(),
-            before: self.template.clone(),
-            from: Some(from),
-            revision,
-            rest: self.rest,
-            image: self.template.clone(),
+            hold: Hold {
+                by: upgrade.to_owned(),
+                container: self.container.clone(),
+                before: self.template.clone(),
+                from: Some(from),
+                revision,
+                rest: self.rest,
+                image: self.template.clone(),
+                overwrote: None,
+            },
             strategy: self.strategy.clone(),
             way: Way::Forward,
             canary: None,
-            overwrote: None,
             gone_over: 0,
         })
     }
@@ -685,13 +643,13 @@ impl Deployment {
     /// A step of the way forward, on the way back.
     fn has_turned(&self, replaces: &Replacement) -> bool {
         let back = self.record.taken.as_ref().filter(|taken| taken.way == Way::Back);
-        back.is_some_and(|taken| self.images.get(&replaces.release) != Some(&taken.before))
+        back.is_some_and(|taken| self.images.get(&replaces.release) != Some(&taken.hold.before))
     }
 
     /// A step of the canary that makes it what the Deployment's own pods are.
     fn is_taking(&self, replaces: &Replacement) -> bool {
         let taken = self.record.taken.as_ref();
-        taken.is_some_and(|t| t.way == Way::Forward && self.images.get(&replaces.release) == Some(&t.before))
+        taken.is_some_and(|t| t.way == Way::Forward && self.images.get(&replaces.release) == Some(&t.hold.before))
     }
 
     fn canary_state(&self, id: &str, replaces: &Replacement, now: Timestamp) -> StepState {
@@ -841,7 +799,7 @@ impl Deployment {
         let may = role == Role::Main && held.way == Way::Back && held.gone_over < MOST_GONE_OVER;
         let step = self.record.main.steps.iter().find(|step| step.id == id)?;
         let is_as_written =
-            self.template == held.image && self.rest == held.rest && !self.is_paused && !self.is_put_back;
+            self.template == held.hold.image && self.rest == held.hold.rest && !self.is_paused && !self.is_put_back;
         if !may || step.replaces.is_none() || is_as_written {
             return None;
         }
@@ -849,8 +807,8 @@ impl Deployment {
         record.fence = Some(by.clone());
         let written = record.taken.as_mut()?;
         written.gone_over += 1;
-        written.overwrote = self.untouched().err().map(|edit| edit.to_string());
-        Some(self.change(record, Template::Revision(held.revision.clone())))
+        written.hold.overwrote = self.untouched().err().map(|edit| edit.to_string());
+        Some(self.change(record, Template::Revision(held.hold.revision.clone())))
     }
 
     /// What is to be written before a step that is known goes on: that a newer driver is here, what the canary is that was made, and,
@@ -890,7 +848,7 @@ impl Deployment {
         let may_write = taken.way == Way::Back || self.untouched().is_ok();
         let goes_on = may_write && self.not_ours().is_ok() && !self.has_turned(step.replaces.as_ref()?);
         (!is_written && goes_on).then(|| CanaryWrite {
-            revision: taken.revision.clone(),
+            revision: taken.hold.revision.clone(),
             image: image.clone(),
             step: id.to_owned(),
         })
@@ -906,7 +864,7 @@ impl Deployment {
     #[must_use]
     pub fn is_of_another(&self, leaving: &Leaving<'_>) -> bool {
         let taken = self.record.taken.as_ref();
-        taken.is_some_and(|taken| leaving.is_of_another(&taken.by))
+        taken.is_some_and(|taken| leaving.is_of_another(&taken.hold.by))
     }
 
     /// What gives the Deployment back to its owner, once an upgrade is over and its canary is gone: nothing that was remembered but who
@@ -915,27 +873,30 @@ impl Deployment {
     #[must_use]
     pub fn given_back(&self, leaving: &Leaving<'_>) -> Option<Change> {
         let taken = self.record.taken.as_ref()?;
-        if leaving.is_of_another(&taken.by) {
+        if leaving.is_of_another(&taken.hold.by) {
             return None;
         }
-        let is_own = matches!(leaving, Leaving::JustEnded(_));
-        let goes_back = taken.way == Way::Back || leaving.went() == Went::Back;
-        let is_ours = self.template == taken.image;
-        let is_as_left = is_ours && self.rest == taken.rest;
-        let is_as_before = self.template == taken.before && self.rest == taken.rest;
+        let went = match taken.way {
+            Way::Forward => leaving.went(),
+            Way::Back => Went::Back,
+        };
+        let there = There {
+            image: &self.template,
+            rest: self.rest,
+        };
         let record = Record {
             fence: self.record.fence.clone(),
             ..Record::default()
         };
-        let template = if goes_back && !is_as_before && (is_own || is_as_left) {
-            Template::Revision(taken.revision.clone())
-        } else if goes_back && is_ours && taken.image != taken.before {
-            // What its owner has changed beside it stays, and the image that we put there does not.
-            Template::Image(taken.before.clone())
-        } else {
-            Template::Same
-        };
-        Some(self.change(record, template))
+        let change = self.change(record, taken.hold.given_back(there, went, leaving));
+        Some(match leaving {
+            Leaving::JustEnded(_) => change,
+            // Its owner may have paused it since.
+            Leaving::EndedBefore(_) | Leaving::Unknown => Change {
+                pause: Pause::Same,
+                ..change
+            },
+        })
     }
 
     /// What forgets all of it but how often it was written: copies of what was remembered are still there, and stay older than that.
@@ -948,7 +909,10 @@ impl Deployment {
         let template = self
             .given_back(&Leaving::Unknown)
             .map_or(Template::Same, |change| change.template);
-        (self.record != nothing || self.is_put_back).then(|| self.change(nothing, template))
+        (self.record != nothing || self.is_put_back).then(|| Change {
+            pause: Pause::Same,
+            ..self.change(nothing, template)
+        })
     }
 
     /// Nothing changed but who may write.
@@ -961,12 +925,16 @@ impl Deployment {
         self.change(record, Template::Same)
     }
 
-    /// A write of ours: newer than all before it, wherever copies of them lie.
+    /// A write of ours: newer than all before it, wherever copies of them lie. What is put back is done, whoever has paused it.
     fn change(&self, record: Record, template: Template) -> Change {
         Change {
             record: Record {
                 writes: self.record.writes.saturating_add(1),
                 ..record
+            },
+            pause: match template {
+                Template::Revision(_) => Pause::Lifted,
+                Template::Same | Template::Image(_) => Pause::Same,
             },
             template,
         }

@@ -51,7 +51,7 @@ impl Cluster {
                 replicas,
                 strategy: Strategy::Rolling { partition: 0 },
                 own: serde_json::json!({"type": "RollingUpdate"}),
-                rollout: Rollout::Settled,
+                rollout: Rollout::Complete,
                 is_ordered: true,
                 has_history: true,
                 container: "app".to_owned(),
@@ -107,7 +107,7 @@ impl Cluster {
         }
         let is_of_one =
             self.set.current == self.set.template && self.set.pods.values().all(|pod| pod.image == self.set.template);
-        self.set.rollout = if is_of_one { Rollout::Settled } else { Rollout::Rolling };
+        self.set.rollout = if is_of_one { Rollout::Complete } else { Rollout::Rolling };
     }
 
     /// Somebody scales it, and its controller makes the pods.
@@ -128,6 +128,7 @@ impl Cluster {
             mover,
         } = change;
         self.set.template = match template {
+            Template::Same => self.set.template.clone(),
             Template::Image(image) => image,
             Template::Revision(revision) => {
                 assert_eq!(revision, "web-1", "what the set was on");
@@ -187,7 +188,7 @@ impl Cluster {
     }
 
     fn is_settled(&self) -> bool {
-        self.set.rollout == Rollout::Settled
+        self.set.rollout.is_settled()
     }
 
     fn give_back(&mut self) {
@@ -483,7 +484,7 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
                 ..next("")
             }),
             soon,
-            Some((1, "its set's template has no container app, so the pod runs no build")),
+            Some((1, "its template has no container app, so the pod runs no build")),
             false,
         ),
         (Some(next("")), soon, None, false),
@@ -670,13 +671,16 @@ fn what_an_owner_has_changed_beside_our_image_stays_when_that_goes_back_late() {
     }
     cluster.set.rest = Digest::of(b"by its owner");
     let ended = |went| Leaving::EndedBefore(Ended { upgrade: "up", went });
-    for (went, image) in [(Went::Back, OLD), (Went::Forward, NEW)] {
+    for (went, template) in [
+        (Went::Back, Template::Image(OLD.to_owned())),
+        (Went::Forward, Template::Same),
+    ] {
         let change = cluster.set.given_back(&ended(went)).expect("it is taken");
-        assert_eq!(change.template, Template::Image(image.to_owned()), "{went:?}");
+        assert_eq!(change.template, template, "{went:?}");
     }
     cluster.set.template = "r@sha256:by-hand".to_owned();
     let change = cluster.set.given_back(&ended(Went::Back)).expect("it is taken");
-    assert_eq!(change.template, Template::Image("r@sha256:by-hand".to_owned()));
+    assert_eq!(change.template, Template::Same);
 }
 
 #[test]
@@ -721,10 +725,10 @@ fn of_a_set_that_was_taken_and_never_moved_the_template_is_its_owners() {
     let mut cluster = Cluster::taken(2);
     cluster.set.rest = Digest::of(b"by its owner");
     let change = cluster.set.given_back(&just_ended(Went::Forward)).expect("it is taken");
-    assert_eq!(change.template, Template::Image(OLD.to_owned()));
+    assert_eq!(change.template, Template::Same);
     cluster.set.template = "r@sha256:by-hand".to_owned();
     let change = cluster.set.given_back(&just_ended(Went::Forward)).expect("it is taken");
-    assert_eq!(change.template, Template::Image("r@sha256:by-hand".to_owned()));
+    assert_eq!(change.template, Template::Same);
 }
 
 #[test]
@@ -736,7 +740,10 @@ fn what_an_older_version_remembers_of_a_set_can_be_read() {
     assert_eq!(taken.remove("container"), Some("app".into()));
     let record: Record = serde_json::from_value(said).expect("it is a record all the same");
     assert_eq!(
-        (record.container(), cluster.set.record.container()),
+        (
+            record.hold().and_then(Hold::container),
+            cluster.set.record.hold().and_then(Hold::container)
+        ),
         (None, Some("app"))
     );
 }
@@ -747,8 +754,8 @@ fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
     for ordinal in [1, 0] {
         cluster.bring(ordinal, new(), "up", 0).expect("moved");
     }
-    let before = Template::Revision(cluster.set.record.taken.as_ref().expect("taken").revision.clone());
-    let after = Template::Image(NEW.to_owned());
+    let before = Template::Revision(cluster.set.record.taken.as_ref().expect("taken").hold.revision.clone());
+    let after = Template::Same;
     for (went, expected) in [(Went::Back, before), (Went::Forward, after)] {
         let change = cluster.set.given_back(&just_ended(went)).expect("it is taken");
         assert_eq!(change.template, expected, "{went:?}");

@@ -112,14 +112,21 @@ impl Cluster {
     }
 
     fn write(&mut self, change: Change) {
-        let Change { record, template } = change;
+        let Change {
+            record,
+            template,
+            pause,
+        } = change;
+        match pause {
+            Pause::Same => {}
+            Pause::Lifted => self.is.is_paused = false,
+        }
         let image = match template {
             Template::Same => None,
             Template::Image(image) => Some(image),
             Template::Revision(revision) => {
                 assert_eq!(revision, "web-1", "what it was on");
                 self.is.rest = rest();
-                self.is.is_paused = false;
                 Some(OLD.to_owned())
             }
         };
@@ -907,16 +914,6 @@ fn nothing_is_blamed_for_what_was_scaled_away() {
 }
 
 #[test]
-fn the_build_before_is_known_though_nobody_states_it_any_more() {
-    let mut cluster = Cluster::new();
-    cluster.take().expect("taken");
-    let stated = BTreeMap::from([(new(), NEW.to_owned())]);
-    let known = cluster.is.record.known(stated.clone());
-    assert_eq!(known.get(&old()).map(String::as_str), Some(OLD));
-    assert_eq!(Record::default().known(stated.clone()), stated);
-}
-
-#[test]
 fn time_without_a_machine_is_not_the_builds() {
     let replaces = Replacement {
         release: new(),
@@ -989,15 +986,16 @@ fn one_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
     assert_eq!(cluster.is.template, NEW);
     let ended = |went| Ended { upgrade: "up", went };
     let before = Template::Revision("web-1".to_owned());
-    for (leaving, expected) in [
-        (Leaving::JustEnded(ended(Went::Back)), before.clone()),
-        // Nobody has changed it since either.
-        (Leaving::EndedBefore(ended(Went::Back)), before),
-        (Leaving::JustEnded(ended(Went::Forward)), Template::Same),
+    for (leaving, expected, pause) in [
+        (Leaving::JustEnded(ended(Went::Back)), before.clone(), Pause::Lifted),
+        // Nobody has changed it since either, but may have paused it as a brake.
+        (Leaving::EndedBefore(ended(Went::Back)), before, Pause::Same),
+        (Leaving::JustEnded(ended(Went::Forward)), Template::Same, Pause::Same),
     ] {
         let change = cluster.is.given_back(&leaving).expect("it is taken");
-        assert_eq!(change.template, expected, "{leaving:?}");
+        assert_eq!((change.template, change.pause), (expected, pause), "{leaving:?}");
     }
+    assert_eq!(cluster.is.forgotten().map(|change| change.pause), Some(Pause::Same));
 }
 
 #[test]
@@ -1040,7 +1038,7 @@ fn upgraded_before() -> Cluster {
     let older = Digest::of(b"older");
     cluster.is.images.insert(older, OLDER.to_owned());
     let mut before = cluster.is.fresh("before").expect("it can be taken");
-    (before.before, before.from) = (OLDER.to_owned(), Some(older));
+    (before.hold.before, before.hold.from) = (OLDER.to_owned(), Some(older));
     let record = |writes: u64, taken: Option<Taken>| Record {
         writes,
         fence: Some(token(1)),
@@ -1168,7 +1166,10 @@ fn of_an_upgrade_that_is_over_nothing_comes_back_with_its_template() {
     };
     let newest = cluster.sets.values().map(|copy| copy.writes).max();
     assert!(Some(change.record.writes) > newest, "{change:?}");
-    assert_eq!(change.record.taken.map(|taken| taken.before).as_deref(), Some(OLDER));
+    assert_eq!(
+        change.record.taken.map(|taken| taken.hold.before).as_deref(),
+        Some(OLDER)
+    );
 }
 
 #[test]
@@ -1197,7 +1198,12 @@ fn a_container_that_the_template_has_no_more_is_another_hand_and_the_way_back_me
     let mut cluster = Cluster::new();
     cluster.take().expect("taken");
     assert_eq!(
-        cluster.is.record.taken.as_ref().map(|taken| taken.container.as_str()),
+        cluster
+            .is
+            .record
+            .taken
+            .as_ref()
+            .map(|taken| taken.hold.container.as_str()),
         Some("app")
     );
     cluster.bring(Role::Canary, new(), 2, None).expect("moved");

@@ -595,7 +595,7 @@ fn a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(
     assert_eq!(images(&shop.pods()), images(&before));
 }
 
-/// From 1 to 2, and there it stays: what was there before is remembered nowhere.
+/// From 1 to 2, whose build is to blame for nothing of the above, and there it stays: what was there before is remembered nowhere.
 fn a_set_that_forgets_its_upgrade_is_not_taken_by_the_way_back(shop: &Shop) {
     let old = before_image(&shop.pods()).to_owned();
     shop.environment("5m");
