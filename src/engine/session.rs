@@ -309,6 +309,12 @@ impl Past {
         })
     }
 
+    /// Whether an upgrade of a component that has ended keeps something of its workload still.
+    fn keeps(&self, component: &str) -> bool {
+        let mut upgrades = self.upgrades.iter();
+        upgrades.any(|before| before.spec.component == component && before.status.kept.is_some())
+    }
+
     /// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
     /// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
     pub(super) fn is_way_back(&self, environment: &str, component: &str, digest: &Digest) -> bool {
@@ -733,11 +739,7 @@ impl Driving<'_> {
             on_commit,
         })?;
         // What an upgrade that is known keeps is given back as that went; until then its workload is refused to this one.
-        let is_kept = past
-            .upgrades
-            .iter()
-            .any(|before| before.spec.component == component.name && before.status.kept.is_some());
-        if record.status.phase == Phase::Pending && !is_kept {
+        if record.status.phase == Phase::Pending && !past.keeps(&component.name) {
             giving_back::of_unknown(ledger, fleet, &component.name, token).await?;
         }
         let limits = Limits {
@@ -1048,26 +1050,42 @@ mod tests {
         }
     }
 
+    /// One of a component of which a node was left out.
+    fn upgrade(name: &str, phase: Phase) -> UpgradeRecord {
+        let at = Timestamp::UNIX_EPOCH;
+        let mut status = UpgradeStatus::new(at);
+        status.phase = phase;
+        let node = json!({"name": "web", "phase": "OutOfService", "since": at, "drained": true});
+        status.nodes = vec![serde_json::from_value(node).expect("a node")];
+        UpgradeRecord {
+            name: name.to_owned(),
+            spec: serde_json::from_value(json!({"environment": "e", "component": "web", "build": "web-2"}))
+                .expect("a spec"),
+            status,
+            resource_version: 1,
+            wish_version: 1,
+            created_at: at,
+        }
+    }
+
+    /// What it keeps is not given back as if nobody knew where it went.
+    #[test]
+    fn what_is_kept_is_known_by_its_component() {
+        let mut kept = upgrade("one", Phase::RolledBack);
+        kept.status.kept = Some(crate::model::upgrade::Kept::default());
+        for (first, web, front) in [(upgrade("one", Phase::RolledBack), false, false), (kept, true, false)] {
+            let past = Past {
+                builds: BTreeMap::new(),
+                upgrades: vec![first, upgrade("two", Phase::Pending)],
+            };
+            assert_eq!((past.keeps("web"), past.keeps("front")), (web, front));
+        }
+    }
+
     #[test]
     fn nothing_of_a_deployment_was_left_out_by_the_upgrade_before() {
         let deployment = json!({"deployment": {"namespace": "shop", "name": "web"}});
         let servers = json!({"nodes": [{"name": "web"}]});
-        let upgrade = |name: &str, phase: Phase| {
-            let at = Timestamp::UNIX_EPOCH;
-            let mut status = UpgradeStatus::new(at);
-            status.phase = phase;
-            let node = json!({"name": "web", "phase": "OutOfService", "since": at, "drained": true});
-            status.nodes = vec![serde_json::from_value(node).expect("a node")];
-            UpgradeRecord {
-                name: name.to_owned(),
-                spec: serde_json::from_value(json!({"environment": "e", "component": "web", "build": "web-2"}))
-                    .expect("a spec"),
-                status,
-                resource_version: 1,
-                wish_version: 1,
-                created_at: at,
-            }
-        };
         let past = Past {
             builds: BTreeMap::new(),
             upgrades: vec![upgrade("one", Phase::RolledBack), upgrade("two", Phase::Pending)],

@@ -801,18 +801,21 @@ fn pods_that_are_asked_for_together_are_asked_for_in_one_write_as_one_after_the_
         change.is_some() && answers == [Ok(()), Err(Refused::Taken { by })],
         "{answers:?}"
     );
-    // A newer driver that takes up what is known leaves what is asked with it as it is to be written.
-    let by_next = |ask: Ask| Ask { token: token(2), ..ask };
-    let few = [
-        by_next(ask(3, "up.5.activate", &Asked::Point { release: old() })),
-        by_next(ask(2, "up.1.restart", &replace())),
-    ];
-    let (change, _) = together.set.ask_all(&few, Timestamp::UNIX_EPOCH);
-    let change = change.expect("it turns");
-    assert_eq!(
-        (change.mover, change.template),
-        (Mover::Ours(Strategy::OnDelete), Template::Revision("web-1".to_owned()))
-    );
+    // Nor does one that takes up what is known undo what is asked with it.
+    let record = together.set.record.clone();
+    let turns = Change {
+        record: record.clone(),
+        template: Template::Revision("web-1".to_owned()),
+        mover: Mover::Ours(Strategy::OnDelete),
+    };
+    let takes_up = Change {
+        record,
+        template: Template::Same,
+        mover: Mover::Same,
+    };
+    assert_eq!(takes_up.clone().after(Some(turns.clone())), turns);
+    assert_eq!(turns.clone().after(Some(takes_up.clone())), turns);
+    assert_eq!(takes_up.clone().after(None), takes_up);
     // What is put back stays so, whatever is asked with it.
     let few = [
         ask(2, "up.7.activate", &Asked::Point { release: old() }),

@@ -17,6 +17,10 @@ struct Api {
     told: RefCell<Vec<String>>,
     refuses: Cell<bool>,
     asked: Cell<u32>,
+    /// How often it was asked when it was told that the way back is held.
+    asked_before: Cell<u32>,
+    /// Asked for this one it takes its time.
+    slow: Cell<Option<usize>>,
     pods: RefCell<Vec<NodeSight>>,
 }
 
@@ -86,6 +90,8 @@ impl Api {
             told: RefCell::default(),
             refuses: Cell::new(true),
             asked: Cell::default(),
+            asked_before: Cell::default(),
+            slow: Cell::default(),
             pods: RefCell::new(vec![runs("new"); PODS]),
         }
     }
@@ -116,6 +122,9 @@ impl World for Api {
 
     async fn commit(&self, version: u64, decision: &Decision) -> Result<u64, CommitError> {
         *self.status.borrow_mut() = (decision.status.clone(), version + 1);
+        if decision.status.phase == Phase::Paused && self.asked_before.get() == 0 {
+            self.asked_before.set(self.asked.get());
+        }
         let reasons = decision.events.iter().map(|event| event.reason.clone());
         self.told.borrow_mut().extend(reasons);
         Ok(version + 1)
@@ -133,6 +142,9 @@ impl World for Api {
     async fn run(&self, node: usize, step: &StepIntent, _: Duration) -> Result<NodeSight, HostError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
         self.asked.set(self.asked.get() + 1);
+        if self.slow.get() == Some(node) {
+            tokio::time::sleep(PATIENCE).await;
+        }
         if self.refuses.get() {
             return Err(HostError::Unserved {
                 host: "web".to_owned(),
@@ -202,11 +214,15 @@ async fn a_way_back_whose_writes_are_refused_is_held_once_and_goes_on_with_the_f
 /// For whom somebody waits: it ends held, and asks for nothing more.
 #[tokio::test(start_paused = true)]
 async fn a_way_back_whose_writes_are_refused_is_left_held_by_a_command() {
-    let (api, plan) = (Api::new(), plan());
+    let (api, mut plan) = (Api::new(), plan());
+    // One is still waited for when it is held for the other.
+    plan.policy.max_unavailable = PODS;
+    api.slow.set(Some(1));
     let ending = drive(&api, &plan, &Limits::default()).await;
     let Ok(Ending::Settled(status)) = ending else {
         panic!("{ending:?}")
     };
     assert!(waits_to_reach(&status), "{status:?}");
     assert_eq!(api.told(), ["Paused"]);
+    assert_eq!(api.asked.get(), api.asked_before.get());
 }

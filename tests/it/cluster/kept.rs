@@ -94,6 +94,27 @@ fn another_cluster_is_not_taken_for_the_one_where_a_replica_stands() {
     );
 }
 
+/// Where its last object would not go, none does.
+#[test]
+fn a_replica_is_taken_down_whole_or_not_at_all() {
+    let lab = Lab::without_nodes();
+    let shop = Shop::open(&lab);
+    shop.up().expect_code(0);
+    let objects = shop.versions();
+    assert!(objects.len() > 1, "{objects:#?}");
+    let refusal = include_str!("replica/refusal.yaml");
+    assert!(lab.kubectl(&["apply", "-f", "-"], refusal).done);
+    let tried = ["delete", "configmap", "stagegate-staging", "--dry-run=server"];
+    lab.until("it refuses", |_| !shop.kubectl(&tried).done);
+    let said = shop.stagegate(&["down", "staging"]);
+    assert!(said.code != Some(0) && said.err.contains("not now"), "{said:#?}");
+    assert_eq!(shop.versions(), objects);
+    assert!(lab.kubectl(&["delete", "-f", "-"], refusal).done);
+    lab.until("it refuses no more", |_| shop.kubectl(&tried).done);
+    shop.stagegate(&["down", "staging"]).expect_code(0);
+    assert!(shop.versions().is_empty());
+}
+
 #[test]
 fn a_job_that_has_gone_is_made_anew_by_people_alone() {
     let lab = Lab::without_nodes();

@@ -160,6 +160,7 @@ fn what_stands_in_the_way_back_of_a_set_is_said_and_neither_fought_nor_mistaken(
     a_brake_that_is_put_on_a_set_before_it_was_given_back_stays(&shop);
     a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(&shop);
     a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(&shop);
+    a_revision_that_is_gone_is_made_up_for_by_its_image(&shop);
     a_set_that_forgets_its_upgrade_is_not_taken_by_the_way_back(&shop);
 }
 
@@ -581,18 +582,32 @@ fn a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(
                 .all(|why| why.contains("it was deleted") && why.contains("by hand")),
         "{status:#}"
     );
-    assert!(
-        !shop
-            .stagegate(&["get", "build", "-o", "json"])
-            .out
-            .contains("quarantine")
-    );
     let set = include_str!("pods/set.yaml")
         .replace("IMAGE", before_image(&before))
         .replace("REPLICAS", &REPLICAS.to_string());
     shop.done(&["apply", "-f", "-"], &set);
     shop.done(&["rollout", "status", "statefulset/web", "--timeout=120s"], "");
     assert_eq!(images(&shop.pods()), images(&before));
+}
+
+/// From 1 to 2, and back.
+fn a_revision_that_is_gone_is_made_up_for_by_its_image(shop: &Shop) {
+    let before = shop.pods();
+    shop.environment("5m");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2"]);
+    shop.until_soak();
+    let list = shop.lab.get(&["controllerrevisions"]);
+    let mut revisions = list["items"].as_array().expect("a list").iter();
+    let image = |revision: &Value| revision["data"]["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let first = revisions.find(|revision| image(revision) == before_image(&before));
+    let first = first.expect("it is kept")["metadata"]["name"].as_str().expect("a name");
+    shop.done(&["delete", "controllerrevision", first], "");
+    let aborting = shop.stagegate(&["abort", "shop"]);
+    assert!(aborting.err.contains("takes it back now"), "{aborting:#?}");
+    let aborted = running.end();
+    assert_eq!(images(&shop.pods()), images(&before), "{aborted:#?}");
+    shop.is_its_owners();
+    shop.environment("1s");
 }
 
 /// From 1 to 2, whose build is to blame for nothing of the above, and there it stays: what was there before is remembered nowhere.
