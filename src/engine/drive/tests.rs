@@ -143,7 +143,7 @@ impl World for Api {
         tokio::time::sleep(Duration::from_millis(5)).await;
         self.asked.set(self.asked.get() + 1);
         if self.slow.get() == Some(node) {
-            tokio::time::sleep(PATIENCE).await;
+            tokio::time::sleep(PATIENCE * 2).await;
         }
         if self.refuses.get() {
             return Err(HostError::Unserved {
