@@ -97,11 +97,9 @@ impl Hold {
             Leaving::EndedBefore(_) | Leaving::Unknown => false,
         };
         match went {
-            Went::Forward => Template::Same,
-            Went::Back if is_as_before => Template::Same,
-            Went::Back if is_just_now || is_as_left => Template::Revision(self.revision.clone()),
+            Went::Back if !is_as_before && (is_just_now || is_as_left) => Template::Revision(self.revision.clone()),
             Went::Back if is_ours && self.image != self.before => Template::Image(self.before.clone()),
-            Went::Back => Template::Same,
+            Went::Back | Went::Forward => Template::Same,
         }
     }
 }

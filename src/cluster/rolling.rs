@@ -342,10 +342,10 @@ impl Set {
         let mut change = self.as_it_is();
         change.record.fence = Some(token.clone());
         if change.record.taken.is_none() {
-            let taken = self.fresh(upgrade)?;
-            change.mover = Mover::Ours(taken.strategy);
+            let fresh = self.fresh(upgrade)?;
+            change.mover = Mover::Ours(fresh.strategy);
             change.record.pods.clear();
-            change.record.taken = Some(taken);
+            change.record.taken = Some(fresh);
         }
         Ok(if change.record == self.record {
             Answer::Known(ended(0, String::new()))
@@ -404,9 +404,8 @@ impl Set {
         let taken = change.record.taken.as_ref();
         let (template, rest) = match (&change.template, taken) {
             (Template::Revision(_), Some(taken)) => (taken.hold.before.clone(), taken.hold.rest),
-            (Template::Revision(_), None) => (self.template, self.rest),
             (Template::Image(image), _) => (image.clone(), self.rest),
-            (Template::Same, _) => (self.template, self.rest),
+            (Template::Same, _) | (Template::Revision(_), None) => (self.template, self.rest),
         };
         Self {
             template,
