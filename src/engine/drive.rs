@@ -191,7 +191,11 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             let wait = t.duration_since(world.now());
             tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
         });
-        let wake = [wake, Some(renew_at), nodes.next_look(loaded.status.phase)]
+        // Nobody looks any more while a last step is waited for: a look that is due would be waited for in vain, over and over.
+        let look = (!settled && !stopping)
+            .then(|| nodes.next_look(loaded.status.phase))
+            .flatten();
+        let wake = [wake, Some(renew_at), look]
             .into_iter()
             .flatten()
             .min()
