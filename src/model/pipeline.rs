@@ -100,7 +100,7 @@ pub enum Start {
     /// When somebody says so (`stagegate promote`).
     #[default]
     Manual,
-    /// By itself.
+    /// By itself, once every stage before has verified it; where somebody has to approve, once they have.
     Auto,
 }
 
@@ -241,6 +241,11 @@ impl Checker<'_> {
                 let hint = did_you_mean(before, names).map(|near| format!("did you mean `{near}`?"));
                 self.say(&below("after", i), format!("there is no stage `{before}`"), hint);
             }
+        }
+        if stage.start == Start::Auto && stage.after.is_empty() {
+            let hint = "name a stage in `after`, or start it by hand".to_owned();
+            let message = "what no stage before has verified never enters by itself".to_owned();
+            self.say(&at("start"), message, hint);
         }
         for (i, rule) in stage.approvals.iter().enumerate() {
             if !self.pipeline.roles.contains_key(&rule.role) {

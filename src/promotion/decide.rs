@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::obstacle::{Facts, Kept, Lasting, Obstacle, glass, kept, obstacles};
 use crate::model::freeze::InFlight;
-use crate::model::pipeline::{PipelineSpec, Stage};
+use crate::model::pipeline::{PipelineSpec, Stage, Take};
 use crate::model::promotion::{Phase, PromotionSpec, PromotionStatus, Rehearsed};
 use crate::model::upgrade::{self, Event, Severity};
 
@@ -184,6 +184,19 @@ impl Turn<'_> {
         }
         if let Some(last) = by.iter().find(|by| by.lasting() == Lasting::ForGood) {
             return self.enter(Phase::Failed, last.reason(), last.to_string());
+        }
+        // It would enter once the newer one is there, and take its place.
+        let newer = |by: &&Obstacle| {
+            matches!(
+                by,
+                Obstacle::Behind {
+                    take: Take::NewestVerified,
+                    ..
+                }
+            )
+        };
+        if let Some(newer) = by.iter().find(newer) {
+            return self.enter(Phase::Cancelled, "PassedOver", newer.to_string());
         }
         if !by.is_empty() {
             return self.wait_for(&by);

@@ -79,7 +79,7 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         "PromotionWaiting" => promotion(&format!("it waits: {message}")),
         "PromotionFailed" => promotion(&format!("it has failed: {message}")),
         "PromotionRejected" => promotion(&format!("it is rejected: {message}")),
-        "PromotionCancelled" => promotion("it was taken back"),
+        "PromotionCancelled" => promotion(&format!("it has ended: {message}")),
         "PromotionPaused" => promotion(&format!("its upgrade pauses: {message}")),
         "PromotionResumed" => promotion(&format!("its upgrade goes on: {message}")),
         "FreezeBegun" => format!("{environment} is frozen{by}{}", because(message)),

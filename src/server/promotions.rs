@@ -22,6 +22,7 @@ use crate::engine::session::{self, Asked, KnownBuild, SessionError};
 use crate::engine::{Ending, Unreached, delivery};
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
+use crate::model::pipeline::Start;
 use crate::model::upgrade::{Event, UpgradeStatus};
 use crate::promotion::{Effect, RehearsalRun, RunState};
 use crate::store::{Store as _, StoreError, UpgradeRecord};
@@ -48,6 +49,9 @@ pub(super) struct Promotions<'a> {
     server: &'a Server<'a>,
     verifier: Verifier,
     seen: BTreeMap<String, Seen>,
+    /// When it is looked again for what enters by itself, and what was in the way of that.
+    ask_at: Option<Instant>,
+    unasked: Option<String>,
     /// Rehearsals that are driven, by their environments.
     rehearsing: RefCell<BTreeSet<String>>,
     flights: FuturesUnordered<LocalBoxFuture<'a, Rehearsed>>,
@@ -61,6 +65,8 @@ impl<'a> Promotions<'a> {
             server,
             verifier: Verifier::default(),
             seen: BTreeMap::new(),
+            ask_at: None,
+            unasked: None,
             rehearsing: RefCell::default(),
             flights: FuturesUnordered::new(),
             ended: BTreeMap::new(),
@@ -98,9 +104,44 @@ impl<'a> Promotions<'a> {
         self.seen.remove(&promotion);
     }
 
+    /// Asks for what enters a stage by itself.
+    fn ask(&mut self) {
+        let trouble = self.try_to_ask().err().map(|why| why.to_string());
+        if let Some(why) = trouble.as_ref().filter(|why| self.unasked.as_ref() != Some(*why)) {
+            (self.server.tell)(&format!("nothing enters a stage by itself: {why}"));
+        }
+        self.unasked = trouble;
+    }
+
+    fn try_to_ask(&self) -> Result<(), PromotionError> {
+        let Server {
+            home, workspace, shift, ..
+        } = *self.server;
+        let rules = workspace.promotion_rules()?;
+        for (name, pipeline) in &rules.pipelines {
+            for stage in pipeline.stages.iter().filter(|stage| stage.start == Start::Auto) {
+                let fleet = Arc::new(Fleet::read(home, workspace, &stage.environment, shift)?);
+                let way = Ground {
+                    home,
+                    fleet: &fleet,
+                    name,
+                    pipeline,
+                    stage,
+                    freezes: &rules.freezes,
+                };
+                way.ask_for_what_enters_by_itself()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a turn of each that may have changed; returns the environments whose reports there are more of.
     pub(super) async fn look(&mut self) -> Vec<String> {
         let store = self.server.home.store();
+        if self.ask_at.is_none_or(|at| Instant::now() >= at) {
+            self.ask_at = Some(Instant::now() + LOOK_EVERY);
+            self.ask();
+        }
         let open = match PromotionRecord::open(self.server.home) {
             Ok(open) => open,
             Err(why) => {

@@ -344,3 +344,44 @@ fn a_build_goes_through_the_rehearsals_of_its_stage_first() {
     );
     drop(server);
 }
+
+#[test]
+fn what_staging_has_verified_enters_by_itself_the_newest_first() {
+    let by_hand = "approvals: [{role: managers}]";
+    let pipeline = PIPELINE.replace(by_hand, "start: auto");
+    assert_ne!(pipeline, PIPELINE);
+    let shop = Shop::new(&pipeline);
+    let frozen = shop
+        .run(&["freeze", PRODUCTION, "--reason", "a fire", "-o", "json"])
+        .expect_code(0)
+        .json();
+    for version in ["2", "3"] {
+        shop.run(&["promote", &format!("web={version}"), "--to", "small"])
+            .expect_code(0);
+    }
+    let (server, _) = shop.trivial.serve();
+    let ended = |reason: &str, build: &str| {
+        let end = std::time::Instant::now() + std::time::Duration::from_mins(2);
+        loop {
+            let list = shop.run(&["get", "promotions", "-o", "json"]).expect_code(0).json();
+            let all = list["items"].as_array().expect("items").clone();
+            let is_so = |item: &Value| {
+                item["spec"]["build"] == build
+                    && item["spec"]["stage"] == "production"
+                    && item["status"]["reason"] == reason
+            };
+            if all.iter().any(is_so) {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "{build} {reason}: {list:#}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    };
+    ended("PassedOver", "web-2");
+    ended("Frozen", "web-3");
+    let freeze = frozen["metadata"]["name"].as_str().expect("a name");
+    shop.run(&["unfreeze", freeze, "--reason", "it is out"]).expect_code(0);
+    ended("Verified", "web-3");
+    assert_eq!([shop.answer("n1"), shop.answer("n2")], ["yes 3", "yes 3"]);
+    drop(server);
+}

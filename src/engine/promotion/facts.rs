@@ -12,7 +12,7 @@ use super::{Ground, PromotionRecord};
 use crate::engine::provenance::Judged;
 use crate::engine::session::{KnownBuild, Past};
 use crate::home::Home;
-use crate::model::approval::{Bound, Signed};
+use crate::model::approval::{Bound, Signed, Verb};
 use crate::model::environment::Component;
 use crate::model::freeze::FreezeSpec;
 use crate::model::pipeline::{PipelineSpec, Stage};
@@ -20,8 +20,8 @@ use crate::model::promotion::Rehearsed;
 use crate::model::values::Digest;
 use crate::promotion::approvals::{Voice, Voices};
 use crate::promotion::calendar::{Cover, cover};
-use crate::promotion::obstacle::{Busy, Candidate, Facts, Frozen, Upstream, Verified};
-use crate::store::{Store as _, StoreError};
+use crate::promotion::obstacle::{Busy, Candidate, Facts, Frozen, Rival, Upstream, Verified};
+use crate::store::{ENGINE, Store as _, StoreError};
 
 /// The kind of freezes that a command has stated.
 pub const FREEZE: &str = "Freeze";
@@ -55,6 +55,8 @@ pub(super) async fn gather(
     };
     let upstream = upstream(pipeline, stage, &past.builds, &digest, &record.spec.build);
     let said = heard(fleet.workspace.root(), pipeline, stage, record, verifier)?;
+    let authors = authors(fleet.workspace.root(), ground, record, verifier)?;
+    let others = rivals(ground, record, &past.builds)?;
     let busy = home.store().unfinished(Some(environment))?.pop();
     Ok(Facts {
         build: Candidate {
@@ -77,8 +79,8 @@ pub(super) async fn gather(
         },
         upstream,
         freezes: frozen(home, freezes, environment, Timestamp::now())?,
-        voices: Voices::new(said, BTreeSet::new()),
-        others: Vec::new(),
+        voices: Voices::new(said, authors),
+        others,
         busy: busy.filter(|open| open.name != record.name).map(|open| Busy {
             upgrade: open.name,
             build: open.spec.build,
@@ -147,6 +149,71 @@ fn heard(
         Whose::Nobodys => None,
     });
     Ok(of_somebody.collect())
+}
+
+/// Who else counts as an author: whoever has asked for the same build in a stage before, and, of what entered by itself, the engine.
+fn authors(
+    workspace: &std::path::Path,
+    ground: &Ground<'_>,
+    record: &PromotionRecord,
+    verifier: &Verifier,
+) -> Result<BTreeSet<String>, PromotionError> {
+    let mut authors = BTreeSet::new();
+    if record.spec.user == ENGINE {
+        authors.insert(ENGINE.to_owned());
+    }
+    let is_of_it =
+        |other: &PromotionRecord| other.spec.pipeline == record.spec.pipeline && other.spec.build == record.spec.build;
+    for other in PromotionRecord::all(ground.home)?.into_iter().filter(is_of_it) {
+        let Some(stage) = ground.pipeline.stage(&other.spec.stage) else {
+            continue;
+        };
+        let said = heard(workspace, ground.pipeline, stage, &other, verifier)?;
+        authors.extend(
+            said.into_iter()
+                .filter(|voice| voice.verb == Verb::Request)
+                .map(|voice| voice.who),
+        );
+    }
+    Ok(authors)
+}
+
+/// Builds that might enter the stage by themselves beside one that does.
+fn rivals(
+    ground: &Ground<'_>,
+    record: &PromotionRecord,
+    builds: &BTreeMap<String, KnownBuild>,
+) -> Result<Vec<Rival>, StoreError> {
+    if record.spec.user != ENGINE {
+        return Ok(Vec::new());
+    }
+    let open = PromotionRecord::open(ground.home)?.into_iter();
+    let into_stage = open.filter(|open| {
+        open.spec.user == ENGINE && open.spec.pipeline == record.spec.pipeline && open.spec.stage == record.spec.stage
+    });
+    let rival = |open: PromotionRecord| {
+        let verified_at = verified_before(ground.pipeline, ground.stage, builds.get(&open.spec.build)?, builds)?;
+        Some(Rival {
+            name: open.spec.build,
+            verified_at,
+        })
+    };
+    Ok(into_stage.filter_map(rival).collect())
+}
+
+/// When the last of the stages before had verified these bytes; nothing where one of them has not.
+pub(super) fn verified_before(
+    pipeline: &PipelineSpec,
+    stage: &Stage,
+    known: &KnownBuild,
+    builds: &BTreeMap<String, KnownBuild>,
+) -> Option<Timestamp> {
+    let before = upstream(pipeline, stage, builds, &known.spec.digest, &known.spec.name());
+    let at = before.iter().map(|before| match before.verified {
+        Verified::At(at) => Some(at),
+        Verified::Other(_) | Verified::Never => None,
+    });
+    at.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 /// The freezes that hold an environment now: those of the files, and those that a command has stated.

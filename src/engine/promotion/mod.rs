@@ -20,7 +20,7 @@ use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
 use crate::model::freeze::FreezeSpec;
-use crate::model::pipeline::{PipelineSpec, Stage};
+use crate::model::pipeline::{PipelineSpec, Stage, Start};
 use crate::model::promotion::{PromotionSpec, PromotionStatus};
 use crate::model::upgrade::{Event, Wish};
 use crate::promotion::obstacle::Facts;
@@ -343,6 +343,53 @@ impl<'a> Ground<'a> {
                 other => return PromotionRecord::from_resource(&other?),
             }
         }
+    }
+
+    /// Asks for what enters the stage by itself: each build that every stage before has verified, that is not there, has not failed there, and
+    /// was not asked for before. Which of several goes first, the turn decides.
+    ///
+    /// # Errors
+    /// The state cannot be read or written.
+    pub fn ask_for_what_enters_by_itself(&self) -> Result<(), StoreError> {
+        if self.stage.start != Start::Auto {
+            return Ok(());
+        }
+        let builds = KnownBuild::all(self.home)?;
+        let environment = &self.stage.environment;
+        let asked = PromotionRecord::all(self.home)?;
+        let newest_there = |known: &KnownBuild| {
+            let mut all = known.status.verifications.iter();
+            all.find(|v| v.environment == *environment).map(|v| v.at)
+        };
+        let of_component = || {
+            builds
+                .values()
+                .filter(|known| known.spec.component == self.pipeline.component)
+        };
+        let last = of_component().filter_map(newest_there).max();
+        for known in of_component() {
+            let name = known.spec.name();
+            let is_asked_for = asked.iter().any(|record| {
+                record.spec.build == name && record.spec.pipeline == self.name && record.spec.stage == self.stage.name
+            });
+            let is_there = known.status.verifications.iter().any(|v| v.environment == *environment);
+            let failed = known.status.quarantined_in(environment).is_some();
+            let verified = facts::verified_before(self.pipeline, self.stage, known, &builds);
+            // What a later build has passed over is history.
+            let is_new = verified.is_some_and(|at| last.is_none_or(|last| at > last));
+            if is_new && !(is_asked_for || is_there || failed) {
+                let spec = PromotionSpec {
+                    pipeline: self.name.to_owned(),
+                    stage: self.stage.name.clone(),
+                    build: name,
+                    user: ENGINE.to_owned(),
+                    break_glass: None,
+                    cancel: false,
+                };
+                self.ask(&spec, "every stage before has verified it")?;
+            }
+        }
+        Ok(())
     }
 
     /// Changes what is stored of a promotion, from whatever it is by then; `None` from `change` leaves it as it is.
