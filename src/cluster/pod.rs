@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::hosts::{FencingToken, StepEnd, StepState};
+use crate::hosts::{FencingToken, IMAGE_NOT_FETCHED, StepEnd, StepState};
 use crate::model::values::Digest;
 
 /// Steps of a pod that are remembered: what it points to, and how it was made anew. One is under way at most, and an API server
@@ -12,8 +12,22 @@ use crate::model::values::Digest;
 pub const STEPS_KEPT: usize = 2;
 /// Why a container does not come up, and never will.
 const HOPELESS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
+/// Of those, that its machine does not get its image: `RegistryUnavailable` is a kubelet's own word for one reason of it.
+const NO_IMAGE: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"];
+/// How a registry says that it has no such image: the codes of the distribution specification, and what containerd and Docker make of
+/// them. The last two are of an image that is there, and not for this machine.
+const NO_SUCH_IMAGE: [&str; 5] = [
+    "manifest unknown",
+    "name unknown",
+    ": not found",
+    "no match for platform",
+    "no matching manifest",
+];
+/// What is not found then is the registry, a program that asks it, or a name of it.
+const NOT_ASKED: [&str; 4] = ["dial tcp", "lookup ", "executable file not found", "credential"];
 /// Why a container does not come up so far. A registry that is away, or a Secret that comes a little later, mends itself.
-const TROUBLES: [&str; 5] = [
+const TROUBLES: [&str; 6] = [
+    "RegistryUnavailable",
     "ErrImagePull",
     "ImagePullBackOff",
     "CreateContainerConfigError",
@@ -258,6 +272,19 @@ impl Refused {
     }
 }
 
+impl Waiting {
+    /// Whether the build may be why. Who asks a registry that cannot be reached, or will not say, has learnt nothing of the build: an
+    /// image counts as missing where the registry has said so.
+    fn is_builds_fault(&self) -> bool {
+        if !NO_IMAGE.contains(&self.reason.as_str()) {
+            return true;
+        }
+        let words = self.message.to_lowercase();
+        let says = |all: &[&str]| all.iter().any(|word| words.contains(word));
+        says(&NO_SUCH_IMAGE) && !says(&NOT_ASKED)
+    }
+}
+
 /// Whether this token may write, by the highest that was seen.
 ///
 /// # Errors
@@ -312,7 +339,12 @@ impl Pod {
         match &self.waiting {
             Some(waiting) if late || self.is_given_up(waiting, replaces.since, now) => {
                 let words = format!("{}: {}", waiting.reason, waiting.message);
-                ended(if late { 124 } else { 1 }, words)
+                let exit = match late {
+                    _ if !waiting.is_builds_fault() => IMAGE_NOT_FETCHED,
+                    true => 124,
+                    false => 1,
+                };
+                ended(exit, words)
             }
             None if late => ended(124, "its container is not ready".to_owned()),
             Some(_) | None => StepState::Running,
@@ -373,4 +405,53 @@ pub fn without_trace(why: Option<&Refused>) -> StepState {
 #[must_use]
 pub fn ended(exit: i32, log_tail: String) -> StepState {
     StepState::Ended(StepEnd { exit, log_tail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words as kubelets, containerd, CRI-O and Docker have them.
+    #[test]
+    fn an_image_is_the_builds_fault_where_a_registry_says_that_it_has_none() {
+        let of_image = "failed to pull and unpack image \"r.example/web@sha256:1\": failed to resolve reference \"r.example/web@sha256:1\"";
+        let backoff = "Back-off pulling image \"r.example/web@sha256:1\"";
+        let pinging = "initializing source docker://r.example/web@sha256:1: pinging container registry r.example";
+        let rows = [
+            ("ErrImagePull", format!("rpc error: code = NotFound desc = {of_image}: r.example/web@sha256:1: not found"), true),
+            ("ImagePullBackOff", format!("{backoff}: ErrImagePull: rpc error: code = NotFound desc = {of_image}: r.example/web@sha256:1: not found"), true),
+            ("ErrImagePull", "initializing source docker://r.example/web:1: reading manifest 1 in r.example/web: manifest unknown".to_owned(), true),
+            ("ErrImagePull", "initializing source docker://r.example/web:1: reading manifest 1 in r.example/web: name unknown: repository name not known to registry".to_owned(), true),
+            ("ErrImagePull", "Error response from daemon: manifest for r.example/web:1 not found: manifest unknown: manifest unknown".to_owned(), true),
+            ("ErrImagePull", "failed to pull and unpack image \"r.example/web:1\": no match for platform in manifest: not found".to_owned(), true),
+            ("ErrImagePull", "choosing image instance: no matching manifest for linux/arm64/v8 in the manifest list entries".to_owned(), true),
+            // Nobody was reached.
+            ("ErrImagePull", format!("{of_image}: failed to do request: Head \"https://r.example/v2/web/manifests/1\": dial tcp: lookup r.example on 10.96.0.10:53: no such host"), false),
+            ("ErrImagePull", format!("{pinging}: Get \"https://r.example/v2/\": dial tcp: lookup r.example: Temporary failure in name resolution"), false),
+            ("ErrImagePull", format!("{of_image}: failed to do request: Head \"https://r.example/v2/web/manifests/1\": dial tcp 192.0.2.7:443: i/o timeout"), false),
+            ("ErrImagePull", format!("{of_image}: failed to do request: Head \"https://r.example/v2/\": tls: failed to verify certificate: x509: certificate signed by unknown authority"), false),
+            ("RegistryUnavailable", "image pull failed for r.example/web:1 because the registry is unavailable".to_owned(), false),
+            // Somebody was, and would not say.
+            ("ErrImagePull", format!("{of_image}: unexpected status from HEAD request to https://r.example/v2/web/manifests/1: 503 Service Unavailable"), false),
+            ("ErrImagePull", format!("{of_image}: unexpected status from HEAD request to https://r.example/v2/web/manifests/1: 403 Forbidden"), false),
+            ("ErrImagePull", format!("{of_image}: failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized"), false),
+            ("ErrImagePull", format!("{of_image}: pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed"), false),
+            ("ErrImagePull", "reading manifest 1 in r.example/web: unauthorized: access to the requested resource is not authorized".to_owned(), false),
+            ("ErrImagePull", "Error response from daemon: toomanyrequests: You have reached your pull rate limit".to_owned(), false),
+            ("ErrImagePull", "error getting credentials - err: exec: \"docker-credential-x\": executable file not found in $PATH".to_owned(), false),
+            // Older kubelets do not say why between two attempts.
+            ("ImagePullBackOff", backoff.to_owned(), false),
+            // Of other troubles the words are not read.
+            ("CreateContainerConfigError", "secret \"key\" not found".to_owned(), true),
+            ("CrashLoopBackOff", "back-off 10s restarting failed container; dial tcp".to_owned(), true),
+        ];
+        for (reason, message, expected) in rows {
+            let waiting = Waiting {
+                reason: reason.to_owned(),
+                message: message.clone(),
+                restarts: 0,
+            };
+            assert_eq!(waiting.is_builds_fault(), expected, "{message}");
+        }
+    }
 }

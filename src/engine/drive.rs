@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 
 use super::world::{CommitError, Loaded, World};
-use crate::hosts::{HostError, NodeSight, StepState};
+use crate::hosts::{HostError, IMAGE_NOT_FETCHED, NodeSight, StepState};
 use crate::model::upgrade::{Phase, StepAction, StepIntent, UpgradeStatus, Wish};
 use crate::rollout::{
     Decision, Look, NodeView, Observed, Plan, Prepared, RolloutError, Seen, Silence, StepView, decide, waits_to_reach,
@@ -431,6 +431,9 @@ fn seen(i: usize, sight: &NodeSight, status: &UpgradeStatus) -> Seen {
     let step = intent.and_then(|s| sight.steps.get(&s.id)).map(|s| match s {
         StepState::Running => StepView::Running,
         StepState::Died => StepView::Died,
+        StepState::Ended(end) if end.exit == IMAGE_NOT_FETCHED => StepView::NotFetched {
+            why: end.log_tail.clone(),
+        },
         StepState::Ended(end) => StepView::Ended {
             exit: end.exit,
             log_tail: end.log_tail.clone(),

@@ -100,11 +100,15 @@ pub enum StepState {
     Died,
 }
 
+/// The exit status of a step whose pod has no image, for which not the build is to blame. No script can end with it: theirs are
+/// 0 to 255.
+pub const IMAGE_NOT_FETCHED: i32 = 1_000;
+
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepEnd {
     /// Exit status of the script that failed; 0 is success, 124 a deadline passed, 1 also what the agent itself found wrong
-    /// (the log says what).
+    /// (the log says what), [`IMAGE_NOT_FETCHED`] that of a pod.
     pub exit: i32,
     /// The last lines of its output, bounded and stripped of control characters.
     pub log_tail: String,
@@ -272,7 +276,7 @@ pub enum HostError {
         why: String,
     },
     /// The agent could not do its own part (disk full, no permission).
-    #[error("{host} could not {tried}: {why}")]
+    #[error("{host}: cannot {tried}: {why}")]
     Failed {
         /// The host as the environment names it.
         host: String,

@@ -256,6 +256,8 @@ pub struct Kept {
 pub enum RollbackFor {
     /// The build was found bad: quarantined, and the cure is to be proven.
     BadBuild,
+    /// The image of the build could not be fetched, by no fault of the build: nothing is held against it.
+    NotFetched,
     /// An operator asked.
     Abort,
 }

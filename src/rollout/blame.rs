@@ -8,6 +8,9 @@ use crate::model::values::Duration;
 /// A service that ended or does not answer has this long to come back: a supervisor starts one anew within seconds.
 pub(super) const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
 
+/// The reason of a way back for want of an image.
+pub(super) const IMAGE_PULL: &str = "ImagePull";
+
 /// A sensor that cannot see has this long to see again: a database restarts in seconds, and nobody should look on for longer.
 const TIME_TO_SEE_AGAIN: Duration = Duration::from_secs(20);
 
@@ -280,6 +283,13 @@ impl Draft<'_> {
 
     fn budget_is_spent(&self) -> bool {
         self.given_up() >= self.plan.policy.failed_node_budget
+    }
+
+    /// A build is not to blame for a registry that is away. Whatever has it goes back to what it had, whose images are there.
+    pub(super) fn not_fetched(&mut self, i: usize, why: String) -> Result<(), RolloutError> {
+        let message = format!("{}: {why}", self.plan.nodes[i]);
+        self.node_mut(i).trouble = Some(why);
+        self.begin_rollback(RollbackFor::NotFetched, None, IMAGE_PULL, message)
     }
 
     /// A node failed to come up on the new build.

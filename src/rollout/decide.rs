@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::nodes::Failure;
 use super::phases::{IllegalTransition, transition};
 use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals, Silence};
 use super::rollback::waits_to_reach;
@@ -168,7 +169,7 @@ fn try_again(status: &mut UpgradeStatus, goes_on: Phase) -> bool {
 /// A step that ended, and how.
 pub(super) struct Ended {
     pub(super) intent: StepIntent,
-    pub(super) result: Result<(), String>,
+    pub(super) result: Result<(), Failure>,
 }
 
 impl Ended {

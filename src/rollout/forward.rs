@@ -61,7 +61,9 @@ impl Draft<'_> {
                         match self.check(i) {
                             Progress::Done => {}
                             Progress::Working => waiting = true,
-                            Progress::Failed(why) => problems.push(format!("{}: {why}", self.plan.nodes[i])),
+                            Progress::Failed(why) | Progress::NotFetched(why) => {
+                                problems.push(format!("{}: {why}", self.plan.nodes[i]));
+                            }
                         }
                     }
                 }
@@ -215,10 +217,13 @@ impl Draft<'_> {
             self.choose_batch();
         }
         for i in 0..n {
-            if self.node(i).in_batch
-                && let Progress::Failed(why) = self.forward(i)
-            {
-                return self.forward_failed(i, why);
+            if !self.node(i).in_batch {
+                continue;
+            }
+            match self.forward(i) {
+                Progress::Done | Progress::Working => {}
+                Progress::Failed(why) => return self.forward_failed(i, why),
+                Progress::NotFetched(why) => return self.not_fetched(i, why),
             }
         }
         if !self.status.nodes.iter().any(|n| n.in_batch) {
@@ -267,7 +272,7 @@ impl Draft<'_> {
                 }
                 _ => match self.step(i, StepAction::Drain, &release) {
                     Progress::Done => None,
-                    Progress::Failed(why) => Some(why),
+                    Progress::Failed(why) | Progress::NotFetched(why) => Some(why),
                     Progress::Working => {
                         open = true;
                         continue;

@@ -14,6 +14,17 @@ pub(super) enum Progress {
     Working,
     /// It went wrong, with the reason.
     Failed(String),
+    /// Its image could not be fetched, by no fault of the build.
+    NotFetched(String),
+}
+
+/// Why a step did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It failed.
+    Step(String),
+    /// There was no image to take it with, by no fault of the build.
+    NotFetched(String),
 }
 
 /// Attempts at a step that changes nothing for users (an install beside the serving release) or that was cut off.
@@ -29,20 +40,29 @@ impl Draft<'_> {
             let Some(intent) = self.node(i).step.clone() else {
                 continue;
             };
+            // A pod has no script whose exit status would tell anybody anything.
+            let is_pod_made_anew = intent.action == StepAction::Restart && self.plan.pods.contains(&self.plan.nodes[i]);
             let result = match self.seen(i).and_then(|s| s.step.as_ref()) {
                 None | Some(StepView::Running) => continue,
                 Some(StepView::Ended { exit: 0, .. }) => Ok(()),
-                Some(StepView::Ended { exit: 124, log_tail }) => Err(format!(
+                Some(StepView::Ended { exit: 124, log_tail }) => Err(Failure::Step(format!(
                     "{} did not end by its deadline: {log_tail}",
                     intent.action.word()
-                )),
-                Some(StepView::Ended { exit, log_tail }) => {
-                    Err(format!("{} ended with {exit}: {log_tail}", intent.action.word()))
+                ))),
+                Some(StepView::Ended { exit: _, log_tail }) if is_pod_made_anew => {
+                    Err(Failure::Step(format!("its pod does not come up: {log_tail}")))
                 }
-                Some(StepView::Died) => Err(format!(
+                Some(StepView::Ended { exit, log_tail }) => Err(Failure::Step(format!(
+                    "{} ended with {exit}: {log_tail}",
+                    intent.action.word()
+                ))),
+                Some(StepView::NotFetched { why }) => {
+                    Err(Failure::NotFetched(format!("its image could not be fetched: {why}")))
+                }
+                Some(StepView::Died) => Err(Failure::Step(format!(
                     "{} was cut off (the node was restarted, or its process killed)",
                     intent.action.word()
-                )),
+                ))),
             };
             let cut_off = self.seen(i).and_then(|s| s.step.as_ref()) == Some(&StepView::Died);
             let back = self.node(i).from.as_ref() == Some(&intent.release) && self.status.phase == Phase::RollingBack;
@@ -201,7 +221,8 @@ impl Draft<'_> {
         {
             return match ended.result {
                 Ok(()) => Progress::Done,
-                Err(why) => Progress::Failed(why),
+                Err(Failure::Step(why)) => Progress::Failed(why),
+                Err(Failure::NotFetched(why)) => Progress::NotFetched(why),
             };
         }
         if self.node(i).step.is_none() {

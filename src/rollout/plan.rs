@@ -231,6 +231,11 @@ pub enum StepView {
         /// Last lines of its log.
         log_tail: String,
     },
+    /// It ended because the image of the build could not be fetched, by no fault of the build.
+    NotFetched {
+        /// What the machine says of it.
+        why: String,
+    },
     /// It is gone without an end.
     Died,
 }

@@ -1,5 +1,6 @@
 //! The way back, and the proof that it cured what it was for.
 
+use super::blame::IMAGE_PULL;
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::Look;
@@ -154,7 +155,7 @@ impl Draft<'_> {
                             open = self.status.nodes.iter().any(|n| n.in_batch);
                         }
                     }
-                    Progress::Failed(why) => self.leave_behind(i, &why),
+                    Progress::Failed(why) | Progress::NotFetched(why) => self.leave_behind(i, &why),
                 }
             }
         }
@@ -430,6 +431,12 @@ impl Draft<'_> {
             None => format!("every node is back, and {proven} again: cured"),
             Some(names) => format!("{proven} again on the nodes that are back; {names} could not be brought back"),
         };
-        self.enter(Phase::RolledBack, "Cured", message)
+        match self.status.rollback_for {
+            Some(RollbackFor::NotFetched) => {
+                let message = format!("{message}; nothing is held against the build, whose image could not be fetched");
+                self.enter(Phase::RolledBack, IMAGE_PULL, message)
+            }
+            Some(RollbackFor::BadBuild | RollbackFor::Abort) | None => self.enter(Phase::RolledBack, "Cured", message),
+        }
     }
 }

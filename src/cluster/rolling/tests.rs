@@ -1,6 +1,6 @@
 use super::*;
 use crate::cluster::pod::Waiting;
-use crate::hosts::Ended;
+use crate::hosts::{Ended, IMAGE_NOT_FETCHED};
 
 const OLD: &str = "r@sha256:old";
 const NEW: &str = "r@sha256:new";
@@ -447,7 +447,7 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
         (
             Some(waits("ImagePullBackOff")),
             after(31),
-            Some((1, "ImagePullBackOff: m")),
+            Some((IMAGE_NOT_FETCHED, "ImagePullBackOff: m")),
             false,
         ),
         (Some(made_late(waits("ImagePullBackOff"))), soon, None, false),

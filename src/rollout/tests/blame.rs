@@ -56,6 +56,40 @@ fn hosts_that_vanish_are_no_builds_fault_however_many() {
 }
 
 #[test]
+fn a_registry_that_is_away_is_no_builds_fault_however_many_nodes_it_stops() {
+    let plan = plan(3, 2);
+    let mut status = status(Phase::Rolling, &plan);
+    done(&mut status.nodes[0]);
+    // The budget is spent, so one more that failed would be the build's.
+    status.nodes[1].phase = NodePhase::OutOfService;
+    status.nodes[1].drained = true;
+    in_batch(&mut status.nodes[2], NodePhase::Restart);
+    step(&mut status.nodes[2], StepAction::Restart, new());
+    let world = |ended: StepView| {
+        let last = up(old(), Verdict::NoData).serving(Serving::No).at_step(Some(ended));
+        vec![up(new(), Verdict::Pass), gone(), last]
+    };
+    let away = StepView::NotFetched {
+        why: "ErrImagePull: no such host".to_owned(),
+    };
+    let decision = decided(&plan, &status, &look(60, world(away)));
+    ends_in(&decision, Phase::RollingBack, "ImagePull");
+    assert_eq!(decision.quarantine, None);
+    assert!(
+        decision.status.message.contains("no such host"),
+        "{}",
+        decision.status.message
+    );
+    let missing = StepView::Ended {
+        exit: 1,
+        log_tail: "ErrImagePull: not found".to_owned(),
+    };
+    let decision = decided(&plan, &status, &look(60, world(missing)));
+    ends_in(&decision, Phase::RollingBack, "FailedNodeBudget");
+    assert!(decision.quarantine.is_some());
+}
+
+#[test]
 fn nodes_that_fail_beyond_the_budget_are_the_builds_fault() {
     let plan = plan(3, 2);
     let mut status = status(Phase::Rolling, &plan);

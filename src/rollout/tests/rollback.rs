@@ -431,3 +431,22 @@ fn what_an_upgrade_had_of_a_workload_is_kept_with_its_end_until_somebody_gives_i
         assert_eq!(ended.status.is_over(), !is_kept);
     }
 }
+
+#[test]
+fn who_went_back_for_want_of_an_image_says_so_in_the_end_and_holds_nothing_against_the_build() {
+    let plan = plan(1, 1);
+    for (why, reason) in [(RollbackFor::NotFetched, "ImagePull"), (RollbackFor::BadBuild, "Cured")] {
+        let mut status = status(Phase::RollingBack, &plan);
+        status.rollback_for = Some(why);
+        done(&mut status.nodes[0]);
+        status.nodes[0].analysed_since = Some(at(1));
+        status.cure = Some(Cure {
+            since: at(1),
+            proven_at: None,
+            gates: Vec::new(),
+        });
+        let decision = decided(&plan, &status, &look(30, vec![up(old(), Verdict::Pass)]));
+        ends_in(&decision, Phase::RolledBack, reason);
+        assert_eq!(decision.quarantine, None);
+    }
+}

@@ -302,10 +302,18 @@ fn what_a_container_prints_alone_fails_a_build(shop: &Shop) {
 /// On 2.
 fn a_build_that_does_not_start_is_told_in_its_own_words(shop: &Shop) {
     let before = shop.pods();
-    for (version, words) in [("broken", "no such database"), ("lost", "failed to pull")] {
+    // Nobody knows what the registry of `lost` has: it cannot be found.
+    for (version, words, reason, quarantines) in [
+        ("broken", "no such database", "Cured", 1),
+        ("lost", "failed to pull", "ImagePull", 0),
+    ] {
         let said = shop.upgrade(version);
         assert_eq!(said.code, Some(3), "{said:#?}");
         assert!(said.out.contains(words), "{said:#?}");
+        assert_eq!(said.json()["status"]["reason"], reason, "{said:#?}");
+        let build = shop.stagegate(&["build", "show", &format!("web-{version}"), "-o", "json"]);
+        let held = build.json()["status"]["quarantines"].as_array().map_or(0, Vec::len);
+        assert_eq!(held, quarantines, "{build:#?}");
         assert_eq!(images(&shop.pods()), images(&before), "{version}");
         shop.is_its_owners();
     }
