@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -18,6 +19,7 @@ use crate::http::{self, ClientIdentity, Connections, HttpOptions, KnownHost};
 use crate::model::environment::{Expectation, HttpProbe, Request};
 use crate::model::render::{RenderError, Renderer, Variables};
 use crate::model::sample::Outcome;
+use crate::secrets::Veil;
 
 /// How much of an answer is read: enough for any status document, too little to fill our memory.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -104,6 +106,7 @@ pub struct HttpCall {
     expected: Expected,
     before: Option<Database>,
     effect: Option<Database>,
+    veil: Arc<Veil>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +190,7 @@ impl HttpCall {
             expected: Expected::new(&request.expect)?,
             before: before.map(|before| before.database),
             effect: effect.map(|effect| effect.query.database),
+            veil: Arc::default(),
         };
         let example = call.with_id(1);
         call.request(&example)?;
@@ -225,6 +229,12 @@ impl HttpCall {
             host: Some(name),
             ..self
         }
+    }
+
+    /// The same call, whose answers are quoted without these secrets.
+    #[must_use]
+    pub fn behind(self, veil: Arc<Veil>) -> Self {
+        Self { veil, ..self }
     }
 
     /// Sends one call now and waits for its outcome, at most `age`; says how long it took. Neither the statement
@@ -320,7 +330,7 @@ impl HttpCall {
             }
         }
         body.truncate(MAX_BODY_BYTES);
-        Ok(self.expected.judge(status, &String::from_utf8_lossy(&body)))
+        Ok(self.expected.judge(status, &String::from_utf8_lossy(&body), &self.veil))
     }
 
     async fn look(&self, id: CallId, database: &Database) -> Result<Effect, String> {
@@ -396,8 +406,9 @@ impl Expected {
         })
     }
 
-    fn judge(&self, status: u16, body: &str) -> Answer {
-        let shown = || match excerpt(body, EXCERPT_CHARS) {
+    fn judge(&self, status: u16, body: &str, veil: &Veil) -> Answer {
+        // Before it is cut: half a secret is not found.
+        let shown = || match excerpt(&veil.cut(body), EXCERPT_CHARS) {
             text if text.is_empty() => "(no body)".to_owned(),
             text => text,
         };
@@ -474,6 +485,26 @@ fn causes(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_quoted_in_one_bounded_line_without_secrets() {
+        let expected = Expected {
+            status: 200,
+            body: None,
+        };
+        let veil = Veil::over(["hunter2hunter2"]);
+        let why = |body: &str| match expected.judge(500, body, &veil) {
+            Answer::Wrong { why } => why,
+            Answer::Right | Answer::Refused { .. } => panic!("it is wrong"),
+        };
+        assert_eq!(
+            why("boom:\r\n\u{1b}[2Jrelation orders\u{0} does not exist"),
+            "HTTP 500 instead of 200: boom: [2Jrelation orders does not exist"
+        );
+        let long = why(&format!("{} password hunter2hunter2 of", "x".repeat(140)));
+        assert!(!long.contains("hunter"), "{long}");
+        assert!(long.chars().count() < 200, "{long}");
+    }
 
     #[test]
     fn what_this_machine_has_run_out_of_is_not_the_nodes_doing() {

@@ -24,6 +24,7 @@ use crate::model::environment::{Blockers, Component, HostRef, Probe, Traffic};
 use crate::model::upgrade::{Blocker, NodePhase, Phase, UpgradeStatus};
 use crate::model::values::{Digest, NamePattern};
 use crate::rollout::Signals;
+use crate::secrets::Veil;
 use crate::signals::http::{CallError, EffectCheck, HttpCall, OnDatabase};
 use crate::signals::log::calls::{LogPatterns, LogPlan};
 use crate::signals::log::follow::{Follower, HostLog};
@@ -81,6 +82,8 @@ pub struct Watch {
     logs: Mutex<BTreeMap<(String, String), LogHandle>>,
     wanted: Mutex<Vec<Wanted>>,
     tasks: Vec<JoinHandle<()>>,
+    /// What is quoted of answers goes into reasons and reports.
+    veil: Arc<Veil>,
 }
 
 struct TrafficSource {
@@ -258,6 +261,7 @@ impl Watch {
         }
         Ok(Self {
             wanted: Mutex::new(vec![Wanted::default(); places.len()]),
+            veil: Arc::new(veil(&fleet)),
             shared,
             fleet,
             component: component.clone(),
@@ -527,7 +531,8 @@ impl Watch {
                 })
             })
             .transpose()?;
-        Ok(HttpCall::new(client, request, before, effect, context))
+        let made = HttpCall::new(client, request, before, effect, context);
+        Ok(made.map(|call| call.behind(Arc::clone(&self.veil))))
     }
 
     /// Only logs that a gate reads are followed: each costs a look a second.
@@ -616,6 +621,12 @@ fn age_of(gates: &[StatedGate], signal: &str) -> Result<Option<Duration>, WatchE
         ))),
         None => Ok(Some(first.age.0)),
     }
+}
+
+/// Over every secret of the environment. One that cannot be read here was given to nobody by us.
+fn veil(fleet: &Fleet) -> Veil {
+    let names = fleet.environment.spec.secrets.keys();
+    Veil::over(names.filter_map(|name| fleet.secrets.text(name).ok()))
 }
 
 fn traffic_client(fleet: &Fleet, stated: &Traffic, known: Option<KnownHost>) -> Result<reqwest::Client, WatchError> {

@@ -11,7 +11,10 @@ use crate::gates::{self, Evidence, GateTest, StatedGate};
 use crate::model::sample::{Outcome, Sample};
 use crate::model::upgrade::Verdict;
 use crate::rollout::{Blind, Reading};
-use crate::signals::{Afterwards, LateEnd, SensorTrouble};
+use crate::signals::{Afterwards, LateEnd, SensorTrouble, excerpt};
+
+/// Characters that a reason quotes of an answer: its status and the begin of what it says.
+const QUOTED: usize = 200;
 
 /// The samples since a moment, and what the gate makes of them.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub(super) struct Window {
     blind: Option<Blind>,
     /// The verdict that is on record, and where.
     record: Option<(Verdict, String)>,
+    /// The last answer that was wrong, and why the last call was refused, in their own words.
+    wrong: Option<String>,
+    refused: Option<String>,
 }
 
 /// Where records go, and what they are about.
@@ -47,6 +53,8 @@ impl Window {
             late: LateCalls::default(),
             blind: None,
             record: None,
+            wrong: None,
+            refused: None,
         }
     }
 
@@ -63,8 +71,13 @@ impl Window {
             // A verdict that its record cannot show again is none (I6).
             self.begin_anew(sample.intended_us);
         }
-        if sample.outcome == Outcome::Late {
-            self.late.open.insert(sample.seq);
+        match &sample.outcome {
+            Outcome::Late => {
+                self.late.open.insert(sample.seq);
+            }
+            Outcome::Wrong { why } => self.wrong = Some(excerpt(why, QUOTED)),
+            Outcome::Refused { why } => self.refused = Some(excerpt(why, QUOTED)),
+            Outcome::Ok | Outcome::Lost { .. } | Outcome::Shed => {}
         }
         self.test.push(sample);
         self.samples.push(sample.clone());
@@ -163,11 +176,17 @@ impl Window {
             lost,
             shed,
         } = seen.counts;
+        // What a log or a query says may be anybody's words; of answers the secrets that we know are taken out.
+        let is_ours = self.setup.signal.starts_with("traffic/");
+        let as_said = |said: &Option<String>| match said {
+            Some(said) if is_ours => format!(", as {said}"),
+            Some(_) | None => String::new(),
+        };
         let mut kinds = Vec::new();
         for (n, word) in [
             (late, format!("later than {}{}", self.setup.age, self.late)),
-            (refused, "refused".to_owned()),
-            (wrong, "wrong answers".to_owned()),
+            (refused, format!("refused{}", as_said(&self.refused))),
+            (wrong, format!("wrong answers{}", as_said(&self.wrong))),
             (lost, "acknowledged but lost".to_owned()),
             (shed, "not sent, too many hang".to_owned()),
         ] {
@@ -360,6 +379,42 @@ mod tests {
         assert_eq!(
             words(&mut window).as_deref(),
             Some("4 of 4 calls bad (4 later than 5s: 2 slow (up to 50.2 s), 1 timed out, 1 unanswered yet)")
+        );
+    }
+
+    #[test]
+    fn a_reason_quotes_one_of_the_wrong_answers_that_traffic_got() {
+        let words = |signal: &str, outcome: Outcome| {
+            let mut window = window();
+            window.setup.signal = signal.to_owned();
+            window.push(&sample(
+                0,
+                Outcome::Wrong {
+                    why: "first".to_owned(),
+                },
+            ));
+            window.push(&sample(1, outcome));
+            let seen = window.read(60_000_000);
+            window.words(&seen).split("; limit").next().map(str::to_owned)
+        };
+        let wrong = || Outcome::Wrong {
+            why: format!("HTTP 500 instead of 200: boom\n{}", "x".repeat(300)),
+        };
+        let expected = format!(
+            "2 of 2 calls bad (2 wrong answers, as HTTP 500 instead of 200: boom {}…)",
+            "x".repeat(QUOTED - 30)
+        );
+        assert_eq!(words("traffic/work", wrong()), Some(expected));
+        assert_eq!(
+            words("log/requests", wrong()).as_deref(),
+            Some("2 of 2 calls bad (2 wrong answers)")
+        );
+        let refused = Outcome::Refused {
+            why: "connection reset".to_owned(),
+        };
+        assert_eq!(
+            words("traffic/work", refused).as_deref(),
+            Some("2 of 2 calls bad (1 refused, as connection reset, 1 wrong answers, as first)")
         );
     }
 }
