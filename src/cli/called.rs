@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 /// The name that texts have.
 const NAME: &str = "stagegate";
+/// The name that it has as a plugin of kubectl.
+const PLUGIN: &str = "kubectl stagegate";
 /// Between commands of which each needs the one before.
 const AND: &str = " && ";
 
@@ -15,7 +17,7 @@ pub(super) fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         if super::plugin::is_called() {
-            return "kubectl stagegate".to_owned();
+            return format!("{PLUGIN}{}", super::plugin::asked_for());
         }
         let (Ok(program), Ok(here)) = (std::env::current_exe(), std::env::current_dir()) else {
             return NAME.to_owned();
@@ -30,14 +32,32 @@ pub(super) fn program() -> &'static str {
 
 /// A sentence with commands in backticks, as the user can paste them.
 pub(super) fn in_sentence(text: &str) -> Cow<'_, str> {
+    if program() == NAME {
+        return Cow::Borrowed(text);
+    }
+    sentence_called_as(text, program(), is_ours)
+}
+
+/// A sentence for who reads it in an object of a cluster: what the plugin of kubectl has is called as that.
+#[must_use]
+pub fn by_the_plugin(text: &str) -> Cow<'_, str> {
+    sentence_called_as(text, PLUGIN, super::plugin::understands)
+}
+
+fn sentence_called_as<'a>(text: &'a str, program: &str, is_ours: fn(&str) -> bool) -> Cow<'a, str> {
     let begin = "`stagegate ";
-    if program() == NAME || !text.contains(begin) {
+    if !text.contains(begin) {
         return Cow::Borrowed(text);
     }
     let mut parts = text.split(begin);
     let mut said = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let called = if is_ours(part) { program() } else { NAME };
+        let end = ["`", " | ", AND].iter().filter_map(|end| part.find(end)).min();
+        let called = if is_ours(&part[..end.unwrap_or(part.len())]) {
+            program
+        } else {
+            NAME
+        };
         said.push('`');
         said.push_str(called);
         said.push(' ');
@@ -46,10 +66,9 @@ pub(super) fn in_sentence(text: &str) -> Cow<'_, str> {
     Cow::Owned(said)
 }
 
-/// Whether the program, as it was called, has the command that these words begin with.
+/// Whether the program, as it was called, has the command that these words are.
 fn is_ours(words: &str) -> bool {
-    let end = words.find(|c: char| !c.is_ascii_lowercase() && c != '-');
-    !super::plugin::is_called() || super::plugin::has(&words[..end.unwrap_or(words.len())])
+    !super::plugin::is_called() || super::plugin::understands(words)
 }
 
 /// The same for a text that is nothing but commands, one after the other.
@@ -107,6 +126,25 @@ fn called_as(program: &Path, here: &Path, found: Option<PathBuf>) -> String {
     quoted(&path.display().to_string())
 }
 
+/// The words of a command, as a shell takes them apart: those that we write have no other quotes.
+pub(super) fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quote) = (None::<String>, None);
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if open == c => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (Some(_) | None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
 /// As a shell reads it.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -150,6 +188,39 @@ mod tests {
         assert_eq!(said, "./s pause prod-stagegate --wait && ./s up prod-stagegate x");
         let said = commands_called_as(r"A='/a stagegate b' B='it'\''s' stagegate lint", "./s");
         assert_eq!(said, r"A='/a stagegate b' B='it'\''s' ./s lint");
+    }
+
+    #[test]
+    fn what_an_object_says_names_the_plugin_where_that_has_the_very_command() {
+        for (said, expected) in [
+            (
+                "`stagegate status shop -w` shows it",
+                "`kubectl stagegate status shop -w` shows it",
+            ),
+            (
+                "x; `stagegate build release web-1 --env shop --reason TEXT` lifts it",
+                "x; `kubectl stagegate build release web-1 --env shop --reason TEXT` lifts it",
+            ),
+            // It has `build`, and not this of it; what is not whole is no command.
+            ("`stagegate build show web-1.1`", "`stagegate build show web-1.1`"),
+            (
+                "`stagegate build manifest shop web=1 | kubectl apply -f -`",
+                "`stagegate build manifest shop web=1 | kubectl apply -f -`",
+            ),
+            (
+                "`stagegate up shop`, `stagegate resume shop`",
+                "`stagegate up shop`, `kubectl stagegate resume shop`",
+            ),
+            ("`stagegate abort`", "`stagegate abort`"),
+            ("`stagegate serve` (pid 1)", "`stagegate serve` (pid 1)"),
+        ] {
+            assert_eq!(by_the_plugin(said), expected);
+        }
+    }
+
+    #[test]
+    fn words_are_what_a_shell_makes_of_them() {
+        assert_eq!(words(" a  'b c'd \"e f\" '' "), ["a", "b cd", "e f", ""]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::printer::Printer;
 use super::serve::address;
-use super::{Exit, ground};
+use super::{Exit, called, ground};
 use crate::home::Home;
 use crate::server::controller::Controller;
 
@@ -44,6 +44,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             // Nobody is there to be told that nobody reads.
             let _ = told.line(line);
         }),
+        phrase: called::by_the_plugin,
         lines: printer.lines(),
     };
     controller.run(&listen).await?;

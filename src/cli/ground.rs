@@ -237,6 +237,11 @@ pub enum GroundError {
         "environment {0} was never upgraded; `stagegate plan {0} --build COMPONENT=VERSION` shows what would happen"
     )]
     NeverUpgraded(String),
+    /// `quickstart` away from what it is about.
+    #[error(
+        "there are no rehearsals in {}: run this in a clone of Stagegate (`git clone` it, then `cd` there), or say by STAGEGATE_WORKSPACE where one is", .0.display()
+    )]
+    NoRehearsals(PathBuf),
     /// `init` where something is already.
     #[error("{} has {there} already, and nothing is overwritten; choose another directory", directory.display())]
     WouldOverwrite {
@@ -303,8 +308,13 @@ pub(super) enum Driver {
         /// Since when it has said nothing, if that is longer than a driver at work does.
         silent_since: Option<Timestamp>,
     },
-    /// A controller, by its name.
-    Controller(String),
+    /// A controller.
+    Controller {
+        /// Its name.
+        name: String,
+        /// Since when the one that leads has not said that it does, if that is longer than its lease is good for.
+        quiet_since: Option<Timestamp>,
+    },
 }
 
 impl fmt::Display for Driver {
@@ -318,7 +328,14 @@ impl fmt::Display for Driver {
                 holder,
                 silent_since: Some(since),
             } => write!(f, "{holder}, which has said nothing since {since:.0}"),
-            Driver::Controller(name) => write!(f, "the controller {name}"),
+            Driver::Controller {
+                name,
+                quiet_since: None,
+            } => write!(f, "the controller {name}"),
+            Driver::Controller {
+                name,
+                quiet_since: Some(since),
+            } => write!(f, "the controller {name}, which has said nothing since {since:.0}"),
         }
     }
 }

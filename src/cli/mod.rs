@@ -412,11 +412,15 @@ enum Command {
     },
 }
 
-/// Whether these words, the program's name first, are a command line that the program understands.
+/// Whether these words, the program's name first or kubectl's, are a command line that the program understands, or its plugin.
 ///
 /// # Errors
 /// What is wrong with them, as the program would say it.
 pub fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut words = words.peekable();
+    if words.next_if_eq(&"kubectl").is_some() {
+        return plugin::understood(words);
+    }
     Arguments::try_parse_from(words).map(|_| ()).map_err(|e| e.to_string())
 }
 

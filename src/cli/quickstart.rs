@@ -38,7 +38,13 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let shift = ground::port_shift()?;
     let (name, spec) = match rehearsal {
         Some(name) => workspace.rehearsal(&name, shift)?,
-        None => workspace.quickstart(shift)?,
+        None => {
+            let place = workspace.root().join("pipelines");
+            if !place.is_dir() {
+                return Err(GroundError::NoRehearsals(place).into());
+            }
+            workspace.quickstart(shift)?
+        }
     };
     // Looked at before anything is made, the state directory included: without the packages nothing changes.
     let (environment, _) = workspace.environment(&spec.environment, shift)?;

@@ -85,7 +85,8 @@ pub(super) fn write_replica(
 
 /// What is remembered of its objects in a cluster.
 pub(super) fn remembered(resource: &Resource) -> Option<Remembered> {
-    resource.status_as::<EnvironmentStatus>().ok()?.replica
+    // A cluster's home has other words for how it stands beside it.
+    serde_json::from_value(resource.status["replica"].clone()).ok()
 }
 
 /// The build of each component that is objects alone, as it was brought up: nothing else of it could have moved since.

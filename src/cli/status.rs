@@ -61,23 +61,71 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
 /// anew all the time cannot be read.
 const AGES_EVERY: Duration = Duration::from_mins(1);
 
-/// Shows environments of a home whose drivers are known, if there is anything new since the last time.
-pub(super) fn show_driven(
-    home: &Home,
-    wanted: Option<&str>,
-    driver_of: &dyn Fn(&str) -> Option<ground::Driver>,
-    redraw: &mut Redraw,
-    printer: &Printer,
-) -> anyhow::Result<()> {
-    let mut environments = environments(home, wanted)?;
-    for environment in &mut environments {
-        environment.driver = driver_of(&environment.resource.name).map(|driver| driver.to_string());
+/// What is shown of a cluster's home, beside what lies in the copy that was made of it.
+pub(super) struct OfCluster<'a> {
+    /// Its identity, where it may be asked for.
+    pub(super) identity: Option<&'a str>,
+    /// Who drives an environment's upgrade.
+    pub(super) driver_of: &'a dyn Fn(&str) -> Option<ground::Driver>,
+    /// That no controller leads, if none does.
+    pub(super) nobody_leads: Option<String>,
+    /// The context of the kubeconfig, where one was asked for.
+    pub(super) context: Option<&'a str>,
+}
+
+impl OfCluster<'_> {
+    fn environments(&self, home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>> {
+        let mut environments = environments(home, wanted)?;
+        for environment in &mut environments {
+            environment.driver = (self.driver_of)(&environment.resource.name).map(|driver| driver.to_string());
+            environment.home = self.identity.map(str::to_owned);
+            environment.keeper = KeptBy::Controller {
+                nobody_leads: self.nobody_leads.clone(),
+            };
+            if let Some(context) = self.context {
+                look_in(&mut environment.resource.spec, context);
+            }
+        }
+        Ok(environments)
     }
-    let now = resources(&environments)?;
-    if redraw.is_due(&now, Instant::now()) {
-        print(&environments, wanted, &now, printer)?;
+
+    /// Shows its environments, if there is anything new since the last time.
+    pub(super) fn show(
+        &self,
+        home: &Home,
+        wanted: Option<&str>,
+        redraw: &mut Redraw,
+        printer: &Printer,
+    ) -> anyhow::Result<()> {
+        let environments = self.environments(home, wanted)?;
+        let now = resources(&environments)?;
+        if redraw.is_due(&now, Instant::now()) {
+            print(&environments, wanted, &now, printer)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// One look at every node from here, then they are shown.
+    pub(super) async fn look_and_show(
+        &self,
+        home: &Home,
+        wanted: Option<&str>,
+        printer: &Printer,
+    ) -> anyhow::Result<Exit> {
+        look_at(self.environments(home, wanted)?, home, wanted, printer).await
+    }
+}
+
+/// Pods are looked for in this context, where their environment names none.
+fn look_in(spec: &mut Value, context: &str) {
+    let components = spec["components"].as_array_mut().into_iter().flatten();
+    for component in components {
+        for kind in ["statefulSet", "deployment"] {
+            if let Some(workload) = component.get_mut(kind).and_then(Value::as_object_mut) {
+                workload.entry("context").or_insert_with(|| json!(context));
+            }
+        }
+    }
 }
 
 fn resources(environments: &[Shown]) -> anyhow::Result<Vec<Value>> {
@@ -108,8 +156,16 @@ impl Redraw {
 
 /// One look at every node, then it is shown.
 async fn look_and_show(home: &Home, wanted: Option<&str>, printer: &Printer) -> anyhow::Result<Exit> {
+    look_at(environments(home, wanted)?, home, wanted, printer).await
+}
+
+async fn look_at(
+    mut environments: Vec<Shown>,
+    home: &Home,
+    wanted: Option<&str>,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
     let interrupt = ground::interrupt(printer)?;
-    let mut environments = environments(home, wanted)?;
     for environment in &mut environments {
         printer.doing(format!("{}: asking its nodes", environment.resource.name));
         tokio::select! {
@@ -193,8 +249,9 @@ enum State {
 }
 
 struct Shown {
-    /// This home's identity.
-    home: String,
+    /// This home's identity, as far as it is known.
+    home: Option<String>,
+    keeper: KeptBy,
     resource: Resource,
     /// The last upgrade of the environment.
     last: Option<UpgradeRecord>,
@@ -210,6 +267,17 @@ struct Shown {
     sights: Option<BTreeMap<String, Sight>>,
     /// Its objects in a cluster as they were seen last, or why they were not.
     replica: Option<Result<ReplicaSight, String>>,
+}
+
+/// Who brings an environment up and looks after it.
+enum KeptBy {
+    /// Commands, and the home's server.
+    Commands,
+    /// A controller.
+    Controller {
+        /// That none leads, if none does.
+        nobody_leads: Option<String>,
+    },
 }
 
 /// How old what is written down is, and whose word it is.
@@ -239,7 +307,8 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
             standing::refuse_of_cluster(&resource)?;
             let last = store.upgrades(Some(&resource.name), 1)?.pop();
             Ok(Shown {
-                home: store.home().to_owned(),
+                home: Some(store.home().to_owned()),
+                keeper: KeptBy::Commands,
                 upgraded: upgraded_nodes(home, &resource, last.as_ref())?,
                 driver: ground::driver(home, &resource.name)?.map(|driver| driver.to_string()),
                 holder: HeldLease::holder(home, &resource.name)?,
@@ -359,7 +428,9 @@ impl Shown {
             .resource
             .spec_as::<EnvironmentSpec>()
             .is_ok_and(|spec| spec.target.is_some());
-        if is_replica && self.standing() != Some(Standing::Down) {
+        // A controller has looked at its objects, with files that are not here.
+        let is_here = matches!(self.keeper, KeptBy::Commands);
+        if is_replica && is_here && self.standing() != Some(Standing::Down) {
             self.replica = match self.look_at_objects(home).await {
                 Ok(sight) => sight.map(Ok),
                 Err(why) => Some(Err(format!("{why:#}"))),
@@ -430,7 +501,10 @@ impl Shown {
             (Some(_), None) => (State::NotRunning, None, None),
         };
         let is_down = self.standing() == Some(Standing::Down);
-        let foreign = sight.fence.as_ref().is_some_and(|fence| fence.home != self.home);
+        let foreign = match (&sight.fence, &self.home) {
+            (Some(fence), Some(home)) => fence.home != *home,
+            (Some(_), None) | (None, _) => false,
+        };
         let differs = match (&component.service, &sight.running) {
             _ if foreign => Some("it serves another home".to_owned()),
             _ if sight.unstated.is_some() => sight.unstated.clone(),
@@ -491,7 +565,7 @@ impl Shown {
             Some(upgrade) if under_way => {
                 let driver = match &self.driver {
                     Some(driver) => format!("driven by {driver}"),
-                    None => format!("driven by nobody; `stagegate why {name}` says what goes on with it"),
+                    None => format!("driven by nobody; `stagegate why {name}` says what keeps it"),
                 };
                 printer.sentence(&format!("unfinished upgrade of {name}, {driver}:"))?;
                 view::upgrade_for_people(printer, upgrade, &self.names)?;
@@ -525,8 +599,20 @@ impl Shown {
                 "bringing it up has not ended, and nobody is at it now; `stagegate up {name}` goes on"
             ))?;
         }
+        if let KeptBy::Controller {
+            nobody_leads: Some(why),
+        } = &self.keeper
+        {
+            printer.sentence(why)?;
+        }
         match &self.replica {
-            Some(Ok(sight)) => replica::lines(sight).iter().try_for_each(|line| printer.line(line))?,
+            Some(Ok(sight)) => {
+                replica::lines(sight).iter().try_for_each(|line| printer.line(line))?;
+                if let KeptBy::Controller { .. } = self.keeper {
+                    let age = view::age(Timestamp::now(), sight.seen_at);
+                    printer.line(&format!("  the controller has looked at that {age} ago"))?;
+                }
+            }
             Some(Err(why)) => printer.line(&format!("its objects could not be looked at: {why}"))?,
             None => {}
         }
@@ -549,6 +635,13 @@ impl Shown {
             return Ok(());
         }
         let Record { at, by } = &self.record;
+        let by = match (&self.keeper, &self.last) {
+            (KeptBy::Controller { .. }, None) => "the controller",
+            (KeptBy::Controller { .. }, Some(_)) | (KeptBy::Commands, _) => by,
+        };
+        if matches!(self.keeper, KeptBy::Controller { .. }) && !has_nodes {
+            return Ok(());
+        }
         printer.sentence(&format!(
             "as {by} left it {} ago; nobody has looked since, `stagegate status {name} --look` does",
             view::age(Timestamp::now(), *at)

@@ -50,7 +50,26 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     if is_idle && let Some(waiting) = promotion_into(&home, environment)? {
         return tell_promotion(&waiting, environment, driver.as_ref(), printer);
     }
-    tell(&home, environment, driver, printer)
+    tell(&home, environment, driver, None, printer)
+}
+
+/// What only a cluster's home knows of an upgrade.
+pub(super) struct Cluster {
+    /// Its namespace.
+    pub(super) namespace: String,
+    /// That no controller leads, if none does.
+    pub(super) nobody_leads: Option<String>,
+    /// The command that shows the controllers.
+    pub(super) controllers: String,
+    /// Why its controller cannot drive one that was begun.
+    pub(super) stuck: Option<Stuck>,
+}
+
+/// Why an upgrade that was begun is not driven on.
+pub(super) struct Stuck {
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) since: Timestamp,
 }
 
 /// The oldest promotion into an environment that has not ended.
@@ -114,14 +133,21 @@ fn tell_promotion(
 }
 
 /// The same of a home whose driver is known.
-pub(super) fn tell(home: &Home, environment: &str, driver: Option<Driver>, printer: &Printer) -> anyhow::Result<Exit> {
+pub(super) fn tell(
+    home: &Home,
+    environment: &str,
+    driver: Option<Driver>,
+    cluster: Option<&Cluster>,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
     let last = home.store().upgrades(Some(environment), 1)?.pop();
     let Some(record) = last else {
         ground::refuse_unknown(home, environment)?;
         return Err(GroundError::NeverUpgraded(environment.to_owned()).into());
     };
     let facts = Facts::look(home, &record, driver)?;
-    let unmet = unmet(&record, &facts);
+    let of_cluster = cluster.and_then(|cluster| cluster.unmet(&record));
+    let unmet = of_cluster.unwrap_or_else(|| unmet(&record, &facts));
     let Unmet {
         rule,
         value,
@@ -169,6 +195,120 @@ pub(super) fn tell(home: &Home, environment: &str, driver: Option<Driver>, print
         view::why_it_went_back(p, cause, &record.status.blockers)
     })?;
     Ok(Exit::Done)
+}
+
+impl Cluster {
+    /// What is in the way where a controller drives, and no command does: other things are, and other words help.
+    fn unmet(&self, record: &UpgradeRecord) -> Option<Unmet> {
+        let (namespace, status) = (&self.namespace, &record.status);
+        let (environment, build) = (&record.spec.environment, &record.spec.build);
+        let waits = |rule: String, clears: String, next: String| Unmet {
+            rule,
+            value: status.message.clone(),
+            since: status.since,
+            clears,
+            next,
+            nodes: Vec::new(),
+        };
+        if session::is_settled(record) {
+            return self.settled(record);
+        }
+        if let Some(nobody) = &self.nobody_leads {
+            let nobody = Unmet {
+                value: nobody.clone(),
+                nodes: out_nodes(record),
+                ..waits(
+                    format!("a controller leads in namespace {namespace}"),
+                    format!(
+                        "a controller that runs and can reach its API server: it goes on from here (`stagegate install --print \
+                         --namespace {namespace}` prints what makes one); until then an Upgrade that is deleted stays, too"
+                    ),
+                    self.controllers.clone(),
+                )
+            };
+            return Some(nobody);
+        }
+        if let Some(Stuck { reason, message, since }) = &self.stuck {
+            let stuck = Unmet {
+                value: format!("{reason}: {message}"),
+                since: *since,
+                nodes: out_nodes(record),
+                ..waits(
+                    "its controller can drive it".to_owned(),
+                    "that mended: the controller tries again by itself; or `abort`".to_owned(),
+                    format!("kubectl describe upg -n {namespace} {}", record.name),
+                )
+            };
+            return Some(stuck);
+        }
+        if status.phase != Phase::Pending {
+            return None;
+        }
+        let or_abort = format!("; or `stagegate abort {environment}`, which ends it before anything is touched");
+        let watch = format!("stagegate status {environment} -w");
+        let make = format!(
+            "stagegate build manifest {environment} {} | kubectl apply -n {namespace} -f -",
+            session::wanted(&record.spec)
+        );
+        match status.reason.as_str() {
+            "EnvironmentMissing" => Some(waits(
+                format!("Environment {environment} is there"),
+                format!("it applied{or_abort}"),
+                format!("kubectl get env -n {namespace}"),
+            )),
+            "EnvironmentDeleted" => Some(waits(
+                format!("Environment {environment} stays"),
+                format!("it made anew once it has gone{or_abort}"),
+                format!("kubectl get env -n {namespace}"),
+            )),
+            "EnvironmentNotReady" => Some(waits(
+                format!("Environment {environment} was brought up as it is stated now"),
+                format!("what keeps it from that mended: it is tried again by itself{or_abort}"),
+                format!("kubectl describe env -n {namespace} {environment}"),
+            )),
+            "BuildMissing" => Some(waits(
+                format!("Build {build} is there"),
+                format!("it made, where the files of {environment} lie{or_abort}"),
+                make,
+            )),
+            "BuildDeleted" => Some(waits(
+                format!("Build {build} stays"),
+                format!("it made anew once it has gone{or_abort}"),
+                make,
+            )),
+            "WaitsForUpgrade" => Some(waits(
+                format!("the upgrade of {environment} before it has ended"),
+                format!("that ending{or_abort}"),
+                watch,
+            )),
+            "WaitsForPlace" => Some(waits(
+                "the controller has a place for one upgrade more".to_owned(),
+                format!("another upgrade ending{or_abort}"),
+                watch,
+            )),
+            "NotDriven" => Some(waits(
+                "its controller can drive it".to_owned(),
+                format!("that mended: the controller tries again by itself{or_abort}"),
+                format!("kubectl describe upg -n {namespace} {}", record.name),
+            )),
+            _ => None,
+        }
+    }
+
+    /// Of one that is held or has ended: nobody brings nodes up by a command there.
+    fn settled(&self, record: &UpgradeRecord) -> Option<Unmet> {
+        let (status, environment) = (&record.status, &record.spec.environment);
+        let nodes = out_nodes(record);
+        let by_up = !nodes.is_empty() || matches!(status.reason.as_str(), "NoData" | "PreflightFailed");
+        (status.phase == Phase::Paused && by_up && status.kept.is_none()).then(|| Unmet {
+            rule: format!("the upgrade is held: {}", status.reason),
+            value: status.message.clone(),
+            since: status.since,
+            clears: "what is in the way mended, then `resume`; or `abort`".to_owned(),
+            next: format!("stagegate resume {environment}"),
+            nodes,
+        })
+    }
 }
 
 /// What an upgrade's own status does not say.
@@ -319,7 +459,7 @@ fn silent_driver(record: &UpgradeRecord, facts: &Facts) -> Option<Unmet> {
             silent_since: Some(since),
         } => (holder, *since),
         // Where controllers lead in turn, the next one takes over.
-        Driver::Process { silent_since: None, .. } | Driver::Controller(_) => return None,
+        Driver::Process { silent_since: None, .. } | Driver::Controller { .. } => return None,
     };
     Some(Unmet {
         rule: "its driver says that it lives".to_owned(),
@@ -478,5 +618,77 @@ mod tests {
             assert_eq!((out[0].name.as_str(), out.len()), ("n2", 1));
             assert_eq!(out[0].why, "work failed while its peers pass");
         }
+    }
+
+    #[test]
+    fn where_a_controller_drives_it_is_told_what_is_waited_for_and_what_helps_there() {
+        let record = |phase: Phase, reason: &str| {
+            let mut record = held_up(json!({"name": "n3", "phase": "Waiting"}));
+            record.spec.environment = "shop".to_owned();
+            record.status.phase = phase;
+            record.status.reason = reason.to_owned();
+            record
+        };
+        let cluster = |nobody_leads: Option<&str>, stuck: Option<&str>| Cluster {
+            namespace: "town".to_owned(),
+            nobody_leads: nobody_leads.map(str::to_owned),
+            controllers: "kubectl get pods".to_owned(),
+            stuck: stuck.map(|message| Stuck {
+                reason: "NotDriven".to_owned(),
+                message: message.to_owned(),
+                since: Timestamp::UNIX_EPOCH,
+            }),
+        };
+        let well = cluster(None, None);
+        for (reason, rule, next) in [
+            (
+                "EnvironmentMissing",
+                "Environment shop is there",
+                "kubectl get env -n town",
+            ),
+            (
+                "EnvironmentNotReady",
+                "Environment shop was brought up as it is stated now",
+                "kubectl describe env -n town shop",
+            ),
+            (
+                "BuildMissing",
+                "Build web-2 is there",
+                "stagegate build manifest shop web=2 | kubectl apply -n town -f -",
+            ),
+            (
+                "WaitsForUpgrade",
+                "the upgrade of shop before it has ended",
+                "stagegate status shop -w",
+            ),
+            (
+                "NotDriven",
+                "its controller can drive it",
+                "kubectl describe upg -n town web-2-abcd",
+            ),
+        ] {
+            let unmet = well.unmet(&record(Phase::Pending, reason)).expect(reason);
+            assert_eq!((unmet.rule.as_str(), unmet.next.as_str()), (rule, next), "{reason}");
+            assert_eq!(unmet.value, record(Phase::Pending, reason).status.message);
+            if reason != "WaitsForUpgrade" {
+                assert!(unmet.clears.contains("`stagegate abort shop`"), "{}", unmet.clears);
+            }
+        }
+        // The rules of an upgrade say the rest.
+        assert!(well.unmet(&record(Phase::Rolling, "BaselineRead")).is_none());
+        let left = cluster(Some("nobody leads"), None).unmet(&record(Phase::Rolling, "BaselineRead"));
+        let left = left.expect("nobody does anything");
+        assert_eq!(
+            (left.value.as_str(), left.next.as_str()),
+            ("nobody leads", "kubectl get pods")
+        );
+        let stuck = cluster(None, Some("403")).unmet(&record(Phase::Rolling, "BaselineRead"));
+        assert_eq!(stuck.expect("it is not driven").value, "NotDriven: 403");
+        // What has ended needs nobody.
+        assert!(
+            cluster(Some("nobody leads"), None)
+                .unmet(&record(Phase::Succeeded, "Verified"))
+                .is_none()
+        );
     }
 }

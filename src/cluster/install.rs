@@ -12,6 +12,8 @@ pub const NAMESPACE: &str = "stagegate";
 pub const IMAGE: &str = concat!("stagegate:", env!("CARGO_PKG_VERSION"));
 /// Its service account, role and workload.
 const NAME: &str = "stagegate-controller";
+/// What its pods are found by.
+pub const SELECTOR: &str = "app.kubernetes.io/name=stagegate-controller";
 /// Where it answers in its pod.
 const PORT: u16 = 8_787;
 /// A step that runs ends first: the longest that is usual is an install of some minutes.
@@ -73,7 +75,8 @@ pub fn manifests(namespace: &str, image: &str, definitions: Vec<Value>) -> Vec<V
 }
 
 fn selector() -> Value {
-    json!({"app.kubernetes.io/name": NAME})
+    let (label, value) = SELECTOR.split_once('=').unwrap_or((SELECTOR, NAME));
+    json!({ label: value })
 }
 
 fn labelled(more: &Value) -> Value {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::DynamicObject;
 use kube::runtime::reflector::{ObjectRef, Store as Cache};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::objects::{
@@ -417,9 +417,12 @@ pub fn record(upgrade: &Upgrade, version: u64) -> UpgradeRecord {
 /// # Errors
 /// It does not fit, however short its texts.
 pub fn whole(status: &UpgradeStatus, book: &objects::Book) -> Result<Value, CommitError> {
-    let json = |value: serde_json::Result<Value>| value.map_err(|e| CommitError::Store(e.to_string()));
-    let mut whole = json(serde_json::to_value(status))?;
-    if let (Value::Object(whole), Value::Object(book)) = (&mut whole, json(serde_json::to_value(book))?) {
+    let written = |value: serde_json::Result<Value>| value.map_err(|e| CommitError::Store(e.to_string()));
+    let mut whole = written(serde_json::to_value(status))?;
+    if !status.nodes.is_empty() {
+        whole["done"] = json!(objects::done(status));
+    }
+    if let (Value::Object(whole), Value::Object(book)) = (&mut whole, written(serde_json::to_value(book))?) {
         whole.extend(book);
     }
     match fit(&mut whole, LONGEST_STATUS) {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::crd::{GROUP, VERSION};
 use crate::hosts::FencingToken;
-use crate::model::upgrade::{Event, Phase, UpgradeSpec, UpgradeStatus, Wish};
+use crate::model::upgrade::{Event, NodePhase, Phase, UpgradeSpec, UpgradeStatus, Wish};
+use crate::report::in_one_line;
 use crate::rollout;
 use crate::store::build::{Condition, ConditionStatus, put_condition};
 
@@ -432,6 +433,13 @@ pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
     } else {
         status.reason.clone()
     };
+    let message = match &status.cause {
+        // How it ended does not say why it went back.
+        Some(cause) if status.phase.is_final() => {
+            format!("{}; it went back since {}", status.message, in_one_line(&cause.message))
+        }
+        Some(_) | None => status.message.clone(),
+    };
     let moves = !status.phase.is_final() && !status.phase.is_held() && status.phase != Phase::Pending;
     for (kind, holds) in [("Ready", status.phase == Phase::Succeeded), ("Progressing", moves)] {
         set_condition(
@@ -441,12 +449,19 @@ pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
                 kind: kind.to_owned(),
                 status: yes(holds),
                 reason: reason.clone(),
-                message: status.message.clone(),
+                message: message.clone(),
                 last_transition_time: Timestamp::now(),
             },
         );
     }
     given_back(book, status, generation);
+}
+
+/// How many of an upgrade's nodes have gone their way, forward or back, as `2/3`.
+#[must_use]
+pub fn done(status: &UpgradeStatus) -> String {
+    let done = status.nodes.iter().filter(|node| node.phase == NodePhase::Done).count();
+    format!("{done}/{}", status.nodes.len())
 }
 
 /// That what an upgrade had is its owner's again: said where that was in doubt.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -40,6 +40,60 @@ pub enum Scope<'a> {
     Environment(&'a str),
 }
 
+/// Who leads the controllers of a namespace, as their lease says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lead {
+    /// One says that it lives.
+    By {
+        /// Which.
+        controller: String,
+        /// Since when it has not said so, if that is longer than its lease is good for: clocks may differ by that.
+        quiet_since: Option<Timestamp>,
+    },
+    /// One has said nothing for so long that another would have taken over.
+    Gone {
+        /// Which.
+        controller: String,
+        /// When it was heard of last.
+        since: Timestamp,
+    },
+    /// The lease was given back, or there never was one.
+    Nobody,
+}
+
+impl Lead {
+    fn of(lease: Option<LeaseSpec>, now: Timestamp) -> Self {
+        let Some(LeaseSpec {
+            holder_identity: Some(controller),
+            lease_duration_seconds,
+            renew_time: Some(renewed),
+            ..
+        }) = lease
+        else {
+            return Lead::Nobody;
+        };
+        let good_for = SignedDuration::from_secs(i64::from(lease_duration_seconds.unwrap_or_default()));
+        let (since, age) = (renewed.0, now.duration_since(renewed.0));
+        match controller {
+            controller if controller.is_empty() => Lead::Nobody,
+            controller if age > good_for * 2 => Lead::Gone { controller, since },
+            controller => Lead::By {
+                controller,
+                quiet_since: (age > good_for).then_some(since),
+            },
+        }
+    }
+
+    /// Whether nothing was heard of a controller for longer than one that lives is silent.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Lead::By { quiet_since, .. } => quiet_since.is_some(),
+            Lead::Gone { .. } | Lead::Nobody => true,
+        }
+    }
+}
+
 /// What was there at one moment.
 pub struct Snapshot {
     /// To be read.
@@ -47,7 +101,7 @@ pub struct Snapshot {
     /// Upgrades of which something may be wanted, as objects.
     pub open: Vec<Upgrade>,
     /// The controller that leads, if one does.
-    pub leader: Option<String>,
+    pub lead: Lead,
     /// What cannot be read.
     pub unreadable: Vec<String>,
     /// Which versions of which objects it is of.
@@ -63,7 +117,7 @@ impl Snapshot {
     /// The API server, or no room.
     pub async fn take(client: &Client, namespace: &str, scope: Scope<'_>) -> Result<Self, SnapshotError> {
         let listed = Listed::of(client, namespace, scope).await?;
-        Self::of(listed, leader(client, namespace).await?)
+        Self::of(listed, lead(client, namespace).await?)
     }
 
     /// Reads them again; what has not changed since is not written down again.
@@ -72,16 +126,16 @@ impl Snapshot {
     /// As [`Snapshot::take`].
     pub async fn again(&mut self, client: &Client, namespace: &str, scope: Scope<'_>) -> Result<(), SnapshotError> {
         let listed = Listed::of(client, namespace, scope).await?;
-        let leader = leader(client, namespace).await?;
+        let lead = lead(client, namespace).await?;
         if listed.versions() == self.versions {
-            self.leader = leader;
+            self.lead = lead;
         } else {
-            *self = Self::of(listed, leader)?;
+            *self = Self::of(listed, lead)?;
         }
         Ok(())
     }
 
-    fn of(listed: Listed, leader: Option<String>) -> Result<Self, SnapshotError> {
+    fn of(listed: Listed, lead: Lead) -> Result<Self, SnapshotError> {
         let versions = listed.versions();
         let Listed {
             environments,
@@ -93,7 +147,7 @@ impl Snapshot {
         let mut this = Self {
             home,
             open: Vec::new(),
-            leader,
+            lead,
             versions,
             unreadable: Vec::new(),
             _place: place,
@@ -109,7 +163,14 @@ impl Snapshot {
     }
 
     fn environment(&self, object: &DynamicObject) -> Result<(), StoreError> {
-        self.put("Environment", object, &standing(object))
+        let status = standing(object);
+        let since = status["since"].as_str().and_then(|since| since.parse().ok());
+        self.put(
+            "Environment",
+            object,
+            &status,
+            since.unwrap_or_else(|| created_at(object)),
+        )
     }
 
     fn build(&mut self, object: &DynamicObject) -> Result<(), StoreError> {
@@ -119,7 +180,7 @@ impl Snapshot {
             Ok(BuildStatus::default())
         };
         match status {
-            Ok(status) => self.put("Build", object, &json!(status)),
+            Ok(status) => self.put("Build", object, &json!(status), created_at(object)),
             Err(why) => {
                 self.unreadable.push(why.to_string());
                 Ok(())
@@ -127,10 +188,11 @@ impl Snapshot {
         }
     }
 
-    fn put(&self, kind: &str, object: &DynamicObject, status: &Value) -> Result<(), StoreError> {
-        let (store, at) = (self.home.store(), created_at(object));
-        store.put_resource(kind, name(object), &object.data["spec"], Expect::Anything, at)?;
-        store.put_status(kind, name(object), status, Expect::Anything, at)?;
+    /// With when it became what its status says.
+    fn put(&self, kind: &str, object: &DynamicObject, status: &Value, since: Timestamp) -> Result<(), StoreError> {
+        let (store, made_at) = (self.home.store(), created_at(object));
+        store.put_resource(kind, name(object), &object.data["spec"], Expect::Anything, made_at)?;
+        store.put_status(kind, name(object), status, Expect::Anything, since)?;
         Ok(())
     }
 
@@ -253,16 +315,17 @@ fn standing(object: &DynamicObject) -> Value {
     let mut conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
     let ready = conditions.find(|condition| condition["type"] == "Ready");
     let ready = ready.filter(|ready| ready["observedGeneration"].as_i64() == Some(generation(object)));
+    let replica = object.data["status"]["replica"].clone();
     let Some(ready) = ready else {
         let message = "the controller has not brought it up as it is stated now";
-        return json!({"phase": "ComingUp", "since": created_at(object), "message": message});
+        return json!({"phase": "ComingUp", "since": created_at(object), "message": message, "replica": replica});
     };
     let phase = if ready["status"] == "True" {
         &json!("Up")
     } else {
         &ready["reason"]
     };
-    let mut status = json!({"phase": phase, "since": ready["lastTransitionTime"]});
+    let mut status = json!({"phase": phase, "since": ready["lastTransitionTime"], "replica": replica});
     if ready["status"] != "True" {
         status["message"] = ready["message"].clone();
     }
@@ -281,21 +344,15 @@ fn in_turn(upgrade: &Upgrade) -> (bool, bool, Timestamp, String) {
     )
 }
 
-async fn leader(client: &Client, namespace: &str) -> Result<Option<String>, ApiError> {
+/// Who leads the controllers of a namespace now.
+///
+/// # Errors
+/// The API server.
+pub async fn lead(client: &Client, namespace: &str) -> Result<Lead, ApiError> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let what = format!("Lease {LEASE}");
     let lease = patiently(|| asked("read", &what, leases.get_opt(LEASE))).await?;
-    let Some(spec) = lease.and_then(|lease| lease.spec) else {
-        return Ok(None);
-    };
-    let good_for = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
-    let renewed = spec.renew_time.map(|at| at.0);
-    // By two clocks, so with as much time again.
-    let is_good = renewed.is_some_and(|at| {
-        let age = Timestamp::now().duration_since(at);
-        age.as_secs() <= i64::try_from(good_for * 2).unwrap_or(i64::MAX)
-    });
-    Ok(spec.holder_identity.filter(|holder| is_good && !holder.is_empty()))
+    Ok(Lead::of(lease.and_then(|lease| lease.spec), Timestamp::now()))
 }
 
 #[cfg(test)]
@@ -322,5 +379,60 @@ mod tests {
         for (status, reason) in [("True", "Up"), ("False", "NotUp")] {
             assert_eq!(stands(status, reason, 1).0, "ComingUp", "it has changed since");
         }
+    }
+
+    #[test]
+    fn who_has_said_nothing_for_too_long_leads_no_more() {
+        let at = |s: i64| Timestamp::from_second(1_700_000_000 + s).expect("a constant");
+        let lease = |holder: &str| {
+            let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": at(0).to_string()});
+            Some(serde_json::from_value(spec).expect("a lease"))
+        };
+        let controller = || "a".to_owned();
+        let by = |quiet_since| Lead::By {
+            controller: controller(),
+            quiet_since,
+        };
+        let gone = Lead::Gone {
+            controller: controller(),
+            since: at(0),
+        };
+        for (holder, now, expected, is_quiet) in [
+            ("a", 15, by(None), false),
+            // The other clock may be behind.
+            ("a", -20, by(None), false),
+            ("a", 16, by(Some(at(0))), true),
+            ("a", 30, by(Some(at(0))), true),
+            ("a", 31, gone, true),
+            ("", 1, Lead::Nobody, true),
+        ] {
+            let found = Lead::of(lease(holder), at(now));
+            assert_eq!((found.is_quiet(), found), (is_quiet, expected), "{holder} {now}");
+        }
+        assert_eq!(Lead::of(None, at(0)), Lead::Nobody);
+    }
+
+    #[test]
+    fn an_environment_is_as_old_as_how_it_stands_and_has_what_was_seen_of_its_replica() {
+        let ready = json!({
+            "type": "Ready", "status": "True", "reason": "Up", "message": "", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-02T00:00:00Z",
+        });
+        let object = json!({
+            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment",
+            "metadata": {"name": "shop", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"components": []},
+            "status": {"conditions": [ready], "replica": {"sight": {"sync": "OutOfSync"}}},
+        });
+        let listed = Listed {
+            environments: vec![serde_json::from_value(object).expect("an object")],
+            builds: Vec::new(),
+            upgrades: Vec::new(),
+        };
+        let snapshot = Snapshot::of(listed, Lead::Nobody).expect("a home");
+        let shop = snapshot.home.store().resource("Environment", "shop").expect("read");
+        let shop = shop.expect("it is there");
+        assert_eq!(shop.updated_at.to_string(), "2026-01-02T00:00:00Z");
+        assert_eq!(shop.status["replica"]["sight"]["sync"], "OutOfSync");
     }
 }

@@ -37,6 +37,10 @@ pub const LISTED: u32 = 500;
 pub const CONFLICT: u16 = 409;
 /// There is none of that name.
 pub const NOT_FOUND: u16 = 404;
+/// No rule allows it.
+const FORBIDDEN: u16 = 403;
+/// There is none, for people.
+pub const NONE_THERE: &str = "there is none of that name";
 
 /// A workload by name, with the connection to its cluster.
 pub struct Workload {
@@ -103,7 +107,23 @@ impl Workload {
     /// An API server refused, or did not answer.
     pub fn trouble(&self, tried: &str, why: &kube::Error) -> HostError {
         match why {
-            kube::Error::Api(status) => self.unserved(tried, format!("{} ({})", status.message, status.code)),
+            kube::Error::Api(status) => {
+                let said = format!("{} ({})", status.message, status.code);
+                let next = match status.code {
+                    NOT_FOUND => format!(
+                        "; `kubectl get {} -n {}` lists what there is: apply it, or correct `{}` in the environment",
+                        self.kind.to_lowercase(),
+                        self.namespace,
+                        self.key
+                    ),
+                    FORBIDDEN => format!(
+                        "; who asks needs a Role for that in namespace {0}: `kubectl auth can-i --list -n {0}` lists what they may",
+                        self.namespace
+                    ),
+                    _ => String::new(),
+                };
+                self.unserved(tried, said + &next)
+            }
             other => self.unserved(tried, causes(other)),
         }
     }

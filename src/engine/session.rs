@@ -25,7 +25,7 @@ use crate::model::environment::{Component, HostRef, Pods, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
 use crate::promotion::obstacle::Obstacle;
-use crate::report::{self, Subject};
+use crate::report::{self, Subject, in_one_line};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
 use crate::settings;
 use crate::store::{
@@ -109,7 +109,8 @@ pub enum Refusal {
     },
     /// The build failed here.
     #[error(
-        "build {build} is quarantined in {environment} since {since:.0}: {reason}\n`stagegate build release {build} --env {environment} --reason TEXT` lifts it"
+        "build {build} is quarantined in {environment} since {since:.0}: {}; `stagegate build release {build} --env {environment} --reason TEXT` lifts it",
+        in_one_line(reason)
     )]
     Quarantined {
         /// The build.
@@ -123,7 +124,7 @@ pub enum Refusal {
     },
     /// The environment asks for more than is known of the build.
     #[error(
-        "build {build} may not enter {environment}, which requires {} of builds of {component}: it is {}\n{}",
+        "build {build} may not enter {environment}, which requires {} of builds of {component}: it is {}; {}",
         lacking.condition, lacking.why, lacking.remedy
     )]
     Lacking {

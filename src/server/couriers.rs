@@ -14,7 +14,7 @@ use crate::model::environment::ReportSink;
 use crate::model::system::PortShift;
 use crate::report::{Complaints, Courier, Lines, Word};
 use crate::store::{Store as _, StoreError};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, WorkspaceError};
 
 /// As long as a delivery may take.
 const LAST_OF_THE_OLD: Duration = Duration::from_secs(20);
@@ -158,7 +158,17 @@ impl<'a> Couriers<'a> {
     }
 
     fn try_reread(&mut self, environment: &str) -> Result<(), String> {
-        let fleet = Fleet::read(self.home, self.workspace, environment, self.shift).map_err(|e| e.to_string())?;
+        let fleet = Fleet::read(self.home, self.workspace, environment, self.shift).map_err(|why| match why {
+            // It was deleted, and is brought back by nobody.
+            WorkspaceError::Unknown { .. } => {
+                "it is stated no more, so nobody knows who was to be told; the history has what is left of them"
+                    .to_owned()
+            }
+            why
+            @ (WorkspaceError::Invalid(_) | WorkspaceError::Unreadable { .. } | WorkspaceError::LeadsOut { .. }) => {
+                why.to_string()
+            }
+        })?;
         let stated = &fleet.environment.spec.reports;
         if self
             .by_environment

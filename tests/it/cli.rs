@@ -1003,6 +1003,8 @@ fn a_mistake_in_the_command_is_exit_2_and_programs_get_a_resource() {
             assert_eq!(resource["kind"], "Status", "{arguments:?}");
             assert_eq!(resource["status"]["exitCode"], 2, "{arguments:?}");
             assert!(!said.stderr.is_empty(), "{arguments:?}");
+            let is_lost = text(&said.stderr).contains("say by STAGEGATE_WORKSPACE where one is");
+            assert_eq!(is_lost, arguments == ["quickstart"], "{said:?}");
         }
     }
     for arguments in [&["--help"][..], &["upgrade", "--help"], &["--version", "-o", "json"]] {

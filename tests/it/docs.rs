@@ -68,8 +68,10 @@ fn every_command_in_the_documents_is_a_command() {
         for line in lines
             .iter()
             .flat_map(|b| b.lines())
-            .filter(|l| l.starts_with("stagegate "))
+            .filter(|l| l.starts_with("stagegate ") || l.starts_with("kubectl stagegate "))
         {
+            // What another program is handed is its own.
+            let line = line.split(" | ").next().unwrap_or_default();
             // The shell that a reader would use takes quotes and comments away.
             let split = Command::new("sh")
                 .args(["-c", &format!("set -- {line}\nprintf '%s\\n' \"$@\"")])
@@ -87,6 +89,91 @@ fn every_command_in_the_documents_is_a_command() {
         }
     }
     assert!(seen > 5, "only {seen} commands are shown");
+}
+
+/// The template of the guide beside the replica that names it.
+#[test]
+fn the_template_in_the_guide_is_one() {
+    let (_, guide) = files(&["docs/guides/kubernetes.md"]).remove(0);
+    let [template] = &blocks(&guide, "jinja")[..] else {
+        panic!("one template")
+    };
+    let workspace = tempfile::tempdir().expect("a directory");
+    for directory in ["templates", "environments"] {
+        std::fs::create_dir(workspace.path().join(directory)).expect("made");
+    }
+    std::fs::write(workspace.path().join("templates/web.yaml"), template).expect("written");
+    let component = |more: &str| {
+        format!(
+            "apiVersion: stagegate.dev/v1alpha1\nkind: Environment\nmetadata: {{name: {}}}\nspec:\n  components:\n    - name: web\n{more}",
+            if more.contains("manifests") {
+                "staging"
+            } else {
+                "production"
+            }
+        )
+    };
+    let digest = "0".repeat(64);
+    let images = format!(
+        "      source: {{images: {{repository: r.example/web, digests: {{\"1.0\": \"sha256:{digest}\"}}}}}}\n      build: \"1.0\"\n      ports: {{http: 8080}}\n"
+    );
+    let production = component(&format!(
+        "{images}      statefulSet: {{namespace: shop, name: web, replicas: 3}}\n"
+    ));
+    let staging = component(
+        "      manifests: [web.yaml]\n      statefulSet: {namespace: panda-staging, name: web, replicas: 3}\n",
+    )
+    .replace(
+        "spec:\n",
+        "spec:\n  replicaOf: production\n  target: {kubernetes: {namespace: panda-staging}}\n",
+    );
+    let environments = workspace.path().join("environments");
+    std::fs::write(environments.join("production.yaml"), production).expect("written");
+    std::fs::write(environments.join("staging.yaml"), staging).expect("written");
+    let said = Command::new(env!("CARGO_BIN_EXE_stagegate"))
+        .args(["lint", &environments.to_string_lossy()])
+        .env("STAGEGATE_WORKSPACE", workspace.path())
+        .output()
+        .expect("the program runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+/// What stands in backticks in a text of the program may be pasted. Commands of `stagegate` become the plugin's where that has them
+/// (`cli::called`), so these are those that are written as the plugin's.
+#[test]
+fn every_command_of_the_plugin_that_a_message_names_is_one() {
+    let hole = regex::Regex::new(r"\{[^}]*\}").expect("a pattern");
+    let command = regex::Regex::new(r"`kubectl (stagegate [^`]*)`").expect("a pattern");
+    let mut seen = 0;
+    for (path, text) in files(&["src"]) {
+        // It writes about the program's help.
+        if path.ends_with("cli/reference.rs") {
+            continue;
+        }
+        let told: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
+        // A literal that goes on in the next line is one.
+        let told = regex::Regex::new(r"\\\n\s*")
+            .expect("a pattern")
+            .replace_all(&told.join("\n"), "")
+            .into_owned();
+        for found in command.captures_iter(&told) {
+            let words = hole.replace_all(&found[1], "x").into_owned();
+            let words = ["kubectl"].into_iter().chain(words.split_whitespace());
+            let understood = stagegate::cli::understood(words);
+            assert!(
+                understood.is_ok(),
+                "{}: {}: {}",
+                path.display(),
+                &found[0],
+                understood.unwrap_err()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 3, "only {seen} are named");
 }
 
 /// What a newcomer types first does what it says.

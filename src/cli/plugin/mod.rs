@@ -5,17 +5,22 @@ mod words;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
 
 use super::printer::Printer;
-use super::{Exit, Output, build, events, ground, status, why};
-use crate::cluster::connection;
-use crate::cluster::objects::{Upgrade, name};
-use crate::cluster::snapshot::{Scope, Snapshot};
+use super::view::moment;
+use super::{Exit, Output, build, called, events, ground, status, why};
+use crate::cluster::objects::{Upgrade, asked, name};
+use crate::cluster::snapshot::{LEASE, Lead, Scope, Snapshot};
+use crate::cluster::{connection, install};
+use crate::model::upgrade::Phase;
 use crate::model::values;
+use crate::store::Store as _;
 
 /// What kubectl looks for when it is asked for `stagegate`.
 const NAME: &str = "kubectl-stagegate";
@@ -58,18 +63,56 @@ pub(super) enum PluginError {
     NoCluster(String),
     /// No such object.
     #[error(
-        "there is no Environment {environment} in namespace {namespace}; `kubectl get env -n {namespace}` lists what there is"
+        "there is no Environment {environment} in namespace {namespace}{}; `kubectl get env -A` lists those of every namespace",
+        there_are(there)
     )]
     NoEnvironment {
         /// What was asked for.
         environment: String,
         /// Where.
         namespace: String,
+        /// Those that are there.
+        there: Vec<String>,
+    },
+    /// Not even one.
+    #[error("there is no Environment in namespace {0}; `kubectl get env -A` lists those of every namespace")]
+    NoEnvironments(String),
+    /// It is there, and nothing was ever asked of it.
+    #[error(
+        "environment {0} was never upgraded; `stagegate status {0}` shows how it stands, and `stagegate upgrade {0} --build COMPONENT=VERSION` begins an upgrade"
+    )]
+    NeverUpgraded(String),
+    /// A component that its environment does not have.
+    #[error("environment {environment} has no component {component}; it has {}", there.join(", "))]
+    NoComponent {
+        /// The environment.
+        environment: String,
+        /// What was asked for.
+        component: String,
+        /// Those that it has.
+        there: Vec<String>,
+    },
+    /// Another one waits, and has touched nothing.
+    #[error(
+        "environment {environment} has upgrade {open} to {build}, which was not begun ({reason}): {message}; `stagegate abort {environment}` \
+         ends it, and nothing was touched"
+    )]
+    Waits {
+        /// The environment.
+        environment: String,
+        /// The one that is in the way.
+        open: String,
+        /// Its build.
+        build: String,
+        /// Why it waits, in one word.
+        reason: String,
+        /// And in more.
+        message: String,
     },
     /// The same of a build that its environment does not state itself. In a shell it is the other program that makes it.
     #[error(
         "there is no Build of {wanted} in namespace {namespace}; where the files of {environment} lie, this makes it: \
-         stagegate build manifest {environment} {wanted} | kubectl apply -n {namespace} -f -"
+         `stagegate build manifest {environment} {wanted} | kubectl apply -n {namespace} -f -`"
     )]
     NoBuild {
         /// Of which environment.
@@ -91,16 +134,34 @@ impl PluginError {
     /// How a command ends by it.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            PluginError::NoEnvironment { .. } | PluginError::NoBuild { .. } => Exit::Usage,
-            PluginError::GoesBack(_) => Exit::Refused,
+            PluginError::NoEnvironment { .. }
+            | PluginError::NoEnvironments(_)
+            | PluginError::NeverUpgraded(_)
+            | PluginError::NoComponent { .. }
+            | PluginError::NoBuild { .. } => Exit::Usage,
+            PluginError::GoesBack(_) | PluginError::Waits { .. } => Exit::Refused,
             PluginError::NoCluster(_) | PluginError::Contended(_) => Exit::Errored,
         }
     }
 }
 
-/// Whether it has a command of this name: what texts say of others is for `stagegate` itself.
-pub(super) fn has(command: &str) -> bool {
-    Arguments::command().find_subcommand(command).is_some()
+/// Whether it has the command that these words are: what texts say of others is for `stagegate` itself.
+pub(super) fn understands(words: &str) -> bool {
+    let all = [NAME.to_owned()].into_iter().chain(called::words(words));
+    Arguments::try_parse_from(all).is_ok()
+}
+
+/// Whether these words, its name first, are a command line of its.
+pub(super) fn understood<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    Arguments::try_parse_from(words).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// The namespace and the context that were asked for, as a command has them that is to be of the same.
+static ASKED_FOR: OnceLock<String> = OnceLock::new();
+
+/// What stands between the plugin's name and a command that is of the same namespace and context as this one.
+pub(super) fn asked_for() -> &'static str {
+    ASKED_FOR.get().map_or("", String::as_str)
 }
 
 /// Its commands, as its help says them.
@@ -119,6 +180,17 @@ pub(super) struct Place {
     context: Option<String>,
 }
 
+impl Place {
+    fn as_words(&self) -> String {
+        let named = [("-n", &self.namespace), ("--context", &self.context)];
+        let words = named.into_iter().filter_map(|(flag, value)| {
+            let value = value.as_ref()?;
+            Some(format!(" {flag} {}", called::quoted(value)))
+        });
+        words.collect()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// What runs where, and what goes on
@@ -129,6 +201,9 @@ enum Command {
         /// Show it again whenever it changes
         #[arg(short, long)]
         watch: bool,
+        /// Ask every node now, from here, and mark what differs from what was written down
+        #[arg(long, conflicts_with = "watch")]
+        look: bool,
     },
     /// The first thing that keeps an upgrade from going on, and what clears it
     Why {
@@ -221,6 +296,7 @@ pub(super) fn main() -> ExitCode {
     let ended = match Arguments::try_parse() {
         Err(error) => super::not_understood(&error),
         Ok(Arguments { output, place, command }) => {
+            ASKED_FOR.get_or_init(|| place.as_words());
             super::log_to_stderr();
             let printer = Printer::new(output);
             super::ended(super::wait_for(run(command, &place, &printer)), &printer)
@@ -245,6 +321,13 @@ impl Ground {
         })
     }
 
+    /// What tells this home from others on nodes; who may not ask for it goes without.
+    async fn identity(&self) -> Option<String> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let asked = asked("read", "the namespace", namespaces.get(&self.namespace)).await;
+        asked.ok()?.metadata.uid
+    }
+
     pub(super) async fn look(&self, scope: Scope<'_>, printer: &Printer) -> anyhow::Result<Snapshot> {
         let snapshot = Snapshot::take(&self.client, &self.namespace, scope).await?;
         for why in &snapshot.unreadable {
@@ -254,26 +337,134 @@ impl Ground {
     }
 }
 
+fn there_are(names: &[String]) -> String {
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(", which has {}", names.join(", "))
+    }
+}
+
 /// Who drives an upgrade, as its object says, for as long as a controller leads.
 pub(super) fn driver(snapshot: &Snapshot, upgrade: Option<&Upgrade>) -> Option<ground::Driver> {
-    let leader = snapshot.leader.clone()?;
+    let Lead::By {
+        controller,
+        quiet_since,
+    } = snapshot.lead.clone()
+    else {
+        return None;
+    };
     let driver = upgrade.and_then(|upgrade| upgrade.book.driver.clone());
-    Some(ground::Driver::Controller(driver.unwrap_or(leader)))
+    Some(ground::Driver::Controller {
+        name: driver.unwrap_or(controller),
+        quiet_since,
+    })
+}
+
+/// That nothing goes on, since no controller leads, and what to look at.
+pub(super) fn nobody_leads(lead: &Lead, namespace: &str) -> String {
+    let who = match lead {
+        Lead::By {
+            controller,
+            quiet_since: Some(since),
+        }
+        | Lead::Gone { controller, since } => format!("{controller} has said nothing since {}", moment(*since)),
+        Lead::By { quiet_since: None, .. } | Lead::Nobody => format!("nobody has its Lease {LEASE}"),
+    };
+    format!(
+        "no controller leads in namespace {namespace} ({who}), and nothing goes on until one does; `{}` shows those that there are",
+        controllers_of(namespace)
+    )
+}
+
+/// The same, if none does.
+fn no_leader(ground: &Ground, snapshot: &Snapshot) -> Option<String> {
+    match &snapshot.lead {
+        Lead::By { .. } => None,
+        lead @ (Lead::Gone { .. } | Lead::Nobody) => Some(nobody_leads(lead, &ground.namespace)),
+    }
+}
+
+/// The command that shows the controllers of a namespace.
+fn controllers_of(namespace: &str) -> String {
+    format!("kubectl get pods -n {namespace} -l {}", install::SELECTOR)
+}
+
+/// What a cluster knows of an upgrade beside its record.
+fn cluster(ground: &Ground, snapshot: &Snapshot, environment: &str) -> why::Cluster {
+    let namespace = &ground.namespace;
+    why::Cluster {
+        namespace: namespace.clone(),
+        nobody_leads: no_leader(ground, snapshot),
+        controllers: controllers_of(namespace),
+        stuck: snapshot.open_in(environment).and_then(stuck),
+    }
+}
+
+/// Why one that was begun does not go on, where its controller cannot drive it.
+fn stuck(upgrade: &Upgrade) -> Option<why::Stuck> {
+    let moves = !upgrade.status.phase.is_held() && upgrade.status.phase != Phase::Pending;
+    let progressing = upgrade.book.conditions.iter().find(|c| c["type"] == "Progressing")?;
+    let text = |key: &str| Some(progressing[key].as_str()?.to_owned());
+    (moves && progressing["status"] == "False").then_some(why::Stuck {
+        reason: text("reason")?,
+        message: text("message")?,
+        since: text("lastTransitionTime")?.parse().ok()?,
+    })
+}
+
+/// An environment that is neither there nor was ever upgraded is a mistake in the command.
+fn refuse_unknown(ground: &Ground, snapshot: &Snapshot, environment: &str) -> anyhow::Result<()> {
+    let store = snapshot.home.store();
+    let is_known =
+        store.resource("Environment", environment)?.is_some() || !store.upgrades(Some(environment), 1)?.is_empty();
+    if is_known {
+        return Ok(());
+    }
+    Err(PluginError::NoEnvironment {
+        environment: environment.to_owned(),
+        namespace: ground.namespace.clone(),
+        there: Vec::new(),
+    }
+    .into())
 }
 
 async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Result<Exit> {
     let ground = Ground::find(place).await?;
     match command {
-        Command::Status { environment, watch } => {
+        Command::Status {
+            environment,
+            watch,
+            look,
+        } => {
             let mut redraw = status::Redraw::default();
             let scope = environment.as_deref().map_or(Scope::Namespace, Scope::Environment);
             let mut snapshot = ground.look(scope, printer).await?;
+            match &environment {
+                Some(environment) => refuse_unknown(&ground, &snapshot, environment)?,
+                None if snapshot.home.store().resources("Environment")?.is_empty() => {
+                    return Err(PluginError::NoEnvironments(ground.namespace).into());
+                }
+                None => {}
+            }
+            let identity = if look { ground.identity().await } else { None };
             loop {
                 let driver_of = |environment: &str| {
                     let upgrade = snapshot.open_in(environment);
                     upgrade.and_then(|upgrade| driver(&snapshot, Some(upgrade)))
                 };
-                status::show_driven(&snapshot.home, environment.as_deref(), &driver_of, &mut redraw, printer)?;
+                let shown = status::OfCluster {
+                    identity: identity.as_deref(),
+                    driver_of: &driver_of,
+                    nobody_leads: no_leader(&ground, &snapshot),
+                    context: place.context.as_deref(),
+                };
+                if look {
+                    return shown
+                        .look_and_show(&snapshot.home, environment.as_deref(), printer)
+                        .await;
+                }
+                shown.show(&snapshot.home, environment.as_deref(), &mut redraw, printer)?;
                 if !watch || printer.is_unread() {
                     return Ok(Exit::Done);
                 }
@@ -283,12 +474,21 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
         }
         Command::Why { environment } => {
             let snapshot = ground.look(Scope::Environment(&environment), printer).await?;
+            refuse_unknown(&ground, &snapshot, &environment)?;
+            if snapshot.home.store().upgrades(Some(&environment), 1)?.is_empty() {
+                return Err(PluginError::NeverUpgraded(environment).into());
+            }
             let driver = driver(&snapshot, snapshot.open_in(&environment));
-            why::tell(&snapshot.home, &environment, driver, printer)
+            let cluster = cluster(&ground, &snapshot, &environment);
+            why::tell(&snapshot.home, &environment, driver, Some(&cluster), printer)
         }
         Command::History(arguments) => {
             let scope = arguments.environment().map_or(Scope::Namespace, Scope::Environment);
-            events::history_of(&ground.look(scope, printer).await?.home, &arguments, printer)
+            let snapshot = ground.look(scope, printer).await?;
+            if let Some(environment) = arguments.environment() {
+                refuse_unknown(&ground, &snapshot, environment)?;
+            }
+            events::history_of(&snapshot.home, &arguments, printer)
         }
         Command::Build {
             action: BuildAction::List,

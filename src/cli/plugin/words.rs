@@ -11,7 +11,7 @@ use super::{Ground, LOOK_EVERY, NAME, PluginError, Staying, named};
 use crate::cli::printer::Printer;
 use crate::cli::{Exit, called, ground, upgrade as shown};
 use crate::cluster::objects::{self, Kind, Upgrade, asked, part, patiently, write_status};
-use crate::cluster::snapshot::{Scope, Snapshot};
+use crate::cluster::snapshot::{self, Scope, Snapshot};
 use crate::engine::builds;
 use crate::engine::session::{Refusal, SessionError};
 use crate::model::build::BuildSpec;
@@ -20,11 +20,13 @@ use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
 use crate::report::in_one_line;
 use crate::settings;
 use crate::store::build::Mark;
-use crate::store::{BuildStatus, Release, Store as _, fresh_upgrade_name};
+use crate::store::{BuildStatus, Release, Resource, Store as _, fresh_upgrade_name};
 
-/// After the time that it was given, an upgrade may take this much more until it holds: its running steps end first. Where nobody drives
-/// it, it never does.
+/// After the time that it was given, an upgrade may take this much more until it holds, where a controller leads: its running steps end
+/// first.
 const NOBODY_HOLDS: std::time::Duration = std::time::Duration::from_mins(5);
+/// An upgrade that was not written for so long may have nobody who drives it, so the lease is looked at, too.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(5);
 /// Attempts at a change that another was quicker with.
 const ATTEMPTS: u32 = objects::ATTEMPTS;
 
@@ -38,19 +40,40 @@ pub(super) async fn upgrade(
     let (component, version) = ground::named_build(wanted)?;
     let build = format!("{component}-{version}");
     let snapshot = ground.look(Scope::Environment(environment), printer).await?;
-    if snapshot.home.store().resource("Environment", environment)?.is_none() {
+    let Some(stated) = snapshot.home.store().resource("Environment", environment)? else {
+        let all = ground.look(Scope::Namespace, printer).await?.home;
+        let there = all.store().resources("Environment")?;
         return Err(PluginError::NoEnvironment {
             environment: environment.to_owned(),
             namespace: ground.namespace.clone(),
+            there: there.into_iter().map(|environment| environment.name).collect(),
         }
         .into());
-    }
+    };
+    refuse_unknown_component(&stated, component)?;
     let open = match snapshot.open_in(environment) {
+        Some(open) if open.spec.build != build && open.status.phase == Phase::Pending => {
+            let (spec, status) = (&open.spec, &open.status);
+            return Err(PluginError::Waits {
+                environment: environment.to_owned(),
+                open: named(open).to_owned(),
+                build: spec.build.clone(),
+                reason: status.reason.clone(),
+                message: in_one_line(&status.message),
+            }
+            .into());
+        }
         Some(open) if open.spec.build != build => {
             let record = crate::cluster::ledger::record(open, 1);
             return Err(SessionError::from(Refusal::unfinished(record)).into());
         }
         Some(open) => {
+            // It may wait for just that.
+            if open.status.phase == Phase::Pending
+                && let Err(why) = make_build(ground, &snapshot, environment, component, version).await
+            {
+                printer.note(&format!("{why:#}"));
+            }
             go_on(ground, open).await?;
             named(open).to_owned()
         }
@@ -68,6 +91,22 @@ pub(super) async fn upgrade(
         }
     };
     stay(ground, &open, staying, printer).await
+}
+
+/// Of a replica its base has the components, which need not be here.
+fn refuse_unknown_component(environment: &Resource, component: &str) -> Result<(), PluginError> {
+    let Ok(spec) = environment.spec_as::<EnvironmentSpec>() else {
+        return Ok(());
+    };
+    let is_known = spec.components.iter().any(|c| c.name == component);
+    if is_known || spec.replica_of.is_some() {
+        return Ok(());
+    }
+    Err(PluginError::NoComponent {
+        environment: environment.name.clone(),
+        component: component.to_owned(),
+        there: spec.components.into_iter().map(|c| c.name).collect(),
+    })
 }
 
 /// A build that its environment states itself becomes an object here; of what a source holds elsewhere the object has to be there.
@@ -226,6 +265,7 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
     let what = format!("Upgrade {upgrade}");
     let end = staying.timeout.map(|limit| Instant::now() + limit.0);
     let (mut said, mut timed_out, mut asked_at) = (String::new(), false, None);
+    let mut silence = Silence::default();
     loop {
         let object: DynamicObject = match patiently(|| asked("read", &what, api.get(upgrade))).await {
             // It goes on meanwhile.
@@ -237,6 +277,7 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
             read => read?,
         };
         let now = Upgrade::read(object)?;
+        let environment = &now.spec.environment;
         // Its own word may not have been heard yet.
         let first = *asked_at.get_or_insert(objects::generation(&now.object));
         let is_heard = now.book.observed_generation >= first || now.status.phase.is_final();
@@ -247,7 +288,7 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
         }
         let is_held = now.status.phase.is_held() && is_heard && now.spec.wish != Wish::Abort;
         if now.status.phase.is_final() || is_held {
-            let snapshot = ground.look(Scope::Environment(&now.spec.environment), printer).await?;
+            let snapshot = ground.look(Scope::Environment(environment), printer).await?;
             let record = snapshot.home.store().upgrade(upgrade)?;
             let record = record.unwrap_or_else(|| crate::cluster::ledger::record(&now, 1));
             shown::show_record(&snapshot.home, &record, printer)?;
@@ -258,30 +299,81 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
                 phase => Exit::of(phase),
             });
         }
-        if end.is_some_and(|end| Instant::now() >= end + NOBODY_HOLDS) {
-            printer.note(&format!(
-                "{upgrade} does not hold yet; is there a controller? `kubectl stagegate why {}` says more",
-                now.spec.environment
-            ));
-            return Ok(Exit::TimedOut);
-        }
-        if end.is_some_and(|end| Instant::now() >= end) && !timed_out {
+        let nobody = silence.look(ground, &now, printer).await;
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        if is_over && !timed_out {
             timed_out = true;
             let hold = |now: &Upgrade| {
                 let may_hold = now.spec.wish == Wish::Proceed && now.status.phase != Phase::RollingBack;
                 may_hold.then_some(Wish::TimeUp)
             };
-            if wish(ground, upgrade, &hold).await? == Wish::TimeUp {
+            let holds = wish(ground, upgrade, &hold).await? == Wish::TimeUp;
+            if holds && now.status.phase == Phase::Pending {
+                printer.note(&format!(
+                    "its time is up, and {upgrade} was not begun: it holds before its first step; `stagegate resume {environment}` lets \
+                     it begin, `stagegate abort {environment}` ends it, and `stagegate why {environment}` says what it waits for"
+                ));
+                return Ok(Exit::TimedOut);
+            }
+            if holds {
                 printer.note("its time is up: it holds once its running steps have ended");
             }
+        }
+        if timed_out && nobody || end.is_some_and(|end| Instant::now() >= end + NOBODY_HOLDS) {
+            printer.note(&format!(
+                "{upgrade} does not hold yet, and will once its controller has heard of it and its running steps have ended; \
+                 `stagegate why {environment}` says what keeps it"
+            ));
+            return Ok(Exit::TimedOut);
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = interrupt.wait() => {
-                printer.note(&format!("{upgrade} goes on; `kubectl stagegate status` shows how"));
+                let how = match now.status.phase {
+                    Phase::Pending => "stays, and begins when it can",
+                    _ if nobody => "goes on when a controller leads",
+                    _ => "goes on",
+                };
+                printer.note(&format!(
+                    "stopped watching; {upgrade} {how}: `stagegate status {environment} -w` shows it, `stagegate pause {environment}` holds it"
+                ));
                 return Ok(Exit::Interrupted);
             }
         }
+    }
+}
+
+/// How long an upgrade that somebody stays with was not written.
+#[derive(Default)]
+struct Silence {
+    version: Option<String>,
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl Silence {
+    /// Whether nobody drives an upgrade that has not changed for a while: that is said once.
+    async fn look(&mut self, ground: &Ground, now: &Upgrade, printer: &Printer) -> bool {
+        let version = now.object.metadata.resource_version.clone();
+        if self.since.is_none() || version != self.version {
+            *self = Self {
+                version,
+                since: Some(Instant::now()),
+                is_told: false,
+            };
+        }
+        if self.since.is_none_or(|since| since.elapsed() < QUIET) {
+            return false;
+        }
+        // Who may not read it, or cannot now, is told nothing by it.
+        let Ok(lead) = snapshot::lead(&ground.client, &ground.namespace).await else {
+            return false;
+        };
+        if lead.is_quiet() && !self.is_told {
+            self.is_told = true;
+            printer.note(&super::nobody_leads(&lead, &ground.namespace));
+        }
+        lead.is_quiet()
     }
 }
 

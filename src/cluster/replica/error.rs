@@ -105,5 +105,6 @@ pub enum ReplicaError {
 
 fn lines(refused: &[Refused]) -> String {
     let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
-    format!("\n  {}", all.join("\n  "))
+    // Tables show the first line.
+    format!(" {}", all.join("\n  "))
 }

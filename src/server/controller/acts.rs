@@ -91,7 +91,13 @@ impl Leader {
                     message,
                 } => self.tell_upgrade(upgrade, reason, &message).await?,
                 Act::TellUnreadable { object, why } => self.tell_unreadable(object, &why).await?,
-                Act::EndUnbegun(upgrade) => self.end_unbegun(upgrade).await?,
+                Act::EndUnbegun(upgrade) => self.end_aborted(upgrade).await?,
+                Act::Refuse {
+                    upgrade,
+                    environment,
+                    reason,
+                    message,
+                } => self.refuse_unbegun(upgrade, environment, reason, &message).await?,
                 Act::Finish(upgrade) => self.finish(upgrade).await?,
                 Act::Begin(task) => begun = Some(task),
                 Act::Read { then_bring_up, queue } => begun = self.read(there, then_bring_up, queue).await?,
@@ -104,7 +110,8 @@ impl Leader {
         let fleet = match self.fleet(&there.environment) {
             Ok(fleet) => fleet,
             Err(why) => {
-                self.tell_not_ready(there, "Invalid", &why.to_string()).await?;
+                let why = self.files.by_origin(&why.to_string());
+                self.tell_not_ready(there, "Invalid", &why).await?;
                 return Ok(None);
             }
         };

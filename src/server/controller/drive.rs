@@ -67,9 +67,9 @@ impl Leader {
         // Which image a build is, is asked of the home where a build has files, too.
         self.copy_builds(&fleet, &past.builds)?;
         if record.status.phase == Phase::Pending
-            && let Some(why) = self.refusal(&record.spec, &past, &fleet).await
+            && let Some((reason, message)) = self.refusal(&record.spec, &past, &fleet).await
         {
-            let refused = refuse(&ledger, why).await?;
+            let refused = refuse(&ledger, (reason, self.in_cluster(&message).into_owned())).await?;
             self.publish_event(&object, &refused).await;
             return Ok(());
         }

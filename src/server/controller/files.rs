@@ -18,6 +18,9 @@ const MOST_FILES: usize = 1_000;
 /// All of them together; a `ConfigMap` holds 1 MiB.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// Where the templates come from.
+const TEMPLATES: &str = "stagegate-templates";
+
 /// Ending of a file that is being written.
 const NEW: &str = "new";
 
@@ -75,6 +78,16 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// A text for who does not see the volume: what lies there is named by where it comes from.
+    pub(super) fn by_origin(&self, text: &str) -> String {
+        let root = self.workspace.root();
+        let from = |place: &str| root.join(place).display().to_string();
+        let text = text.replace(&format!("{}/", from("environments")), "Environment ");
+        let templates = format!("ConfigMap {TEMPLATES}");
+        text.replace(&format!("{}/", from("templates")), &format!("{templates}, "))
+            .replace(&from("templates"), &templates)
     }
 
     /// Makes the templates what they are where they are mounted.
@@ -190,6 +203,12 @@ mod tests {
         files.place("left", Some(&one)).expect("placed");
         files.only(&BTreeSet::from(["two".to_owned()])).expect("taken away");
         assert_eq!(files.workspace.environment_names(), ["two"]);
+        let root = files.workspace.root().display().to_string();
+        let said = format!("{root}/environments/two.yaml: no such template; templates lie in {root}/templates");
+        assert_eq!(
+            files.by_origin(&said),
+            "Environment two.yaml: no such template; templates lie in ConfigMap stagegate-templates"
+        );
         assert_eq!(files.templates().expect("copied"), Change::Some);
         assert_eq!(files.templates().expect("copied"), Change::None);
         let copied = files.workspace.root().join("templates/start.sh");

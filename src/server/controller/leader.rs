@@ -9,13 +9,14 @@ use kube::runtime::events::Recorder;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::Phrase;
 use super::files::{Change, Files};
 use super::heard::Heard;
 use super::look::{NODES_MISSING, NOT_DOWN, Task};
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use super::told::Told;
 use crate::cluster::ledger::{History, Objects};
-use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, asked, patiently, write_status};
+use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, asked, name, patiently, write_status};
 use crate::cluster::replica::ReplicaError;
 use crate::engine::builds::BuildError;
 use crate::engine::fleet::Fleet;
@@ -34,6 +35,9 @@ use crate::rollout::IllegalTransition;
 use crate::store::StoreError;
 use crate::store::build::{Condition, ConditionStatus};
 use crate::workspace::WorkspaceError;
+
+/// What becomes of a task that has failed, for who reads that it did.
+const TRIED_AGAIN: &str = "it is tried again by itself, 30 s later at the latest";
 
 /// Why something of an environment did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +135,9 @@ pub(super) struct Leader {
     pub(super) judged: Mutex<BTreeMap<String, Condition>>,
     pub(super) told: Arc<Told>,
     pub(super) tell: Arc<dyn Fn(&str) + Send + Sync>,
+    pub(super) phrase: Phrase,
+    /// Why tasks of environments have failed, so that each is said once however often it is tried again.
+    pub(super) failures: Mutex<Complaints>,
 }
 
 impl Leader {
@@ -311,20 +318,34 @@ impl Leader {
     }
 
     async fn say(&self, environment: &str, task: &Task, ended: Result<(), Trouble>) -> Result<(), Trouble> {
+        let trouble = match (&ended, task) {
+            (Ok(()), _) | (Err(Trouble::NotGivenBack(_)), _) | (Err(_), Task::Keeping) => None,
+            (Err(why), Task::BringingUp(_)) => Some(format!("{environment} was not brought up: {why}")),
+            (Err(why), Task::TakingDown(_)) => Some(format!("the objects of {environment} were not deleted: {why}")),
+            (Err(why), Task::Driving { upgrade, .. }) => Some(format!("{upgrade} cannot be driven: {why}")),
+            (Err(why), Task::GivingBack(upgrades)) => {
+                Some(format!("what {} kept is not given back: {why}", upgrades.join(" and ")))
+            }
+        };
+        self.tell_failure(environment, trouble);
         match (ended, task) {
             (_, Task::Keeping)
             | (Ok(()), Task::Driving { .. } | Task::GivingBack(_) | Task::TakingDown(_))
             // It is in the upgrade's status, where it was written by who tried.
             | (Err(Trouble::NotGivenBack(_)), _) => Ok(()),
             (Ok(()), Task::BringingUp(of)) => {
-                let message = "every node was brought up";
-                self.tell_environment(environment, *of, ConditionStatus::True, "Up", message)
+                let mut message = "every node was brought up".to_owned();
+                message.push_str(&self.heard.environment(environment).map_or_else(String::new, |own| {
+                    let names = self.heard.environment_names();
+                    let others = names.iter().filter_map(|name| self.heard.environment(name));
+                    shared_with(&own, others)
+                }));
+                self.tell_environment(environment, *of, ConditionStatus::True, "Up", &message)
                     .await?;
                 Ok(())
             }
             (Err(trouble), Task::BringingUp(of)) => {
-                let why = trouble.to_string();
-                (self.tell)(&format!("{environment} was not brought up: {why}"));
+                let why = format!("{trouble}; {TRIED_AGAIN}");
                 // An upgrade may be what its nodes need, and nothing that mends our own trouble.
                 let reason = match &trouble {
                     Trouble::NodesMissing { .. } => NODES_MISSING,
@@ -337,8 +358,7 @@ impl Leader {
                 Ok(())
             }
             (Err(trouble), Task::TakingDown(of)) => {
-                let why = trouble.to_string();
-                (self.tell)(&format!("the objects of {environment} were not deleted: {why}"));
+                let why = format!("{trouble}; {TRIED_AGAIN}");
                 let why = shortened(&why, LONGEST_MESSAGE);
                 self.tell_environment(environment, *of, ConditionStatus::False, NOT_DOWN, &why)
                     .await?;
@@ -355,13 +375,51 @@ impl Leader {
     }
 
     async fn say_not_driven(&self, upgrade: &str, trouble: &Trouble) -> Result<(), Trouble> {
-        let why = trouble.to_string();
-        (self.tell)(&format!("{upgrade} cannot be driven: {why}"));
+        let why = format!("{trouble}; {TRIED_AGAIN}");
         match self.fresh(Kind::Upgrade, upgrade).await? {
             Some(object) => self.tell_upgrade(&Upgrade::read(object)?, "NotDriven", &why).await,
             None => Ok(()),
         }
     }
+
+    /// Says why a task has failed, once however often it is tried again.
+    fn tell_failure(&self, environment: &str, trouble: Option<String>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.met(environment, trouble) {
+            Word::Trouble(why) => (self.tell)(&format!("{why}; {TRIED_AGAIN}, and said when it is otherwise")),
+            Word::Over | Word::Nothing => {}
+        }
+    }
+}
+
+/// That another environment states a workload of this one, too: their upgrades take turns there, and each takes the other's build for
+/// somebody else's edit.
+fn shared_with(own: &DynamicObject, others: impl Iterator<Item = Arc<DynamicObject>>) -> String {
+    let ours = workloads(own);
+    let mut told = String::new();
+    for other in others.filter(|other| name(other) != name(own)) {
+        for (kind, place) in workloads(&other).intersection(&ours) {
+            let words = format!(
+                "; {kind} {place} is Environment {}'s, too: state it in one of them alone",
+                name(&other)
+            );
+            told.push_str(&words);
+        }
+    }
+    told
+}
+
+/// The workloads that an environment states, by kind and place.
+fn workloads(environment: &DynamicObject) -> BTreeSet<(&'static str, String)> {
+    let components = environment.data["spec"]["components"].as_array().into_iter().flatten();
+    let stated = components.flat_map(|component| {
+        [("StatefulSet", "statefulSet"), ("Deployment", "deployment")].map(|(kind, key)| (kind, &component[key]))
+    });
+    let named = stated.filter_map(|(kind, workload)| {
+        let (namespace, name) = (workload["namespace"].as_str()?, workload["name"].as_str()?);
+        Some((kind, format!("{namespace}/{name}")))
+    });
+    named.collect()
 }
 
 /// Names of the nodes that run on where a list has them no more: servers. Pods go with their workload, or when that is scaled.
@@ -384,4 +442,32 @@ pub(super) fn refuse_missing_nodes(fleet: &Fleet, status: &Value) -> Result<(), 
         environment: fleet.environment.name.clone(),
         nodes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_that_two_environments_state_is_told() {
+        let environment = |name: &str, key: &str, workload: &str| -> Arc<DynamicObject> {
+            let stated = json!({
+                "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment", "metadata": {"name": name},
+                "spec": {"components": [{"name": "web", key: {"namespace": "shop", "name": workload}}]},
+            });
+            Arc::new(serde_json::from_value(stated).expect("an object"))
+        };
+        let own = environment("shop", "statefulSet", "web");
+        let told = |others: Vec<Arc<DynamicObject>>| shared_with(&own, others.into_iter());
+        let others = vec![
+            environment("shop", "statefulSet", "web"),
+            environment("other", "statefulSet", "db"),
+            environment("front", "deployment", "web"),
+        ];
+        assert_eq!(told(others), "", "itself, another name, another kind");
+        assert_eq!(
+            told(vec![environment("copy", "statefulSet", "web")]),
+            "; StatefulSet shop/web is Environment copy's, too: state it in one of them alone"
+        );
+    }
 }

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
+use serde_json::Value;
 
 use super::keeper::{EXPIRE_REFUSED, EXPIRED, remembered};
 use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
-use crate::model::upgrade::{Phase, Wish};
+use crate::engine::session;
+use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
+use crate::report::in_one_line;
 
 /// Nodes that it was brought up with are in its list no more, and run on.
 pub(super) const NODES_MISSING: &str = "NodesMissing";
@@ -168,6 +171,13 @@ pub(super) enum Act<'a> {
     },
     /// It was to be aborted before it was begun.
     EndUnbegun(&'a Upgrade),
+    /// It can never be begun, by what this version of its environment states.
+    Refuse {
+        upgrade: &'a Upgrade,
+        environment: &'a DynamicObject,
+        reason: &'static str,
+        message: String,
+    },
     /// It has ended.
     Finish(&'a Upgrade),
     Begin(Task),
@@ -376,29 +386,48 @@ pub(super) fn of_upgrades<'a>(there: &'a There, standing: &Standing) -> Vec<Act<
 
 /// What the upgrade asks for whose turn it is.
 fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> Vec<Act<'a>> {
-    if standing.task.is_some() || standing.may_begin == MayBegin::Later {
+    let is_driven = match &standing.task {
+        Some(Task::Driving { upgrade: driven, .. }) => driven == name(&upgrade.object),
+        Some(Task::BringingUp(_) | Task::GivingBack(_) | Task::Keeping | Task::TakingDown(_)) | None => false,
+    };
+    if is_driven {
         return Vec::new();
     }
     let (environment, wanted) = (&there.environment, &upgrade.spec.build);
     let begun = is_under_way(upgrade);
     let build = there.builds.get(wanted);
+    if let Some(object) = there.object.as_deref()
+        && !begun
+        && !is_deleted(object)
+        && let Some((reason, message)) = never(upgrade, object, build.is_some())
+    {
+        return vec![Act::Refuse {
+            upgrade,
+            environment: object,
+            reason,
+            message,
+        }];
+    }
     let (reason, message) = match (there.object.as_deref(), build) {
         (None, _) => (
             "EnvironmentMissing",
-            format!("there is no Environment {environment}; it waits for it"),
+            format!(
+                "there is no Environment {environment}; it waits for it{}",
+                or_without(upgrade)
+            ),
         ),
         (Some(object), _) if !begun && is_deleted(object) => (
             "EnvironmentDeleted",
             format!("Environment {environment} is being deleted"),
         ),
-        (Some(object), _) if !begun && !is_settled(object) => {
-            ("EnvironmentNotReady", not_settled(environment, came_to(object)))
-        }
-        (_, None) => ("BuildMissing", format!("there is no Build {wanted}; it waits for it")),
+        (Some(object), _) if !begun && !is_settled(object) => ("EnvironmentNotReady", not_settled(upgrade, object)),
+        (object, None) => ("BuildMissing", build_missing(upgrade, object)),
         (_, Some(build)) if !begun && is_deleted(build) => ("BuildDeleted", format!("Build {wanted} is being deleted")),
         // It is heard of again.
         (_, Some(build)) if !is_deleted(build) && !is_kept(build) => return vec![Act::Hold(Kind::Build, build)],
         (_, Some(_)) if upgrade.stays_held() => return Vec::new(),
+        // What it waits for is said at any time, and begun when that can be.
+        (_, Some(_)) if standing.task.is_some() || standing.may_begin == MayBegin::Later => return Vec::new(),
         (_, Some(_)) => {
             let begun = Act::Begin(Task::Driving {
                 upgrade: name(&upgrade.object).to_owned(),
@@ -425,14 +454,110 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
 }
 
 /// What an upgrade waits for whose environment is not there as it is stated.
-fn not_settled(environment: &str, came_to: Option<&str>) -> String {
-    match came_to {
+fn not_settled(upgrade: &Upgrade, object: &DynamicObject) -> String {
+    let environment = &upgrade.spec.environment;
+    match came_to(object) {
         Some(EXPIRED) => format!("the time of Environment {environment} is over; it waits for one that is stated anew"),
         Some(EXPIRE_REFUSED) => format!(
             "the time of Environment {environment} is over, and its replica could not be taken down; it waits for one that is stated anew"
         ),
-        Some(_) | None => format!("it waits for Environment {environment} to be brought up"),
+        Some(_) | None => format!(
+            "it waits for Environment {environment} to be brought up{}{}",
+            not_ready(object),
+            or_without(upgrade)
+        ),
     }
+}
+
+/// Why an upgrade can never be begun, as its environment is stated: it would wait for ever for what is but a slip of the pen. Of a
+/// replica its base states the components.
+fn never(upgrade: &Upgrade, environment: &DynamicObject, has_build: bool) -> Option<(&'static str, String)> {
+    let (spec, UpgradeSpec { component, build, .. }) = (&environment.data["spec"], &upgrade.spec);
+    if spec["replicaOf"].is_string() {
+        return None;
+    }
+    let components = spec["components"].as_array()?;
+    let name = &upgrade.spec.environment;
+    let Some(stated) = components.iter().find(|c| c["name"] == component.as_str()) else {
+        let there: Vec<&str> = components.iter().filter_map(|c| c["name"].as_str()).collect();
+        let message = format!(
+            "environment {name} has no component {component}; it has {}",
+            there.join(", ")
+        );
+        return Some(("NoSuchComponent", message));
+    };
+    let version = build.strip_prefix(component.as_str())?.strip_prefix('-')?;
+    let digests = images(stated)?;
+    if has_build || digests.contains_key(version) {
+        return None;
+    }
+    let there: Vec<&str> = digests.keys().map(String::as_str).collect();
+    let message = format!(
+        "there is no Build {build}, and environment {name} states no image of {component} for {version}; it has {}",
+        there.join(", ")
+    );
+    Some(("NoSuchVersion", message))
+}
+
+/// The images that a component states, by version.
+fn images(component: &Value) -> Option<&serde_json::Map<String, Value>> {
+    let places = [
+        &component["source"]["images"]["digests"],
+        &component["images"]["digests"],
+    ];
+    places.into_iter().find_map(Value::as_object)
+}
+
+fn build_missing(upgrade: &Upgrade, environment: Option<&DynamicObject>) -> String {
+    let UpgradeSpec {
+        environment: name,
+        component,
+        build,
+        ..
+    } = &upgrade.spec;
+    let wanted = session::wanted(&upgrade.spec);
+    let components = environment.and_then(|environment| environment.data["spec"]["components"].as_array());
+    let stated = components.and_then(|all| all.iter().find(|c| c["name"] == component.as_str()));
+    let make = if stated.is_some_and(|c| c["source"]["images"].is_object()) {
+        format!("`stagegate upgrade {name} --build {wanted}` makes it")
+    } else {
+        let place = namespace(upgrade);
+        format!(
+            "where the files of {name} lie, `stagegate build manifest {name} {wanted} | kubectl apply{place} -f -` makes it"
+        )
+    };
+    format!(
+        "there is no Build {build}; it waits for it: {make}{}",
+        or_without(upgrade)
+    )
+}
+
+/// How somebody who did not mean it takes it back.
+fn or_without(upgrade: &Upgrade) -> String {
+    format!(
+        ", `kubectl delete upg{} {}` withdraws this",
+        namespace(upgrade),
+        name(&upgrade.object)
+    )
+}
+
+fn namespace(upgrade: &Upgrade) -> String {
+    let namespace = upgrade.object.metadata.namespace.as_ref();
+    namespace.map_or_else(String::new, |namespace| format!(" -n {namespace}"))
+}
+
+/// What an environment says itself of why it is not ready.
+fn not_ready(environment: &DynamicObject) -> String {
+    let all = environment.data["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let mut ready = all.filter(|c| c["type"] == "Ready" && c["status"] == "False");
+    let of_now = ready.find(|c| c["observedGeneration"].as_i64() == Some(generation(environment)));
+    let words = of_now.and_then(|c| Some((c["reason"].as_str()?, c["message"].as_str()?)));
+    words.map_or_else(String::new, |(reason, message)| {
+        format!(" ({reason}: {})", in_one_line(message))
+    })
 }
 
 /// A Build that is deleted goes once no open upgrade names it: it may have to be gone back from.
@@ -477,7 +602,7 @@ fn came_to(object: &DynamicObject) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::cluster::objects::FINALIZER;
@@ -503,20 +628,33 @@ mod tests {
     /// `Up`, `NotUp` and so on are how it stands; `before` says that of its generation before. `replica` stands, `over` is one whose
     /// time is over.
     fn environment(words: &str) -> Arc<DynamicObject> {
-        let mut status = json!({});
+        let (mut status, mut spec) = (json!({}), Value::Null);
         let mut of = 2;
+        let web = |version: &str| json!({"name": "web", "source": {"images": {"digests": {version: "sha256:0"}}}});
         for word in words.split(' ') {
             match word {
                 "before" => of = 1,
+                "with1" => spec = json!({"components": [web("1")]}),
+                "with2" => spec = json!({"components": [{"name": "db"}, web("2")]}),
+                "with0" => spec = json!({"components": [{"name": "db"}]}),
+                "files" => spec = json!({"components": [{"name": "web", "source": {"directory": "builds"}}]}),
+                "copy" => spec = json!({"replicaOf": "base", "components": [{"name": "db"}]}),
                 "replica" => status["replica"] = json!({}),
                 "over" => status["replica"] = json!({"expiresAt": "1970-01-01T00:00:01Z"}),
                 _ => {}
             }
         }
         if let Some(reason) = words.split(' ').find(|word| word.starts_with(char::is_uppercase)) {
-            status["conditions"] = json!([{"type": "Ready", "reason": reason, "observedGeneration": of}]);
+            let is_up = if reason == "Up" { "True" } else { "False" };
+            let ready = json!({"type": "Ready", "status": is_up, "reason": reason, "message": "n1\n  is away", "observedGeneration": of});
+            status["conditions"] = json!([ready]);
         }
-        Arc::new(object(Kind::Environment, "shop", words, json!({"status": status})))
+        Arc::new(object(
+            Kind::Environment,
+            "shop",
+            words,
+            json!({"spec": spec, "status": status}),
+        ))
     }
 
     /// `first: Pending abort` is an upgrade of that name; with `asked` somebody has asked for something since.
@@ -598,6 +736,7 @@ mod tests {
             } => format!("{} is told {reason}", name(&upgrade.object)),
             Act::TellUnreadable { object, why: _ } => format!("{} is told Unreadable", name(object)),
             Act::EndUnbegun(upgrade) => format!("{} ends", name(&upgrade.object)),
+            Act::Refuse { upgrade, reason, .. } => format!("{} is refused {reason}", name(&upgrade.object)),
             Act::Finish(upgrade) => format!("{} is finished", name(&upgrade.object)),
             Act::Begin(Task::Driving { upgrade, stage }) => match stage {
                 Stage::Begun => format!("Driving {upgrade} on"),
@@ -693,7 +832,9 @@ mod tests {
         check(
             "
             kept NotUp         | first: Pending    | kept | -          | read, Driving first
-            kept NotUp         | first: Pending    | -    | -          | read and BringingUp(2)
+            kept NotUp         | first: Pending    | -    | -          | read and BringingUp(2), first is told BuildMissing
+            kept               | first: Pending    | kept | -          | read and BringingUp(2), first is told EnvironmentNotReady
+            kept               | first: Pending    | kept | BringingUp | first is told EnvironmentNotReady
             kept NodesMissing  | first: Pending    | kept | -          | read, Driving first
             kept Up before     | first: Rolling    | kept | -          | read, Driving first on
             kept Up before     | first: Paused     | kept | -          | read
@@ -856,11 +997,27 @@ mod tests {
             kept Up      | first: Paused abort | kept         | -      | Driving first on
             -            | first: Pending      | kept         | -      | first is told EnvironmentMissing
             -            | first: Rolling      | kept         | -      | first is told EnvironmentMissing
-            kept Invalid | first: Pending      | kept         | failed | nothing
+            kept Invalid | first: Pending      | kept         | failed | first is told EnvironmentNotReady
             kept Expired | first: Pending      | kept         | -      | first is told EnvironmentNotReady
             kept Up      | first: Pending      | -            | -      | first is told BuildMissing
             kept Up      | first: Pending      | deleted kept | -      | first is told BuildDeleted
             kept Up      | first: Rolling      | deleted kept | -      | Driving first on
+            ",
+        );
+        // What the environment states nowhere is waited for by nobody.
+        check(
+            "
+            kept Up with1    | first: Pending | -    | - | first is refused NoSuchVersion
+            kept NotUp with1 | first: Pending | -    | - | read and BringingUp(2), first is refused NoSuchVersion
+            kept Up with1    | first: Pending | kept | - | Driving first
+            kept Up with1    | first: Rolling | -    | - | first is told BuildMissing
+            kept Up with2    | first: Pending | -    | - | first is told BuildMissing
+            kept Up files    | first: Pending | -    | - | first is told BuildMissing
+            kept Up with0    | first: Pending | -    | - | first is refused NoSuchComponent
+            kept Up with0    | first: Pending | kept | - | first is refused NoSuchComponent
+            kept Up with0    | first: Rolling | kept | - | Driving first on
+            kept Up copy     | first: Pending | -    | - | first is told BuildMissing
+            kept Up with1    | a: Pending, b: Pending | -    | - | a is refused NoSuchVersion, b is told WaitsForUpgrade
             ",
         );
         // One after the other: who was begun, then who is older.
@@ -880,5 +1037,24 @@ mod tests {
             -       | first: unreadable                  | kept | -          | first is told Unreadable
             ",
         );
+    }
+
+    #[test]
+    fn who_waits_says_for_what_and_how_that_comes_or_is_withdrawn() {
+        let upgrade = upgrade("first: Pending");
+        let said = |words: &str| build_missing(&upgrade, Some(&environment(words)));
+        assert_eq!(
+            said("files"),
+            "there is no Build web-2; it waits for it: where the files of shop lie, `stagegate build manifest shop web=2 | kubectl apply \
+             -f -` makes it, `kubectl delete upg first` withdraws this"
+        );
+        assert!(said("with2").contains("`stagegate upgrade shop --build web=2` makes it"));
+        assert_eq!(not_ready(&environment("NotUp")), " (NotUp: n1 is away)");
+        assert_eq!(
+            not_ready(&environment("NotUp before")),
+            "",
+            "it is stated otherwise by now"
+        );
+        assert_eq!(not_ready(&environment("Up")), "");
     }
 }

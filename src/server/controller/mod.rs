@@ -18,13 +18,16 @@ mod look;
 mod statuses;
 mod told;
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -47,6 +50,12 @@ use crate::store::random_id;
 /// At the longest between two turns: templates are mounted anew without anybody saying so, and health wants a beat.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
+/// What a controller locks on its volume.
+const IN_USE: &str = "controller.lock";
+
+/// How a text calls the commands that it names.
+pub type Phrase = fn(&str) -> Cow<'_, str>;
+
 /// Why a controller does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
@@ -59,6 +68,17 @@ pub enum ControllerError {
     /// The API server.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The namespace.
+    #[error(
+        "{why}; is Stagegate installed in {namespace}? `stagegate install --print --namespace {namespace} | kubectl apply --server-side -f -` \
+         does that, and `kubectl auth can-i get namespace/{namespace}` says what this account may"
+    )]
+    Namespace {
+        /// Which was asked for.
+        namespace: String,
+        /// What the API server said.
+        why: ApiError,
+    },
     /// The address of `/healthz`.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -76,6 +96,8 @@ pub struct Controller {
     pub interrupt: Interrupt,
     /// Told what happens, a line each.
     pub tell: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Puts what is written into objects into the words of who reads it there.
+    pub phrase: Phrase,
     /// Where the sink `stdout` of environments writes.
     pub lines: Arc<dyn Lines>,
 }
@@ -90,7 +112,15 @@ impl Controller {
         let (client, own) = connected.map_err(|why| ControllerError::Cluster { why })?;
         let namespace = self.namespace.clone().unwrap_or(own);
         let served: Api<Namespace> = Api::all(client.clone());
-        let served = asked("read", &format!("Namespace {namespace}"), served.get(&namespace)).await?;
+        let served = asked("read", &format!("Namespace {namespace}"), served.get(&namespace)).await;
+        let served = served.map_err(|why| match why {
+            // A rule says no, or there is none of that name.
+            ApiError::Refused { code: 403 | 404, .. } => ControllerError::Namespace {
+                namespace: namespace.clone(),
+                why,
+            },
+            why @ (ApiError::Refused { .. } | ApiError::Unreachable { .. } | ApiError::Unreadable { .. }) => why.into(),
+        })?;
         let refused = |source| ServeError::Listen {
             address: listen.to_owned(),
             source,
@@ -109,6 +139,18 @@ impl Controller {
         (self.tell)(&format!(
             "controlling namespace {namespace} as {me}; http://{address}/healthz"
         ));
+        // Held for as long as this process runs.
+        let _only_one = match only_one(self.home.root()) {
+            Ok(mark) => Some(mark),
+            Err(why) => {
+                (self.tell)(&format!(
+                    "{} is in use by another controller, or cannot be locked ({why}): a volume belongs to one replica, so give this one \
+                     its own",
+                    self.home.root().display()
+                ));
+                None
+            }
+        };
         let leader = Leader {
             home: self.home.clone(),
             home_uid: served.metadata.uid.unwrap_or_default(),
@@ -128,6 +170,8 @@ impl Controller {
             judged: Mutex::default(),
             told,
             tell: Arc::clone(&self.tell),
+            phrase: self.phrase,
+            failures: Mutex::default(),
         };
         self.work(&leader, &client, &namespace, me).await;
         drop(watches);
@@ -189,5 +233,30 @@ impl Controller {
             tracing::warn!(%why, "the election has ended badly");
         }
         couriers.finish(LAST_REPORTS).await;
+    }
+}
+
+/// Takes a volume for this process, until what is handed back is dropped.
+fn only_one(volume: &Path) -> std::io::Result<File> {
+    let mark = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(volume.join(IN_USE))?;
+    flock(&mark, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_used_by_one_controller_at_a_time() {
+        let volume = tempfile::tempdir().expect("a directory");
+        let first = only_one(volume.path()).expect("nobody else has it");
+        only_one(volume.path()).expect_err("another has it");
+        drop(first);
+        only_one(volume.path()).expect("it has gone");
     }
 }

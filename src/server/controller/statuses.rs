@@ -1,5 +1,6 @@
 //! What is said in the status of an object, and what becomes an Event of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -15,7 +16,7 @@ use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, patiently,
     set_condition, write_status,
 };
-use crate::model::upgrade::{Event, Phase, Severity};
+use crate::model::upgrade::{Event, Phase, Severity, UpgradeStatus};
 use crate::rollout;
 use crate::store::build::{Condition, ConditionStatus};
 
@@ -38,6 +39,7 @@ impl Leader {
         reason: &str,
         message: &str,
     ) -> Result<(), ApiError> {
+        let message = &*self.in_cluster(message);
         let told = |object: &DynamicObject| {
             let mut status = status_of(object);
             let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
@@ -72,6 +74,11 @@ impl Leader {
             }
         }
         Ok(())
+    }
+
+    /// A text for who reads it in an object: commands are called as they are called there.
+    pub(super) fn in_cluster<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        (self.phrase)(text)
     }
 
     /// As it is now, and not as it was heard of last.
@@ -206,7 +213,7 @@ impl Leader {
     /// Writes into an upgrade that is not driven why it is not. Conflicts are left to the next look.
     pub(super) async fn tell_upgrade(&self, upgrade: &Upgrade, reason: &str, message: &str) -> Result<(), Trouble> {
         let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
-        let message = shortened(message, LONGEST_MESSAGE);
+        let message = shortened(&self.in_cluster(message), LONGEST_MESSAGE);
         if status.phase == Phase::Pending {
             reason.clone_into(&mut status.reason);
             message.clone_into(&mut status.message);
@@ -238,32 +245,59 @@ impl Leader {
     }
 
     /// Ends an upgrade that has not begun, as its wish says. Nothing was touched.
-    pub(super) async fn end_unbegun(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
-        let (mut status, mut book) = (upgrade.status.clone(), upgrade.book.clone());
+    pub(super) async fn end_aborted(&self, upgrade: &Upgrade) -> Result<(), Trouble> {
+        let mut status = upgrade.status.clone();
         let now = Timestamp::now();
         status.phase = rollout::transition(status.phase, Phase::Aborted)?;
         "Aborted".clone_into(&mut status.reason);
         "it was aborted before it began; nothing was changed".clone_into(&mut status.message);
         status.since = now;
         status.finished_at = Some(now);
-        conditions(&mut book, &status, generation(&upgrade.object));
+        self.end_unbegun(upgrade, &status, "Aborted").await
+    }
+
+    /// Ends an upgrade that this version of its environment has no place for, unless there is a newer one: what is applied together is heard
+    /// of one after the other.
+    pub(super) async fn refuse_unbegun(
+        &self,
+        upgrade: &Upgrade,
+        environment: &DynamicObject,
+        reason: &'static str,
+        message: &str,
+    ) -> Result<(), Trouble> {
+        let fresh = self.fresh(Kind::Environment, objects::name(environment)).await?;
+        if !fresh.is_some_and(|fresh| generation(&fresh) == generation(environment)) {
+            return Ok(());
+        }
+        let status = rollout::refuse(&upgrade.status, reason, &self.in_cluster(message), Timestamp::now())?;
+        self.end_unbegun(upgrade, &status, "Refused").await
+    }
+
+    async fn end_unbegun(
+        &self,
+        upgrade: &Upgrade,
+        status: &UpgradeStatus,
+        reason: &'static str,
+    ) -> Result<(), Trouble> {
+        let mut book = upgrade.book.clone();
+        conditions(&mut book, status, generation(&upgrade.object));
         book.observed_generation = generation(&upgrade.object);
         book.writes += 1;
         book.told += 1;
         book.pending.push(objects::Pending {
             seq: book.told,
             event: Event {
-                at: now,
-                reason: "Aborted".to_owned(),
+                at: status.since,
+                reason: reason.to_owned(),
                 severity: Severity::Alert,
                 node: None,
                 message: status.message.clone(),
             },
         });
-        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(&status, &book)?).await {
+        match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(status, &book)?).await {
             Ok(_) => {
                 let (object, kind) = (&upgrade.object, Kind::Upgrade);
-                self.publish(object, kind, EventType::Warning, "Aborted", &status.message)
+                self.publish(object, kind, EventType::Warning, reason, &status.message)
                     .await;
                 Ok(())
             }

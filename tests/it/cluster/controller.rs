@@ -548,7 +548,7 @@ fn kubectl_has_it_as_a_plugin() {
         "{why:?}"
     );
     let other = upgrade("2", &[]).expect_code(6);
-    assert!(other.out.contains("kubectl stagegate abort small"), "{other:?}");
+    assert!(other.out.contains("kubectl stagegate -n town abort small"), "{other:?}");
     plugin(&["pause", ENVIRONMENT]).expect_code(0);
     town.trivial.let_go();
     town.wait(&format!("upg/{open}"), "jsonpath={.status.phase}=Paused");

@@ -139,6 +139,150 @@ fn an_upgrade_that_cannot_be_read_is_told_and_its_environment_is_left_alone_unti
 }
 
 #[test]
+fn an_upgrade_that_waits_for_what_will_never_come_says_so_and_is_taken_back_by_what_it_says() {
+    let town = Town::stated();
+    let _controller = town.controller();
+    let environment = format!("env/{ENVIRONMENT}");
+    town.wait(&environment, "condition=Ready");
+    town.upgrade("typo", "8.8");
+    town.wait("upg/typo", "jsonpath={.status.reason}=BuildMissing");
+    let told = town.get("upg/typo")["status"]["message"].clone();
+    let told = told.as_str().expect("a text");
+    let make = format!("`stagegate build manifest {ENVIRONMENT} web=8.8 | kubectl apply -n {NAMESPACE} -f -` makes it");
+    assert!(told.contains(&make), "{told}");
+    let withdraw = format!("kubectl delete upg -n {NAMESPACE} typo");
+    assert!(told.contains(&format!("`{withdraw}` withdraws this")), "{told}");
+
+    let why = plugin(&town, &["why", ENVIRONMENT]).expect_code(0);
+    assert!(why.out.contains("rule:   Build web-8.8 is there"), "{why:?}");
+    assert!(
+        why.out.contains(&format!(
+            "`kubectl stagegate -n {NAMESPACE} abort {ENVIRONMENT}`, which ends it"
+        )),
+        "{why:?}"
+    );
+    let next = format!("next:   stagegate build manifest {ENVIRONMENT} web=8.8 | kubectl apply -n {NAMESPACE} -f -");
+    assert!(why.out.contains(&next), "{why:?}");
+    let another = plugin(&town, &["upgrade", ENVIRONMENT, "--build", "web=2"]).expect_code(6);
+    assert!(
+        another.err.contains("was not begun (BuildMissing)")
+            && another.err.contains(&format!(
+                "`kubectl stagegate -n {NAMESPACE} abort {ENVIRONMENT}` ends it"
+            )),
+        "{another:?}"
+    );
+    let unknown = plugin(&town, &["upgrade", ENVIRONMENT, "--build", "weeb=2"]).expect_code(2);
+    assert!(unknown.err.contains("has no component weeb; it has web"), "{unknown:?}");
+    let withdrawn = town.lab.kubectl(&withdraw.split(' ').skip(1).collect::<Vec<_>>(), "");
+    assert!(withdrawn.done, "{withdrawn:?}");
+
+    // What its environment does not state at all ends at once.
+    let misspelt = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": "misspelt"},
+        "spec": {"environment": ENVIRONMENT, "component": "weeb", "build": "weeb-2", "user": "tester"},
+    });
+    town.apply(&misspelt.to_string());
+    town.wait("upg/misspelt", "jsonpath={.status.reason}=NoSuchComponent");
+    town.wait("upg/misspelt", "jsonpath={.status.phase}=Failed");
+    until_event(&town, "Upgrade", "misspelt", "Refused");
+
+    // A remedy that an object tells is called as its reader calls it, and is one line.
+    town.build("bad");
+    let quarantine = json!({"environment": ENVIRONMENT, "reason": "pages\nfailed", "at": "2026-01-01T00:00:00Z"});
+    patch_status(&town, "bld/web-bad", &json!({"quarantines": [quarantine]}));
+    town.upgrade("bad", "bad");
+    town.wait("upg/bad", "jsonpath={.status.reason}=Quarantined");
+    let told = town.get("upg/bad")["status"]["message"].clone();
+    let told = told.as_str().expect("a text");
+    let release = format!("`kubectl stagegate build release web-bad --env {ENVIRONMENT} --reason TEXT` lifts it");
+    assert!(told.contains(&release) && !told.contains('\n'), "{told}");
+    let shown = town.kubectl(&["get", "upg", "bad", "-o", "wide"], "");
+    assert!(shown.contains("lifts it"), "{shown}");
+}
+
+#[test]
+fn where_there_is_no_environment_that_is_what_is_said() {
+    let town = Town::new();
+    for (arguments, said) in [
+        (
+            vec!["status"],
+            "there is no Environment in namespace town; `kubectl get env -A`",
+        ),
+        (
+            vec!["status", "shop"],
+            "there is no Environment shop in namespace town; `kubectl get env -A`",
+        ),
+        (
+            vec!["why", "shop"],
+            "there is no Environment shop in namespace town; `kubectl get env -A`",
+        ),
+        (
+            vec!["history", "shop"],
+            "there is no Environment shop in namespace town; `kubectl get env -A`",
+        ),
+        (
+            vec!["upgrade", "shop", "--build", "web=2"],
+            "there is no Environment shop in namespace town; `kubectl get env -A`",
+        ),
+    ] {
+        let refused = plugin(&town, &arguments).expect_code(2);
+        assert!(refused.err.contains(said), "{arguments:?}: {refused:?}");
+    }
+    town.apply(&town.environment());
+    let refused = plugin(&town, &["upgrade", "shop", "--build", "web=2"]).expect_code(2);
+    assert!(
+        refused.err.contains("in namespace town, which has small;"),
+        "{refused:?}"
+    );
+    let never = plugin(&town, &["why", ENVIRONMENT]).expect_code(2);
+    assert!(
+        never.err.contains("was never upgraded") && !never.err.contains("stagegate plan"),
+        "{never:?}"
+    );
+}
+
+#[test]
+fn where_no_controller_leads_that_is_said_and_nobody_is_waited_for() {
+    let town = Town::stated();
+    town.upgrade("second", "2");
+    let nobody = "no controller leads in namespace town";
+    let looked = "kubectl get pods -n town -l app.kubernetes.io/name=stagegate-controller";
+    let why = plugin(&town, &["why", ENVIRONMENT]).expect_code(0);
+    assert!(
+        why.out.contains(&format!("value:  {nobody}")) && why.out.contains(&format!("next:   {looked}")),
+        "{why:?}"
+    );
+    let status = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
+    assert!(
+        status.out.contains(nobody) && status.out.contains("driven by nobody"),
+        "{status:?}"
+    );
+    let left = plugin(&town, &["upgrade", ENVIRONMENT, "--build", "web=2", "--timeout", "1s"]).expect_code(124);
+    assert!(
+        left.err.contains("was not begun: it holds before its first step"),
+        "{left:?}"
+    );
+
+    // One that dies with an upgrade under way.
+    let controller = town.controller();
+    wish(&town, "second", "proceed");
+    town.build("2");
+    town.wait("upg/second", "condition=Ready");
+    town.build("slow");
+    town.upgrade("slow", "slow");
+    town.until_installing("slow");
+    controller.signal(rustix::process::Signal::KILL);
+    let left = plugin(&town, &["abort", ENVIRONMENT, "--timeout", "1s"]).expect_code(124);
+    assert!(
+        left.err.contains(nobody) && left.err.contains("does not hold yet"),
+        "{left:?}"
+    );
+    town.trivial.let_go();
+    let _next = town.controller();
+    town.wait("upg/slow", "jsonpath={.status.phase}=Aborted");
+}
+
+#[test]
 fn what_a_controller_does_with_an_upgrade_by_itself_is_an_event_of_it() {
     let town = Town::stated();
     let mut first = town.controller();
