@@ -36,15 +36,13 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     let Arguments { rehearsal, install } = arguments;
     let workspace = ground::workspace();
     let shift = ground::port_shift()?;
+    let place = workspace.root().join("pipelines");
+    if rehearsal.is_none() && !place.is_dir() {
+        return Err(GroundError::NoRehearsals(place).into());
+    }
     let (name, spec) = match rehearsal {
         Some(name) => workspace.rehearsal(&name, shift)?,
-        None => {
-            let place = workspace.root().join("pipelines");
-            if !place.is_dir() {
-                return Err(GroundError::NoRehearsals(place).into());
-            }
-            workspace.quickstart(shift)?
-        }
+        None => workspace.quickstart(shift)?,
     };
     // Looked at before anything is made, the state directory included: without the packages nothing changes.
     let (environment, _) = workspace.environment(&spec.environment, shift)?;

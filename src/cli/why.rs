@@ -211,7 +211,7 @@ impl Cluster {
             nodes: Vec::new(),
         };
         if session::is_settled(record) {
-            return self.settled(record);
+            return settled_in_cluster(record);
         }
         if let Some(nobody) = &self.nobody_leads {
             let nobody = Unmet {
@@ -294,21 +294,21 @@ impl Cluster {
             _ => None,
         }
     }
+}
 
-    /// Of one that is held or has ended: nobody brings nodes up by a command there.
-    fn settled(&self, record: &UpgradeRecord) -> Option<Unmet> {
-        let (status, environment) = (&record.status, &record.spec.environment);
-        let nodes = out_nodes(record);
-        let by_up = !nodes.is_empty() || matches!(status.reason.as_str(), "NoData" | "PreflightFailed");
-        (status.phase == Phase::Paused && by_up && status.kept.is_none()).then(|| Unmet {
-            rule: format!("the upgrade is held: {}", status.reason),
-            value: status.message.clone(),
-            since: status.since,
-            clears: "what is in the way mended, then `resume`; or `abort`".to_owned(),
-            next: format!("stagegate resume {environment}"),
-            nodes,
-        })
-    }
+/// Of one that is held or has ended: where a controller drives, nobody brings nodes up by a command.
+fn settled_in_cluster(record: &UpgradeRecord) -> Option<Unmet> {
+    let (status, environment) = (&record.status, &record.spec.environment);
+    let nodes = out_nodes(record);
+    let by_up = !nodes.is_empty() || matches!(status.reason.as_str(), "NoData" | "PreflightFailed");
+    (status.phase == Phase::Paused && by_up && status.kept.is_none()).then(|| Unmet {
+        rule: format!("the upgrade is held: {}", status.reason),
+        value: status.message.clone(),
+        since: status.since,
+        clears: "what is in the way mended, then `resume`; or `abort`".to_owned(),
+        next: format!("stagegate resume {environment}"),
+        nodes,
+    })
 }
 
 /// What an upgrade's own status does not say.

@@ -144,6 +144,7 @@ fn the_template_in_the_guide_is_one() {
 fn every_command_of_the_plugin_that_a_message_names_is_one() {
     let hole = regex::Regex::new(r"\{[^}]*\}").expect("a pattern");
     let command = regex::Regex::new(r"`kubectl (stagegate [^`]*)`").expect("a pattern");
+    let goes_on = regex::Regex::new(r"\\\n\s*").expect("a pattern");
     let mut seen = 0;
     for (path, text) in files(&["src"]) {
         // It writes about the program's help.
@@ -155,10 +156,7 @@ fn every_command_of_the_plugin_that_a_message_names_is_one() {
             .filter(|line| !line.trim_start().starts_with("//"))
             .collect();
         // A literal that goes on in the next line is one.
-        let told = regex::Regex::new(r"\\\n\s*")
-            .expect("a pattern")
-            .replace_all(&told.join("\n"), "")
-            .into_owned();
+        let told = goes_on.replace_all(&told.join("\n"), "").into_owned();
         for found in command.captures_iter(&told) {
             let words = hole.replace_all(&found[1], "x").into_owned();
             let words = ["kubectl"].into_iter().chain(words.split_whitespace());

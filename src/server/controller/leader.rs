@@ -319,7 +319,7 @@ impl Leader {
 
     async fn say(&self, environment: &str, task: &Task, ended: Result<(), Trouble>) -> Result<(), Trouble> {
         let trouble = match (&ended, task) {
-            (Ok(()), _) | (Err(Trouble::NotGivenBack(_)), _) | (Err(_), Task::Keeping) => None,
+            (Ok(()) | Err(Trouble::NotGivenBack(_)), _) | (Err(_), Task::Keeping) => None,
             (Err(why), Task::BringingUp(_)) => Some(format!("{environment} was not brought up: {why}")),
             (Err(why), Task::TakingDown(_)) => Some(format!("the objects of {environment} were not deleted: {why}")),
             (Err(why), Task::Driving { upgrade, .. }) => Some(format!("{upgrade} cannot be driven: {why}")),

@@ -399,7 +399,7 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
     if let Some(object) = there.object.as_deref()
         && !begun
         && !is_deleted(object)
-        && let Some((reason, message)) = never(upgrade, object, build.is_some())
+        && let Some((reason, message)) = never(upgrade, object, build.map(Arc::as_ref))
     {
         return vec![Act::Refuse {
             upgrade,
@@ -471,7 +471,11 @@ fn not_settled(upgrade: &Upgrade, object: &DynamicObject) -> String {
 
 /// Why an upgrade can never be begun, as its environment is stated: it would wait for ever for what is but a slip of the pen. Of a
 /// replica its base states the components.
-fn never(upgrade: &Upgrade, environment: &DynamicObject, has_build: bool) -> Option<(&'static str, String)> {
+fn never(
+    upgrade: &Upgrade,
+    environment: &DynamicObject,
+    there: Option<&DynamicObject>,
+) -> Option<(&'static str, String)> {
     let (spec, UpgradeSpec { component, build, .. }) = (&environment.data["spec"], &upgrade.spec);
     if spec["replicaOf"].is_string() {
         return None;
@@ -488,7 +492,7 @@ fn never(upgrade: &Upgrade, environment: &DynamicObject, has_build: bool) -> Opt
     };
     let version = build.strip_prefix(component.as_str())?.strip_prefix('-')?;
     let digests = images(stated)?;
-    if has_build || digests.contains_key(version) {
+    if there.is_some() || digests.contains_key(version) {
         return None;
     }
     let there: Vec<&str> = digests.keys().map(String::as_str).collect();

@@ -266,7 +266,7 @@ impl Leader {
         message: &str,
     ) -> Result<(), Trouble> {
         let fresh = self.fresh(Kind::Environment, objects::name(environment)).await?;
-        if !fresh.is_some_and(|fresh| generation(&fresh) == generation(environment)) {
+        if fresh.is_none_or(|fresh| generation(&fresh) != generation(environment)) {
             return Ok(());
         }
         let status = rollout::refuse(&upgrade.status, reason, &self.in_cluster(message), Timestamp::now())?;
