@@ -286,7 +286,7 @@ enum Command {
     ///
     /// What ran there last may come back all the same, and so may what is on its way back.
     #[command(
-        after_help = "Example:\n  stagegate freeze production --reason 'updateJob calls queue on one row' --in-flight pause"
+        after_help = "Example:\n  stagegate freeze production --reason 'calls queue on one row lock' --in-flight pause"
     )]
     Freeze(freeze::Arguments),
     /// Lift a freeze that a command has stated

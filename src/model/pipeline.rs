@@ -311,8 +311,8 @@ mod tests {
             "component": "web",
             "roles": {"managers": {"allowedSigners": "hooks/managers"}},
             "stages": [
-                {"name": "staging", "environment": "staging", "start": "auto", "soak": "1h"},
-                {"name": "production", "environment": "production", "after": ["staging"],
+                {"name": "staging", "environment": "staging", "soak": "1h"},
+                {"name": "production", "environment": "production", "start": "auto", "after": ["staging"],
                  "approvals": [{"role": "managers"}],
                  "windows": [{"recurring": {"from": "0 9 * * MON-THU", "for": "7h", "timeZone": "Europe/Zurich"}}]},
             ],
@@ -327,7 +327,11 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_pipeline_is_found() {
         assert_eq!(findings(|_| ()), Vec::<String>::new());
-        let rows: [(&str, Change); 9] = [
+        let rows: [(&str, Change); 10] = [
+            (
+                "what no stage before has verified never enters by itself",
+                Box::new(|p| p["stages"][1]["after"] = json!([])),
+            ),
             (
                 "there is no stage `stagin`",
                 Box::new(|p| p["stages"][1]["after"] = json!(["stagin"])),
@@ -349,6 +353,7 @@ mod tests {
                 Box::new(|p| {
                     p["stages"][1]["name"] = json!("staging");
                     p["stages"][1]["after"] = json!([]);
+                    p["stages"][1]["start"] = json!("manual");
                 }),
             ),
             (
