@@ -18,7 +18,7 @@ const BUILDS: u32 = 10_000;
 const LOCKED: u32 = 30;
 const RECORDS: usize = 100_000;
 const RECORDS_AT_ONCE: usize = 5_000;
-const REPORTS: usize = 10_000;
+const REPORTS: u32 = 10_000;
 const RUNS: usize = 10;
 
 const PIPELINE: &str = "apiVersion: stagegate.dev/v1alpha1
@@ -78,7 +78,7 @@ fn build(store: &SqliteStore, number: u32) {
     // Half of them have come to staging, and every tenth of those to production.
     let verified = [("staging", 2), ("production", 20)]
         .into_iter()
-        .filter(|(_, every)| number % every == 0);
+        .filter(|(_, every)| number.is_multiple_of(*every));
     let verified: Vec<Value> = verified
         .map(|(environment, _)| {
             let at = Timestamp::from_second(1_700_000_000 + i64::from(number)).expect("in range");
@@ -132,7 +132,7 @@ fn reports(store: &Arc<SqliteStore>, directory: &Path) {
         message: "web@2 runs there".to_owned(),
     };
     store
-        .append("production", None, &vec![event; REPORTS], &dispatch)
+        .append("production", None, &vec![event; REPORTS as usize], &dispatch)
         .expect("written");
     let sink = FileSink::new(sinks[0].clone(), directory.join("reports.jsonl"));
     let courier = Courier::new(
@@ -146,7 +146,7 @@ fn reports(store: &Arc<SqliteStore>, directory: &Path) {
     let took = began.elapsed().as_secs_f64();
     println!(
         "{REPORTS} reports into a file: {took:.1} s, {:.0} a second",
-        REPORTS as f64 / took
+        f64::from(REPORTS) / took
     );
 }
 

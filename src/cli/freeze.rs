@@ -101,7 +101,6 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             .collect(),
         environments,
         in_flight: in_flight.into(),
-        alerts: Vec::new(),
         user: settings::user(),
     };
     let held = held_by(&spec)?;

@@ -1,14 +1,11 @@
 //! A freeze: when nothing moves somewhere, and what becomes of what is moving already.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Span;
 use super::system::Finding;
 use super::text::path::Part;
-use super::values::Duration;
 
 /// Stretches of one freeze, at most: a year of weekends is one that recurs.
 const MOST_SPANS: usize = 64;
@@ -27,9 +24,6 @@ pub struct FreezeSpec {
     /// What becomes of an upgrade that is under way when it begins.
     #[serde(default)]
     pub in_flight: InFlight,
-    /// It holds, beside its stretches, while one of these alerts fires.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub alerts: Vec<AlertRule>,
     /// Who stated it, where a command did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
@@ -46,22 +40,6 @@ pub enum InFlight {
     FinishBatch,
     /// The steps that run end, and it pauses.
     Pause,
-}
-
-/// Alerts by which a freeze holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AlertRule {
-    /// Labels that such an alert has, with these values.
-    pub labels: BTreeMap<String, String>,
-    /// It holds for as long after the last of them has ended: what was mended a minute ago is not steady yet.
-    #[serde(default = "steady")]
-    pub quiet_for: Duration,
-}
-
-/// A quarter of an hour: Alertmanager repeats a resolved alert that fires again within its group interval of five minutes.
-fn steady() -> Duration {
-    Duration::from_secs(15 * 60)
 }
 
 impl FreezeSpec {
@@ -106,15 +84,6 @@ impl FreezeSpec {
                 ),
                 "write those that recur as one",
             );
-        }
-        for (i, alert) in self.alerts.iter().enumerate() {
-            if alert.labels.is_empty() {
-                say(
-                    vec![key("alerts"), Part::Index(i), key("labels")],
-                    "it holds by every alert that there is".to_owned(),
-                    "name a label that its alerts have, as `severity: critical`",
-                );
-            }
         }
         for (i, span) in self.when.iter().enumerate() {
             findings.extend(span.findings(&[key("when"), Part::Index(i)]));
@@ -162,10 +131,10 @@ mod tests {
     fn everything_that_is_wrong_is_found() {
         let stated = serde_json::json!({
             "reason": " ", "environments": [], "when": [{}, {"once": {"from": "2026-02-01T00:00Z", "until": "2026-01-01T00:00Z"}},
-            {"recurring": {"from": "0 0 * * *"}}], "alerts": [{"labels": {}}],
+            {"recurring": {"from": "0 0 * * *"}}],
         });
         let freeze: FreezeSpec = serde_json::from_value(stated).expect("a freeze");
         let paths: Vec<String> = freeze.findings().iter().map(|f| format!("{:?}", f.path)).collect();
-        assert_eq!(paths.len(), 6, "{paths:#?}");
+        assert_eq!(paths.len(), 5, "{paths:#?}");
     }
 }
