@@ -36,6 +36,7 @@ use crate::engine::fleet::Fleet;
 use crate::engine::giving_back::{self, Given};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::lease::HeldLease;
+use crate::engine::promotion;
 use crate::engine::session::{self, Refusal, SessionError};
 use crate::engine::{DriveError, Unreached, delivery};
 use crate::home::Home;
@@ -177,6 +178,9 @@ impl Server<'_> {
             }
             if now >= prune_at {
                 session::prune_home(self.home);
+                if let Err(why) = promotion::prune(self.home) {
+                    tracing::warn!(%why, "old promotions were not cleared away");
+                }
                 prune_at = now + PRUNE_EVERY;
             }
             // Before the upgrades: what a promotion begins is driven at once.
