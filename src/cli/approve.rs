@@ -1,9 +1,9 @@
 //! `stagegate approve | reject | withdraw | cancel`: what people say of a promotion.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::ground::GroundError;
 use super::printer::Printer;
@@ -13,12 +13,13 @@ use super::{Exit, ground};
 use crate::engine::promotion::signatures::{self, SignatureError, Verifier, Whose};
 use crate::engine::promotion::{self, Change, Ground, PromotionError, PromotionRecord};
 use crate::home::Home;
-use crate::model::approval::{LONGEST_REASON, Verb, Word};
-use crate::model::promotion::{Phase, PromotionSpec};
-use crate::promotion::approvals::{Discounted, Voice};
+use crate::model::approval::{LONGEST_REASON, Signed, Verb, Word};
+use crate::model::promotion::Phase;
+use crate::promotion::approvals::{SKEW, Voice};
 use crate::promotion::obstacle::{Facts, Verified};
 use crate::report::in_one_line;
 use crate::settings;
+use crate::store::Store as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Key {
@@ -108,6 +109,17 @@ pub(super) enum Refused {
         /// Why.
         why: String,
     },
+    /// It has gone on already.
+    #[error(
+        "promotion {promotion} has gone on, and its upgrade is under way; `stagegate abort {environment}` takes it back, `stagegate pause \
+         {environment}` holds it"
+    )]
+    UnderWay {
+        /// The promotion.
+        promotion: String,
+        /// Its environment.
+        environment: String,
+    },
     /// It has ended.
     #[error(
         "promotion {promotion} has ended ({phase:?}: {message}); `stagegate promote {build} --to {environment}` asks for a new one"
@@ -141,64 +153,108 @@ pub(super) fn signing_key(stated: &Key) -> Result<PathBuf, SignatureError> {
         })
 }
 
-/// Signs a word, and puts it to the others.
-pub(super) fn say(
+/// What somebody says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) verb: Verb,
+    pub(super) reason: &'a str,
+    /// Of a glass that is broken: until when.
+    pub(super) until: Option<Timestamp>,
+}
+
+/// A word with whose it is.
+pub(super) struct Spoken {
+    signed: Signed,
+    pub(super) voice: Voice,
+}
+
+/// Signs a word.
+pub(super) fn sign(
     way: &Ground<'_>,
     record: &PromotionRecord,
     facts: &Facts,
-    verb: Verb,
-    reason: &str,
-    key: &std::path::Path,
+    said: &Said<'_>,
+    key: &Path,
     verifier: &Verifier,
-) -> anyhow::Result<(PromotionRecord, Voice)> {
+) -> anyhow::Result<Spoken> {
+    let now = Timestamp::now();
+    // Of one person the later word stands, whichever machine it is said on: no word comes before one that is there. One from far ahead is
+    // nobody's measure.
+    let others = record.status.words.iter().map(|signed| signed.word.at);
+    let last = others.filter(|at| at.duration_since(now) < SKEW).max();
+    let after = last.map_or(now, |at| {
+        at.saturating_add(SignedDuration::from_micros(1)).unwrap_or(now)
+    });
     let word = Word {
         promotion: record.name.clone(),
-        decision: verb,
+        decision: said.verb,
         environment: way.stage.environment.clone(),
         build: record.spec.build.clone(),
         bound: facts.bound,
-        at: Timestamp::now(),
-        reason: reason.to_owned(),
+        at: now.max(after),
+        reason: said.reason.to_owned(),
+        until: said.until,
     };
     let signed = signatures::sign(word, key)?;
     let root = way.fleet.workspace.root();
     let whose = verifier
         .voices(root, way.pipeline, std::slice::from_ref(&signed))?
         .pop();
-    let Some(Whose::Of(voice)) = whose else {
-        return Err(Refused::Nobody {
-            key: key.to_owned(),
-            pipeline: way.name.to_owned(),
-            roles: way
-                .pipeline
-                .roles
-                .keys()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join(", "),
-        }
-        .into());
-    };
-    let (told, did) = words_of(verb);
-    let written = way.change(&record.name, &mut |record| {
-        let mut status = record.status.clone();
-        status.words.push(signed.clone());
-        let at = signed.word.at;
+    if let Some(Whose::Of(voice)) = whose {
+        return Ok(Spoken { signed, voice: *voice });
+    }
+    let roles: Vec<&str> = way.pipeline.roles.keys().map(String::as_str).collect();
+    Err(Refused::Nobody {
+        key: key.to_owned(),
+        pipeline: way.name.to_owned(),
+        roles: roles.join(", "),
+    }
+    .into())
+}
+
+impl Spoken {
+    /// Whether the same person has said the same of this promotion.
+    pub(super) fn was_said(
+        &self,
+        way: &Ground<'_>,
+        record: &PromotionRecord,
+        verifier: &Verifier,
+    ) -> anyhow::Result<bool> {
+        let root = way.fleet.workspace.root();
+        let all = verifier.voices(root, way.pipeline, &record.status.words)?;
+        Ok(all.iter().any(|whose| match whose {
+            Whose::Of(voice) => voice.who == self.voice.who && voice.verb == self.voice.verb,
+            Whose::Nobodys => false,
+        }))
+    }
+
+    /// Puts it to the others, with what is told of it and what the audit keeps.
+    pub(super) fn onto(&self, way: &Ground<'_>, change: &mut Change) {
+        let Word {
+            promotion,
+            decision,
+            bound,
+            at,
+            reason,
+            until,
+            ..
+        } = &self.signed.word;
+        let (told, did) = words_of(*decision);
+        let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
         let why = if reason.is_empty() {
             String::new()
         } else {
             format!(": {reason}")
         };
-        let mut act = way.act(&record.name, &format!("key:{}", voice.who), told, reason, at);
-        act.evidence = Some(signed.word.bound.evidence);
-        Some(Change {
-            spec: record.spec.clone(),
-            status,
-            events: vec![promotion::event(at, told, format!("{} {did}{why}", voice.who))],
-            acts: vec![act],
-        })
-    })?;
-    Ok((written, *voice))
+        let who = &self.voice.who;
+        let mut act = way.act(promotion, &format!("key:{who}"), told, reason, *at);
+        act.evidence = Some(bound.evidence);
+        change.status.words.push(self.signed.clone());
+        change
+            .events
+            .push(promotion::event(*at, told, format!("{who} {did}{until}{why}")));
+        change.acts.push(act);
+    }
 }
 
 /// The word for programs, and the one for people.
@@ -208,11 +264,15 @@ fn words_of(verb: Verb) -> (&'static str, &'static str) {
         Verb::Approve => ("Approved", "approves of it"),
         Verb::Withdraw => ("ApprovalWithdrawn", "takes the approval back"),
         Verb::Reject => ("Rejected", "rejects it"),
-        Verb::BreakGlass => ("GlassBrokenBySecond", "breaks the glass too"),
+        Verb::BreakGlass => ("BreakGlassAsked", "breaks the glass"),
     }
 }
 
 pub(super) async fn approve(arguments: ApproveArguments, printer: &Printer) -> anyhow::Result<Exit> {
+    if arguments.break_glass && arguments.reason.is_empty() {
+        let why = "a glass that is broken without a reason tells nobody why; add --reason TEXT";
+        return Err(GroundError::Setting(why.to_owned()).into());
+    }
     let verb = if arguments.break_glass {
         Verb::BreakGlass
     } else {
@@ -268,17 +328,26 @@ fn named(home: &Home, name: &str) -> anyhow::Result<PromotionRecord> {
     }
 }
 
-fn refuse_ended(record: &PromotionRecord, environment: &str) -> Result<(), Refused> {
-    if !record.status.phase.is_final() {
-        return Ok(());
+/// Nothing that is said of a promotion changes anything once its upgrade was begun.
+fn refuse_gone_on(home: &Home, record: &PromotionRecord, environment: &str) -> anyhow::Result<()> {
+    match record.status.phase {
+        Phase::Waiting | Phase::Rehearsing => Ok(()),
+        // Decided, and not begun: it may be taken back.
+        Phase::Upgrading if home.store().upgrade(&record.name)?.is_none() => Ok(()),
+        Phase::Upgrading => Err(Refused::UnderWay {
+            promotion: record.name.clone(),
+            environment: environment.to_owned(),
+        }
+        .into()),
+        Phase::Succeeded | Phase::Failed | Phase::Rejected | Phase::Cancelled => Err(Refused::Ended {
+            promotion: record.name.clone(),
+            phase: record.status.phase,
+            message: in_one_line(&record.status.message),
+            build: record.spec.build.clone(),
+            environment: environment.to_owned(),
+        }
+        .into()),
     }
-    Err(Refused::Ended {
-        promotion: record.name.clone(),
-        phase: record.status.phase,
-        message: in_one_line(&record.status.message),
-        build: record.spec.build.clone(),
-        environment: environment.to_owned(),
-    })
 }
 
 async fn voice(name: &str, verb: Verb, reason: &str, key: &Key, printer: &Printer) -> anyhow::Result<Exit> {
@@ -287,26 +356,46 @@ async fn voice(name: &str, verb: Verb, reason: &str, key: &Key, printer: &Printe
     let rules = ground::workspace().promotion_rules()?;
     let (home, fleet) = ground::operable(&Ground::environment_of(&rules, &record)?, ground::look)?;
     let way = Ground::of(&home, &fleet, &rules, &record)?;
-    refuse_ended(&record, &way.stage.environment)?;
+    refuse_gone_on(&home, &record, &way.stage.environment)?;
     let key = signing_key(key)?;
     let verifier = Verifier::default();
     let facts = way.facts(&record, &verifier).await?;
     say_what_it_is_of(&way, &record, &facts, printer);
-    let (_, voice) = say(&way, &record, &facts, verb, reason, &key, &verifier)?;
-    // What came of it, as whoever drives it will find it too.
-    let turned = way.turn(&record.name, None, &verifier, &|_, _| {}).await?;
-    way.carry_out(&turned).await?;
-    ground::deliver_first(&home, &fleet, printer).await;
-    let uncounted = uncounted(&way, &turned.record, &voice, verb, &verifier).await?;
-    show(&turned.record, printer)?;
-    if let Some(why) = uncounted {
+    let breaking = facts.voices.breaking(&facts.bound, Timestamp::now());
+    let until = match verb {
+        // The second says the same as the first.
+        Verb::BreakGlass => Some(breaking.first().and_then(|first| first.until).ok_or_else(|| {
+            GroundError::Setting(format!(
+                "nobody has asked to break the glass: `stagegate promote {} --to {} --break-glass TEXT` does",
+                record.spec.build, way.stage.environment
+            ))
+        })?),
+        Verb::Request | Verb::Approve | Verb::Withdraw | Verb::Reject => None,
+    };
+    let spoken = sign(&way, &record, &facts, &Said { verb, reason, until }, &key, &verifier)?;
+    if let Some(why) = uncounted(&way, &facts, &spoken.voice, verb) {
         return Err(Refused::Uncounted {
-            who: voice.who,
+            who: spoken.voice.who,
             promotion: record.name,
             why,
         }
         .into());
     }
+    let written = way.change(&record.name, &mut |record| {
+        let mut change = Change::of(record);
+        spoken.onto(&way, &mut change);
+        refuse_gone_on(&home, record, &way.stage.environment)
+            .is_ok()
+            .then_some(change)
+    })?;
+    if !written.status.words.contains(&spoken.signed) {
+        refuse_gone_on(&home, &written, &way.stage.environment)?;
+    }
+    // What came of it, as whoever drives it will find it too.
+    let turned = way.turn(&record.name, None, &verifier, &|_, _| {}).await?;
+    way.carry_out(&turned).await?;
+    ground::deliver_first(&home, &fleet, printer).await;
+    show(&turned.record, printer)?;
     if !turned.record.status.phase.is_final() && ground::driver(&home, &way.stage.environment)?.is_none() {
         printer.note(&format!(
             "nobody drives it now: `stagegate promote {} --to {}` goes on with it, and so does `stagegate serve`",
@@ -316,22 +405,18 @@ async fn voice(name: &str, verb: Verb, reason: &str, key: &Key, printer: &Printe
     Ok(Exit::Done)
 }
 
-/// Why an approval that was written down counts for nothing, if so: an author's, or of somebody in no role that is asked.
-async fn uncounted(
-    way: &Ground<'_>,
-    record: &PromotionRecord,
-    voice: &Voice,
-    verb: Verb,
-    verifier: &Verifier,
-) -> Result<Option<String>, PromotionError> {
-    if verb != Verb::Approve {
-        return Ok(None);
-    }
-    let facts = way.facts(record, verifier).await?;
+/// Why a word would count for nothing, if so: an author's, or of somebody in no role that is asked.
+fn uncounted(way: &Ground<'_>, facts: &Facts, voice: &Voice, verb: Verb) -> Option<String> {
     let rules = &way.stage.approvals;
-    if !rules.iter().any(|rule| voice.roles.contains(&rule.role)) {
+    let in_role = rules.iter().any(|rule| voice.roles.contains(&rule.role));
+    let counts_by_role = match verb {
+        Verb::Request | Verb::Withdraw => true,
+        Verb::BreakGlass => in_role || rules.is_empty(),
+        Verb::Approve | Verb::Reject => in_role,
+    };
+    if !counts_by_role {
         let asked: Vec<&str> = rules.iter().map(|rule| rule.role.as_str()).collect();
-        return Ok(Some(if asked.is_empty() {
+        return Some(if asked.is_empty() {
             format!("stage {} asks nobody", way.stage.name)
         } else {
             format!(
@@ -339,17 +424,10 @@ async fn uncounted(
                 way.stage.name,
                 asked.join(", ")
             )
-        }));
+        });
     }
-    let now = Timestamp::now();
-    let is_author = rules.iter().any(|rule| {
-        let tally = facts.voices.tally(rule, &facts.bound, now);
-        tally
-            .not
-            .iter()
-            .any(|(who, why)| *who == voice.who && *why == Discounted::Author)
-    });
-    Ok(is_author.then(|| "they have asked for it themselves, and somebody else has to approve".to_owned()))
+    let is_author = matches!(verb, Verb::Approve | Verb::BreakGlass) && facts.voices.is_author(&voice.who);
+    is_author.then(|| "they have asked for it themselves, and somebody else has to say so".to_owned())
 }
 
 /// What is signed, before it is.
@@ -381,28 +459,21 @@ pub(super) async fn cancel(arguments: CancelArguments, printer: &Printer) -> any
     let rules = ground::workspace().promotion_rules()?;
     let (home, fleet) = ground::operable(&Ground::environment_of(&rules, &record)?, ground::look)?;
     let way = Ground::of(&home, &fleet, &rules, &record)?;
-    refuse_ended(&record, &way.stage.environment)?;
-    if record.status.phase == Phase::Upgrading {
-        printer.note(&format!(
-            "its upgrade is under way and goes on; `stagegate abort {}` takes it back",
-            way.stage.environment
-        ));
-        show(&record, printer)?;
-        return Ok(Exit::Refused);
-    }
+    refuse_gone_on(&home, &record, &way.stage.environment)?;
     let user = settings::user();
-    way.change(&record.name, &mut |record| {
+    let written = way.change(&record.name, &mut |record| {
         let now = Timestamp::now();
-        Some(Change {
-            spec: PromotionSpec {
-                cancel: true,
-                ..record.spec.clone()
-            },
-            status: record.status.clone(),
-            events: vec![promotion::event(now, "CancelAsked", format!("{user} takes it back"))],
-            acts: vec![way.act(&record.name, &user, "CancelAsked", &record.spec.build, now)],
-        })
+        let mut change = Change::of(record);
+        change.spec.cancel = true;
+        change.events = vec![promotion::event(now, "CancelAsked", format!("{user} takes it back"))];
+        change.acts = vec![way.act(&record.name, &user, "CancelAsked", &record.spec.build, now)];
+        refuse_gone_on(&home, record, &way.stage.environment)
+            .is_ok()
+            .then_some(change)
     })?;
+    if !written.spec.cancel {
+        refuse_gone_on(&home, &written, &way.stage.environment)?;
+    }
     let turned = way.turn(&record.name, None, &Verifier::default(), &|_, _| {}).await?;
     ground::deliver_first(&home, &fleet, printer).await;
     show(&turned.record, printer)?;

@@ -179,6 +179,7 @@ Environment variables:
                         by side
   STAGEGATE_USER        who asks, in reports (default: the login name)
   STAGEGATE_LISTEN      where `stagegate serve` answers /healthz
+  STAGEGATE_KEY         the SSH key that signs what you say of promotions
   STAGEGATE_LOG         what is logged on stderr, as `stagegate=debug`
   NO_COLOR              with any value: messages without colours
 
@@ -724,9 +725,10 @@ fn exit_of_replica(kept: Option<&KeepError>, cause: &(dyn std::error::Error + 's
 fn exit_of_promotion(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(refused) = cause.downcast_ref::<approve::Refused>() {
         return Some(match refused {
-            approve::Refused::Nobody { .. } | approve::Refused::Uncounted { .. } | approve::Refused::Ended { .. } => {
-                Exit::Refused
-            }
+            approve::Refused::Nobody { .. }
+            | approve::Refused::Uncounted { .. }
+            | approve::Refused::UnderWay { .. }
+            | approve::Refused::Ended { .. } => Exit::Refused,
         });
     }
     let signature = match cause.downcast_ref() {

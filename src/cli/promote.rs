@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::approve::{self, Key};
+use super::approve::{self, Key, Said, Spoken};
 use super::ground::GroundError;
 use super::printer::Printer;
 use super::upgrade::{Carrier, LOOK_EVERY, Patience, Staying};
@@ -22,8 +22,9 @@ use crate::engine::rehearsal::{Quarantined, Rehearsing};
 use crate::engine::session::{self, KnownBuild};
 use crate::home::Home;
 use crate::model::approval::Verb;
-use crate::model::promotion::{BreakGlass, Phase, PromotionSpec};
+use crate::model::promotion::{Phase, PromotionSpec};
 use crate::model::values;
+use crate::promotion::obstacle::Facts;
 use crate::promotion::{Effect, FROZEN, RehearsalRun, RunState};
 use crate::report::{self, in_one_line};
 use crate::settings;
@@ -83,41 +84,38 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         stage,
         freezes: &rules.freezes,
     };
-    // Who asks is told from who approves by a signature, so where somebody approves it has to be there.
-    let key = if stage.approvals.is_empty() && arguments.break_glass.is_none() {
-        None
-    } else {
-        Some(approve::signing_key(&arguments.key)?)
-    };
     let verifier = Verifier::default();
-    let break_glass = arguments.break_glass.as_ref().map(|reason| BreakGlass {
-        reason: reason.clone(),
-        until: Timestamp::now()
-            .saturating_add(arguments.lasting.signed())
-            .unwrap_or(Timestamp::MAX)
-            .into(),
-    });
-    let record = if let Some(open) = way.open_of(&build)? {
-        printer.note(&format!("{} is open already, and goes on", open.name));
-        asks_for_more(&way, &open, break_glass)?
-    } else {
-        let spec = PromotionSpec {
+    let open = way.open_of(&build)?;
+    let draft = match &open {
+        Some(open) => open.clone(),
+        None => way.draft(PromotionSpec {
             pipeline: name.to_owned(),
             stage: stage.name.clone(),
             build,
             user: settings::user(),
-            break_glass,
+            automatic: false,
             cancel: false,
-        };
-        way.ask(&spec, &arguments.reason)?
+        })?,
+    };
+    let facts = way.facts(&draft, &verifier).await?;
+    let spoken = spoken(&way, &draft, &facts, &arguments, &verifier)?;
+    let mut change = Change::of(&draft);
+    for spoken in &spoken {
+        spoken.onto(&way, &mut change);
+    }
+    let record = if open.is_none() {
+        way.ask(&draft, &arguments.reason, change)?
+    } else {
+        printer.note(&format!("{} is open already, and goes on", draft.name));
+        way.change(&draft.name, &mut |record| {
+            let mut change = Change::of(record);
+            for spoken in &spoken {
+                spoken.onto(&way, &mut change);
+            }
+            (!spoken.is_empty()).then_some(change)
+        })?
     };
     promotion::prune(&home)?;
-    if let Some(key) = &key {
-        let facts = way.facts(&record, &verifier).await?;
-        if !facts.voices.has_author() {
-            approve::say(&way, &record, &facts, Verb::Request, &arguments.reason, key, &verifier)?;
-        }
-    }
     let promoting = Promoting {
         home: &home,
         environment: &arguments.to,
@@ -131,31 +129,39 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
     Ok(exit)
 }
 
-/// An open promotion, with a glass that is to be broken now.
-fn asks_for_more(
+/// What who asks signs: that they ask, where somebody is to approve, unless they have said so; and that they break the glass. Who brings back
+/// what ran there last needs no key.
+fn spoken(
     way: &Ground<'_>,
-    open: &PromotionRecord,
-    glass: Option<BreakGlass>,
-) -> anyhow::Result<PromotionRecord> {
-    let Some(glass) = glass else { return Ok(open.clone()) };
-    let changed = way.change(&open.name, &mut |record| {
-        let now = Timestamp::now();
-        let user = settings::user();
-        let message = format!(
-            "{user} asks to pass over what keeps it, until {}: {}",
-            glass.until, glass.reason
-        );
-        Some(Change {
-            spec: PromotionSpec {
-                break_glass: Some(glass.clone()),
-                ..record.spec.clone()
-            },
-            status: record.status.clone(),
-            acts: vec![way.act(&record.name, &user, "BreakGlassAsked", &glass.reason, now)],
-            events: vec![promotion::event(now, "BreakGlassAsked", message)],
-        })
+    draft: &PromotionRecord,
+    facts: &Facts,
+    arguments: &Arguments,
+    verifier: &Verifier,
+) -> anyhow::Result<Vec<Spoken>> {
+    let is_told_apart = !way.stage.approvals.is_empty() && !facts.is_way_back;
+    if !is_told_apart && arguments.break_glass.is_none() {
+        return Ok(Vec::new());
+    }
+    let key = approve::signing_key(&arguments.key)?;
+    let sign = |said: &Said<'_>| approve::sign(way, draft, facts, said, &key, verifier);
+    let asks = sign(&Said {
+        verb: Verb::Request,
+        reason: &arguments.reason,
+        until: None,
     })?;
-    Ok(changed)
+    let mut spoken = Vec::new();
+    if !asks.was_said(way, draft, verifier)? {
+        spoken.push(asks);
+    }
+    if let Some(reason) = &arguments.break_glass {
+        let until = Timestamp::now().saturating_add(arguments.lasting.signed());
+        spoken.push(sign(&Said {
+            verb: Verb::BreakGlass,
+            reason,
+            until: Some(until.unwrap_or(Timestamp::MAX)),
+        })?);
+    }
+    Ok(spoken)
 }
 
 /// A promotion that somebody stays with. Files are read anew at each turn: what keeps it may be mended there.
@@ -223,6 +229,9 @@ impl Promoting<'_> {
                 let exit = exit_of(&record);
                 return Ok((record, exit));
             }
+            if server.is_some() && self.waits_for_a_person(&record)? {
+                return Ok((record, Exit::Held));
+            }
             self.printer.doing(format!(
                 "{name} {:?}: {}",
                 record.status.phase,
@@ -241,6 +250,12 @@ impl Promoting<'_> {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Its upgrade is held, and by no freeze of ours.
+    fn waits_for_a_person(&self, record: &PromotionRecord) -> anyhow::Result<bool> {
+        let held = self.home.store().upgrade(&record.name)?.filter(session::awaits_resume);
+        Ok(held.is_some() && record.status.reason != FROZEN)
     }
 
     fn leave(&self, record: &PromotionRecord, why: &str) {
@@ -312,8 +327,10 @@ impl Promoting<'_> {
             tokio::select! {
                 done = &mut driving => break done?,
                 () = tokio::time::sleep(TURN_EVERY) => {
-                    let turned = self.turn(way, &name).await?;
-                    way.carry_out(&turned).await?;
+                    // What is in the way of a look, as a file that is replaced just now, ends no upgrade.
+                    if let Err(why) = self.look_after(way, &name).await {
+                        self.printer.note(&format!("{name} is not looked at for a moment: {why}"));
+                    }
                 }
             }
         };
@@ -326,6 +343,11 @@ impl Promoting<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    async fn look_after(&self, way: &Ground<'_>, name: &str) -> Result<(), PromotionError> {
+        let turned = self.turn(way, name).await?;
+        way.carry_out(&turned).await
     }
 
     fn record(&self, name: &str) -> anyhow::Result<PromotionRecord> {

@@ -210,7 +210,7 @@ impl Cluster {
             next,
             nodes: Vec::new(),
         };
-        if session::is_settled(record) {
+        if record.status.kept.is_none() && session::is_settled(record) {
             return settled_in_cluster(record);
         }
         if let Some(nobody) = &self.nobody_leads {
@@ -241,6 +241,13 @@ impl Cluster {
             };
             return Some(stuck);
         }
+        if let Some(kept) = still_kept(record) {
+            return Some(Unmet {
+                clears: "what is in the way of that mended: the controller tries again by itself".to_owned(),
+                next: format!("kubectl describe upg -n {namespace} {}", record.name),
+                ..kept
+            });
+        }
         if status.phase != Phase::Pending {
             return None;
         }
@@ -270,6 +277,11 @@ impl Cluster {
                 format!("Build {build} is there"),
                 format!("it made, where the files of {environment} lie{or_abort}"),
                 make,
+            )),
+            "WaitsForGivingBack" => Some(waits(
+                "what an ended upgrade had of the same component is given back".to_owned(),
+                format!("what keeps it from that mended: it is tried again by itself{or_abort}"),
+                format!("kubectl get upg -n {namespace}"),
             )),
             "BuildDeleted" => Some(waits(
                 format!("Build {build} stays"),
@@ -660,6 +672,11 @@ mod tests {
                 "WaitsForUpgrade",
                 "the upgrade of shop before it has ended",
                 "stagegate status shop -w",
+            ),
+            (
+                "WaitsForGivingBack",
+                "what an ended upgrade had of the same component is given back",
+                "kubectl get upg -n town",
             ),
             (
                 "NotDriven",

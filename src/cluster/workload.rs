@@ -39,8 +39,6 @@ pub const CONFLICT: u16 = 409;
 pub const NOT_FOUND: u16 = 404;
 /// No rule allows it.
 const FORBIDDEN: u16 = 403;
-/// There is none, for people.
-pub const NONE_THERE: &str = "there is none of that name";
 
 /// A workload by name, with the connection to its cluster.
 pub struct Workload {
@@ -109,18 +107,15 @@ impl Workload {
         match why {
             kube::Error::Api(status) => {
                 let said = format!("{} ({})", status.message, status.code);
-                let next = match status.code {
-                    NOT_FOUND => format!(
-                        "; `kubectl get {} -n {}` lists what there is: apply it, or correct `{}` in the environment",
-                        self.kind.to_lowercase(),
-                        self.namespace,
-                        self.key
-                    ),
-                    FORBIDDEN => format!(
-                        "; who asks needs a Role for that in namespace {0}: `kubectl auth can-i --list -n {0}` lists what they may",
+                // A policy and a quota refuse with the same number, and with words of their own.
+                let lacks_right = status.code == FORBIDDEN && status.message.contains(" cannot ");
+                let next = if lacks_right {
+                    format!(
+                        "; the user that it names needs a Role for that in namespace {}",
                         self.namespace
-                    ),
-                    _ => String::new(),
+                    )
+                } else {
+                    String::new()
                 };
                 self.unserved(tried, said + &next)
             }

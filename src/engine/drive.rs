@@ -349,6 +349,10 @@ impl<'a, W: World> Nodes<'a, W> {
     }
 
     fn next_look(&self, phase: Phase) -> Option<tokio::time::Instant> {
+        // There is no place for one before an answer has come.
+        if self.in_flight.len() >= self.limits.looks_at_once {
+            return None;
+        }
         let every = self.limits.look_every(phase);
         (0..self.plan.nodes.len())
             .filter(|node| !self.in_flight.contains_key(node))

@@ -234,6 +234,8 @@ pub struct Lacking {
     pub why: String,
     /// What to do.
     pub remedy: String,
+    /// It could not be looked at, which is no yes, and no for good neither.
+    pub is_unseen: bool,
 }
 
 impl Lacking {
@@ -246,6 +248,7 @@ impl Lacking {
                     "let the component's `commits` say which commit a version is, and build it as another version: a \
                          build names its commit when it is found"
                         .to_owned(),
+                is_unseen: false,
             });
         };
         // It is stated relative to the workspace, and the command is typed anywhere.
@@ -269,6 +272,7 @@ impl Lacking {
             condition: HOOKS_PASSED,
             why: format!("{} ({}): {}", found.status, found.reason, found.message),
             remedy,
+            is_unseen: found.remedy == Some(Remedy::Clear),
         })
     }
 }

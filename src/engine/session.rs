@@ -316,22 +316,27 @@ impl Past {
         upgrades.any(|before| before.spec.component == component && before.status.kept.is_some())
     }
 
-    /// Whether these bytes come back rather than enter: they succeeded here last, or the last upgrade that succeeded here has
-    /// replaced them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails.
-    pub(super) fn is_way_back(&self, environment: &str, component: &str, digest: &Digest) -> bool {
+    /// Whether these bytes come back rather than enter: they succeeded here last, or every node that the last upgrade that succeeded here has
+    /// changed ran them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails. What has come to pass
+    /// after `as_of` counts for nothing: a build that is rehearsed there is not back for it.
+    pub(super) fn is_way_back(&self, environment: &str, component: &str, digest: &Digest, as_of: Timestamp) -> bool {
         let verified = self.builds.values().filter(|build| build.spec.component == component);
         let verified = verified.flat_map(|build| &build.status.verifications);
-        let last = verified.filter(|v| v.environment == environment).max_by_key(|v| v.at);
-        if last.is_some_and(|last| last.digest == *digest) {
+        let there = verified.filter(|v| v.environment == environment && v.at <= as_of);
+        if there.max_by_key(|v| v.at).is_some_and(|last| last.digest == *digest) {
             return true;
         }
-        let changed = |upgrade: &&UpgradeRecord| {
+        let changed = |upgrade: &UpgradeRecord| -> Vec<Option<Digest>> {
+            let nodes = upgrade.status.nodes.iter().map(|node| node.from);
+            nodes.filter(|from| *from != upgrade.status.to).collect()
+        };
+        let last = self.upgrades.iter().rfind(|upgrade| {
             upgrade.spec.component == component
                 && upgrade.status.phase == Phase::Succeeded
-                && upgrade.status.nodes.iter().any(|node| node.from != upgrade.status.to)
-        };
-        let replaced = self.upgrades.iter().rfind(changed);
-        replaced.is_some_and(|upgrade| upgrade.status.nodes.iter().any(|node| node.from == Some(*digest)))
+                && upgrade.created_at <= as_of
+                && !changed(upgrade).is_empty()
+        });
+        last.is_some_and(|upgrade| changed(upgrade).iter().all(|from| *from == Some(*digest)))
     }
 
     /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
@@ -504,7 +509,7 @@ impl Asked<'_> {
         let Some(frozen) = promotion::frozen(self.home, &rules.freezes, environment, Timestamp::now())?.pop() else {
             return Ok(());
         };
-        if Past::of(self.home, environment)?.is_way_back(environment, &self.component.name, digest) {
+        if Past::of(self.home, environment)?.is_way_back(environment, &self.component.name, digest, Timestamp::MAX) {
             return Ok(());
         }
         Err(Refusal::Frozen {
@@ -606,7 +611,9 @@ pub async fn refusal_by(past: &Past, fleet: &Fleet, component: &Component, judge
     if let Some(refusal) = past.quarantine(&build.digest, environment) {
         return Some(refusal);
     }
-    if component.rollout.requires.is_empty() || past.is_way_back(environment, &component.name, &build.digest) {
+    if component.rollout.requires.is_empty()
+        || past.is_way_back(environment, &component.name, &build.digest, Timestamp::MAX)
+    {
         return None;
     }
     let lacking = judged.lacking(component).await;

@@ -35,6 +35,9 @@ pub struct Word {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Of a glass that is broken: until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// What a word is bound to: where any of it changes, the word no longer counts.
@@ -89,15 +92,17 @@ impl Word {
             bound: Bound { digest, plan, evidence },
             at,
             reason,
+            until,
         } = self;
         let line = |text: &str| text.replace(|c: char| c.is_control(), " ");
         format!(
             "stagegate word 1\ndecision: {decision}\npromotion: {}\nenvironment: {}\nbuild: {}\ndigest: {digest}\nplan: {plan}\n\
-             evidence: {evidence}\nat: {at}\nreason: {}\n",
+             evidence: {evidence}\nat: {at}\nreason: {}\nuntil: {}\n",
             line(promotion),
             line(environment),
             line(build),
-            line(reason)
+            line(reason),
+            until.map_or(String::new(), |until| until.to_string())
         )
     }
 }
@@ -131,6 +136,7 @@ mod tests {
             bound,
             at: Timestamp::UNIX_EPOCH,
             reason: "fine\r\nat: never".to_owned(),
+            until: None,
         };
         let text = word.text();
         let keys: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
@@ -145,10 +151,11 @@ mod tests {
                 "plan",
                 "evidence",
                 "at",
-                "reason"
+                "reason",
+                "until"
             ]
         );
         assert!(text.contains("\nbuild: web-1 decision: reject\n"), "{text}");
-        assert!(text.ends_with("\nreason: fine  at: never\n"), "{text}");
+        assert!(text.ends_with("\nreason: fine  at: never\nuntil: \n"), "{text}");
     }
 }

@@ -5,7 +5,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::approval::{Bound, Signed};
-use super::schedule::Moment;
 use super::values::Digest;
 
 /// What is promoted, and where.
@@ -21,22 +20,12 @@ pub struct PromotionSpec {
     /// Who asked for it, as a command or an API server names them; what counts of it is signed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
-    /// Rules that keep it are to be passed over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub break_glass: Option<BreakGlass>,
+    /// It enters by itself: the pipeline asks for it, and no person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic: bool,
     /// It is to end without having gone on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
-}
-
-/// That rules are passed over: with a reason, by two people, for a time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BreakGlass {
-    /// Why.
-    pub reason: String,
-    /// It counts until then.
-    pub until: Moment,
 }
 
 /// How far a promotion is.

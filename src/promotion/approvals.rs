@@ -8,7 +8,7 @@ use crate::model::approval::{Bound, Verb};
 use crate::model::pipeline::ApprovalRule;
 
 /// Clocks of people's machines differ; a word from further ahead is not believed to be of now.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
+pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// A word whose signature was verified, or that an API server has vouched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Voice {
     pub at: Timestamp,
     /// Why.
     pub reason: String,
+    /// Of a glass that is broken: until when.
+    pub until: Option<Timestamp>,
 }
 
 /// Every word on a promotion, the last of each person alone.
@@ -32,6 +34,8 @@ pub struct Voice {
 pub struct Voices {
     last: BTreeMap<String, Voice>,
     authors: BTreeSet<String>,
+    /// Somebody has proven that they ask for it, or it is asked for by itself.
+    asked: bool,
 }
 
 /// How far the approvals of one rule are.
@@ -88,8 +92,10 @@ impl Voices {
     #[must_use]
     pub fn new(said: impl IntoIterator<Item = Voice>, mut authors: BTreeSet<String>) -> Self {
         let mut last: BTreeMap<String, Voice> = BTreeMap::new();
+        let mut asked = false;
         for voice in said {
             if voice.verb == Verb::Request {
+                asked = true;
                 authors.insert(voice.who);
                 continue;
             }
@@ -101,13 +107,19 @@ impl Voices {
                 }
             }
         }
-        Self { last, authors }
+        Self { last, authors, asked }
     }
 
-    /// Whether anybody has said, and proven, that it is theirs.
+    /// The same of what is asked for by itself: there is nobody who would have to be told from those who approve.
     #[must_use]
-    pub fn has_author(&self) -> bool {
-        !self.authors.is_empty()
+    pub fn asked_by_itself(self) -> Self {
+        Self { asked: true, ..self }
+    }
+
+    /// Whether it is known who asks for it.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked
     }
 
     /// Who rejects it: somebody of a role that may approve, whatever they said it of.
@@ -144,14 +156,25 @@ impl Voices {
         tally
     }
 
-    /// Who breaks the glass beside the one who asked: somebody of a role that may approve, who is no author.
+    /// Who breaks the glass now: with a reason, for a time that is not over, of this very build, plan and evidence. In the order of their words.
     #[must_use]
-    pub fn breaks_glass(&self, rules: &[ApprovalRule], bound: &Bound, now: Timestamp) -> Option<&Voice> {
-        let mut all = rules.iter().flat_map(|rule| {
-            let voices = self.of_role(&rule.role, Verb::BreakGlass);
-            voices.filter(move |voice| self.discounted(voice, bound, rule.expires.signed(), now).is_none())
-        });
-        all.next()
+    pub fn breaking(&self, bound: &Bound, now: Timestamp) -> Vec<&Voice> {
+        let counts = |voice: &&Voice| {
+            voice.verb == Verb::BreakGlass
+                && voice.bound == *bound
+                && voice.until.is_some_and(|until| until > now)
+                && now.duration_since(voice.at) >= -SKEW
+                && !voice.reason.trim().is_empty()
+        };
+        let mut all: Vec<&Voice> = self.last.values().filter(counts).collect();
+        all.sort_by_key(|voice| voice.at);
+        all
+    }
+
+    /// Whether somebody is an author of it.
+    #[must_use]
+    pub fn is_author(&self, who: &str) -> bool {
+        self.authors.contains(who)
     }
 
     fn of_role(&self, role: &str, verb: Verb) -> impl Iterator<Item = &Voice> {
@@ -215,6 +238,7 @@ mod tests {
             bound: bound("1"),
             at: at(hour),
             reason: String::new(),
+            until: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::obstacle::{Facts, Kept, Lasting, Obstacle, glass, kept, obstacles};
+use super::obstacle::{Facts, Glass, Kept, Lasting, Obstacle, Past, glass, kept, obstacles};
 use crate::model::freeze::InFlight;
 use crate::model::pipeline::{PipelineSpec, Stage, Take};
 use crate::model::promotion::{Phase, PromotionSpec, PromotionStatus, Rehearsed};
@@ -58,6 +58,8 @@ pub struct UpgradeRun {
     pub phase: upgrade::Phase,
     /// Why, for people.
     pub message: String,
+    /// It is held, as somebody has asked it to be, and for nothing else.
+    pub is_held_as_asked: bool,
     /// What its operator wants of it.
     pub wish: upgrade::Wish,
     /// Nodes of it are being changed, and the batch is not through.
@@ -160,18 +162,20 @@ impl Turn<'_> {
         self.tell(severity, &format!("Promotion{phase:?}"), message);
     }
 
+    fn glass(&self) -> Glass {
+        glass(self.case.stage, self.case.facts, self.case.now)
+    }
+
     /// What keeps it now.
     fn kept(&self) -> Kept {
         let Case {
             pipeline,
             stage,
-            spec,
             facts,
             now,
             ..
         } = *self.case;
-        let glass = glass(pipeline, stage, spec.break_glass.as_ref(), facts, now);
-        kept(obstacles(pipeline, stage, facts, now), facts.is_way_back, glass)
+        kept(obstacles(pipeline, stage, facts, now), facts.is_way_back, self.glass())
     }
 
     fn enter_if_nothing_keeps_it(&mut self) {
@@ -182,7 +186,12 @@ impl Turn<'_> {
         if let Some(rejected) = by.iter().find(|by| matches!(by, Obstacle::Rejected { .. })) {
             return self.enter(Phase::Rejected, rejected.reason(), rejected.to_string());
         }
-        if let Some(last) = by.iter().find(|by| by.lasting() == Lasting::ForGood) {
+        // What a second person may pass over with the first waits for them.
+        let is_asked_past = |by: &Obstacle| self.glass() == Glass::Asked && by.past() == Past::ComingBackOrGlass;
+        let mut for_good = by
+            .iter()
+            .filter(|by| by.lasting() == Lasting::ForGood && !is_asked_past(by));
+        if let Some(last) = for_good.next() {
             return self.enter(Phase::Failed, last.reason(), last.to_string());
         }
         // It would enter once the newer one is there, and take its place.
@@ -198,11 +207,18 @@ impl Turn<'_> {
         if let Some(newer) = by.iter().find(newer) {
             return self.enter(Phase::Cancelled, "PassedOver", newer.to_string());
         }
+        // People approve of what a rehearsal has shown, and of nothing before.
+        let rehearsal = self.open_rehearsal();
+        let is_said_later = |by: &Obstacle| matches!(by, Obstacle::Unapproved(_) | Obstacle::Unasked);
+        let by: Vec<Obstacle> = by
+            .into_iter()
+            .filter(|by| rehearsal.is_none() || !is_said_later(by))
+            .collect();
         if !by.is_empty() {
             return self.wait_for(&by);
         }
         self.pass_over(&broken);
-        self.go_on();
+        self.go_on(rehearsal);
     }
 
     fn wait_for(&mut self, by: &[Obstacle]) {
@@ -235,32 +251,35 @@ impl Turn<'_> {
         }
         let what: Vec<String> = new.iter().map(ToString::to_string).collect();
         let reasons: Vec<String> = new.iter().map(|one| one.reason().to_owned()).collect();
-        let why = self
-            .case
-            .spec
-            .break_glass
-            .as_ref()
-            .map_or("", |glass| glass.reason.as_str());
+        let breaking = self.case.facts.voices.breaking(&self.case.facts.bound, self.case.now);
+        let why = breaking.first().map_or("", |voice| voice.reason.as_str());
         let message = format!("the glass is broken ({why}); passed over: {}", what.join("; "));
         self.status.passed_over.extend(reasons);
         self.tell(Severity::Alert, "GlassBroken", message);
     }
 
-    /// The next rehearsal that it has not passed, or the environment itself.
-    fn go_on(&mut self) {
-        let Case { stage, spec, facts, .. } = *self.case;
-        let build = &spec.build;
-        // What comes back was rehearsed before it came here first.
-        let open = stage.rehearsals.iter().filter(|_| !facts.is_way_back);
-        let mut open = open.filter(|name| !self.has_passed(name));
-        if let Some(next) = open.next() {
-            self.effect = Some(Effect::Rehearse(next.clone()));
-            let message = format!("{build} goes through rehearsal {next}");
-            self.enter(Phase::Rehearsing, "Rehearsing", message);
-        } else {
+    /// The next rehearsal that it has not passed. What comes back was rehearsed before it came here first, and who breaks the glass has no time.
+    fn open_rehearsal(&self) -> Option<String> {
+        if self.case.facts.is_way_back || self.glass() == Glass::Broken {
+            return None;
+        }
+        let mut open = self.case.stage.rehearsals.iter().filter(|name| !self.has_passed(name));
+        open.next().cloned()
+    }
+
+    /// Through the rehearsal, or into the environment itself.
+    fn go_on(&mut self, rehearsal: Option<String>) {
+        let build = &self.case.spec.build;
+        let Some(next) = rehearsal else {
             self.effect = Some(Effect::Upgrade);
-            let message = format!("{build} goes onto {}", stage.environment);
-            self.enter(Phase::Upgrading, "Upgrading", message);
+            let message = format!("{build} goes onto {}", self.case.stage.environment);
+            return self.enter(Phase::Upgrading, "Upgrading", message);
+        };
+        let message = format!("{build} goes through rehearsal {next}");
+        self.effect = Some(Effect::Rehearse(next));
+        // Its driver was killed, and it is begun anew: that is no news.
+        if self.status.phase != Phase::Rehearsing || self.status.message != message {
+            self.enter(Phase::Rehearsing, "Rehearsing", message);
         }
     }
 
@@ -302,7 +321,7 @@ impl Turn<'_> {
         let Some(run) = self.case.upgrade else {
             // It was decided, and not begun: what keeps it now keeps it.
             let Kept { by, broken } = self.kept();
-            if by.is_empty() {
+            if by.is_empty() && !self.case.spec.cancel {
                 self.pass_over(&broken);
                 self.effect = Some(Effect::Upgrade);
             } else {
@@ -354,21 +373,19 @@ impl Turn<'_> {
             Some(frozen) => {
                 self.wake_at = frozen.until;
                 let waits = frozen.in_flight == InFlight::FinishBatch && run.is_in_batch;
-                if !is_ours && !waits && run.wish == upgrade::Wish::Proceed {
+                // What is held already waits for whoever it is held for.
+                if !is_ours && !waits && run.wish == upgrade::Wish::Proceed && !run.phase.is_held() {
                     let message = Obstacle::Frozen(frozen).to_string();
                     FROZEN.clone_into(&mut self.status.reason);
                     self.status.message.clone_from(&message);
                     self.tell(Severity::Step, "PromotionPaused", message);
                 }
-                if self.status.reason == FROZEN && run.wish == upgrade::Wish::Proceed {
+                if self.status.reason == FROZEN && run.wish == upgrade::Wish::Proceed && !run.phase.is_held() {
                     self.effect = Some(Effect::Pause(run.name.clone()));
                 }
             }
             // Asked for until it does go on: who was to see to it may have been killed before.
-            None if is_ours
-                && (run.phase.is_held() || run.wish == upgrade::Wish::Pause)
-                && run.wish != upgrade::Wish::Abort =>
-            {
+            None if is_ours && self.is_held_by_us(run) => {
                 self.effect = Some(Effect::GoOn(run.name.clone()));
             }
             None if is_ours => {
@@ -381,6 +398,17 @@ impl Turn<'_> {
                 );
             }
             None => {}
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// It is held, or is to be, as we have asked, and nobody wants otherwise.
+    fn is_held_by_us(&self, run: &UpgradeRun) -> bool {
+        match run.wish {
+            upgrade::Wish::Pause => run.is_held_as_asked || !run.phase.is_held(),
+            upgrade::Wish::Proceed => run.is_held_as_asked,
+            upgrade::Wish::TimeUp | upgrade::Wish::Abort => false,
         }
     }
 }

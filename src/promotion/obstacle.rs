@@ -6,12 +6,12 @@
 
 use jiff::Timestamp;
 
-use super::approvals::{Tally, Voices};
+use super::approvals::{Tally, Voice, Voices};
 use super::calendar::{Cover, cover};
 use crate::model::approval::Bound;
 use crate::model::freeze::InFlight;
-use crate::model::pipeline::{ApprovalRule, PipelineSpec, Stage, Take};
-use crate::model::promotion::{BreakGlass, Waiting};
+use crate::model::pipeline::{PipelineSpec, Stage, Take};
+use crate::model::promotion::Waiting;
 use crate::model::values::{Digest, Duration};
 
 /// What is known of a build, its stage and the world when it is asked whether it may enter.
@@ -44,10 +44,19 @@ pub struct Candidate {
     pub version: String,
     /// Its digest.
     pub digest: Digest,
-    /// What the environment asks of it and it lacks (`HooksPassed`), in words, with what to do.
-    pub lacking: Option<String>,
+    /// What the environment asks of it and it lacks (`HooksPassed`).
+    pub lacking: Option<Lack>,
     /// That it failed here and was not released since, in words.
     pub quarantined: Option<String>,
+}
+
+/// What a build lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// In words, with what to do.
+    pub why: String,
+    /// Whether it may be there at the next look: what cannot be seen now is no no.
+    pub lasting: Lasting,
 }
 
 /// How a build stands in a stage before.
@@ -126,10 +135,7 @@ pub enum Obstacle {
         other: Option<Digest>,
     },
     /// It lacks what the environment asks for.
-    Lacking {
-        /// In words.
-        why: String,
-    },
+    Lacking(Lack),
     /// The stage stays on another version.
     Pinned {
         /// Which.
@@ -197,7 +203,7 @@ impl Obstacle {
             Obstacle::Quarantined { .. } => "Quarantined",
             Obstacle::Rejected { .. } => "Rejected",
             Obstacle::Unverified { .. } => "NotVerified",
-            Obstacle::Lacking { .. } => "Lacking",
+            Obstacle::Lacking(_) => "Lacking",
             Obstacle::Pinned { .. } => "Pinned",
             Obstacle::Held { .. } => "Held",
             Obstacle::Frozen(_) => "Frozen",
@@ -216,7 +222,7 @@ impl Obstacle {
         match self {
             Obstacle::Quarantined { .. } | Obstacle::Rejected { .. } | Obstacle::Busy(_) => Past::Nothing,
             Obstacle::Unverified { .. }
-            | Obstacle::Lacking { .. }
+            | Obstacle::Lacking(_)
             | Obstacle::Pinned { .. }
             | Obstacle::Held { .. }
             | Obstacle::Frozen(_)
@@ -232,10 +238,10 @@ impl Obstacle {
     #[must_use]
     pub fn lasting(&self) -> Lasting {
         match self {
+            Obstacle::Lacking(lack) => lack.lasting,
             Obstacle::Quarantined { .. }
             | Obstacle::Rejected { .. }
             | Obstacle::Unverified { .. }
-            | Obstacle::Lacking { .. }
             | Obstacle::Pinned { .. } => Lasting::ForGood,
             Obstacle::Held { .. }
             | Obstacle::Frozen(_)
@@ -258,7 +264,7 @@ impl Obstacle {
             Obstacle::Quarantined { .. }
             | Obstacle::Rejected { .. }
             | Obstacle::Unverified { .. }
-            | Obstacle::Lacking { .. }
+            | Obstacle::Lacking(_)
             | Obstacle::Pinned { .. }
             | Obstacle::Held { .. }
             | Obstacle::Unasked
@@ -283,7 +289,7 @@ impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let until = |at: &Option<Timestamp>| at.map_or(String::new(), |at| format!(" until {at:.0}"));
         match self {
-            Obstacle::Quarantined { why } | Obstacle::Lacking { why } => f.write_str(why),
+            Obstacle::Quarantined { why } | Obstacle::Lacking(Lack { why, .. }) => f.write_str(why),
             Obstacle::Rejected { by, reason } if reason.is_empty() => write!(f, "{by} has rejected it"),
             Obstacle::Rejected { by, reason } => write!(f, "{by} has rejected it: {reason}"),
             Obstacle::Unverified { stage, other: None } => write!(f, "stage {stage} has not verified it"),
@@ -363,7 +369,7 @@ pub fn obstacles(pipeline: &PipelineSpec, stage: &Stage, facts: &Facts, now: Tim
             other: None,
         }),
     }));
-    found.extend(build.lacking.clone().map(|why| Obstacle::Lacking { why }));
+    found.extend(build.lacking.clone().map(Obstacle::Lacking));
     let pin = stage.pin.as_ref().filter(|pin| pin.version != build.version);
     found.extend(pin.map(|pin| Obstacle::Pinned {
         version: pin.version.clone(),
@@ -380,7 +386,7 @@ pub fn obstacles(pipeline: &PipelineSpec, stage: &Stage, facts: &Facts, now: Tim
     }
     found.extend(upstream.iter().filter_map(|before| soaking(before, now)));
     if !stage.approvals.is_empty() {
-        if voices.has_author() {
+        if voices.is_asked() {
             let tallies = stage.approvals.iter().map(|rule| voices.tally(rule, bound, now));
             found.extend(tallies.filter(|tally| !tally.is_enough()).map(Obstacle::Unapproved));
         } else {
@@ -441,7 +447,7 @@ pub fn kept(found: Vec<Obstacle>, is_way_back: bool, glass: Glass) -> Kept {
         match (obstacle.past(), glass) {
             (Past::ComingBackOrGlass, _) if is_way_back => {}
             (Past::ComingBackOrGlass, Glass::Broken) => kept.broken.push(obstacle),
-            (Past::ComingBackOrGlass, Glass::Whole) | (Past::Nothing, _) => kept.by.push(obstacle),
+            (Past::ComingBackOrGlass, Glass::Whole | Glass::Asked) | (Past::Nothing, _) => kept.by.push(obstacle),
         }
     }
     kept
@@ -452,47 +458,31 @@ pub fn kept(found: Vec<Obstacle>, is_way_back: bool, glass: Glass) -> Kept {
 pub enum Glass {
     /// They may not.
     Whole,
+    /// One person breaks it, and a second one may.
+    Asked,
     /// Two people have broken it, for a time that is not over.
     Broken,
 }
 
-/// Whether the glass is broken: it was asked for with a reason, by somebody who has proven who they are, and a second person of a role of the
-/// pipeline says the same of the same build, plan and evidence.
+/// Whether the glass is broken: two people say so, each with their key, a reason and an end, of the same build, plan and evidence, and one of
+/// them is no author and of a role that may approve here (of any role, where nobody is asked).
 #[must_use]
-pub fn glass(
-    pipeline: &PipelineSpec,
-    stage: &Stage,
-    asked: Option<&BreakGlass>,
-    facts: &Facts,
-    now: Timestamp,
-) -> Glass {
-    let Some(BreakGlass { reason, until }) = asked else {
-        return Glass::Whole;
+pub fn glass(stage: &Stage, facts: &Facts, now: Timestamp) -> Glass {
+    let breaking = facts.voices.breaking(&facts.bound, now);
+    let may_approve = |voice: &&&Voice| {
+        let rules = &stage.approvals;
+        let in_role = rules.is_empty() || rules.iter().any(|rule| voice.roles.contains(&rule.role));
+        in_role && !facts.voices.is_author(&voice.who)
     };
-    if reason.trim().is_empty() || until.at() <= now || !facts.voices.has_author() {
-        return Glass::Whole;
-    }
-    let any_role = || {
-        let roles = pipeline.roles.keys().map(|role| ApprovalRule {
-            role: role.clone(),
-            count: 1,
-            expires: A_SHIFT,
-        });
-        roles.collect()
-    };
-    let rules: Vec<ApprovalRule> = if stage.approvals.is_empty() {
-        any_role()
+    let mut seconds = breaking.iter().filter(may_approve);
+    if seconds.any(|second| breaking.iter().any(|first| first.who != second.who)) {
+        Glass::Broken
+    } else if breaking.is_empty() {
+        Glass::Whole
     } else {
-        stage.approvals.clone()
-    };
-    match facts.voices.breaks_glass(&rules, &facts.bound, now) {
-        Some(_) => Glass::Broken,
-        None => Glass::Whole,
+        Glass::Asked
     }
 }
-
-/// Where a stage states no approvals, the word of the second person counts for as long.
-const A_SHIFT: Duration = Duration::from_secs(8 * 60 * 60);
 
 #[cfg(test)]
 pub(in crate::promotion) mod tests;

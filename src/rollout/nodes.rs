@@ -321,6 +321,10 @@ impl Draft<'_> {
             return Progress::Failed("it ran no build before".to_owned());
         };
         loop {
+            // What was refused of the way forward is not asked for again: going back asks for something else, which may be granted.
+            if self.unserved(i).is_some() && self.node(i).step.as_ref().is_some_and(|s| s.release != goal) {
+                self.node_mut(i).step = None;
+            }
             let Some(seen) = self.seen(i) else {
                 self.keep_step(i);
                 return Progress::Working;

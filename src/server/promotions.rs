@@ -1,7 +1,7 @@
 //! The promotions of a home, each looked at when something about it may have changed, and the rehearsals that they ask for.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use crate::engine::session::{self, Asked, KnownBuild, SessionError};
 use crate::engine::{Ending, Unreached, delivery};
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::pipeline::Start;
+use crate::model::pipeline::{PipelineSpec, Stage, Start};
 use crate::model::upgrade::{Event, UpgradeStatus};
 use crate::promotion::{Effect, RehearsalRun, RunState};
 use crate::store::{Store as _, StoreError, UpgradeRecord};
-use crate::workspace::WorkspaceError;
+use crate::workspace::{PromotionRules, WorkspaceError};
 
 /// What is not written in the state, as files, keys and commits, is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -51,10 +51,12 @@ pub(super) struct Promotions<'a> {
     seen: BTreeMap<String, Seen>,
     /// When it is looked again for what enters by itself, and what was in the way of that.
     ask_at: Option<Instant>,
-    unasked: Option<String>,
-    /// Rehearsals that are driven, by their environments.
-    rehearsing: RefCell<BTreeSet<String>>,
+    unasked: Vec<String>,
+    /// Rehearsals that are driven, by their environments, with the promotion that each is for.
+    rehearsing: RefCell<BTreeMap<String, (String, String)>>,
     flights: FuturesUnordered<LocalBoxFuture<'a, Rehearsed>>,
+    /// Why rehearsals could not be driven, as it was told.
+    unrehearsed: BTreeMap<String, String>,
     /// How rehearsals have ended that their promotions have not taken in yet.
     ended: BTreeMap<String, RehearsalRun>,
 }
@@ -66,16 +68,17 @@ impl<'a> Promotions<'a> {
             verifier: Verifier::default(),
             seen: BTreeMap::new(),
             ask_at: None,
-            unasked: None,
+            unasked: Vec::new(),
             rehearsing: RefCell::default(),
             flights: FuturesUnordered::new(),
+            unrehearsed: BTreeMap::new(),
             ended: BTreeMap::new(),
         }
     }
 
     /// Whether a rehearsal has this environment: it drives its upgrades itself.
     pub(super) fn has(&self, environment: &str) -> bool {
-        self.rehearsing.borrow().contains(environment)
+        self.rehearsing.borrow().contains_key(environment)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -97,42 +100,56 @@ impl<'a> Promotions<'a> {
             Ok(None) => {}
             // It is begun again at the next look.
             Err(why) => {
-                (self.server.tell)(&format!("the rehearsal of {promotion} cannot be driven: {why}"));
+                let why = why.to_string();
+                if self.unrehearsed.get(&promotion) != Some(&why) {
+                    (self.server.tell)(&format!("the rehearsal of {promotion} cannot be driven: {why}"));
+                    self.unrehearsed.insert(promotion, why);
+                }
                 return;
             }
         }
         self.seen.remove(&promotion);
     }
 
-    /// Asks for what enters a stage by itself.
+    /// Asks for what enters a stage by itself. What is in the way of one stage is in the way of no other.
     fn ask(&mut self) {
-        let trouble = self.try_to_ask().err().map(|why| why.to_string());
-        if let Some(why) = trouble.as_ref().filter(|why| self.unasked.as_ref() != Some(*why)) {
+        let troubles = match self.server.workspace.promotion_rules() {
+            Ok(rules) => self.try_to_ask(&rules),
+            Err(why) => vec![why.to_string()],
+        };
+        for why in troubles.iter().filter(|why| !self.unasked.contains(why)) {
             (self.server.tell)(&format!("nothing enters a stage by itself: {why}"));
         }
-        self.unasked = trouble;
+        self.unasked = troubles;
     }
 
-    fn try_to_ask(&self) -> Result<(), PromotionError> {
+    fn try_to_ask(&self, rules: &PromotionRules) -> Vec<String> {
         let Server {
             home, workspace, shift, ..
         } = *self.server;
-        let rules = workspace.promotion_rules()?;
+        let ask = |name: &str, pipeline: &PipelineSpec, stage: &Stage| {
+            let fleet = Arc::new(Fleet::read(home, workspace, &stage.environment, shift)?);
+            let way = Ground {
+                home,
+                fleet: &fleet,
+                name,
+                pipeline,
+                stage,
+                freezes: &rules.freezes,
+            };
+            Ok::<_, PromotionError>(way.ask_for_what_enters_by_itself()?)
+        };
+        let mut troubles = Vec::new();
         for (name, pipeline) in &rules.pipelines {
             for stage in pipeline.stages.iter().filter(|stage| stage.start == Start::Auto) {
-                let fleet = Arc::new(Fleet::read(home, workspace, &stage.environment, shift)?);
-                let way = Ground {
-                    home,
-                    fleet: &fleet,
-                    name,
-                    pipeline,
-                    stage,
-                    freezes: &rules.freezes,
-                };
-                way.ask_for_what_enters_by_itself()?;
+                troubles.extend(
+                    ask(name, pipeline, stage)
+                        .err()
+                        .map(|why| format!("{name}, {}: {why}", stage.name)),
+                );
             }
         }
-        Ok(())
+        troubles
     }
 
     /// Takes a turn of each that may have changed; returns the environments whose reports there are more of.
@@ -205,7 +222,11 @@ impl<'a> Promotions<'a> {
         let environment = Ground::environment_of(&rules, record)?;
         let fleet = Arc::new(Fleet::read(home, workspace, &environment, shift)?);
         let way = Ground::of(home, &fleet, &rules, record)?;
-        let ended = self.ended.get(&record.name).cloned();
+        let ended = self
+            .ended
+            .get(&record.name)
+            .cloned()
+            .or_else(|| self.running(&record.name));
         let turned = way
             .turn(&record.name, ended.as_ref(), &self.verifier, &|_, _| {})
             .await?;
@@ -218,15 +239,29 @@ impl<'a> Promotions<'a> {
         Ok((environment, turned))
     }
 
-    /// Begins a rehearsal, unless its environment has one already.
+    /// The rehearsal that is driven for a promotion.
+    fn running(&self, promotion: &str) -> Option<RehearsalRun> {
+        let all = self.rehearsing.borrow();
+        let mut all = all.values();
+        let (_, rehearsal) = all.find(|(of, _)| of == promotion)?;
+        Some(RehearsalRun {
+            rehearsal: rehearsal.clone(),
+            state: RunState::Running,
+        })
+    }
+
+    /// Begins a rehearsal, unless its environment has one already, or an upgrade that somebody drives or that waits for a person: two who drive
+    /// would fence one another.
     fn rehearse(&mut self, rehearsal: &str, promotion: &str, version: &str) -> Result<(), PromotionError> {
         let server = self.server;
         let (_, spec) = server.workspace.rehearsal(rehearsal, server.shift)?;
         let environment = spec.environment.clone();
         let fleet = Arc::new(Fleet::read(server.home, server.workspace, &environment, server.shift)?);
-        if !self.rehearsing.borrow_mut().insert(environment.clone()) {
+        if self.has(&environment) || !server.home.store().unfinished(Some(&environment))?.is_empty() {
             return Ok(());
         }
+        let of = (promotion.to_owned(), rehearsal.to_owned());
+        self.rehearsing.borrow_mut().insert(environment.clone(), of);
         let (rehearsal, promotion, version) = (rehearsal.to_owned(), promotion.to_owned(), version.to_owned());
         let flight = async move {
             let rehearsing = Rehearsing {

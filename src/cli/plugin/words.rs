@@ -52,6 +52,11 @@ pub(super) async fn upgrade(
     };
     refuse_unknown_component(&stated, component)?;
     let open = match snapshot.open_in(environment) {
+        // That one waits for something of its own component, and this is of another.
+        Some(open) if open.spec.component != component && open.status.reason == "WaitsForGivingBack" => None,
+        other => other,
+    };
+    let open = match open {
         Some(open) if open.spec.build != build && open.status.phase == Phase::Pending => {
             let (spec, status) = (&open.spec, &open.status);
             return Err(PluginError::Waits {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::PromotionError;
 use super::signatures::{Verifier, Whose};
 use super::{Ground, PromotionRecord};
-use crate::engine::provenance::Judged;
+use crate::engine::provenance::{Judged, Lacking};
 use crate::engine::session::{KnownBuild, Past};
 use crate::home::Home;
 use crate::model::approval::{Bound, Signed, Verb};
@@ -20,8 +20,8 @@ use crate::model::promotion::Rehearsed;
 use crate::model::values::Digest;
 use crate::promotion::approvals::{Voice, Voices};
 use crate::promotion::calendar::{Cover, cover};
-use crate::promotion::obstacle::{Busy, Candidate, Facts, Frozen, Rival, Upstream, Verified};
-use crate::store::{ENGINE, Store as _, StoreError};
+use crate::promotion::obstacle::{Busy, Candidate, Facts, Frozen, Lack, Lasting, Rival, Upstream, Verified};
+use crate::store::{Store as _, StoreError};
 
 /// The kind of freezes that a command has stated.
 pub const FREEZE: &str = "Freeze";
@@ -47,7 +47,7 @@ pub(super) async fn gather(
     let known = past.builds.get(&record.spec.build).ok_or_else(unknown)?;
     let digest = known.spec.digest;
     let judged = Judged::new(home, &fleet.workspace, &known.spec);
-    let is_way_back = past.is_way_back(environment, &component.name, &digest);
+    let is_way_back = past.is_way_back(environment, &component.name, &digest, record.created_at);
     let lacking = if component.rollout.requires.is_empty() || is_way_back {
         None
     } else {
@@ -63,12 +63,7 @@ pub(super) async fn gather(
             name: record.spec.build.clone(),
             version: known.spec.version.clone(),
             digest,
-            lacking: lacking.map(|lacking| {
-                format!(
-                    "it lacks {}: it is {}; {}",
-                    lacking.condition, lacking.why, lacking.remedy
-                )
-            }),
+            lacking: lacking.map(lack),
             quarantined: past.quarantine(&digest, environment).map(|refusal| refusal.to_string()),
         },
         is_way_back,
@@ -79,7 +74,11 @@ pub(super) async fn gather(
         },
         upstream,
         freezes: frozen(home, freezes, environment, Timestamp::now())?,
-        voices: Voices::new(said, authors),
+        voices: if record.spec.automatic {
+            Voices::new(said, authors).asked_by_itself()
+        } else {
+            Voices::new(said, authors)
+        },
         others,
         busy: busy.filter(|open| open.name != record.name).map(|open| Busy {
             upgrade: open.name,
@@ -88,7 +87,24 @@ pub(super) async fn gather(
     })
 }
 
-/// How these bytes stand in each stage before.
+fn lack(lacking: Lacking) -> Lack {
+    let Lacking {
+        condition,
+        why,
+        remedy,
+        is_unseen,
+    } = lacking;
+    Lack {
+        why: format!("it lacks {condition}: it is {why}; {remedy}"),
+        lasting: if is_unseen {
+            Lasting::ForAWhile
+        } else {
+            Lasting::ForGood
+        },
+    }
+}
+
+/// How these bytes stand in each stage before. Where they have failed since they were verified there, they were not.
 fn upstream(
     pipeline: &PipelineSpec,
     stage: &Stage,
@@ -102,6 +118,10 @@ fn upstream(
             .iter()
             .flat_map(|(build, known)| known.status.verifications.iter().map(move |v| (build, v)));
         let there: Vec<_> = all.filter(|(_, v)| v.environment == environment).collect();
+        let mut same_bytes = builds.values().filter(|known| known.spec.digest == *digest);
+        if same_bytes.any(|known| known.status.quarantined_in(environment).is_some()) {
+            return Verified::Never;
+        }
         let same = there
             .iter()
             .filter(|(_, v)| v.digest == *digest)
@@ -151,7 +171,7 @@ fn heard(
     Ok(of_somebody.collect())
 }
 
-/// Who else counts as an author: whoever has asked for the same build in a stage before, and, of what entered by itself, the engine.
+/// Who else counts as an author: whoever has asked for the same build in a stage before.
 fn authors(
     workspace: &std::path::Path,
     ground: &Ground<'_>,
@@ -159,9 +179,6 @@ fn authors(
     verifier: &Verifier,
 ) -> Result<BTreeSet<String>, PromotionError> {
     let mut authors = BTreeSet::new();
-    if record.spec.user == ENGINE {
-        authors.insert(ENGINE.to_owned());
-    }
     let is_of_it =
         |other: &PromotionRecord| other.spec.pipeline == record.spec.pipeline && other.spec.build == record.spec.build;
     for other in PromotionRecord::all(ground.home)?.into_iter().filter(is_of_it) {
@@ -184,12 +201,12 @@ fn rivals(
     record: &PromotionRecord,
     builds: &BTreeMap<String, KnownBuild>,
 ) -> Result<Vec<Rival>, StoreError> {
-    if record.spec.user != ENGINE {
+    if !record.spec.automatic {
         return Ok(Vec::new());
     }
     let open = PromotionRecord::open(ground.home)?.into_iter();
     let into_stage = open.filter(|open| {
-        open.spec.user == ENGINE && open.spec.pipeline == record.spec.pipeline && open.spec.stage == record.spec.stage
+        open.spec.automatic && open.spec.pipeline == record.spec.pipeline && open.spec.stage == record.spec.stage
     });
     let rival = |open: PromotionRecord| {
         let verified_at = verified_before(ground.pipeline, ground.stage, builds.get(&open.spec.build)?, builds)?;

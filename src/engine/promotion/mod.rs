@@ -5,6 +5,7 @@
 mod facts;
 pub mod signatures;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -22,7 +23,7 @@ use crate::model::environment::Component;
 use crate::model::freeze::FreezeSpec;
 use crate::model::pipeline::{PipelineSpec, Stage, Start};
 use crate::model::promotion::{PromotionSpec, PromotionStatus};
-use crate::model::upgrade::{Event, Wish};
+use crate::model::upgrade::{self, Event, Wish};
 use crate::promotion::obstacle::Facts;
 use crate::promotion::{Case, Decision, Effect, RehearsalRun, UpgradeRun, decide};
 use crate::report::{self, Subject};
@@ -305,44 +306,43 @@ impl<'a> Ground<'a> {
         }))
     }
 
-    /// Asks for a promotion.
+    /// A promotion that nobody has heard of yet: what is signed of it names it.
     ///
     /// # Errors
-    /// The state cannot be written.
-    pub fn ask(&self, spec: &PromotionSpec, why: &str) -> Result<PromotionRecord, StoreError> {
+    /// The state cannot be read.
+    pub fn draft(&self, spec: PromotionSpec) -> Result<PromotionRecord, StoreError> {
         let now = Timestamp::now();
-        let (spec_value, status) = (to_value(spec)?, to_value(&PromotionStatus::new(now))?);
-        let environment = &self.stage.environment;
-        let (subject, sinks) = (self.subject(spec), delivery::sinks(self.fleet));
-        let dispatch = report::dispatcher(self.home.store().home(), &subject, &sinks);
         loop {
             let name = fresh_upgrade_name(&spec.build);
             // Its upgrade will have the name.
-            if self.home.store().upgrade(&name)?.is_some() {
-                continue;
-            }
-            let message = match why {
-                "" => format!("{} asks for it", spec.user),
-                why => format!("{} asks for it: {why}", spec.user),
-            };
-            let put = Put {
-                kind: KIND,
-                name: &name,
-                spec: Some(&spec_value),
-                status: Some(&status),
-                expect: Expect::Absent,
-                environment,
-                promotion: Some(&name),
-                events: &[event(now, "PromotionAsked", message)],
-                acts: &[self.act(&name, &spec.user, "PromotionAsked", &spec.build, now)],
-                dispatch: &dispatch,
-                at: now,
-            };
-            match self.home.store().put(&put) {
-                Err(StoreError::Conflict { .. } | StoreError::Exists { .. }) => {}
-                other => return PromotionRecord::from_resource(&other?),
+            let is_taken =
+                self.home.store().upgrade(&name)?.is_some() || PromotionRecord::find(self.home, &name)?.is_some();
+            if !is_taken {
+                return Ok(PromotionRecord {
+                    name,
+                    spec,
+                    status: PromotionStatus::new(now),
+                    resource_version: 0,
+                    created_at: now,
+                });
             }
         }
+    }
+
+    /// Asks for it, with what was said of it already.
+    ///
+    /// # Errors
+    /// The state cannot be written, or the name was taken since.
+    pub fn ask(&self, draft: &PromotionRecord, why: &str, mut change: Change) -> Result<PromotionRecord, StoreError> {
+        let (user, name, at) = (&draft.spec.user, &draft.name, draft.created_at);
+        let message = match why {
+            "" => format!("{user} asks for it"),
+            why => format!("{user} asks for it: {why}"),
+        };
+        change.events.insert(0, event(at, "PromotionAsked", message));
+        let act = self.act(name, user, "PromotionAsked", &draft.spec.build, at);
+        change.acts.insert(0, act);
+        self.put(draft, &change, Expect::Absent)
     }
 
     /// Asks for what enters the stage by itself: each build that every stage before has verified, that is not there, has not failed there, and
@@ -357,36 +357,42 @@ impl<'a> Ground<'a> {
         let builds = KnownBuild::all(self.home)?;
         let environment = &self.stage.environment;
         let asked = PromotionRecord::all(self.home)?;
-        let newest_there = |known: &KnownBuild| {
+        let asked = asked
+            .iter()
+            .filter(|record| record.spec.pipeline == self.name && record.spec.stage == self.stage.name);
+        let asked: BTreeSet<&str> = asked.map(|record| record.spec.build.as_str()).collect();
+        let there = |known: &KnownBuild| {
             let mut all = known.status.verifications.iter();
             all.find(|v| v.environment == *environment).map(|v| v.at)
         };
         let of_component = || {
             builds
-                .values()
-                .filter(|known| known.spec.component == self.pipeline.component)
+                .iter()
+                .filter(|(_, known)| known.spec.component == self.pipeline.component)
         };
-        let last = of_component().filter_map(newest_there).max();
-        for known in of_component() {
-            let name = known.spec.name();
-            let is_asked_for = asked.iter().any(|record| {
-                record.spec.build == name && record.spec.pipeline == self.name && record.spec.stage == self.stage.name
-            });
-            let is_there = known.status.verifications.iter().any(|v| v.environment == *environment);
+        let last = of_component().filter_map(|(_, known)| there(known)).max();
+        for (name, known) in of_component() {
             let failed = known.status.quarantined_in(environment).is_some();
+            // What takes longest to find out comes last: there may be thousands of builds.
+            if asked.contains(name.as_str())
+                || there(known).is_some()
+                || failed
+                || known.status.verifications.is_empty()
+            {
+                continue;
+            }
             let verified = facts::verified_before(self.pipeline, self.stage, known, &builds);
             // What a later build has passed over is history.
-            let is_new = verified.is_some_and(|at| last.is_none_or(|last| at > last));
-            if is_new && !(is_asked_for || is_there || failed) {
-                let spec = PromotionSpec {
+            if verified.is_some_and(|at| last.is_none_or(|last| at > last)) {
+                let draft = self.draft(PromotionSpec {
                     pipeline: self.name.to_owned(),
                     stage: self.stage.name.clone(),
-                    build: name,
+                    build: name.clone(),
                     user: ENGINE.to_owned(),
-                    break_glass: None,
+                    automatic: true,
                     cancel: false,
-                };
-                self.ask(&spec, "every stage before has verified it")?;
+                })?;
+                self.ask(&draft, "every stage before has verified it", Change::of(&draft))?;
             }
         }
         Ok(())
@@ -416,6 +422,10 @@ impl<'a> Ground<'a> {
     }
 
     fn write(&self, record: &PromotionRecord, change: &Change) -> Result<PromotionRecord, StoreError> {
+        self.put(record, change, Expect::Version(record.resource_version))
+    }
+
+    fn put(&self, record: &PromotionRecord, change: &Change, expect: Expect) -> Result<PromotionRecord, StoreError> {
         let Change {
             spec,
             status,
@@ -431,7 +441,7 @@ impl<'a> Ground<'a> {
             name: &record.name,
             spec: Some(&spec),
             status: Some(&status),
-            expect: Expect::Version(record.resource_version),
+            expect,
             environment: &self.stage.environment,
             promotion: Some(&record.name),
             events,
@@ -481,10 +491,10 @@ impl<'a> Ground<'a> {
             if record.status.phase.is_final() {
                 return Ok(Turned::ended(record));
             }
+            let looked_at = Timestamp::now();
             let facts = self.facts(&record, verifier).await?;
             let upgrade = self.upgrade_of(name)?;
             let run = upgrade.as_ref().map(upgrade_run);
-            let looked_at = Timestamp::now();
             let decision = decide(&Case {
                 pipeline: self.pipeline,
                 stage: self.stage,
@@ -522,6 +532,8 @@ impl<'a> Ground<'a> {
                 record: written,
                 effect,
                 wake_at,
+                looked_at,
+                wish_version: upgrade.map_or(0, |upgrade| upgrade.wish_version),
             });
         }
         Err(PromotionError::Restless(name.to_owned()))
@@ -589,6 +601,10 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// The state cannot be written, or the rules refuse the upgrade.
     pub async fn carry_out(&self, turned: &Turned) -> Result<(), PromotionError> {
+        // Who was stopped since looks again before anything is done.
+        if Timestamp::now().duration_since(turned.looked_at) > LONGEST_LOOK {
+            return Ok(());
+        }
         match &turned.effect {
             None | Some(Effect::Rehearse(_)) => Ok(()),
             Some(Effect::Upgrade) => match self.begin_upgrade(&turned.record) {
@@ -599,27 +615,28 @@ impl<'a> Ground<'a> {
                 )) => Ok(()),
                 begun => begun.map(|_| ()),
             },
-            Some(Effect::Pause(upgrade)) => self.wish(upgrade, &turned.record, Wish::Pause),
-            Some(Effect::GoOn(upgrade)) => self.go_on(upgrade, &turned.record).await,
+            Some(Effect::Pause(upgrade)) => self.wish(upgrade, turned, Wish::Pause),
+            Some(Effect::GoOn(upgrade)) => self.go_on(upgrade, turned).await,
         }
     }
 
     /// A pause that has not come to it is dropped; what is held is resumed, once its driver has let go.
-    async fn go_on(&self, upgrade: &str, record: &PromotionRecord) -> Result<(), PromotionError> {
+    async fn go_on(&self, upgrade: &str, turned: &Turned) -> Result<(), PromotionError> {
         let held = self.home.store().upgrade(upgrade)?.filter(session::awaits_resume);
         if held.is_none() {
-            return self.wish(upgrade, record, Wish::Proceed);
+            return self.wish(upgrade, turned, Wish::Proceed);
         }
         if HeldLease::holder(self.home, &self.stage.environment)?.is_some() {
             return Ok(());
         }
         let lease = HeldLease::take(self.home, &self.stage.environment)?;
-        let build = self.build(record)?;
-        self.asked(record, &build)?.open(&lease).await?;
+        let build = self.build(&turned.record)?;
+        self.asked(&turned.record, &build)?.open(&lease).await?;
         Ok(())
     }
 
-    fn wish(&self, upgrade: &str, record: &PromotionRecord, wish: Wish) -> Result<(), PromotionError> {
+    fn wish(&self, upgrade: &str, turned: &Turned, wish: Wish) -> Result<(), PromotionError> {
+        let record = &turned.record;
         let (subject, sinks) = (self.subject(&record.spec), delivery::sinks(self.fleet));
         let dispatch = report::dispatcher(self.home.store().home(), &subject, &sinks);
         let reason = match wish {
@@ -630,10 +647,10 @@ impl<'a> Ground<'a> {
         match self
             .home
             .store()
-            .set_wish(upgrade, wish, None, ENGINE, &[told], &dispatch)
+            .set_wish(upgrade, wish, Some(turned.wish_version), ENGINE, &[told], &dispatch)
         {
-            // It was quicker than the freeze.
-            Err(StoreError::Finished { .. }) => Ok(()),
+            // It was quicker than the freeze, or somebody has said something else, which is not spoken over.
+            Err(StoreError::Finished { .. } | StoreError::Conflict { .. }) => Ok(()),
             set => Ok(set.map(|_| ())?),
         }
     }
@@ -664,6 +681,10 @@ pub struct Turned {
     pub effect: Option<Effect>,
     /// When to look again though nothing has changed.
     pub wake_at: Option<Timestamp>,
+    /// What it was decided on is of then.
+    looked_at: Timestamp,
+    /// The last wish of its upgrade then.
+    wish_version: u64,
 }
 
 impl Turned {
@@ -672,6 +693,21 @@ impl Turned {
             record,
             effect: None,
             wake_at: None,
+            looked_at: Timestamp::now(),
+            wish_version: 0,
+        }
+    }
+}
+
+impl Change {
+    /// Nothing yet.
+    #[must_use]
+    pub fn of(record: &PromotionRecord) -> Self {
+        Self {
+            spec: record.spec.clone(),
+            status: record.status.clone(),
+            events: Vec::new(),
+            acts: Vec::new(),
         }
     }
 }
@@ -694,6 +730,7 @@ fn upgrade_run(record: &UpgradeRecord) -> UpgradeRun {
         name: record.name.clone(),
         phase: status.phase,
         message: status.message.clone(),
+        is_held_as_asked: status.phase == upgrade::Phase::Paused && status.reason == "ByUser",
         wish: record.spec.wish,
         is_in_batch: status.nodes.iter().any(|node| node.in_batch),
     }
@@ -716,8 +753,14 @@ pub fn prune(home: &Home) -> Result<(), StoreError> {
     ended.sort_by_key(|record| record.status.finished_at);
     let surplus = ended.len().saturating_sub(KEEP_FINISHED);
     for record in &ended[..surplus] {
-        home.store()
-            .delete_resource(KIND, &record.name, Expect::Version(record.resource_version))?;
+        match home
+            .store()
+            .delete_resource(KIND, &record.name, Expect::Version(record.resource_version))
+        {
+            // Another process was quicker.
+            Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
+            other => other?,
+        }
     }
     Ok(())
 }

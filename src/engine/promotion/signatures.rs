@@ -119,6 +119,7 @@ impl Verifier {
                 bound,
                 at,
                 reason,
+                until,
                 ..
             } = &signed.word;
             Ok(Whose::Of(Box::new(Voice {
@@ -128,6 +129,7 @@ impl Verifier {
                 bound: *bound,
                 at: *at,
                 reason: reason.clone(),
+                until: *until,
             })))
         };
         words.iter().map(whose).collect()

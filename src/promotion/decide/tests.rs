@@ -5,7 +5,7 @@ use crate::model::approval::Verb;
 use crate::model::freeze::InFlight;
 use crate::model::upgrade::Wish;
 use crate::promotion::obstacle::Verified;
-use crate::promotion::obstacle::tests::{facts, frozen, now, pipeline, said, voice};
+use crate::promotion::obstacle::tests::{breaks, facts, frozen, now, pipeline, said, voice};
 
 /// A promotion with its world, turned until it rests.
 struct Story {
@@ -35,7 +35,7 @@ impl Story {
                 stage: stage.to_owned(),
                 build: "web-2".to_owned(),
                 user: "ann".to_owned(),
-                break_glass: None,
+                automatic: false,
                 cancel: false,
             },
             status: PromotionStatus::new(now()),
@@ -78,6 +78,7 @@ impl Story {
             name: "web-2-abcd".to_owned(),
             phase,
             message: "so it is said".to_owned(),
+            is_held_as_asked: false,
             wish: Wish::Proceed,
             is_in_batch: false,
         });
@@ -214,7 +215,7 @@ fn a_freeze_lets_an_upgrade_end_or_its_batch_or_pauses_it_and_its_end_lets_go() 
     // The wish was lost on the way.
     assert_eq!(story.turn().effect, pause);
     let run = story.upgrade.as_mut().expect("an upgrade");
-    (run.phase, run.wish) = (upgrade::Phase::Paused, Wish::Pause);
+    (run.phase, run.wish, run.is_held_as_asked) = (upgrade::Phase::Paused, Wish::Pause, true);
     assert_eq!(story.turn().effect, None);
     story.facts.freezes.clear();
     // Until it does: who was to see to it may have been killed.
@@ -222,7 +223,7 @@ fn a_freeze_lets_an_upgrade_end_or_its_batch_or_pauses_it_and_its_end_lets_go() 
         assert_eq!(story.turn().effect, Some(Effect::GoOn("web-2-abcd".to_owned())));
     }
     let run = story.upgrade.as_mut().expect("an upgrade");
-    (run.phase, run.wish) = (upgrade::Phase::Rolling, Wish::Proceed);
+    (run.phase, run.wish, run.is_held_as_asked) = (upgrade::Phase::Rolling, Wish::Proceed, false);
     assert_eq!(story.turn().effect, None);
     assert_eq!(story.told[1..], ["PromotionPaused", "PromotionResumed"]);
 
@@ -240,6 +241,20 @@ fn a_freeze_lets_an_upgrade_end_or_its_batch_or_pauses_it_and_its_end_lets_go() 
     story.facts.freezes.clear();
     assert_eq!(story.turn().effect, None);
 
+    // Nor what a gate has held, before a freeze or under one.
+    let mut story = under_way(InFlight::Pause);
+    story.upgrade.as_mut().expect("an upgrade").phase = upgrade::Phase::Inconclusive;
+    assert_eq!(story.turn().effect, None);
+    story.facts.freezes.clear();
+    assert_eq!(story.turn().effect, None);
+    let mut story = under_way(InFlight::Pause);
+    assert_eq!(story.turn().effect, pause);
+    let run = story.upgrade.as_mut().expect("an upgrade");
+    (run.phase, run.wish) = (upgrade::Phase::Inconclusive, Wish::Proceed);
+    assert_eq!(story.turn().effect, None);
+    story.facts.freezes.clear();
+    assert_eq!(story.turn().effect, None);
+
     // What goes back goes back.
     let mut story = under_way(InFlight::Pause);
     story.upgraded(upgrade::Phase::RollingBack);
@@ -250,18 +265,20 @@ fn a_freeze_lets_an_upgrade_end_or_its_batch_or_pauses_it_and_its_end_lets_go() 
 fn a_broken_glass_is_told_to_everybody_once() {
     let mut story = Story::into("production");
     story.facts.freezes.push(frozen(InFlight::FinishUpgrade));
-    story.facts.voices = said([voice("ann", Verb::Request), voice("bob", Verb::BreakGlass)]);
-    story.spec.break_glass = Some(crate::model::promotion::BreakGlass {
-        reason: "the site is down".to_owned(),
-        until: (story.now + SignedDuration::from_hours(1)).into(),
-    });
+    story.facts.upstream[0].verified = Verified::Never;
+    story.facts.voices = said([voice("ann", Verb::Request), breaks("ann")]);
+    // What no waiting would help waits for the second person.
+    assert_eq!(story.turn().effect, None);
+    assert_eq!(story.status.phase, Phase::Waiting);
+    story.told.clear();
+    story.facts.voices = said([voice("ann", Verb::Request), breaks("ann"), breaks("bob")]);
     let decision = story.turn();
     assert_eq!(decision.effect, Some(Effect::Upgrade));
     assert_eq!(story.told, ["GlassBroken", "PromotionUpgrading"]);
     assert_eq!(decision.events[0].severity, Severity::Alert);
     assert_eq!(
         decision.events[0].message,
-        "the glass is broken (the site is down); passed over: freeze conference holds until 2026-11-26T17:00:00Z: nobody is on \
+        "the glass is broken (the site is down); passed over: stage staging has not verified it; freeze conference holds until 2026-11-26T17:00:00Z: nobody is on \
          shift; 0 of 1 approvals of managers"
     );
     story.turn();

@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::*;
 use crate::model::approval::Verb;
-use crate::model::schedule::Moment;
 use crate::promotion::approvals::Voice;
 
 /// A Thursday.
@@ -31,6 +30,7 @@ pub(in crate::promotion) fn voice(who: &str, verb: Verb) -> Voice {
         bound: bound(),
         at: now() - SignedDuration::from_hours(1),
         reason: String::new(),
+        until: None,
     }
 }
 
@@ -98,7 +98,12 @@ fn rows() -> Vec<(Change, &'static str, &'static str)> {
             "web-2 failed in production on Monday",
         ),
         (
-            row(|_, f| f.build.lacking = Some("HooksPassed is False".to_owned())),
+            row(|_, f| {
+                f.build.lacking = Some(Lack {
+                    why: "HooksPassed is False".to_owned(),
+                    lasting: Lasting::ForGood,
+                });
+            }),
             "Lacking",
             "HooksPassed is False",
         ),
@@ -252,85 +257,77 @@ fn a_broken_glass_passes_over_all_but_a_quarantine_a_rejection_and_another_upgra
     }
 }
 
+/// The glass is broken, by somebody of these roles, for two hours from now.
+pub(in crate::promotion) fn breaks(who: &str) -> Voice {
+    Voice {
+        reason: "the site is down".to_owned(),
+        until: Some(now() + SignedDuration::from_hours(2)),
+        ..voice(who, Verb::BreakGlass)
+    }
+}
+
 #[test]
 fn a_glass_is_broken_by_two_with_a_reason_and_for_a_time() {
-    let asked = |reason: &str, until: &str| BreakGlass {
-        reason: reason.to_owned(),
-        until: until.parse::<Moment>().expect("a moment"),
+    let asks = || voice("ann", Verb::Request);
+    let of = |change: fn(&mut Voice)| {
+        let mut voice = breaks("bob");
+        change(&mut voice);
+        said([asks(), breaks("ann"), voice])
     };
-    let good = asked("the site is down", "2026-11-26T14:00:00Z");
-    let two = || said([voice("ann", Verb::Request), voice("bob", Verb::BreakGlass)]);
-    let old = Voice {
-        at: now() - SignedDuration::from_hours(25),
-        ..voice("bob", Verb::BreakGlass)
-    };
-    let no_member = Voice {
-        roles: BTreeSet::from(["developers".to_owned()]),
-        ..voice("bob", Verb::BreakGlass)
-    };
-    let rows: Vec<(&str, Option<BreakGlass>, Voices, Glass)> = vec![
-        ("two", Some(good.clone()), two(), Glass::Broken),
-        ("nobody asked", None, two(), Glass::Whole),
+    let rows: Vec<(&str, Voices, Glass)> = vec![
+        ("two", said([asks(), breaks("ann"), breaks("bob")]), Glass::Broken),
         (
-            "no reason",
-            Some(asked("  ", "2026-11-26T14:00:00Z")),
-            two(),
-            Glass::Whole,
+            "two of whom none has asked",
+            said([breaks("bob"), breaks("cleo")]),
+            Glass::Broken,
         ),
-        ("over", Some(asked("the site is down", NOW)), two(), Glass::Whole),
-        (
-            "alone",
-            Some(good.clone()),
-            said([voice("ann", Verb::Request)]),
-            Glass::Whole,
-        ),
+        ("nobody", said([asks()]), Glass::Whole),
+        ("who asks alone", said([asks(), breaks("ann")]), Glass::Asked),
+        ("who has not asked alone", said([asks(), breaks("bob")]), Glass::Asked),
         (
             "the same person twice",
-            Some(good.clone()),
-            said([voice("ann", Verb::Request), voice("ann", Verb::BreakGlass)]),
-            Glass::Whole,
-        ),
-        (
-            "the first has proven nothing",
-            Some(good.clone()),
-            said([voice("bob", Verb::BreakGlass)]),
-            Glass::Whole,
+            said([breaks("bob"), breaks("bob")]),
+            Glass::Asked,
         ),
         (
             "an approval is another word",
-            Some(good.clone()),
-            said([voice("ann", Verb::Request), voice("bob", Verb::Approve)]),
-            Glass::Whole,
+            said([asks(), breaks("ann"), voice("bob", Verb::Approve)]),
+            Glass::Asked,
         ),
+        ("no reason", of(|v| "  ".clone_into(&mut v.reason)), Glass::Asked),
+        ("no end", of(|v| v.until = None), Glass::Asked),
+        ("over", of(|v| v.until = Some(now())), Glass::Asked),
         (
-            "too long ago",
-            Some(good.clone()),
-            said([voice("ann", Verb::Request), old]),
-            Glass::Whole,
+            "of another plan",
+            of(|v| v.bound.plan = Digest::of(b"another")),
+            Glass::Asked,
         ),
         (
             "who may not",
-            Some(good.clone()),
-            said([voice("ann", Verb::Request), no_member]),
-            Glass::Whole,
+            of(|v| v.roles = BTreeSet::from(["developers".to_owned()])),
+            Glass::Asked,
+        ),
+        (
+            "of tomorrow",
+            of(|v| v.at = now() + SignedDuration::from_hours(1)),
+            Glass::Asked,
         ),
     ];
     let pipeline = pipeline();
-    for (what, asked, voices, expected) in rows {
+    for (what, voices, expected) in rows {
         let facts = Facts { voices, ..facts() };
-        assert_eq!(
-            glass(&pipeline, &pipeline.stages[1], asked.as_ref(), &facts, now()),
-            expected,
-            "{what}"
-        );
+        assert_eq!(glass(&pipeline.stages[1], &facts, now()), expected, "{what}");
     }
-    // A stage without approvals: anybody of a role is the second.
-    let facts = Facts {
-        voices: two(),
-        ..facts()
-    };
-    assert_eq!(
-        glass(&pipeline, &pipeline.stages[0], Some(&good), &facts, now()),
-        Glass::Broken
-    );
+    // A stage without approvals: anybody of a role is the second, but for an author.
+    for (second, expected) in [("bob", Glass::Broken), ("ann", Glass::Asked)] {
+        let developer = Voice {
+            roles: BTreeSet::from(["developers".to_owned()]),
+            ..breaks(second)
+        };
+        let facts = Facts {
+            voices: said([asks(), breaks("ann"), developer]),
+            ..facts()
+        };
+        assert_eq!(glass(&pipeline.stages[0], &facts, now()), expected, "{second}");
+    }
 }

@@ -400,6 +400,18 @@ fn a_way_back_whose_writes_were_refused_is_tried_while_it_is_held_and_goes_on_wi
 }
 
 #[test]
+fn what_was_refused_of_the_way_forward_is_not_asked_for_again_on_the_way_back() {
+    let (plan, mut status, world) = going_back("pp", "ry");
+    status.nodes[0].step.as_mut().expect("a step").release = new();
+    let next = decided(&plan, &status, &look(1, world));
+    assert_eq!(next.status.nodes[0].step, None);
+    assert!(
+        next.effects.iter().all(|effect| effect.intent.release == old()),
+        "{next:#?}"
+    );
+}
+
+#[test]
 fn servers_that_are_reached_say_nothing_of_the_pods_beside_them() {
     let (plan, status, world) = going_back("pps", "nny");
     let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;

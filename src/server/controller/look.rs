@@ -538,6 +538,10 @@ fn build_missing(upgrade: &Upgrade, environment: Option<&DynamicObject>) -> Stri
 
 /// How somebody who did not mean it takes it back.
 fn or_without(upgrade: &Upgrade) -> String {
+    // One that was begun would have to go back first, for which it lacks the same.
+    if is_under_way(upgrade) {
+        return "; once it is there again, it goes on".to_owned();
+    }
     format!(
         ", `kubectl delete upg{} {}` withdraws this",
         namespace(upgrade),

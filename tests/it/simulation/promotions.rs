@@ -11,11 +11,11 @@ use serde_json::json;
 use stagegate::model::approval::{Bound, Verb};
 use stagegate::model::freeze::InFlight;
 use stagegate::model::pipeline::{PipelineSpec, Stage};
-use stagegate::model::promotion::{BreakGlass, Phase, PromotionSpec, PromotionStatus};
+use stagegate::model::promotion::{Phase, PromotionSpec, PromotionStatus};
 use stagegate::model::upgrade::{self, Wish};
 use stagegate::model::values::{Digest, Duration};
 use stagegate::promotion::approvals::{Voice, Voices};
-use stagegate::promotion::obstacle::{Candidate, Facts, Frozen, Upstream, Verified};
+use stagegate::promotion::obstacle::{Candidate, Facts, Frozen, Lack, Lasting, Upstream, Verified};
 use stagegate::promotion::{Case, Decision, Effect, RehearsalRun, RunState, UpgradeRun, decide};
 
 use super::universe::Dice;
@@ -113,7 +113,7 @@ impl World {
             stage: "production".to_owned(),
             build: "web-2".to_owned(),
             user: "ann".to_owned(),
-            break_glass: None,
+            automatic: false,
             cancel: false,
         };
         let mut this = Self {
@@ -172,7 +172,11 @@ impl World {
             verb,
             bound: self.bound(),
             at: self.now,
-            reason: String::new(),
+            reason: match verb {
+                Verb::BreakGlass => "the site is down".to_owned(),
+                Verb::Request | Verb::Approve | Verb::Withdraw | Verb::Reject => String::new(),
+            },
+            until: (verb == Verb::BreakGlass).then(|| self.now + SignedDuration::from_hours(1)),
         };
         self.stored.words.push(voice);
         self.stored.version += 1;
@@ -185,7 +189,10 @@ impl World {
                 name: "web-2".to_owned(),
                 version: "2".to_owned(),
                 digest: Digest::of(b"web 2"),
-                lacking: self.lacking.then(|| "it lacks HooksPassed".to_owned()),
+                lacking: self.lacking.then(|| Lack {
+                    why: "it lacks HooksPassed".to_owned(),
+                    lasting: Lasting::ForGood,
+                }),
                 quarantined: self.quarantined.then(|| "it failed there".to_owned()),
             },
             is_way_back: self.is_way_back,
@@ -229,11 +236,13 @@ impl World {
         if self.is_way_back {
             return Ok(());
         }
-        let glass = self.stored.spec.break_glass.as_ref();
-        let second = last
-            .values()
-            .any(|voice| voice.verb == Verb::BreakGlass && counts(voice));
-        if glass.is_some_and(|glass| glass.until.at() > self.now) && second {
+        let breaks = |voice: &&&Voice| {
+            voice.verb == Verb::BreakGlass
+                && voice.bound == self.bound()
+                && voice.until.is_some_and(|until| until > self.now)
+        };
+        let breaking: Vec<&str> = last.values().filter(breaks).map(|voice| voice.who.as_str()).collect();
+        if breaking.len() >= 2 && breaking.iter().any(|who| *who != "ann") {
             return Ok(());
         }
         if self.lacking {
@@ -263,6 +272,7 @@ impl World {
             name: "web-2-abcd".to_owned(),
             phase,
             message: "so it is said".to_owned(),
+            is_held_as_asked: phase == upgrade::Phase::Paused,
             wish,
             is_in_batch: false,
         })
@@ -438,12 +448,11 @@ impl World {
             23 if self.dice.below(3) == 0 => self.plan += 1,
             24 if self.dice.below(3) == 0 => self.lacking = !self.lacking,
             25 if self.dice.below(4) == 0 => {
-                self.stored.spec.break_glass = Some(BreakGlass {
-                    reason: "the site is down".to_owned(),
-                    until: (self.now + SignedDuration::from_hours(1)).into(),
-                });
-                self.stored.version += 1;
-                self.tell("the glass is to be broken");
+                let second = ["bob", "carol", "dave"][usize::try_from(self.dice.below(3)).expect("small")];
+                self.say("ann", Verb::BreakGlass);
+                if self.dice.below(2) == 0 {
+                    self.say(second, Verb::BreakGlass);
+                }
             }
             26 if self.dice.below(6) == 0 => self.rejects = true,
             22..=26 => self.now += SignedDuration::from_mins(40),

@@ -67,6 +67,7 @@ fn word(reason: &str) -> Word {
         },
         at: Timestamp::UNIX_EPOCH,
         reason: reason.to_owned(),
+        until: None,
     }
 }
 
@@ -87,13 +88,14 @@ fn a_word_is_of_who_has_signed_it_as_it_stands_and_as_a_word() {
     let signed = sign(word("fine"), &keys.key("carol")).expect("signed");
     let carol = Some(("carol@lab".to_owned(), vec!["managers".to_owned()]));
     assert_eq!(whose(&keys, &["managers"], std::slice::from_ref(&signed)), [carol]);
-    let mut changed = vec![signed.clone(); 5];
+    let mut changed = vec![signed.clone(); 6];
     changed[0].word.reason = "fine?".to_owned();
     changed[1].word.decision = Verb::BreakGlass;
     changed[2].word.bound.plan = Digest::of(b"another");
     changed[3].word.at = Timestamp::from_second(1).expect("a time");
     changed[4].signature = sign(word("fine"), &keys.key("mallory")).expect("signed").signature;
-    assert_eq!(whose(&keys, &["managers"], &changed), [None, None, None, None, None]);
+    changed[5].word.until = Some(Timestamp::UNIX_EPOCH);
+    assert_eq!(whose(&keys, &["managers"], &changed), vec![None; 6]);
     // The same key for files, as `ssh-keygen -Y sign -n file` signs.
     let file = keys.root().join("text");
     std::fs::write(&file, signed.word.text()).expect("written");
