@@ -199,6 +199,7 @@ pub(super) fn tell(
 
 impl Cluster {
     /// What is in the way where a controller drives, and no command does: other things are, and other words help.
+    #[expect(clippy::too_many_lines, reason = "one row a reason")]
     fn unmet(&self, record: &UpgradeRecord) -> Option<Unmet> {
         let (namespace, status) = (&self.namespace, &record.status);
         let (environment, build) = (&record.spec.environment, &record.spec.build);

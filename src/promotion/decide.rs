@@ -385,7 +385,7 @@ impl Turn<'_> {
                 }
             }
             // Asked for until it does go on: who was to see to it may have been killed before.
-            None if is_ours && self.is_held_by_us(run) => {
+            None if is_ours && run.is_held_by_us() => {
                 self.effect = Some(Effect::GoOn(run.name.clone()));
             }
             None if is_ours => {
@@ -402,12 +402,12 @@ impl Turn<'_> {
     }
 }
 
-impl Turn<'_> {
+impl UpgradeRun {
     /// It is held, or is to be, as we have asked, and nobody wants otherwise.
-    fn is_held_by_us(&self, run: &UpgradeRun) -> bool {
-        match run.wish {
-            upgrade::Wish::Pause => run.is_held_as_asked || !run.phase.is_held(),
-            upgrade::Wish::Proceed => run.is_held_as_asked,
+    fn is_held_by_us(&self) -> bool {
+        match self.wish {
+            upgrade::Wish::Pause => self.is_held_as_asked || !self.phase.is_held(),
+            upgrade::Wish::Proceed => self.is_held_as_asked,
             upgrade::Wish::TimeUp | upgrade::Wish::Abort => false,
         }
     }
