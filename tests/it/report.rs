@@ -150,7 +150,8 @@ async fn a_chat_reads_the_text_and_programs_the_rest() {
       "user": "shifter",
       "reason": "NodeUpgraded",
       "severity": "step",
-      "dedupeKey": "home-1"
+      "dedupeKey": "home-1",
+      "auditHead": "0:sha256:96aa7588949425e874a9d605e1d4c6cf139752c6b380ae08ac40851c061c27cf"
     }
     "#);
     assert_eq!(keys(&requests), ["home-1"]);
