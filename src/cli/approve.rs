@@ -392,7 +392,7 @@ async fn voice(name: &str, verb: Verb, reason: &str, key: &Key, printer: &Printe
         refuse_gone_on(&home, &written, &way.stage.environment)?;
     }
     // What came of it, as whoever drives it will find it too.
-    let turned = way.turn(&record.name, None, &verifier, &|_, _| {}).await?;
+    let turned = way.turn(&record.name, None, &verifier).await?;
     way.carry_out(&turned).await?;
     ground::deliver_first(&home, &fleet, printer).await;
     show(&turned.record, printer)?;
@@ -474,7 +474,7 @@ pub(super) async fn cancel(arguments: CancelArguments, printer: &Printer) -> any
     if !written.spec.cancel {
         refuse_gone_on(&home, &written, &way.stage.environment)?;
     }
-    let turned = way.turn(&record.name, None, &Verifier::default(), &|_, _| {}).await?;
+    let turned = way.turn(&record.name, None, &Verifier::default()).await?;
     ground::deliver_first(&home, &fleet, printer).await;
     show(&turned.record, printer)?;
     Ok(Exit::Done)

@@ -188,7 +188,7 @@ impl Promoting<'_> {
     }
 
     async fn turn(&self, way: &Ground<'_>, name: &str) -> Result<Turned, PromotionError> {
-        way.turn(name, None, &self.verifier, &|_, _| {}).await
+        way.turn(name, None, &self.verifier).await
     }
 
     /// Drives it, or watches the home's server drive it, until it has ended, is held, or its time is up.
@@ -307,7 +307,7 @@ impl Promoting<'_> {
             rehearsal: rehearsal.to_owned(),
             state: outcome.why_not().map_or(RunState::Passed, RunState::Failed),
         };
-        way.turn(&record.name, Some(&run), &self.verifier, &|_, _| {}).await?;
+        way.turn(&record.name, Some(&run), &self.verifier).await?;
         Ok(None)
     }
 

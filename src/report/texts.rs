@@ -69,7 +69,6 @@ pub fn text(subject: &Subject, record: &EventRecord) -> String {
         | "ApprovalWithdrawn"
         | "Rejected"
         | "BreakGlassAsked"
-        | "GlassBrokenBySecond"
         | "CancelAsked"
         | "PromotionRehearsing"
         | "PromotionUpgrading"

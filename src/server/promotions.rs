@@ -227,9 +227,7 @@ impl<'a> Promotions<'a> {
             .get(&record.name)
             .cloned()
             .or_else(|| self.running(&record.name));
-        let turned = way
-            .turn(&record.name, ended.as_ref(), &self.verifier, &|_, _| {})
-            .await?;
+        let turned = way.turn(&record.name, ended.as_ref(), &self.verifier).await?;
         self.ended.remove(&record.name);
         if let Some(Effect::Rehearse(rehearsal)) = &turned.effect {
             self.rehearse(rehearsal, &turned.record.name, &way.version(record)?)?;

@@ -483,7 +483,6 @@ impl<'a> Ground<'a> {
         name: &str,
         rehearsal: Option<&RehearsalRun>,
         verifier: &Verifier,
-        on_event: &OnEvent<'_>,
     ) -> Result<Turned, PromotionError> {
         for _ in 0..TURNS {
             let record =
@@ -526,7 +525,6 @@ impl<'a> Ground<'a> {
                     Err(StoreError::Conflict { .. }) => continue,
                     other => written = other?,
                 }
-                on_event(&written, &change.events);
             }
             return Ok(Turned {
                 record: written,
@@ -655,9 +653,6 @@ impl<'a> Ground<'a> {
         }
     }
 }
-
-/// Told of what a turn has written.
-pub type OnEvent<'a> = dyn Fn(&PromotionRecord, &[Event]) + 'a;
 
 /// What becomes of a stored promotion.
 #[derive(Debug, Clone)]
