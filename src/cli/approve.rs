@@ -247,7 +247,7 @@ impl Spoken {
             format!(": {reason}")
         };
         let who = &self.voice.who;
-        let mut act = way.act(promotion, &format!("key:{who}"), told, reason, *at);
+        let mut act = way.way().act(promotion, &format!("key:{who}"), told, reason, *at);
         act.evidence = Some(bound.evidence);
         change.status.words.push(self.signed.clone());
         change
@@ -466,7 +466,10 @@ pub(super) async fn cancel(arguments: CancelArguments, printer: &Printer) -> any
         let mut change = Change::of(record);
         change.spec.cancel = true;
         change.events = vec![promotion::event(now, "CancelAsked", format!("{user} takes it back"))];
-        change.acts = vec![way.act(&record.name, &user, "CancelAsked", &record.spec.build, now)];
+        change.acts = vec![
+            way.way()
+                .act(&record.name, &user, "CancelAsked", &record.spec.build, now),
+        ];
         refuse_gone_on(&home, record, &way.stage.environment)
             .is_ok()
             .then_some(change)

@@ -24,6 +24,7 @@ use crate::model::build::{BuildRef, BuildSpec};
 use crate::model::environment::{Component, HostRef, Pods, Rollout};
 use crate::model::upgrade::{Event, NodePhase, Phase, Severity, StepAction, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::{Digest, Duration as Length};
+use crate::promotion::freezes::holding;
 use crate::promotion::obstacle::Obstacle;
 use crate::report::{self, Subject, in_one_line};
 use crate::rollout::{self, GatePlan, Hooks, Plan, Policy, RolloutError};
@@ -245,6 +246,13 @@ impl KnownBuild {
                 resource.status_as()?
             },
         })
+    }
+
+    /// When a build of this name was verified in an environment first, whatever bytes it had.
+    #[must_use]
+    pub fn verified_at(&self, environment: &str) -> Option<Timestamp> {
+        let mut all = self.status.verifications.iter();
+        all.find(|v| v.environment == environment).map(|v| v.at)
     }
 
     /// Every one, by name.
@@ -506,7 +514,8 @@ impl Asked<'_> {
             .into());
         }
         let rules = self.fleet.workspace.promotion_rules()?;
-        let Some(frozen) = promotion::frozen(self.home, &rules.freezes, environment, Timestamp::now())?.pop() else {
+        let freezes = promotion::freezes(self.home, &rules.freezes)?;
+        let Some(frozen) = holding(&freezes, environment, Timestamp::now()).pop() else {
             return Ok(());
         };
         if Past::of(self.home, environment)?.is_way_back(environment, &self.component.name, digest, Timestamp::MAX) {

@@ -4,6 +4,7 @@
 pub mod approvals;
 pub mod calendar;
 mod decide;
+pub mod freezes;
 pub mod obstacle;
 
 pub use decide::{Case, Decision, Effect, FROZEN, RehearsalRun, RunState, UpgradeRun, decide};

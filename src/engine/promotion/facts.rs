@@ -1,67 +1,77 @@
 //! What is known when it is asked whether a build may enter an environment, gathered from the state, the workspace and the words of
 //! people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::PromotionError;
+use super::known::Known;
+use super::proven::Proven;
+use super::record::PromotionRecord;
 use super::signatures::{Verifier, Whose};
-use super::{Ground, PromotionRecord};
+use super::way::Way;
 use crate::engine::provenance::{Judged, Lacking};
 use crate::engine::session::{KnownBuild, Past};
 use crate::home::Home;
-use crate::model::approval::{Bound, Signed, Verb};
+use crate::model::approval::{Bound, Signed, Verb, Word};
 use crate::model::environment::Component;
-use crate::model::freeze::FreezeSpec;
 use crate::model::pipeline::{PipelineSpec, Stage};
 use crate::model::promotion::Rehearsed;
 use crate::model::values::Digest;
 use crate::promotion::approvals::{Voice, Voices};
-use crate::promotion::calendar::{Cover, cover};
-use crate::promotion::obstacle::{Busy, Candidate, Facts, Frozen, Lack, Lasting, Rival, Upstream, Verified};
-use crate::store::{Store as _, StoreError};
+use crate::promotion::freezes::holding;
+use crate::promotion::obstacle::{Busy, Candidate, Facts, Lack, Lasting, Rival, Upstream, Verified};
 
-/// The kind of freezes that a command has stated.
-pub const FREEZE: &str = "Freeze";
+/// Whose words on promotions are, and so which of them count.
+#[derive(Debug, Clone, Copy)]
+pub enum Vouched<'a> {
+    /// Those that are signed with a key of a role.
+    Signed(&'a Verifier),
+    /// Those whose speakers an API server has compared with who asked it ([`crate::cluster::admission`]).
+    Admitted,
+}
 
-/// What is known of a promotion's build, stage and world now.
-pub(super) async fn gather(
-    ground: &Ground<'_>,
+/// What is known of a promotion's build, stage and world now. Attestations are this home's.
+///
+/// # Errors
+/// A signature, a file or the state cannot be read.
+pub async fn gather(
+    way: &Way<'_>,
+    home: &Home,
+    known: &Known,
     record: &PromotionRecord,
-    verifier: &Verifier,
+    vouched: Vouched<'_>,
 ) -> Result<Facts, PromotionError> {
-    let Ground {
-        home,
-        fleet,
-        pipeline,
-        stage,
-        freezes,
-        ..
-    } = *ground;
+    let Way {
+        fleet, pipeline, stage, ..
+    } = *way;
     let environment = &fleet.environment.name;
-    let past = Past::of(home, environment)?;
-    let component = ground.component()?;
+    let past = &known.past;
+    let component = way.component()?;
     let unknown = || PromotionError::UnknownBuild(record.spec.build.clone());
-    let known = past.builds.get(&record.spec.build).ok_or_else(unknown)?;
-    let digest = known.spec.digest;
-    let judged = Judged::new(home, &fleet.workspace, &known.spec);
+    let build = past.builds.get(&record.spec.build).ok_or_else(unknown)?;
+    let digest = build.spec.digest;
+    let judged = Judged::new(home, &fleet.workspace, &build.spec);
     let is_way_back = past.is_way_back(environment, &component.name, &digest, record.created_at);
     let lacking = if component.rollout.requires.is_empty() || is_way_back {
         None
     } else {
         judged.lacking(component).await
     };
-    let upstream = upstream(pipeline, stage, &past.builds, &digest, &record.spec.build);
-    let said = heard(fleet.workspace.root(), pipeline, stage, record, verifier)?;
-    let authors = authors(fleet.workspace.root(), ground, record, verifier)?;
-    let others = rivals(ground, record, &past.builds)?;
-    let busy = home.store().unfinished(Some(environment))?.pop();
+    let proven = Proven::of(&past.builds);
+    let upstream = upstream(pipeline, stage, build, &proven);
+    let said = heard(way, stage, record, vouched)?;
+    let authors = authors(way, known, record, vouched)?;
+    let busy = known
+        .busy
+        .as_ref()
+        .filter(|open| record.status.upgrade.as_ref() != Some(&open.name));
     Ok(Facts {
         build: Candidate {
             name: record.spec.build.clone(),
-            version: known.spec.version.clone(),
+            version: build.spec.version.clone(),
             digest,
             lacking: lacking.map(lack),
             quarantined: past.quarantine(&digest, environment).map(|refusal| refusal.to_string()),
@@ -69,20 +79,20 @@ pub(super) async fn gather(
         is_way_back,
         bound: Bound {
             digest,
-            plan: plan(ground, component, &past),
+            plan: plan(way, component, past),
             evidence: evidence(&upstream, &record.status.rehearsed),
         },
         upstream,
-        freezes: frozen(home, freezes, environment, Timestamp::now())?,
+        freezes: holding(&known.freezes, environment, Timestamp::now()),
         voices: if record.spec.automatic {
             Voices::new(said, authors).asked_by_itself()
         } else {
             Voices::new(said, authors)
         },
-        others,
+        others: rivals(way, known, record, &proven),
         busy: busy.filter(|open| open.name != record.name).map(|open| Busy {
-            upgrade: open.name,
-            build: open.spec.build,
+            upgrade: open.name.clone(),
+            build: open.spec.build.clone(),
         }),
     })
 }
@@ -104,36 +114,20 @@ fn lack(lacking: Lacking) -> Lack {
     }
 }
 
-/// How these bytes stand in each stage before. Where they have failed since they were verified there, they were not.
-fn upstream(
-    pipeline: &PipelineSpec,
-    stage: &Stage,
-    builds: &BTreeMap<String, KnownBuild>,
-    digest: &Digest,
-    name: &str,
-) -> Vec<Upstream> {
-    let before = stage.after.iter().filter_map(|name| pipeline.stage(name));
+/// How a build's bytes stand in each stage before.
+fn upstream(pipeline: &PipelineSpec, stage: &Stage, build: &KnownBuild, proven: &Proven<'_>) -> Vec<Upstream> {
+    let digest = &build.spec.digest;
     let verified = |environment: &str| {
-        let all = builds
-            .iter()
-            .flat_map(|(build, known)| known.status.verifications.iter().map(move |v| (build, v)));
-        let there: Vec<_> = all.filter(|(_, v)| v.environment == environment).collect();
-        let mut same_bytes = builds.values().filter(|known| known.spec.digest == *digest);
-        if same_bytes.any(|known| known.status.quarantined_in(environment).is_some()) {
-            return Verified::Never;
-        }
-        let same = there
-            .iter()
-            .filter(|(_, v)| v.digest == *digest)
-            .map(|(_, v)| v.at)
-            .min();
-        let other = there.iter().find(|(build, _)| build.as_str() == name);
-        match (same, other) {
+        let mut of_name = build.status.verifications.iter();
+        let other = of_name.find(|v| v.environment == environment && v.digest != *digest);
+        match (proven.verified_at(environment, digest), other) {
             (Some(at), _) => Verified::At(at),
-            (None, Some((_, v))) => Verified::Other(v.digest),
+            (None, Some(_)) if proven.has_failed(environment, digest) => Verified::Never,
+            (None, Some(other)) => Verified::Other(other.digest),
             (None, None) => Verified::Never,
         }
     };
+    let before = stage.after.iter().filter_map(|name| pipeline.stage(name));
     before
         .map(|before| Upstream {
             stage: before.name.clone(),
@@ -143,136 +137,104 @@ fn upstream(
         .collect()
 }
 
-/// The words on a promotion that are somebody's, and are on this one: a signature holds for the text that it is of, and says of which
-/// promotion, environment and build.
+/// The words on a promotion that are somebody's, and are on this one: what vouches for them vouches for their text, which says of which
+/// promotion, environment and build it is.
 fn heard(
-    workspace: &std::path::Path,
-    pipeline: &PipelineSpec,
+    way: &Way<'_>,
     stage: &Stage,
     record: &PromotionRecord,
-    verifier: &Verifier,
+    vouched: Vouched<'_>,
 ) -> Result<Vec<Voice>, PromotionError> {
-    let is_of_it = |signed: &Signed| {
-        let word = &signed.word;
+    let is_of_it = |word: &Word| {
         word.promotion == record.name && word.environment == stage.environment && word.build == record.spec.build
     };
-    let words: Vec<Signed> = record
-        .status
-        .words
-        .iter()
-        .filter(|signed| is_of_it(signed))
-        .cloned()
-        .collect();
-    let whose = verifier.voices(workspace, pipeline, &words)?;
-    let of_somebody = whose.into_iter().filter_map(|whose| match whose {
-        Whose::Of(voice) => Some(*voice),
-        Whose::Nobodys => None,
-    });
-    Ok(of_somebody.collect())
+    match vouched {
+        Vouched::Signed(verifier) => {
+            let words = record.status.words.iter().filter(|signed| is_of_it(&signed.word));
+            let words: Vec<Signed> = words.cloned().collect();
+            let whose = verifier.voices(way.fleet.workspace.root(), way.pipeline, &words)?;
+            let of_somebody = whose.into_iter().filter_map(|whose| match whose {
+                Whose::Of(voice) => Some(*voice),
+                Whose::Nobodys => None,
+            });
+            Ok(of_somebody.collect())
+        }
+        Vouched::Admitted => {
+            let words = record.spec.words.iter().filter(|admitted| is_of_it(&admitted.word));
+            let asks = (!record.spec.automatic).then(|| asker(record));
+            Ok(words.map(|admitted| admitted.voice(way.pipeline)).chain(asks).collect())
+        }
+    }
+}
+
+/// Who made an object asks for what it asks for.
+fn asker(record: &PromotionRecord) -> Voice {
+    let nothing = Digest::of(b"");
+    Voice {
+        who: record.spec.user.clone(),
+        roles: BTreeSet::new(),
+        verb: Verb::Request,
+        bound: Bound {
+            digest: nothing,
+            plan: nothing,
+            evidence: nothing,
+        },
+        at: record.created_at,
+        reason: String::new(),
+        until: None,
+    }
 }
 
 /// Who else counts as an author: whoever has asked for the same build in a stage before.
 fn authors(
-    workspace: &std::path::Path,
-    ground: &Ground<'_>,
+    way: &Way<'_>,
+    known: &Known,
     record: &PromotionRecord,
-    verifier: &Verifier,
+    vouched: Vouched<'_>,
 ) -> Result<BTreeSet<String>, PromotionError> {
     let mut authors = BTreeSet::new();
     let is_of_it =
-        |other: &PromotionRecord| other.spec.pipeline == record.spec.pipeline && other.spec.build == record.spec.build;
-    for other in PromotionRecord::all(ground.home)?.into_iter().filter(is_of_it) {
-        let Some(stage) = ground.pipeline.stage(&other.spec.stage) else {
+        |other: &&PromotionRecord| other.spec.pipeline == record.spec.pipeline && other.spec.build == record.spec.build;
+    for other in known.promotions.iter().filter(is_of_it) {
+        let Some(stage) = way.pipeline.stage(&other.spec.stage) else {
             continue;
         };
-        let said = heard(workspace, ground.pipeline, stage, &other, verifier)?;
-        authors.extend(
-            said.into_iter()
-                .filter(|voice| voice.verb == Verb::Request)
-                .map(|voice| voice.who),
-        );
+        let said = heard(way, stage, other, vouched)?.into_iter();
+        authors.extend(said.filter(|voice| voice.verb == Verb::Request).map(|voice| voice.who));
     }
     Ok(authors)
 }
 
 /// Builds that might enter the stage by themselves beside one that does.
-fn rivals(
-    ground: &Ground<'_>,
-    record: &PromotionRecord,
-    builds: &BTreeMap<String, KnownBuild>,
-) -> Result<Vec<Rival>, StoreError> {
+fn rivals(way: &Way<'_>, known: &Known, record: &PromotionRecord, proven: &Proven<'_>) -> Vec<Rival> {
     if !record.spec.automatic {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let open = PromotionRecord::open(ground.home)?.into_iter();
+    let builds = &known.past.builds;
+    let open = known.promotions.iter().filter(|other| !other.status.phase.is_final());
     let into_stage = open.filter(|open| {
         open.spec.automatic && open.spec.pipeline == record.spec.pipeline && open.spec.stage == record.spec.stage
     });
-    let rival = |open: PromotionRecord| {
-        let verified_at = verified_before(ground.pipeline, ground.stage, builds.get(&open.spec.build)?, builds)?;
+    let rival = |open: &PromotionRecord| {
+        let digest = builds.get(&open.spec.build)?.spec.digest;
+        let verified_at = proven.verified_before(way.pipeline, way.stage, &digest)?;
         Some(Rival {
-            name: open.spec.build,
+            name: open.spec.build.clone(),
             verified_at,
         })
     };
-    Ok(into_stage.filter_map(rival).collect())
-}
-
-/// When the last of the stages before had verified these bytes; nothing where one of them has not.
-pub(super) fn verified_before(
-    pipeline: &PipelineSpec,
-    stage: &Stage,
-    known: &KnownBuild,
-    builds: &BTreeMap<String, KnownBuild>,
-) -> Option<Timestamp> {
-    let before = upstream(pipeline, stage, builds, &known.spec.digest, &known.spec.name());
-    let at = before.iter().map(|before| match before.verified {
-        Verified::At(at) => Some(at),
-        Verified::Other(_) | Verified::Never => None,
-    });
-    at.collect::<Option<Vec<_>>>()?.into_iter().max()
-}
-
-/// The freezes that hold an environment now: those of the files, and those that a command has stated.
-///
-/// # Errors
-/// The state cannot be read.
-pub fn frozen(
-    home: &Home,
-    of_files: &BTreeMap<String, FreezeSpec>,
-    environment: &str,
-    now: Timestamp,
-) -> Result<Vec<Frozen>, StoreError> {
-    let mut all = of_files.clone();
-    for resource in home.store().resources(FREEZE)? {
-        all.insert(resource.name.clone(), resource.spec_as()?);
-    }
-    let holds = all.into_iter().filter(|(_, spec)| spec.names(environment));
-    let holds = holds.filter_map(|(name, spec)| {
-        let until = match (spec.when.is_empty(), cover(&spec.when, now)) {
-            (true, _) => None,
-            (false, Cover::Within { until }) => until,
-            (false, Cover::Outside { .. }) => return None,
-        };
-        Some(Frozen {
-            name,
-            reason: spec.reason,
-            until,
-            in_flight: spec.in_flight,
-        })
-    });
-    Ok(holds.collect())
+    into_stage.filter_map(rival).collect()
 }
 
 /// Of what would be done: by which rules, to which nodes, from which builds.
-fn plan(ground: &Ground<'_>, component: &Component, past: &Past) -> Digest {
+fn plan(way: &Way<'_>, component: &Component, past: &Past) -> Digest {
     #[derive(Serialize)]
     struct Plan<'a> {
         rules: Digest,
         stage: &'a Stage,
         nodes: Vec<(&'a str, Option<Digest>)>,
     }
-    let fleet = ground.fleet;
+    let fleet = way.fleet;
     let last = past
         .upgrades
         .iter()
@@ -288,7 +250,7 @@ fn plan(ground: &Ground<'_>, component: &Component, past: &Past) -> Digest {
     let places = fleet.places(&component.name).iter();
     let plan = Plan {
         rules: fleet.rules(component),
-        stage: ground.stage,
+        stage: way.stage,
         nodes: places
             .map(|place| (place.site.name.as_str(), runs(&place.site.name)))
             .collect(),
