@@ -24,15 +24,6 @@ use crate::promotion::approvals::{Voice, Voices};
 use crate::promotion::freezes::holding;
 use crate::promotion::obstacle::{Busy, Candidate, Facts, Lack, Lasting, Rival, Upstream, Verified};
 
-/// Whose words on promotions are, and so which of them count.
-#[derive(Debug, Clone, Copy)]
-pub enum Vouched<'a> {
-    /// Those that are signed with a key of a role.
-    Signed(&'a Verifier),
-    /// Those whose speakers an API server has compared with who asked it ([`crate::cluster::admission`]).
-    Admitted,
-}
-
 /// What is known of a promotion's build, stage and world now. Attestations are this home's.
 ///
 /// # Errors
@@ -42,7 +33,7 @@ pub async fn gather(
     home: &Home,
     known: &Known,
     record: &PromotionRecord,
-    vouched: Vouched<'_>,
+    verifier: &Verifier,
 ) -> Result<Facts, PromotionError> {
     let Way {
         fleet, pipeline, stage, ..
@@ -62,12 +53,9 @@ pub async fn gather(
     };
     let proven = Proven::of(&past.builds);
     let upstream = upstream(pipeline, stage, build, &proven);
-    let said = heard(way, stage, record, vouched)?;
-    let authors = authors(way, known, record, vouched)?;
-    let busy = known
-        .busy
-        .as_ref()
-        .filter(|open| record.status.upgrade.as_ref() != Some(&open.name));
+    let said = heard(way, stage, record, verifier)?;
+    let authors = authors(way, known, record, verifier)?;
+    let busy = known.busy.as_ref().filter(|open| open.name != record.name);
     Ok(Facts {
         build: Candidate {
             name: record.spec.build.clone(),
@@ -90,7 +78,7 @@ pub async fn gather(
             Voices::new(said, authors)
         },
         others: rivals(way, known, record, &proven),
-        busy: busy.filter(|open| open.name != record.name).map(|open| Busy {
+        busy: busy.map(|open| Busy {
             upgrade: open.name.clone(),
             build: open.spec.build.clone(),
         }),
@@ -137,52 +125,25 @@ fn upstream(pipeline: &PipelineSpec, stage: &Stage, build: &KnownBuild, proven: 
         .collect()
 }
 
-/// The words on a promotion that are somebody's, and are on this one: what vouches for them vouches for their text, which says of which
-/// promotion, environment and build it is.
+/// The words on a promotion that are somebody's, and are on this one: a signature holds for the text that it is of, and says of which
+/// promotion, environment and build.
 fn heard(
     way: &Way<'_>,
     stage: &Stage,
     record: &PromotionRecord,
-    vouched: Vouched<'_>,
+    verifier: &Verifier,
 ) -> Result<Vec<Voice>, PromotionError> {
     let is_of_it = |word: &Word| {
         word.promotion == record.name && word.environment == stage.environment && word.build == record.spec.build
     };
-    match vouched {
-        Vouched::Signed(verifier) => {
-            let words = record.status.words.iter().filter(|signed| is_of_it(&signed.word));
-            let words: Vec<Signed> = words.cloned().collect();
-            let whose = verifier.voices(way.fleet.workspace.root(), way.pipeline, &words)?;
-            let of_somebody = whose.into_iter().filter_map(|whose| match whose {
-                Whose::Of(voice) => Some(*voice),
-                Whose::Nobodys => None,
-            });
-            Ok(of_somebody.collect())
-        }
-        Vouched::Admitted => {
-            let words = record.spec.words.iter().filter(|admitted| is_of_it(&admitted.word));
-            let asks = (!record.spec.automatic).then(|| asker(record));
-            Ok(words.map(|admitted| admitted.voice(way.pipeline)).chain(asks).collect())
-        }
-    }
-}
-
-/// Who made an object asks for what it asks for.
-fn asker(record: &PromotionRecord) -> Voice {
-    let nothing = Digest::of(b"");
-    Voice {
-        who: record.spec.user.clone(),
-        roles: BTreeSet::new(),
-        verb: Verb::Request,
-        bound: Bound {
-            digest: nothing,
-            plan: nothing,
-            evidence: nothing,
-        },
-        at: record.created_at,
-        reason: String::new(),
-        until: None,
-    }
+    let words = record.status.words.iter().filter(|signed| is_of_it(&signed.word));
+    let words: Vec<Signed> = words.cloned().collect();
+    let whose = verifier.voices(way.fleet.workspace.root(), way.pipeline, &words)?;
+    let of_somebody = whose.into_iter().filter_map(|whose| match whose {
+        Whose::Of(voice) => Some(*voice),
+        Whose::Nobodys => None,
+    });
+    Ok(of_somebody.collect())
 }
 
 /// Who else counts as an author: whoever has asked for the same build in a stage before.
@@ -190,7 +151,7 @@ fn authors(
     way: &Way<'_>,
     known: &Known,
     record: &PromotionRecord,
-    vouched: Vouched<'_>,
+    verifier: &Verifier,
 ) -> Result<BTreeSet<String>, PromotionError> {
     let mut authors = BTreeSet::new();
     let is_of_it =
@@ -199,7 +160,7 @@ fn authors(
         let Some(stage) = way.pipeline.stage(&other.spec.stage) else {
             continue;
         };
-        let said = heard(way, stage, other, vouched)?.into_iter();
+        let said = heard(way, stage, other, verifier)?.into_iter();
         authors.extend(said.filter(|voice| voice.verb == Verb::Request).map(|voice| voice.who));
     }
     Ok(authors)

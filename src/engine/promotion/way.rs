@@ -134,15 +134,14 @@ impl<'a> Way<'a> {
 
     /// What is asked of a build that enters by itself.
     #[must_use]
-    pub fn by_itself(&self, build: String, user: String) -> PromotionSpec {
+    pub fn by_itself(&self, build: String) -> PromotionSpec {
         PromotionSpec {
             pipeline: self.name.to_owned(),
             stage: self.stage.name.clone(),
             build,
-            user,
+            user: ENGINE.to_owned(),
             automatic: true,
             cancel: false,
-            words: Vec::new(),
         }
     }
 }
