@@ -11,10 +11,12 @@ use super::{Exit, ground};
 use crate::engine::promotion::board::{Board, Standing};
 use crate::engine::promotion::{self, PromotionRecord};
 use crate::engine::session::KnownBuild;
+use crate::home::Home;
 use crate::model::pipeline::PipelineSpec;
 use crate::model::text;
 use crate::promotion::obstacle::Obstacle;
 use crate::report::in_one_line;
+use crate::workspace::PromotionRules;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -34,9 +36,23 @@ enum Command {
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let Command::Show { pipeline } = &arguments.command;
-    let home = ground::look()?;
-    let rules = ground::workspace().promotion_rules()?;
-    let pipeline = pipeline.as_deref();
+    show(
+        &ground::look()?,
+        &ground::workspace().promotion_rules()?,
+        pipeline.as_deref(),
+        "no file of kind Pipeline lies in pipelines/",
+        printer,
+    )
+}
+
+/// Shows a pipeline of a home, or all; `none` says why there may be none.
+pub(super) fn show(
+    home: &Home,
+    rules: &PromotionRules,
+    pipeline: Option<&str>,
+    none: &str,
+    printer: &Printer,
+) -> anyhow::Result<Exit> {
     if let Some(name) = pipeline.filter(|name| !rules.pipelines.contains_key(*name)) {
         let known: Vec<&str> = rules.pipelines.keys().map(String::as_str).collect();
         return Err(GroundError::UnknownResource {
@@ -46,8 +62,8 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         }
         .into());
     }
-    let (builds, open) = (KnownBuild::all(&home)?, PromotionRecord::open(&home)?);
-    let freezes = promotion::freezes(&home, &rules.freezes)?;
+    let (builds, open) = (KnownBuild::all(home)?, PromotionRecord::open(home)?);
+    let freezes = promotion::freezes(home, &rules.freezes)?;
     let standing = Standing {
         builds: &builds,
         open: &open,
@@ -70,7 +86,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
     };
     printer.resource(&list, |p| {
         if shown.is_empty() {
-            p.line("there is no pipeline: no file of kind Pipeline lies in pipelines/")?;
+            p.line(&format!("there is no pipeline: {none}"))?;
         }
         for (name, spec, boards) in &shown {
             for_people(p, name, spec, boards)?;

@@ -95,6 +95,7 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             user: settings::user(),
             automatic: false,
             cancel: false,
+            words: Vec::new(),
         })?,
     };
     let facts = way.facts(&draft, &verifier).await?;

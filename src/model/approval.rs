@@ -117,6 +117,19 @@ pub struct Signed {
     pub signature: String,
 }
 
+/// A word in an object of a cluster, whose API server has compared who says it with who asked it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Admitted {
+    /// What is said.
+    pub word: Word,
+    /// The user who says it, as the API server names them.
+    pub user: String,
+    /// Groups of theirs by which they are in a role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

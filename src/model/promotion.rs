@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::approval::{Bound, Signed};
+use super::approval::{Admitted, Bound, Signed};
 use super::values::Digest;
 
 /// What is promoted, and where.
@@ -26,6 +26,9 @@ pub struct PromotionSpec {
     /// It is to end without having gone on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
+    /// In a cluster: what was said of it. Nobody can say it for somebody else, and what was said stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Admitted>,
 }
 
 /// How far a promotion is.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::approval::{Bound, Verb};
-use crate::model::pipeline::ApprovalRule;
+use crate::model::approval::{Admitted, Bound, Verb};
+use crate::model::pipeline::{ApprovalRule, PipelineSpec, Role};
 
 /// Clocks of people's machines differ; a word from further ahead is not believed to be of now.
 pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -27,6 +27,25 @@ pub struct Voice {
     pub reason: String,
     /// Of a glass that is broken: until when.
     pub until: Option<Timestamp>,
+}
+
+impl Admitted {
+    /// Whose voice it is, by what a pipeline states of its roles now.
+    #[must_use]
+    pub fn voice(&self, pipeline: &PipelineSpec) -> Voice {
+        let Self { word, user, groups } = self;
+        let is_in = |role: &Role| role.users.contains(user) || role.groups.iter().any(|group| groups.contains(group));
+        let roles = pipeline.roles.iter().filter(|(_, role)| is_in(role));
+        Voice {
+            who: user.clone(),
+            roles: roles.map(|(name, _)| name.clone()).collect(),
+            verb: word.decision,
+            bound: word.bound,
+            at: word.at,
+            reason: word.reason.clone(),
+            until: word.until,
+        }
+    }
 }
 
 /// Every word on a promotion, the last of each person alone.

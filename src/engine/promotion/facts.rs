@@ -24,6 +24,15 @@ use crate::promotion::approvals::{Voice, Voices};
 use crate::promotion::freezes::holding;
 use crate::promotion::obstacle::{Busy, Candidate, Facts, Lack, Lasting, Rival, Upstream, Verified};
 
+/// Whose words on promotions are, and so which of them count.
+#[derive(Debug, Clone, Copy)]
+pub enum Vouched<'a> {
+    /// Those that are signed with a key of a role.
+    Signed(&'a Verifier),
+    /// Those whose speakers an API server has compared with who asked it ([`crate::cluster::admission`]).
+    Admitted,
+}
+
 /// What is known of a promotion's build, stage and world now. Attestations are this home's.
 ///
 /// # Errors
@@ -33,7 +42,7 @@ pub async fn gather(
     home: &Home,
     known: &Known,
     record: &PromotionRecord,
-    verifier: &Verifier,
+    vouched: Vouched<'_>,
 ) -> Result<Facts, PromotionError> {
     let Way {
         fleet, pipeline, stage, ..
@@ -53,9 +62,12 @@ pub async fn gather(
     };
     let proven = Proven::of(&past.builds);
     let upstream = upstream(pipeline, stage, build, &proven);
-    let said = heard(way, stage, record, verifier)?;
-    let authors = authors(way, known, record, verifier)?;
-    let busy = known.busy.as_ref().filter(|open| open.name != record.name);
+    let said = heard(way, stage, record, vouched)?;
+    let authors = authors(way, known, record, vouched)?;
+    let busy = known
+        .busy
+        .as_ref()
+        .filter(|open| record.status.upgrade.as_ref() != Some(&open.name));
     Ok(Facts {
         build: Candidate {
             name: record.spec.build.clone(),
@@ -78,7 +90,7 @@ pub async fn gather(
             Voices::new(said, authors)
         },
         others: rivals(way, known, record, &proven),
-        busy: busy.map(|open| Busy {
+        busy: busy.filter(|open| open.name != record.name).map(|open| Busy {
             upgrade: open.name.clone(),
             build: open.spec.build.clone(),
         }),
@@ -125,25 +137,52 @@ fn upstream(pipeline: &PipelineSpec, stage: &Stage, build: &KnownBuild, proven: 
         .collect()
 }
 
-/// The words on a promotion that are somebody's, and are on this one: a signature holds for the text that it is of, and says of which
-/// promotion, environment and build.
+/// The words on a promotion that are somebody's, and are on this one: what vouches for them vouches for their text, which says of which
+/// promotion, environment and build it is.
 fn heard(
     way: &Way<'_>,
     stage: &Stage,
     record: &PromotionRecord,
-    verifier: &Verifier,
+    vouched: Vouched<'_>,
 ) -> Result<Vec<Voice>, PromotionError> {
     let is_of_it = |word: &Word| {
         word.promotion == record.name && word.environment == stage.environment && word.build == record.spec.build
     };
-    let words = record.status.words.iter().filter(|signed| is_of_it(&signed.word));
-    let words: Vec<Signed> = words.cloned().collect();
-    let whose = verifier.voices(way.fleet.workspace.root(), way.pipeline, &words)?;
-    let of_somebody = whose.into_iter().filter_map(|whose| match whose {
-        Whose::Of(voice) => Some(*voice),
-        Whose::Nobodys => None,
-    });
-    Ok(of_somebody.collect())
+    match vouched {
+        Vouched::Signed(verifier) => {
+            let words = record.status.words.iter().filter(|signed| is_of_it(&signed.word));
+            let words: Vec<Signed> = words.cloned().collect();
+            let whose = verifier.voices(way.fleet.workspace.root(), way.pipeline, &words)?;
+            let of_somebody = whose.into_iter().filter_map(|whose| match whose {
+                Whose::Of(voice) => Some(*voice),
+                Whose::Nobodys => None,
+            });
+            Ok(of_somebody.collect())
+        }
+        Vouched::Admitted => {
+            let words = record.spec.words.iter().filter(|admitted| is_of_it(&admitted.word));
+            let asks = (!record.spec.automatic).then(|| asker(record));
+            Ok(words.map(|admitted| admitted.voice(way.pipeline)).chain(asks).collect())
+        }
+    }
+}
+
+/// Who made an object asks for what it asks for.
+fn asker(record: &PromotionRecord) -> Voice {
+    let nothing = Digest::of(b"");
+    Voice {
+        who: record.spec.user.clone(),
+        roles: BTreeSet::new(),
+        verb: Verb::Request,
+        bound: Bound {
+            digest: nothing,
+            plan: nothing,
+            evidence: nothing,
+        },
+        at: record.created_at,
+        reason: String::new(),
+        until: None,
+    }
 }
 
 /// Who else counts as an author: whoever has asked for the same build in a stage before.
@@ -151,7 +190,7 @@ fn authors(
     way: &Way<'_>,
     known: &Known,
     record: &PromotionRecord,
-    verifier: &Verifier,
+    vouched: Vouched<'_>,
 ) -> Result<BTreeSet<String>, PromotionError> {
     let mut authors = BTreeSet::new();
     let is_of_it =
@@ -160,7 +199,7 @@ fn authors(
         let Some(stage) = way.pipeline.stage(&other.spec.stage) else {
             continue;
         };
-        let said = heard(way, stage, other, verifier)?.into_iter();
+        let said = heard(way, stage, other, vouched)?.into_iter();
         authors.extend(said.filter(|voice| voice.verb == Verb::Request).map(|voice| voice.who));
     }
     Ok(authors)

@@ -14,6 +14,7 @@ pub mod way;
 
 use jiff::SignedDuration;
 
+pub use self::facts::Vouched;
 pub use self::known::{FREEZE, Known, freezes};
 pub use self::record::{Change, PromotionRecord, event, prune, subject};
 use self::signatures::SignatureError;

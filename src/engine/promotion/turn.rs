@@ -1,11 +1,10 @@
 //! A turn of a promotion in the embedded home: read, decided, written if nobody has written meanwhile, and done.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::facts;
+use super::facts::{self, Vouched};
 use super::known::Known;
 use super::record::{Change, PromotionRecord, event, subject, to_value};
 use super::signatures::Verifier;
@@ -41,7 +40,7 @@ pub struct Ground<'a> {
     /// Its stage.
     pub stage: &'a Stage,
     /// The freezes that the files state.
-    pub freezes: &'a BTreeMap<String, FreezeSpec>,
+    pub freezes: &'a std::collections::BTreeMap<String, FreezeSpec>,
 }
 
 impl<'a> Ground<'a> {
@@ -147,7 +146,7 @@ impl<'a> Ground<'a> {
         }
         let known = Known::of(self.home, self.freezes, &self.stage.environment)?;
         for build in self.way().entering_by_itself(&known) {
-            let draft = self.draft(self.way().by_itself(build))?;
+            let draft = self.draft(self.way().by_itself(build, ENGINE.to_owned()))?;
             self.ask(&draft, "every stage before has verified it", Change::of(&draft))?;
         }
         Ok(())
@@ -213,7 +212,7 @@ impl<'a> Ground<'a> {
     /// The state, the files or a signature cannot be read.
     pub async fn facts(&self, record: &PromotionRecord, verifier: &Verifier) -> Result<Facts, PromotionError> {
         let known = Known::of(self.home, self.freezes, &self.stage.environment)?;
-        facts::gather(&self.way(), self.home, &known, record, verifier).await
+        facts::gather(&self.way(), self.home, &known, record, Vouched::Signed(verifier)).await
     }
 
     /// Looks, decides, and writes the decision down. A rehearsal is of who has driven it for this promotion.

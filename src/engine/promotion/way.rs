@@ -134,14 +134,15 @@ impl<'a> Way<'a> {
 
     /// What is asked of a build that enters by itself.
     #[must_use]
-    pub fn by_itself(&self, build: String) -> PromotionSpec {
+    pub fn by_itself(&self, build: String, user: String) -> PromotionSpec {
         PromotionSpec {
             pipeline: self.name.to_owned(),
             stage: self.stage.name.clone(),
             build,
-            user: ENGINE.to_owned(),
+            user,
             automatic: true,
             cancel: false,
+            words: Vec::new(),
         }
     }
 }

@@ -37,6 +37,7 @@ impl Story {
                 user: "ann".to_owned(),
                 automatic: false,
                 cancel: false,
+                words: Vec::new(),
             },
             status: PromotionStatus::new(now()),
             facts,

@@ -115,6 +115,7 @@ impl World {
             user: "ann".to_owned(),
             automatic: false,
             cancel: false,
+            words: Vec::new(),
         };
         let mut this = Self {
             pipeline: pipeline(dice.below(3) == 0),
