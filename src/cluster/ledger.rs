@@ -29,7 +29,7 @@ use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
 use crate::report;
 use crate::store::random_id;
-use crate::store::{BuildChange, BuildStatus, EventRecord, Store as _, StoreError, UpgradeRecord};
+use crate::store::{BuildChange, BuildStatus, EventCopy, EventRecord, Store as _, StoreError, UpgradeRecord};
 
 /// Events that wait for their copy: of an upgrade of a hundred nodes about a tenth. Beyond it the history cannot be written, and an
 /// upgrade that nobody would hear of does not go on.
@@ -68,7 +68,7 @@ impl History {
         let (unique, uid) = (upgrade.unique_name(), objects::uid(&upgrade.object));
         let subject = session::subject(&upgrade.spec);
         let dispatcher = report::dispatcher(uid, &subject, &self.sinks);
-        for Pending { seq, event } in &upgrade.book.pending {
+        for Pending { seq, event, act } in &upgrade.book.pending {
             // The same report whichever controller makes it: its key is of the upgrade, not of this history.
             let dispatch = |record: &EventRecord| {
                 dispatcher(&EventRecord {
@@ -76,13 +76,15 @@ impl History {
                     ..record.clone()
                 })
             };
-            self.home.store().copy_event(
-                &upgrade.spec.environment,
-                &unique,
-                &format!("{uid}-{seq}"),
+            self.home.store().copy_event(&EventCopy {
+                environment: &upgrade.spec.environment,
+                upgrade: Some(&unique),
+                promotion: upgrade.spec.promotion.as_deref(),
+                source: &format!("{uid}-{seq}"),
                 event,
-                &dispatch,
-            )?;
+                act: act.as_ref(),
+                dispatch: &dispatch,
+            })?;
         }
         Ok(())
     }
@@ -299,6 +301,7 @@ impl ObjectLedger {
             book.pending.push(Pending {
                 seq: book.told,
                 event: event.clone(),
+                act: None,
             });
         }
         if book.pending.len() > MOST_PENDING {

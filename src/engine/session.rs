@@ -327,7 +327,8 @@ impl Past {
     /// Whether these bytes come back rather than enter: they succeeded here last, or every node that the last upgrade that succeeded here has
     /// changed ran them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails. What has come to pass
     /// after `as_of` counts for nothing: a build that is rehearsed there is not back for it.
-    pub(super) fn is_way_back(&self, environment: &str, component: &str, digest: &Digest, as_of: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_way_back(&self, environment: &str, component: &str, digest: &Digest, as_of: Timestamp) -> bool {
         let verified = self.builds.values().filter(|build| build.spec.component == component);
         let verified = verified.flat_map(|build| &build.status.verifications);
         let there = verified.filter(|v| v.environment == environment && v.at <= as_of);
@@ -348,7 +349,8 @@ impl Past {
     }
 
     /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
-    pub(super) fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
+    #[must_use]
+    pub fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
         let same_bytes = self.builds.iter().filter(|(_, known)| known.spec.digest == *digest);
         let mut refusals = same_bytes.filter_map(|(name, known)| {
             let quarantine = known.status.quarantined_in(environment)?;

@@ -75,6 +75,12 @@ pub(super) enum Trouble {
     NodesMissing { environment: String, nodes: Vec<String> },
     #[error("what it had is not given back yet: {0}")]
     NotGivenBack(String),
+    /// A promotion: what is in the way of deciding it.
+    #[error("{0}")]
+    Undecided(String),
+    /// It waits for its promotion.
+    #[error("it waits for promotion {0}, which does not let it begin now")]
+    WaitsForPromotion(String),
     #[error("it has changed meanwhile, or another leads; it is looked at again")]
     Changed,
 }

@@ -15,6 +15,7 @@ mod lanes;
 mod lead;
 mod leader;
 mod look;
+mod promotions;
 mod statuses;
 mod told;
 
@@ -211,7 +212,11 @@ impl Controller {
             if leader.has_listed() && *leads.borrow_and_update() {
                 (self.tell)("leading");
                 leader.told.leader.set(1);
-                leader.lead(&self.interrupt, &mut leads, &mut couriers).await;
+                tokio::select! {
+                    () = leader.lead(&self.interrupt, &mut leads, &mut couriers) => {}
+                    // Whatever of it is under way is done once, by whoever comes next.
+                    () = leader.promote() => {}
+                }
                 (self.tell)("leading no more");
                 continue;
             }

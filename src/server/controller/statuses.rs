@@ -293,6 +293,7 @@ impl Leader {
                 node: None,
                 message: status.message.clone(),
             },
+            act: None,
         });
         match write_status(&self.api(Kind::Upgrade), &upgrade.object, whole(status, &book)?).await {
             Ok(_) => {
