@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOOK_EVERY;
+use super::keeper::remembered;
 use super::lanes::{Ask, Lanes, Place};
 use super::leader::{Landed, Leader, Trouble};
-use super::keeper::remembered;
 use super::look::{Depth, Keep, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::LOOK_AFTER_EVERY;
@@ -211,7 +211,8 @@ impl<'a> Term<'a> {
         }
         if now >= rounds.all {
             leader.heard.look_at_all();
-            self.spread.retain(|environment| leader.heard.environment(environment).is_some());
+            self.spread
+                .retain(|environment| leader.heard.environment(environment).is_some());
             rounds.all = now + LOOK_AT_ALL_EVERY;
         }
     }
@@ -302,7 +303,7 @@ impl<'a> Term<'a> {
         let object = self.leader.heard.environment(environment);
         let every = match object.as_deref().and_then(remembered) {
             Some(_) => LOOK_AFTER_EVERY,
-            None => LOOK_AT_PODS_EVERY.mul_f64(0.5 + rand::random::<f64>() / 2.0),
+            None => report::spread(LOOK_AT_PODS_EVERY, environment),
         };
         Instant::now() + every
     }

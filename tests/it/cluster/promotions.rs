@@ -64,7 +64,7 @@ impl Place {
         let this = Self { town };
         // It takes a moment until policies are in force.
         this.town.until("the policies are in force", |_| {
-            let forged = this.asked("probe", "dana");
+            let forged = asked("probe", "dana");
             let past = direct("probe").to_string();
             let dry = |who: &str, text: &str| this.tried(&["apply", "--dry-run=server", "-f", "-", who], text).done;
             !dry("--as=carol", &forged.to_string()) && !dry("--as=carol", &past)
@@ -87,11 +87,11 @@ impl Place {
         assert!(!left.done && left.err.contains(why), "{arguments:?}: {left:#?}");
     }
 
-    fn asked(&self, name: &str, user: &str) -> Value {
-        json!({
-            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Promotion", "metadata": {"name": name},
-            "spec": {"pipeline": "web", "stage": "production", "build": "web-2", "user": user},
-        })
+    fn say(&self, who: &str, group: Option<&str>, patch: &str) -> Left {
+        let who = format!("--as={who}");
+        let group = group.map(|group| format!("--as-group={group}"));
+        let all: Vec<&str> = [who.as_str()].into_iter().chain(group.as_deref()).collect();
+        self.tried(&[&PATCH[..], &[patch], &all[..]].concat(), "")
     }
 
     fn promotion(&self) -> Value {
@@ -118,6 +118,13 @@ impl Place {
     }
 }
 
+fn asked(name: &str, user: &str) -> Value {
+    json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Promotion", "metadata": {"name": name},
+        "spec": {"pipeline": "web", "stage": "production", "build": "web-2", "user": user},
+    })
+}
+
 fn direct(name: &str) -> Value {
     json!({
         "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": name},
@@ -127,19 +134,7 @@ fn direct(name: &str) -> Value {
 
 const PATCH: [&str; 4] = ["patch", "promotion/web-2", "--type=merge", "-p"];
 
-#[test]
-fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves() {
-    let place = Place::new();
-    let town = &place.town;
-    let controller = town.controller();
-    for version in ["1", "2"] {
-        town.build(version);
-    }
-    for environment in ["small", PRODUCTION] {
-        town.wait(&format!("env/{environment}"), "condition=Ready");
-    }
-    town.wait("pipelines/web", "condition=Ready");
-    // Past its pipeline nothing enters, whoever says so.
+fn nothing_enters_past_its_pipeline(place: &Place) {
     let (direct, forged) = (direct("past"), {
         let mut forged = direct("forged");
         forged["spec"]["promotion"] = json!("web-2");
@@ -159,19 +154,85 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     // Nobody asks for another.
     place.refused(
         &["apply", "-f", "-", "--as=carol"],
-        &place.asked("web-2", "dana").to_string(),
+        &asked("web-2", "dana").to_string(),
         "user is who asks for it",
     );
+}
+
+fn nobody_speaks_for_another(place: &Place) {
+    // Nobody speaks for another, or by a group that they are not in.
+    let erins = place.word("erin", &["release-managers"], "approve");
+    let left = place.say("dana", Some("release-managers"), &erins);
+    assert!(
+        !left.done && left.err.contains("nobody speaks for another"),
+        "{left:#?}"
+    );
+    let left = place.say("erin", None, &erins);
+    assert!(!left.done && left.err.contains("groups of a word"), "{left:#?}");
+    // Who asked for it approves of nothing, and who is in no role counts for nothing.
+    assert!(
+        place
+            .say(
+                "carol",
+                Some("release-managers"),
+                &place.word("carol", &["release-managers"], "approve")
+            )
+            .done
+    );
+    assert!(place.say("dana", None, &place.word("dana", &[], "approve")).done);
+    place.town.until("that is heard", |_| {
+        let said = place.promotion()["status"]["message"].to_string();
+        said.contains("carol is an author of it")
+    });
+    assert_eq!(place.promotion()["status"]["reason"], "NotApproved");
+    // What was said stays.
+    let left = place.say("carol", None, r#"{"spec": {"words": []}}"#);
+    assert!(!left.done && left.err.contains("stays"), "{left:#?}");
+}
+
+/// Whoever made it.
+fn what_names_a_promotion_is_not_its_upgrade(place: &Place) {
+    let mut forged = direct("forged");
+    forged["spec"]["promotion"] = json!("web-2");
+    forged["spec"]["build"] = json!("web-1");
+    place.done(
+        &[
+            "apply",
+            "-f",
+            "-",
+            "--as=system:serviceaccount:town:stagegate-controller",
+            "--as-group=system:masters",
+        ],
+        &forged.to_string(),
+    );
+    place.town.until("it is refused", |town| {
+        town.get("upg/forged")["status"]["reason"] == "NotPromoted"
+    });
+}
+
+#[test]
+fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves() {
+    let place = Place::new();
+    let town = &place.town;
+    let controller = town.controller();
+    for version in ["1", "2"] {
+        town.build(version);
+    }
+    for environment in ["small", PRODUCTION] {
+        town.wait(&format!("env/{environment}"), "condition=Ready");
+    }
+    town.wait("pipelines/web", "condition=Ready");
+    nothing_enters_past_its_pipeline(&place);
     // What staging has not verified goes no further.
     let create = ["create", "-f", "-", "--as=carol"];
-    place.done(&create, &place.asked("early", "carol").to_string());
+    place.done(&create, &asked("early", "carol").to_string());
     town.until("it has failed", |town| {
         let status = &town.get("promotions/early")["status"];
         status["phase"] == "Failed" && status["reason"] == "NotVerified"
     });
     town.upgrade("staged", "2");
     town.wait("upg/staged", "condition=Ready");
-    place.done(&create, &place.asked("web-2", "carol").to_string());
+    place.done(&create, &asked("web-2", "carol").to_string());
     place.waits_for("NotApproved");
 
     // A freeze comes first.
@@ -185,40 +246,7 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     place.done(&["delete", "freeze/weekend"], "");
     place.waits_for("NotApproved");
 
-    // Nobody speaks for another, or by a group that they are not in.
-    let say = |who: &str, group: Option<&str>, patch: &str| -> Left {
-        let who = format!("--as={who}");
-        let group = group.map(|group| format!("--as-group={group}"));
-        let all: Vec<&str> = [who.as_str()].into_iter().chain(group.as_deref()).collect();
-        place.tried(&[&PATCH[..], &[patch], &all[..]].concat(), "")
-    };
-    let erins = place.word("erin", &["release-managers"], "approve");
-    let left = say("dana", Some("release-managers"), &erins);
-    assert!(
-        !left.done && left.err.contains("nobody speaks for another"),
-        "{left:#?}"
-    );
-    let left = say("erin", None, &erins);
-    assert!(!left.done && left.err.contains("groups of a word"), "{left:#?}");
-    // Who asked for it approves of nothing, and who is in no role counts for nothing.
-    assert!(
-        say(
-            "carol",
-            Some("release-managers"),
-            &place.word("carol", &["release-managers"], "approve")
-        )
-        .done
-    );
-    assert!(say("dana", None, &place.word("dana", &[], "approve")).done);
-    town.until("that is heard", |_| {
-        let said = place.promotion()["status"]["message"].to_string();
-        said.contains("carol is an author of it")
-    });
-    assert_eq!(place.promotion()["status"]["reason"], "NotApproved");
-    // What was said stays.
-    let left = say("carol", None, r#"{"spec": {"words": []}}"#);
-    assert!(!left.done && left.err.contains("stays"), "{left:#?}");
-    assert_ne!(town.answer("n1"), "");
+    nobody_speaks_for_another(&place);
     let of_production = town
         .trivial
         .path("state/environments/production/nodes/n1/current/answer");
@@ -228,12 +256,13 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     );
 
     assert!(
-        say(
-            "erin",
-            Some("release-managers"),
-            &place.word("erin", &["release-managers"], "approve")
-        )
-        .done
+        place
+            .say(
+                "erin",
+                Some("release-managers"),
+                &place.word("erin", &["release-managers"], "approve")
+            )
+            .done
     );
     town.wait("promotions/web-2", "condition=Ready");
     assert_eq!(
@@ -243,24 +272,7 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     let promotion = place.promotion();
     let upgrade = promotion["status"]["upgrade"].as_str().expect("its upgrade");
     assert_eq!(town.get(&format!("upg/{upgrade}"))["status"]["phase"], "Succeeded");
-    // An upgrade that names it is none of its, whoever made it.
-    let mut forged = direct.clone();
-    forged["metadata"]["name"] = json!("forged");
-    forged["spec"]["promotion"] = json!("web-2");
-    forged["spec"]["build"] = json!("web-1");
-    place.done(
-        &[
-            "apply",
-            "-f",
-            "-",
-            "--as=system:serviceaccount:town:stagegate-controller",
-            "--as-group=system:masters",
-        ],
-        &forged.to_string(),
-    );
-    town.until("it is refused", |town| {
-        town.get("upg/forged")["status"]["reason"] == "NotPromoted"
-    });
+    what_names_a_promotion_is_not_its_upgrade(&place);
     drop(controller);
     // The audit on the volume has who decided what.
     let audit = town.trivial.run(&["audit", "list", "-o", "json"]);
