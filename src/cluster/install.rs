@@ -119,7 +119,7 @@ fn rules(namespace: &str) -> Value {
             &["get", "list", "watch", "create", "patch"],
             &[]
         ),
-        rule(GROUP, &["pipelines", "freezes"], &["list", "watch"], &[]),
+        rule(GROUP, &["pipelines", "freezes"], &["list"], &[]),
         rule(GROUP, &["promotions/status", "pipelines/status"], &["update"], &[]),
         // A name can be given for all but the first write.
         rule("coordination.k8s.io", &["leases"], &["create"], &[]),

@@ -69,12 +69,6 @@ impl Promotion {
         objects::unique_name(&self.object)
     }
 
-    /// Whether nothing is left to do for it.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.record.status.phase.is_final() && self.book.pending.is_empty() && !is_deleted(&self.object)
-    }
-
     /// Its status from now on, with what is told of it.
     ///
     /// # Errors

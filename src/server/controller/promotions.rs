@@ -26,7 +26,7 @@ use crate::engine::promotion::facts::gather;
 use crate::engine::promotion::{Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, way_of};
 use crate::model::freeze::FreezeSpec;
 use crate::model::pipeline::PipelineSpec;
-use crate::model::promotion::PromotionStatus;
+use crate::model::promotion::{Phase, PromotionStatus};
 use crate::model::upgrade::{Event, Severity, UpgradeSpec, Wish};
 use crate::promotion::Effect;
 use crate::store::UpgradeRecord;
@@ -46,15 +46,9 @@ impl Leader {
         let mut round_at = tokio::time::Instant::now();
         loop {
             let mut open = 0;
-            for object in self.heard.promotions() {
-                match Promotion::read((*object).clone()) {
-                    Ok(promotion) if promotion.is_done() => {}
-                    Ok(promotion) => {
-                        open += 1;
-                        self.turn_of(&promotion.record.name).await;
-                    }
-                    Err(why) => tracing::warn!(%why, "a promotion is passed over"),
-                }
+            for object in self.heard.promotions().iter().filter(|object| !is_done(object)) {
+                open += 1;
+                self.turn_of(name(object)).await;
             }
             if tokio::time::Instant::now() >= round_at {
                 round_at = tokio::time::Instant::now() + ROUND_EVERY;
@@ -116,11 +110,27 @@ impl Leader {
             stage,
         };
         let upgrade = self.upgrade_of(&promotion).await?;
-        let known = self.known(&way, &promotion, &rules).await?;
         let asked_for = &promotion.record;
         let looked_at = Timestamp::now();
-        let facts = gather(&way, &self.home, &known, asked_for, Vouched::Admitted).await?;
-        let decision = way.decide(asked_for, &facts, None, upgrade.as_ref().map(|(_, run)| run), looked_at);
+        let run = upgrade.as_ref().map(|(_, run)| run);
+        let decided = async |known: &Known| {
+            let facts = gather(&way, &self.home, known, asked_for, Vouched::Admitted).await?;
+            Ok::<_, PromotionError>(way.decide(asked_for, &facts, None, run, looked_at))
+        };
+        let mut known = self.known(&way, &promotion, &rules);
+        let mut decision = decided(&known).await?;
+        if decision.status != asked_for.status || decision.effect.is_some() {
+            // What was heard of builds may be older than the quarantine of a moment ago, or than the proof that staging has just given.
+            known.past.builds = self.listed_builds().await?;
+            decision = decided(&known).await?;
+        }
+        if let Some(Effect::Rehearse(rehearsal)) = &decision.effect {
+            return Err(Trouble::Undecided(format!(
+                "stage {} asks for rehearsal {rehearsal}, which no controller carries out: rehearse it with `stagegate serve`, and take it out \
+                 of the Pipeline here",
+                stage.name
+            )));
+        }
         if decision.status != asked_for.status {
             let mut status = decision.status.clone();
             status.message = shortened(&self.in_cluster(&status.message), LONGEST_MESSAGE);
@@ -158,11 +168,8 @@ impl Leader {
             Some(Effect::Upgrade) => self.begin_upgrade_of(&promotion, &way).await,
             Some(Effect::Pause(_)) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
             Some(Effect::GoOn(_)) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
-            Some(Effect::Rehearse(rehearsal)) => Err(Trouble::Undecided(format!(
-                "stage {} asks for rehearsal {rehearsal}, which no controller carries out: rehearse it with `stagegate serve`, and take it out \
-                 of the Pipeline here",
-                stage.name
-            ))),
+            // Refused above.
+            Some(Effect::Rehearse(_)) => Ok(()),
         }
     }
 
@@ -218,9 +225,11 @@ impl Leader {
         Ok(listed.items)
     }
 
-    async fn known(&self, way: &Way<'_>, promotion: &Promotion, rules: &PromotionRules) -> Result<Known, Trouble> {
+    /// As it was heard of last.
+    fn known(&self, way: &Way<'_>, promotion: &Promotion, rules: &PromotionRules) -> Known {
         let environment = &way.stage.environment;
-        let past = self.past(environment, self.listed_builds().await?);
+        let builds = self.heard.builds();
+        let past = self.past(environment, readable_builds(builds.iter().map(|object| &**object)));
         let own = promotion.upgrade();
         let undone = self.heard.upgrades_of(environment, Which::Undone);
         let others = undone.iter().filter(|object| name(object) != own);
@@ -230,14 +239,14 @@ impl Leader {
         let promotions = promotions
             .iter()
             .filter_map(|object| Promotion::read((**object).clone()).ok());
-        Ok(Known {
+        Known {
             busy: busy.map(|upgrade| record(&upgrade, 1)),
             past,
             promotions: promotions
                 .map(|promotion| promotion.record)
                 .collect::<Vec<PromotionRecord>>(),
             freezes: rules.freezes.clone(),
-        })
+        }
     }
 
     /// Its upgrade, once there is one.
@@ -413,6 +422,16 @@ impl Leader {
         }
         Ok(())
     }
+}
+
+/// Whether nothing is left to do for one.
+fn is_done(object: &DynamicObject) -> bool {
+    let status = &object.data["status"];
+    let phase: Option<Phase> = status["phase"]
+        .as_str()
+        .and_then(|phase| serde_json::from_value(phase.into()).ok());
+    let has_untold = status["pending"].as_array().is_some_and(|pending| !pending.is_empty());
+    phase.is_some_and(Phase::is_final) && !has_untold && !is_deleted(object)
 }
 
 impl From<PromotionError> for Trouble {

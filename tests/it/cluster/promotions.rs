@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::controller::{NAMESPACE, Town};
 use super::lab::Left;
+use crate::trivial::{Running, Said};
 
 const PRODUCTION: &str = "production";
 
@@ -92,6 +93,24 @@ impl Place {
         let group = group.map(|group| format!("--as-group={group}"));
         let all: Vec<&str> = [who.as_str()].into_iter().chain(group.as_deref()).collect();
         self.tried(&[&PATCH[..], &[patch], &all[..]].concat(), "")
+    }
+
+    /// The plugin, asked by somebody.
+    fn plugin(&self, who: &str, groups: &[&str], arguments: &[&str]) -> Said {
+        let link = self.town.lab.path("kubectl-stagegate");
+        if !link.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
+        }
+        let admin = std::fs::read_to_string(self.town.lab.admin()).expect("written");
+        let mut config: Value = serde_json::from_str(&admin).expect("JSON");
+        config["users"][0]["user"]["as"] = json!(who);
+        config["users"][0]["user"]["as-groups"] = json!(groups);
+        let own = self.town.lab.path(&format!("{who}.kubeconfig"));
+        std::fs::write(&own, config.to_string()).expect("written");
+        let arguments = [&["-n", NAMESPACE], arguments].concat();
+        let mut command = self.town.lab.command(&link);
+        command.env("KUBECONFIG", own);
+        Running::at(command, self.town.trivial.path("elsewhere").as_path(), &arguments).end()
     }
 
     fn promotion(&self) -> Value {
@@ -241,9 +260,11 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
         &FREEZE.replace("USER", "dana"),
         "user is who asks for it",
     );
-    place.done(&["apply", "-f", "-", "--as=carol"], &FREEZE.replace("USER", "carol"));
+    let frozen = place.plugin("carol", &[], &["freeze", PRODUCTION, "--reason", "nobody is here"]);
+    let freeze = frozen.out.split(' ').next().expect("its name").to_owned();
+    frozen.expect_code(0);
     place.waits_for("Frozen");
-    place.done(&["delete", "freeze/weekend"], "");
+    place.plugin("carol", &[], &["unfreeze", &freeze]).expect_code(0);
     place.waits_for("NotApproved");
 
     nobody_speaks_for_another(&place);
@@ -255,15 +276,8 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
         "yes 1"
     );
 
-    assert!(
-        place
-            .say(
-                "erin",
-                Some("release-managers"),
-                &place.word("erin", &["release-managers"], "approve")
-            )
-            .done
-    );
+    let approves = ["approve", "web-2", "--reason", "staging is fine"];
+    place.plugin("erin", &["release-managers"], &approves).expect_code(0);
     town.wait("promotions/web-2", "condition=Ready");
     assert_eq!(
         std::fs::read_to_string(&of_production).expect("an answer").trim(),
@@ -273,6 +287,19 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     let upgrade = promotion["status"]["upgrade"].as_str().expect("its upgrade");
     assert_eq!(town.get(&format!("upg/{upgrade}"))["status"]["phase"], "Succeeded");
     what_names_a_promotion_is_not_its_upgrade(&place);
+    // What ran there last comes back, and waits for nobody.
+    place
+        .plugin("dana", &[], &["promote", "web-1", "--to", PRODUCTION])
+        .expect_code(0);
+    town.until("it is back", |town| {
+        let all = town.get("promotions");
+        let mut all = all["items"].as_array().into_iter().flatten();
+        all.any(|one| one["spec"]["build"] == "web-1" && one["status"]["phase"] == "Succeeded")
+    });
+    assert_eq!(
+        std::fs::read_to_string(&of_production).expect("an answer").trim(),
+        "yes 1"
+    );
     drop(controller);
     // The audit on the volume has who decided what.
     let audit = town.trivial.run(&["audit", "list", "-o", "json"]);
