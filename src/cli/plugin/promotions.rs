@@ -165,12 +165,14 @@ pub(super) async fn say(
             reason: reason.clone(),
             until: None,
         };
-        let mut words = spec.words.clone();
-        words.push(Admitted {
+        let said = Admitted {
             word,
             user: me.user.clone(),
             groups: me.groups.iter().filter(|group| by.contains(group)).cloned().collect(),
-        });
+        };
+        // What was said stays as it was written, by whatever program.
+        let mut words = now.object.data["spec"]["words"].as_array().cloned().unwrap_or_default();
+        words.push(json!(said));
         Ok(json!({"words": words}))
     })
     .await?;
