@@ -20,7 +20,7 @@ use crate::report;
 use crate::server::couriers::Couriers;
 use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
 
-/// Pods of an environment of which nobody asks anything are looked at once in this time, give or take the half of it: what somebody has
+/// Pods of an environment of which nobody asks anything are looked at once in this time, or in down to the half of it: what somebody has
 /// made of them past us is to be known within minutes. Each look is some three requests and the reading of a file, so that 1,000
 /// environments take a look or two in a second.
 const LOOK_AT_PODS_EVERY: Duration = Duration::from_mins(10);
