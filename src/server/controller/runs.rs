@@ -18,6 +18,7 @@ use crate::engine::builds;
 use crate::engine::delivery;
 use crate::engine::fleet::{Fleet, Place};
 use crate::hosts::{Host as _, HostError, NodeSight};
+use crate::model::build::BuildSpec;
 use crate::model::environment::{Component, HostRef};
 use crate::model::upgrade::{Event, Severity};
 use crate::model::values::Digest;
@@ -139,10 +140,7 @@ fn listed(nodes: &[&str]) -> String {
 fn named(component: &Component, build: &Digest) -> String {
     let stated = builds::of_images(component);
     let known = stated.iter().find(|stated| stated.digest == *build);
-    known.map_or_else(
-        || format!("{} {}", component.name, build.short()),
-        crate::model::build::BuildSpec::name,
-    )
+    known.map_or_else(|| format!("{} {}", component.name, build.short()), BuildSpec::name)
 }
 
 fn is_pod(place: &Place) -> bool {
