@@ -1,6 +1,8 @@
 //! Promotions and freezes of a cluster: what somebody asks or says is written into objects, under the name by which the API server knows
 //! who asks; a controller decides.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -153,8 +155,8 @@ pub(super) async fn say(
                 spec.stage, spec.pipeline
             ))
         })?;
-        let roles = pipeline.into_iter().flat_map(|pipeline| pipeline.roles.values());
-        let by: std::collections::BTreeSet<&String> = roles.flat_map(|role| &role.groups).collect();
+        let stated = pipeline.into_iter().flat_map(|pipeline| pipeline.roles.values());
+        let by: BTreeSet<&String> = stated.flat_map(|role| &role.groups).collect();
         let word = Word {
             promotion: promotion.clone(),
             decision: verb,

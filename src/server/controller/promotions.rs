@@ -164,12 +164,11 @@ impl Leader {
             return Ok(());
         }
         match decision.effect {
-            None => Ok(()),
+            // A rehearsal was refused above.
+            None | Some(Effect::Rehearse(_)) => Ok(()),
             Some(Effect::Upgrade) => self.begin_upgrade_of(&promotion, &way).await,
             Some(Effect::Pause(_)) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
             Some(Effect::GoOn(_)) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
-            // Refused above.
-            Some(Effect::Rehearse(_)) => Ok(()),
         }
     }
 
