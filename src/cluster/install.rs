@@ -4,14 +4,14 @@
 use serde_json::{Value, json};
 
 use super::crd::GROUP;
-use super::guard;
+use super::{admission, guard};
 
 /// Where it goes unless said otherwise.
 pub const NAMESPACE: &str = "stagegate";
 /// The image that runs unless said otherwise; built from `docs/kubernetes/Containerfile`.
 pub const IMAGE: &str = concat!("stagegate:", env!("CARGO_PKG_VERSION"));
 /// Its service account, role and workload.
-const NAME: &str = "stagegate-controller";
+pub(super) const NAME: &str = "stagegate-controller";
 /// What its pods are found by.
 pub const SELECTOR: &str = "app.kubernetes.io/name=stagegate-controller";
 /// Where it answers in its pod.
@@ -37,6 +37,7 @@ pub fn manifests(namespace: &str, image: &str, definitions: Vec<Value>) -> Vec<V
     all.extend(definitions);
     // Without effect but in namespaces that are labelled as protected.
     all.extend(guard::all());
+    all.extend(admission::all());
     let about = json!({"name": NAME, "namespace": namespace, "labels": labelled(&json!({}))});
     all.extend([
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": about}),
@@ -100,12 +101,9 @@ fn rules(namespace: &str) -> Value {
         // Its uid is the first half of every fencing token.
         rule("", &["namespaces"], &["get"], &[namespace]),
         // `patch` sets the finalizer.
-        rule(
-            GROUP,
-            &["environments", "upgrades"],
-            &["get", "list", "watch", "patch"],
-            &[]
-        ),
+        rule(GROUP, &["environments"], &["get", "list", "watch", "patch"], &[]),
+        // `create`: those of promotions.
+        rule(GROUP, &["upgrades"], &["get", "list", "watch", "create", "patch"], &[]),
         // `create`: those that an environment names and its source has; `patch` sets the finalizer.
         rule(GROUP, &["builds"], &["get", "list", "watch", "create", "patch"], &[]),
         rule(
@@ -114,6 +112,15 @@ fn rules(namespace: &str) -> Value {
             &["update"],
             &[]
         ),
+        // `create`: those that enter by themselves; `patch` sets the finalizer.
+        rule(
+            GROUP,
+            &["promotions"],
+            &["get", "list", "watch", "create", "patch"],
+            &[]
+        ),
+        rule(GROUP, &["pipelines", "freezes"], &["list"], &[]),
+        rule(GROUP, &["promotions/status", "pipelines/status"], &["update"], &[]),
         // A name can be given for all but the first write.
         rule("coordination.k8s.io", &["leases"], &["create"], &[]),
         rule("coordination.k8s.io", &["leases"], &["get", "update"], &[NAME]),

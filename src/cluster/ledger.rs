@@ -29,7 +29,7 @@ use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
 use crate::report;
 use crate::store::random_id;
-use crate::store::{BuildChange, BuildStatus, EventRecord, Store as _, StoreError, UpgradeRecord};
+use crate::store::{BuildChange, BuildStatus, EventCopy, EventRecord, Store as _, StoreError, UpgradeRecord};
 
 /// Events that wait for their copy: of an upgrade of a hundred nodes about a tenth. Beyond it the history cannot be written, and an
 /// upgrade that nobody would hear of does not go on.
@@ -68,7 +68,7 @@ impl History {
         let (unique, uid) = (upgrade.unique_name(), objects::uid(&upgrade.object));
         let subject = session::subject(&upgrade.spec);
         let dispatcher = report::dispatcher(uid, &subject, &self.sinks);
-        for Pending { seq, event } in &upgrade.book.pending {
+        for Pending { seq, event, act } in &upgrade.book.pending {
             // The same report whichever controller makes it: its key is of the upgrade, not of this history.
             let dispatch = |record: &EventRecord| {
                 dispatcher(&EventRecord {
@@ -76,13 +76,15 @@ impl History {
                     ..record.clone()
                 })
             };
-            self.home.store().copy_event(
-                &upgrade.spec.environment,
-                &unique,
-                &format!("{uid}-{seq}"),
+            self.home.store().copy_event(&EventCopy {
+                environment: &upgrade.spec.environment,
+                upgrade: Some(&unique),
+                promotion: upgrade.spec.promotion.as_deref(),
+                source: &format!("{uid}-{seq}"),
                 event,
-                &dispatch,
-            )?;
+                act: act.as_ref(),
+                dispatch: &dispatch,
+            })?;
         }
         Ok(())
     }
@@ -299,6 +301,7 @@ impl ObjectLedger {
             book.pending.push(Pending {
                 seq: book.told,
                 event: event.clone(),
+                act: None,
             });
         }
         if book.pending.len() > MOST_PENDING {
@@ -315,6 +318,21 @@ impl ObjectLedger {
         book.observed_generation = generation;
         conditions(&mut book, status, generation);
         Ok((state.upgrade.object.clone(), whole(status, &book)?))
+    }
+
+    /// As [`Ledger::is_open`], by the name that workloads have of it ([`objects::unique_name`]).
+    async fn find_open(&self, upgrade: &str) -> Result<bool, CommitError> {
+        let Some((object, _)) = upgrade.rsplit_once('-') else {
+            return Ok(false);
+        };
+        let what = format!("Upgrade {object}");
+        let read = || asked("read", &what, self.objects.upgrades.get_opt(object));
+        let Some(object) = self.patiently(read).await?.map_err(store)? else {
+            return Ok(false);
+        };
+        let is_it = objects::unique_name(&object) == upgrade;
+        // What cannot be read may be under way, by a controller that reads it.
+        Ok(is_it && Upgrade::read(object).map_or(true, |read| !read.status.is_over()))
     }
 
     /// As [`objects::patiently`], for as long as the upgrade is ours to ask for.
@@ -465,5 +483,9 @@ impl Ledger for ObjectLedger {
             Ok(())
         }
         .boxed_local()
+    }
+
+    fn is_open<'a>(&'a self, upgrade: &'a str) -> LocalBoxFuture<'a, Result<bool, CommitError>> {
+        self.find_open(upgrade).boxed_local()
     }
 }

@@ -6,6 +6,7 @@
 //! [`looks`] and [`turns`] let a hundred pods be read, and written, by one.
 //! [`replica`] makes and prunes the objects of a replica in its namespace.
 
+pub mod admission;
 pub mod connection;
 pub mod crd;
 pub mod deployments;
@@ -19,6 +20,7 @@ pub mod objects;
 pub mod pod;
 pub mod pods;
 pub mod printed;
+pub mod promotions;
 pub mod replica;
 pub mod rolling;
 pub mod snapshot;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::crd::{GROUP, VERSION};
+use crate::audit::Act;
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, NodePhase, Phase, UpgradeSpec, UpgradeStatus, Wish};
 use crate::report::in_one_line;
@@ -38,6 +39,12 @@ pub enum Kind {
     Build,
     /// Upgrades.
     Upgrade,
+    /// Promotions.
+    Promotion,
+    /// Pipelines.
+    Pipeline,
+    /// Freezes.
+    Freeze,
 }
 
 impl Kind {
@@ -48,6 +55,9 @@ impl Kind {
             Kind::Environment => ("Environment", "environments"),
             Kind::Build => ("Build", "builds"),
             Kind::Upgrade => ("Upgrade", "upgrades"),
+            Kind::Promotion => ("Promotion", "promotions"),
+            Kind::Pipeline => ("Pipeline", "pipelines"),
+            Kind::Freeze => ("Freeze", "freezes"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural)
     }
@@ -348,6 +358,9 @@ pub struct Pending {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+    /// What the audit keeps of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Act>,
 }
 
 /// An Upgrade as read.

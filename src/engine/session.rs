@@ -318,16 +318,11 @@ impl Past {
         })
     }
 
-    /// Whether an upgrade of a component that has ended keeps something of its workload still.
-    fn keeps(&self, component: &str) -> bool {
-        let mut upgrades = self.upgrades.iter();
-        upgrades.any(|before| before.spec.component == component && before.status.kept.is_some())
-    }
-
     /// Whether these bytes come back rather than enter: they succeeded here last, or every node that the last upgrade that succeeded here has
     /// changed ran them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails. What has come to pass
     /// after `as_of` counts for nothing: a build that is rehearsed there is not back for it.
-    pub(super) fn is_way_back(&self, environment: &str, component: &str, digest: &Digest, as_of: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_way_back(&self, environment: &str, component: &str, digest: &Digest, as_of: Timestamp) -> bool {
         let verified = self.builds.values().filter(|build| build.spec.component == component);
         let verified = verified.flat_map(|build| &build.status.verifications);
         let there = verified.filter(|v| v.environment == environment && v.at <= as_of);
@@ -348,7 +343,8 @@ impl Past {
     }
 
     /// What keeps a build out of an environment where it failed: these very bytes, under whichever name they come.
-    pub(super) fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
+    #[must_use]
+    pub fn quarantine(&self, digest: &Digest, environment: &str) -> Option<Refusal> {
         let same_bytes = self.builds.iter().filter(|(_, known)| known.spec.digest == *digest);
         let mut refusals = same_bytes.filter_map(|(name, known)| {
             let quarantine = known.status.quarantined_in(environment)?;
@@ -755,9 +751,8 @@ impl Driving<'_> {
             interrupt,
             on_commit,
         })?;
-        // What an upgrade that is known keeps is given back as that went; until then its workload is refused to this one.
-        if record.status.phase == Phase::Pending && !past.keeps(&component.name) {
-            giving_back::of_unknown(ledger, fleet, &component.name, token).await?;
+        if record.status.phase == Phase::Pending {
+            giving_back::of_unknown(ledger, fleet, record, token).await?;
         }
         let limits = Limits {
             unreached,
@@ -1082,20 +1077,6 @@ mod tests {
             resource_version: 1,
             wish_version: 1,
             created_at: at,
-        }
-    }
-
-    /// What it keeps is not given back as if nobody knew where it went.
-    #[test]
-    fn what_is_kept_is_known_by_its_component() {
-        let mut kept = upgrade("one", Phase::RolledBack);
-        kept.status.kept = Some(crate::model::upgrade::Kept::default());
-        for (first, web, front) in [(upgrade("one", Phase::RolledBack), false, false), (kept, true, false)] {
-            let past = Past {
-                builds: BTreeMap::new(),
-                upgrades: vec![first, upgrade("two", Phase::Pending)],
-            };
-            assert_eq!((past.keeps("web"), past.keeps("front")), (web, front));
         }
     }
 

@@ -319,6 +319,11 @@ impl Turn<'_> {
 
     fn upgrade(&mut self) {
         let Some(run) = self.case.upgrade else {
+            if let Some(gone) = &self.case.status.upgrade {
+                // Begun anew it would be what somebody has just ended.
+                let message = format!("its upgrade {gone} was deleted");
+                return self.enter(Phase::Failed, "UpgradeGone", message);
+            }
             // It was decided, and not begun: what keeps it now keeps it.
             let Kept { by, broken } = self.kept();
             if by.is_empty() && !self.case.spec.cancel {

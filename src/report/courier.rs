@@ -42,7 +42,13 @@ const LONGEST_ERROR: usize = 300;
 pub fn backoff(failures: u32, key: &str) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);
     let full = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
-    let drawn = Digest::of(format!("{failures} {key}").as_bytes());
+    spread(full, &format!("{failures} {key}"))
+}
+
+/// Between half of a time and all of it, drawn from a key: what is due for many at once comes one after the other.
+#[must_use]
+pub fn spread(full: Duration, key: &str) -> Duration {
+    let drawn = Digest::of(key.as_bytes());
     let part = u32::from_str_radix(&drawn.hex()[..4], 16).unwrap_or(0);
     full / 2 + full / 2 * part / 0xffff
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 pub(crate) use complaints::{Complaints, Word};
-pub use courier::{Clock, Courier, Tally, backoff};
+pub use courier::{Clock, Courier, Tally, backoff, spread};
 pub use sinks::{FileSink, LineSink, Lines};
 pub use texts::{in_one_line, text};
 pub use webhook::{LONGEST_RETRY_AFTER, WEBHOOK_TIMEOUT, WebhookError, WebhookSink};

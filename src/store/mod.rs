@@ -352,6 +352,25 @@ pub struct Pruned {
     pub runs: u64,
 }
 
+/// An event that was made durable elsewhere first.
+#[derive(Clone, Copy)]
+pub struct EventCopy<'a> {
+    /// The environment that it is about.
+    pub environment: &'a str,
+    /// The upgrade.
+    pub upgrade: Option<&'a str>,
+    /// The promotion.
+    pub promotion: Option<&'a str>,
+    /// Its name there.
+    pub source: &'a str,
+    /// What happened.
+    pub event: &'a Event,
+    /// What the audit keeps of it.
+    pub act: Option<&'a Act>,
+    /// Makes its reports.
+    pub dispatch: &'a Dispatcher<'a>,
+}
+
 /// What a home remembers. See the module for what is durable when.
 pub trait Store: Send + Sync {
     /// Identity of this home, a random text made when it was created; the first half of every fencing token.
@@ -462,15 +481,8 @@ pub trait Store: Send + Sync {
         dispatch: &Dispatcher<'_>,
     ) -> Result<Vec<u64>, StoreError>;
     /// Writes an event that was made durable elsewhere first, under the name (`source`) that it has there: one that is here
-    /// already changes nothing and makes no report. Returns its number where it is new.
-    fn copy_event(
-        &self,
-        environment: &str,
-        upgrade: &str,
-        source: &str,
-        event: &Event,
-        dispatch: &Dispatcher<'_>,
-    ) -> Result<Option<u64>, StoreError>;
+    /// already changes nothing, makes no report and is no act. Returns its number where it is new.
+    fn copy_event(&self, copy: &EventCopy<'_>) -> Result<Option<u64>, StoreError>;
     /// Reads events.
     fn events(&self, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, StoreError>;
     /// Keeps the home within its bounds ([`KEEP_EVENTS`], [`KEEP_FINISHED_UPGRADES`], [`KEEP_SETTLED_REPORTS`],

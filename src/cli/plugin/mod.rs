@@ -1,6 +1,7 @@
 //! `kubectl stagegate`: the same program under the name `kubectl-stagegate`, over the objects of a cluster. What is only looked at is
 //! shown as of any other home; what is asked for is written into objects, and a controller carries it out.
 
+mod promotions;
 mod words;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::{Exit, Output, build, called, events, ground, status, why};
 use crate::cluster::objects::{Upgrade, asked, name};
 use crate::cluster::snapshot::{LEASE, Lead, Scope, Snapshot};
 use crate::cluster::{connection, install};
+use crate::model::approval::Verb;
 use crate::model::upgrade::Phase;
 use crate::model::values;
 use crate::store::Store as _;
@@ -125,6 +127,9 @@ pub(super) enum PluginError {
     /// It was told to go back.
     #[error("{0} was told to go back, and does; what it is to become is for the next upgrade")]
     GoesBack(String),
+    /// A promotion of which this cannot be said.
+    #[error("{0}")]
+    Undecided(String),
     /// Somebody else writes all the time.
     #[error("{0} changes faster than it can be written; the same command again")]
     Contended(String),
@@ -139,7 +144,7 @@ impl PluginError {
             | PluginError::NeverUpgraded(_)
             | PluginError::NoComponent { .. }
             | PluginError::NoBuild { .. } => Exit::Usage,
-            PluginError::GoesBack(_) | PluginError::Waits { .. } => Exit::Refused,
+            PluginError::GoesBack(_) | PluginError::Waits { .. } | PluginError::Undecided(_) => Exit::Refused,
             PluginError::NoCluster(_) | PluginError::Contended(_) => Exit::Errored,
         }
     }
@@ -249,6 +254,30 @@ enum Command {
         environment: String,
         #[command(flatten)]
         staying: Staying,
+    },
+    /// Ask for a build to enter an environment by its pipeline
+    #[command(after_help = "Example:\n  kubectl stagegate promote web-1.1 --to production")]
+    Promote(promotions::PromoteArguments),
+    /// Say that a promotion may go on
+    Approve(promotions::SayArguments),
+    /// Say that a promotion must not go on
+    Reject(promotions::SayArguments),
+    /// Take an approval back
+    Withdraw(promotions::SayArguments),
+    /// Take a promotion back
+    Cancel {
+        /// The promotion
+        #[arg(value_name = "PROMOTION")]
+        promotion: String,
+    },
+    /// Let nothing enter environments
+    #[command(after_help = "Example:\n  kubectl stagegate freeze production --reason 'the database is slow' --for 2h")]
+    Freeze(promotions::FreezeArguments),
+    /// End a freeze
+    Unfreeze {
+        /// Name of the freeze
+        #[arg(value_name = "FREEZE")]
+        freeze: String,
     },
     /// Builds that are known here
     Build {
@@ -501,6 +530,13 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
             build,
             staying,
         } => words::upgrade(&ground, &environment, &build, &staying, printer).await,
+        Command::Promote(arguments) => promotions::promote(&ground, &arguments, printer).await,
+        Command::Approve(arguments) => promotions::say(&ground, Verb::Approve, &arguments, printer).await,
+        Command::Reject(arguments) => promotions::say(&ground, Verb::Reject, &arguments, printer).await,
+        Command::Withdraw(arguments) => promotions::say(&ground, Verb::Withdraw, &arguments, printer).await,
+        Command::Cancel { promotion } => promotions::cancel(&ground, &promotion, printer).await,
+        Command::Freeze(arguments) => promotions::freeze(&ground, &arguments, printer).await,
+        Command::Unfreeze { freeze } => promotions::unfreeze(&ground, &freeze, printer).await,
         Command::Pause { environment } => words::pause(&ground, &environment, printer).await,
         Command::Resume { environment, staying } => words::resume(&ground, &environment, &staying, printer).await,
         Command::Abort { environment, staying } => words::abort(&ground, &environment, &staying, printer).await,

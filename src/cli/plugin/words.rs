@@ -144,7 +144,7 @@ async fn make_build(
     Ok(())
 }
 
-async fn make(ground: &Ground, kind: Kind, name: &str, spec: Value) -> anyhow::Result<String> {
+pub(super) async fn make(ground: &Ground, kind: Kind, name: &str, spec: Value) -> anyhow::Result<String> {
     let object = DynamicObject {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),

@@ -73,7 +73,7 @@ const AGE: Column = Column {
     ..column("Age", ".metadata.creationTimestamp")
 };
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 7] = [
     Kind {
         name: "Environment",
         plural: "environments",
@@ -158,6 +158,64 @@ const KINDS: [Kind; 4] = [
             column("Environment", ".spec.environment"),
             READY,
             wide("Message", ".status.conditions[?(@.type==\"Ready\")].message"),
+            AGE,
+        ],
+    },
+    Kind {
+        name: "Pipeline",
+        plural: "pipelines",
+        short: "pl",
+        spec: "PipelineSpec",
+        status: None,
+        rules: &[Rule {
+            rule: "self.component == oldSelf.component",
+            message: "whose builds a Pipeline is for does not change; make another",
+        }],
+        optional: &[],
+        fixed: &[],
+        selectable: &[],
+        columns: &[
+            column("Component", ".spec.component"),
+            column("Into", ".spec.stages[*].environment"),
+            READY,
+            wide("Message", ".status.conditions[?(@.type==\"Ready\")].message"),
+            AGE,
+        ],
+    },
+    Kind {
+        name: "Promotion",
+        plural: "promotions",
+        short: "prm",
+        spec: "PromotionSpec",
+        status: Some("PromotionStatus"),
+        rules: &[],
+        optional: &[],
+        fixed: &["pipeline", "stage", "build"],
+        selectable: &["pipeline"],
+        columns: &[
+            column("Build", ".spec.build"),
+            column("Stage", ".spec.stage"),
+            column("Phase", ".status.phase"),
+            column("Reason", ".status.reason"),
+            wide("User", ".spec.user"),
+            wide("Message", ".status.message"),
+            AGE,
+        ],
+    },
+    Kind {
+        name: "Freeze",
+        plural: "freezes",
+        short: "frz",
+        spec: "FreezeSpec",
+        status: None,
+        rules: &[],
+        optional: &[],
+        fixed: &[],
+        selectable: &[],
+        columns: &[
+            column("Environments", ".spec.environments"),
+            column("Reason", ".spec.reason"),
+            wide("User", ".spec.user"),
             AGE,
         ],
     },
@@ -262,6 +320,11 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
                 "items": {"type": "string", "maxLength": 253},
                 "description": "What it was brought up with; a node that its spec lists no more is refused as long as it is here.",
             },
+            "left": {
+                "type": "object",
+                "description": "By component: the builds that its pods were left on, since when, and by which upgrade.",
+                "x-kubernetes-preserve-unknown-fields": true,
+            },
             "replica": {
                 "type": "object",
                 "description": "Its objects as they were seen last, and when it is to go.",
@@ -283,28 +346,44 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
             "writes": counter("Writes of this status."),
             "write": {"type": "string", "maxLength": 64, "description": "Names the last write of a driver."},
             "told": counter("Events so far."),
-            "pending": {
-                "type": "array",
-                "maxItems": 1000,
-                "description": "Events that may not have been copied into the history yet.",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "seq": counter("Its place among the upgrade's events."),
-                        "at": {"type": "string", "format": "date-time"},
-                        "reason": {"type": "string", "maxLength": 1024},
-                        "severity": {"type": "string", "maxLength": 64},
-                        "node": {"type": "string", "maxLength": 1024},
-                        "message": {"type": "string", "maxLength": 32768},
-                    },
-                },
-            },
+            "pending": pending(&counter, "upgrade"),
+        }),
+        "Promotion" => json!({
+            "writes": counter("Writes of this status."),
+            "told": counter("Events so far."),
+            "pending": pending(&counter, "promotion"),
         }),
         _ => return,
     };
     if let (Some(Value::Object(properties)), Value::Object(added)) = (status.get_mut("properties"), added) {
         properties.extend(added);
     }
+}
+
+/// Events on their way into the history.
+fn pending(counter: &dyn Fn(&str) -> Value, of: &str) -> Value {
+    let text = |longest: u32| json!({"type": "string", "maxLength": longest});
+    json!({
+        "type": "array",
+        "maxItems": 1000,
+        "description": "Events that may not have been copied into the history yet.",
+        "items": {
+            "type": "object",
+            "properties": {
+                "seq": counter(&format!("Its place among the {of}'s events.")),
+                "at": {"type": "string", "format": "date-time"},
+                "reason": text(1024),
+                "severity": text(64),
+                "node": text(1024),
+                "message": text(32_768),
+                "act": {
+                    "type": "object",
+                    "description": "What the audit keeps of it.",
+                    "x-kubernetes-preserve-unknown-fields": true,
+                },
+            },
+        },
+    })
 }
 
 /// What every status of Kubernetes has.

@@ -200,6 +200,22 @@ fn what_was_decided_and_not_begun_is_decided_again() {
     assert_eq!(story.turn().effect, Some(Effect::Upgrade));
 }
 
+/// An object that somebody deletes is not made anew.
+#[test]
+fn an_upgrade_that_is_gone_is_not_begun_again() {
+    let mut story = Story::into("staging");
+    story.turn();
+    story.rehearsed(RunState::Passed).turn();
+    assert_eq!(story.turn().effect, Some(Effect::Upgrade), "not begun, it is begun");
+    story.upgraded(upgrade::Phase::Rolling).turn();
+    story.upgrade = None;
+    assert_eq!(story.turn().effect, None);
+    assert_eq!(
+        (story.status.phase, story.status.reason.as_str()),
+        (Phase::Failed, "UpgradeGone")
+    );
+}
+
 #[test]
 fn a_freeze_lets_an_upgrade_end_or_its_batch_or_pauses_it_and_its_end_lets_go() {
     let under_way = |in_flight| {

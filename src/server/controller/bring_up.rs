@@ -145,7 +145,7 @@ impl Leader {
 }
 
 /// Builds as objects have them. One that cannot be read is none, and says so.
-fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTreeMap<String, KnownBuild> {
+pub(super) fn readable_builds<'a>(objects: impl Iterator<Item = &'a DynamicObject>) -> BTreeMap<String, KnownBuild> {
     let read = |object: &DynamicObject| -> Result<KnownBuild, ApiError> {
         Ok(KnownBuild {
             spec: part(object, "spec")?,

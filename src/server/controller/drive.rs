@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::api::DynamicObject;
 
 use super::heard::Which;
 use super::leader::{Leader, Purpose, Trouble};
 use crate::cluster::ledger::{ObjectLedger, record};
-use crate::cluster::objects::{Kind, Upgrade};
+use crate::cluster::objects::{self, Kind, Upgrade};
+use crate::cluster::promotions::Promotion;
 use crate::engine::Unreached;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
@@ -18,7 +20,11 @@ use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
 use crate::engine::provenance::Judged;
 use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
+use crate::model::promotion;
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
+use crate::model::values::Digest;
+use crate::promotion::freezes::holding;
+use crate::promotion::obstacle::Obstacle;
 use crate::rollout;
 use crate::store::UpgradeRecord;
 
@@ -67,7 +73,7 @@ impl Leader {
         // Which image a build is, is asked of the home where a build has files, too.
         self.copy_builds(&fleet, &past.builds)?;
         if record.status.phase == Phase::Pending
-            && let Some((reason, message)) = self.refusal(&record.spec, &past, &fleet).await
+            && let Some((reason, message)) = self.refusal(&object, &record.spec, &past, &fleet).await?
         {
             let refused = refuse(&ledger, (reason, self.in_cluster(&message).into_owned())).await?;
             self.publish_event(&object, &refused).await;
@@ -159,7 +165,7 @@ impl Leader {
         }
     }
 
-    fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
+    pub(super) fn past(&self, environment: &str, builds: BTreeMap<String, KnownBuild>) -> Past {
         let all = self.heard.upgrades_of(environment, Which::All);
         let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
         let mut upgrades: Vec<UpgradeRecord> = read.map(|upgrade| record(&upgrade, 1)).collect();
@@ -169,32 +175,43 @@ impl Leader {
 
     /// What keeps its build out. It is judged here and told by a look at the build, which is made again where it fails: an upgrade does
     /// not wait for what is only said.
-    async fn refusal(&self, spec: &UpgradeSpec, past: &Past, fleet: &Fleet) -> Option<(&'static str, String)> {
+    async fn refusal(
+        &self,
+        object: &DynamicObject,
+        spec: &UpgradeSpec,
+        past: &Past,
+        fleet: &Fleet,
+    ) -> Result<Option<(&'static str, String)>, Trouble> {
         let Some(component) = fleet.environment.component(&spec.component) else {
             let why = format!("environment {} has no component {}", spec.environment, spec.component);
-            return Some(("NoSuchComponent", why));
+            return Ok(Some(("NoSuchComponent", why)));
         };
-        let build = past.builds.get(&spec.build)?;
+        let Some(build) = past.builds.get(&spec.build) else {
+            return Ok(None);
+        };
         if build.spec.component != spec.component {
             let why = format!(
                 "build {} is one of {}, not of {}",
                 spec.build, build.spec.component, spec.component
             );
-            return Some(("OtherComponent", why));
+            return Ok(Some(("OtherComponent", why)));
         }
         let judged = Judged::new(&self.home, &fleet.workspace, &build.spec);
         if let Some(hooks) = judged.condition(Timestamp::now()).await {
             self.is_judged(&spec.build, hooks);
         }
-        // Whether an upgrade is a promotion's cannot be told by an object that anybody may write, so a protected environment takes none here.
-        let protected = fleet.environment.spec.protected.then(|| session::Refusal::Protected {
-            environment: spec.environment.clone(),
-            build: spec.build.clone(),
-        });
-        let refusal = match session::refusal_by(past, fleet, component, &judged).await {
-            Some(refusal) => refusal,
-            None => protected?,
+        let refusal = match &spec.promotion {
+            Some(promotion) => match self.refused_promotion(object, promotion).await? {
+                Some(why) => return Ok(Some(("NotPromoted", why))),
+                // What keeps a build out was looked for by who decided it, but for a quarantine, which nothing passes over.
+                None => past.quarantine(&build.spec.digest, &spec.environment),
+            },
+            None => match session::refusal_by(past, fleet, component, &judged).await {
+                Some(refusal) => Some(refusal),
+                None => self.past_promotion(spec, &build.spec.digest, past, fleet).await?,
+            },
         };
+        let Some(refusal) = refusal else { return Ok(None) };
         let reason = match &refusal {
             session::Refusal::Quarantined { .. } => "Quarantined",
             session::Refusal::Lacking { .. } => "Lacking",
@@ -207,7 +224,55 @@ impl Leader {
             | session::Refusal::NothingToRetry { .. }
             | session::Refusal::NothingToUndo { .. } => "Refused",
         };
-        Some((reason, refusal.to_string()))
+        Ok(Some((reason, refusal.to_string())))
+    }
+
+    /// Why an upgrade is none of the promotion that it names: who makes one writes into it what they like.
+    async fn refused_promotion(&self, upgrade: &DynamicObject, named: &str) -> Result<Option<String>, Trouble> {
+        let Some(object) = self.fresh(Kind::Promotion, named).await? else {
+            return Ok(Some(format!("there is no Promotion {named}")));
+        };
+        let promotion = Promotion::read(object)?;
+        if promotion.upgrade() != objects::name(upgrade) {
+            return Ok(Some(format!("it is not the upgrade of Promotion {named}")));
+        }
+        match promotion.record.status.phase {
+            promotion::Phase::Upgrading => Ok(None),
+            promotion::Phase::Waiting | promotion::Phase::Rehearsing => {
+                Err(Trouble::WaitsForPromotion(named.to_owned()))
+            }
+            promotion::Phase::Succeeded
+            | promotion::Phase::Failed
+            | promotion::Phase::Rejected
+            | promotion::Phase::Cancelled => Ok(Some(format!("Promotion {named} has ended"))),
+        }
+    }
+
+    /// What holds for an upgrade that is no promotion's: a protected environment takes none, and one that a freeze holds takes back alone what
+    /// ran there.
+    async fn past_promotion(
+        &self,
+        spec: &UpgradeSpec,
+        digest: &Digest,
+        past: &Past,
+        fleet: &Fleet,
+    ) -> Result<Option<session::Refusal>, Trouble> {
+        let environment = &spec.environment;
+        if fleet.environment.spec.protected {
+            return Ok(Some(session::Refusal::Protected {
+                environment: environment.clone(),
+                build: spec.build.clone(),
+            }));
+        }
+        if past.is_way_back(environment, &spec.component, digest, Timestamp::MAX) {
+            return Ok(None);
+        }
+        let frozen = holding(&self.freezes().await?, environment, Timestamp::now()).pop();
+        Ok(frozen.map(|frozen| session::Refusal::Frozen {
+            environment: environment.clone(),
+            why: Obstacle::Frozen(frozen.clone()).to_string(),
+            freeze: frozen.name,
+        }))
     }
 }
 

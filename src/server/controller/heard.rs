@@ -22,10 +22,13 @@ pub(super) struct Heard {
     environments: Cache<DynamicObject>,
     builds: Cache<DynamicObject>,
     pub(super) upgrades: Cache<DynamicObject>,
+    promotions: Cache<DynamicObject>,
     namespace: String,
     news: Mutex<News>,
     /// Told whenever there is something to look at.
     pub(super) changed: Notify,
+    /// Told whenever something has changed that promotions may wait for.
+    pub(super) promoted: Notify,
 }
 
 /// Watches end with it.
@@ -40,8 +43,8 @@ impl Drop for Watches {
 impl Heard {
     /// Begins to listen.
     pub(super) fn listen(client: &Client, namespace: &str) -> (Arc<Self>, Watches) {
-        let [(environments, e), (builds, b), (upgrades, u)] =
-            [Kind::Environment, Kind::Build, Kind::Upgrade].map(|kind| {
+        let [(environments, e), (builds, b), (upgrades, u), (promotions, p)] =
+            [Kind::Environment, Kind::Build, Kind::Upgrade, Kind::Promotion].map(|kind| {
                 let writer = reflector::store::Writer::new(kind.resource());
                 (writer.as_reader(), (kind, writer))
             });
@@ -49,11 +52,13 @@ impl Heard {
             environments,
             builds,
             upgrades,
+            promotions,
             namespace: namespace.to_owned(),
             news: Mutex::default(),
             changed: Notify::new(),
+            promoted: Notify::new(),
         });
-        let watches = [e, b, u].map(|(kind, writer)| {
+        let watches = [e, b, u, p].map(|(kind, writer)| {
             let heard = Arc::clone(&heard);
             let seen = watcher(kind.api(client, namespace), watcher::Config::default());
             // Who wrote which field is a good part of an object, and nothing to us.
@@ -78,10 +83,11 @@ impl Heard {
     }
 
     fn note(&self, kind: Kind, event: &Event<DynamicObject>) {
+        self.promoted.notify_one();
         {
             let mut news = self.news();
             match (kind, event) {
-                (_, Event::Init | Event::InitApply(_)) => return,
+                (_, Event::Init | Event::InitApply(_)) | (Kind::Promotion | Kind::Pipeline | Kind::Freeze, _) => return,
                 (Kind::Environment, Event::Apply(object)) => news.environment(name(object), Some(Stated::of(object))),
                 (Kind::Environment, Event::Delete(object)) => news.environment(name(object), None),
                 (Kind::Upgrade, Event::Apply(object)) => news.upgrade(name(object), Some(Asked::of(object))),
@@ -107,7 +113,7 @@ impl Heard {
 
     /// Whether every kind was listed once.
     pub(super) fn has_listed(&self) -> bool {
-        [&self.environments, &self.builds, &self.upgrades]
+        [&self.environments, &self.builds, &self.upgrades, &self.promotions]
             .into_iter()
             .all(|cache| matches!(cache.wait_until_ready().now_or_never(), Some(Ok(()))))
     }
@@ -122,6 +128,16 @@ impl Heard {
 
     pub(super) fn build(&self, name: &str) -> Option<Arc<DynamicObject>> {
         self.find(&self.builds, Kind::Build, name)
+    }
+
+    /// Every promotion.
+    pub(super) fn promotions(&self) -> Vec<Arc<DynamicObject>> {
+        self.promotions.state()
+    }
+
+    /// Every build, as it was heard of last.
+    pub(super) fn builds(&self) -> Vec<Arc<DynamicObject>> {
+        self.builds.state()
     }
 
     /// An environment's upgrades; of those that nothing is left to be done for, on demand.

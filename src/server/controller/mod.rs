@@ -15,6 +15,8 @@ mod lanes;
 mod lead;
 mod leader;
 mod look;
+mod promotions;
+mod runs;
 mod statuses;
 mod told;
 
@@ -53,8 +55,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// What a controller locks on its volume.
 const IN_USE: &str = "controller.lock";
 
-/// How a text calls the commands that it names.
-pub type Phrase = fn(&str) -> Cow<'_, str>;
+/// How a text calls the commands that it names, for who reads it in an object of that namespace.
+pub type Phrase = for<'t> fn(&'t str, &str) -> Cow<'t, str>;
 
 /// Why a controller does not run.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +213,11 @@ impl Controller {
             if leader.has_listed() && *leads.borrow_and_update() {
                 (self.tell)("leading");
                 leader.told.leader.set(1);
-                leader.lead(&self.interrupt, &mut leads, &mut couriers).await;
+                tokio::select! {
+                    () = leader.lead(&self.interrupt, &mut leads, &mut couriers) => {}
+                    // Whatever of it is under way is done once, by whoever comes next.
+                    () = leader.promote() => {}
+                }
                 (self.tell)("leading no more");
                 continue;
             }

@@ -4,7 +4,7 @@ use rusqlite::{Transaction, params};
 
 use super::{Fault, audit, decode, encode, outbox, signed, unsigned};
 use crate::model::upgrade::{Event, UpgradeSpec};
-use crate::store::{Dispatcher, EventQuery, EventRecord, KEEP_EVENTS, Take};
+use crate::store::{Dispatcher, EventCopy, EventQuery, EventRecord, KEEP_EVENTS, Take};
 
 /// What events are about.
 #[derive(Debug, Clone, Copy)]
@@ -80,25 +80,38 @@ fn report(tx: &Transaction<'_>, of: &Of<'_>, event: &Event, dispatch: &Dispatche
     Ok(seq)
 }
 
-pub(super) fn copy(
-    tx: &Transaction<'_>,
-    environment: &str,
-    upgrade: &str,
-    source: &str,
-    event: &Event,
-    dispatch: &Dispatcher<'_>,
-) -> Result<Option<u64>, Fault> {
+pub(super) fn copy(tx: &Transaction<'_>, copy: &EventCopy<'_>) -> Result<Option<u64>, Fault> {
+    let EventCopy {
+        environment,
+        upgrade,
+        promotion,
+        source,
+        event,
+        act,
+        dispatch,
+    } = *copy;
     let new = tx
-        .prepare_cached("INSERT OR IGNORE INTO events (environment, upgrade, body, source) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![environment, upgrade, encode("an event", event)?, source])?;
+        .prepare_cached(
+            "INSERT OR IGNORE INTO events (environment, upgrade, promotion, body, source) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            environment,
+            upgrade,
+            promotion,
+            encode("an event", event)?,
+            source
+        ])?;
     if new == 0 {
         return Ok(None);
     }
     let of = Of {
-        upgrade: Some(upgrade),
-        ..Of::environment(environment)
+        environment,
+        upgrade,
+        promotion,
     };
-    report(tx, &of, event, dispatch).map(Some)
+    let seq = report(tx, &of, event, dispatch)?;
+    audit::append(tx, act.map(std::slice::from_ref).unwrap_or_default())?;
+    Ok(Some(seq))
 }
 
 pub(super) fn list(tx: &Transaction<'_>, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, Fault> {

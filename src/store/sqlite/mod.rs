@@ -15,6 +15,7 @@ mod schema;
 mod tests;
 mod upgrades;
 
+use crate::store::EventCopy;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -576,17 +577,8 @@ impl Store for SqliteStore {
         })
     }
 
-    fn copy_event(
-        &self,
-        environment: &str,
-        upgrade: &str,
-        source: &str,
-        event: &Event,
-        dispatch: &Dispatcher<'_>,
-    ) -> Result<Option<u64>, StoreError> {
-        self.write("copy an event", |tx| {
-            events::copy(tx, environment, upgrade, source, event, dispatch)
-        })
+    fn copy_event(&self, copy: &EventCopy<'_>) -> Result<Option<u64>, StoreError> {
+        self.write("copy an event", |tx| events::copy(tx, copy))
     }
 
     fn events(&self, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, StoreError> {

@@ -236,6 +236,7 @@ fn the_controller_upgrades_from_its_own_pods_and_uses_each_of_its_rights_and_no_
     a_good_build_goes_on_all_pods_once(&inside);
     a_bad_build_goes_back(&inside);
     a_killed_leader_is_followed_by_the_standby_and_no_step_is_done_twice(&inside);
+    a_promotion_makes_its_upgrade_and_what_enters_by_itself_is_asked_for(&inside);
     every_right_is_used_and_none_is_missing(&inside);
 }
 
@@ -284,6 +285,36 @@ fn a_good_build_goes_on_all_pods_once(inside: &Inside) {
         );
     }
     inside.all_are_on("2");
+}
+
+/// Back to what ran before, which waits for nobody; the second stage leads where there is no such component, and says so.
+fn a_promotion_makes_its_upgrade_and_what_enters_by_itself_is_asked_for(inside: &Inside) {
+    let me = inside.done(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"], "");
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({"apiVersion": "stagegate.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+            .to_string()
+    };
+    let stages = json!([
+        {"name": "first", "environment": "web"},
+        {"name": "second", "environment": "front", "after": ["first"], "start": "auto"},
+    ]);
+    inside.done(
+        &["apply", "-f", "-"],
+        &object("Pipeline", "web", json!({"component": "web", "stages": stages})),
+    );
+    let asked = json!({"pipeline": "web", "stage": "first", "build": "web-2", "user": me.trim()});
+    inside.done(&["apply", "-f", "-"], &object("Promotion", "again", asked));
+    inside.done(
+        &["wait", "promotion/again", "--for=condition=Ready", "--timeout=180s"],
+        "",
+    );
+    inside.lab.until("what enters by itself was asked for", |_| {
+        inside.get(&["promotions"])["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|one| one["spec"]["automatic"] == true && one["status"]["reason"] == "NotDecided")
+    });
 }
 
 /// On 2: one that does not come up, told in its own words, and one that is too slow.

@@ -22,7 +22,7 @@ fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
         "",
     );
     assert!(
-        established.done && established.out.lines().count() == 4,
+        established.done && established.out.lines().count() == 7,
         "{established:#?}"
     );
     // A name or a shape that the server finds wrong it says there, and serves all the same.
@@ -72,6 +72,11 @@ fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
     };
     assert!(apply(&build("a")).done);
     refused(&build("b"), "a Build does not change");
+
+    let promotion =
+        |build: &str| head("Promotion") + &format!("  pipeline: web\n  stage: production\n  build: {build}\n");
+    assert!(apply(&promotion("web-1")).done);
+    refused(&promotion("web-2"), "the build of an object does not change");
 
     let listed = cluster.kubectl(&["get", "upg"], "");
     assert!(

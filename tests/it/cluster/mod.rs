@@ -14,6 +14,7 @@ mod panda;
 mod pods;
 mod pretended;
 mod printed;
+mod promotions;
 mod replica;
 mod scale;
 mod takeover;
