@@ -38,10 +38,12 @@ pub(super) fn in_sentence(text: &str) -> Cow<'_, str> {
     sentence_called_as(text, program(), is_ours)
 }
 
-/// A sentence for who reads it in an object of a cluster: what the plugin of kubectl has is called as that.
+/// A sentence for who reads it in an object of a cluster's namespace: what the plugin of kubectl has is called as that, in that namespace,
+/// for who reads it may be in another.
 #[must_use]
-pub fn by_the_plugin(text: &str) -> Cow<'_, str> {
-    sentence_called_as(text, PLUGIN, super::plugin::understands)
+pub fn by_the_plugin<'a>(text: &'a str, namespace: &str) -> Cow<'a, str> {
+    let program = format!("{PLUGIN} -n {namespace}");
+    sentence_called_as(text, &program, super::plugin::understands)
 }
 
 fn sentence_called_as<'a>(text: &'a str, program: &str, is_ours: fn(&str) -> bool) -> Cow<'a, str> {
@@ -195,11 +197,11 @@ mod tests {
         for (said, expected) in [
             (
                 "`stagegate status shop -w` shows it",
-                "`kubectl stagegate status shop -w` shows it",
+                "`kubectl stagegate -n town status shop -w` shows it",
             ),
             (
                 "x; `stagegate build release web-1 --env shop --reason TEXT` lifts it",
-                "x; `kubectl stagegate build release web-1 --env shop --reason TEXT` lifts it",
+                "x; `kubectl stagegate -n town build release web-1 --env shop --reason TEXT` lifts it",
             ),
             // It has `build`, and not this of it; what is not whole is no command.
             ("`stagegate build show web-1.1`", "`stagegate build show web-1.1`"),
@@ -208,13 +210,13 @@ mod tests {
                 "`stagegate build manifest shop web=1 | kubectl apply -f -`",
             ),
             (
-                "`stagegate up shop`, `stagegate resume shop`",
-                "`stagegate up shop`, `kubectl stagegate resume shop`",
+                "`stagegate lint`, `stagegate resume shop`",
+                "`stagegate lint`, `kubectl stagegate -n town resume shop`",
             ),
             ("`stagegate abort`", "`stagegate abort`"),
             ("`stagegate serve` (pid 1)", "`stagegate serve` (pid 1)"),
         ] {
-            assert_eq!(by_the_plugin(said), expected);
+            assert_eq!(by_the_plugin(said, "town"), expected);
         }
     }
 

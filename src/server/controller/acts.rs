@@ -5,7 +5,7 @@ use kube::api::DynamicObject;
 use kube::runtime::events::EventType;
 
 use super::heard::Which;
-use super::leader::{Leader, Trouble, refuse_missing_nodes};
+use super::leader::{Leader, Trouble};
 use super::look::{
     Act, NODES_MISSING, Queue, Standing, Task, There, WAITS_FOR_PLACE, Wanted, is_up, of_build, of_environment,
     of_upgrades,
@@ -125,7 +125,7 @@ impl Leader {
         };
         // Its own words are enough for that: no node is asked, and it stays so until it is stated otherwise.
         if self.heard.is_placed(&there.environment, of)
-            && let Err(missing) = refuse_missing_nodes(&fleet, &status_of(&fresh))
+            && let Err(missing) = self.refuse_missing_nodes(&fleet, &status_of(&fresh))
         {
             self.tell_not_ready(there, NODES_MISSING, &missing.to_string()).await?;
             return Ok(None);

@@ -69,10 +69,14 @@ pub(super) enum Trouble {
     )]
     OtherBytes { build: String, there: Digest, here: Digest },
     #[error(
-        "it was brought up with nodes that it does not list any more, and nothing of ours stops them: {}; put them back, or see that they have gone and take their names out of its status: `kubectl edit environment {environment} --subresource=status`",
+        "it was brought up with nodes that it does not list any more, and nothing of ours stops them: {}; put them back, or see that they have gone and take their names out of its status: `kubectl edit -n {namespace} environment {environment} --subresource=status`",
         nodes.join(", ")
     )]
-    NodesMissing { environment: String, nodes: Vec<String> },
+    NodesMissing {
+        namespace: String,
+        environment: String,
+        nodes: Vec<String>,
+    },
     #[error("what it had is not given back yet: {0}")]
     NotGivenBack(String),
     #[error("it has changed meanwhile, or another leads; it is looked at again")]
@@ -251,7 +255,7 @@ impl Leader {
                 Purpose::Upgrade => {}
                 // Before the first step: whoever looks for it must know that something may be there.
                 Purpose::BringUp => {
-                    refuse_missing_nodes(fleet, &status)?;
+                    self.refuse_missing_nodes(fleet, &status)?;
                     status["nodes"] = json!(remembered_nodes(fleet));
                 }
             }
@@ -269,6 +273,22 @@ impl Leader {
             }
         }
         Err(Trouble::Contended(format!("Environment {environment}")))
+    }
+
+    /// Refuses to go on where servers that an environment was brought up with, as its status says, are not in its list.
+    pub(super) fn refuse_missing_nodes(&self, fleet: &Fleet, status: &Value) -> Result<(), Trouble> {
+        let stated = remembered_nodes(fleet);
+        let before = status["nodes"].as_array().into_iter().flatten();
+        let missing = before.filter_map(Value::as_str).filter(|name| !stated.contains(*name));
+        let nodes: Vec<String> = missing.map(str::to_owned).collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        Err(Trouble::NodesMissing {
+            namespace: self.namespace.clone(),
+            environment: fleet.environment.name.clone(),
+            nodes,
+        })
     }
 
     /// Carries out what a look has found to do, and says what came of it.
@@ -427,21 +447,6 @@ fn remembered_nodes(fleet: &Fleet) -> BTreeSet<String> {
     let places = fleet.all_places();
     let ours = places.filter(|place| !matches!(place.site.host, Some(HostRef::Pod(_))));
     ours.map(|place| place.site.name.clone()).collect()
-}
-
-/// Refuses to go on where servers that an environment was brought up with, as its status says, are not in its list.
-pub(super) fn refuse_missing_nodes(fleet: &Fleet, status: &Value) -> Result<(), Trouble> {
-    let stated = remembered_nodes(fleet);
-    let before = status["nodes"].as_array().into_iter().flatten();
-    let missing = before.filter_map(Value::as_str).filter(|name| !stated.contains(*name));
-    let nodes: Vec<String> = missing.map(str::to_owned).collect();
-    if nodes.is_empty() {
-        return Ok(());
-    }
-    Err(Trouble::NodesMissing {
-        environment: fleet.environment.name.clone(),
-        nodes,
-    })
 }
 
 #[cfg(test)]

@@ -53,8 +53,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// What a controller locks on its volume.
 const IN_USE: &str = "controller.lock";
 
-/// How a text calls the commands that it names.
-pub type Phrase = fn(&str) -> Cow<'_, str>;
+/// How a text calls the commands that it names, for who reads it in an object of that namespace.
+pub type Phrase = for<'t> fn(&'t str, &str) -> Cow<'t, str>;
 
 /// Why a controller does not run.
 #[derive(Debug, thiserror::Error)]

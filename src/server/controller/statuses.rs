@@ -78,7 +78,7 @@ impl Leader {
 
     /// A text for who reads it in an object: commands are called as they are called there.
     pub(super) fn in_cluster<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        (self.phrase)(text)
+        (self.phrase)(text, &self.namespace)
     }
 
     /// As it is now, and not as it was heard of last.

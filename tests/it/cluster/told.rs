@@ -194,7 +194,7 @@ fn an_upgrade_that_waits_for_what_will_never_come_says_so_and_is_taken_back_by_w
     town.wait("upg/bad", "jsonpath={.status.reason}=Quarantined");
     let told = town.get("upg/bad")["status"]["message"].clone();
     let told = told.as_str().expect("a text");
-    let release = format!("`kubectl stagegate build release web-bad --env {ENVIRONMENT} --reason TEXT` lifts it");
+    let release = format!("`kubectl stagegate -n {NAMESPACE} build release web-bad --env {ENVIRONMENT} --reason TEXT` lifts it");
     assert!(told.contains(&release) && !told.contains('\n'), "{told}");
     let shown = town.kubectl(&["get", "upg", "bad", "-o", "wide"], "");
     assert!(shown.contains("lifts it"), "{shown}");
