@@ -256,8 +256,8 @@ impl Leader {
         self.end_unbegun(upgrade, &status, "Aborted").await
     }
 
-    /// Ends an upgrade that this version of its environment has no place for, unless there is a newer one: what is applied together is heard
-    /// of one after the other.
+    /// Ends an upgrade that this version of its environment has no place for, unless there is a newer one, or its build is there after all:
+    /// what is applied together is heard of one after the other, and a watch may be minutes behind.
     pub(super) async fn refuse_unbegun(
         &self,
         upgrade: &Upgrade,
@@ -269,8 +269,17 @@ impl Leader {
         if fresh.is_none_or(|fresh| generation(&fresh) != generation(environment)) {
             return Ok(());
         }
+        if self.is_there_unheard(&upgrade.spec.build).await? {
+            // Its watch tells of it, or the next look at all does.
+            return Ok(());
+        }
         let status = rollout::refuse(&upgrade.status, reason, &self.in_cluster(message), Timestamp::now())?;
         self.end_unbegun(upgrade, &status, "Refused").await
+    }
+
+    /// Whether there is a build that was not heard of yet.
+    async fn is_there_unheard(&self, build: &str) -> Result<bool, ApiError> {
+        Ok(self.heard.build(build).is_none() && self.fresh(Kind::Build, build).await?.is_some())
     }
 
     async fn end_unbegun(

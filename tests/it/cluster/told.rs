@@ -414,3 +414,37 @@ fn one_environment_is_shown_from_its_own_objects() {
     let shown = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
     assert!(shown.out.contains("ours") || shown.out.contains("web-2"), "{shown:?}");
 }
+
+/// A watch may be minutes behind, and what is there all the same is no mistake of who asks for it.
+#[test]
+fn no_upgrade_ends_for_a_build_that_was_not_heard_of_yet() {
+    let town = Town::new();
+    let (direct, refused) = (town.lab.path("controller.kubeconfig"), 5);
+    let between = Between::that_forbids(&direct, "WATCH builds", refused);
+    between.write(&direct, &town.lab.path("between.kubeconfig"));
+    let (mut controller, _) = town.controller_by("between.kubeconfig");
+    let digest = |manifest: &str| format!("sha256:{}", manifest.repeat(64));
+    let environment = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment", "metadata": {"name": ENVIRONMENT},
+        "spec": {"components": [{
+            "name": "web", "build": "1",
+            "source": {"images": {"repository": "r.example/web", "digests": {"1": digest("1")}}},
+            "statefulSet": {"namespace": NAMESPACE, "name": "web", "replicas": 1},
+        }]},
+    });
+    town.apply(&environment.to_string());
+    controller.until("leading");
+    let build = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Build", "metadata": {"name": "web-2"},
+        "spec": {"component": "web", "version": "2", "digest": digest("2"), "locked": []},
+    });
+    town.apply(&build.to_string());
+    town.upgrade("second", "2");
+    town.upgrade("typo", "3");
+    // It is begun, and held for its set, which is not there.
+    town.wait("upg/second", "jsonpath={.status.phase}=Paused");
+    // One whose build is nowhere ends, once it is its turn.
+    wish(&town, "second", "abort");
+    town.wait("upg/typo", "jsonpath={.status.reason}=NoSuchVersion");
+    assert!(between.counts()["WATCH builds"] > refused);
+}
