@@ -312,8 +312,7 @@ fn components(environments: &[DynamicObject], upgrades: &[DynamicObject]) -> BTr
 
 /// How an environment stands, as its object says it: what came of its last bring-up, if that was as it is stated now.
 fn standing(object: &DynamicObject) -> Value {
-    let mut conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    let ready = conditions_of(object).find(|condition| condition["type"] == "Ready");
     let ready = ready.filter(|ready| ready["observedGeneration"].as_i64() == Some(generation(object)));
     let replica = object.data["status"]["replica"].clone();
     let Some(ready) = ready else {
@@ -328,8 +327,15 @@ fn standing(object: &DynamicObject) -> Value {
     let mut status = json!({"phase": phase, "since": ready["lastTransitionTime"], "replica": replica});
     if ready["status"] != "True" {
         status["message"] = ready["message"].clone();
+    } else if let Some(synced) = conditions_of(object).find(|c| c["type"] == "Synced" && c["status"] == "False") {
+        // Somebody has changed what runs there.
+        status["message"] = synced["message"].clone();
     }
     status
+}
+
+fn conditions_of(object: &DynamicObject) -> impl Iterator<Item = &Value> {
+    object.data["status"]["conditions"].as_array().into_iter().flatten()
 }
 
 /// The order in which upgrades of an environment have their turn: what has ended, what was begun, what is older.

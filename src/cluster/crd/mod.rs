@@ -262,6 +262,11 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
                 "items": {"type": "string", "maxLength": 253},
                 "description": "What it was brought up with; a node that its spec lists no more is refused as long as it is here.",
             },
+            "left": {
+                "type": "object",
+                "description": "By component: the builds that its pods were left on, since when, and by which upgrade.",
+                "x-kubernetes-preserve-unknown-fields": true,
+            },
             "replica": {
                 "type": "object",
                 "description": "Its objects as they were seen last, and when it is to go.",

@@ -167,7 +167,7 @@ impl Leader {
         Ok(of.map(|of| (of, remembered)))
     }
 
-    /// Looks after a replica that stands, or takes it down when its time is over.
+    /// Looks after a replica that stands, or takes it down when its time is over; of what is none, at what its pods run.
     pub(super) async fn keep_replica(
         &self,
         environment: &str,
@@ -198,7 +198,7 @@ impl Leader {
             };
         }
         let Some((of, remembered)) = self.replica(&fleet).await? else {
-            return Ok(());
+            return Box::pin(self.look_at_pods(&fleet)).await;
         };
         Ok(replica::look_after(&of, remembered, &keeper).await?)
     }

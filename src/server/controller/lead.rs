@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::LOOK_EVERY;
 use super::lanes::{Ask, Lanes, Place};
 use super::leader::{Landed, Leader, Trouble};
+use super::keeper::remembered;
 use super::look::{Depth, Keep, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::LOOK_AFTER_EVERY;
@@ -19,6 +20,10 @@ use crate::report;
 use crate::server::couriers::Couriers;
 use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
 
+/// Pods of an environment of which nobody asks anything are looked at once in this time, give or take the half of it: what somebody has
+/// made of them past us is to be known within minutes. Each look is some three requests and the reading of a file, so that 1,000
+/// environments take a look or two in a second.
+const LOOK_AT_PODS_EVERY: Duration = Duration::from_mins(10);
 /// Looks at a time: each is some requests, and an API server has others to serve.
 const MOST_LOOKS: usize = 8;
 /// Every object is looked at again after so long, whatever was heard: against an event that was lost, here or there.
@@ -71,8 +76,10 @@ struct Term<'a> {
     read_at: Instant,
     /// Those whose files could not be read.
     unreadable: BTreeSet<String>,
-    /// When replicas are looked after next; those that are not here, at the next look.
+    /// When replicas are looked after next, and pods at; those that are not here, at the next look.
     keep_at: BTreeMap<String, Instant>,
+    /// Environments whose first look at their pods has its time: of a thousand that a new leader finds, not all at once.
+    spread: BTreeSet<String>,
 }
 
 /// What is done now and then.
@@ -182,6 +189,7 @@ impl<'a> Term<'a> {
             read_at: Instant::now(),
             unreadable: BTreeSet::new(),
             keep_at: BTreeMap::new(),
+            spread: BTreeSet::new(),
         }
     }
 
@@ -203,6 +211,7 @@ impl<'a> Term<'a> {
         }
         if now >= rounds.all {
             leader.heard.look_at_all();
+            self.spread.retain(|environment| leader.heard.environment(environment).is_some());
             rounds.all = now + LOOK_AT_ALL_EVERY;
         }
     }
@@ -288,7 +297,27 @@ impl<'a> Term<'a> {
         }
     }
 
-    fn standing(&self, environment: &str) -> Standing {
+    /// When something that is looked after is looked at again, or for the first time.
+    fn next_look(&self, environment: &str) -> Instant {
+        let object = self.leader.heard.environment(environment);
+        let every = match object.as_deref().and_then(remembered) {
+            Some(_) => LOOK_AFTER_EVERY,
+            None => LOOK_AT_PODS_EVERY.mul_f64(0.5 + rand::random::<f64>() / 2.0),
+        };
+        Instant::now() + every
+    }
+
+    /// One that nobody has looked at so far is due within the time in which all are.
+    fn spread(&mut self, environment: &str) {
+        let object = self.leader.heard.environment(environment);
+        if object.is_some_and(|object| remembered(&object).is_none()) && self.spread.insert(environment.to_owned()) {
+            let at = self.next_look(environment);
+            self.keep_at.entry(environment.to_owned()).or_insert(at);
+        }
+    }
+
+    fn standing(&mut self, environment: &str) -> Standing {
+        self.spread(environment);
         Standing {
             task: self.under_way.get(environment).cloned(),
             may_begin: self.may_begin(environment),
@@ -372,9 +401,16 @@ impl<'a> Term<'a> {
     fn landed(&mut self, environment: &str, landed: Landed) {
         self.lanes.ended(environment);
         let task = self.under_way.remove(environment);
-        if task == Some(Task::Keeping) {
-            let at = Instant::now() + LOOK_AFTER_EVERY;
-            self.keep_at.insert(environment.to_owned(), at);
+        match &task {
+            Some(Task::Keeping) => {
+                let at = self.next_look(environment);
+                self.keep_at.insert(environment.to_owned(), at);
+            }
+            // What it is left on is known best now.
+            Some(Task::BringingUp(_) | Task::Driving { .. }) => {
+                self.keep_at.remove(environment);
+            }
+            Some(Task::GivingBack(_) | Task::TakingDown(_)) | None => {}
         }
         let again_at = match landed {
             Landed::Done => {

@@ -311,7 +311,7 @@ impl Leader {
             // A look that failed keeps nothing else from going on; it is made again.
             Err(trouble) if *task == Task::Keeping => {
                 self.told.errors.inc();
-                tracing::warn!(%trouble, environment, "a replica was not looked at");
+                tracing::warn!(%trouble, environment, "it was not looked at");
                 return Landed::Done;
             }
             Err(trouble) if trouble.is_rivalry() => {

@@ -12,6 +12,7 @@ use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::keeper::{EXPIRE_REFUSED, EXPIRED, remembered};
+use super::runs::has_pods;
 use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
 use crate::engine::session;
 use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
@@ -35,7 +36,7 @@ pub(super) enum Task {
     Driving { upgrade: String, stage: Stage },
     /// What these upgrades have kept though they have ended.
     GivingBack(Vec<String>),
-    /// Looking after its replica.
+    /// Looking after its replica, or at what its pods run.
     Keeping,
     /// Deleting its replica's objects, since it is deleted, in this generation.
     TakingDown(i64),
@@ -96,7 +97,7 @@ impl Standing {
     }
 }
 
-/// Whether it is time to look after its replica.
+/// Whether it is time to look after its replica, or at its pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
     Due,
@@ -263,7 +264,7 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
         return (standing.keep == Keep::Due).then_some(Act::Begin(Task::Keeping));
     }
     if is_up(object) && standing.depth == Depth::Objects {
-        let is_due = kept.is_some() && standing.keep == Keep::Due;
+        let is_due = (kept.is_some() || has_pods(object)) && standing.keep == Keep::Due;
         return (is_due && is_free).then_some(Act::Begin(Task::Keeping));
     }
     // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
@@ -644,6 +645,7 @@ mod tests {
                 "before" => of = 1,
                 "with1" => spec = json!({"components": [web("1")]}),
                 "with2" => spec = json!({"components": [{"name": "db"}, web("2")]}),
+                "pods" => spec = json!({"components": [{"name": "db"}, {"name": "web", "statefulSet": {}}]}),
                 "with0" => spec = json!({"components": [{"name": "db"}]}),
                 "files" => spec = json!({"components": [{"name": "web", "source": {"directory": "builds"}}]}),
                 "copy" => spec = json!({"replicaOf": "base", "components": [{"name": "db"}]}),
@@ -857,6 +859,10 @@ mod tests {
             kept Up replica         | -              | -    | -           | Keeping
             kept Up replica         | -              | -    | kept lately | nothing
             kept Up replica         | first: Paused  | kept | -           | nothing
+            kept Up pods            | -              | -    | -           | Keeping
+            kept Up pods            | -              | -    | kept lately | nothing
+            kept Up pods            | first: Paused  | kept | -           | nothing
+            kept Up with1           | -              | -    | -           | nothing
             kept NotUp over         | -              | -    | -           | Keeping
             kept NotUp over         | -              | -    | kept lately | nothing
             kept Up over            | first: Rolling | kept | -           | Driving first on

@@ -15,6 +15,7 @@ mod lanes;
 mod lead;
 mod leader;
 mod look;
+mod runs;
 mod statuses;
 mod told;
 

@@ -448,3 +448,62 @@ fn no_upgrade_ends_for_a_build_that_was_not_heard_of_yet() {
     town.wait("upg/typo", "jsonpath={.status.reason}=NoSuchVersion");
     assert!(between.counts()["WATCH builds"] > refused);
 }
+
+/// In an emergency people change an image by hand; that nothing was left so is told, and nothing of it is undone.
+#[test]
+fn what_somebody_has_put_on_pods_past_us_is_told_and_left() {
+    let town = Town::new();
+    let image = |digit: &str| format!("r.example/web@sha256:{}", digit.repeat(64));
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
+        "spec": {
+            "serviceName": "web", "replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "app", "image": image("1")}]},
+            },
+        },
+    });
+    town.apply(&set.to_string());
+    // A change of it brings it up, and after that its pods are looked at.
+    let state = |rate: u32| {
+        let digests = json!({"1": &image("1")[14..], "2": &image("2")[14..]});
+        let environment = json!({
+            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment", "metadata": {"name": ENVIRONMENT},
+            "spec": {"components": [{
+                "name": "web", "build": "1", "ports": {"http": rate},
+                "source": {"images": {"repository": "r.example/web", "digests": digests}},
+                "statefulSet": {"namespace": NAMESPACE, "name": "web", "replicas": 1},
+            }]},
+        });
+        town.apply(&environment.to_string());
+    };
+    state(1);
+    let _controller = town.controller();
+    let environment = format!("env/{ENVIRONMENT}");
+    town.wait(&environment, "condition=Synced");
+    assert!(!has_event(&town, "Environment", ENVIRONMENT, "OutOfSync"));
+
+    let put = |image: &str| town.kubectl(&["set", "image", "statefulset/web", &format!("app={image}")], "");
+    put(&image("2"));
+    state(2);
+    town.wait(&environment, "condition=Synced=false");
+    until_event(&town, "Environment", ENVIRONMENT, "OutOfSync");
+    let conditions = town.get(&environment)["status"]["conditions"].clone();
+    let mut all = conditions.as_array().cloned().unwrap_or_default().into_iter();
+    let synced = all.find(|c| c["type"] == "Synced").unwrap_or_default();
+    let told = synced["message"].as_str().unwrap_or_default();
+    assert!(
+        told.contains("web-0 runs web-2, and not web-1,")
+            && told.contains(&format!("`kubectl stagegate -n {NAMESPACE} upgrade {ENVIRONMENT} --build web=1` goes back")),
+        "{synced:#}"
+    );
+    let now = town.get("statefulset/web");
+    assert_eq!(now["spec"]["template"]["spec"]["containers"][0]["image"], image("2"), "it is left");
+    let shown = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
+    assert!(shown.out.contains("web-0 runs web-2"), "{shown:?}");
+
+    put(&image("1"));
+    state(3);
+    town.wait(&environment, "condition=Synced");
+}
