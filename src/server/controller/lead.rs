@@ -10,17 +10,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOOK_EVERY;
+use super::keeper::remembered;
 use super::lanes::{Ask, Lanes, Place};
 use super::leader::{Landed, Leader, Trouble};
-use super::keeper::remembered;
 use super::look::{Depth, Keep, MayBegin, Standing, Task};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::replica::LOOK_AFTER_EVERY;
+use crate::model::values::Digest;
 use crate::report;
 use crate::server::couriers::Couriers;
 use crate::server::{LONGEST_WAIT, PRUNE_EVERY, RENEW_EVERY};
 
-/// Pods of an environment of which nobody asks anything are looked at once in this time, give or take the half of it: what somebody has
+/// Pods of an environment of which nobody asks anything are looked at once in this time, or in down to the half of it: what somebody has
 /// made of them past us is to be known within minutes. Each look is some three requests and the reading of a file, so that 1,000
 /// environments take a look or two in a second.
 const LOOK_AT_PODS_EVERY: Duration = Duration::from_mins(10);
@@ -211,7 +212,8 @@ impl<'a> Term<'a> {
         }
         if now >= rounds.all {
             leader.heard.look_at_all();
-            self.spread.retain(|environment| leader.heard.environment(environment).is_some());
+            self.spread
+                .retain(|environment| leader.heard.environment(environment).is_some());
             rounds.all = now + LOOK_AT_ALL_EVERY;
         }
     }
@@ -302,7 +304,7 @@ impl<'a> Term<'a> {
         let object = self.leader.heard.environment(environment);
         let every = match object.as_deref().and_then(remembered) {
             Some(_) => LOOK_AFTER_EVERY,
-            None => LOOK_AT_PODS_EVERY.mul_f64(0.5 + rand::random::<f64>() / 2.0),
+            None => within(LOOK_AT_PODS_EVERY, environment),
         };
         Instant::now() + every
     }
@@ -453,6 +455,13 @@ impl<'a> Term<'a> {
             retried,
         );
     }
+}
+
+/// The half of a time, and a part of the other half that is a name's own, so that not all come at once.
+fn within(time: Duration, name: &str) -> Duration {
+    let drawn = Digest::of(name.as_bytes());
+    let part = u32::from_str_radix(&drawn.hex()[..4], 16).unwrap_or(0);
+    time / 2 + time / 2 * part / 0xffff
 }
 
 fn again_at(failures: u32, what: &str) -> Instant {

@@ -52,7 +52,10 @@ type Sight = Result<NodeSight, HostError>;
 pub(super) fn has_pods(environment: &DynamicObject) -> bool {
     let spec = &environment.data["spec"];
     let all = spec["components"].as_array().into_iter().flatten();
-    spec["replicaOf"].is_null() && all.into_iter().any(|c| c["statefulSet"].is_object() || c["deployment"].is_object())
+    spec["replicaOf"].is_null()
+        && all
+            .into_iter()
+            .any(|c| c["statefulSet"].is_object() || c["deployment"].is_object())
 }
 
 /// What is known of how components were left: the newest word of each, for an upgrade may be deleted once it has ended.
@@ -79,7 +82,9 @@ fn otherwise(environment: &str, component: &Component, left: &Left, sights: &[(S
     let mut said = BTreeSet::new();
     for (node, sight) in sights {
         match sight {
-            Ok(NodeSight { unstated: Some(why), .. }) => {
+            Ok(NodeSight {
+                unstated: Some(why), ..
+            }) => {
                 said.insert(why.clone());
             }
             Ok(sight) => {
@@ -123,7 +128,11 @@ fn listed(nodes: &[&str]) -> String {
     if let Some(more) = nodes.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
         named.push(format!("{more} more"));
     }
-    format!("{} {} ", named.join(", "), if nodes.len() == 1 { "runs" } else { "run" })
+    format!(
+        "{} {} ",
+        named.join(", "),
+        if nodes.len() == 1 { "runs" } else { "run" }
+    )
 }
 
 /// A build as its component states it, else by its digest.
@@ -175,7 +184,8 @@ impl Leader {
         }
         // One that nothing was found on has not been found yet.
         left.retain(|_, left| !left.builds.is_empty());
-        self.tell_synced(fleet, generation(&object), &left, &said.join("; ")).await
+        self.tell_synced(fleet, generation(&object), &left, &said.join("; "))
+            .await
     }
 
     /// Says whether what runs is what was left, and an event of it where that is news.
@@ -206,14 +216,22 @@ impl Leader {
                 Err(why) if why.is_conflict() => continue,
                 written => written.map(|_| ())?,
             }
-            let is_news = if is_synced { had["status"] == "False" } else { had["message"] != told.as_str() };
+            let is_news = if is_synced {
+                had["status"] == "False"
+            } else {
+                had["message"] != told.as_str()
+            };
             if is_news {
                 let (severity, kind, reason) = if is_synced {
                     (Severity::Step, EventType::Normal, SYNCED)
                 } else {
                     (Severity::Alert, EventType::Warning, OUT_OF_SYNC)
                 };
-                let message = if is_synced { "pods run what was left there" } else { told.as_str() };
+                let message = if is_synced {
+                    "pods run what was left there"
+                } else {
+                    told.as_str()
+                };
                 let news = Event {
                     at: Timestamp::now(),
                     reason: reason.to_owned(),
@@ -244,7 +262,8 @@ mod tests {
 
     fn component() -> Component {
         let digests = json!({"1": digest("1"), "2": digest("2")});
-        let stated = json!({"name": "web", "nodes": [], "source": {"images": {"repository": "r/web", "digests": digests}}});
+        let stated =
+            json!({"name": "web", "nodes": [], "source": {"images": {"repository": "r/web", "digests": digests}}});
         serde_json::from_value(stated).expect("a component")
     }
 
@@ -309,8 +328,10 @@ mod tests {
         }
         let told = said(&["1 1", "2 2", "- 1"]);
         assert!(
-            told.starts_with("web-0, web-2 run web-1, and not web-2, which upgrade to-2 left there; `stagegate upgrade shop --build \
-                              web=2` goes back to that, `stagegate upgrade shop --build web=1` makes"),
+            told.starts_with(
+                "web-0, web-2 run web-1, and not web-2, which upgrade to-2 left there; `stagegate upgrade shop --build \
+                              web=2` goes back to that, `stagegate upgrade shop --build web=1` makes"
+            ),
             "{told}"
         );
     }

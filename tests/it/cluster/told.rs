@@ -194,7 +194,8 @@ fn an_upgrade_that_waits_for_what_will_never_come_says_so_and_is_taken_back_by_w
     town.wait("upg/bad", "jsonpath={.status.reason}=Quarantined");
     let told = town.get("upg/bad")["status"]["message"].clone();
     let told = told.as_str().expect("a text");
-    let release = format!("`kubectl stagegate -n {NAMESPACE} build release web-bad --env {ENVIRONMENT} --reason TEXT` lifts it");
+    let release =
+        format!("`kubectl stagegate -n {NAMESPACE} build release web-bad --env {ENVIRONMENT} --reason TEXT` lifts it");
     assert!(told.contains(&release) && !told.contains('\n'), "{told}");
     let shown = town.kubectl(&["get", "upg", "bad", "-o", "wide"], "");
     assert!(shown.contains("lifts it"), "{shown}");
@@ -495,11 +496,17 @@ fn what_somebody_has_put_on_pods_past_us_is_told_and_left() {
     let told = synced["message"].as_str().unwrap_or_default();
     assert!(
         told.contains("web-0 runs web-2, and not web-1,")
-            && told.contains(&format!("`kubectl stagegate -n {NAMESPACE} upgrade {ENVIRONMENT} --build web=1` goes back")),
+            && told.contains(&format!(
+                "`kubectl stagegate -n {NAMESPACE} upgrade {ENVIRONMENT} --build web=1` goes back"
+            )),
         "{synced:#}"
     );
     let now = town.get("statefulset/web");
-    assert_eq!(now["spec"]["template"]["spec"]["containers"][0]["image"], image("2"), "it is left");
+    assert_eq!(
+        now["spec"]["template"]["spec"]["containers"][0]["image"],
+        image("2"),
+        "it is left"
+    );
     let shown = plugin(&town, &["status", ENVIRONMENT]).expect_code(0);
     assert!(shown.out.contains("web-0 runs web-2"), "{shown:?}");
 
