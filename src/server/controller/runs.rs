@@ -18,6 +18,7 @@ use crate::engine::builds;
 use crate::engine::delivery;
 use crate::engine::fleet::{Fleet, Place};
 use crate::hosts::{Host as _, HostError, NodeSight};
+use crate::model::build::BuildSpec;
 use crate::model::environment::{Component, HostRef};
 use crate::model::upgrade::{Event, Severity};
 use crate::model::values::Digest;
@@ -139,10 +140,10 @@ fn listed(nodes: &[&str]) -> String {
 fn named(component: &Component, build: &Digest) -> String {
     let stated = builds::of_images(component);
     let known = stated.iter().find(|stated| stated.digest == *build);
-    known.map_or_else(|| format!("{} {}", component.name, build.short()), |known| known.name())
+    known.map_or_else(|| format!("{} {}", component.name, build.short()), BuildSpec::name)
 }
 
-fn is_pod(place: &&Place) -> bool {
+fn is_pod(place: &Place) -> bool {
     matches!(place.site.host, Some(HostRef::Pod(_)))
 }
 
@@ -163,7 +164,11 @@ impl Leader {
         left.retain(|component, _| fleet.environment.component(component).is_some());
         let (mut said, mut is_whole) = (Vec::new(), true);
         for component in &fleet.environment.spec.components {
-            let places: Vec<&Place> = fleet.places(&component.name).iter().filter(is_pod).collect();
+            let places: Vec<&Place> = fleet
+                .places(&component.name)
+                .iter()
+                .filter(|place| is_pod(place))
+                .collect();
             if places.is_empty() || component.source.is_none() {
                 continue;
             }
