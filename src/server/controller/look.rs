@@ -222,6 +222,8 @@ fn of_waiting<'a>(object: &'a DynamicObject, task: &Task) -> Option<Act<'a>> {
         // How the last attempt went is worth more.
         Task::TakingDown(_) if came_to(object) == Some(NOT_DOWN) => None,
         Task::TakingDown(_) => Some(Act::TellEnvironment { reason, message }),
+        // That somebody looks at its pods is nothing that it waits for.
+        Task::Keeping if remembered(object).is_none() => None,
         Task::Keeping => Some(Act::NoteEnvironment {
             object,
             reason,
@@ -861,6 +863,7 @@ mod tests {
             kept Up replica         | first: Paused  | kept | -           | nothing
             kept Up pods            | -              | -    | -           | Keeping
             kept Up pods            | -              | -    | kept lately | nothing
+            kept Up pods            | -              | -    | to keep     | Keeping
             kept Up pods            | first: Paused  | kept | -           | nothing
             kept Up with1           | -              | -    | -           | nothing
             kept NotUp over         | -              | -    | -           | Keeping
