@@ -646,10 +646,18 @@ impl DeploymentHost {
     }
 
     /// Deletes the canary where there is one: its upgrade is over.
-    async fn without_canary(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
+    async fn without_canary(
+        &self,
+        node: &NodeAddress,
+        token: &FencingToken,
+        leaving: &Leaving<'_>,
+    ) -> Result<(), HostError> {
         let Some(seen) = self.place.find().await? else {
             return self.place.delete_orphan().await;
         };
+        if seen.is.is_of_another(leaving) {
+            return Ok(());
+        }
         let refused = |why| self.place.workload.refused(node, token, "delete its canary", &why);
         seen.is.admits(token).map_err(refused)?;
         match seen.is.canary.filter(|canary| canary.owner == Owner::Us) {
@@ -748,11 +756,7 @@ impl Host for DeploymentHost {
     }
 
     async fn leave(&self, node: &NodeAddress, token: &FencingToken, leaving: &Leaving<'_>) -> Result<(), HostError> {
-        let found = self.place.find().await?;
-        if found.is_some_and(|seen| seen.is.is_of_another(leaving)) {
-            return Ok(());
-        }
-        self.without_canary(node, token).await?;
+        self.without_canary(node, token, leaving).await?;
         let given_back = |is: &Deployment| {
             is.admits(token)?;
             Ok(is.given_back(leaving))
@@ -760,12 +764,15 @@ impl Host for DeploymentHost {
         self.change(node, token, "give it back to its owner", given_back)
             .await?;
         // One may have been made in between, by a driver that had lost its lease.
-        self.without_canary(node, token).await
+        self.without_canary(node, token, leaving).await
     }
 
     /// The Deployment is its owner's: only its canary and what we remember of it go.
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
-        self.without_canary(node, token).await?;
+        let found = self.place.find().await?;
+        let by = found.and_then(|seen| Some(seen.is.record.hold()?.by.clone()));
+        let leaving = Leaving::Unknown { by: by.as_deref() };
+        self.without_canary(node, token, &leaving).await?;
         let forgotten = |is: &Deployment| {
             is.admits(token)?;
             Ok(is.forgotten())

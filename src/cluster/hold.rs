@@ -94,7 +94,7 @@ impl Hold {
         let is_as_left = is_ours && there.rest == self.rest;
         let is_just_now = match leaving {
             Leaving::JustEnded(_) => true,
-            Leaving::EndedBefore(_) | Leaving::Unknown => false,
+            Leaving::EndedBefore(_) | Leaving::Unknown { .. } => false,
         };
         match went {
             Went::Back if !is_as_before && (is_just_now || is_as_left) => Template::Revision(self.revision.clone()),

@@ -317,6 +317,21 @@ impl ObjectLedger {
         Ok((state.upgrade.object.clone(), whole(status, &book)?))
     }
 
+    /// As [`Ledger::is_open`], by the name that workloads have of it ([`objects::unique_name`]).
+    async fn find_open(&self, upgrade: &str) -> Result<bool, CommitError> {
+        let Some((object, _)) = upgrade.rsplit_once('-') else {
+            return Ok(false);
+        };
+        let what = format!("Upgrade {object}");
+        let read = || asked("read", &what, self.objects.upgrades.get_opt(object));
+        let Some(object) = self.patiently(read).await?.map_err(store)? else {
+            return Ok(false);
+        };
+        let is_it = objects::unique_name(&object) == upgrade;
+        // What cannot be read may be under way, by a controller that reads it.
+        Ok(is_it && Upgrade::read(object).map_or(true, |read| !read.status.is_over()))
+    }
+
     /// As [`objects::patiently`], for as long as the upgrade is ours to ask for.
     async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(
         &self,
@@ -465,5 +480,9 @@ impl Ledger for ObjectLedger {
             Ok(())
         }
         .boxed_local()
+    }
+
+    fn is_open<'a>(&'a self, upgrade: &'a str) -> LocalBoxFuture<'a, Result<bool, CommitError>> {
+        self.find_open(upgrade).boxed_local()
     }
 }

@@ -669,7 +669,9 @@ impl Host for PodHost {
     async fn destroy(&self, node: &NodeAddress, token: &FencingToken) -> Result<(), HostError> {
         let forgotten = |set: &Set| {
             set.admits(token)?;
-            let change = set.given_back(&Leaving::Unknown).unwrap_or_else(|| set.as_it_is());
+            let by = set.record.hold().map(|hold| hold.by.as_str());
+            let change = set.given_back(&Leaving::Unknown { by });
+            let change = change.unwrap_or_else(|| set.as_it_is());
             Ok(Some(Change {
                 record: Record::default(),
                 ..change

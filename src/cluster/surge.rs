@@ -892,7 +892,7 @@ impl Deployment {
         Some(match leaving {
             Leaving::JustEnded(_) => change,
             // Its owner may have paused it since.
-            Leaving::EndedBefore(_) | Leaving::Unknown => Change {
+            Leaving::EndedBefore(_) | Leaving::Unknown { .. } => Change {
                 pause: Pause::Same,
                 ..change
             },
@@ -906,8 +906,9 @@ impl Deployment {
             writes: self.record.writes,
             ..Record::default()
         };
+        let by = self.record.hold().map(|hold| hold.by.as_str());
         let template = self
-            .given_back(&Leaving::Unknown)
+            .given_back(&Leaving::Unknown { by })
             .map_or(Template::Same, |change| change.template);
         (self.record != nothing || self.is_put_back).then(|| Change {
             pause: Pause::Same,

@@ -13,7 +13,7 @@ use super::session::SessionError;
 use super::world::CommitError;
 use super::{DriveError, delivery};
 use crate::home::Home;
-use crate::hosts::{Ended, FencingToken, Host as _, Leaving, Went};
+use crate::hosts::{Ended, FencingToken, Host as _, HostError, Leaving, Went};
 use crate::model::environment::HostRef;
 use crate::model::upgrade::{Event, Kept, Severity, UpgradeStatus};
 use crate::store::{Store as _, UpgradeRecord};
@@ -179,14 +179,33 @@ pub async fn attempt_all(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Resul
     Ok(())
 }
 
-/// The same for whatever was left behind by an upgrade that nobody knows of any more.
+/// The same for whatever was left behind by an upgrade that nobody knows of any more, before one of the same workload begins. What one that
+/// is known has, be it of another environment over the same workload, is given back by that; until then the workload is refused to this one.
 pub(super) async fn of_unknown(
     ledger: &dyn Ledger,
     fleet: &Fleet,
-    component: &str,
+    begun: &UpgradeRecord,
     token: &FencingToken,
 ) -> Result<(), DriveError> {
-    if let Err(why) = held(ledger, leave(fleet, component, token, &Leaving::Unknown)).await? {
+    let component = &begun.spec.component;
+    let Some(place) = one_pod(fleet.places(component)) else {
+        return Ok(());
+    };
+    let by = match held(ledger, within_patience(place.host.observe(&place.address, &[]))).await? {
+        Ok(sight) => sight.held_by,
+        Err(why) => {
+            tracing::warn!(why, "who has it was not found out");
+            return Ok(());
+        }
+    };
+    // Asked after the look: whoever takes a workload was known before. One of this upgrade's own name is of another before it.
+    if let Some(by) = by.as_deref().filter(|by| *by != begun.name)
+        && ledger.is_open(by).await?
+    {
+        return Ok(());
+    }
+    let leaving = Leaving::Unknown { by: by.as_deref() };
+    if let Err(why) = held(ledger, leave(fleet, component, token, &leaving)).await? {
         tracing::warn!(why, "it was not given back");
     }
     Ok(())
@@ -203,9 +222,12 @@ async fn leave(fleet: &Fleet, component: &str, token: &FencingToken, leaving: &L
     let Some(place) = one_pod(fleet.places(component)) else {
         return Ok(());
     };
-    match tokio::time::timeout(PATIENCE, place.host.leave(&place.address, token, leaving)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(why.to_string()),
+    within_patience(place.host.leave(&place.address, token, leaving)).await
+}
+
+async fn within_patience<T>(asked: impl Future<Output = Result<T, HostError>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|why| why.to_string()),
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }

@@ -42,6 +42,9 @@ pub trait Ledger {
     fn commit<'a>(&'a self, write: Write<'a>) -> LocalBoxFuture<'a, Result<u64, CommitError>>;
     /// Says that its driver lives, and learns whether the environment is still its own.
     fn renew(&self) -> LocalBoxFuture<'_, Result<(), CommitError>>;
+    /// Whether an upgrade of this home, of whichever environment, is known and may have a workload still: it has not ended, or has not
+    /// given back yet what it had.
+    fn is_open<'a>(&'a self, upgrade: &'a str) -> LocalBoxFuture<'a, Result<bool, CommitError>>;
 }
 
 /// An upgrade in the store of the embedded home.
@@ -139,6 +142,11 @@ impl Ledger for Embedded<'_> {
             .store()
             .renew(&self.spec.environment, self.token, Timestamp::now());
         ready(renewed.map_err(|e| told(&e))).boxed_local()
+    }
+
+    fn is_open<'a>(&'a self, upgrade: &'a str) -> LocalBoxFuture<'a, Result<bool, CommitError>> {
+        let found = self.home.store().upgrade(upgrade).map_err(|e| told(&e));
+        ready(found.map(|found| found.is_some_and(|record| !record.status.is_over()))).boxed_local()
     }
 }
 

@@ -310,12 +310,6 @@ impl Past {
         })
     }
 
-    /// Whether an upgrade of a component that has ended keeps something of its workload still.
-    fn keeps(&self, component: &str) -> bool {
-        let mut upgrades = self.upgrades.iter();
-        upgrades.any(|before| before.spec.component == component && before.status.kept.is_some())
-    }
-
     /// Whether these bytes come back rather than enter: they succeeded here last, or every node that the last upgrade that succeeded here has
     /// changed ran them. A policy that changes, or a key that is revoked, must not keep an environment on a build that fails. What has come to pass
     /// after `as_of` counts for nothing: a build that is rehearsed there is not back for it.
@@ -746,9 +740,8 @@ impl Driving<'_> {
             interrupt,
             on_commit,
         })?;
-        // What an upgrade that is known keeps is given back as that went; until then its workload is refused to this one.
-        if record.status.phase == Phase::Pending && !past.keeps(&component.name) {
-            giving_back::of_unknown(ledger, fleet, &component.name, token).await?;
+        if record.status.phase == Phase::Pending {
+            giving_back::of_unknown(ledger, fleet, record, token).await?;
         }
         let limits = Limits {
             unreached,
@@ -1073,20 +1066,6 @@ mod tests {
             resource_version: 1,
             wish_version: 1,
             created_at: at,
-        }
-    }
-
-    /// What it keeps is not given back as if nobody knew where it went.
-    #[test]
-    fn what_is_kept_is_known_by_its_component() {
-        let mut kept = upgrade("one", Phase::RolledBack);
-        kept.status.kept = Some(crate::model::upgrade::Kept::default());
-        for (first, web, front) in [(upgrade("one", Phase::RolledBack), false, false), (kept, true, false)] {
-            let past = Past {
-                builds: BTreeMap::new(),
-                upgrades: vec![first, upgrade("two", Phase::Pending)],
-            };
-            assert_eq!((past.keeps("web"), past.keeps("front")), (web, front));
         }
     }
 

@@ -382,8 +382,11 @@ pub enum Leaving<'a> {
     JustEnded(Ended<'a>),
     /// One that ended some time ago: what its owner has made of it since stays.
     EndedBefore(Ended<'a>),
-    /// Whichever has left something behind that nobody knows of any more: the same.
-    Unknown,
+    /// One that nobody knows of any more, and that has left something behind: the same.
+    Unknown {
+        /// Its name, as its workload has it; none where that has nothing but a canary whose upgrade is remembered nowhere.
+        by: Option<&'a str>,
+    },
 }
 
 /// An upgrade that has ended.
@@ -410,7 +413,7 @@ impl Leaving<'_> {
     pub fn is_of_another(&self, upgrade: &str) -> bool {
         match self {
             Self::JustEnded(ended) | Self::EndedBefore(ended) => ended.upgrade != upgrade,
-            Self::Unknown => false,
+            Self::Unknown { by } => *by != Some(upgrade),
         }
     }
 
@@ -419,7 +422,7 @@ impl Leaving<'_> {
     pub fn went(&self) -> Went {
         match self {
             Self::JustEnded(ended) | Self::EndedBefore(ended) => ended.went,
-            Self::Unknown => Went::Forward,
+            Self::Unknown { .. } => Went::Forward,
         }
     }
 }

@@ -692,7 +692,7 @@ fn a_brake_that_its_owner_has_put_on_stays_when_a_set_is_given_back() {
                 Leaving::EndedBefore(ended(Went::Back)),
                 Leaving::EndedBefore(ended(Went::Forward)),
                 just_ended(Went::Back),
-                Leaving::Unknown,
+                Leaving::Unknown { by: Some("up") },
             ] {
                 let mut cluster = Cluster::taken(3);
                 for ordinal in moved {
@@ -764,11 +764,13 @@ fn a_set_that_was_never_told_that_it_goes_back_is_given_back_as_it_was() {
         upgrade: "next",
         went: Went::Back,
     };
-    assert_eq!(
-        cluster.set.given_back(&Leaving::EndedBefore(next)),
-        None,
-        "it is another's"
-    );
+    for leaving in [
+        Leaving::EndedBefore(next),
+        Leaving::Unknown { by: Some("next") },
+        Leaving::Unknown { by: None },
+    ] {
+        assert_eq!(cluster.set.given_back(&leaving), None, "it is another's: {leaving:?}");
+    }
 }
 
 #[test]

@@ -953,11 +953,16 @@ fn what_is_given_back_late_is_its_owners_as_that_has_changed_it_since() {
         went: Went::Back,
     };
     assert_eq!(template(Leaving::EndedBefore(ended("up"))), Template::Same);
-    assert_eq!(template(Leaving::Unknown), Template::Same);
+    assert_eq!(template(Leaving::Unknown { by: Some("up") }), Template::Same);
     // Its own end goes over whatever was made of it meanwhile.
     let before = Template::Revision("web-1".to_owned());
     assert_eq!(template(Leaving::JustEnded(ended("up"))), before);
-    for leaving in [Leaving::JustEnded(ended("next")), Leaving::EndedBefore(ended("next"))] {
+    for leaving in [
+        Leaving::JustEnded(ended("next")),
+        Leaving::EndedBefore(ended("next")),
+        Leaving::Unknown { by: Some("next") },
+        Leaving::Unknown { by: None },
+    ] {
         assert_eq!(cluster.is.given_back(&leaving), None, "it is another's");
         assert!(cluster.is.is_of_another(&leaving));
     }

@@ -157,6 +157,7 @@ impl Shop {
 #[test]
 fn what_stands_in_the_way_back_of_a_set_is_said_and_neither_fought_nor_mistaken() {
     let shop = Shop::open();
+    a_set_that_an_upgrade_of_another_environment_has_is_left_to_that(&shop);
     a_brake_that_is_put_on_a_set_before_it_was_given_back_stays(&shop);
     a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(&shop);
     a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(&shop);
@@ -497,6 +498,37 @@ fn images_that_a_cluster_rewrites_are_refused_before_anything_is_changed(shop: &
     let deleted = shop.lab.kubectl(&["delete", "pod", "web-1"], "");
     assert!(deleted.done, "{deleted:#?}");
     shop.is_its_owners();
+}
+
+/// From 1 to 2 and back, first of all: by their counters the other environment may write.
+fn a_set_that_an_upgrade_of_another_environment_has_is_left_to_that(shop: &Shop) {
+    let before = shop.pods();
+    let place = shop.directory.path().join("workspace/environments");
+    let other = std::fs::read_to_string(place.join("shop.yaml")).expect("written");
+    let named = other.replace("{name: shop}", "{name: market}");
+    assert_ne!(named, other);
+    std::fs::write(place.join("market.yaml"), named).expect("written");
+    for _ in 0..3 {
+        let up = shop.stagegate(&["up", "market"]);
+        assert_eq!(up.code, Some(0), "{up:#?}");
+    }
+    shop.environment("5m");
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.until_soak();
+    let (taken, then) = (shop.record()["taken"].take(), shop.pods());
+    let refused = shop.stagegate(&["upgrade", "market", "--build", "web=3", "-o", "json"]);
+    let by = taken["by"].as_str().expect("it is taken");
+    let words = format!("upgrade {by} has it, and has not given it back yet");
+    assert!(refused.code == Some(5) && refused.out.contains(&words), "{refused:#?}");
+    assert_eq!((shop.record()["taken"].take(), shop.pods()), (taken, then));
+    let ended = shop.stagegate(&["abort", "market"]);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    shop.stagegate(&["abort", "shop"]);
+    let aborted = running.end();
+    assert_eq!(images(&shop.pods()), images(&before), "{aborted:#?}");
+    shop.is_its_owners();
+    std::fs::remove_file(place.join("market.yaml")).expect("ours");
+    shop.environment("1s");
 }
 
 /// From 1 to 2 and back to it; its driver is killed when the upgrade has ended and the set is still its.
