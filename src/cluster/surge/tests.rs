@@ -559,7 +559,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         is.rollout = Rollout::Short;
         is.pods[0].is_ready = false;
     };
-    let rows: [(Edit, Timestamp, Stands, bool); 10] = [
+    let rows: [(Edit, Timestamp, Stands, bool); 12] = [
         (|_| {}, late, Some((0, "")), false),
         (|is| is.rollout = Rollout::Rolling, soon, None, false),
         (
@@ -586,6 +586,32 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
             },
             at(),
             Some((124, "ProgressDeadlineExceeded: m")),
+            false,
+        ),
+        // Its controller counts, and says nothing of the registry that is away.
+        (
+            |is| {
+                is.rollout = Rollout::Rolling;
+                is.trouble.exceeded = Some(exceeded(1));
+                is.pods[0].is_ready = false;
+                is.pods[0].waiting = Some(waits("ErrImagePull"));
+            },
+            at(),
+            Some((IMAGE_NOT_FETCHED, "ProgressDeadlineExceeded: m; web-6: ErrImagePull: m")),
+            false,
+        ),
+        (
+            |is| {
+                is.rollout = Rollout::Rolling;
+                is.trouble.exceeded = Some(exceeded(1));
+                is.pods[0].is_ready = false;
+                is.pods[0].waiting = Some(waits("ContainerCreating"));
+            },
+            at(),
+            Some((
+                IMAGE_NOT_FETCHED,
+                "ProgressDeadlineExceeded: m; web-6: ContainerCreating: m",
+            )),
             false,
         ),
         // It stands from the template before, and its controller says it anew only after some progress.
