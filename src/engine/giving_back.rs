@@ -292,7 +292,7 @@ mod tests {
     use crate::store::{Commit, no_dispatch};
     use crate::workspace::Workspace;
 
-    const TWO: &str = r#"
+    const TWO: &str = "
 apiVersion: stagegate.dev/v1alpha1
 kind: Environment
 metadata: {name: shop}
@@ -300,7 +300,7 @@ spec:
   components:
     - {name: web, nodes: [{name: w1}]}
     - {name: front, nodes: [{name: f1}]}
-"#;
+";
 
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_of_other_components_is_given_back_beside_an_upgrade() {

@@ -559,7 +559,7 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         is.rollout = Rollout::Short;
         is.pods[0].is_ready = false;
     };
-    let rows: [(Edit, Timestamp, Stands, bool); 12] = [
+    let rows: [(Edit, Timestamp, Stands, bool); 10] = [
         (|_| {}, late, Some((0, "")), false),
         (|is| is.rollout = Rollout::Rolling, soon, None, false),
         (
@@ -586,32 +586,6 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
             },
             at(),
             Some((124, "ProgressDeadlineExceeded: m")),
-            false,
-        ),
-        // Its controller counts, and says nothing of the registry that is away.
-        (
-            |is| {
-                is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = Some(exceeded(1));
-                is.pods[0].is_ready = false;
-                is.pods[0].waiting = Some(waits("ErrImagePull"));
-            },
-            at(),
-            Some((IMAGE_NOT_FETCHED, "ProgressDeadlineExceeded: m; web-6: ErrImagePull: m")),
-            false,
-        ),
-        (
-            |is| {
-                is.rollout = Rollout::Rolling;
-                is.trouble.exceeded = Some(exceeded(1));
-                is.pods[0].is_ready = false;
-                is.pods[0].waiting = Some(waits("ContainerCreating"));
-            },
-            at(),
-            Some((
-                IMAGE_NOT_FETCHED,
-                "ProgressDeadlineExceeded: m; web-6: ContainerCreating: m",
-            )),
             false,
         ),
         // It stands from the template before, and its controller says it anew only after some progress.
@@ -654,6 +628,35 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
         assert_eq!(is.state(Role::Main, "up.5.restart", now), Some(expected), "{n}");
         let stuck = is.stuck(Role::Main, "up.5.restart", now);
         assert_eq!(stuck.is_some(), is_stuck, "{n}: {stuck:?}");
+    }
+}
+
+/// Its controller counts the time, and says nothing of the registry that is away.
+#[test]
+fn a_deadline_that_passes_while_a_pod_has_no_image_is_not_held_against_the_build() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    let mut is = cluster.is;
+    is.rollout = Rollout::Rolling;
+    is.trouble.exceeded = Some(exceeded(1));
+    is.pods[0].is_ready = false;
+    for (reason, exit) in [
+        ("ErrImagePull", IMAGE_NOT_FETCHED),
+        ("ContainerCreating", IMAGE_NOT_FETCHED),
+        ("PodInitializing", 124),
+    ] {
+        is.pods[0].waiting = Some(waits(reason));
+        let Some(StepState::Ended(end)) = is.state(Role::Main, "up.5.restart", at()) else {
+            panic!("{reason}: it goes on")
+        };
+        assert_eq!(end.exit, exit, "{}", end.log_tail);
+        assert!(
+            end.log_tail.starts_with("ProgressDeadlineExceeded: m"),
+            "{}",
+            end.log_tail
+        );
     }
 }
 
