@@ -511,6 +511,8 @@ pub fn set_condition(conditions: &mut Vec<Value>, generation: i64, condition: Co
     }
 }
 
+/// Characters of a note of an Event that an API server takes.
+pub const LONGEST_NOTE: usize = 1_024;
 /// Bytes that a status may have: many fit into what an API server keeps of one object (1.5 MiB), and into what a watch carries.
 pub const LONGEST_STATUS: usize = 256 << 10;
 /// Bytes that one text of it may have.

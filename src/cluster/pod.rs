@@ -23,8 +23,21 @@ const NO_SUCH_IMAGE: [&str; 5] = [
     "no match for platform",
     "no matching manifest",
 ];
-/// What is not found then is the registry, a program that asks it, or a name of it.
-const NOT_ASKED: [&str; 4] = ["dial tcp", "lookup ", "executable file not found", "credential"];
+/// What is not found then is the registry, a program that asks it, or a name of it. They have a space in them, here as above: the names of images are
+/// in the same messages, and have none.
+const NOT_ASKED: [&str; 6] = [
+    "dial tcp",
+    "lookup ",
+    "executable file not found",
+    "exec: \"docker-credential",
+    "error getting credentials",
+    "credential provider",
+];
+/// A part of the image that the machine has fetched is lost there, as containerd says it: a pull does not help, and the build is as good as
+/// before.
+const LOST_THERE: &str = "content digest ";
+/// What a kubelet says of a container that it has not begun: it fetches the image meanwhile, or cannot make what the container is put into.
+const NOT_BEGUN: &str = "ContainerCreating";
 /// Why a container does not come up so far. A registry that is away, or a Secret that comes a little later, mends itself.
 const TROUBLES: [&str; 6] = [
     "RegistryUnavailable",
@@ -274,12 +287,15 @@ impl Refused {
 
 impl Waiting {
     /// Whether the build may be why. Who asks a registry that cannot be reached, or will not say, has learnt nothing of the build: an
-    /// image counts as missing where the registry has said so.
+    /// image counts as missing where the registry has said so. Nor has who waits for a machine that has not begun.
     fn is_builds_fault(&self) -> bool {
+        let words = self.message.to_lowercase();
+        if self.reason == NOT_BEGUN || words.contains(LOST_THERE) {
+            return false;
+        }
         if !NO_IMAGE.contains(&self.reason.as_str()) {
             return true;
         }
-        let words = self.message.to_lowercase();
         let says = |all: &[&str]| all.iter().any(|word| words.contains(word));
         says(&NO_SUCH_IMAGE) && !says(&NOT_ASKED)
     }
@@ -349,6 +365,13 @@ impl Pod {
             None if late => ended(124, "its container is not ready".to_owned()),
             Some(_) | None => StepState::Running,
         }
+    }
+
+    /// That its image, or the machine that fetches it, is what it waits for, by no fault of the build.
+    #[must_use]
+    pub fn unfetched(&self) -> Option<String> {
+        let waiting = self.waiting.as_ref().filter(|_| !self.is_ready)?;
+        (!waiting.is_builds_fault()).then(|| format!("{}: {}: {}", self.name, waiting.reason, waiting.message))
     }
 
     /// Whether a container of it ends again and again.
@@ -439,6 +462,16 @@ mod tests {
             ("ErrImagePull", "reading manifest 1 in r.example/web: unauthorized: access to the requested resource is not authorized".to_owned(), false),
             ("ErrImagePull", "Error response from daemon: toomanyrequests: You have reached your pull rate limit".to_owned(), false),
             ("ErrImagePull", "error getting credentials - err: exec: \"docker-credential-x\": executable file not found in $PATH".to_owned(), false),
+            ("ErrImagePull", "error getting credentials - err: exit status 1, out: ``".to_owned(), false),
+            // The machine has lost what it had fetched.
+            ("ErrImagePull", "failed to pull and unpack image \"r.example/web:1\": failed to extract layer sha256:2: failed to get reader from content store: content digest sha256:3: not found".to_owned(), false),
+            ("CreateContainerError", "failed to create containerd container: error unpacking image: content digest sha256:3: not found".to_owned(), false),
+            // Names of images are in the words, too.
+            ("ErrImagePull", "failed to resolve reference \"r.example/credential-provider:1\": r.example/credential-provider:1: not found".to_owned(), true),
+            ("ErrImagePull", "failed to resolve reference \"r.example/lookup:1\": r.example/lookup:1: not found".to_owned(), true),
+            // The machine is at it, or cannot.
+            ("ContainerCreating", String::new(), false),
+            ("PodInitializing", String::new(), true),
             // Older kubelets do not say why between two attempts.
             ("ImagePullBackOff", backoff.to_owned(), false),
             // Of other troubles the words are not read.

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::hold::{Hold, Rollout, Template, There, image_in_words};
 use super::pod::{self, GRACE, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
-use crate::hosts::{FencingToken, Leaving, StepState, Went};
+use crate::hosts::{FencingToken, IMAGE_NOT_FETCHED, Leaving, StepState, Went};
 use crate::model::environment::Role;
 use crate::model::values::Digest;
 
@@ -715,7 +715,7 @@ impl Deployment {
         if self.replicas == 0 {
             return StepState::Running;
         }
-        let mut pods = self.pods.iter().filter(|pod| !pod.ending);
+        let pods = self.pods.iter().filter(|pod| !pod.ending);
         if self.rollout == Rollout::Complete && pods.clone().all(|pod| pod.is_of_template) {
             return ended(0, String::new());
         }
@@ -732,9 +732,14 @@ impl Deployment {
             return failed;
         }
         // One that has no machine is no build's fault.
-        let is_placed = pods.all(|pod| pod.is_nowhere().is_none()) && self.trouble.failure.is_none();
+        let is_placed = pods.clone().all(|pod| pod.is_nowhere().is_none()) && self.trouble.failure.is_none();
+        // Nor is one that has no image, though what counts its progress says only that there is none.
+        let unfetched = pods.filter(|pod| pod.is_of_template).find_map(Pod::unfetched);
         match self.late(replaces, now) {
-            Some(why) if is_placed => ended(124, why),
+            Some(why) if is_placed => match unfetched {
+                Some(pod) => ended(IMAGE_NOT_FETCHED, format!("{why}; {pod}")),
+                None => ended(124, why),
+            },
             Some(_) | None => StepState::Running,
         }
     }

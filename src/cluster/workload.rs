@@ -178,7 +178,11 @@ impl Workload {
             | Refused::Paused
             | Refused::NoPods
             | Refused::Unstated { .. }
-            | Refused::NotOurs { .. } => self.failed(tried, why.to_string()),
+            | Refused::NotOurs { .. } => HostError::Refused {
+                host: self.named(),
+                tried: tried.to_owned(),
+                why: why.to_string(),
+            },
         }
     }
 

@@ -423,6 +423,7 @@ impl<'a, W: World> Nodes<'a, W> {
 fn silence(why: &HostError) -> Silence {
     match why {
         HostError::Unserved { .. } => Silence::Speaker,
+        HostError::Refused { .. } => Silence::Refusal,
         HostError::Unreachable { .. }
         | HostError::Failed { .. }
         | HostError::Fenced { .. }

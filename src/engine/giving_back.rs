@@ -1,6 +1,7 @@
 //! What an upgrade had of a workload, given back to its owner. That it is still to be done is written down with the upgrade's end, so
 //! whoever comes after a driver that was killed there, or was refused, does it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ use crate::store::{Store as _, UpgradeRecord};
 
 /// It is some requests, each of which may be made anew when others write meanwhile.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// What is kept of other components is tried again this often beside an upgrade that goes on: it was tried a moment before that began.
+pub const BESIDE_EVERY: Duration = Duration::from_mins(1);
 /// Attempts at a commit that somebody else's write came before.
 const ATTEMPTS: u32 = 5;
 
@@ -179,6 +182,35 @@ pub async fn attempt_all(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Resul
     Ok(())
 }
 
+/// The same again and again beside an upgrade of one component, for what is kept of the others: their workloads are not its own, and it may go
+/// on for hours.
+pub(super) async fn beside(
+    home: &Home,
+    fleet: &Fleet,
+    lease: &HeldLease,
+    component: &str,
+    on_commit: &OnCommit<'_>,
+) -> Infallible {
+    loop {
+        tokio::time::sleep(BESIDE_EVERY).await;
+        let kept = match home.store().kept(Some(&fleet.environment.name)) {
+            Ok(kept) => kept,
+            Err(why) => {
+                tracing::warn!(%why, "whether something is kept was not found out");
+                continue;
+            }
+        };
+        for record in kept.iter().filter(|record| record.spec.component != component) {
+            let why = match attempt(home, fleet, record, lease, on_commit).await {
+                Ok(Given::Back) => continue,
+                Ok(Given::Kept(why)) => why,
+                Err(why) => why.to_string(),
+            };
+            tracing::warn!(why, upgrade = record.name, "it was not given back");
+        }
+    }
+}
+
 /// The same for whatever was left behind by an upgrade that nobody knows of any more, before one of the same workload begins. What one that
 /// is known has, be it of another environment over the same workload, is given back by that; until then the workload is refused to this one.
 pub(super) async fn of_unknown(
@@ -247,5 +279,75 @@ async fn held<T>(ledger: &dyn Ledger, work: impl Future<Output = T>) -> Result<T
             done = &mut work => return Ok(done),
             () = tokio::time::sleep(KEEP_EVERY) => ledger.renew().await?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::system::PortShift;
+    use crate::model::upgrade::{Phase, UpgradeSpec};
+    use crate::store::{Commit, no_dispatch};
+    use crate::workspace::Workspace;
+
+    const TWO: &str = "
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: shop}
+spec:
+  components:
+    - {name: web, nodes: [{name: w1}]}
+    - {name: front, nodes: [{name: f1}]}
+";
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_of_other_components_is_given_back_beside_an_upgrade() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let environments = directory.path().join("environments");
+        std::fs::create_dir_all(&environments).expect("made");
+        std::fs::write(environments.join("shop.yaml"), TWO).expect("written");
+        let home = Home::open(&directory.path().join("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let fleet = Fleet::read(&home, &workspace, "shop", PortShift::default()).expect("sound");
+        let lease = HeldLease::take(&home, "shop").expect("free");
+        for component in ["web", "front"] {
+            let spec: UpgradeSpec =
+                serde_json::from_value(json!({"environment": "shop", "component": component, "build": "b-1"}))
+                    .expect("a spec");
+            let now = Timestamp::now();
+            let created = home
+                .store()
+                .create_upgrade(component, &spec, &UpgradeStatus::new(now), now);
+            let created = created.expect("written");
+            let status = UpgradeStatus {
+                phase: Phase::Succeeded,
+                finished_at: Some(now),
+                kept: Some(Kept::default()),
+                ..created.status
+            };
+            home.store()
+                .commit(&Commit {
+                    upgrade: component,
+                    expected_version: created.resource_version,
+                    token: lease.token(),
+                    at: now,
+                    status: &status,
+                    events: &[],
+                    builds: &[],
+                    wish: None,
+                    dispatch: &no_dispatch,
+                })
+                .expect("written");
+        }
+        let kept = || -> Vec<String> {
+            let all = home.store().kept(Some("shop")).expect("readable");
+            all.into_iter().map(|record| record.name).collect()
+        };
+        let beside = beside(&home, &fleet, &lease, "web", &|_, _| {});
+        let over = tokio::time::timeout(BESIDE_EVERY * 2, beside).await;
+        assert!(over.is_err(), "it goes on as long as the upgrade does");
+        assert_eq!(kept(), ["web"]);
     }
 }

@@ -683,7 +683,12 @@ pub async fn run(
         unreached,
         on_commit,
     };
-    Box::pin(driving.run()).await
+    let component = &record.spec.component;
+    let silently = |_: &UpgradeStatus, _: &[Event]| {};
+    tokio::select! {
+        ending = Box::pin(driving.run()) => ending,
+        never = Box::pin(giving_back::beside(home, fleet, lease, component, &silently)) => match never {},
+    }
 }
 
 /// An upgrade that is to be driven, whichever home it is of.

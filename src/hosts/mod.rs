@@ -275,6 +275,16 @@ pub enum HostError {
         /// What was heard.
         why: String,
     },
+    /// A rule of what the node is a part of forbids what was asked, which was not begun.
+    #[error("{host}: cannot {tried}: {why}")]
+    Refused {
+        /// The host as the environment names it.
+        host: String,
+        /// What was tried.
+        tried: String,
+        /// Which rule.
+        why: String,
+    },
     /// The agent could not do its own part (disk full, no permission).
     #[error("{host}: cannot {tried}: {why}")]
     Failed {

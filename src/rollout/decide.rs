@@ -293,7 +293,24 @@ impl<'a> Draft<'a> {
                 why,
                 of: Silence::Speaker,
             } => Some(why),
-            Look::Unreachable { of: Silence::Node, .. } | Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => None,
+            Look::Unreachable {
+                of: Silence::Node | Silence::Refusal,
+                ..
+            }
+            | Look::NotYet
+            | Look::Foreign { .. }
+            | Look::Seen(_) => None,
+        }
+    }
+
+    /// Whether what was asked of a node last was not begun there, or, for all that was heard, may not have been.
+    pub(super) fn is_refused(&self, i: usize) -> bool {
+        match self.look(i) {
+            Look::Unreachable { of, .. } => match of {
+                Silence::Speaker | Silence::Refusal => true,
+                Silence::Node => false,
+            },
+            Look::NotYet | Look::Foreign { .. } | Look::Seen(_) => false,
         }
     }
 

@@ -31,7 +31,11 @@ pub(super) enum Failure {
 /// One repeat tells a passing trouble (a lost mirror, a rebooted host) from a lasting one; more only delay the verdict.
 const ATTEMPTS: u32 = 2;
 
-impl Draft<'_> {
+fn not_fetched_in_words(why: &str) -> String {
+    format!("its image could not be fetched: {why}")
+}
+
+impl<'a> Draft<'a> {
     /// Takes note of steps that ended since the last look.
     pub(super) fn settle_steps(&mut self) {
         for i in 0..self.plan.nodes.len() {
@@ -44,6 +48,8 @@ impl Draft<'_> {
             let is_pod_made_anew = intent.action == StepAction::Restart && self.plan.pods.contains(&self.plan.nodes[i]);
             let result = match self.seen(i).and_then(|s| s.step.as_ref()) {
                 None | Some(StepView::Running) => continue,
+                // Its machine goes on trying by itself, and the same step shows when it has it.
+                Some(StepView::NotFetched { .. }) if self.image_awaited(i).is_some() => continue,
                 Some(StepView::Ended { exit: 0, .. }) => Ok(()),
                 Some(StepView::Ended { exit: 124, log_tail }) => Err(Failure::Step(format!(
                     "{} did not end by its deadline: {log_tail}",
@@ -56,16 +62,14 @@ impl Draft<'_> {
                     "{} ended with {exit}: {log_tail}",
                     intent.action.word()
                 ))),
-                Some(StepView::NotFetched { why }) => {
-                    Err(Failure::NotFetched(format!("its image could not be fetched: {why}")))
-                }
+                Some(StepView::NotFetched { why }) => Err(Failure::NotFetched(not_fetched_in_words(why))),
                 Some(StepView::Died) => Err(Failure::Step(format!(
                     "{} was cut off (the node was restarted, or its process killed)",
                     intent.action.word()
                 ))),
             };
             let cut_off = self.seen(i).and_then(|s| s.step.as_ref()) == Some(&StepView::Died);
-            let back = self.node(i).from.as_ref() == Some(&intent.release) && self.status.phase == Phase::RollingBack;
+            let back = self.node(i).from.as_ref() == Some(&intent.release) && self.goes_back();
             let node = self.node_mut(i);
             node.step = None;
             if result.is_ok() {
@@ -213,6 +217,26 @@ impl Draft<'_> {
         progress
     }
 
+    /// It is on its way back, or held there.
+    fn goes_back(&self) -> bool {
+        let goes_on = self.status.resume_to.filter(|_| self.status.phase.is_held());
+        goes_on.unwrap_or(self.status.phase) == Phase::RollingBack
+    }
+
+    /// That a step of the way back waits for its machine to fetch the image from before, and what is said of that. A canary is gone with
+    /// what it stands for: nothing waits for its image.
+    pub(super) fn image_awaited(&self, i: usize) -> Option<&'a str> {
+        let step = self.node(i).step.as_ref()?;
+        let is_back = self.goes_back() && self.node(i).from == Some(step.release);
+        if !is_back || self.plan.policy.order.is_canary(i) {
+            return None;
+        }
+        match self.seen(i)?.step.as_ref()? {
+            StepView::NotFetched { why } => Some(why),
+            StepView::Running | StepView::Ended { .. } | StepView::Died => None,
+        }
+    }
+
     /// Makes sure of a step, or tells how it ended.
     pub(super) fn step(&mut self, i: usize, action: StepAction, release: &Digest) -> Progress {
         if let Some(ended) = self.ended[i].take()
@@ -224,6 +248,10 @@ impl Draft<'_> {
                 Err(Failure::Step(why)) => Progress::Failed(why),
                 Err(Failure::NotFetched(why)) => Progress::NotFetched(why),
             };
+        }
+        // Looks tell when that is over, and nothing is to be asked for again.
+        if let Some(why) = self.image_awaited(i) {
+            return Progress::NotFetched(not_fetched_in_words(why));
         }
         if self.node(i).step.is_none() {
             let upgrade = &self.plan.upgrade;
@@ -322,7 +350,7 @@ impl Draft<'_> {
         };
         loop {
             // What was refused of the way forward is not asked for again: going back asks for something else, which may be granted.
-            if self.unserved(i).is_some() && self.node(i).step.as_ref().is_some_and(|s| s.release != goal) {
+            if self.is_refused(i) && self.node(i).step.as_ref().is_some_and(|s| s.release != goal) {
                 self.node_mut(i).step = None;
             }
             let Some(seen) = self.seen(i) else {

@@ -194,6 +194,8 @@ pub enum Silence {
     /// Of who speaks for it and for others with it, and refused or did not answer: the API server of its workload. It says nothing of
     /// the node.
     Speaker,
+    /// Of neither: what was asked is against a rule, and was not begun.
+    Refusal,
 }
 
 /// What a look at a node showed.

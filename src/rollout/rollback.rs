@@ -11,10 +11,12 @@ use crate::model::upgrade::{
 /// The reason of a way back that is held because nobody can be reached.
 pub const NOBODY_REACHED: &str = "NobodyReached";
 
-/// Whether it is held for as long as nobody can be reached, and needs nobody's word to go on after that.
+/// Whether it is held for as long as nobody can be reached, or no machine gets the image from before, and needs nobody's word to go on after
+/// that.
 #[must_use]
 pub fn waits_to_reach(status: &UpgradeStatus) -> bool {
-    status.phase == Phase::Paused && status.reason == NOBODY_REACHED && status.resume_to == Some(Phase::RollingBack)
+    let is_awaited = [NOBODY_REACHED, IMAGE_PULL].contains(&status.reason.as_str());
+    status.phase == Phase::Paused && is_awaited && status.resume_to == Some(Phase::RollingBack)
 }
 
 /// Restarts of a node on its way back after which a service that ends again while the cure is proven is left to its gates.
@@ -155,6 +157,7 @@ impl Draft<'_> {
                             open = self.status.nodes.iter().any(|n| n.in_batch);
                         }
                     }
+                    Progress::NotFetched(_) if self.image_awaited(i).is_some() => open = true,
                     Progress::Failed(why) | Progress::NotFetched(why) => self.leave_behind(i, &why),
                 }
             }
@@ -170,7 +173,7 @@ impl Draft<'_> {
             if self.status.nodes.iter().all(|n| !n.in_batch || waits(n)) {
                 return self.no_place();
             }
-            return Ok(());
+            return self.hold_unfetched();
         }
         if self.status.rollback_for == Some(RollbackFor::Abort) {
             if self.installs_awaited() {
@@ -237,12 +240,38 @@ impl Draft<'_> {
         self.hold(Phase::Paused, NOBODY_REACHED, message)
     }
 
+    /// Nor is anything given up for a registry that is away: its machines go on trying. What goes on meanwhile is waited for first.
+    fn hold_unfetched(&mut self) -> Result<(), RolloutError> {
+        let mut under_way = (0..self.plan.nodes.len()).filter(|&i| {
+            let node = self.node(i);
+            node.in_batch && (node.phase != NodePhase::Drain || node.drained)
+        });
+        if !under_way.clone().all(|i| self.image_awaited(i).is_some()) {
+            return Ok(());
+        }
+        let Some((i, why)) = under_way.find_map(|i| Some((i, self.image_awaited(i)?))) else {
+            return Ok(());
+        };
+        let since = self.node(i).since;
+        if !self.passed(since, self.plan.policy.patience) {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: the image that it had before could not be fetched, so that it does not come back: {why}; mend the way to its registry: its \
+             machine goes on trying, and the way back goes on by itself where a server or a controller drives it, and `resume` goes on \
+             with it at once",
+            self.plan.nodes[i]
+        );
+        self.hold(Phase::Paused, IMAGE_PULL, message)
+    }
+
     /// A way back that was held since nobody could be reached goes on with the first who can be. An operator who asks for it anew has it
     /// tried anew.
     pub(super) fn reach_again(&mut self) -> Result<(), RolloutError> {
         let nodes = 0..self.plan.nodes.len();
         // By the rule that it was held by, or it would be held again at once.
-        let is_reached = !nodes.clone().any(|i| self.node(i).in_batch && self.reaches_nobody(i));
+        let is_away = |i: usize| self.reaches_nobody(i) || self.image_awaited(i).is_some() || self.awaits_its_look(i);
+        let is_reached = !nodes.clone().any(|i| self.node(i).in_batch && is_away(i));
         let goes_on = match self.seen.wish {
             Wish::Proceed => is_reached,
             Wish::Abort => is_reached || nodes.clone().any(|i| *self.look(i) == Look::NotYet),
@@ -265,6 +294,11 @@ impl Draft<'_> {
         }
         let message = "it goes on with its way back".to_owned();
         self.enter(Phase::RollingBack, "ReachedAgain", message)
+    }
+
+    /// Whether it has its image by now is told by no other node.
+    fn awaits_its_look(&self, i: usize) -> bool {
+        self.status.reason == IMAGE_PULL && *self.look(i) == Look::NotYet
     }
 
     /// Every node is back: the gates read afresh.

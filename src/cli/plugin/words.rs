@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Ground, LOOK_EVERY, NAME, PluginError, Staying, named};
 use crate::cli::printer::Printer;
 use crate::cli::{Exit, called, ground, upgrade as shown};
-use crate::cluster::objects::{self, Kind, Upgrade, asked, part, patiently, write_status};
+use crate::cluster::objects::{self, Kind, LONGEST_NOTE, Upgrade, asked, part, patiently, write_status};
 use crate::cluster::snapshot::{self, Scope, Snapshot};
 use crate::engine::builds;
 use crate::engine::session::{Refusal, SessionError};
@@ -449,6 +449,3 @@ async fn publish(ground: &Ground, build: &DynamicObject, environment: &str, reas
         printer.note(&format!("no Event tells of it, the build's status does: {why}"));
     }
 }
-
-/// Characters of a note that an API server takes.
-const LONGEST_NOTE: usize = 1_024;

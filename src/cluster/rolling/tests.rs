@@ -463,7 +463,7 @@ fn a_step_is_known_by_its_id_and_ends_as_its_pod_does() {
         (
             Some(waits("ContainerCreating")),
             late,
-            Some((124, "ContainerCreating: m")),
+            Some((IMAGE_NOT_FETCHED, "ContainerCreating: m")),
             false,
         ),
         (Some(made_late(waits("ContainerCreating"))), late, None, false),

@@ -631,6 +631,35 @@ fn the_step_of_its_own_pods_ends_when_all_are_new_or_one_of_them_will_not_be() {
     }
 }
 
+/// Its controller counts the time, and says nothing of the registry that is away.
+#[test]
+fn a_deadline_that_passes_while_a_pod_has_no_image_is_not_held_against_the_build() {
+    let mut cluster = Cluster::new();
+    cluster.take().expect("taken");
+    cluster.bring(Role::Canary, new(), 2, None).expect("moved");
+    cluster.bring(Role::Main, new(), 4, None).expect("moved");
+    let mut is = cluster.is;
+    is.rollout = Rollout::Rolling;
+    is.trouble.exceeded = Some(exceeded(1));
+    is.pods[0].is_ready = false;
+    for (reason, exit) in [
+        ("ErrImagePull", IMAGE_NOT_FETCHED),
+        ("ContainerCreating", IMAGE_NOT_FETCHED),
+        ("PodInitializing", 124),
+    ] {
+        is.pods[0].waiting = Some(waits(reason));
+        let Some(StepState::Ended(end)) = is.state(Role::Main, "up.5.restart", at()) else {
+            panic!("{reason}: it goes on")
+        };
+        assert_eq!(end.exit, exit, "{}", end.log_tail);
+        assert!(
+            end.log_tail.starts_with("ProgressDeadlineExceeded: m"),
+            "{}",
+            end.log_tail
+        );
+    }
+}
+
 #[test]
 fn the_youngest_ready_pod_of_the_template_speaks_for_the_others() {
     let mut cluster = Cluster::new();

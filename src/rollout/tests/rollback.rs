@@ -462,3 +462,145 @@ fn who_went_back_for_want_of_an_image_says_so_in_the_end_and_holds_nothing_again
         assert_eq!(decision.quarantine, None);
     }
 }
+
+/// Pods on their way back, made anew with the image from before: what is seen of each.
+fn fetching(order: Order, views: &[NodeView]) -> (Plan, UpgradeStatus, Vec<NodeView>) {
+    let (mut plan, mut status, _) = going_back(&"p".repeat(views.len()), &"y".repeat(views.len()));
+    plan.policy.order = order;
+    for node in &mut status.nodes {
+        in_batch(node, NodePhase::Restart);
+        step(node, StepAction::Restart, old());
+    }
+    (plan, status, views.to_vec())
+}
+
+fn unfetched() -> NodeView {
+    NodeView {
+        signals: Signals {
+            serving: Serving::No,
+            ..gone().signals
+        },
+        ..up(new(), Verdict::Fail)
+            .with(|seen| (seen.current, seen.running) = (Some(old()), None))
+            .at_step(Some(StepView::NotFetched {
+                why: "i/o timeout".to_owned(),
+            }))
+    }
+}
+
+fn back_again() -> NodeView {
+    up(old(), Verdict::Pass).at_step(Some(StepView::Ended {
+        exit: 0,
+        log_tail: String::new(),
+    }))
+}
+
+#[test]
+fn a_registry_that_is_away_holds_a_way_back_and_leaves_no_pod_behind() {
+    let running = || up(new(), Verdict::Fail).at_step(Some(StepView::Running));
+    for (views, after_s, held) in [
+        (vec![unfetched()], PATIENCE_S - 1, false),
+        (vec![unfetched()], PATIENCE_S, true),
+        (vec![unfetched(), unfetched()], PATIENCE_S, true),
+        // Others that go on are not left where they are.
+        (vec![unfetched(), running()], PATIENCE_S, false),
+        (vec![unfetched(), back_again()], PATIENCE_S, true),
+    ] {
+        let (plan, status, world) = fetching(Order::AsListed, &views);
+        let next = decided(&plan, &status, &look(after_s, world)).status;
+        assert_eq!(
+            waits_to_reach(&next),
+            held,
+            "{after_s} {}: {}",
+            views.len(),
+            next.message
+        );
+        assert_eq!(next.nodes[0].step, status.nodes[0].step, "its machine goes on with it");
+        assert!(
+            next.nodes.iter().all(|node| node.phase != NodePhase::OutOfService),
+            "{next:#?}"
+        );
+        if held {
+            assert_eq!(
+                (next.phase, next.reason.as_str(), next.resume_to),
+                (Phase::Paused, "ImagePull", Some(Phase::RollingBack))
+            );
+            assert!(next.message.contains("i/o timeout") && next.message.contains("`resume`"));
+        }
+    }
+}
+
+#[test]
+fn a_way_back_that_waited_for_an_image_goes_on_once_its_machine_has_it() {
+    let (plan, status, world) = fetching(Order::AsListed, &[unfetched()]);
+    let held = decided(&plan, &status, &look(PATIENCE_S, world)).status;
+    let unseen = || NodeView {
+        look: Look::NotYet,
+        ..gone()
+    };
+    for (wish, view, goes_on) in [
+        (Wish::Proceed, unfetched(), false),
+        (Wish::Proceed, unseen(), false),
+        (Wish::Proceed, gone(), false),
+        (Wish::Proceed, back_again(), true),
+        (Wish::Abort, unfetched(), false),
+        (Wish::Abort, unseen(), true),
+        (Wish::Pause, back_again(), false),
+    ] {
+        let next = decided(&plan, &held, &observed(PATIENCE_S + 60, wish, vec![view])).status;
+        let expected = if goes_on { Phase::RollingBack } else { Phase::Paused };
+        assert_eq!(next.phase, expected, "{wish:?}");
+    }
+    // It was made anew once, and counts as that.
+    let on = decided(&plan, &held, &look(PATIENCE_S + 60, vec![back_again()]));
+    let node = &on.status.nodes[0];
+    assert_eq!((node.restarts, node.rollback_restarts, node.steps), (0, 1, 0));
+    let next = decided(
+        &plan,
+        &on.status,
+        &look(PATIENCE_S + 61, vec![up(old(), Verdict::Pass)]),
+    );
+    assert!(next.status.cure.is_some(), "{:#?}", next.status);
+    assert!(next.effects.is_empty(), "{:#?}", next.effects);
+}
+
+/// It goes with its upgrade, whatever becomes of it.
+#[test]
+fn nothing_waits_for_the_image_of_a_canary_on_the_way_back() {
+    let (plan, status, world) = fetching(Order::CanaryFirst, &[unfetched(), back_again()]);
+    let next = decided(&plan, &status, &look(1, world)).status;
+    assert_eq!(next.nodes[0].phase, NodePhase::OutOfService, "{next:#?}");
+    assert_eq!(next.phase, Phase::RollingBack);
+}
+
+#[test]
+fn a_node_whose_step_was_refused_before_it_was_begun_is_as_it_was_and_not_left_behind() {
+    let refused = || NodeView {
+        look: Look::Unreachable {
+            why: "somebody else has changed it".to_owned(),
+            of: Silence::Refusal,
+        },
+        ..up(old(), Verdict::Pass)
+    };
+    for phase in [NodePhase::Activate, NodePhase::Restart] {
+        let (plan, mut status, _) = going_back("p", "y");
+        in_batch(&mut status.nodes[0], phase);
+        step(&mut status.nodes[0], StepAction::Activate, new());
+        let aborted = decided(&plan, &status, &observed(1, Wish::Abort, vec![refused()]));
+        assert!(
+            aborted.status.nodes[0].step.is_none() && aborted.effects.is_empty(),
+            "{aborted:#?}"
+        );
+        let mut status = aborted.status;
+        for s in 2..6 {
+            let next = decided(
+                &plan,
+                &status,
+                &observed(PATIENCE_S * s, Wish::Abort, vec![up(old(), Verdict::Pass)]),
+            );
+            assert!(next.effects.is_empty(), "nothing is to be done: {next:#?}");
+            status = next.status;
+        }
+        assert_eq!(status.nodes[0].phase, NodePhase::Done, "{status:#?}");
+    }
+}

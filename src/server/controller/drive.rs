@@ -1,6 +1,7 @@
 //! An upgrade driven: refused, taken up, or gone on with as far as it goes.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +11,17 @@ use kube::api::DynamicObject;
 use super::heard::Which;
 use super::leader::{Leader, Purpose, Trouble};
 use crate::cluster::ledger::{ObjectLedger, record};
-use crate::cluster::objects::{self, Kind, Upgrade};
+use crate::cluster::objects::{self, Kind, Upgrade, name};
 use crate::cluster::promotions::Promotion;
 use crate::engine::Unreached;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
-use crate::engine::giving_back::{Given, GivingBack, Since};
+use crate::engine::giving_back::{BESIDE_EVERY, Given, GivingBack, Since};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
 use crate::engine::provenance::Judged;
 use crate::engine::session::{self, Driving, KnownBuild, Past, SessionError};
+use crate::hosts::FencingToken;
 use crate::model::promotion;
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStatus, Wish};
 use crate::model::values::Digest;
@@ -53,6 +55,7 @@ impl Leader {
         let fleet = Arc::new(self.fleet(environment)?);
         let token = self.take(&fleet, Purpose::Upgrade).await?;
         let history = self.history(Some(&fleet));
+        let losing = lost.clone();
         let ledger = ObjectLedger::open(self.objects(), history, upgrade, token.clone(), lost).await?;
         let record = ledger.record();
         if record.status.phase.is_final() {
@@ -105,6 +108,7 @@ impl Leader {
         let mut publishing = std::pin::pin!(self.publish_all(&object, events));
         let ended = tokio::select! {
             ended = Box::pin(driving.run()) => ended,
+            never = Box::pin(self.give_back_beside(&record.spec.component, &fleet, &token, &losing)) => match never {},
             () = &mut publishing => return Ok(()),
         };
         drop(told);
@@ -133,13 +137,47 @@ impl Leader {
         kept
     }
 
+    /// The same again and again beside an upgrade of one component, for what is kept of the others: their workloads are not its own, and it
+    /// may go on for hours.
+    async fn give_back_beside(
+        &self,
+        component: &str,
+        fleet: &Fleet,
+        token: &FencingToken,
+        lost: &Interrupt,
+    ) -> Infallible {
+        loop {
+            tokio::time::sleep(BESIDE_EVERY).await;
+            let all = self.heard.upgrades_of(&fleet.environment.name, Which::Undone);
+            let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
+            let kept =
+                read.filter(|u| u.status.phase.is_final() && !u.status.is_over() && u.spec.component != component);
+            for upgrade in kept {
+                let given = self.give_back_under(name(&upgrade.object), fleet, token, lost.clone());
+                if let Err(why) = given.await {
+                    tracing::warn!(%why, upgrade = name(&upgrade.object), "it was not given back");
+                }
+            }
+        }
+    }
+
     async fn give_back(&self, upgrade: &str, environment: &str, lost: Interrupt) -> Result<(), Trouble> {
+        let fleet = self.fleet(environment)?;
+        let token = self.take(&fleet, Purpose::Upgrade).await?;
+        self.give_back_under(upgrade, &fleet, &token, lost).await
+    }
+
+    async fn give_back_under(
+        &self,
+        upgrade: &str,
+        fleet: &Fleet,
+        token: &FencingToken,
+        lost: Interrupt,
+    ) -> Result<(), Trouble> {
         let Some(object) = self.fresh(Kind::Upgrade, upgrade).await? else {
             return Err(Trouble::Changed);
         };
-        let fleet = self.fleet(environment)?;
-        let token = self.take(&fleet, Purpose::Upgrade).await?;
-        let history = self.history(Some(&fleet));
+        let history = self.history(Some(fleet));
         let ledger = ObjectLedger::open(self.objects(), history, upgrade, token.clone(), lost).await?;
         let record = ledger.record();
         let (told, events) = tokio::sync::mpsc::channel(EVENTS_AT_ONCE);
@@ -150,8 +188,8 @@ impl Leader {
             }
         };
         let giving = GivingBack {
-            fleet: &fleet,
-            token: &token,
+            fleet,
+            token,
             record: &record,
             ledger: &ledger,
             on_commit: &on_commit,

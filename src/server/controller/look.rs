@@ -252,13 +252,13 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
         // It is heard of again.
         return Some(Act::Hold(Kind::Environment, object));
     }
-    if standing.task.is_some() || standing.may_begin != MayBegin::Now || came_to(object) == Some(EXPIRED) {
+    if standing.task.is_some() || standing.may_begin == MayBegin::Later || came_to(object) == Some(EXPIRED) {
         return None;
     }
-    let is_free = there
-        .upgrades
-        .iter()
-        .all(|u| !is_under_way(u) && !is_kept_from_its_owner(u));
+    let mut all = there.upgrades.iter();
+    let keeping = all.find(|u| is_kept_from_its_owner(u));
+    let is_under_way = there.upgrades.iter().any(is_under_way);
+    let is_free = !is_under_way && keeping.is_none();
     let kept = remembered(object);
     let expires_at = kept.as_ref().and_then(|kept| kept.expires_at);
     if expires_at.is_some_and(|at| at <= there.now) && is_free {
@@ -269,8 +269,24 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
         let is_due = (kept.is_some() || has_pods(object)) && standing.keep == Keep::Due;
         return (is_due && is_free).then_some(Act::Begin(Task::Keeping));
     }
+    if let Some(keeping) = keeping.filter(|_| !is_up(object) && kept.is_some()) {
+        return Some(Act::TellEnvironment {
+            reason: WAITS_FOR_GIVING_BACK,
+            message: format!(
+                "the objects of its replica are applied once {} is given back by upgrade {}, which has ended; {}",
+                keeping.spec.component,
+                name(&keeping.object),
+                keeps_because(keeping)
+            ),
+        });
+    }
+    // What is kept is given back first, if it can be. What cannot stands in nobody's way: nothing is written to pods when they are brought up.
+    let is_given_first = keeping.is_some() && standing.may_begin == MayBegin::Now;
     // Its nodes are the upgrade's until that has ended; and one that failed on a node is tried again when nothing waits for it.
-    let is_left = is_up(object) || !is_free || is_settled(object) && there.upgrades.iter().any(|u| there.may_go_on(u));
+    let is_left = is_up(object)
+        || is_under_way
+        || is_given_first
+        || is_settled(object) && there.upgrades.iter().any(|u| there.may_go_on(u));
     Some(Act::Read {
         then_bring_up: (!is_left).then_some(of),
         // How the last attempt went is worth more.
@@ -1004,7 +1020,20 @@ mod tests {
             kept Up | first: Succeeded keeps, second: Pending other, third: Pending other | kept | not given back | Driving second, third is told WaitsForUpgrade
             kept Up | first: Succeeded keeps, second: Pending other                       | kept | failed         | nothing
             kept Up | first: Succeeded keeps, second: RolledBack keeps other              | kept | -              | GivingBack first and second
-            kept NotUp | first: Succeeded keeps                                           | kept | not given back | nothing
+            kept NotUp | first: Succeeded keeps                                           | kept | not given back | read and BringingUp(2)
+            ",
+        );
+        // Nor does what the environment is stated to be by now wait for it, but for objects of a replica.
+        check(
+            "
+            kept Up before | first: Succeeded keeps                         | kept | -              | read, GivingBack first
+            kept Up before | first: Succeeded keeps                         | kept | not given back | read and BringingUp(2)
+            kept Up before | first: Succeeded keeps                         | kept | failed         | nothing
+            kept Up before | first: Succeeded keeps, second: Pending other  | kept | not given back | read and BringingUp(2), second is told EnvironmentNotReady
+            kept Up before | first: Succeeded keeps, second: Rolling other  | kept | not given back | read, Driving second on
+            kept NotUp     | first: Succeeded keeps, second: Pending other  | kept | not given back | read, Driving second
+            kept Up before replica | first: Succeeded keeps                 | kept | not given back | it is told WaitsForGivingBack
+            kept Up before replica | first: Succeeded keeps                 | kept | -              | it is told WaitsForGivingBack, GivingBack first
             ",
         );
         // What is held stays so until somebody asks for it; what is missing is waited for and said.

@@ -13,16 +13,14 @@ use super::acts::heard_again;
 use super::leader::{Leader, Trouble};
 use crate::cluster::ledger::whole;
 use crate::cluster::objects::{
-    self, ATTEMPTS, ApiError, Kept, Kind, Upgrade, asked, conditions, generation, is_deleted, is_kept, keep, patiently,
-    set_condition, write_status,
+    self, ATTEMPTS, ApiError, Kept, Kind, LONGEST_NOTE, Upgrade, asked, conditions, generation, is_deleted, is_kept,
+    keep, patiently, set_condition, write_status,
 };
 use crate::model::upgrade::{Event, Phase, Severity, UpgradeStatus};
 use crate::rollout;
 use crate::store::build::{Condition, ConditionStatus};
 
-/// Characters of a note of an event that an API server takes.
-const LONGEST_NOTE: usize = 1_024;
-/// And of its action.
+/// Characters of an action of an Event that an API server takes.
 const LONGEST_ACTION: usize = 128;
 /// Characters of a message in a condition that an API server takes; what is longer is in the log.
 pub(super) const LONGEST_MESSAGE: usize = 8_192;

@@ -549,6 +549,14 @@ impl Lab {
         digest
     }
 
+    /// Takes an image from every node.
+    pub fn forget_image(&self, name: &str) {
+        for node in &self.nodes {
+            let left = ctr(node, &["images", "rm", "--sync", name]);
+            assert!(left.done, "{left:#?}");
+        }
+    }
+
     /// Puts all images of a layout on every node.
     pub fn images(&self, layout: &Layout) {
         let tar = self.path("image.tar");

@@ -72,6 +72,16 @@ impl Shop {
         std::fs::write(place.join("shop.yaml"), environment).expect("written");
     }
 
+    /// Watched for a minute, with little patience.
+    fn quick_environment(&self) {
+        self.environment("60s");
+        let place = self.directory.path().join("workspace/environments/shop.yaml");
+        let environment = std::fs::read_to_string(&place).expect("written");
+        let quick = environment.replace("patience: 1m", "patience: 10s");
+        assert_ne!(quick, environment);
+        std::fs::write(&place, quick).expect("written");
+    }
+
     fn begin(&self, arguments: &[&str]) -> Running {
         let command = self.lab.command(Path::new(env!("CARGO_BIN_EXE_stagegate")));
         Running::at(command, self.directory.path(), arguments)
@@ -160,6 +170,7 @@ fn what_stands_in_the_way_back_of_a_set_is_said_and_neither_fought_nor_mistaken(
     a_set_that_an_upgrade_of_another_environment_has_is_left_to_that(&shop);
     a_brake_that_is_put_on_a_set_before_it_was_given_back_stays(&shop);
     a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(&shop);
+    a_way_back_whose_image_cannot_be_fetched_is_held_and_goes_on_with_it(&shop);
     a_set_that_is_deleted_in_mid_upgrade_is_no_builds_fault_and_an_abort_ends_it(&shop);
     a_revision_that_is_gone_is_made_up_for_by_its_image(&shop);
     a_set_that_forgets_its_upgrade_is_not_taken_by_the_way_back(&shop);
@@ -565,12 +576,7 @@ fn a_brake_that_is_put_on_a_set_before_it_was_given_back_stays(shop: &Shop) {
 /// From 1 to 3, and back.
 fn a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(shop: &Shop) {
     let before = shop.pods();
-    shop.environment("60s");
-    let place = shop.directory.path().join("workspace/environments/shop.yaml");
-    let environment = std::fs::read_to_string(&place).expect("written");
-    let quick = environment.replace("patience: 1m", "patience: 10s");
-    assert_ne!(quick, environment);
-    std::fs::write(&place, quick).expect("written");
+    shop.quick_environment();
     let running = shop.begin(&["upgrade", "shop", "--build", "web=3", "-o", "json"]);
     shop.until_soak();
     let then = shop.pods();
@@ -589,6 +595,43 @@ fn a_way_back_that_an_api_server_refuses_is_held_and_leaves_nobody_behind(shop: 
     let status = resumed.json()["status"].take();
     assert_eq!(status["phase"], "RolledBack", "{status:#}");
     assert_eq!(images(&shop.pods()), images(&before));
+    shop.is_its_owners();
+    shop.environment("1s");
+}
+
+/// From 1 to 2, and back: no machine has the image from before any more, and its registry cannot be found.
+fn a_way_back_whose_image_cannot_be_fetched_is_held_and_goes_on_with_it(shop: &Shop) {
+    let before = shop.pods();
+    shop.quick_environment();
+    let running = shop.begin(&["upgrade", "shop", "--build", "web=2", "-o", "json"]);
+    shop.until_soak();
+    shop.lab.forget_image(before_image(&before));
+    let aborting = shop.stagegate(&["abort", "shop"]);
+    assert!(aborting.err.contains("takes it back now"), "{aborting:#?}");
+    let held = running.end();
+    assert!(
+        held.code == Some(5) && held.out.contains("ImagePull") && held.out.contains("could not be fetched"),
+        "{held:#?}"
+    );
+    assert!(!held.out.contains("OutOfService"), "{held:#?}");
+    let then = shop.pods();
+    let again = shop.lab.image(REPOSITORY, &[("APP_VERSION", "1")]);
+    assert_eq!(format!("{REPOSITORY}@{again}"), before_image(&before));
+    // By itself: nobody drives it meanwhile.
+    shop.lab.until("its machine has tried again", |lab| {
+        lab.kubectl(&["wait", "--for=condition=Ready", "pod/web-2", "--timeout=1s"], "")
+            .done
+    });
+    let aborted = shop.stagegate(&["abort", "shop", "-o", "json"]);
+    let status = aborted.json()["status"].take();
+    assert_eq!(status["phase"], "Aborted", "{aborted:#?}");
+    for node in status["nodes"].as_array().expect("a list") {
+        assert!(node["trouble"].is_null() && node["rollbackRestarts"] == 1, "{node:#}");
+    }
+    // The pod that waited is the one that came up.
+    let after = shop.pods();
+    assert_eq!(images(&after), images(&before));
+    assert!(after.values().any(|pod| then.values().any(|other| other == pod)));
     shop.is_its_owners();
     shop.environment("1s");
 }
