@@ -185,6 +185,24 @@ impl Crowd {
         self.town.get(&format!("upg/to-{version}"))["status"].take()
     }
 
+    /// While it goes on, for what has befallen a node is best asked of its pod before that is made anew.
+    fn no_node_fails(&self, status: &Value) {
+        for node in status["nodes"].as_array().into_iter().flatten() {
+            let phase = node["phase"].as_str();
+            if matches!(phase, Some("Removing" | "OutOfService")) {
+                let pod = node["name"].as_str().unwrap_or_default();
+                let of_it = format!("involvedObject.name={pod}");
+                let lab = &self.town.lab;
+                let events = lab.kubectl(&["-n", CROWD, "get", "events", "--field-selector", &of_it], "");
+                let its = lab.kubectl(
+                    &["-n", CROWD, "get", "pod", pod, "-o", "json", "--show-managed-fields"],
+                    "",
+                );
+                panic!("{node}\n{events:#?}\n{}", its.out);
+            }
+        }
+    }
+
     fn kubectl(&self, arguments: &[&str]) {
         let left = self.town.lab.kubectl(&[&["-n", CROWD], arguments].concat(), "");
         assert!(left.done, "{arguments:?}: {left:#?}");
@@ -313,7 +331,9 @@ fn an_upgrade_goes_from_batch_to_batch_and_waits_for_one_pod(crowd: &Crowd) {
     crowd.kubectl(&["annotate", "pod", LATE, "stagegate.dev/tests=ready"]);
     crowd.town.lab.until("it ends", |_| {
         look(crowd);
-        crowd.status("2")["finishedAt"].is_string()
+        let status = crowd.status("2");
+        crowd.no_node_fails(&status);
+        status["finishedAt"].is_string()
     });
     let (asked, took) = (since(&before, &crowd.between.counts()), begun.elapsed());
     let status = crowd.status("2");
