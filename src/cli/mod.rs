@@ -530,7 +530,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::PreReceive(arguments) => pre_receive::run(&arguments, printer),
         Command::PostReceive(arguments) => Ok(post_receive::run(&arguments, printer)),
         Command::Verdict(arguments) => wait_for(verdict::run(arguments, printer)),
-        Command::Init(arguments) => init::run(&arguments, printer),
+        Command::Init(arguments) => wait_for(init::run(arguments, printer)),
         Command::Schema => {
             printer.line(&serde_json::to_string_pretty(&schema())?)?;
             Ok(Exit::Done)

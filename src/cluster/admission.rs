@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::crd::{GROUP, VERSION};
 use super::guard::DRIVERS;
-use super::install::NAME as CONTROLLER;
+use super::install::{NAME as CONTROLLER, PART, PART_OF};
 
 /// The policy over words.
 const WORDS: &str = "stagegate-words";
@@ -36,7 +36,7 @@ fn policy(name: &str, spec: Value) -> [Value; 2] {
         // Every Environment of the namespace that is asked about.
         binding["paramRef"] = json!({"selector": {}, "parameterNotFoundAction": "Allow"});
     }
-    let about = json!({"name": name, "labels": {"app.kubernetes.io/part-of": "stagegate"}});
+    let about = json!({"name": name, "labels": {PART_OF: PART}});
     let of = |kind: &str, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": about, "spec": spec});
     [
         of("ValidatingAdmissionPolicy", spec),

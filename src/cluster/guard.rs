@@ -9,6 +9,8 @@
 
 use serde_json::{Value, json};
 
+use super::install::{PART, PART_OF};
+
 /// The label of a namespace whose images are guarded, with the value `true`.
 pub const PROTECTED: &str = "stagegate.dev/protected";
 /// The annotation with the reason of who changes an image by hand all the same.
@@ -55,7 +57,7 @@ pub fn all() -> Vec<Value> {
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": NAME, "labels": {"app.kubernetes.io/part-of": "stagegate"}},
+        "metadata": {"name": NAME, "labels": {PART_OF: PART}},
         "spec": {
             // An API server that cannot decide lets nobody through.
             "failurePolicy": "Fail",
@@ -97,7 +99,7 @@ pub fn all() -> Vec<Value> {
     let binding = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": NAME, "labels": {"app.kubernetes.io/part-of": "stagegate"}},
+        "metadata": {"name": NAME, "labels": {PART_OF: PART}},
         "spec": {
             "policyName": NAME,
             "validationActions": ["Deny"],

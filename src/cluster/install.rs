@@ -10,6 +10,9 @@ use super::{admission, guard};
 pub const NAMESPACE: &str = "stagegate";
 /// The image that runs unless said otherwise; built from `docs/kubernetes/Containerfile`.
 pub const IMAGE: &str = concat!("stagegate:", env!("CARGO_PKG_VERSION"));
+/// The label by which all that is ours is found, and its value.
+pub(super) const PART_OF: &str = "app.kubernetes.io/part-of";
+pub(super) const PART: &str = "stagegate";
 /// Its service account, role and workload.
 pub(super) const NAME: &str = "stagegate-controller";
 /// What its pods are found by.
@@ -81,7 +84,7 @@ fn selector() -> Value {
 }
 
 fn labelled(more: &Value) -> Value {
-    let mut labels = json!({"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "stagegate"});
+    let mut labels = json!({"app.kubernetes.io/name": NAME, PART_OF: PART});
     if let (Some(labels), Some(more)) = (labels.as_object_mut(), more.as_object()) {
         labels.extend(more.clone());
     }

@@ -4,7 +4,7 @@
 //! [`rolling`] says what has to be written so that a pod of a `StatefulSet` changes its image when we say so, [`surge`] the same of
 //! a Deployment and the canary beside it; [`pods`] and [`deployments`] read and write it. [`pod`], [`hold`] and [`workload`] have what both need,
 //! [`looks`] and [`turns`] let a hundred pods be read, and written, by one.
-//! [`replica`] makes and prunes the objects of a replica in its namespace.
+//! [`replica`] makes and prunes the objects of a replica in its namespace. [`survey`] reads what is there to begin with.
 
 pub mod admission;
 pub mod connection;
@@ -25,5 +25,6 @@ pub mod replica;
 pub mod rolling;
 pub mod snapshot;
 pub mod surge;
+pub mod survey;
 pub mod turns;
 pub mod workload;

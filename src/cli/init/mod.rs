@@ -1,5 +1,7 @@
 //! `stagegate init DIR`: a workspace with commented starters that work.
 
+mod kubernetes;
+
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,6 +13,7 @@ use super::Exit;
 use super::called::quoted;
 use super::ground::GroundError;
 use super::printer::Printer;
+use crate::cluster::survey::survey;
 
 /// Path in the workspace, and text.
 const STARTERS: [(&str, &str); 8] = [
@@ -46,29 +49,26 @@ const STARTERS: [(&str, &str); 8] = [
 pub(super) struct Arguments {
     /// The directory; made when it is not there. Nothing in it is overwritten
     directory: PathBuf,
+    /// Of what runs in a namespace of Kubernetes, as it is now: its StatefulSets and Deployments become components
+    #[arg(long)]
+    kubernetes: bool,
+    /// Which namespace; that of the kubeconfig's context without
+    #[arg(long, short, value_name = "NS", requires = "kubernetes")]
+    namespace: Option<String>,
+    /// Which context of the kubeconfig; the current one without
+    #[arg(long, value_name = "CONTEXT", requires = "kubernetes")]
+    context: Option<String>,
 }
 
-pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let Arguments { directory } = arguments;
-    // All of them before the first is written: half a workspace helps nobody.
-    let there: Vec<&str> = STARTERS
-        .iter()
-        .map(|(path, _)| *path)
-        .filter(|path| std::fs::symlink_metadata(directory.join(path)).is_ok())
-        .collect();
-    if !there.is_empty() {
-        return Err(GroundError::WouldOverwrite {
-            directory: directory.clone(),
-            there: there.join(", "),
-        }
-        .into());
+pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    if arguments.kubernetes {
+        return of_namespace(&arguments, printer).await;
     }
-    for (path, text) in STARTERS {
-        write(&directory.join(path), text)?;
-    }
-    let place = directory.display();
-    printer.done(&format!("made a workspace in {place}; to go on:"));
-    let place = quoted(&place.to_string());
+    let place = make(&arguments.directory, &STARTERS)?;
+    printer.done(&format!(
+        "made a workspace in {}; to go on:",
+        arguments.directory.display()
+    ));
     for line in [
         "stagegate lint",
         "stagegate up demo",
@@ -79,6 +79,59 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Ex
         printer.command(&format!("STAGEGATE_WORKSPACE={place} {line}"));
     }
     Ok(Exit::Done)
+}
+
+async fn of_namespace(arguments: &Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let context = arguments.context.as_deref();
+    let surveyed = survey(context, arguments.namespace.as_deref()).await;
+    let (namespace, found) = surveyed.map_err(|why| anyhow::anyhow!("{why}"))?;
+    let usable = found.iter().filter(|found| kubernetes::is_usable(found)).count();
+    if found.is_empty() {
+        anyhow::bail!(
+            "namespace {namespace} has no StatefulSet and no Deployment, or there is no such namespace; `--namespace` says where to look"
+        );
+    }
+    let text = kubernetes::environment(&namespace, &found);
+    let path = format!("environments/{namespace}.yaml");
+    let place = make(&arguments.directory, &[(path.as_str(), text.as_str())])?;
+    printer.done(&format!(
+        "{} of {} workloads of namespace {namespace} are components in {}; what was left out stands there with why. To go on:",
+        usable,
+        found.len(),
+        arguments.directory.join(&path).display()
+    ));
+    let file = quoted(&arguments.directory.join(&path).display().to_string());
+    for line in [
+        format!("STAGEGATE_WORKSPACE={place} stagegate lint"),
+        format!("stagegate install --print --namespace {namespace} | kubectl apply --server-side -f -"),
+        format!("kubectl apply -n {namespace} -f {file}"),
+        format!("kubectl wait -n {namespace} --for=condition=Ready env/{namespace} --timeout=2m"),
+        format!("kubectl stagegate -n {namespace} status {namespace}"),
+    ] {
+        printer.command(&line);
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes files, and gives the directory as a shell takes it.
+fn make(directory: &Path, files: &[(&str, &str)]) -> anyhow::Result<String> {
+    // All of them before the first is written: half a workspace helps nobody.
+    let there: Vec<&str> = files
+        .iter()
+        .map(|(path, _)| *path)
+        .filter(|path| std::fs::symlink_metadata(directory.join(path)).is_ok())
+        .collect();
+    if !there.is_empty() {
+        return Err(GroundError::WouldOverwrite {
+            directory: directory.to_owned(),
+            there: there.join(", "),
+        }
+        .into());
+    }
+    for (path, text) in files {
+        write(&directory.join(path), text)?;
+    }
+    Ok(quoted(&directory.display().to_string()))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 
 use structural::Definitions;
 
+use super::install::{PART, PART_OF};
+
 /// The group of our kinds.
 pub const GROUP: &str = "stagegate.dev";
 /// The version in which they are served and stored.
@@ -235,7 +237,7 @@ fn definition(kind: &Kind, definitions: &Definitions<'_>) -> Value {
     let mut definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{GROUP}"), "labels": {"app.kubernetes.io/part-of": "stagegate"}},
+        "metadata": {"name": format!("{plural}.{GROUP}"), "labels": {PART_OF: PART}},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",

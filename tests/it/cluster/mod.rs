@@ -17,6 +17,7 @@ mod printed;
 mod promotions;
 mod replica;
 mod scale;
+mod survey;
 mod takeover;
 mod told;
 mod trouble;
