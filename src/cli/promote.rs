@@ -291,12 +291,12 @@ impl Promoting<'_> {
         record: &PromotionRecord,
     ) -> anyhow::Result<Option<Exit>> {
         let (_, spec) = way.fleet.workspace.rehearsal(rehearsal, ground::port_shift()?)?;
+        let spec = spec.of_candidate(&way.version(record)?);
         let (_, fleet) = ground::operable(&spec.environment, ground::look)?;
         let rehearsing = Rehearsing {
             home: self.home,
             fleet: &fleet,
             spec: &spec,
-            candidate: Some(&way.version(record)?),
             quarantined: Quarantined::IsUnmet,
         };
         let outcome = super::rehearse::rehearse(&rehearsing, self.interrupt.clone(), self.printer).await?;

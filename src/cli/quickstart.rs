@@ -63,7 +63,6 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         home: &home,
         fleet: &fleet,
         spec: &spec,
-        candidate: None,
         quarantined: Quarantined::WasShown,
     };
     let outcome = rehearse::rehearse(&rehearsing, interrupt, printer).await?;

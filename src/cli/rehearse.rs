@@ -35,7 +35,11 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
     let workspace = ground::workspace();
     let (name, spec) = workspace.rehearsal(&arguments.rehearsal, ground::port_shift()?)?;
-    if arguments.candidate.is_none() && spec.names_candidate() {
+    let spec = match &arguments.candidate {
+        Some(version) => spec.of_candidate(version),
+        None => spec,
+    };
+    if spec.names_candidate() {
         return Err(GroundError::Setting(format!(
             "rehearsal {name} is for whichever build is promoted; `--candidate VERSION` says which"
         ))
@@ -46,7 +50,6 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         home: &home,
         fleet: &fleet,
         spec: &spec,
-        candidate: arguments.candidate.as_deref(),
         quarantined: Quarantined::IsUnmet,
     };
     let outcome = rehearse(&rehearsing, ground::interrupt(printer)?, printer).await?;

@@ -122,8 +122,15 @@ fn rules(namespace: &str) -> Value {
             &["get", "list", "watch", "create", "patch"],
             &[]
         ),
+        // `create`: those of promotions.
+        rule(GROUP, &["rehearsals"], &["get", "list", "watch", "create"], &[]),
         rule(GROUP, &["pipelines", "freezes"], &["list"], &[]),
-        rule(GROUP, &["promotions/status", "pipelines/status"], &["update"], &[]),
+        rule(
+            GROUP,
+            &["promotions/status", "pipelines/status", "rehearsals/status"],
+            &["update"],
+            &[]
+        ),
         // A name can be given for all but the first write.
         rule("coordination.k8s.io", &["leases"], &["create"], &[]),
         rule("coordination.k8s.io", &["leases"], &["get", "update"], &[NAME]),

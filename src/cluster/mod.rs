@@ -21,6 +21,7 @@ pub mod pod;
 pub mod pods;
 pub mod printed;
 pub mod promotions;
+pub mod rehearsals;
 pub mod replica;
 pub mod rolling;
 pub mod snapshot;

@@ -45,6 +45,8 @@ pub enum Kind {
     Pipeline,
     /// Freezes.
     Freeze,
+    /// Rehearsals.
+    Rehearsal,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Kind::Promotion => ("Promotion", "promotions"),
             Kind::Pipeline => ("Pipeline", "pipelines"),
             Kind::Freeze => ("Freeze", "freezes"),
+            Kind::Rehearsal => ("Rehearsal", "rehearsals"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural)
     }

@@ -73,7 +73,7 @@ pub struct Found {
     pub asked: Option<(String, String)>,
 }
 
-/// Reads the StatefulSets and Deployments of a namespace, with that of the kubeconfig's context where none is said. What is ours is left out.
+/// Reads the `StatefulSet`s and Deployments of a namespace, with that of the kubeconfig's context where none is said. What is ours is left out.
 ///
 /// # Errors
 /// There is no cluster, or its API server did not answer, in words.

@@ -9,7 +9,7 @@ use super::session::{Asked, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::rehearsal::{CANDIDATE, Disturbance, RehearsalSpec, unmet};
+use crate::model::rehearsal::{Disturbance, RehearsalSpec, unmet};
 use crate::model::upgrade::Phase;
 use crate::store::{StoreError, UpgradeRecord};
 
@@ -110,10 +110,8 @@ pub struct Rehearsing<'a> {
     pub home: &'a Home,
     /// Its environment.
     pub fleet: &'a Arc<Fleet>,
-    /// What is rehearsed.
+    /// What is rehearsed, by now of one version where it is for a candidate.
     pub spec: &'a RehearsalSpec,
-    /// The version that stands where a run says `candidate`.
-    pub candidate: Option<&'a str>,
     /// What a quarantine means for a run.
     pub quarantined: Quarantined,
 }
@@ -127,23 +125,22 @@ impl Rehearsing<'_> {
         let Self { spec, .. } = self;
         let mut outcome = Outcome::default();
         if let Some(build) = &spec.start_from {
-            let build = self.named(build);
             driver.note(&format!("{build}: to start from"));
-            let (ran, _) = match self.run(driver, &[], &build).await {
+            let (ran, _) = match self.run(driver, &[], build).await {
                 Ok(both) => both,
                 Err(NotRun::Quarantined(refusal)) => return Err(SessionError::from(refusal).into()),
                 Err(NotRun::Error(error)) => return Err(error),
             };
             outcome.interrupted = ran.interrupted;
             if ran.interrupted || ran.record.status.phase != Phase::Succeeded {
-                outcome.began_elsewhere = Some(build).filter(|_| !outcome.interrupted);
+                outcome.began_elsewhere = Some(build.clone()).filter(|_| !outcome.interrupted);
                 return Ok(outcome);
             }
         }
         for run in &spec.runs {
-            let build = self.named(&run.build);
+            let build = &run.build;
             driver.note(&format!("{build}: expecting {:?}", run.expect.phase));
-            let (ended, undone) = match self.run(driver, &spec.disturbances, &build).await {
+            let (ended, undone) = match self.run(driver, &spec.disturbances, build).await {
                 Ok(both) => both,
                 Err(NotRun::Quarantined(refusal)) => {
                     driver.note(&format!("refused: {refusal}"));
@@ -176,14 +173,6 @@ impl Rehearsing<'_> {
             }
         }
         Ok(outcome)
-    }
-
-    /// A build as a run names it, with the candidate in its place.
-    fn named(&self, build: &str) -> String {
-        match (build.split_once('='), self.candidate) {
-            (Some((component, CANDIDATE)), Some(version)) => format!("{component}={version}"),
-            _ => build.to_owned(),
-        }
     }
 
     /// Drives one run with the disturbances going on, and tells which of them did not take place.

@@ -1,5 +1,6 @@
 //! A rehearsal: traffic, disturbances and upgrades run together on a replica, with what must come out.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,11 +42,243 @@ impl RehearsalSpec {
             .any(|build| build.split_once('=').is_some_and(|(_, version)| version == CANDIDATE))
     }
 
+    /// The same for one version, which stands where it says `candidate`.
+    #[must_use]
+    pub fn of_candidate(&self, version: &str) -> Self {
+        let named = |build: &String| match build.split_once('=') {
+            Some((component, CANDIDATE)) => format!("{component}={version}"),
+            Some(_) | None => build.clone(),
+        };
+        let mut this = self.clone();
+        this.start_from = self.start_from.as_ref().map(named);
+        for run in &mut this.runs {
+            run.build = named(&run.build);
+        }
+        this
+    }
+
+    /// Its upgrades, one after the other.
+    #[must_use]
+    pub fn planned(&self) -> Vec<Planned<'_>> {
+        let first = self.start_from.iter().map(|build| Planned {
+            build,
+            disturbances: &[],
+            expect: None,
+        });
+        let runs = self.runs.iter().map(|run| Planned {
+            build: &run.build,
+            disturbances: &self.disturbances,
+            expect: Some(&run.expect),
+        });
+        first.chain(runs).collect()
+    }
+
     /// Everything that is wrong with it by itself and, where that is known, on its environment.
     #[must_use]
     pub fn findings(&self, environment: Option<&EnvironmentSpec>) -> Vec<Finding> {
         super::check::rehearsal::findings(self, environment)
     }
+}
+
+/// An upgrade of a rehearsal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Planned<'a> {
+    /// What goes on, as `COMPONENT=VERSION`.
+    pub build: &'a str,
+    /// What goes on beside it.
+    pub disturbances: &'a [Disturbance],
+    /// What must come out; none of that which puts there what it starts from.
+    pub expect: Option<&'a Expected>,
+}
+
+impl Planned<'_> {
+    /// One sentence for each thing that came out otherwise.
+    #[must_use]
+    pub fn unmet(&self, status: &UpgradeStatus, quarantined: bool) -> Vec<String> {
+        match self.expect {
+            Some(expect) => unmet(expect, status, quarantined),
+            None if status.phase == Phase::Succeeded => Vec::new(),
+            None => vec![format!(
+                "{} could not be brought there to start from: it ended {:?} ({}): {}",
+                self.build, status.phase, status.reason, status.message
+            )],
+        }
+    }
+}
+
+/// How far a rehearsal is that is an object of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RehearsalStatus {
+    /// Where it stands.
+    #[serde(default)]
+    pub phase: RehearsalPhase,
+    /// What came out otherwise, or what it waits for.
+    #[serde(default)]
+    pub message: String,
+    /// Its upgrades, as far as they were begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunStatus>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Where a rehearsal stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RehearsalPhase {
+    /// Not begun.
+    #[default]
+    Pending,
+    /// It is for whichever build is promoted: each such promotion makes one of its own of it.
+    Template,
+    /// Its upgrades go on.
+    Running,
+    /// All came out as they must.
+    Passed,
+    /// One came out otherwise.
+    Failed,
+}
+
+impl RehearsalPhase {
+    /// Whether nothing will ever happen again.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Passed | Self::Failed => true,
+            Self::Pending | Self::Template | Self::Running => false,
+        }
+    }
+}
+
+/// One upgrade of a rehearsal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// What goes on, as `COMPONENT=VERSION`.
+    pub build: String,
+    /// Its upgrade.
+    pub upgrade: String,
+    /// Its upgrade was seen.
+    #[serde(default)]
+    pub begun: bool,
+    /// The disturbances that did not take place, once their driver has ended them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undisturbed: Option<Vec<String>>,
+    /// The phase that it ended in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// What came out otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
+}
+
+/// What is seen of the upgrade of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Seen<'a> {
+    /// There is none of its name.
+    Nothing,
+    /// It is there, and its build is quarantined in the environment, or not.
+    Upgrade(&'a UpgradeStatus, Blamed),
+}
+
+/// Whether a build is quarantined there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blamed {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// Who drove an upgrade says within this what became of its disturbances.
+const TOLD_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+/// The next status of a rehearsal, from what is seen of the upgrade of its last run. A run without a phase is to have its upgrade made, where
+/// there is none. `named` gives the upgrade's name by its place.
+#[must_use]
+pub fn advance(
+    spec: &RehearsalSpec,
+    status: &RehearsalStatus,
+    seen: Seen<'_>,
+    named: impl Fn(usize) -> String,
+    now: Timestamp,
+) -> RehearsalStatus {
+    let mut next = status.clone();
+    if status.phase.is_final() {
+        return next;
+    }
+    if spec.names_candidate() {
+        next.phase = RehearsalPhase::Template;
+        next.message = "it is for whichever build is promoted; each promotion makes one of its own of it".to_owned();
+        return next;
+    }
+    let planned = spec.planned();
+    next.phase = RehearsalPhase::Running;
+    if let (Some(run), Some(plan)) = (next.runs.last_mut(), planned.get(status.runs.len().wrapping_sub(1)))
+        && run.phase.is_none()
+    {
+        match seen {
+            Seen::Nothing if run.begun => {
+                run.phase = Some(Phase::Aborted);
+                run.unmet = vec![format!("its upgrade {} was deleted", run.upgrade)];
+            }
+            Seen::Nothing => next.message = format!("{}: upgrade {} is made", run.build, run.upgrade),
+            Seen::Upgrade(upgrade, _) if !upgrade.phase.is_final() => {
+                run.begun = true;
+                let why = if upgrade.message.is_empty() {
+                    "it goes on"
+                } else {
+                    &upgrade.message
+                };
+                next.message = format!("{}: upgrade {} is {:?}: {why}", run.build, run.upgrade, upgrade.phase);
+            }
+            Seen::Upgrade(upgrade, quarantined) => {
+                run.begun = true;
+                let undisturbed = match &run.undisturbed {
+                    _ if plan.disturbances.is_empty() => Vec::new(),
+                    Some(undisturbed) => undisturbed.clone(),
+                    None if upgrade
+                        .finished_at
+                        .is_some_and(|at| now.duration_since(at) < TOLD_WITHIN) =>
+                    {
+                        next.message = format!("{}: whether its disturbances took place is not known yet", run.build);
+                        return next;
+                    }
+                    None => vec!["all of them, or none: who made them was ended before it could say".to_owned()],
+                };
+                run.phase = Some(upgrade.phase);
+                run.unmet = plan.unmet(upgrade, quarantined == Blamed::Yes);
+                run.unmet
+                    .extend(undisturbed.into_iter().map(|what| format!("disturbance {what}")));
+            }
+        }
+    }
+    let ended = next.runs.last().is_none_or(|run| run.phase.is_some());
+    if !ended {
+        return next;
+    }
+    if let Some(run) = next.runs.iter().find(|run| !run.unmet.is_empty()) {
+        next.phase = RehearsalPhase::Failed;
+        next.message = format!("{}: {}", run.build, run.unmet.join("; "));
+        next.finished_at = Some(now);
+    } else if let Some(plan) = planned.get(next.runs.len()) {
+        let upgrade = named(next.runs.len());
+        next.message = format!("{}: upgrade {upgrade} is made", plan.build);
+        next.runs.push(RunStatus {
+            build: plan.build.to_owned(),
+            upgrade,
+            begun: false,
+            undisturbed: None,
+            phase: None,
+            unmet: Vec::new(),
+        });
+    } else {
+        next.phase = RehearsalPhase::Passed;
+        next.message = "all came out as they must".to_owned();
+        next.finished_at = Some(now);
+    }
+    next
 }
 
 /// Something that goes wrong on purpose: exactly one kind is given.
@@ -220,4 +453,173 @@ pub fn unmet(expected: &Expected, status: &UpgradeStatus, quarantined: bool) -> 
         }
     }
     unmet
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const UNSEEN: Seen<'_> = Seen::Nothing;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn spec(disturbed: bool) -> RehearsalSpec {
+        let disturbances = if disturbed {
+            json!([{"name": "killed", "killNode": {"node": "w1", "after": "1s"}}])
+        } else {
+            json!([])
+        };
+        let spec = json!({
+            "environment": "staging",
+            "startFrom": "web=1",
+            "disturbances": disturbances,
+            "runs": [
+                {"build": "web=2", "expect": {"phase": "RolledBack", "blamed": true}},
+                {"build": "web=3", "expect": {"phase": "Succeeded"}},
+            ],
+        });
+        serde_json::from_value(spec).expect("a spec")
+    }
+
+    fn ended(phase: Phase) -> UpgradeStatus {
+        UpgradeStatus {
+            phase,
+            finished_at: Some(at(10)),
+            ..UpgradeStatus::new(at(0))
+        }
+    }
+
+    /// As its driver takes it on: whatever is seen, until nothing changes.
+    struct Story {
+        spec: RehearsalSpec,
+        status: RehearsalStatus,
+    }
+
+    impl Story {
+        fn of(spec: RehearsalSpec) -> Self {
+            let status = RehearsalStatus::default();
+            Self { spec, status }
+        }
+
+        fn sees(&mut self, seen: Seen<'_>, now: i64) -> &RehearsalStatus {
+            self.status = advance(&self.spec, &self.status, seen, |i| format!("r-{i}"), at(now));
+            &self.status
+        }
+
+        fn upgrades(&self) -> Vec<&str> {
+            self.status.runs.iter().map(|run| run.upgrade.as_str()).collect()
+        }
+    }
+
+    #[test]
+    fn runs_follow_one_another_and_all_have_to_come_out_as_they_must() {
+        let mut story = Story::of(spec(false));
+        story.sees(UNSEEN, 0);
+        assert_eq!(story.upgrades(), ["r-0"]);
+        // Made anew, were its driver killed before it made it.
+        let made = story.status.clone();
+        assert_eq!(story.sees(UNSEEN, 1), &made);
+        let going = UpgradeStatus::new(at(0));
+        story.sees(Seen::Upgrade(&going, Blamed::No), 2);
+        story.sees(Seen::Upgrade(&ended(Phase::Succeeded), Blamed::No), 3);
+        assert_eq!(story.upgrades(), ["r-0", "r-1"]);
+        story.sees(Seen::Upgrade(&ended(Phase::RolledBack), Blamed::Yes), 4);
+        assert_eq!(story.upgrades(), ["r-0", "r-1", "r-2"]);
+        let passed = story
+            .sees(Seen::Upgrade(&ended(Phase::Succeeded), Blamed::No), 5)
+            .clone();
+        assert_eq!(
+            (passed.phase, passed.finished_at),
+            (RehearsalPhase::Passed, Some(at(5)))
+        );
+        // Whatever becomes of them later.
+        assert_eq!(story.sees(UNSEEN, 6), &passed);
+    }
+
+    #[test]
+    fn whatever_comes_out_otherwise_ends_it() {
+        let rows: [(&[(Phase, Blamed)], &str); 4] = [
+            (
+                &[(Phase::RolledBack, Blamed::No)],
+                "web=1: web=1 could not be brought there",
+            ),
+            (
+                &[(Phase::Succeeded, Blamed::No), (Phase::RolledBack, Blamed::No)],
+                "web=2: the build is not quarantined",
+            ),
+            (
+                &[(Phase::Succeeded, Blamed::No), (Phase::Succeeded, Blamed::No)],
+                "web=2: ended Succeeded",
+            ),
+            (
+                &[
+                    (Phase::Succeeded, Blamed::No),
+                    (Phase::RolledBack, Blamed::Yes),
+                    (Phase::Aborted, Blamed::No),
+                ],
+                "web=3: ended Aborted",
+            ),
+        ];
+        for (ends, why) in rows {
+            let mut story = Story::of(spec(false));
+            story.sees(UNSEEN, 0);
+            for (phase, quarantined) in ends {
+                story.sees(Seen::Upgrade(&ended(*phase), *quarantined), 1);
+            }
+            let RehearsalStatus { phase, message, .. } = &story.status;
+            assert!(
+                *phase == RehearsalPhase::Failed && message.starts_with(why),
+                "{message}"
+            );
+            assert_eq!(story.upgrades().len(), ends.len(), "{why}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_that_is_deleted_is_not_made_again() {
+        let mut story = Story::of(spec(false));
+        story.sees(UNSEEN, 0);
+        story.sees(Seen::Upgrade(&UpgradeStatus::new(at(0)), Blamed::No), 1);
+        assert_eq!(story.sees(UNSEEN, 2).phase, RehearsalPhase::Failed);
+        assert_eq!(story.status.message, "web=1: its upgrade r-0 was deleted");
+    }
+
+    #[test]
+    fn what_became_of_disturbances_is_waited_for_and_nothing_is_taken_for_granted() {
+        let mut story = Story::of(spec(true));
+        story.sees(UNSEEN, 0);
+        // Nothing goes on beside what it starts from.
+        story.sees(Seen::Upgrade(&ended(Phase::Succeeded), Blamed::No), 11);
+        let back = ended(Phase::RolledBack);
+        let seen = Seen::Upgrade(&back, Blamed::Yes);
+        assert_eq!(story.sees(seen, 12).runs[1].phase, None);
+        let untold = advance(&story.spec, &story.status, seen, |i| format!("r-{i}"), at(71));
+        assert_eq!(untold.phase, RehearsalPhase::Failed, "{untold:?}");
+        story.status.runs[1].undisturbed = Some(vec!["killed did not take place".to_owned()]);
+        let mut told = story.status.clone();
+        assert_eq!(
+            story.sees(seen, 13).message,
+            "web=2: disturbance killed did not take place"
+        );
+        told.runs[1].undisturbed = Some(Vec::new());
+        let on = advance(&story.spec, &told, seen, |i| format!("r-{i}"), at(13));
+        assert_eq!((on.phase, on.runs.len()), (RehearsalPhase::Running, 3));
+    }
+
+    #[test]
+    fn one_for_a_candidate_is_carried_out_for_a_promotion_alone() {
+        let mut spec = spec(false);
+        spec.runs[1].build = "web=candidate".to_owned();
+        let mut story = Story::of(spec.clone());
+        let template = story.sees(UNSEEN, 0).clone();
+        assert_eq!((template.phase, template.runs.len()), (RehearsalPhase::Template, 0));
+        let of_it = spec.of_candidate("4");
+        let builds: Vec<&str> = of_it.planned().iter().map(|plan| plan.build).collect();
+        assert_eq!(builds, ["web=1", "web=2", "web=4"]);
+        assert!(!of_it.names_candidate());
+    }
 }

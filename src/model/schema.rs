@@ -11,7 +11,7 @@ use super::environment::EnvironmentSpec;
 use super::freeze::FreezeSpec;
 use super::pipeline::PipelineSpec;
 use super::promotion::{PromotionSpec, PromotionStatus};
-use super::rehearsal::RehearsalSpec;
+use super::rehearsal::{RehearsalSpec, RehearsalStatus};
 use super::repository::RepositorySpec;
 use super::text::API_VERSION;
 use super::tracker::IssueTrackerSpec;
@@ -47,7 +47,7 @@ pub fn document<BuildStatus: JsonSchema, CommitPolicySpec: JsonSchema>() -> Valu
             "Rehearsal",
             "Traffic, disturbances and upgrades run together, with what must come out.",
             reference::<RehearsalSpec>(&mut generator),
-            None,
+            Some(reference::<RehearsalStatus>(&mut generator)),
         ),
         (
             "Pipeline",

@@ -253,6 +253,7 @@ impl<'a> Promotions<'a> {
     fn rehearse(&mut self, rehearsal: &str, promotion: &str, version: &str) -> Result<(), PromotionError> {
         let server = self.server;
         let (_, spec) = server.workspace.rehearsal(rehearsal, server.shift)?;
+        let spec = spec.of_candidate(version);
         let environment = spec.environment.clone();
         let fleet = Arc::new(Fleet::read(server.home, server.workspace, &environment, server.shift)?);
         if self.has(&environment) || !server.home.store().unfinished(Some(&environment))?.is_empty() {
@@ -260,13 +261,12 @@ impl<'a> Promotions<'a> {
         }
         let of = (promotion.to_owned(), rehearsal.to_owned());
         self.rehearsing.borrow_mut().insert(environment.clone(), of);
-        let (rehearsal, promotion, version) = (rehearsal.to_owned(), promotion.to_owned(), version.to_owned());
+        let (rehearsal, promotion) = (rehearsal.to_owned(), promotion.to_owned());
         let flight = async move {
             let rehearsing = Rehearsing {
                 home: server.home,
                 fleet: &fleet,
                 spec: &spec,
-                candidate: Some(&version),
                 quarantined: Quarantined::IsUnmet,
             };
             let outcome = rehearsing.carry_out(&Here { server, fleet: &fleet }).await;

@@ -49,7 +49,7 @@ const STARTERS: [(&str, &str); 8] = [
 pub(super) struct Arguments {
     /// The directory; made when it is not there. Nothing in it is overwritten
     directory: PathBuf,
-    /// Of what runs in a namespace of Kubernetes, as it is now: its StatefulSets and Deployments become components
+    /// Of what runs in a namespace of Kubernetes, as it is now: what makes pods there becomes components
     #[arg(long)]
     kubernetes: bool,
     /// Which namespace; that of the kubeconfig's context without

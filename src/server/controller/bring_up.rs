@@ -108,16 +108,24 @@ impl Leader {
         let (Some(_), Some(version)) = (&component.source, &component.build) else {
             return Ok(None);
         };
-        let spec = if let Some(known) = builds.get(&format!("{}-{version}", component.name)) {
-            refuse_other_bytes(component, &known.spec)?;
-            known.spec.clone()
-        } else {
-            let spec = builds::resolve(component, version, self.files.workspace.root()).await?;
-            let spec = self.create_build(spec).await?;
-            KnownBuild::create(&self.home, &spec)?;
-            spec
-        };
+        let spec = self.build_of(component, version, builds).await?;
+        KnownBuild::create(&self.home, &spec)?;
         Ok(Some((spec.reference(), spec)))
+    }
+
+    /// A version of a component, as its object has it, which is made of its source where there is none.
+    pub(super) async fn build_of(
+        &self,
+        component: &Component,
+        version: &str,
+        builds: &BTreeMap<String, KnownBuild>,
+    ) -> Result<BuildSpec, Trouble> {
+        if let Some(known) = builds.get(&format!("{}-{version}", component.name)) {
+            refuse_other_bytes(component, &known.spec)?;
+            return Ok(known.spec.clone());
+        }
+        let spec = builds::resolve(component, version, self.files.workspace.root()).await?;
+        self.create_build(spec).await
     }
 
     /// The build as its object has it, which is made where there is none.

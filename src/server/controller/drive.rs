@@ -105,6 +105,7 @@ impl Leader {
             unreached: Unreached::StayedWith,
             on_commit: &on_commit,
         };
+        let beside = self.disturb(&object, &fleet, &token).await?;
         let mut publishing = std::pin::pin!(self.publish_all(&object, events));
         let ended = tokio::select! {
             ended = Box::pin(driving.run()) => ended,
@@ -112,6 +113,9 @@ impl Leader {
             () = &mut publishing => return Ok(()),
         };
         drop(told);
+        if let Some(beside) = beside {
+            self.end_disturbing(beside, upgrade, ledger.record().status.phase).await;
+        }
         // The history has them; Kubernetes' own are kept for an hour at best.
         if tokio::time::timeout(LAST_EVENTS, publishing).await.is_err() {
             tracing::warn!(upgrade, "its last Kubernetes Events were not written in time");

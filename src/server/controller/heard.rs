@@ -17,17 +17,27 @@ use tokio::task::JoinHandle;
 use crate::cluster::objects::{self, Kind, generation, is_deleted, name};
 use crate::model::upgrade::Phase;
 
+/// Kinds that are listened to; the others are asked for when they are needed.
+const HEARD: [Kind; 5] = [
+    Kind::Environment,
+    Kind::Build,
+    Kind::Upgrade,
+    Kind::Promotion,
+    Kind::Rehearsal,
+];
+
 /// All that is heard of one namespace.
 pub(super) struct Heard {
     environments: Cache<DynamicObject>,
     builds: Cache<DynamicObject>,
     pub(super) upgrades: Cache<DynamicObject>,
     promotions: Cache<DynamicObject>,
+    rehearsals: Cache<DynamicObject>,
     namespace: String,
     news: Mutex<News>,
     /// Told whenever there is something to look at.
     pub(super) changed: Notify,
-    /// Told whenever something has changed that promotions may wait for.
+    /// Told whenever something has changed that promotions or rehearsals may wait for.
     pub(super) promoted: Notify,
 }
 
@@ -43,22 +53,24 @@ impl Drop for Watches {
 impl Heard {
     /// Begins to listen.
     pub(super) fn listen(client: &Client, namespace: &str) -> (Arc<Self>, Watches) {
-        let [(environments, e), (builds, b), (upgrades, u), (promotions, p)] =
-            [Kind::Environment, Kind::Build, Kind::Upgrade, Kind::Promotion].map(|kind| {
-                let writer = reflector::store::Writer::new(kind.resource());
-                (writer.as_reader(), (kind, writer))
-            });
+        let listened = HEARD.map(|kind| {
+            let writer = reflector::store::Writer::new(kind.resource());
+            (writer.as_reader(), (kind, writer))
+        });
+        let [environments, builds, upgrades, promotions, rehearsals] =
+            listened.each_ref().map(|(cache, _)| cache.clone());
         let heard = Arc::new(Self {
             environments,
             builds,
             upgrades,
             promotions,
+            rehearsals,
             namespace: namespace.to_owned(),
             news: Mutex::default(),
             changed: Notify::new(),
             promoted: Notify::new(),
         });
-        let watches = [e, b, u, p].map(|(kind, writer)| {
+        let watches = listened.map(|(_, (kind, writer))| {
             let heard = Arc::clone(&heard);
             let seen = watcher(kind.api(client, namespace), watcher::Config::default());
             // Who wrote which field is a good part of an object, and nothing to us.
@@ -87,7 +99,8 @@ impl Heard {
         {
             let mut news = self.news();
             match (kind, event) {
-                (_, Event::Init | Event::InitApply(_)) | (Kind::Promotion | Kind::Pipeline | Kind::Freeze, _) => return,
+                (_, Event::Init | Event::InitApply(_))
+                | (Kind::Promotion | Kind::Pipeline | Kind::Freeze | Kind::Rehearsal, _) => return,
                 (Kind::Environment, Event::Apply(object)) => news.environment(name(object), Some(Stated::of(object))),
                 (Kind::Environment, Event::Delete(object)) => news.environment(name(object), None),
                 (Kind::Upgrade, Event::Apply(object)) => news.upgrade(name(object), Some(Asked::of(object))),
@@ -113,7 +126,14 @@ impl Heard {
 
     /// Whether every kind was listed once.
     pub(super) fn has_listed(&self) -> bool {
-        [&self.environments, &self.builds, &self.upgrades, &self.promotions]
+        let caches = [
+            &self.environments,
+            &self.builds,
+            &self.upgrades,
+            &self.promotions,
+            &self.rehearsals,
+        ];
+        caches
             .into_iter()
             .all(|cache| matches!(cache.wait_until_ready().now_or_never(), Some(Ok(()))))
     }
@@ -133,6 +153,11 @@ impl Heard {
     /// Every promotion.
     pub(super) fn promotions(&self) -> Vec<Arc<DynamicObject>> {
         self.promotions.state()
+    }
+
+    /// Every rehearsal.
+    pub(super) fn rehearsals(&self) -> Vec<Arc<DynamicObject>> {
+        self.rehearsals.state()
     }
 
     /// Every build, as it was heard of last.

@@ -16,6 +16,7 @@ mod lead;
 mod leader;
 mod look;
 mod promotions;
+mod rehearsals;
 mod runs;
 mod statuses;
 mod told;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
@@ -21,14 +22,16 @@ use crate::cluster::objects::{
     set_condition, write_status,
 };
 use crate::cluster::promotions::Promotion;
+use crate::cluster::rehearsals::{Rehearsal, owned_by};
 use crate::engine::delivery;
 use crate::engine::promotion::facts::gather;
 use crate::engine::promotion::{Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, way_of};
 use crate::model::freeze::FreezeSpec;
-use crate::model::pipeline::PipelineSpec;
+use crate::model::pipeline::{PipelineSpec, Stage};
 use crate::model::promotion::{Phase, PromotionStatus};
+use crate::model::rehearsal::RehearsalPhase;
 use crate::model::upgrade::{Event, Severity, UpgradeSpec, Wish};
-use crate::promotion::Effect;
+use crate::promotion::{Effect, RehearsalRun, RunState};
 use crate::store::UpgradeRecord;
 use crate::store::build::ConditionStatus;
 use crate::workspace::PromotionRules;
@@ -45,9 +48,9 @@ impl Leader {
     pub(super) async fn promote(&self) {
         let mut round_at = tokio::time::Instant::now();
         loop {
-            let mut open = 0;
+            let mut is_any_open = self.rehearse().await;
             for object in self.heard.promotions().iter().filter(|object| !is_done(object)) {
-                open += 1;
+                is_any_open = true;
                 self.turn_of(name(object)).await;
             }
             if tokio::time::Instant::now() >= round_at {
@@ -56,7 +59,7 @@ impl Leader {
                     tracing::warn!(%why, "pipelines are looked at again");
                 }
             }
-            let wait = if open > 0 { TURN_EVERY } else { ROUND_EVERY };
+            let wait = if is_any_open { TURN_EVERY } else { ROUND_EVERY };
             tokio::select! {
                 () = self.heard.promoted.notified() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(wait) => {}
@@ -111,11 +114,12 @@ impl Leader {
         };
         let upgrade = self.upgrade_of(&promotion).await?;
         let asked_for = &promotion.record;
+        let rehearsed = self.rehearsed(&promotion, stage).await?;
         let looked_at = Timestamp::now();
         let run = upgrade.as_ref().map(|(_, run)| run);
         let decided = async |known: &Known| {
             let facts = gather(&way, &self.home, known, asked_for, Vouched::Admitted).await?;
-            Ok::<_, PromotionError>(way.decide(asked_for, &facts, None, run, looked_at))
+            Ok::<_, PromotionError>(way.decide(asked_for, &facts, rehearsed.as_ref(), run, looked_at))
         };
         let mut known = self.known(&way, &promotion, &rules);
         let mut decision = decided(&known).await?;
@@ -123,13 +127,6 @@ impl Leader {
             // What was heard of builds may be older than the quarantine of a moment ago, or than the proof that staging has just given.
             known.past.builds = self.listed_builds().await?;
             decision = decided(&known).await?;
-        }
-        if let Some(Effect::Rehearse(rehearsal)) = &decision.effect {
-            return Err(Trouble::Undecided(format!(
-                "stage {} asks for rehearsal {rehearsal}, which no controller carries out: rehearse it with `stagegate serve`, and take it out \
-                 of the Pipeline here",
-                stage.name
-            )));
         }
         if decision.status != asked_for.status {
             let mut status = decision.status.clone();
@@ -164,8 +161,8 @@ impl Leader {
             return Ok(());
         }
         match decision.effect {
-            // A rehearsal was refused above.
-            None | Some(Effect::Rehearse(_)) => Ok(()),
+            None => Ok(()),
+            Some(Effect::Rehearse(rehearsal)) => self.begin_rehearsal(&promotion, &rehearsal, &way).await,
             Some(Effect::Upgrade) => self.begin_upgrade_of(&promotion, &way).await,
             Some(Effect::Pause(_)) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
             Some(Effect::GoOn(_)) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
@@ -271,14 +268,71 @@ impl Leader {
             promotion: Some(asked_for.name.clone()),
             wish: Wish::Proceed,
         };
-        self.make(Kind::Upgrade, &named, json!(spec)).await
+        self.make(Kind::Upgrade, &named, json!(spec), None).await
+    }
+
+    /// The rehearsal that is carried out for it, or was last.
+    async fn rehearsed(&self, promotion: &Promotion, stage: &Stage) -> Result<Option<RehearsalRun>, Trouble> {
+        if promotion.record.status.phase != Phase::Rehearsing {
+            return Ok(None);
+        }
+        let passed = &promotion.record.status.rehearsed;
+        let open = stage
+            .rehearsals
+            .iter()
+            .find(|rehearsal| passed.iter().all(|passed| passed.rehearsal != **rehearsal));
+        let Some(rehearsal) = open else { return Ok(None) };
+        let Some(object) = self
+            .fresh(Kind::Rehearsal, &rehearsal_for(promotion, rehearsal))
+            .await?
+        else {
+            return Ok(None);
+        };
+        let status = Rehearsal::read(object)?.status;
+        Ok(Some(RehearsalRun {
+            rehearsal: rehearsal.clone(),
+            state: match status.phase {
+                RehearsalPhase::Pending | RehearsalPhase::Template | RehearsalPhase::Running => RunState::Running,
+                RehearsalPhase::Passed => RunState::Passed,
+                RehearsalPhase::Failed => RunState::Failed(status.message),
+            },
+        }))
+    }
+
+    /// Makes a rehearsal of its own, of the one that its stage names.
+    async fn begin_rehearsal(&self, promotion: &Promotion, rehearsal: &str, way: &Way<'_>) -> Result<(), Trouble> {
+        let named = rehearsal_for(promotion, rehearsal);
+        let heard = self.heard.rehearsals();
+        if heard.iter().any(|object| name(object) == named) {
+            return Ok(());
+        }
+        let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
+            return Err(Trouble::Undecided(format!(
+                "stage {} asks for rehearsal {rehearsal}, and there is no Rehearsal of that name in namespace {}",
+                way.stage.name, self.namespace
+            )));
+        };
+        let build = &promotion.record.spec.build;
+        let builds = self.listed_builds().await?;
+        let gone = || Trouble::Undecided(format!("there is no Build {build} any more"));
+        let version = &builds.get(build).ok_or_else(gone)?.spec.version;
+        let spec = Rehearsal::read(object)?.spec.of_candidate(version);
+        let owner = owned_by(Kind::Promotion, &promotion.object);
+        self.make(Kind::Rehearsal, &named, json!(spec), Some(owner)).await
     }
 
     /// Makes an object; one that is there already is it.
-    async fn make(&self, kind: Kind, named: &str, spec: Value) -> Result<(), Trouble> {
+    pub(super) async fn make(
+        &self,
+        kind: Kind,
+        named: &str,
+        spec: Value,
+        owner: Option<OwnerReference>,
+    ) -> Result<(), Trouble> {
         let object = DynamicObject {
             metadata: ObjectMeta {
                 name: Some(named.to_owned()),
+                owner_references: owner.map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             ..DynamicObject::new(named, &kind.resource()).data(json!({"spec": spec}))
@@ -391,7 +445,7 @@ impl Leader {
             // Two who lead ask for one.
             let named = format!("{build}-{}", way.stage.name);
             let spec = way.by_itself(build, MANAGER.to_owned());
-            self.make(Kind::Promotion, &named, json!(spec)).await?;
+            self.make(Kind::Promotion, &named, json!(spec), None).await?;
         }
         Ok(())
     }
@@ -421,6 +475,11 @@ impl Leader {
         }
         Ok(())
     }
+}
+
+/// The name of a rehearsal that is carried out for a promotion.
+fn rehearsal_for(promotion: &Promotion, rehearsal: &str) -> String {
+    format!("{}-{rehearsal}", promotion.upgrade())
 }
 
 /// Whether nothing is left to do for one.

@@ -15,6 +15,7 @@ mod pods;
 mod pretended;
 mod printed;
 mod promotions;
+mod rehearsals;
 mod replica;
 mod scale;
 mod survey;

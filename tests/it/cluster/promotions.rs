@@ -40,6 +40,19 @@ metadata: {name: weekend}
 spec: {reason: nobody is here, environments: [production], user: USER}
 ";
 
+/// An environment like that of a town, on nodes of its own.
+pub(super) fn another(town: &Town, name: &str) -> String {
+    let port = crate::ports::free(2);
+    let mut text = town.environment().replace("name: small", &format!("name: {name}"));
+    for (i, node) in ["n1", "n2"].iter().enumerate() {
+        let begin = format!("{{name: {node}, ports: {{http: ");
+        let from = text.find(&begin).expect("a node") + begin.len();
+        let to = from + text[from..].find('}').expect("its end");
+        text.replace_range(from..to, &(port + u16::try_from(i).expect("small")).to_string());
+    }
+    text
+}
+
 /// A town with a protected environment beside the other, and a pipeline into it.
 struct Place {
     town: Town,
@@ -48,17 +61,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let town = Town::stated();
-        let port = crate::ports::free(2);
-        let mut production = town
-            .environment()
-            .replace("name: small", "name: production")
-            .replace("\nspec:\n", "\nspec:\n  protected: true\n");
-        for (i, node) in ["n1", "n2"].iter().enumerate() {
-            let begin = format!("{{name: {node}, ports: {{http: ");
-            let from = production.find(&begin).expect("a node") + begin.len();
-            let to = from + production[from..].find('}').expect("its end");
-            production.replace_range(from..to, &(port + u16::try_from(i).expect("small")).to_string());
-        }
+        let production = another(&town, PRODUCTION).replace("\nspec:\n", "\nspec:\n  protected: true\n");
         town.apply(&production);
         town.apply(PIPELINE);
         town.kubectl(&["apply", "-f", "-"], PEOPLE);

@@ -1,0 +1,241 @@
+//! Rehearsals of a namespace: their upgrades are made one after the other, driven as any other, and compared with what must come out. What
+//! goes wrong on purpose beside one is begun and ended by who drives it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use serde_json::json;
+
+use super::leader::{Leader, Trouble};
+use super::statuses::{LONGEST_MESSAGE, shortened};
+use crate::cluster::objects::{ATTEMPTS, Kind, MANAGER, Upgrade, is_deleted, name, uid, write_status};
+use crate::cluster::rehearsals::{Rehearsal, owned_by, rehearsal_of};
+use crate::engine::disturb::Disturbances;
+use crate::engine::fleet::Fleet;
+use crate::hosts::FencingToken;
+use crate::model::rehearsal::{Blamed, RehearsalPhase, RehearsalStatus, RunStatus, Seen, advance};
+use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
+
+/// What goes on beside an upgrade of a rehearsal.
+pub(super) struct Beside {
+    rehearsal: String,
+    uid: String,
+    /// What could not even be begun.
+    disturbances: Result<Disturbances, String>,
+}
+
+impl Leader {
+    /// Takes a turn of every rehearsal, and says whether one is open.
+    pub(super) async fn rehearse(&self) -> bool {
+        let mut is_any = false;
+        for object in self.heard.rehearsals().iter().filter(|object| !is_settled(object)) {
+            is_any = true;
+            let Err(why) = Box::pin(self.take_rehearsal_turn(name(object))).await else {
+                continue;
+            };
+            match &why {
+                // Another was quicker, or it is tried again in a moment.
+                Trouble::Api(api) if api.is_conflict() || api.is_gone() || api.is_passing() => {}
+                why => {
+                    self.told.errors.inc();
+                    if let Err(untold) = self.tell_stuck(name(object), &why.to_string()).await {
+                        tracing::warn!(%why, %untold, rehearsal = name(object), "it is not said why a rehearsal does not go on");
+                    }
+                }
+            }
+        }
+        is_any
+    }
+
+    async fn take_rehearsal_turn(&self, named: &str) -> Result<(), Trouble> {
+        let Some(object) = self.fresh(Kind::Rehearsal, named).await? else {
+            return Ok(());
+        };
+        if is_deleted(&object) {
+            return Ok(());
+        }
+        let rehearsal = Rehearsal::read(object)?;
+        let open = rehearsal.status.runs.iter().find(|run| run.phase.is_none());
+        let upgrade = match open {
+            Some(run) => self.fresh(Kind::Upgrade, &run.upgrade).await?,
+            None => None,
+        };
+        let upgrade = upgrade.map(Upgrade::read).transpose()?;
+        let seen = match &upgrade {
+            None => Seen::Nothing,
+            Some(upgrade) => Seen::Upgrade(&upgrade.status, self.blamed(upgrade).await?),
+        };
+        let status = advance(
+            &rehearsal.spec,
+            &rehearsal.status,
+            seen,
+            |place| rehearsal.upgrade(place),
+            Timestamp::now(),
+        );
+        if status != rehearsal.status {
+            self.write_rehearsal(&rehearsal, status.clone()).await?;
+            if status.phase != rehearsal.status.phase {
+                (self.tell)(&format!("rehearsal {named}: {:?}: {}", status.phase, status.message));
+            }
+        }
+        // Only once it is written that it is to be.
+        match status.runs.iter().find(|run| run.phase.is_none()) {
+            Some(run) if !run.begun && upgrade.is_none() => self.begin_run(&rehearsal, run).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn write_rehearsal(&self, rehearsal: &Rehearsal, mut status: RehearsalStatus) -> Result<(), Trouble> {
+        status.message = shortened(&self.in_cluster(&status.message), LONGEST_MESSAGE);
+        let whole = rehearsal.whole(&status)?;
+        write_status(&self.api(Kind::Rehearsal), &rehearsal.object, whole).await?;
+        Ok(())
+    }
+
+    /// As the API server itself has it: it is what the rehearsal is about.
+    async fn blamed(&self, upgrade: &Upgrade) -> Result<Blamed, Trouble> {
+        if !upgrade.status.phase.is_final() {
+            return Ok(Blamed::No);
+        }
+        let builds = self.listed_builds().await?;
+        let known = builds.get(&upgrade.spec.build);
+        Ok(
+            match known.and_then(|known| known.status.quarantined_in(&upgrade.spec.environment)) {
+                Some(_) => Blamed::Yes,
+                None => Blamed::No,
+            },
+        )
+    }
+
+    /// Makes the upgrade of a run, and the build that it names where the environment's source has it.
+    async fn begin_run(&self, rehearsal: &Rehearsal, run: &RunStatus) -> Result<(), Trouble> {
+        let environment = &rehearsal.spec.environment;
+        let fleet = self.fleet(environment)?;
+        let stated = run.build.split_once('=').and_then(|(component, version)| {
+            let component = fleet.environment.component(component)?;
+            Some((component, version))
+        });
+        let Some((component, version)) = stated else {
+            return Err(Trouble::Undecided(format!(
+                "{} names no build of environment {environment}, as COMPONENT=VERSION; what is rehearsed does not change: delete this one and make another",
+                run.build
+            )));
+        };
+        let spec = UpgradeSpec {
+            environment: environment.clone(),
+            component: component.name.clone(),
+            build: self
+                .build_of(component, version, &self.listed_builds().await?)
+                .await?
+                .name(),
+            user: MANAGER.to_owned(),
+            promotion: None,
+            wish: Wish::Proceed,
+        };
+        let owner = owned_by(Kind::Rehearsal, &rehearsal.object);
+        self.make(Kind::Upgrade, &run.upgrade, json!(spec), Some(owner)).await
+    }
+
+    /// Why nothing could be done, in its status.
+    async fn tell_stuck(&self, named: &str, why: &str) -> Result<(), Trouble> {
+        let Some(object) = self.fresh(Kind::Rehearsal, named).await? else {
+            return Ok(());
+        };
+        let rehearsal = Rehearsal::read(object)?;
+        let told = shortened(&self.in_cluster(why), LONGEST_MESSAGE);
+        if rehearsal.status.phase.is_final() || rehearsal.status.message == told {
+            return Ok(());
+        }
+        let status = RehearsalStatus {
+            message: told,
+            ..rehearsal.status.clone()
+        };
+        self.write_rehearsal(&rehearsal, status).await
+    }
+
+    /// Begins what goes on beside an upgrade, where it is of a rehearsal that is at it.
+    pub(super) async fn disturb(
+        &self,
+        upgrade: &DynamicObject,
+        fleet: &Arc<Fleet>,
+        token: &FencingToken,
+    ) -> Result<Option<Beside>, Trouble> {
+        let Some((rehearsal, of)) = rehearsal_of(upgrade) else {
+            return Ok(None);
+        };
+        let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
+            return Ok(None);
+        };
+        if uid(&object) != of {
+            return Ok(None);
+        }
+        let read = Rehearsal::read(object)?;
+        let place = read.status.runs.iter().position(|run| run.upgrade == name(upgrade));
+        let planned = read.spec.planned();
+        let Some(plan) = place.and_then(|place| planned.get(place)) else {
+            return Ok(None);
+        };
+        if plan.disturbances.is_empty() {
+            return Ok(None);
+        }
+        let begun = Disturbances::start(&self.home, fleet, token, plan.disturbances);
+        Ok(Some(Beside {
+            rehearsal: rehearsal.to_owned(),
+            uid: of.to_owned(),
+            disturbances: begun.map_err(|why| why.to_string()),
+        }))
+    }
+
+    /// Ends what goes on beside an upgrade. Once that has ended, what became of it is told to its rehearsal; one that is held, or handed over, is
+    /// disturbed anew when it goes on.
+    pub(super) async fn end_disturbing(&self, beside: Beside, upgrade: &str, phase: Phase) {
+        let undone = match beside.disturbances {
+            Err(why) => vec![why],
+            Ok(disturbances) => {
+                let ended = disturbances.stop().await;
+                for trouble in &ended.troubles {
+                    (self.tell)(&format!("rehearsal {}: disturbance: {trouble}", beside.rehearsal));
+                }
+                ended.undone
+            }
+        };
+        if !phase.is_final() {
+            return;
+        }
+        for _ in 0..ATTEMPTS {
+            match self
+                .tell_disturbed(&beside.rehearsal, &beside.uid, upgrade, &undone)
+                .await
+            {
+                Err(Trouble::Api(why)) if why.is_conflict() => {}
+                Err(why) => {
+                    return tracing::warn!(%why, upgrade, "its rehearsal is not told what became of disturbances");
+                }
+                Ok(()) => return,
+            }
+        }
+    }
+
+    async fn tell_disturbed(&self, rehearsal: &str, of: &str, upgrade: &str, undone: &[String]) -> Result<(), Trouble> {
+        let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
+            return Ok(());
+        };
+        if uid(&object) != of {
+            return Ok(());
+        }
+        let read = Rehearsal::read(object)?;
+        let mut status = read.status.clone();
+        if let Some(run) = status.runs.iter_mut().find(|run| run.upgrade == upgrade) {
+            run.undisturbed = Some(undone.to_vec());
+        }
+        self.write_rehearsal(&read, status).await
+    }
+}
+
+/// Whether nothing is left to do for one. A template is none that is carried out, once it says so.
+fn is_settled(object: &DynamicObject) -> bool {
+    let status = &object.data["status"]["phase"];
+    let phase: Option<RehearsalPhase> = serde_json::from_value(status.clone()).ok();
+    is_deleted(object) || phase.is_some_and(|phase| phase.is_final() || phase == RehearsalPhase::Template)
+}
