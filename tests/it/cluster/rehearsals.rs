@@ -110,7 +110,8 @@ fn a_promotion_goes_through_its_stages_rehearsals(town: &Town) {
     });
     town.apply(&pipeline.to_string());
     let promote = |name: &str, version: &str| {
-        let spec = json!({"pipeline": "web", "stage": "production", "build": format!("web-{version}"), "user": "kubernetes-admin"});
+        let spec =
+            json!({"pipeline": "web", "stage": "production", "build": format!("web-{version}"), "user": "admin"});
         let promotion = json!({"apiVersion": "stagegate.dev/v1alpha1", "kind": "Promotion", "metadata": {"name": name}, "spec": spec});
         town.apply(&promotion.to_string());
     };
