@@ -30,8 +30,8 @@ fn runs_follow_one_another(town: &Town) {
         {"build": "web=2", "expect": {"phase": "Succeeded"}},
     ]);
     town.apply(&rehearsal("both", json!({"startFrom": "web=1", "runs": runs})));
-    town.wait("reh/both", "condition=Ready");
     let status = until_ended(town, "both");
+    town.wait("reh/both", "condition=Ready");
     let ran = status["runs"].as_array().expect("runs").iter();
     let phases: Vec<&str> = ran.clone().filter_map(|run| run["phase"].as_str()).collect();
     assert_eq!(phases, ["Succeeded", "RolledBack", "Succeeded"], "{status:#}");
@@ -117,7 +117,9 @@ fn a_promotion_goes_through_its_stages_rehearsals(town: &Town) {
     };
     town.wait("env/production", "condition=Ready");
     promote("good", "2");
-    town.wait("promotions/good", "condition=Ready");
+    town.until("it has ended", |town| {
+        town.get("promotions/good")["status"]["finishedAt"].is_string()
+    });
     let status = &town.get("promotions/good")["status"];
     assert_eq!(status["rehearsed"][0]["rehearsal"], "there", "{status:#}");
     assert_eq!(town.answer("n1"), "yes 2\n");
