@@ -295,9 +295,12 @@ fn a_promotion_makes_its_upgrade_and_what_enters_by_itself_is_asked_for(inside: 
             .to_string()
     };
     let stages = json!([
-        {"name": "first", "environment": "web"},
+        {"name": "first", "environment": "web", "rehearsals": ["there"]},
         {"name": "second", "environment": "front", "after": ["first"], "start": "auto"},
     ]);
+    let runs = json!([{"build": "web=candidate", "expect": {"phase": "Succeeded"}}]);
+    let rehearsal = json!({"environment": "web", "runs": runs});
+    inside.done(&["apply", "-f", "-"], &object("Rehearsal", "there", rehearsal));
     inside.done(
         &["apply", "-f", "-"],
         &object("Pipeline", "web", json!({"component": "web", "stages": stages})),
