@@ -210,7 +210,7 @@ pub fn advance(
     }
     if spec.names_candidate() {
         next.phase = RehearsalPhase::Template;
-        next.message = "it is for whichever build is promoted; each promotion makes one of its own of it".to_owned();
+        next.message = String::from("it is for whichever build is promoted; each promotion makes one of its own of it");
         return next;
     }
     let planned = spec.planned();
@@ -275,7 +275,7 @@ pub fn advance(
         });
     } else {
         next.phase = RehearsalPhase::Passed;
-        next.message = "all came out as they must".to_owned();
+        next.message = String::from("all came out as they must");
         next.finished_at = Some(now);
     }
     next
