@@ -24,7 +24,7 @@ use super::printed::{Printed, Whose};
 use super::surge::{Answer, Asked, Canary, CanaryWrite, Change, Deployment, Exceeded, Owner, Pause, Record, Trouble};
 use super::workload::{
     ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, MANAGER, NOT_FOUND, Workload, Written, image_of,
-    is_over, more, only, owner_of, pod_of, rest_of,
+    is_over, last_writer, more, only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepState, Tail, TailFrom,
@@ -202,7 +202,7 @@ impl DeploymentPlace {
         tried: &str,
     ) -> Result<Seen, HostError> {
         let about = main.metadata;
-        let lies = annotation(&about, ANNOTATION).cloned();
+        let (lies, writer) = (annotation(&about, ANNOTATION).cloned(), last_writer(&about));
         let record: Record = match &lies {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| self.failed(tried, format!("its annotation {ANNOTATION} cannot be read: {e}")))?,
@@ -254,6 +254,7 @@ impl DeploymentPlace {
                 strategy: serde_json::to_value(&spec.strategy).unwrap_or_default(),
                 is_paused: spec.paused.unwrap_or_default(),
                 has_history: spec.revision_history_limit != Some(0),
+                writer,
                 rollout,
                 trouble: trouble(&status),
                 container,

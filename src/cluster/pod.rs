@@ -211,12 +211,14 @@ pub enum Refused {
     )]
     OnDelete,
     /// The set is not as it was left.
-    #[error("{found}, and the upgrade had it as {meant}: somebody else has changed it")]
+    #[error("{found}, and the upgrade had it as {meant}: {by} has changed it")]
     ForeignEdit {
         /// What is there.
         found: String,
         /// What was written.
         meant: String,
+        /// Who has written since.
+        by: String,
     },
     /// What was remembered of it is gone in mid-upgrade.
     #[error("nothing is remembered of its upgrade: it was made anew, or its annotation was taken out")]
@@ -428,6 +430,14 @@ pub fn without_trace(why: Option<&Refused>) -> StepState {
 #[must_use]
 pub fn ended(exit: i32, log_tail: String) -> StepState {
     StepState::Ended(StepEnd { exit, log_tail })
+}
+
+/// Who has written, as far as that is known.
+pub(super) fn somebody(writer: Option<&String>) -> String {
+    writer.map_or_else(
+        || "somebody else".to_owned(),
+        |writer| format!("{writer}, not the upgrade,"),
+    )
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ use super::printed::{Printed, Whose};
 use super::rolling::{Ask, Asked, Change, Mover, Record, Set, Strategy};
 use super::turns::Turns;
 use super::workload::{
-    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of, more,
-    only, owner_of, pod_of, rest_of,
+    ANNOTATION, CONFLICT, CONFLICTS_IN_A_ROW, FIRST_PROCESS, LISTED, NOT_FOUND, Workload, Written, image_of,
+    last_writer, more, only, owner_of, pod_of, rest_of,
 };
 use crate::hosts::{
     FencingToken, Host, HostError, Leaving, NodeAddress, NodeSight, RunningService, Step, StepState, Tail, TailFrom,
@@ -193,6 +193,7 @@ impl SetPlace {
         };
         let version = set.metadata.resource_version.clone().unwrap_or_default();
         let uid = set.metadata.uid.clone().unwrap_or_default();
+        let writer = last_writer(&set.metadata);
         let record = match set.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION)) {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| self.failed(tried, format!("its annotation {ANNOTATION} cannot be read: {e}")))?,
@@ -258,6 +259,7 @@ impl SetPlace {
                 rollout,
                 is_ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
                 has_history: spec.revision_history_limit != Some(0),
+                writer,
                 template,
                 rest,
                 revision: revision(&status.current_revision),

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::hold::{Hold, Rollout, Template, There, image_in_words};
-use super::pod::{self, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
+use super::pod::{self, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, somebody, upgrade_of};
 use crate::hosts::{FencingToken, Leaving, StepState, Went};
 use crate::model::values::Digest;
 
@@ -81,6 +81,8 @@ pub struct Set {
     pub is_ordered: bool,
     /// It keeps the revisions that it was of.
     pub has_history: bool,
+    /// Who but us wrote last what it states.
+    pub writer: Option<String>,
     /// The container that runs the build.
     pub container: String,
     /// The template's image; none at all (an empty one) where it has no such container.
@@ -218,7 +220,11 @@ impl Set {
             ),
         ];
         match edits.into_iter().find(|(is_edited, ..)| *is_edited) {
-            Some((_, found, meant)) => Err(Refused::ForeignEdit { found, meant }),
+            Some((_, found, meant)) => Err(Refused::ForeignEdit {
+                found,
+                meant,
+                by: somebody(self.writer.as_ref()),
+            }),
             None => Ok(()),
         }
     }

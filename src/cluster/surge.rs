@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hold::{Hold, Rollout, Template, There, image_in_words};
-use super::pod::{self, GRACE, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, upgrade_of};
+use super::pod::{
+    self, GRACE, NodeRecord, Pod, Refused, Replacement, STEPS_KEPT, StepRecord, ended, somebody, upgrade_of,
+};
 use crate::hosts::{FencingToken, IMAGE_NOT_FETCHED, Leaving, StepState, Went};
 use crate::model::environment::Role;
 use crate::model::values::Digest;
@@ -123,6 +125,8 @@ pub struct Deployment {
     pub is_paused: bool,
     /// It keeps the revisions that it was of.
     pub has_history: bool,
+    /// Who but us wrote last what it states.
+    pub writer: Option<String>,
     /// How far its controller is.
     pub rollout: Rollout,
     /// What its controller complains of.
@@ -389,7 +393,8 @@ impl Deployment {
     pub fn untouched(&self) -> Result<(), Refused> {
         let edit = |found: String, meant: &str| {
             let meant = meant.to_owned();
-            Err(Refused::ForeignEdit { found, meant })
+            let by = somebody(self.writer.as_ref());
+            Err(Refused::ForeignEdit { found, meant, by })
         };
         let Some(taken) = &self.record.taken else {
             // A canary is there for as long as its upgrade is remembered.

@@ -378,6 +378,24 @@ pub fn owner_of(about: &ObjectMeta) -> Option<&String> {
         .map(|owner| &owner.uid)
 }
 
+/// Who but us wrote last what an object states, and when, as its API server remembers it.
+#[must_use]
+pub fn last_writer(about: &ObjectMeta) -> Option<String> {
+    let others = about.managed_fields.iter().flatten().filter(|entry| {
+        let states = entry
+            .fields_v1
+            .as_ref()
+            .is_some_and(|fields| !fields.0["f:spec"].is_null());
+        states && entry.subresource.as_deref() != Some("status") && entry.manager.as_deref() != Some(MANAGER)
+    });
+    let last = others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    let manager = last.manager.as_deref()?;
+    Some(match &last.time {
+        Some(time) => format!("{manager} (at {:.0})", time.0),
+        None => manager.to_owned(),
+    })
+}
+
 /// Whether there is more than was listed.
 #[must_use]
 pub fn more<K: Clone>(list: &ObjectList<K>) -> bool {

@@ -54,6 +54,7 @@ impl Cluster {
                 rollout: Rollout::Complete,
                 is_ordered: true,
                 has_history: true,
+                writer: Some("kubectl-set".to_owned()),
                 container: "app".to_owned(),
                 template: OLD.to_owned(),
                 rest: Digest::of(b"rest"),

@@ -56,6 +56,7 @@ impl Cluster {
                 strategy: serde_json::json!({"type": "RollingUpdate"}),
                 is_paused: false,
                 has_history: true,
+                writer: None,
                 rollout: Rollout::Complete,
                 trouble: Trouble::default(),
                 container: "app".to_owned(),

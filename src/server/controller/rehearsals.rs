@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::leader::{Leader, Trouble};
 use super::statuses::{LONGEST_MESSAGE, shortened};
-use crate::cluster::objects::{ATTEMPTS, Kind, MANAGER, Upgrade, is_deleted, name, uid, write_status};
+use crate::cluster::objects::{ATTEMPTS, Kind, MANAGER, Upgrade, generation, is_deleted, name, uid, write_status};
 use crate::cluster::rehearsals::{Rehearsal, owned_by, rehearsal_of};
 use crate::engine::disturb::Disturbances;
 use crate::engine::fleet::Fleet;
@@ -233,9 +233,28 @@ impl Leader {
     }
 }
 
-/// Whether nothing is left to do for one. A template is none that is carried out, once it says so.
+/// Whether nothing is left to do for one. A template is not carried out, for as long as it says that it is one.
 fn is_settled(object: &DynamicObject) -> bool {
-    let status = &object.data["status"]["phase"];
-    let phase: Option<RehearsalPhase> = serde_json::from_value(status.clone()).ok();
-    is_deleted(object) || phase.is_some_and(|phase| phase.is_final() || phase == RehearsalPhase::Template)
+    let status = &object.data["status"];
+    let phase: Option<RehearsalPhase> = serde_json::from_value(status["phase"].clone()).ok();
+    let is_looked_at = status["observedGeneration"] == generation(object);
+    is_deleted(object)
+        || phase.is_some_and(|phase| phase.is_final() || phase == RehearsalPhase::Template && is_looked_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_that_was_changed_is_looked_at_again() {
+        let settled = |phase: &str, of: i64, observed: i64| {
+            let mut object = DynamicObject::new("there", &Kind::Rehearsal.resource())
+                .data(json!({"status": {"phase": phase, "observedGeneration": observed}}));
+            object.metadata.generation = Some(of);
+            is_settled(&object)
+        };
+        assert!(settled("Template", 1, 1) && settled("Passed", 1, 1));
+        assert!(!settled("Template", 2, 1) && !settled("Running", 1, 1));
+    }
 }

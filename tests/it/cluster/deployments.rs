@@ -404,6 +404,7 @@ fn what_somebody_else_changes_is_held_and_gone_over_by_an_abort(shop: &Shop) {
     shop.done(&["set", "env", "deployment/web", "HAND=made"], "");
     let held = running.end();
     assert!(held.code == Some(5) && held.out.contains("ForeignEdit"), "{held:#?}");
+    assert!(held.out.contains("kubectl-set (at "), "{held:#?}");
     let aborted = shop.stagegate(&["abort", "shop"]);
     assert!(aborted.err.contains("goes over it"), "{aborted:#?}");
     assert_eq!(shop.main()["spec"]["replicas"], 3);

@@ -6,7 +6,7 @@ use super::controller::Town;
 use super::promotions::another;
 use crate::trivial::ENVIRONMENT;
 
-fn rehearsal(name: &str, spec: Value) -> String {
+fn rehearsal(name: &str, spec: &Value) -> String {
     let mut object = json!({
         "apiVersion": "stagegate.dev/v1alpha1", "kind": "Rehearsal", "metadata": {"name": name},
         "spec": {"environment": ENVIRONMENT},
@@ -29,7 +29,7 @@ fn runs_follow_one_another(town: &Town) {
         {"build": "web=bad", "expect": {"phase": "RolledBack", "blamed": true}},
         {"build": "web=2", "expect": {"phase": "Succeeded"}},
     ]);
-    town.apply(&rehearsal("both", json!({"startFrom": "web=1", "runs": runs})));
+    town.apply(&rehearsal("both", &json!({"startFrom": "web=1", "runs": runs})));
     let status = until_ended(town, "both");
     town.wait("reh/both", "condition=Ready");
     let ran = status["runs"].as_array().expect("runs").iter();
@@ -55,7 +55,7 @@ fn runs_follow_one_another(town: &Town) {
 
 fn what_comes_out_otherwise_is_said(town: &Town) {
     let runs = json!([{"build": "web=3", "expect": {"phase": "RolledBack"}}, {"build": "web=2", "expect": {"phase": "Succeeded"}}]);
-    town.apply(&rehearsal("otherwise", json!({"runs": runs})));
+    town.apply(&rehearsal("otherwise", &json!({"runs": runs})));
     let status = until_ended(town, "otherwise");
     assert_eq!(
         (&status["phase"], status["runs"].as_array().map(Vec::len)),
@@ -67,7 +67,7 @@ fn what_comes_out_otherwise_is_said(town: &Town) {
     // Its build is named wrongly.
     town.apply(&rehearsal(
         "wrong",
-        json!({"runs": [{"build": "weeb=1", "expect": {"phase": "Succeeded"}}]}),
+        &json!({"runs": [{"build": "weeb=1", "expect": {"phase": "Succeeded"}}]}),
     ));
     town.until("it says so", |town| {
         let message = town.get("reh/wrong")["status"]["message"].clone();
@@ -85,7 +85,7 @@ fn disturbances_go_on_beside(town: &Town) {
     let runs = |version: &str| json!([{"build": format!("web={version}"), "expect": {"phase": "Succeeded"}}]);
     town.apply(&rehearsal(
         "late",
-        json!({"disturbances": restart("1h"), "runs": runs("2")}),
+        &json!({"disturbances": restart("1h"), "runs": runs("2")}),
     ));
     let status = until_ended(town, "late");
     assert_eq!(status["phase"], "Failed", "{status:#}");
@@ -93,7 +93,7 @@ fn disturbances_go_on_beside(town: &Town) {
     assert!(unmet.starts_with("disturbance restarted"), "{unmet}");
     town.apply(&rehearsal(
         "soon",
-        json!({"disturbances": restart("10ms"), "runs": runs("3")}),
+        &json!({"disturbances": restart("10ms"), "runs": runs("3")}),
     ));
     let status = until_ended(town, "soon");
     assert_eq!(status["phase"], "Passed", "{status:#}");
@@ -102,7 +102,7 @@ fn disturbances_go_on_beside(town: &Town) {
 
 fn a_promotion_goes_through_its_stages_rehearsals(town: &Town) {
     let run = json!([{"build": "web=candidate", "expect": {"phase": "Succeeded"}}]);
-    town.apply(&rehearsal("there", json!({"runs": run})));
+    town.apply(&rehearsal("there", &json!({"runs": run})));
     town.wait("reh/there", "jsonpath={.status.phase}=Template");
     let pipeline = json!({
         "apiVersion": "stagegate.dev/v1alpha1", "kind": "Pipeline", "metadata": {"name": "web"},
