@@ -202,7 +202,7 @@ impl DeploymentPlace {
         tried: &str,
     ) -> Result<Seen, HostError> {
         let about = main.metadata;
-        let (lies, writer) = (annotation(&about, ANNOTATION).cloned(), last_writer(&about));
+        let (lies, by) = (annotation(&about, ANNOTATION).cloned(), last_writer(&about));
         let record: Record = match &lies {
             Some(text) => serde_json::from_str(text)
                 .map_err(|e| self.failed(tried, format!("its annotation {ANNOTATION} cannot be read: {e}")))?,
@@ -254,7 +254,7 @@ impl DeploymentPlace {
                 strategy: serde_json::to_value(&spec.strategy).unwrap_or_default(),
                 is_paused: spec.paused.unwrap_or_default(),
                 has_history: spec.revision_history_limit != Some(0),
-                writer,
+                writer: by,
                 rollout,
                 trouble: trouble(&status),
                 container,
