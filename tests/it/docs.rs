@@ -25,17 +25,18 @@ fn every_yaml_in_the_documents_is_accepted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
     for (path, text) in documents() {
+        // Who reads a document has the files that it showed before.
+        let workspace = tempfile::tempdir().expect("a directory");
+        std::os::unix::fs::symlink(root.join("templates"), workspace.path().join("templates")).expect("linked");
+        let environments = workspace.path().join("environments");
+        std::fs::create_dir(&environments).expect("made");
+        let signers = workspace.path().join("pipelines/signers");
+        std::fs::create_dir_all(&signers).expect("made");
+        std::fs::write(signers.join("managers"), "").expect("written");
+        for file in ["panda-production.yaml", "panda-staging.yaml"] {
+            std::fs::copy(root.join("environments").join(file), environments.join(file)).expect("copied");
+        }
         for yaml in blocks(&text, "yaml") {
-            let workspace = tempfile::tempdir().expect("a directory");
-            std::os::unix::fs::symlink(root.join("templates"), workspace.path().join("templates")).expect("linked");
-            let environments = workspace.path().join("environments");
-            std::fs::create_dir(&environments).expect("made");
-            let signers = workspace.path().join("pipelines/signers");
-            std::fs::create_dir_all(&signers).expect("made");
-            std::fs::write(signers.join("managers"), "").expect("written");
-            for file in ["panda-production.yaml", "panda-staging.yaml"] {
-                std::fs::copy(root.join("environments").join(file), environments.join(file)).expect("copied");
-            }
             let name = yaml
                 .split("name: ")
                 .nth(1)

@@ -101,7 +101,8 @@ fn otherwise(environment: &str, component: &Component, left: &Left, sights: &[(S
                 said.insert(why.to_string());
             }
             Err(HostError::Unreachable { .. } | HostError::Unserved { .. }) => return None,
-            Err(HostError::Fenced { .. } | HostError::ForeignHome { .. }) => {}
+            // A look asks for nothing that could be refused.
+            Err(HostError::Fenced { .. } | HostError::ForeignHome { .. } | HostError::Refused { .. }) => {}
         }
     }
     let all: Vec<String> = left.builds.iter().map(|build| named(component, build)).collect();
