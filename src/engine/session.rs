@@ -942,7 +942,7 @@ pub fn resumed(held: &UpgradeStatus, now: Timestamp) -> Result<(UpgradeStatus, E
         reason: "Resumed".to_owned(),
         severity: Severity::Step,
         node: None,
-        message: format!("{} after {}", status.message, held.message),
+        message: format!("it was held ({}): {}", held.reason, held.message),
     };
     Ok((status, event))
 }
