@@ -496,7 +496,10 @@ fn to_delete_an_upgrade_is_to_go_back_first() {
     let back = events.iter().find(|e| e.event.reason == "RollingBack");
     let back = &back.expect("it has gone back").event.message;
     assert!(back.contains("its object was deleted"), "{back}");
-    assert!(!events.iter().any(|e| e.event.message.contains("operator")), "{events:#?}");
+    assert!(
+        !events.iter().any(|e| e.event.message.contains("operator")),
+        "{events:#?}"
+    );
 }
 
 #[test]
