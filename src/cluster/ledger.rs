@@ -221,6 +221,7 @@ impl ObjectLedger {
         Ok(Loaded {
             status: state.upgrade.status.clone().into(),
             wish: state.upgrade.spec.wish,
+            wished_by: state.upgrade.wished_by(),
             version: state.version,
         })
     }

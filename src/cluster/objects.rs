@@ -14,7 +14,7 @@ use crate::audit::Act;
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, NodePhase, Phase, UpgradeSpec, UpgradeStatus, Wish};
 use crate::report::in_one_line;
-use crate::rollout;
+use crate::rollout::{self, WishedBy};
 use crate::store::build::{Condition, ConditionStatus, put_condition};
 
 /// Keeps an object until we are done with it.
@@ -408,6 +408,17 @@ impl Upgrade {
         })
     }
 
+    /// How what is wished of it was said. One that is deleted after its way back was asked for goes back by that word.
+    #[must_use]
+    pub fn wished_by(&self) -> WishedBy {
+        let word: Option<Wish> = serde_json::from_value(self.object.data["spec"]["wish"].clone()).ok();
+        if is_deleted(&self.object) && word != Some(Wish::Abort) {
+            WishedBy::Deletion
+        } else {
+            WishedBy::Word
+        }
+    }
+
     /// Whether it is held, and nobody has asked since for anything but that.
     #[must_use]
     pub fn stays_held(&self) -> bool {
@@ -584,6 +595,30 @@ mod tests {
         }
         let mut many = json!(vec![digest; 10_000]);
         assert_eq!(fit(&mut many, LONGEST_STATUS), Fits::No);
+    }
+
+    #[test]
+    fn who_deletes_an_upgrade_is_not_taken_for_one_who_has_said_something() {
+        let (gone, there) = (json!("2026-01-01T00:00:00Z"), Value::Null);
+        for (wish, deleted_at, expected) in [
+            ("proceed", &there, (Wish::Proceed, WishedBy::Word)),
+            ("abort", &there, (Wish::Abort, WishedBy::Word)),
+            ("proceed", &gone, (Wish::Abort, WishedBy::Deletion)),
+            ("pause", &gone, (Wish::Abort, WishedBy::Deletion)),
+            ("abort", &gone, (Wish::Abort, WishedBy::Word)),
+        ] {
+            let object = json!({
+                "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade",
+                "metadata": {"name": "one", "deletionTimestamp": deleted_at},
+                "spec": {"environment": "shop", "component": "web", "build": "web-2", "wish": wish},
+            });
+            let read = Upgrade::read(serde_json::from_value(object).expect("an object")).expect("sound");
+            assert_eq!(
+                (read.spec.wish, read.wished_by()),
+                expected,
+                "{wish}, deleted at {deleted_at}"
+            );
+        }
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             world.renew().await?;
             renew_at = tokio::time::Instant::now() + limits.renew_every;
         }
-        let Loaded { status, wish, version } = &loaded;
+        let Loaded { status, version, .. } = &loaded;
         match refused {
             // Before anything is changed it is a finding like any other.
             Some(HostError::ForeignHome { .. }) if matches!(status.phase, Phase::Pending | Phase::Preflight) => {}
@@ -143,7 +143,7 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
             None => {}
         }
         world.watch(status, &nodes.sights);
-        let decision = decide(plan, status, &nodes.observed(world, watching_since, *wish, status))?;
+        let decision = decide(plan, status, &nodes.observed(world, watching_since, &loaded))?;
         let material = is_material(status, &decision);
         if material || (decision.status != **status && tokio::time::Instant::now() >= notes_at) {
             match world.commit(*version, &decision).await {
@@ -152,8 +152,8 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
                     world.watch(&decision.status, &nodes.sights);
                     loaded = Loaded {
                         status: Arc::new(decision.status),
-                        wish: *wish,
                         version,
+                        ..loaded
                     };
                     notes_at = tokio::time::Instant::now() + limits.notes_every;
                     conflicts = 0;
@@ -210,11 +210,11 @@ pub async fn drive<W: World>(world: &W, plan: &Plan, limits: &Limits) -> Result<
         // What has come in by now is decided on together.
         while nodes.next().now_or_never() == Some(true) {}
         // The operator's wish is looked for at every turn; reading it is far cheaper than acting a turn late.
-        let Loaded { wish, version, status } = world.load().await?;
-        if version == loaded.version {
-            loaded.wish = wish;
+        let read = world.load().await?;
+        if read.version == loaded.version {
+            (loaded.wish, loaded.wished_by) = (read.wish, read.wished_by);
         } else {
-            loaded = Loaded { status, wish, version };
+            loaded = read;
         }
     }
 }
@@ -390,7 +390,13 @@ impl<'a, W: World> Nodes<'a, W> {
         true
     }
 
-    fn observed(&self, world: &W, watching_since: Timestamp, wish: Wish, status: &UpgradeStatus) -> Observed {
+    fn observed(&self, world: &W, watching_since: Timestamp, loaded: &Loaded) -> Observed {
+        let Loaded {
+            wish,
+            wished_by,
+            ref status,
+            version: _,
+        } = *loaded;
         let nodes = (0..self.plan.nodes.len())
             .map(|i| NodeView {
                 look: match (&self.troubles[i], &self.sights[i]) {
@@ -409,6 +415,7 @@ impl<'a, W: World> Nodes<'a, W> {
             now: world.now(),
             watching_since,
             wish,
+            wished_by,
             // Whoever goes back, or has passed that point, needs no build made ready.
             prepared: match status.phase {
                 Phase::Pending | Phase::Preflight if wish == Wish::Proceed => world.prepared(),

@@ -1,6 +1,7 @@
 //! What an upgrade had of a workload, given back to its owner. That it is still to be done is written down with the upgrade's end, so
 //! whoever comes after a driver that was killed there, or was refused, does it.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::{DriveError, delivery};
 use crate::home::Home;
 use crate::hosts::{Ended, FencingToken, Host as _, HostError, Leaving, Went};
 use crate::model::environment::HostRef;
-use crate::model::upgrade::{Event, Kept, Severity, UpgradeStatus};
+use crate::model::upgrade::{Event, Kept, Severity, UpgradeSpec, UpgradeStatus};
 use crate::store::{Store as _, UpgradeRecord};
 
 /// It is some requests, each of which may be made anew when others write meanwhile.
@@ -168,15 +169,75 @@ pub async fn attempt(
     Ok(giving.attempt(Since::Before).await?)
 }
 
-/// The same for every upgrade of an environment that keeps something, before the next one begins.
+/// What was said of upgrades that keep something: whoever watches another one is told once for each reason.
+#[derive(Debug, Default)]
+pub struct Said(BTreeMap<String, String>);
+
+/// What is done about something that is kept while an upgrade goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It is of another component, and tried again and again.
+    Beside,
+    /// It is of the component that is upgraded: where it is still had, that is refused its first step.
+    BeforeTheNext,
+}
+
+impl Again {
+    fn of(kept: &UpgradeSpec, begun: &str) -> Self {
+        if kept.component == begun {
+            Again::BeforeTheNext
+        } else {
+            Again::Beside
+        }
+    }
+}
+
+impl Said {
+    /// What there is to be said of an upgrade that keeps something for this reason, if that is news.
+    pub fn news(&mut self, upgrade: &str, spec: &UpgradeSpec, why: &str, again: Again) -> Option<String> {
+        if self.0.get(upgrade).is_some_and(|said| said == why) {
+            return None;
+        }
+        self.0.insert(upgrade.to_owned(), why.to_owned());
+        let UpgradeSpec {
+            component, environment, ..
+        } = spec;
+        let next = match again {
+            Again::Beside => format!(
+                "tried again every {} s while the upgrade beside it goes on",
+                BESIDE_EVERY.as_secs()
+            ),
+            Again::BeforeTheNext => {
+                format!("the upgrade of {component} that begins now is refused it for as long as that stays so")
+            }
+        };
+        Some(format!(
+            "upgrade {upgrade} has ended, and what it had of {component} in {environment} could not be given back to its owner: {why}; {next}"
+        ))
+    }
+
+    /// It is given back; should it be kept again, that is news.
+    pub fn is_given(&mut self, upgrade: &str) {
+        self.0.remove(upgrade);
+    }
+}
+
+/// The same for every upgrade of an environment that keeps something, before one of this component begins.
 ///
 /// # Errors
 /// As [`GivingBack::attempt`].
-pub async fn attempt_all(home: &Home, fleet: &Fleet, lease: &HeldLease) -> Result<(), SessionError> {
+pub async fn attempt_all(
+    home: &Home,
+    fleet: &Fleet,
+    lease: &HeldLease,
+    component: &str,
+    said: &mut Said,
+) -> Result<(), SessionError> {
     for record in home.store().kept(Some(&fleet.environment.name))? {
-        // Where it cannot be done, the first step of the next one is refused and says why.
-        if let Given::Kept(why) = attempt(home, fleet, &record, lease, &|_, _| {}).await? {
-            tracing::warn!(why, upgrade = record.name, "it was not given back");
+        if let Given::Kept(why) = attempt(home, fleet, &record, lease, &|_, _| {}).await?
+            && let Some(news) = said.news(&record.name, &record.spec, &why, Again::of(&record.spec, component))
+        {
+            tracing::warn!("{news}");
         }
     }
     Ok(())
@@ -189,6 +250,7 @@ pub(super) async fn beside(
     fleet: &Fleet,
     lease: &HeldLease,
     component: &str,
+    said: &mut Said,
     on_commit: &OnCommit<'_>,
 ) -> Infallible {
     loop {
@@ -202,11 +264,16 @@ pub(super) async fn beside(
         };
         for record in kept.iter().filter(|record| record.spec.component != component) {
             let why = match attempt(home, fleet, record, lease, on_commit).await {
-                Ok(Given::Back) => continue,
+                Ok(Given::Back) => {
+                    said.is_given(&record.name);
+                    continue;
+                }
                 Ok(Given::Kept(why)) => why,
                 Err(why) => why.to_string(),
             };
-            tracing::warn!(why, upgrade = record.name, "it was not given back");
+            if let Some(news) = said.news(&record.name, &record.spec, &why, Again::Beside) {
+                tracing::warn!("{news}");
+            }
         }
     }
 }
@@ -226,7 +293,11 @@ pub(super) async fn of_unknown(
     let by = match held(ledger, within_patience(place.host.observe(&place.address, &[]))).await? {
         Ok(sight) => sight.held_by,
         Err(why) => {
-            tracing::warn!(why, "who has it was not found out");
+            tracing::warn!(
+                "upgrade {}: whether {component} was left by one that nobody knows of any more was not found out: {why}; where that is so, \
+                 its first step is refused and says it",
+                begun.name
+            );
             return Ok(());
         }
     };
@@ -238,7 +309,12 @@ pub(super) async fn of_unknown(
     }
     let leaving = Leaving::Unknown { by: by.as_deref() };
     if let Err(why) = held(ledger, leave(fleet, component, token, &leaving)).await? {
-        tracing::warn!(why, "it was not given back");
+        let whose = by.map_or_else(String::new, |by| format!(" by upgrade {by}"));
+        tracing::warn!(
+            "upgrade {}: {component} was left{whose}, which nobody knows of any more, and could not be given back to its owner: {why}; where \
+             it is still had, the first step is refused and says so",
+            begun.name
+        );
     }
     Ok(())
 }
@@ -284,11 +360,13 @@ async fn held<T>(ledger: &dyn Ledger, work: impl Future<Output = T>) -> Result<T
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use serde_json::json;
 
     use super::*;
     use crate::model::system::PortShift;
-    use crate::model::upgrade::{Phase, UpgradeSpec};
+    use crate::model::upgrade::Phase;
     use crate::store::{Commit, no_dispatch};
     use crate::workspace::Workspace;
 
@@ -302,52 +380,137 @@ spec:
     - {name: front, nodes: [{name: f1}]}
 ";
 
+    /// A home whose upgrades of these components, each by its component's name, have ended and keep something.
+    struct Stock {
+        home: Home,
+        fleet: Fleet,
+        lease: HeldLease,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Stock {
+        fn of(components: &[&str]) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let environments = directory.path().join("environments");
+            std::fs::create_dir_all(&environments).expect("made");
+            std::fs::write(environments.join("shop.yaml"), TWO).expect("written");
+            let home = Home::open(&directory.path().join("state")).expect("a home");
+            let workspace = Workspace::at(directory.path().to_owned());
+            let fleet = Fleet::read(&home, &workspace, "shop", PortShift::default()).expect("sound");
+            let lease = HeldLease::take(&home, "shop").expect("free");
+            for component in components {
+                let spec = spec(component);
+                let now = Timestamp::now();
+                let created = home
+                    .store()
+                    .create_upgrade(component, &spec, &UpgradeStatus::new(now), now);
+                let created = created.expect("written");
+                let status = UpgradeStatus {
+                    phase: Phase::Succeeded,
+                    finished_at: Some(now),
+                    kept: Some(Kept::default()),
+                    ..created.status
+                };
+                home.store()
+                    .commit(&Commit {
+                        upgrade: component,
+                        expected_version: created.resource_version,
+                        token: lease.token(),
+                        at: now,
+                        status: &status,
+                        events: &[],
+                        builds: &[],
+                        wish: None,
+                        dispatch: &no_dispatch,
+                    })
+                    .expect("written");
+            }
+            Self {
+                home,
+                fleet,
+                lease,
+                _directory: directory,
+            }
+        }
+
+        fn kept(&self) -> Vec<String> {
+            let all = self.home.store().kept(Some("shop")).expect("readable");
+            all.into_iter().map(|record| record.name).collect()
+        }
+
+        /// Beside an upgrade of `web` for so many attempts.
+        async fn beside_web(&self, attempts: u32) {
+            let mut said = Said::default();
+            let beside = beside(&self.home, &self.fleet, &self.lease, "web", &mut said, &|_, _| {});
+            let over = tokio::time::timeout(BESIDE_EVERY * attempts + BESIDE_EVERY / 2, beside).await;
+            assert!(over.is_err(), "it goes on as long as the upgrade does");
+        }
+    }
+
+    fn spec(component: &str) -> UpgradeSpec {
+        serde_json::from_value(json!({"environment": "shop", "component": component, "build": "b-1"})).expect("a spec")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_of_other_components_is_given_back_beside_an_upgrade() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let environments = directory.path().join("environments");
-        std::fs::create_dir_all(&environments).expect("made");
-        std::fs::write(environments.join("shop.yaml"), TWO).expect("written");
-        let home = Home::open(&directory.path().join("state")).expect("a home");
-        let workspace = Workspace::at(directory.path().to_owned());
-        let fleet = Fleet::read(&home, &workspace, "shop", PortShift::default()).expect("sound");
-        let lease = HeldLease::take(&home, "shop").expect("free");
-        for component in ["web", "front"] {
-            let spec: UpgradeSpec =
-                serde_json::from_value(json!({"environment": "shop", "component": component, "build": "b-1"}))
-                    .expect("a spec");
-            let now = Timestamp::now();
-            let created = home
-                .store()
-                .create_upgrade(component, &spec, &UpgradeStatus::new(now), now);
-            let created = created.expect("written");
-            let status = UpgradeStatus {
-                phase: Phase::Succeeded,
-                finished_at: Some(now),
-                kept: Some(Kept::default()),
-                ..created.status
-            };
-            home.store()
-                .commit(&Commit {
-                    upgrade: component,
-                    expected_version: created.resource_version,
-                    token: lease.token(),
-                    at: now,
-                    status: &status,
-                    events: &[],
-                    builds: &[],
-                    wish: None,
-                    dispatch: &no_dispatch,
-                })
-                .expect("written");
+        let shop = Stock::of(&["web", "front"]);
+        shop.beside_web(1).await;
+        assert_eq!(shop.kept(), ["web"]);
+    }
+
+    /// What is logged meanwhile, and by this thread alone.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("whole").write(bytes)
         }
-        let kept = || -> Vec<String> {
-            let all = home.store().kept(Some("shop")).expect("readable");
-            all.into_iter().map(|record| record.name).collect()
-        };
-        let beside = beside(&home, &fleet, &lease, "web", &|_, _| {});
-        let over = tokio::time::timeout(BESIDE_EVERY * 2, beside).await;
-        assert!(over.is_err(), "it goes on as long as the upgrade does");
-        assert_eq!(kept(), ["web"]);
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stays_kept_is_said_once_with_whose_it_is_and_why() {
+        let shop = Stock::of(&["gone"]);
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let logging = tracing::subscriber::set_default(subscriber);
+        shop.beside_web(3).await;
+        drop(logging);
+        assert_eq!(shop.kept(), ["gone"]);
+        let said = String::from_utf8(log.0.lock().expect("whole").clone()).expect("text");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for part in [
+            "upgrade gone has ended",
+            "gone in shop could not be given back",
+            "has no component gone",
+            "again every 60 s",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_said_once_for_each_reason() {
+        let mut said = Said::default();
+        let mut news = |upgrade: &str, why: &str| said.news(upgrade, &spec("web"), why, Again::of(&spec("web"), "web"));
+        let first = news("up", "not now").expect("it is new");
+        assert!(
+            first.ends_with("not now; the upgrade of web that begins now is refused it for as long as that stays so"),
+            "{first}"
+        );
+        assert_eq!(news("up", "not now"), None);
+        assert!(news("other", "not now").is_some(), "of another upgrade it is new");
+        assert!(
+            news("up", "forbidden")
+                .expect("the reason is new")
+                .contains("forbidden")
+        );
+        said.is_given("up");
+        assert!(said.news("up", &spec("web"), "forbidden", Again::Beside).is_some());
     }
 }

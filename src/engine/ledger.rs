@@ -19,6 +19,7 @@ use crate::home::Home;
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, UpgradeSpec, UpgradeStatus};
 use crate::report;
+use crate::rollout::WishedBy;
 use crate::store::{BuildChange, Commit, Store as _, StoreError};
 
 /// A step of an upgrade, to be written as one.
@@ -93,6 +94,8 @@ impl<'a> Embedded<'a> {
         let loaded = Loaded {
             status: record.status.into(),
             wish: record.spec.wish,
+            // Nothing is deleted here that is under way.
+            wished_by: WishedBy::Word,
             version: record.resource_version,
         };
         *known = Some(loaded.clone());

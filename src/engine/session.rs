@@ -10,7 +10,7 @@ use super::builds::{self, Order};
 use super::delivery::sinks;
 use super::drive::{DriveError, Ending, Limits, Unreached, drive};
 use super::fleet::Fleet;
-use super::giving_back::{self, GivingBack, Since};
+use super::giving_back::{self, GivingBack, Said, Since};
 use super::interrupt::Interrupt;
 use super::lease::HeldLease;
 use super::ledger::{Embedded, Ledger};
@@ -667,8 +667,9 @@ pub async fn run(
     unreached: Unreached,
     on_commit: &OnCommit<'_>,
 ) -> Result<Ending, SessionError> {
+    let (component, mut said) = (&record.spec.component, Said::default());
     if record.status.phase == Phase::Pending {
-        giving_back::attempt_all(home, fleet, lease).await?;
+        giving_back::attempt_all(home, fleet, lease, component, &mut said).await?;
     }
     let past = Past::of(home, &record.spec.environment)?;
     let ledger = Embedded::new(home, &record.name, &record.spec, lease.token(), sinks(fleet));
@@ -683,11 +684,10 @@ pub async fn run(
         unreached,
         on_commit,
     };
-    let component = &record.spec.component;
     let silently = |_: &UpgradeStatus, _: &[Event]| {};
     tokio::select! {
         ending = Box::pin(driving.run()) => ending,
-        never = Box::pin(giving_back::beside(home, fleet, lease, component, &silently)) => match never {},
+        never = Box::pin(giving_back::beside(home, fleet, lease, component, &mut said, &silently)) => match never {},
     }
 }
 
@@ -942,7 +942,7 @@ pub fn resumed(held: &UpgradeStatus, now: Timestamp) -> Result<(UpgradeStatus, E
         reason: "Resumed".to_owned(),
         severity: Severity::Step,
         node: None,
-        message: format!("{} after {}", status.message, held.message),
+        message: format!("it was held ({}): {}", held.reason, held.message),
     };
     Ok((status, event))
 }

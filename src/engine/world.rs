@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::hosts::{HostError, NodeSight};
 use crate::model::upgrade::{Blocker, StepIntent, UpgradeStatus, Wish};
-use crate::rollout::{Decision, Prepared, Signals};
+use crate::rollout::{Decision, Prepared, Signals, WishedBy};
 
 /// An upgrade as it is written down.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Loaded {
     pub status: Arc<UpgradeStatus>,
     /// What the operator wants.
     pub wish: Wish,
+    /// How that was said.
+    pub wished_by: WishedBy,
     /// Rises with every write of the status; a commit names the one that it was decided from.
     pub version: u64,
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::nodes::Failure;
 use super::phases::{IllegalTransition, transition};
 use super::plan::{Look, Observed, Plan, Reading, Seen, Serving, Signals, Silence};
+use super::progress::going_on;
 use super::rollback::waits_to_reach;
 use crate::model::upgrade::{
     Event, GateStatus, Kept, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent,
@@ -82,6 +83,7 @@ pub fn decide(plan: &Plan, status: &UpgradeStatus, observed: &Observed) -> Resul
         }
     }
     draft.note_gates();
+    draft.note_progress();
     Ok(draft.finish())
 }
 
@@ -104,7 +106,7 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
     next.since = now;
     next.resume_to = None;
     "Resumed".clone_into(&mut next.reason);
-    next.message = format!("resumed after {}", status.reason);
+    next.message = going_on(next.phase).to_owned();
     for node in &mut next.nodes {
         node.since = now;
         node.attempts = 0;
@@ -454,19 +456,12 @@ impl<'a> Draft<'a> {
                 for node in &mut self.status.nodes {
                     node.since = now;
                 }
-                return self.enter(
-                    Phase::RollingBack,
-                    "AbortedByUser",
-                    "an operator asked for it".to_owned(),
-                );
+                let (reason, message) = self.seen.wished_by.aborts();
+                return self.enter(Phase::RollingBack, reason, message.to_owned());
             }
             Wish::Abort => {
-                return self.begin_rollback(
-                    RollbackFor::Abort,
-                    None,
-                    "AbortedByUser",
-                    "an operator asked for it".to_owned(),
-                );
+                let (reason, message) = self.seen.wished_by.aborts();
+                return self.begin_rollback(RollbackFor::Abort, None, reason, message.to_owned());
             }
             Wish::Pause | Wish::TimeUp if phase.is_held() => return Ok(()),
             Wish::Pause | Wish::TimeUp => {

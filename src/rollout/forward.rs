@@ -112,8 +112,7 @@ impl Draft<'_> {
             );
             return self.enter(Phase::Succeeded, "AlreadyThere", message);
         }
-        let message = format!("reading the gates on the old system for {}", self.plan.policy.baseline);
-        self.enter(Phase::Baseline, "PreflightPassed", message)
+        self.enter(Phase::Baseline, "PreflightPassed", self.reading_baseline())
     }
 
     /// Nodes are looked at within seconds, and a build may take minutes to be made ready: who watches is told which it is.
@@ -192,15 +191,7 @@ impl Draft<'_> {
                 }
                 Ok(())
             }
-            None if long_enough => {
-                let message = format!(
-                    "{}@{} goes onto {} nodes",
-                    self.plan.component,
-                    self.plan.version,
-                    self.plan.nodes.len()
-                );
-                self.enter(Phase::Rolling, "BaselineRead", message)
-            }
+            None if long_enough => self.enter(Phase::Rolling, "BaselineRead", self.goes_onto()),
             None => Ok(()),
         }
     }
@@ -234,8 +225,7 @@ impl Draft<'_> {
                 }
                 return self.no_place();
             }
-            let message = format!("every node changed; the gates watch for {} more", self.plan.policy.soak);
-            return self.enter(Phase::Soak, "AllNodesChanged", message);
+            return self.enter(Phase::Soak, "AllNodesChanged", self.soaking());
         }
         self.install_ahead();
         self.stuck()

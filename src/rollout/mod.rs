@@ -12,6 +12,7 @@ mod lost;
 mod nodes;
 mod phases;
 mod plan;
+mod progress;
 mod rollback;
 
 pub use decide::{Decision, RolloutError, StepEffect, decide, refuse, resume};
@@ -19,7 +20,7 @@ pub use forward::FOREIGN_HOME;
 pub use phases::{IllegalTransition, transition};
 pub use plan::{
     Blind, GatePlan, Hooks, Look, NodeView, Observed, Order, Plan, Policy, Prepared, Reading, Seen, Serving, Signals,
-    Silence, StepView,
+    Silence, StepView, WishedBy,
 };
 pub use rollback::{NOBODY_REACHED, waits_to_reach};
 

@@ -121,12 +121,34 @@ pub struct Observed {
     pub watching_since: Timestamp,
     /// The operator's standing wish.
     pub wish: Wish,
+    /// How that was said.
+    pub wished_by: WishedBy,
     /// Whether the build is ready to be delivered.
     pub prepared: Prepared,
     /// Each node of the plan, in its order.
     pub nodes: Vec<NodeView>,
     /// Who holds what others wait for.
     pub blockers: Vec<Blocker>,
+}
+
+/// How a wish was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WishedBy {
+    /// In so many words: a command, or the key of an object.
+    #[default]
+    Word,
+    /// Its object was deleted, and an API server does not say by whom.
+    Deletion,
+}
+
+impl WishedBy {
+    /// The reason of an upgrade that is aborted so, and the same for people.
+    pub(super) fn aborts(self) -> (&'static str, &'static str) {
+        match self {
+            WishedBy::Word => ("AbortedByUser", "an operator asked for it"),
+            WishedBy::Deletion => ("ObjectDeleted", "its object was deleted while it was under way"),
+        }
+    }
 }
 
 /// Whether the build's artifact exists on the driver's machine.

@@ -4,6 +4,7 @@ use super::blame::IMAGE_PULL;
 use super::decide::{Draft, RolloutError};
 use super::nodes::Progress;
 use super::plan::Look;
+use super::progress::going_on;
 use crate::model::upgrade::{
     Cause, Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, UpgradeStatus, Verdict, Wish,
 };
@@ -184,7 +185,9 @@ impl Draft<'_> {
                 (None, Some(names)) => format!("{names} does not run the build it ran before"),
                 (Some(names), _) => format!("{names} could not be brought back"),
             };
-            return self.enter(Phase::Aborted, "AbortedByUser", message);
+            let asked = self.status.cause.as_ref().map(|cause| cause.reason.clone());
+            let reason = asked.unwrap_or_else(|| self.seen.wished_by.aborts().0.to_owned());
+            return self.enter(Phase::Aborted, &reason, message);
         }
         self.begin_proof();
         Ok(())
@@ -292,7 +295,7 @@ impl Draft<'_> {
         for node in &mut self.status.nodes {
             node.since = now;
         }
-        let message = "it goes on with its way back".to_owned();
+        let message = going_on(Phase::RollingBack).to_owned();
         self.enter(Phase::RollingBack, "ReachedAgain", message)
     }
 
@@ -314,17 +317,7 @@ impl Draft<'_> {
             proven_at: None,
             gates: Vec::new(),
         });
-        self.tell(
-            Severity::Step,
-            "ProvingCure",
-            None,
-            match self.left_behind() {
-                None => "every node is back; the gates read samples from now on to prove the cure".to_owned(),
-                Some(names) => {
-                    format!("every node but {names} is back; the gates read samples from now on to prove the cure")
-                }
-            },
-        );
+        self.tell(Severity::Step, "ProvingCure", None, self.proving());
         // Readings in this look are of the old windows: the next look has the new ones.
         self.wake_by(now);
     }

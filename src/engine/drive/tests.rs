@@ -7,7 +7,7 @@ use super::*;
 use crate::hosts::{RunningService, StepEnd};
 use crate::model::upgrade::{Blocker, RollbackFor};
 use crate::model::values::{Digest, Duration as Length};
-use crate::rollout::{Hooks, Order, Policy, Serving, Signals};
+use crate::rollout::{Hooks, Order, Policy, Serving, Signals, WishedBy};
 
 /// Two pods of one set, on the build under test, on their way back. Looks are answered; whether what is asked is done, its API server
 /// says. Time is the test's.
@@ -116,6 +116,7 @@ impl World for Api {
         Ok(Loaded {
             status: Arc::new(status),
             wish: Wish::Proceed,
+            wished_by: WishedBy::Word,
             version,
         })
     }

@@ -145,8 +145,9 @@ impl<'a> LiveWorld<'a> {
         }
         let Loaded {
             status,
-            wish: _,
             version,
+            wish: _,
+            wished_by: _,
         } = self.load().await?;
         let mut status = Arc::unwrap_or_clone(status);
         status.updates = Some(status.updates.unwrap_or_default() + kept.updates);

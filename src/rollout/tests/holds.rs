@@ -47,6 +47,86 @@ fn whose_time_is_up_is_held_for_that_and_not_as_if_somebody_had_asked() {
 }
 
 #[test]
+fn what_goes_on_after_a_hold_says_what_it_does_now_and_not_what_held_it() {
+    let plan = plan(5, 4);
+    let cause = "it was asked for";
+    for (phase, expected) in [
+        (Phase::Baseline, "reading the gates on the old system for 10s"),
+        (
+            Phase::Rolling,
+            "web@2 goes onto 5 nodes: 1 of 5 done, 1 given up, now node1, node2, node3",
+        ),
+        (Phase::Soak, "every node changed; the gates watch for 30s more"),
+        (
+            Phase::RollingBack,
+            "1 of 5 back, 1 given up, now node1, node2, node3; it goes back since it was asked for",
+        ),
+    ] {
+        let mut status = status(Phase::Paused, &plan);
+        "ByUser".clone_into(&mut status.reason);
+        status.resume_to = Some(phase);
+        status.rollback_for = (phase == Phase::RollingBack).then_some(RollbackFor::Abort);
+        status.cause = status.rollback_for.map(|_| Cause {
+            reason: "AbortedByUser".to_owned(),
+            message: cause.to_owned(),
+            at: at(0),
+        });
+        let mut resumed = resume(&status, at(1)).expect("it is held");
+        assert!(!resumed.message.contains("ByUser"), "{}", resumed.message);
+        assert_eq!(resumed.reason, "Resumed");
+        done(&mut resumed.nodes[0]);
+        for node in &mut resumed.nodes[1..4] {
+            in_batch(node, NodePhase::Restart);
+        }
+        resumed.nodes[4].phase = NodePhase::OutOfService;
+        let (gone_its_way, on_it) = if phase == Phase::RollingBack {
+            (old(), new())
+        } else {
+            (new(), old())
+        };
+        let runs = |i| up(if i == 0 { gone_its_way } else { on_it }, Verdict::Undecided);
+        let world = (0..5).map(runs).collect();
+        let next = decided(&plan, &resumed, &look(2, world)).status;
+        assert_eq!((next.phase, next.message.as_str()), (phase, expected));
+    }
+}
+
+#[test]
+fn a_deleted_object_is_no_word_of_an_operator() {
+    let plan = plan(2, 1);
+    let mut status = status(Phase::Rolling, &plan);
+    in_batch(&mut status.nodes[0], NodePhase::Restart);
+    let deleted = |s, phase| {
+        let running = if phase == Phase::Rolling { new() } else { old() };
+        Observed {
+            wished_by: WishedBy::Deletion,
+            ..observed(
+                s,
+                Wish::Abort,
+                vec![up(running, Verdict::Pass), up(old(), Verdict::Pass)],
+            )
+        }
+    };
+    let back = decided(&plan, &status, &deleted(1, Phase::Rolling));
+    ends_in(&back, Phase::RollingBack, "ObjectDeleted");
+    for said in [&back.status.message, &back.events[0].message] {
+        assert!(
+            said.contains("its object was deleted") && !said.contains("operator"),
+            "{said}"
+        );
+    }
+    let mut at_its_end = back.status;
+    for node in &mut at_its_end.nodes {
+        node.phase = NodePhase::Done;
+        node.drained = false;
+        node.step = None;
+    }
+    // By then its driver may be another, and the word of its beginning stands.
+    let ended = decided(&plan, &at_its_end, &deleted(2, Phase::RollingBack));
+    ends_in(&ended, Phase::Aborted, "ObjectDeleted");
+}
+
+#[test]
 fn a_soak_resumed_with_a_node_left_out_goes_back_to_changing_it() {
     let plan = plan(2, 1);
     let mut status = status(Phase::Inconclusive, &plan);

@@ -14,7 +14,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::model::upgrade::{
-    Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus, Verdict, Wish,
+    Cause, Cure, NodePhase, NodeStatus, Phase, RollbackFor, Severity, StepAction, StepIntent, UpgradeStatus, Verdict,
+    Wish,
 };
 use crate::model::values::{Digest, Duration};
 
@@ -202,6 +203,7 @@ fn observed(s: i64, wish: Wish, nodes: Vec<NodeView>) -> Observed {
         now: at(s),
         watching_since: at(0),
         wish,
+        wished_by: WishedBy::Word,
         prepared: Prepared::Ready,
         nodes,
         blockers: Vec::new(),

@@ -16,7 +16,7 @@ use crate::cluster::promotions::Promotion;
 use crate::engine::Unreached;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
-use crate::engine::giving_back::{BESIDE_EVERY, Given, GivingBack, Since};
+use crate::engine::giving_back::{Again, BESIDE_EVERY, Given, GivingBack, Said, Since};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
 use crate::engine::provenance::Judged;
@@ -150,6 +150,7 @@ impl Leader {
         token: &FencingToken,
         lost: &Interrupt,
     ) -> Infallible {
+        let mut said = Said::default();
         loop {
             tokio::time::sleep(BESIDE_EVERY).await;
             let all = self.heard.upgrades_of(&fleet.environment.name, Which::Undone);
@@ -157,9 +158,17 @@ impl Leader {
             let kept =
                 read.filter(|u| u.status.phase.is_final() && !u.status.is_over() && u.spec.component != component);
             for upgrade in kept {
-                let given = self.give_back_under(name(&upgrade.object), fleet, token, lost.clone());
-                if let Err(why) = given.await {
-                    tracing::warn!(%why, upgrade = name(&upgrade.object), "it was not given back");
+                let name = name(&upgrade.object);
+                let why = match self.give_back_under(name, fleet, token, lost.clone()).await {
+                    Ok(()) => {
+                        said.is_given(name);
+                        continue;
+                    }
+                    Err(Trouble::NotGivenBack(why)) => why,
+                    Err(other) => other.to_string(),
+                };
+                if let Some(news) = said.news(name, &upgrade.spec, &why, Again::Beside) {
+                    tracing::warn!("{news}");
                 }
             }
         }

@@ -493,6 +493,13 @@ fn to_delete_an_upgrade_is_to_go_back_first() {
     };
     let events = home.store().events(&query).expect("read");
     assert!(events.iter().any(|e| e.event.reason == "Aborted"), "{events:#?}");
+    let back = events.iter().find(|e| e.event.reason == "RollingBack");
+    let back = &back.expect("it has gone back").event.message;
+    assert!(back.contains("its object was deleted"), "{back}");
+    assert!(
+        !events.iter().any(|e| e.event.message.contains("operator")),
+        "{events:#?}"
+    );
 }
 
 #[test]

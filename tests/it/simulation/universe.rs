@@ -12,7 +12,7 @@ use stagegate::engine::{CommitError, Loaded, World};
 use stagegate::hosts::{HostError, NodeSight, RunningService, StepEnd, StepState};
 use stagegate::model::upgrade::{Blocker, Event, Phase, StepAction, StepIntent, UpgradeStatus, Verdict, Wish};
 use stagegate::model::values::Digest;
-use stagegate::rollout::{Blind, Decision, Prepared, Reading, Serving, Signals};
+use stagegate::rollout::{Blind, Decision, Prepared, Reading, Serving, Signals, WishedBy};
 
 /// Chance from a seed (splitmix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
@@ -601,6 +601,7 @@ impl World for SimWorld {
         Ok(Loaded {
             status: Arc::clone(&u.status),
             wish: u.wish,
+            wished_by: WishedBy::Word,
             version: u.version,
         })
     }
