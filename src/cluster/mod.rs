@@ -25,5 +25,6 @@ pub mod replica;
 pub mod rolling;
 pub mod snapshot;
 pub mod surge;
+pub mod templates;
 pub mod turns;
 pub mod workload;
