@@ -27,5 +27,6 @@ pub mod rolling;
 pub mod snapshot;
 pub mod surge;
 pub mod survey;
+pub mod templates;
 pub mod turns;
 pub mod workload;

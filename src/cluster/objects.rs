@@ -17,6 +17,10 @@ use crate::report::in_one_line;
 use crate::rollout::{self, WishedBy};
 use crate::store::build::{Condition, ConditionStatus, put_condition};
 
+/// An annotation of an Environment: each new value asks its controller to bring it up again, once.
+pub const RECONCILE_AT: &str = "stagegate.dev/reconcile-at";
+/// Bytes of its value that count, as the definition has the status that answers it.
+const LONGEST_ASKED: usize = 253;
 /// Keeps an object until we are done with it.
 pub const FINALIZER: &str = "stagegate.dev/done";
 /// Who we are in `managedFields`.
@@ -216,6 +220,19 @@ pub fn generation(object: &DynamicObject) -> i64 {
 #[must_use]
 pub fn is_deleted(object: &DynamicObject) -> bool {
     object.metadata.deletion_timestamp.is_some()
+}
+
+/// The last value of [`RECONCILE_AT`], as a status answers it.
+#[must_use]
+pub fn reconcile_at(object: &DynamicObject) -> Option<String> {
+    let asked = object.metadata.annotations.as_ref()?.get(RECONCILE_AT)?;
+    Some(asked[..asked.floor_char_boundary(LONGEST_ASKED)].to_owned())
+}
+
+/// Whether an Environment was brought up, or that was tried, since that value was written. One without has nothing to be answered.
+#[must_use]
+pub fn is_answered(object: &DynamicObject) -> bool {
+    reconcile_at(object).is_none_or(|asked| object.data["status"]["lastHandledReconcileAt"] == asked.as_str())
 }
 
 /// When it was made.

@@ -34,7 +34,12 @@ mod tests {
         };
         let one = of(&[("a", "bc"), ("d", "")]);
         assert_eq!(one, of(&[("d", ""), ("a", "bc")]), "in whichever order");
-        for other in [&[("ab", "c"), ("d", "")][..], &[("a", "bc")], &[("a", "b"), ("d", "c")], &[]] {
+        for other in [
+            &[("ab", "c"), ("d", "")][..],
+            &[("a", "bc")],
+            &[("a", "b"), ("d", "c")],
+            &[],
+        ] {
             assert_ne!(one, of(other), "{other:?}");
         }
     }

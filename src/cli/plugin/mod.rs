@@ -2,6 +2,7 @@
 //! shown as of any other home; what is asked for is written into objects, and a controller carries it out.
 
 mod promotions;
+mod up;
 mod words;
 
 use std::path::Path;
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::printer::Printer;
 use super::view::moment;
 use super::{Exit, Output, build, called, events, ground, status, why};
-use crate::cluster::objects::{Upgrade, asked, name};
+use crate::cluster::objects::{Kind, Upgrade, asked, name, patiently};
 use crate::cluster::snapshot::{LEASE, Lead, Scope, Snapshot};
 use crate::cluster::{connection, install};
 use crate::model::approval::Verb;
@@ -130,6 +132,9 @@ pub(super) enum PluginError {
     /// A promotion of which this cannot be said.
     #[error("{0}")]
     Undecided(String),
+    /// One that nobody brings up.
+    #[error("{0}")]
+    NotBroughtUp(String),
     /// Somebody else writes all the time.
     #[error("{0} changes faster than it can be written; the same command again")]
     Contended(String),
@@ -144,7 +149,10 @@ impl PluginError {
             | PluginError::NeverUpgraded(_)
             | PluginError::NoComponent { .. }
             | PluginError::NoBuild { .. } => Exit::Usage,
-            PluginError::GoesBack(_) | PluginError::Waits { .. } | PluginError::Undecided(_) => Exit::Refused,
+            PluginError::GoesBack(_)
+            | PluginError::Waits { .. }
+            | PluginError::Undecided(_)
+            | PluginError::NotBroughtUp(_) => Exit::Refused,
             PluginError::NoCluster(_) | PluginError::Contended(_) => Exit::Errored,
         }
     }
@@ -215,6 +223,18 @@ enum Command {
         /// The environment
         #[arg(value_name = "ENV", value_parser = ground::environment_name)]
         environment: String,
+    },
+    /// Bring an environment up again: what has changed and is in no Environment, as templates, is applied
+    ///
+    /// Asks its controller by the annotation stagegate.dev/reconcile-at, and waits for its answer and for the templates of the `ConfigMap`
+    /// to be in it. SIGINT ends the waiting only.
+    #[command(after_help = "Example:\n  kubectl stagegate up staging --timeout 10m")]
+    Up {
+        /// The environment
+        #[arg(value_name = "ENV", value_parser = ground::environment_name)]
+        environment: String,
+        #[command(flatten)]
+        waiting: up::Waiting,
     },
     /// The last upgrades
     History(events::HistoryArguments),
@@ -442,6 +462,18 @@ fn stuck(upgrade: &Upgrade) -> Option<why::Stuck> {
     })
 }
 
+/// That there is no such environment, and which there are.
+async fn there_is_no(ground: &Ground, environment: &str) -> anyhow::Result<PluginError> {
+    let api = Kind::Environment.api(&ground.client, &ground.namespace);
+    let every = ListParams::default();
+    let all = patiently(|| asked("list", "Environments", api.list(&every))).await?;
+    Ok(PluginError::NoEnvironment {
+        environment: environment.to_owned(),
+        namespace: ground.namespace.clone(),
+        there: all.items.iter().map(|object| name(object).to_owned()).collect(),
+    })
+}
+
 /// An environment that is neither there nor was ever upgraded is a mistake in the command.
 fn refuse_unknown(ground: &Ground, snapshot: &Snapshot, environment: &str) -> anyhow::Result<()> {
     let store = snapshot.home.store();
@@ -530,6 +562,7 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
             build,
             staying,
         } => words::upgrade(&ground, &environment, &build, &staying, printer).await,
+        Command::Up { environment, waiting } => up::up(&ground, &environment, &waiting, printer).await,
         Command::Promote(arguments) => promotions::promote(&ground, &arguments, printer).await,
         Command::Approve(arguments) => promotions::say(&ground, Verb::Approve, &arguments, printer).await,
         Command::Reject(arguments) => promotions::say(&ground, Verb::Reject, &arguments, printer).await,

@@ -62,7 +62,10 @@ pub(super) async fn up(
         return Ok(Exit::Done);
     }
     let snapshot = ground.look(Scope::Environment(environment), printer).await?;
-    if let Some(open) = snapshot.open_in(environment).filter(|open| open.status.started_at.is_some()) {
+    if let Some(open) = snapshot
+        .open_in(environment)
+        .filter(|open| open.status.started_at.is_some())
+    {
         printer.note(&format!(
             "its nodes are upgrade {}'s until that has ended; {environment} is brought up after it",
             named(open)
@@ -129,7 +132,9 @@ async fn ask(ground: &Ground, environment: &str) -> anyhow::Result<DynamicObject
     }
     let ready = ready(&before);
     if ready["reason"] == EXPIRED && ready["observedGeneration"] == objects::generation(&before) {
-        return Err(refused("has been taken down since its time is over; it is made again once its spec is changed").into());
+        return Err(
+            refused("has been taken down since its time is over; it is made again once its spec is changed").into(),
+        );
     }
     let patch = json!({"metadata": {
         "uid": before.metadata.uid,

@@ -41,14 +41,7 @@ pub(super) async fn upgrade(
     let build = format!("{component}-{version}");
     let snapshot = ground.look(Scope::Environment(environment), printer).await?;
     let Some(stated) = snapshot.home.store().resource("Environment", environment)? else {
-        let all = ground.look(Scope::Namespace, printer).await?.home;
-        let there = all.store().resources("Environment")?;
-        return Err(PluginError::NoEnvironment {
-            environment: environment.to_owned(),
-            namespace: ground.namespace.clone(),
-            there: there.into_iter().map(|environment| environment.name).collect(),
-        }
-        .into());
+        return Err(super::there_is_no(ground, environment).await?.into());
     };
     refuse_unknown_component(&stated, component)?;
     let open = match snapshot.open_in(environment) {
@@ -304,7 +297,7 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
                 phase => Exit::of(phase),
             });
         }
-        let nobody = silence.look(ground, &now, printer).await;
+        let nobody = silence.look(ground, &now.object, printer).await;
         let is_over = end.is_some_and(|end| Instant::now() >= end);
         if is_over && !timed_out {
             timed_out = true;
@@ -348,18 +341,18 @@ async fn stay(ground: &Ground, upgrade: &str, staying: &Staying, printer: &Print
     }
 }
 
-/// How long an upgrade that somebody stays with was not written.
+/// How long an object that somebody stays with was not written.
 #[derive(Default)]
-struct Silence {
+pub(super) struct Silence {
     version: Option<String>,
     since: Option<Instant>,
     is_told: bool,
 }
 
 impl Silence {
-    /// Whether nobody drives an upgrade that has not changed for a while: that is said once.
-    async fn look(&mut self, ground: &Ground, now: &Upgrade, printer: &Printer) -> bool {
-        let version = now.object.metadata.resource_version.clone();
+    /// Whether nobody leads while it has not changed for a while: that is said once.
+    pub(super) async fn look(&mut self, ground: &Ground, now: &DynamicObject, printer: &Printer) -> bool {
+        let version = now.metadata.resource_version.clone();
         if self.since.is_none() || version != self.version {
             *self = Self {
                 version,

@@ -319,6 +319,16 @@ fn add_fence(kind: &Kind, status: &mut Map<String, Value>) {
     let added = match kind.name {
         "Environment" => json!({
             "fence": counter("Rises each time that a controller takes the environment."),
+            "lastHandledReconcileAt": {
+                "type": "string",
+                "maxLength": 253,
+                "description": "The value of the annotation stagegate.dev/reconcile-at for which it was brought up last, or that was tried.",
+            },
+            "templates": {
+                "type": "string",
+                "maxLength": 71,
+                "description": "Digest of the templates that there were when it was brought up last.",
+            },
             "nodes": {
                 "type": "array",
                 "maxItems": 4096,

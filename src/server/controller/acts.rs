@@ -7,11 +7,11 @@ use kube::runtime::events::EventType;
 use super::heard::Which;
 use super::leader::{Leader, Trouble};
 use super::look::{
-    Act, NODES_MISSING, Queue, Standing, Task, There, WAITS_FOR_PLACE, Wanted, is_up, of_build, of_environment,
-    of_upgrades,
+    Act, NODES_MISSING, Queue, Standing, Task, There, Version, WAITS_FOR_PLACE, Wanted, is_up, of_build,
+    of_environment, of_upgrades,
 };
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
-use crate::cluster::objects::{ApiError, Kept, Kind, Upgrade, generation, keep};
+use crate::cluster::objects::{ApiError, Kept, Kind, Upgrade, generation, is_answered, keep};
 use crate::store::build::ConditionStatus;
 
 impl Leader {
@@ -106,12 +106,17 @@ impl Leader {
         Ok(begun)
     }
 
-    async fn read(&self, there: &There, then_bring_up: Option<i64>, queue: Queue) -> Result<Option<Task>, Trouble> {
+    async fn read(&self, there: &There, then_bring_up: Option<Version>, queue: Queue) -> Result<Option<Task>, Trouble> {
+        // Who asks for that has changed something that no object of ours says.
+        if there.object.as_deref().is_some_and(|object| !is_answered(object)) {
+            self.refresh_templates();
+        }
+        let templates = self.files.digest();
         let fleet = match self.fleet(&there.environment) {
             Ok(fleet) => fleet,
             Err(why) => {
                 let why = self.files.by_origin(&why.to_string());
-                self.tell_not_ready(there, "Invalid", &why).await?;
+                self.tell_not_up(there, "Invalid", &why).await?;
                 return Ok(None);
             }
         };
@@ -120,27 +125,40 @@ impl Leader {
         };
         // What was heard of it may be older than what was said of it last.
         let fresh = self.fresh(Kind::Environment, &there.environment).await?;
-        let Some(fresh) = fresh.filter(|fresh| generation(fresh) == of && !is_up(fresh)) else {
+        let Some(fresh) = fresh.filter(|fresh| generation(fresh) == of.generation && !is_up(fresh)) else {
             return Ok(None);
         };
         // Its own words are enough for that: no node is asked, and it stays so until it is stated otherwise.
-        if self.heard.is_placed(&there.environment, of)
+        if self.heard.is_placed(&there.environment, of.generation)
             && let Err(missing) = self.refuse_missing_nodes(&fleet, &status_of(&fresh))
         {
-            self.tell_not_ready(there, NODES_MISSING, &missing.to_string()).await?;
+            self.tell_not_up(there, NODES_MISSING, &missing.to_string()).await?;
             return Ok(None);
         }
         if queue == Queue::Waits {
             let message = "this controller brings as many environments up already as it does at a time; its turn comes";
             self.tell_not_ready(there, WAITS_FOR_PLACE, message).await?;
         }
-        Ok(Some(Task::BringingUp(of)))
+        Ok(Some(Task::BringingUp(Version {
+            templates,
+            ..Version::of(&fresh)
+        })))
     }
 
     async fn tell_not_ready(&self, there: &There, reason: &str, message: &str) -> Result<(), ApiError> {
         let of = there.object.as_ref().map_or(0, |object| generation(object));
         let message = shortened(message, LONGEST_MESSAGE);
         self.tell_environment(&there.environment, of, ConditionStatus::False, reason, &message)
+            .await
+    }
+
+    /// The same where that is what came of it: who has asked for it is answered.
+    async fn tell_not_up(&self, there: &There, reason: &str, message: &str) -> Result<(), ApiError> {
+        let Some(of) = there.object.as_deref().map(Version::of) else {
+            return Ok(());
+        };
+        let message = shortened(message, LONGEST_MESSAGE);
+        self.tell_outcome(&there.environment, &of, ConditionStatus::False, reason, &message)
             .await
     }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::keeper::ObjectKeeper;
 use super::leader::{Leader, Purpose, Trouble};
+use super::look::Version;
 use crate::cluster::objects::{ApiError, Kind, asked, name, part, patiently};
 use crate::engine::builds;
 use crate::engine::fleet::{Fleet, OF_NAMESPACE};
@@ -31,12 +32,12 @@ impl Leader {
     pub(super) async fn bring_up(
         &self,
         environment: &str,
-        of: i64,
+        of: &Version,
         ending: Interrupt,
         lost: Interrupt,
     ) -> Result<(), Trouble> {
         let fleet = Arc::new(self.fleet(environment)?);
-        if !self.heard.is_placed(environment, of) {
+        if !self.heard.is_placed(environment, of.generation) {
             return Err(Trouble::Changed);
         }
         let spec = json!(fleet.environment.spec);

@@ -1,25 +1,25 @@
 //! Objects as a workspace: what is read of an environment is read of files, so that every check, replica and template is the
 //! same in both homes. The directory is ours alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kube::api::DynamicObject;
 use serde_json::json;
 
 use crate::cluster::crd::{GROUP, VERSION};
 use crate::cluster::objects::generation;
+use crate::cluster::templates;
 use crate::home::make_private;
+use crate::model::values::Digest;
 use crate::workspace::Workspace;
 
 /// Files that are no resources: some dozens of scripts, of some kilobytes each.
 const MOST_FILES: usize = 1_000;
 /// All of them together; a `ConfigMap` holds 1 MiB.
 const MOST_BYTES: u64 = 16 << 20;
-
-/// Where the templates come from.
-const TEMPLATES: &str = "stagegate-templates";
 
 /// Ending of a file that is being written.
 const NEW: &str = "new";
@@ -28,6 +28,8 @@ const NEW: &str = "new";
 pub(super) struct Files {
     pub(super) workspace: Workspace,
     templates: Option<PathBuf>,
+    /// Whether they have changed since somebody asked.
+    changed: AtomicBool,
 }
 
 impl Files {
@@ -36,6 +38,7 @@ impl Files {
         Self {
             workspace: Workspace::at(root),
             templates,
+            changed: AtomicBool::new(false),
         }
     }
 
@@ -85,7 +88,7 @@ impl Files {
         let root = self.workspace.root();
         let from = |place: &str| root.join(place).display().to_string();
         let text = text.replace(&format!("{}/", from("environments")), "Environment ");
-        let templates = format!("ConfigMap {TEMPLATES}");
+        let templates = format!("ConfigMap {}", templates::NAME);
         text.replace(&format!("{}/", from("templates")), &format!("{templates}, "))
             .replace(&from("templates"), &templates)
     }
@@ -94,10 +97,33 @@ impl Files {
     pub(super) fn templates(&self) -> io::Result<Change> {
         let to = self.workspace.root().join("templates");
         make_private(&to)?;
-        match &self.templates {
-            None => Ok(Change::None),
-            Some(from) => copy(from, &to),
+        let change = match &self.templates {
+            None => Change::None,
+            Some(from) => copy(from, &to)?,
+        };
+        if change == Change::Some {
+            self.changed.store(true, Ordering::Relaxed);
         }
+        Ok(change)
+    }
+
+    /// Whether that was otherwise than before at any time since this was last asked.
+    pub(super) fn were_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
+    }
+
+    /// Of the templates as they are used, if they can be read.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        let mut all = BTreeMap::new();
+        for entry in std::fs::read_dir(self.workspace.root().join("templates")).ok()? {
+            let entry = entry.ok()?;
+            let path = entry.path();
+            let is_new = path.extension().is_some_and(|ending| ending == NEW);
+            if !is_new && path.is_file() {
+                all.insert(entry.file_name().into_string().ok()?, std::fs::read(path).ok()?);
+            }
+        }
+        Some(templates::digest(&all))
     }
 }
 

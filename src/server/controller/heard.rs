@@ -182,7 +182,10 @@ impl Heard {
 
     /// What is asked of an environment, in words that change with it.
     pub(super) fn asked(&self, environment: &str) -> String {
-        let of = |object: &DynamicObject| format!("{} {} {} ", name(object), objects::uid(object), generation(object));
+        let of = |object: &DynamicObject| {
+            let (uid, asked) = (objects::uid(object), objects::reconcile_at(object));
+            format!("{} {uid} {} {asked:?} ", name(object), generation(object))
+        };
         let upgrades = self.upgrades_of(environment, Which::Undone);
         let all = self.environment(environment).into_iter().chain(upgrades);
         all.map(|object| of(&object)).collect()

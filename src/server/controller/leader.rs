@@ -199,14 +199,16 @@ impl Leader {
         }
     }
 
-    /// Whether the templates are otherwise than at the last look; from now on they are those.
+    /// Whether the templates are otherwise than when this was last asked; from now on they are those.
     pub(super) fn has_other_templates(&self) -> bool {
-        match self.files.templates() {
-            Ok(change) => change == Change::Some,
-            Err(why) => {
-                tracing::warn!(%why, "the templates could not be copied; those from before are used");
-                false
-            }
+        self.refresh_templates();
+        self.files.were_changed()
+    }
+
+    /// Makes the templates those that there are now.
+    pub(super) fn refresh_templates(&self) {
+        if let Err(why) = self.files.templates() {
+            tracing::warn!(%why, "the templates could not be copied; those from before are used");
         }
     }
 
@@ -300,7 +302,7 @@ impl Leader {
     /// Carries out what a look has found to do, and says what came of it.
     pub(super) async fn carry_out(&self, environment: &str, task: &Task, ending: Interrupt, lost: Interrupt) -> Landed {
         let ended = match task {
-            Task::BringingUp(of) => Box::pin(self.bring_up(environment, *of, ending, lost.clone())).await,
+            Task::BringingUp(of) => Box::pin(self.bring_up(environment, of, ending, lost.clone())).await,
             Task::Keeping => self.keep_replica(environment, &ending, &lost).await,
             Task::TakingDown(_) => self.take_down(environment, &ending, &lost).await,
             Task::GivingBack(upgrades) => Box::pin(self.give_back_all(upgrades, environment, &lost)).await,
@@ -366,20 +368,24 @@ impl Leader {
                     let others = names.iter().filter_map(|name| self.heard.environment(name));
                     shared_with(&own, others)
                 }));
-                self.tell_environment(environment, *of, ConditionStatus::True, "Up", &message)
+                self.tell_outcome(environment, of, ConditionStatus::True, "Up", &message)
                     .await?;
                 Ok(())
             }
             (Err(trouble), Task::BringingUp(of)) => {
                 let why = format!("{trouble}; {TRIED_AGAIN}");
+                let why = shortened(&why, LONGEST_MESSAGE);
                 // An upgrade may be what its nodes need, and nothing that mends our own trouble.
                 let reason = match &trouble {
                     Trouble::NodesMissing { .. } => NODES_MISSING,
-                    ours if ours.is_ours() => "NotTried",
+                    ours if ours.is_ours() => {
+                        let is_not = ConditionStatus::False;
+                        let told = self.tell_environment(environment, of.generation, is_not, "NotTried", &why);
+                        return Ok(told.await?);
+                    }
                     _ => "NotUp",
                 };
-                let why = shortened(&why, LONGEST_MESSAGE);
-                self.tell_environment(environment, *of, ConditionStatus::False, reason, &why)
+                self.tell_outcome(environment, of, ConditionStatus::False, reason, &why)
                     .await?;
                 Ok(())
             }

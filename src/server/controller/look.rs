@@ -16,6 +16,7 @@ use super::runs::has_pods;
 use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
 use crate::engine::session;
 use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
+use crate::model::values::Digest;
 use crate::report::in_one_line;
 
 /// Nodes that it was brought up with are in its list no more, and run on.
@@ -30,16 +31,48 @@ pub(super) const WAITS_FOR_PLACE: &str = "WaitsForPlace";
 /// What goes on with an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Of this generation of it.
-    BringingUp(i64),
+    BringingUp(Version),
     /// This upgrade.
-    Driving { upgrade: String, stage: Stage },
+    Driving {
+        upgrade: String,
+        stage: Stage,
+    },
     /// What these upgrades have kept though they have ended.
     GivingBack(Vec<String>),
     /// Looking after its replica, or at what its pods run.
     Keeping,
     /// Deleting its replica's objects, since it is deleted, in this generation.
     TakingDown(i64),
+}
+
+/// An environment as it is to be brought up.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Version {
+    /// Of its spec.
+    pub(super) generation: i64,
+    /// What this answers ([`objects::RECONCILE_AT`]).
+    pub(super) reconcile_at: Option<String>,
+    /// Those that there were before it was read: it may be brought up with newer ones, and with none that are older.
+    pub(super) templates: Option<Digest>,
+}
+
+impl Version {
+    pub(super) fn of(object: &DynamicObject) -> Self {
+        Self {
+            generation: generation(object),
+            reconcile_at: objects::reconcile_at(object),
+            templates: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.generation)?;
+        self.reconcile_at
+            .iter()
+            .try_for_each(|asked| write!(f, " as asked at {asked}"))
+    }
 }
 
 /// What tasks of one kind share: so many places ([`super::lanes`]).
@@ -182,10 +215,10 @@ pub(super) enum Act<'a> {
     /// It has ended.
     Finish(&'a Upgrade),
     Begin(Task),
-    /// Whether its files can be read is found out, and said where they cannot; where they can, it is brought up in this generation, if
-    /// that is asked for and nobody has done it yet.
+    /// Whether its files can be read is found out, and said where they cannot; where they can, it is brought up as this, if that is asked
+    /// for and nobody has done it yet.
     Read {
-        then_bring_up: Option<i64>,
+        then_bring_up: Option<Version>,
         queue: Queue,
     },
 }
@@ -234,7 +267,6 @@ fn of_waiting<'a>(object: &'a DynamicObject, task: &Task) -> Option<Act<'a>> {
 }
 
 fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) -> Option<Act<'a>> {
-    let of = generation(object);
     // One that is expired stays so, or it would be made anew once the upgrade can be read.
     if let Some((upgrade, why)) = there.unreadable.first()
         && came_to(object) != Some(EXPIRED)
@@ -288,7 +320,7 @@ fn act_of<'a>(object: &'a DynamicObject, there: &'a There, standing: &Standing) 
         || is_given_first
         || is_settled(object) && there.upgrades.iter().any(|u| there.may_go_on(u));
     Some(Act::Read {
-        then_bring_up: (!is_left).then_some(of),
+        then_bring_up: (!is_left).then(|| Version::of(object)),
         // How the last attempt went is worth more.
         queue: if is_settled(object) {
             Queue::None
@@ -608,15 +640,15 @@ fn is_kept_from_its_owner(upgrade: &Upgrade) -> bool {
     upgrade.status.phase.is_final() && !upgrade.status.is_over()
 }
 
-/// Whether an attempt was made to bring it up as it is stated now. One that failed on a node is no reason to hold an upgrade: what
+/// Whether an attempt was made to bring it up as it is stated now, and since somebody has asked for that. One that failed on a node is no reason to hold an upgrade: what
 /// the others need may be one; nor is a node that it lists no more.
 fn is_settled(object: &DynamicObject) -> bool {
-    matches!(came_to(object), Some("Up" | "NotUp" | NODES_MISSING))
+    objects::is_answered(object) && matches!(came_to(object), Some("Up" | "NotUp" | NODES_MISSING))
 }
 
-/// Whether every node was brought up as it is stated now.
+/// Whether every node was brought up as it is stated now, and since somebody has asked for that.
 pub(super) fn is_up(object: &DynamicObject) -> bool {
-    came_to(object) == Some("Up")
+    objects::is_answered(object) && came_to(object) == Some("Up")
 }
 
 /// What came of it as it is stated now.
@@ -646,13 +678,17 @@ mod tests {
         if has("kept") {
             parts["metadata"]["finalizers"] = json!([FINALIZER]);
         }
+        if kind == Kind::Environment && (has("asked") || has("answered")) {
+            parts["metadata"]["annotations"] = json!({objects::RECONCILE_AT: "noon"});
+        }
         if has("deleted") {
             parts["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
         }
         serde_json::from_value(parts).expect("an object")
     }
 
-    /// `Up`, `NotUp` and so on are how it stands; `before` says that of its generation before. `replica` stands, `over` is one whose
+    /// `Up`, `NotUp` and so on are how it stands; `before` says that of its generation before. `asked` is one that somebody has asked to be
+    /// brought up again, and `answered` one for whom that was done. `replica` stands, `over` is one whose
     /// time is over.
     fn environment(words: &str) -> Arc<DynamicObject> {
         let (mut status, mut spec) = (json!({}), Value::Null);
@@ -661,6 +697,7 @@ mod tests {
         for word in words.split(' ') {
             match word {
                 "before" => of = 1,
+                "answered" => status["lastHandledReconcileAt"] = json!("noon"),
                 "with1" => spec = json!({"components": [web("1")]}),
                 "with2" => spec = json!({"components": [{"name": "db"}, web("2")]}),
                 "pods" => spec = json!({"components": [{"name": "db"}, {"name": "web", "statefulSet": {}}]}),
@@ -728,7 +765,13 @@ mod tests {
             upgrade: upgrade.to_owned(),
             stage: Stage::New,
         });
-        let bringing = has("BringingUp").then_some(Task::BringingUp(2));
+        let bringing = has("BringingUp").then(|| {
+            Task::BringingUp(Version {
+                generation: 2,
+                reconcile_at: None,
+                templates: None,
+            })
+        });
         Standing {
             task: driven.or(bringing),
             may_begin: if has("failed") {
@@ -773,7 +816,7 @@ mod tests {
             Act::Begin(Task::GivingBack(upgrades)) => format!("GivingBack {}", upgrades.join(" and ")),
             Act::Begin(task) => format!("{task:?}"),
             Act::Read { then_bring_up, queue } => {
-                let then = then_bring_up.map(|of| format!(" and BringingUp({of})"));
+                let then = then_bring_up.as_ref().map(|of| format!(" and BringingUp({of:?})"));
                 let waits = match queue {
                     Queue::None => "",
                     Queue::Waits => ", told WaitsForPlace",
@@ -808,7 +851,7 @@ mod tests {
             Some(Act::Read {
                 then_bring_up: Some(of),
                 queue: _,
-            }) => standing.task = Some(Task::BringingUp(*of)),
+            }) => standing.task = Some(Task::BringingUp(of.clone())),
             Some(_) | None => {}
         }
         let of_upgrades = of_upgrades(&there, &standing);
@@ -866,6 +909,28 @@ mod tests {
             kept NodesMissing  | first: Pending    | kept | -          | read, Driving first
             kept Up before     | first: Rolling    | kept | -          | read, Driving first on
             kept Up before     | first: Paused     | kept | -          | read
+            ",
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_done_once_and_by_whoever_leads() {
+        check(
+            "
+            kept Up asked          | -              | -    | -              | read and BringingUp(2 as asked at noon)
+            kept Up asked          | -              | -    | BringingUp     | nothing
+            kept Up answered       | -              | -    | -              | nothing
+            kept Up asked replica  | -              | -    | -              | read and BringingUp(2 as asked at noon)
+            kept Up answered pods  | -              | -    | -              | Keeping
+            kept Up before asked   | -              | -    | -              | read and BringingUp(2 as asked at noon)
+            kept NotUp asked       | -              | -    | to come up     | read and BringingUp(2 as asked at noon), told WaitsForPlace
+            kept NotUp answered    | -              | -    | failed         | nothing
+            kept Expired asked     | -              | -    | -              | nothing
+            kept Up asked          | first: Rolling | kept | -              | read, Driving first on
+            kept Up asked          | first: Paused  | kept | -              | read
+            kept Up asked          | first: Pending | kept | -              | read and BringingUp(2 as asked at noon), first is told EnvironmentNotReady
+            kept Up answered       | first: Pending | kept | -              | Driving first
+            deleted kept Up asked  | -              | -    | -              | let go Environment shop
             ",
         );
     }

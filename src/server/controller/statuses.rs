@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::acts::heard_again;
 use super::leader::{Leader, Trouble};
+use super::look::Version;
 use crate::cluster::ledger::whole;
 use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, LONGEST_NOTE, Upgrade, asked, conditions, generation, is_deleted, is_kept,
@@ -37,6 +38,36 @@ impl Leader {
         reason: &str,
         message: &str,
     ) -> Result<(), ApiError> {
+        self.tell(environment, of, &json!({}), (ready, reason, message)).await
+    }
+
+    /// The same as what came of bringing it up. In one write with that stands what it answers, so that it is asked once, whoever leads.
+    pub(super) async fn tell_outcome(
+        &self,
+        environment: &str,
+        of: &Version,
+        ready: ConditionStatus,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), ApiError> {
+        let mut answer = json!({});
+        if let Some(asked) = &of.reconcile_at {
+            answer["lastHandledReconcileAt"] = json!(asked);
+        }
+        if let Some(digest) = &of.templates {
+            answer["templates"] = json!(digest);
+        }
+        self.tell(environment, of.generation, &answer, (ready, reason, message))
+            .await
+    }
+
+    async fn tell(
+        &self,
+        environment: &str,
+        of: i64,
+        answer: &Value,
+        (ready, reason, message): (ConditionStatus, &str, &str),
+    ) -> Result<(), ApiError> {
         let message = &*self.in_cluster(message);
         let told = |object: &DynamicObject| {
             let mut status = status_of(object);
@@ -44,6 +75,9 @@ impl Leader {
             set_condition(&mut all, of, condition("Ready", ready, reason, message));
             status["conditions"] = json!(all);
             status["observedGeneration"] = json!(of);
+            for (key, value) in answer.as_object().into_iter().flatten() {
+                status[key] = value.clone();
+            }
             (status != status_of(object)).then_some(status)
         };
         let heard = self.heard.environment(environment);

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::controller::{ACCOUNT, NAMESPACE, Town};
+use crate::trivial::Running;
 
 /// Where its objects are.
 const REPLICA: &str = "shop-staging";
@@ -143,4 +144,79 @@ fn a_replica_that_was_made_for_a_while_goes_when_that_is_over() {
     town.wait("env/staging", "condition=Ready");
     town.kubectl(&["delete", "env", "staging", "--timeout=90s"], "");
     assert_eq!(there(&town, "configmap/web"), Value::Null);
+}
+
+#[test]
+fn changed_templates_are_applied_when_somebody_asks_for_it_and_once() {
+    let town = Town::new();
+    let text = include_str!("replica/config.yaml");
+    town.trivial.write("workspace/templates/config.yaml", text);
+    let account = format!("--serviceaccount={NAMESPACE}:{ACCOUNT}");
+    let bind = [
+        "create",
+        "clusterrolebinding",
+        "stagegate-tests",
+        "--clusterrole=cluster-admin",
+    ];
+    done(&town, &[&bind[..], &[account.as_str()]].concat(), "");
+    let from = format!("--from-file={}", town.trivial.path("workspace/templates").display());
+    town.kubectl(&["create", "configmap", "stagegate-templates", &from], "");
+    let controller = town.controller();
+    town.apply(&environments("").replace("[config.yaml, deployment.yaml]", "[config.yaml]"));
+    town.wait("env/staging", "condition=Ready");
+    assert_eq!(there(&town, "configmap/web")["data"]["greeting"], "hello");
+
+    // Of the cluster alone: a kubelet brings it to the controller later.
+    let other = text.replacen("vars.greeting }}", "vars.greeting }} again", 1);
+    let patch = json!({"data": {"config.yaml": other}}).to_string();
+    town.kubectl(
+        &["patch", "configmap/stagegate-templates", "--type=merge", "-p", &patch],
+        "",
+    );
+    let mut asks = plugin(&town, &["up", "staging"]);
+    asks.until("not in the controller's pod yet");
+    assert_eq!(there(&town, "configmap/web")["data"]["greeting"], "hello");
+    town.trivial.write("workspace/templates/config.yaml", &other);
+    let said = asks.end().expect_code(0);
+    assert!(said.out.contains("staging is Up"), "{said:?}");
+    assert_eq!(there(&town, "configmap/web")["data"]["greeting"], "hello again");
+
+    // What was answered is not done again by whoever leads next, and what was asked meanwhile is not forgotten.
+    let fence = || town.get("env/staging")["status"]["fence"].as_u64().expect("a number");
+    let before = fence();
+    controller.signal(rustix::process::Signal::KILL);
+    drop(controller);
+    plugin(&town, &["up", "staging", "--no-wait"]).end().expect_code(0);
+    let _controller = town.controller();
+    town.until("it is answered", |town| {
+        let object = town.get("env/staging");
+        let asked = &object["metadata"]["annotations"]["stagegate.dev/reconcile-at"];
+        asked.is_string() && object["status"]["lastHandledReconcileAt"] == *asked
+    });
+    assert_eq!(fence(), before + 1);
+
+    // What cannot be made is an answer, too, and so is that nobody can be asked.
+    town.trivial
+        .write("workspace/templates/config.yaml", "{{ nobody.knows.this }}");
+    let said = plugin(&town, &["up", "staging"]).end().expect_code(1);
+    assert!(said.out.contains("staging is Invalid"), "{said:?}");
+    let said = plugin(&town, &["up", "nowhere"]).end().expect_code(2);
+    assert!(
+        said.err.contains("there is no Environment nowhere") && said.err.contains("staging"),
+        "{said:?}"
+    );
+}
+
+/// The plugin of kubectl, under way.
+fn plugin(town: &Town, arguments: &[&str]) -> Running {
+    let link = town.lab.path("kubectl-stagegate");
+    if !link.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
+    }
+    let arguments = [&["-n", NAMESPACE], arguments].concat();
+    Running::at(
+        town.lab.command(&link),
+        town.trivial.path("elsewhere").as_path(),
+        &arguments,
+    )
 }
