@@ -89,6 +89,7 @@ impl World {
                 now: start,
                 watching_since: start,
                 wish: Wish::Proceed,
+                wished_by: stagegate::rollout::WishedBy::Word,
                 prepared: Prepared::Ready,
                 nodes: vec![
                     NodeView {
