@@ -1,5 +1,7 @@
 //! What a look has found to do, done: what is decided of an object ([`super::look`]) is asked, written and said here.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::events::EventType;
@@ -7,11 +9,11 @@ use kube::runtime::events::EventType;
 use super::heard::Which;
 use super::leader::{Leader, Trouble};
 use super::look::{
-    Act, NODES_MISSING, Queue, Standing, Task, There, Version, WAITS_FOR_PLACE, Wanted, is_up, of_build,
-    of_environment, of_upgrades,
+    Act, NODES_MISSING, Queue, Standing, Task, There, Version, WAITS_FOR_PLACE, Wanted, has_its_workload, is_up,
+    of_build, of_environment, of_upgrades,
 };
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
-use crate::cluster::objects::{ApiError, Kept, Kind, Upgrade, generation, is_answered, keep};
+use crate::cluster::objects::{ApiError, Kept, Kind, Upgrade, generation, is_answered, keep, name};
 use crate::store::build::ConditionStatus;
 
 impl Leader {
@@ -59,7 +61,14 @@ impl Leader {
             let build = &upgrade.spec.build;
             Some((build.clone(), self.heard.build(build)?))
         });
+        let sharing = self.heard.sharers(environment).into_iter().flat_map(|other| {
+            let all = self.heard.upgrades_of(name(&other), Which::Undone).into_iter();
+            let read = all.filter_map(|object| Upgrade::read((*object).clone()).ok());
+            read.filter(has_its_workload)
+                .map(move |upgrade| (Arc::clone(&other), upgrade))
+        });
         There {
+            sharing: sharing.collect(),
             environment: environment.to_owned(),
             object: self.heard.environment(environment),
             builds: builds.collect(),

@@ -14,6 +14,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::shared::{Workload, workloads};
 use crate::cluster::objects::{self, Kind, generation, is_deleted, name};
 use crate::model::upgrade::Phase;
 
@@ -180,6 +181,12 @@ impl Heard {
         found.flatten().collect()
     }
 
+    /// Environments that state a workload of this one, too.
+    pub(super) fn sharers(&self, environment: &str) -> Vec<Arc<DynamicObject>> {
+        let names = self.news().sharers(environment);
+        names.iter().filter_map(|name| self.environment(name)).collect()
+    }
+
     /// What is asked of an environment, in words that change with it.
     pub(super) fn asked(&self, environment: &str) -> String {
         let of = |object: &DynamicObject| {
@@ -293,6 +300,7 @@ struct Stated {
     uid: String,
     generation: i64,
     replica_of: Option<String>,
+    workloads: BTreeSet<Workload>,
 }
 
 impl Stated {
@@ -301,6 +309,7 @@ impl Stated {
             uid: objects::uid(object).to_owned(),
             generation: generation(object),
             replica_of: object.data["spec"]["replicaOf"].as_str().map(str::to_owned),
+            workloads: workloads(object),
         }
     }
 }
@@ -356,6 +365,8 @@ struct News {
     waiting_for: BTreeMap<String, BTreeSet<String>>,
     /// Replicas by what they are replicas of.
     replicas_of: BTreeMap<String, BTreeSet<String>>,
+    /// Environments by the workloads that they state.
+    of_workload: BTreeMap<Workload, BTreeSet<String>>,
     /// How many upgrades are in which phase.
     phases: BTreeMap<String, usize>,
     /// Environments to be looked at.
@@ -371,12 +382,24 @@ impl News {
     fn environment(&mut self, name: &str, stated: Option<Stated>) {
         let is_news = self.environments.get(name) != stated.as_ref();
         let base = stated.as_ref().and_then(|stated| stated.replica_of.clone());
+        let workloads = stated
+            .as_ref()
+            .map(|stated| stated.workloads.clone())
+            .unwrap_or_default();
         let before = match stated {
             Some(stated) => self.environments.insert(name.to_owned(), stated),
             None => self.environments.remove(name),
         };
-        if let Some(base) = before.and_then(|before| before.replica_of) {
-            take_out(&mut self.replicas_of, &base, name);
+        if let Some(before) = before {
+            if let Some(base) = before.replica_of {
+                take_out(&mut self.replicas_of, &base, name);
+            }
+            for workload in before.workloads {
+                take_out(&mut self.of_workload, &workload, name);
+            }
+        }
+        for workload in workloads {
+            self.of_workload.entry(workload).or_default().insert(name.to_owned());
         }
         if let Some(base) = base {
             self.replicas_of.entry(base).or_default().insert(name.to_owned());
@@ -393,8 +416,13 @@ impl News {
             Some(asked) => self.upgrades.insert(name.to_owned(), asked),
             None => self.upgrades.remove(name),
         };
+        let is_news = before != asked;
         for Asked { environment, build, .. } in before.iter().chain(&asked) {
             self.look.insert(environment.clone());
+            // What has a workload of theirs may have let it go.
+            if is_news {
+                self.look.extend(self.sharers(environment));
+            }
             // One that is deleted waits for the end of who names it.
             self.builds.insert(build.clone());
         }
@@ -456,6 +484,14 @@ impl News {
         }
     }
 
+    /// Environments that state a workload of this one, too.
+    fn sharers(&self, environment: &str) -> BTreeSet<String> {
+        let stated = self.environments.get(environment).into_iter();
+        let all = stated.flat_map(|stated| &stated.workloads);
+        let sharing = all.flat_map(|workload| self.of_workload.get(workload).into_iter().flatten());
+        sharing.filter(|name| *name != environment).cloned().collect()
+    }
+
     fn look_at_all(&mut self) {
         self.look.extend(self.environments.keys().cloned());
         self.look.extend(self.of_environment.keys().cloned());
@@ -490,7 +526,7 @@ impl News {
 }
 
 /// Takes a name out of those under a key, which goes with its last.
-fn take_out(all: &mut BTreeMap<String, BTreeSet<String>>, key: &str, name: &str) {
+fn take_out<K: Ord>(all: &mut BTreeMap<K, BTreeSet<String>>, key: &K, name: &str) {
     if let Some(names) = all.get_mut(key) {
         names.remove(name);
         if names.is_empty() {
@@ -519,7 +555,39 @@ mod tests {
             uid: String::new(),
             generation,
             replica_of: replica_of.map(str::to_owned),
+            workloads: BTreeSet::new(),
         }
+    }
+
+    /// One whose component is a set of a namespace `shop`.
+    fn over(set: &str) -> Stated {
+        let object = serde_json::json!({
+            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment", "metadata": {"name": "one", "generation": 1},
+            "spec": {"components": [{"name": "web", "statefulSet": {"namespace": "shop", "name": set}}]},
+        });
+        Stated::of(&serde_json::from_value(object).expect("an object"))
+    }
+
+    #[test]
+    fn what_becomes_of_an_upgrade_is_news_of_who_shares_its_workload() {
+        let mut news = News::default();
+        for (name, set) in [("shop", "web"), ("copy", "web"), ("other", "db")] {
+            news.environment(name, Some(over(set)));
+        }
+        news.look.clear();
+        news.upgrade("one", Some(asked("shop", "web-1", Phase::Rolling)));
+        assert_eq!(taken(&mut news.look), ["copy", "shop"]);
+        // The same again is no news of anybody else's.
+        news.upgrade("one", Some(asked("shop", "web-1", Phase::Rolling)));
+        assert_eq!(taken(&mut news.look), ["shop"]);
+        news.upgrade("one", Some(asked("shop", "web-1", Phase::Succeeded)));
+        assert_eq!(taken(&mut news.look), ["copy", "shop"]);
+        // One that states it no more shares nothing.
+        news.environment("copy", Some(over("db")));
+        news.look.clear();
+        news.upgrade("one", None);
+        assert_eq!(taken(&mut news.look), ["shop"]);
+        assert_eq!(news.sharers("copy"), BTreeSet::from(["other".to_owned()]));
     }
 
     fn taken(names: &mut BTreeSet<String>) -> Vec<String> {

@@ -13,10 +13,11 @@ use super::Phrase;
 use super::files::{Change, Files};
 use super::heard::Heard;
 use super::look::{NODES_MISSING, NOT_DOWN, Task};
+use super::shared::shared_with;
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use super::told::Told;
 use crate::cluster::ledger::{History, Objects};
-use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, asked, name, patiently, write_status};
+use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, asked, patiently, write_status};
 use crate::cluster::replica::ReplicaError;
 use crate::engine::builds::BuildError;
 use crate::engine::fleet::Fleet;
@@ -424,67 +425,9 @@ impl Leader {
     }
 }
 
-/// That another environment states a workload of this one, too: their upgrades take turns there, and each takes the other's build for
-/// somebody else's edit.
-fn shared_with(own: &DynamicObject, others: impl Iterator<Item = Arc<DynamicObject>>) -> String {
-    let ours = workloads(own);
-    let mut told = String::new();
-    for other in others.filter(|other| name(other) != name(own)) {
-        for (kind, place) in workloads(&other).intersection(&ours) {
-            let words = format!(
-                "; {kind} {place} is Environment {}'s, too: state it in one of them alone",
-                name(&other)
-            );
-            told.push_str(&words);
-        }
-    }
-    told
-}
-
-/// The workloads that an environment states, by kind and place.
-fn workloads(environment: &DynamicObject) -> BTreeSet<(&'static str, String)> {
-    let components = environment.data["spec"]["components"].as_array().into_iter().flatten();
-    let stated = components.flat_map(|component| {
-        [("StatefulSet", "statefulSet"), ("Deployment", "deployment")].map(|(kind, key)| (kind, &component[key]))
-    });
-    let named = stated.filter_map(|(kind, workload)| {
-        let (namespace, name) = (workload["namespace"].as_str()?, workload["name"].as_str()?);
-        Some((kind, format!("{namespace}/{name}")))
-    });
-    named.collect()
-}
-
 /// Names of the nodes that run on where a list has them no more: servers. Pods go with their workload, or when that is scaled.
 fn remembered_nodes(fleet: &Fleet) -> BTreeSet<String> {
     let places = fleet.all_places();
     let ours = places.filter(|place| !matches!(place.site.host, Some(HostRef::Pod(_))));
     ours.map(|place| place.site.name.clone()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workload_that_two_environments_state_is_told() {
-        let environment = |name: &str, key: &str, workload: &str| -> Arc<DynamicObject> {
-            let stated = json!({
-                "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment", "metadata": {"name": name},
-                "spec": {"components": [{"name": "web", key: {"namespace": "shop", "name": workload}}]},
-            });
-            Arc::new(serde_json::from_value(stated).expect("an object"))
-        };
-        let own = environment("shop", "statefulSet", "web");
-        let told = |others: Vec<Arc<DynamicObject>>| shared_with(&own, others.into_iter());
-        let others = vec![
-            environment("shop", "statefulSet", "web"),
-            environment("other", "statefulSet", "db"),
-            environment("front", "deployment", "web"),
-        ];
-        assert_eq!(told(others), "", "itself, another name, another kind");
-        assert_eq!(
-            told(vec![environment("copy", "statefulSet", "web")]),
-            "; StatefulSet shop/web is Environment copy's, too: state it in one of them alone"
-        );
-    }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::keeper::{EXPIRE_REFUSED, EXPIRED, remembered};
 use super::runs::has_pods;
+use super::shared::{self, Holder};
 use crate::cluster::objects::{self, Kind, Upgrade, generation, is_deleted, is_kept, name};
 use crate::engine::session;
 use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
@@ -164,6 +165,8 @@ pub(super) struct There {
     pub(super) unreadable: Vec<(Arc<DynamicObject>, String)>,
     /// Builds that these name, by their names.
     pub(super) builds: BTreeMap<String, Arc<DynamicObject>>,
+    /// Upgrades of environments that state a workload of this one, too, with those: they have it, or have not given it back yet.
+    pub(super) sharing: Vec<(Arc<DynamicObject>, Upgrade)>,
     pub(super) now: Timestamp,
 }
 
@@ -446,6 +449,7 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
     }
     let (environment, wanted) = (&there.environment, &upgrade.spec.build);
     let begun = is_under_way(upgrade);
+    let holder = there.holder(upgrade).filter(|_| !begun);
     let build = there.builds.get(wanted);
     if let Some(object) = there.object.as_deref()
         && !begun
@@ -474,6 +478,7 @@ fn of_head<'a>(upgrade: &'a Upgrade, there: &'a There, standing: &Standing) -> V
         (Some(object), _) if !begun && !is_settled(object) => ("EnvironmentNotReady", not_settled(upgrade, object)),
         (object, None) => ("BuildMissing", build_missing(upgrade, object)),
         (_, Some(build)) if !begun && is_deleted(build) => ("BuildDeleted", format!("Build {wanted} is being deleted")),
+        (_, Some(_)) if let Some(holder) = &holder => ("WaitsForWorkload", waits_for(holder)),
         // It is heard of again.
         (_, Some(build)) if !is_deleted(build) && !is_kept(build) => return vec![Act::Hold(Kind::Build, build)],
         (_, Some(_)) if upgrade.stays_held() => return Vec::new(),
@@ -625,7 +630,34 @@ pub(super) fn of_build(build: &DynamicObject, wanted: Wanted) -> Option<Act<'_>>
     is_done.then_some(Act::LetGo(Kind::Build, build))
 }
 
+/// That another has its workload.
+fn waits_for(holder: &Holder) -> String {
+    let Holder {
+        workload,
+        upgrade,
+        environment,
+    } = holder;
+    format!(
+        "upgrade {upgrade} of Environment {environment} has {workload}; it goes on once that has ended and has given it back. Two that state one \
+         workload take each other's builds for somebody's edit: state it in one of them alone"
+    )
+}
+
+/// Whether an upgrade has its workload, or has not given it back yet.
+pub(super) fn has_its_workload(upgrade: &Upgrade) -> bool {
+    is_under_way(upgrade) || is_kept_from_its_owner(upgrade)
+}
+
 impl There {
+    fn holder(&self, upgrade: &Upgrade) -> Option<Holder> {
+        let own = self.object.as_deref()?;
+        let others = self
+            .sharing
+            .iter()
+            .map(|(environment, upgrade)| (&**environment, upgrade));
+        shared::holder(own, &upgrade.spec.component, others)
+    }
+
     /// Whether an open upgrade waits for nothing but its turn.
     fn may_go_on(&self, upgrade: &Upgrade) -> bool {
         !upgrade.status.phase.is_final() && self.builds.contains_key(&upgrade.spec.build)
@@ -840,6 +872,7 @@ mod tests {
             upgrades: readable.iter().map(|words| upgrade(words)).collect(),
             unreadable: unreadable.collect(),
             builds: build.map(|build| ("web-2".to_owned(), build)).into_iter().collect(),
+            sharing: Vec::new(),
             now: Timestamp::from_second(1_000).expect("in range"),
         };
         let mut standing = standing(under_way);
@@ -986,6 +1019,53 @@ mod tests {
         assert!(!of("deleted", Wanted::ByNobody) && !of("kept", Wanted::ByNobody));
     }
 
+    /// Until that one has given it back; what has begun has it.
+    #[test]
+    fn an_upgrade_waits_while_one_of_another_environment_has_its_workload() {
+        let over_web = |name: &str| {
+            let mut object = (*environment("kept Up")).clone();
+            object.metadata.name = Some(name.to_owned());
+            object.data["spec"]["components"] =
+                json!([{"name": "web", "statefulSet": {"namespace": "shop", "name": "web"}}]);
+            Arc::new(object)
+        };
+        let asks = |own: &str, other: &str| {
+            let there = There {
+                environment: "shop".to_owned(),
+                object: Some(over_web("shop")),
+                upgrades: vec![upgrade(own)],
+                unreadable: Vec::new(),
+                builds: BTreeMap::from([(
+                    "web-2".to_owned(),
+                    Arc::new(object(Kind::Build, "web-2", "kept", json!({}))),
+                )]),
+                sharing: Some(upgrade(other))
+                    .filter(has_its_workload)
+                    .map(|other| (over_web("copy"), other))
+                    .into_iter()
+                    .collect(),
+                now: Timestamp::from_second(1_000).expect("in range"),
+            };
+            let acts = of_upgrades(&there, &standing("-"));
+            acts.iter().map(said).collect::<Vec<String>>().join(", ")
+        };
+        for (own, other, asked) in [
+            ("mine: Pending", "theirs: Pending", "Driving mine"),
+            ("mine: Pending", "theirs: Rolling", "mine is told WaitsForWorkload"),
+            ("mine: Pending", "theirs: Paused", "mine is told WaitsForWorkload"),
+            (
+                "mine: Pending",
+                "theirs: Succeeded keeps",
+                "mine is told WaitsForWorkload",
+            ),
+            ("mine: Pending", "theirs: Succeeded", "Driving mine"),
+            ("mine: Pending", "theirs: Rolling other", "Driving mine"),
+            ("mine: Rolling", "theirs: Succeeded keeps", "Driving mine on"),
+        ] {
+            assert_eq!(asks(own, other), asked, "{own}, {other}");
+        }
+    }
+
     #[test]
     fn an_upgrade_says_whom_it_waits_for_and_what_that_one_does() {
         let told = |stands: &str, upgrades: &[&str]| {
@@ -995,6 +1075,7 @@ mod tests {
                 upgrades: upgrades.iter().map(|words| upgrade(words)).collect(),
                 unreadable: Vec::new(),
                 builds: BTreeMap::new(),
+                sharing: Vec::new(),
                 now: Timestamp::from_second(1_000).expect("in range"),
             };
             let acts = of_upgrades(&there, &standing("not given back"));

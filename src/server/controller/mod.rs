@@ -18,6 +18,7 @@ mod look;
 mod promotions;
 mod rehearsals;
 mod runs;
+mod shared;
 mod statuses;
 mod told;
 
