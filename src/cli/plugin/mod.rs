@@ -224,10 +224,10 @@ enum Command {
         #[arg(value_name = "ENV", value_parser = ground::environment_name)]
         environment: String,
     },
-    /// Bring an environment up again: what has changed and is in no Environment, as templates, is applied
+    /// Bring an environment up again, with the templates as they are now
     ///
-    /// Asks its controller by the annotation stagegate.dev/reconcile-at, and waits for its answer and for the templates of the `ConfigMap`
-    /// to be in it. SIGINT ends the waiting only.
+    /// Asks its controller by the annotation stagegate.dev/reconcile-at, and waits for its answer; where the templates have changed, until it
+    /// has them. SIGINT ends the waiting only.
     #[command(after_help = "Example:\n  kubectl stagegate up staging --timeout 10m")]
     Up {
         /// The environment

@@ -765,13 +765,11 @@ mod tests {
             upgrade: upgrade.to_owned(),
             stage: Stage::New,
         });
-        let bringing = has("BringingUp").then(|| {
-            Task::BringingUp(Version {
-                generation: 2,
-                reconcile_at: None,
-                templates: None,
-            })
-        });
+        let bringing = has("BringingUp").then_some(Task::BringingUp(Version {
+            generation: 2,
+            reconcile_at: None,
+            templates: None,
+        }));
         Standing {
             task: driven.or(bringing),
             may_begin: if has("failed") {
