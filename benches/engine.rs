@@ -11,7 +11,7 @@ use stagegate::model::upgrade::{Phase, StepAction, UpgradeStatus, Verdict, Wish}
 use stagegate::model::values::{Digest, Duration};
 use stagegate::rollout::{
     Decision, GatePlan, Hooks, Look, NodeView, Observed, Plan, Policy, Prepared, Reading, Seen, Serving, Signals,
-    StepView, decide,
+    StepView, WishedBy, decide,
 };
 
 const START_S: i64 = 1_700_000_000;
@@ -89,7 +89,7 @@ impl World {
                 now: start,
                 watching_since: start,
                 wish: Wish::Proceed,
-                wished_by: stagegate::rollout::WishedBy::Word,
+                wished_by: WishedBy::Word,
                 prepared: Prepared::Ready,
                 nodes: vec![
                     NodeView {

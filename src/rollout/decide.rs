@@ -106,7 +106,7 @@ pub fn resume(status: &UpgradeStatus, now: Timestamp) -> Result<UpgradeStatus, R
     next.since = now;
     next.resume_to = None;
     "Resumed".clone_into(&mut next.reason);
-    next.message = String::from(going_on(next.phase));
+    going_on(next.phase).clone_into(&mut next.message);
     for node in &mut next.nodes {
         node.since = now;
         node.attempts = 0;
