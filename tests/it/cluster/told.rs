@@ -450,6 +450,44 @@ fn no_upgrade_ends_for_a_build_that_was_not_heard_of_yet() {
     assert!(between.counts()["WATCH builds"] > refused);
 }
 
+/// Neither has to be asked again, and neither takes the other's build for somebody's edit.
+#[test]
+fn an_upgrade_waits_for_that_of_another_environment_which_has_its_workload() {
+    let town = Town::new();
+    let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    for environment in [ENVIRONMENT, "copy"] {
+        let object = json!({
+            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Environment", "metadata": {"name": environment},
+            "spec": {"components": [{
+                "name": "web", "build": "1",
+                "source": {"images": {"repository": "r.example/web", "digests": {"1": digest("1"), "2": digest("2")}}},
+                "statefulSet": {"namespace": NAMESPACE, "name": "web", "replicas": 1},
+            }]},
+        });
+        town.apply(&object.to_string());
+    }
+    let _controller = town.controller();
+    let build = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Build", "metadata": {"name": "web-2"},
+        "spec": {"component": "web", "version": "2", "digest": digest("2"), "locked": []},
+    });
+    town.apply(&build.to_string());
+    town.upgrade("first", "2");
+    // It is begun, and held for its set, which is not there.
+    town.wait("upg/first", "jsonpath={.status.phase}=Paused");
+    town.upgrade_of("copy", "second", "2");
+    town.wait("upg/second", "jsonpath={.status.reason}=WaitsForWorkload");
+    let message = town.get("upg/second")["status"]["message"].to_string();
+    let said = format!("upgrade first of Environment {ENVIRONMENT} has StatefulSet {NAMESPACE}/web");
+    assert!(message.contains(&said), "{message}");
+    let why = plugin(&town, &["why", "copy"]).expect_code(0);
+    assert!(why.out.contains(&said), "{why:?}");
+    wish(&town, "first", "abort");
+    town.wait("upg/first", "jsonpath={.status.phase}=Aborted");
+    // It goes on by itself, as far as that goes.
+    town.wait("upg/second", "jsonpath={.status.phase}=Paused");
+}
+
 /// In an emergency people change an image by hand; that nothing was left so is told, and nothing of it is undone.
 #[test]
 fn what_somebody_has_put_on_pods_past_us_is_told_and_left() {
