@@ -140,10 +140,14 @@ impl Inside {
     }
 
     /// Asks for an upgrade of one of the systems, as its users do.
-    fn upgrade(&self, system: &str, version: &str) {
+    fn build(&self, system: &str, version: &str) {
         let wanted = format!("{system}={version}");
         let build = self.stagegate(&["build", "manifest", system, &wanted]).expect_code(0);
         self.done(&["apply", "-f", "-"], &build.out);
+    }
+
+    fn upgrade(&self, system: &str, version: &str) {
+        self.build(system, version);
         let upgrade = json!({
             "apiVersion": "stagegate.dev/v1alpha1", "kind": "Upgrade", "metadata": {"name": format!("{system}-{version}")},
             "spec": {"environment": system, "component": system, "build": format!("{system}-{version}"), "user": "tester"},
@@ -287,7 +291,7 @@ fn a_good_build_goes_on_all_pods_once(inside: &Inside) {
     inside.all_are_on("2");
 }
 
-/// Back to what ran before, which waits for nobody; the second stage leads where there is no such component, and says so.
+/// What is new goes through a rehearsal; what ran before comes back, which waits for nobody; the second stage leads where there is no such component, and says so.
 fn a_promotion_makes_its_upgrade_and_what_enters_by_itself_is_asked_for(inside: &Inside) {
     let me = inside.done(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"], "");
     let object = |kind: &str, name: &str, spec: Value| {
@@ -298,15 +302,25 @@ fn a_promotion_makes_its_upgrade_and_what_enters_by_itself_is_asked_for(inside: 
         {"name": "first", "environment": "web", "rehearsals": ["there"]},
         {"name": "second", "environment": "front", "after": ["first"], "start": "auto"},
     ]);
-    let runs = json!([{"build": "web=candidate", "expect": {"phase": "Succeeded"}}]);
+    // It is on 3 already, and does not go back from it.
+    let runs = json!([{"build": "web=3", "expect": {"phase": "RolledBack"}}, {"build": "web=candidate", "expect": {"phase": "Succeeded"}}]);
     let rehearsal = json!({"environment": "web", "runs": runs});
     inside.done(&["apply", "-f", "-"], &object("Rehearsal", "there", rehearsal));
     inside.done(
         &["apply", "-f", "-"],
         &object("Pipeline", "web", json!({"component": "web", "stages": stages})),
     );
-    let asked = json!({"pipeline": "web", "stage": "first", "build": "web-2", "user": me.trim()});
-    inside.done(&["apply", "-f", "-"], &object("Promotion", "again", asked));
+    let promote = |name: &str, version: &str| {
+        let asked = json!({"pipeline": "web", "stage": "first", "build": format!("web-{version}"), "user": me.trim()});
+        inside.done(&["apply", "-f", "-"], &object("Promotion", name, asked));
+    };
+    // What has never been there is rehearsed, and comes no further.
+    inside.build("web", "slow");
+    promote("unheard", "slow");
+    inside.lab.until("it has not passed its rehearsal", |_| {
+        inside.get(&["promotion/unheard"])["status"]["reason"] == "RehearsalFailed"
+    });
+    promote("again", "2");
     inside.done(
         &["wait", "promotion/again", "--for=condition=Ready", "--timeout=180s"],
         "",
