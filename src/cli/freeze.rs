@@ -73,7 +73,8 @@ pub(super) struct LiftArguments {
 /// Names that a freeze may have, one of which no other has.
 const PREFIX: &str = "freeze";
 
-pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+/// The freeze that is asked for, in whichever home, by its user.
+pub(super) fn stated(arguments: Arguments, user: String, now: Timestamp) -> Result<FreezeSpec, GroundError> {
     let Arguments {
         environments,
         reason,
@@ -81,14 +82,13 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
         lasting,
         in_flight,
     } = arguments;
-    let now = Timestamp::now();
     let until =
         until.or_else(|| lasting.map(|lasting| now.saturating_add(lasting.signed()).unwrap_or(Timestamp::MAX).into()));
     if let Some(past) = until.as_ref().filter(|until| until.at() <= now) {
-        return Err(GroundError::Setting(format!("--until {past} is over already")).into());
+        return Err(GroundError::Setting(format!("--until {past} is over already")));
     }
-    let spec = FreezeSpec {
-        reason: reason.clone(),
+    Ok(FreezeSpec {
+        reason,
         when: until
             .map(|until| Span {
                 recurring: None,
@@ -101,8 +101,14 @@ pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Resu
             .collect(),
         environments,
         in_flight: in_flight.into(),
-        user: settings::user(),
-    };
+        user,
+    })
+}
+
+pub(super) async fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let now = Timestamp::now();
+    let spec = stated(arguments, settings::user(), now)?;
+    let reason = spec.reason.clone();
     let held = held_by(&spec)?;
     let home = ground::home()?;
     let value = serde_json::to_value(&spec)?;

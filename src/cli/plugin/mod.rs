@@ -17,7 +17,7 @@ use kube::{Api, Client};
 
 use super::printer::Printer;
 use super::view::moment;
-use super::{Exit, Output, build, called, events, ground, status, why};
+use super::{Exit, Output, build, called, events, freeze, ground, status, why};
 use crate::cluster::objects::{Kind, Upgrade, asked, name, patiently};
 use crate::cluster::snapshot::{LEASE, Lead, Scope, Snapshot};
 use crate::cluster::{connection, install};
@@ -292,7 +292,7 @@ enum Command {
     },
     /// Let nothing enter environments
     #[command(after_help = "Example:\n  kubectl stagegate freeze production --reason 'the database is slow' --for 2h")]
-    Freeze(promotions::FreezeArguments),
+    Freeze(freeze::Arguments),
     /// End a freeze
     Unfreeze {
         /// Name of the freeze
@@ -568,7 +568,7 @@ async fn run(command: Command, place: &Place, printer: &Printer) -> anyhow::Resu
         Command::Reject(arguments) => promotions::say(&ground, Verb::Reject, &arguments, printer).await,
         Command::Withdraw(arguments) => promotions::say(&ground, Verb::Withdraw, &arguments, printer).await,
         Command::Cancel { promotion } => promotions::cancel(&ground, &promotion, printer).await,
-        Command::Freeze(arguments) => promotions::freeze(&ground, &arguments, printer).await,
+        Command::Freeze(arguments) => promotions::freeze(&ground, arguments, printer).await,
         Command::Unfreeze { freeze } => promotions::unfreeze(&ground, &freeze, printer).await,
         Command::Pause { environment } => words::pause(&ground, &environment, printer).await,
         Command::Resume { environment, staying } => words::resume(&ground, &environment, &staying, printer).await,

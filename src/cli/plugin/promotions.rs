@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::Api;
@@ -13,17 +13,14 @@ use serde_json::json;
 use super::words::make;
 use super::{Ground, NAME, PluginError};
 use crate::cli::printer::Printer;
-use crate::cli::{Exit, promote as shown};
+use crate::cli::{Exit, freeze, promote as shown};
 use crate::cluster::objects::{ATTEMPTS, Kind, asked, name, part, patiently};
 use crate::cluster::promotions::Promotion;
 use crate::engine::promotion::way;
 use crate::model::approval::{Admitted, Verb, Word};
 use crate::model::build::BuildSpec;
-use crate::model::freeze::{FreezeSpec, InFlight};
 use crate::model::pipeline::PipelineSpec;
 use crate::model::promotion::PromotionSpec;
-use crate::model::schedule::Span;
-use crate::model::values;
 use crate::store::fresh_upgrade_name;
 use crate::workspace::PromotionRules;
 
@@ -45,33 +42,6 @@ pub(super) struct SayArguments {
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct FreezeArguments {
-    /// The environments that it holds; `*` stands for any letters
-    #[arg(value_name = "ENV", required = true)]
-    environments: Vec<String>,
-    /// Why, for whoever waits for it
-    #[arg(long, value_name = "TEXT", value_parser = crate::cli::reason)]
-    reason: String,
-    /// For as long, as 2h; without, until it is lifted
-    #[arg(long = "for", value_name = "DURATION")]
-    lasting: Option<values::Duration>,
-    /// What becomes of a promotion's upgrade that is under way
-    #[arg(long, value_enum, default_value = "finish-upgrade")]
-    in_flight: Flight,
-}
-
-/// As [`InFlight`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Flight {
-    /// It goes on to its end
-    FinishUpgrade,
-    /// Its batch is finished, and it pauses
-    FinishBatch,
-    /// Its running steps end, and it pauses
-    Pause,
 }
 
 /// Who asks, as the API server knows them.
@@ -228,27 +198,10 @@ async fn show(ground: &Ground, promotion: &str, printer: &Printer) -> anyhow::Re
     shown::show(&now.record, printer)
 }
 
-pub(super) async fn freeze(ground: &Ground, arguments: &FreezeArguments, printer: &Printer) -> anyhow::Result<Exit> {
-    let now = Timestamp::now();
-    let until = arguments
-        .lasting
-        .map(|lasting| now.saturating_add(lasting.signed()).unwrap_or(Timestamp::MAX));
-    let spec = FreezeSpec {
-        reason: arguments.reason.clone(),
-        environments: arguments.environments.clone(),
-        when: until
-            .map(|until| Span::once(Some(now), Some(until)))
-            .into_iter()
-            .collect(),
-        in_flight: match arguments.in_flight {
-            Flight::FinishUpgrade => InFlight::FinishUpgrade,
-            Flight::FinishBatch => InFlight::FinishBatch,
-            Flight::Pause => InFlight::Pause,
-        },
-        user: me(ground).await?.user,
-    };
+pub(super) async fn freeze(ground: &Ground, arguments: freeze::Arguments, printer: &Printer) -> anyhow::Result<Exit> {
+    let spec = freeze::stated(arguments, me(ground).await?.user, Timestamp::now())?;
     let named = make(ground, Kind::Freeze, &fresh_upgrade_name("freeze"), json!(spec)).await?;
-    printer.line(&format!("{named} holds {}", arguments.environments.join(", ")))?;
+    printer.line(&format!("{named} holds {}", spec.environments.join(", ")))?;
     Ok(Exit::Done)
 }
 

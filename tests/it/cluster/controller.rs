@@ -153,6 +153,17 @@ impl Town {
         (running, address.expect("an address").to_owned())
     }
 
+    /// The plugin of kubectl, under way.
+    pub(super) fn plugin(&self, arguments: &[&str]) -> Running {
+        let link = self.lab.path("kubectl-stagegate");
+        if !link.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
+        }
+        let arguments = [&["-n", NAMESPACE], arguments].concat();
+        let elsewhere = self.trivial.path("elsewhere");
+        Running::at(self.lab.command(&link), elsewhere.as_path(), &arguments)
+    }
+
     pub(super) fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         self.lab.until(what, |_| is_so(self));
     }

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::controller::{ACCOUNT, NAMESPACE, Town};
-use crate::trivial::Running;
 
 /// Where its objects are.
 const REPLICA: &str = "shop-staging";
@@ -173,7 +172,7 @@ fn changed_templates_are_applied_when_somebody_asks_for_it_and_once() {
         &["patch", "configmap/stagegate-templates", "--type=merge", "-p", &patch],
         "",
     );
-    let mut asks = plugin(&town, &["up", "staging"]);
+    let mut asks = town.plugin(&["up", "staging"]);
     asks.until("not in the controller's pod yet");
     assert_eq!(there(&town, "configmap/web")["data"]["greeting"], "hello");
     town.trivial.write("workspace/templates/config.yaml", &other);
@@ -186,7 +185,7 @@ fn changed_templates_are_applied_when_somebody_asks_for_it_and_once() {
     let before = fence();
     controller.signal(rustix::process::Signal::KILL);
     drop(controller);
-    plugin(&town, &["up", "staging", "--no-wait"]).end().expect_code(0);
+    town.plugin(&["up", "staging", "--no-wait"]).end().expect_code(0);
     let _controller = town.controller();
     town.until("it is answered", |town| {
         let object = town.get("env/staging");
@@ -198,25 +197,11 @@ fn changed_templates_are_applied_when_somebody_asks_for_it_and_once() {
     // What cannot be made is an answer, too, and so is that nobody can be asked.
     town.trivial
         .write("workspace/templates/config.yaml", "{{ nobody.knows.this }}");
-    let said = plugin(&town, &["up", "staging"]).end().expect_code(1);
+    let said = town.plugin(&["up", "staging"]).end().expect_code(1);
     assert!(said.out.contains("staging is Invalid"), "{said:?}");
-    let said = plugin(&town, &["up", "nowhere"]).end().expect_code(2);
+    let said = town.plugin(&["up", "nowhere"]).end().expect_code(2);
     assert!(
         said.err.contains("there is no Environment nowhere") && said.err.contains("staging"),
         "{said:?}"
     );
-}
-
-/// The plugin of kubectl, under way.
-fn plugin(town: &Town, arguments: &[&str]) -> Running {
-    let link = town.lab.path("kubectl-stagegate");
-    if !link.exists() {
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
-    }
-    let arguments = [&["-n", NAMESPACE], arguments].concat();
-    Running::at(
-        town.lab.command(&link),
-        town.trivial.path("elsewhere").as_path(),
-        &arguments,
-    )
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::controller::{NAMESPACE, Town, ask};
 use super::trouble::Between;
-use crate::trivial::{ENVIRONMENT, Running, Said};
+use crate::trivial::{ENVIRONMENT, Said};
 
 const READY: &str = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}";
 
@@ -43,17 +43,7 @@ fn wish(town: &Town, upgrade: &str, wish: &str) {
 }
 
 fn plugin(town: &Town, arguments: &[&str]) -> Said {
-    let link = town.lab.path("kubectl-stagegate");
-    if !link.exists() {
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
-    }
-    let arguments = [&["-n", NAMESPACE], arguments].concat();
-    Running::at(
-        town.lab.command(&link),
-        town.trivial.path("elsewhere").as_path(),
-        &arguments,
-    )
-    .end()
+    town.plugin(arguments).end()
 }
 
 #[test]
