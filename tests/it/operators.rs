@@ -100,6 +100,12 @@ fn kill_service(small: &Trivial, node: &str) {
     let pid = std::fs::read_to_string(pid).expect("it runs");
     let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("ours");
+    // It dies once it has its turn on the machine, and is looked at after that.
+    let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    until("it is dead", || {
+        let is_gone = std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        is_gone.then_some(())
+    });
 }
 
 #[test]
