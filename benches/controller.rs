@@ -17,6 +17,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -26,6 +27,8 @@ use stagegate::cluster::objects::Kind;
 use lab::Lab;
 
 const NAMESPACE: &str = "many";
+/// Whose Environments have pods, of which nobody but the controller says what they run.
+const PODS: &str = "pods";
 /// Of each kind, idle and at the start.
 const IDLE: usize = 1_000;
 const MANY: usize = 5_000;
@@ -38,22 +41,18 @@ const TICKS: f64 = 100.0;
 fn main() {
     let lab = Lab::without_nodes();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    assert!(lab.kubectl(&["create", "namespace", NAMESPACE], "").done);
-    let manifests = stagegate::cli::manifests(NAMESPACE, "stagegate:bench").expect("YAML");
-    let applied = lab.kubectl(&["apply", "--server-side", "-f", "-"], &manifests);
-    assert!(applied.done, "{applied:#?}");
+    for namespace in [NAMESPACE, PODS] {
+        assert!(lab.kubectl(&["create", "namespace", namespace], "").done);
+        let manifests = stagegate::cli::manifests(namespace, "stagegate:bench").expect("YAML");
+        let applied = lab.kubectl(&["apply", "--server-side", "-f", "-"], &manifests);
+        assert!(applied.done, "{applied:#?}");
+    }
     let client = runtime.block_on(client(&lab.admin()));
     runtime.block_on(make(&client, 0..IDLE));
-    let controller = Controller::start(&lab);
+    let controller = Controller::start(&lab, NAMESPACE);
     let first = controller.until_synced(IDLE);
     println!("1,000 Environments and 1,000 Upgrades: leading and in step after {first:.1?}");
-    let cpu = controller.cpu();
-    std::thread::sleep(WATCHED);
-    let share = (controller.cpu() - cpu) / WATCHED.as_secs_f64() * 100.0;
-    println!(
-        "idle for {WATCHED:?}: {} MB resident, {share:.2} % of a core",
-        controller.resident_mb()
-    );
+    controller.is_idle();
 
     let mut took: Vec<Duration> = (0..CHANGES).map(|i| runtime.block_on(change(&client, i))).collect();
     took.sort();
@@ -64,8 +63,17 @@ fn main() {
     );
     drop(controller);
 
+    runtime.block_on(make_pods(&client, 0..IDLE));
+    let controller = Controller::start(&lab, PODS);
+    println!(
+        "1,000 Environments of a StatefulSet each: leading and in step after {:.1?}",
+        controller.until_synced(0)
+    );
+    controller.is_idle();
+    drop(controller);
+
     runtime.block_on(make(&client, IDLE..MANY));
-    let controller = Controller::start(&lab);
+    let controller = Controller::start(&lab, NAMESPACE);
     let start = controller.until_synced(MANY);
     println!(
         "10,000 objects: leading and in step after {start:.1?}, {} MB resident",
@@ -86,15 +94,49 @@ async fn make(client: &Client, numbers: std::ops::Range<usize>) {
             "name": "web", "nodes": [{"name": format!("n{i}")}],
             "actions": {"start": {"template": "a.sh"}},
         }], "reports": [{"name": "log", "file": {"path": "reports.jsonl"}}]});
-        let up = json!({"fence": 1, "observedGeneration": 1, "conditions": [condition("Ready", "Up")]});
-        put(client, Kind::Environment, &format!("e{i}"), environment, up).await;
+        put(
+            client,
+            (NAMESPACE, Kind::Environment),
+            &format!("e{i}"),
+            environment,
+            up(),
+        )
+        .await;
         let upgrade = json!({"environment": format!("e{i}"), "component": "web", "build": "web-1", "user": "bench"});
         let done = json!({
             "phase": "Succeeded", "reason": "Done", "message": "every node runs it", "since": "2026-01-01T00:00:00Z",
             "nodes": [], "observedGeneration": 1, "writes": 9, "told": 9,
             "conditions": [condition("Ready", "Succeeded"), condition("Progressing", "Succeeded")],
         });
-        put(client, Kind::Upgrade, &format!("u{i}"), upgrade, done).await;
+        put(client, (NAMESPACE, Kind::Upgrade), &format!("u{i}"), upgrade, done).await;
+    });
+    made.buffer_unordered(32).collect::<Vec<()>>().await;
+}
+
+fn up() -> Value {
+    json!({"fence": 1, "observedGeneration": 1, "conditions": [condition("Ready", "Up")]})
+}
+
+/// An Environment that is up, of a StatefulSet with one pod that no machine takes.
+async fn make_pods(client: &Client, numbers: std::ops::Range<usize>) {
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), PODS);
+    let made = stream::iter(numbers).map(async |i| {
+        let name = format!("s{i}");
+        let labels = json!({"app": name});
+        let container = json!({"name": "web", "image": format!("none.invalid/web@sha256:{}", "a".repeat(64))});
+        let set = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "serviceName": name, "replicas": 1, "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            },
+        });
+        let set = serde_json::from_value(set).expect("a set");
+        sets.create(&PostParams::default(), &set).await.expect(&name);
+        let environment = json!({"components": [{
+            "name": "web", "statefulSet": {"namespace": PODS, "name": name, "replicas": 1},
+        }]});
+        put(client, (PODS, Kind::Environment), &format!("p{i}"), environment, up()).await;
     });
     made.buffer_unordered(32).collect::<Vec<()>>().await;
 }
@@ -106,8 +148,8 @@ fn condition(kind: &str, reason: &str) -> Value {
     })
 }
 
-async fn put(client: &Client, kind: Kind, name: &str, spec: Value, status: Value) {
-    let api: Api<DynamicObject> = kind.api(client, NAMESPACE);
+async fn put(client: &Client, (namespace, kind): (&str, Kind), name: &str, spec: Value, status: Value) {
+    let api: Api<DynamicObject> = kind.api(client, namespace);
     let mut object = DynamicObject::new(name, &kind.resource()).data(json!({"spec": spec}));
     object.metadata.finalizers = Some(vec!["stagegate.dev/done".to_owned()]);
     let mut object = api.create(&PostParams::default(), &object).await.expect(name);
@@ -151,7 +193,7 @@ struct Controller {
 }
 
 impl Controller {
-    fn start(lab: &Lab) -> Self {
+    fn start(lab: &Lab, namespace: &str) -> Self {
         let files = tempfile::tempdir().expect("a directory");
         let templates = files.path().join("templates");
         std::fs::create_dir(&templates).expect("made");
@@ -161,7 +203,7 @@ impl Controller {
         let begun = Instant::now();
         let child = lab
             .command(env!("CARGO_BIN_EXE_stagegate").as_ref())
-            .args(["controller", "--namespace", NAMESPACE, "--listen", &address, "--volume"])
+            .args(["controller", "--namespace", namespace, "--listen", &address, "--volume"])
             .arg(files.path().join("volume"))
             .arg("--templates")
             .arg(&templates)
@@ -183,12 +225,26 @@ impl Controller {
         loop {
             let metrics = self.metrics().unwrap_or_default();
             let is_in_step = |line: &str| metrics.lines().any(|is| is == line);
-            if is_in_step(&counted) && is_in_step("stagegate_leader 1") && is_in_step("stagegate_queue 0") {
+            if (upgrades == 0 || is_in_step(&counted))
+                && is_in_step("stagegate_leader 1")
+                && is_in_step("stagegate_queue 0")
+            {
                 return self.begun.elapsed();
             }
             assert!(self.begun.elapsed() < Duration::from_mins(5), "{metrics}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Prints what it takes while nobody asks anything of it.
+    fn is_idle(&self) {
+        let cpu = self.cpu();
+        std::thread::sleep(WATCHED);
+        let share = (self.cpu() - cpu) / WATCHED.as_secs_f64() * 100.0;
+        println!(
+            "idle for {WATCHED:?}: {} MB resident, {share:.2} % of a core",
+            self.resident_mb()
+        );
     }
 
     fn metrics(&self) -> Option<String> {

@@ -737,6 +737,7 @@ fn exit_of_promotion(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> 
             | PromotionError::UnknownBuild(_)
             | PromotionError::NoWay { .. }
             | PromotionError::TwoWays { .. }
+            | PromotionError::WrongPipeline { .. }
             | PromotionError::StageGone { .. }
             | PromotionError::NoComponent { .. }
             | PromotionError::Workspace(_),

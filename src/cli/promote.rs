@@ -434,7 +434,7 @@ pub(super) fn show(record: &PromotionRecord, printer: &Printer) -> anyhow::Resul
             record.name,
             status.phase,
             status.reason,
-            in_one_line(&status.message)
+            in_one_line(status.why())
         ))?;
         for waiting in &status.waits_for {
             p.sentence(&format!("  waits: {}", in_one_line(&waiting.message)))?;

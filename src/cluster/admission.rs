@@ -1,24 +1,72 @@
-//! What an API server refuses of promotions by itself, by two `ValidatingAdmissionPolicies`: that somebody speaks for another, takes back what was
-//! said, or puts a build onto a protected environment past its pipeline. Who asks is the request's own user; nothing in an object says it.
+//! What an API server refuses of promotions by itself, by three `ValidatingAdmissionPolicies`: that somebody speaks for another, takes back what was
+//! said, passes an object off as one that a promotion or a rehearsal has made, or puts a build onto a protected environment past its
+//! pipeline. Who asks is the request's own user; nothing in an object says it.
 //!
 //! A namespace's controller, and who is listed in the annotation [`DRIVERS`] of the namespace, may begin upgrades there. What a policy
-//! lets through a controller looks at again: it believes no object that names a promotion which it has not decided itself.
+//! lets through a controller looks at again: it believes no object that is not what it would have made itself ([`super::belonging`]).
+//!
+//! Words cannot be told from forged ones once they were let through. So each policy refuses an object of a name that nobody uses, and
+//! who is to believe words asks first, without making it, whether that is refused ([`probes`]).
 
 use serde_json::{Value, json};
 
 use super::crd::{GROUP, VERSION};
 use super::guard::DRIVERS;
 use super::install::{NAME as CONTROLLER, PART, PART_OF};
+use super::objects::Kind;
 
 /// The policy over words.
 const WORDS: &str = "stagegate-words";
+/// The policy over what promotions and rehearsals make.
+const BELONGING: &str = "stagegate-belonging";
 /// The policy over upgrades.
 const PROTECTED: &str = "stagegate-protected";
+
+/// An object that a policy refuses, whoever asks, where it is in force.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The policy.
+    pub policy: &'static str,
+    /// The kind of the object.
+    pub kind: Kind,
+    /// Its spec, which is sound.
+    pub spec: Value,
+}
+
+impl Probe {
+    /// Its object's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        probe_of(self.policy)
+    }
+}
+
+fn probe_of(policy: &str) -> String {
+    format!("{policy}-probe")
+}
+
+/// What is refused where it can be told who says what, and what has made what.
+#[must_use]
+pub fn probes() -> [Probe; 2] {
+    let upgrade = json!({"environment": "none", "component": "none", "build": "none-0"});
+    [
+        Probe {
+            policy: WORDS,
+            kind: Kind::Promotion,
+            spec: json!({"pipeline": "none", "stage": "none", "build": "none-0"}),
+        },
+        Probe {
+            policy: BELONGING,
+            kind: Kind::Upgrade,
+            spec: upgrade,
+        },
+    ]
+}
 
 /// Policies and bindings, for the whole cluster.
 #[must_use]
 pub fn all() -> Vec<Value> {
-    words().into_iter().chain(protected()).collect()
+    words().into_iter().chain(belonging()).chain(protected()).collect()
 }
 
 /// Whether who asks drives the namespace.
@@ -56,6 +104,17 @@ fn rule(expression: &str, message: &str) -> Value {
     json!({"expression": words.join(" "), "message": message, "reason": "Forbidden"})
 }
 
+/// That a policy is in force.
+fn probed(policy: &str) -> Value {
+    rule(
+        &format!(
+            "!has(object.metadata.name) || object.metadata.name != '{}'",
+            probe_of(policy)
+        ),
+        &format!("policy {policy} is in force, and nothing has this name"),
+    )
+}
+
 fn words() -> [Value; 2] {
     let of = |object: &str| format!("has({object}.spec.words) ? {object}.spec.words : []");
     let before = format!("oldObject == null ? [] : ({})", of("oldObject"));
@@ -76,6 +135,7 @@ fn words() -> [Value; 2] {
                 {"name": "wordsBefore", "expression": format!("variables.isPromotion ? ({before}) : []")},
             ],
             "validations": [
+                probed(WORDS),
                 rule(
                     "oldObject != null ? variables.user == variables.userBefore : variables.user == request.userInfo.username
                      || (variables.isDriver && variables.isAutomatic) || (!variables.isPromotion && variables.user == '')",
@@ -103,6 +163,46 @@ fn words() -> [Value; 2] {
     )
 }
 
+fn belonging() -> [Value; 2] {
+    let owners = |object: &str| {
+        format!(
+            "(has({object}.metadata.ownerReferences) ? {object}.metadata.ownerReferences : [])\
+             .filter(owner, owner.apiVersion.startsWith('{GROUP}/') && owner.kind in ['Promotion', 'Rehearsal'])\
+             .map(owner, owner.uid)"
+        )
+    };
+    let promotion = |object: &str| {
+        format!(
+            "request.resource.resource == 'upgrades' && has({object}.spec.promotion) ? {object}.spec.promotion : ''"
+        )
+    };
+    policy(
+        BELONGING,
+        json!({
+            "failurePolicy": "Fail",
+            "matchConstraints": resources(&["CREATE", "UPDATE"], &["upgrades", "rehearsals"]),
+            "variables": [
+                is_driver(),
+                {"name": "owners", "expression": owners("object")},
+                {"name": "ownersBefore", "expression": format!("oldObject == null ? [] : {}", owners("oldObject"))},
+                {"name": "promotion", "expression": promotion("object")},
+                {"name": "promotionBefore", "expression": format!("oldObject == null ? '' : ({})", promotion("oldObject"))},
+            ],
+            "validations": [
+                probed(BELONGING),
+                rule(
+                    "variables.isDriver || variables.promotion == variables.promotionBefore",
+                    "a controller alone begins the upgrade of a promotion",
+                ),
+                rule(
+                    "variables.isDriver || variables.owners.all(owner, owner in variables.ownersBefore)",
+                    "a controller alone makes what a promotion or a rehearsal owns",
+                ),
+            ],
+        }),
+    )
+}
+
 fn protected() -> [Value; 2] {
     policy(
         PROTECTED,
@@ -111,17 +211,12 @@ fn protected() -> [Value; 2] {
             "paramKind": {"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Environment"},
             "matchConstraints": resources(&["CREATE"], &["upgrades"]),
             "variables": [is_driver()],
-            "validations": [
-                rule(
-                    "variables.isDriver || params == null || params.metadata.name != object.spec.environment
-                     || !has(params.spec.protected) || !params.spec.protected",
-                    "the environment is protected: a build enters it by a promotion alone; `kubectl stagegate promote BUILD --to ENV` asks for one",
-                ),
-                rule(
-                    "variables.isDriver || !has(object.spec.promotion)",
-                    "a controller alone begins the upgrade of a promotion",
-                ),
-            ],
+            // Without an Environment there is none that is protected, and nothing of this is evaluated.
+            "validations": [rule(
+                "variables.isDriver || params == null || params.metadata.name != object.spec.environment
+                 || !has(params.spec.protected) || !params.spec.protected",
+                "the environment is protected: a build enters it by a promotion alone; `kubectl stagegate promote BUILD --to ENV` asks for one",
+            )],
         }),
     )
 }

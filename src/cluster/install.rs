@@ -127,7 +127,12 @@ fn rules(namespace: &str) -> Value {
         rule(GROUP, &["pipelines", "freezes"], &["list"], &[]),
         rule(
             GROUP,
-            &["promotions/status", "pipelines/status", "rehearsals/status"],
+            &[
+                "promotions/status",
+                "pipelines/status",
+                "freezes/status",
+                "rehearsals/status"
+            ],
             &["update"],
             &[]
         ),

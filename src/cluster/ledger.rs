@@ -16,6 +16,7 @@ use kube::runtime::reflector::{ObjectRef, Store as Cache};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::history::{History, Untold};
 use super::objects::{
     self, ATTEMPTS, ApiError, Fence, Fits, Kind, LONGEST_STATUS, Pending, Upgrade, asked, conditions, fit, generation,
     name, part, write_status,
@@ -24,12 +25,10 @@ use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger, Write};
 use crate::engine::session;
 use crate::engine::{CommitError, Loaded};
-use crate::home::Home;
 use crate::hosts::FencingToken;
 use crate::model::upgrade::{Event, Severity, UpgradeStatus};
-use crate::report;
 use crate::store::random_id;
-use crate::store::{BuildChange, BuildStatus, EventCopy, EventRecord, Store as _, StoreError, UpgradeRecord};
+use crate::store::{BuildChange, BuildStatus, UpgradeRecord};
 
 /// Events that wait for their copy: of an upgrade of a hundred nodes about a tenth. Beyond it the history cannot be written, and an
 /// upgrade that nobody would hear of does not go on.
@@ -50,43 +49,16 @@ pub struct Objects {
     pub namespace: String,
 }
 
-/// The history beside: events, and reports on their way.
-#[derive(Clone)]
-pub struct History {
-    /// Where it lies.
-    pub home: Home,
-    /// Names of the environment's sinks in the outbox.
-    pub sinks: Vec<String>,
-}
-
-impl History {
-    /// Copies the events that still wait in an upgrade's status; one that is there already is not written again.
-    ///
-    /// # Errors
-    /// The history cannot be written.
-    pub fn copy(&self, upgrade: &Upgrade) -> Result<(), StoreError> {
-        let (unique, uid) = (upgrade.unique_name(), objects::uid(&upgrade.object));
-        let subject = session::subject(&upgrade.spec);
-        let dispatcher = report::dispatcher(uid, &subject, &self.sinks);
-        for Pending { seq, event, act } in &upgrade.book.pending {
-            // The same report whichever controller makes it: its key is of the upgrade, not of this history.
-            let dispatch = |record: &EventRecord| {
-                dispatcher(&EventRecord {
-                    seq: *seq,
-                    ..record.clone()
-                })
-            };
-            self.home.store().copy_event(&EventCopy {
-                environment: &upgrade.spec.environment,
-                upgrade: Some(&unique),
-                promotion: upgrade.spec.promotion.as_deref(),
-                source: &format!("{uid}-{seq}"),
-                event,
-                act: act.as_ref(),
-                dispatch: &dispatch,
-            })?;
-        }
-        Ok(())
+/// What an upgrade tells that may not have been copied yet.
+#[must_use]
+pub fn untold(upgrade: &Upgrade) -> Untold<'_> {
+    Untold {
+        uid: objects::uid(&upgrade.object),
+        environment: &upgrade.spec.environment,
+        upgrade: Some(upgrade.unique_name()),
+        promotion: upgrade.spec.promotion.clone(),
+        subject: session::subject(&upgrade.spec),
+        pending: &upgrade.book.pending,
     }
 }
 
@@ -284,7 +256,7 @@ impl ObjectLedger {
     /// What waits is copied into the history; where that fails, it waits on, and the next write tries again.
     fn copy(&self) {
         let mut state = self.state.borrow_mut();
-        match self.history.copy(&state.upgrade) {
+        match self.history.copy(&untold(&state.upgrade)) {
             Ok(()) => state.copied = state.upgrade.book.told,
             Err(why) => {
                 tracing::warn!(%why, upgrade = name(&state.upgrade.object), "its events wait for their history");
@@ -317,7 +289,7 @@ impl ObjectLedger {
         book.write = Some(random_id());
         let generation = generation(&state.upgrade.object);
         book.observed_generation = generation;
-        conditions(&mut book, status, generation);
+        conditions(&mut book, status, generation, Timestamp::now());
         Ok((state.upgrade.object.clone(), whole(status, &book)?))
     }
 

@@ -7,11 +7,13 @@
 //! [`replica`] makes and prunes the objects of a replica in its namespace. [`survey`] reads what is there to begin with.
 
 pub mod admission;
+pub mod belonging;
 pub mod connection;
 pub mod crd;
 pub mod deployments;
 pub mod election;
 pub mod guard;
+pub mod history;
 pub mod hold;
 pub mod install;
 pub mod ledger;
@@ -24,6 +26,7 @@ pub mod promotions;
 pub mod rehearsals;
 pub mod replica;
 pub mod rolling;
+pub mod rules;
 pub mod snapshot;
 pub mod surge;
 pub mod survey;

@@ -464,14 +464,7 @@ impl Upgrade {
 const GIVEN_BACK: &str = "GivenBack";
 
 /// Conditions of an upgrade, as `kubectl wait` asks for them.
-pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
-    let yes = |is: bool| {
-        if is {
-            ConditionStatus::True
-        } else {
-            ConditionStatus::False
-        }
-    };
+pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64, now: Timestamp) {
     let reason = if status.reason.is_empty() {
         format!("{:?}", status.phase)
     } else {
@@ -485,20 +478,43 @@ pub fn conditions(book: &mut Book, status: &UpgradeStatus, generation: i64) {
         Some(_) | None => status.message.clone(),
     };
     let moves = !status.phase.is_final() && !status.phase.is_held() && status.phase != Phase::Pending;
-    for (kind, holds) in [("Ready", status.phase == Phase::Succeeded), ("Progressing", moves)] {
-        set_condition(
-            &mut book.conditions,
-            generation,
-            Condition {
+    let progress = Progress {
+        is_ready: status.phase == Phase::Succeeded,
+        moves,
+        reason,
+        message,
+    };
+    progress.put(&mut book.conditions, generation, now);
+    given_back(book, status, generation, now);
+}
+
+/// How something stands that goes on by itself, as conditions say it.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// It has come where it was to come.
+    pub is_ready: bool,
+    /// It goes on.
+    pub moves: bool,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Progress {
+    /// Puts its conditions `Ready` and `Progressing` among others.
+    pub fn put(&self, conditions: &mut Vec<Value>, generation: i64, now: Timestamp) {
+        for (kind, holds) in [("Ready", self.is_ready), ("Progressing", self.moves)] {
+            let condition = Condition {
                 kind: kind.to_owned(),
-                status: yes(holds),
-                reason: reason.clone(),
-                message: message.clone(),
-                last_transition_time: Timestamp::now(),
-            },
-        );
+                status: holds.into(),
+                reason: self.reason.clone(),
+                message: self.message.clone(),
+                last_transition_time: now,
+            };
+            set_condition(conditions, generation, condition);
+        }
     }
-    given_back(book, status, generation);
 }
 
 /// How many of an upgrade's nodes have gone their way, forward or back, as `2/3`.
@@ -509,7 +525,7 @@ pub fn done(status: &UpgradeStatus) -> String {
 }
 
 /// That what an upgrade had is its owner's again: said where that was in doubt.
-fn given_back(book: &mut Book, status: &UpgradeStatus, generation: i64) {
+fn given_back(book: &mut Book, status: &UpgradeStatus, generation: i64, now: Timestamp) {
     let is_told = book.conditions.iter().any(|c| c["type"] == GIVEN_BACK);
     let why = status.kept.as_ref().and_then(|kept| kept.why.clone());
     let (status, reason, message) = match why {
@@ -528,7 +544,7 @@ fn given_back(book: &mut Book, status: &UpgradeStatus, generation: i64) {
             status,
             reason: reason.to_owned(),
             message,
-            last_transition_time: Timestamp::now(),
+            last_transition_time: now,
         },
     );
 }

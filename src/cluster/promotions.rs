@@ -5,21 +5,19 @@ use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
+use super::history::Untold;
 use super::objects::{
-    self, ApiError, Book, Fits, LONGEST_STATUS, Pending, created_at, fit, generation, is_deleted, name, part,
-    set_condition,
+    self, ApiError, Book, Fits, LONGEST_STATUS, Pending, Progress, created_at, fit, generation, is_deleted, name, part,
 };
 use crate::audit::Act;
 use crate::engine::promotion::{PromotionRecord, subject};
-use crate::home::Home;
 use crate::model::promotion::{Phase, PromotionStatus};
 use crate::model::upgrade::Event;
-use crate::report;
-use crate::store::build::{Condition, ConditionStatus};
-use crate::store::{EventCopy, EventRecord, Store as _, StoreError};
 
-/// Events that wait for their copy: several times what one makes in all.
+/// Events that wait for their copy. Beyond it the history cannot be written, and a promotion that nobody would hear of does not go on.
 const MOST_PENDING: usize = 100;
+/// Why a promotion is not ready that cannot be decided on now.
+const NOT_DECIDED: &str = "NotDecided";
 
 /// A Promotion as read.
 #[derive(Debug, Clone)]
@@ -69,12 +67,22 @@ impl Promotion {
         objects::unique_name(&self.object)
     }
 
-    /// Its status from now on, with what is told of it.
+    /// Its status from now on, with what is told of it. Events that were copied leave it.
     ///
     /// # Errors
-    /// More events wait for their history than it takes, or the status is too long.
-    pub fn whole(&self, status: &PromotionStatus, told: Vec<(Event, Option<Act>)>) -> Result<Value, ApiError> {
+    /// More events wait for their history than it takes, unless it ends with this; or the status is too long.
+    pub fn whole(
+        &self,
+        status: &PromotionStatus,
+        told: Vec<(Event, Option<Act>)>,
+        copied: Copied,
+        now: Timestamp,
+    ) -> Result<Value, ApiError> {
         let mut book = self.book.clone();
+        match copied {
+            Copied::All => book.pending.clear(),
+            Copied::Unknown => {}
+        }
         for (event, act) in told {
             book.told += 1;
             book.pending.push(Pending {
@@ -87,7 +95,8 @@ impl Promotion {
             what: objects::named(&self.object),
             why,
         };
-        if book.pending.len() > MOST_PENDING {
+        // Its end is written in any case: what cannot end could not be deleted either.
+        if book.pending.len() > MOST_PENDING && !status.phase.is_final() {
             return Err(unreadable(format!(
                 "{} events wait for their history",
                 book.pending.len()
@@ -95,29 +104,18 @@ impl Promotion {
         }
         book.writes += 1;
         book.observed_generation = generation(&self.object);
-        let is = |holds: bool| {
-            if holds {
-                ConditionStatus::True
-            } else {
-                ConditionStatus::False
-            }
+        let reason = match &status.undecided {
+            Some(_) => NOT_DECIDED.to_owned(),
+            None if status.reason.is_empty() => format!("{:?}", status.phase),
+            None => status.reason.clone(),
         };
-        let moves = matches!(status.phase, Phase::Rehearsing | Phase::Upgrading);
-        let reason = if status.reason.is_empty() {
-            format!("{:?}", status.phase)
-        } else {
-            status.reason.clone()
+        let progress = Progress {
+            is_ready: status.phase == Phase::Succeeded,
+            moves: matches!(status.phase, Phase::Rehearsing | Phase::Upgrading),
+            reason,
+            message: status.why().to_owned(),
         };
-        for (kind, holds) in [("Ready", status.phase == Phase::Succeeded), ("Progressing", moves)] {
-            let condition = Condition {
-                kind: kind.to_owned(),
-                status: is(holds),
-                reason: reason.clone(),
-                message: status.message.clone(),
-                last_transition_time: Timestamp::now(),
-            };
-            set_condition(&mut book.conditions, book.observed_generation, condition);
-        }
+        progress.put(&mut book.conditions, book.observed_generation, now);
         let mut whole = json!(status);
         if let (Some(whole), Value::Object(book)) = (whole.as_object_mut(), json!(book)) {
             whole.extend(book);
@@ -128,32 +126,96 @@ impl Promotion {
         }
     }
 
-    /// Copies the events that still wait in its status into the history; one that is there already is not written again.
-    ///
-    /// # Errors
-    /// The history cannot be written.
-    pub fn copy(&self, home: &Home, environment: &str, component: &str, sinks: &[String]) -> Result<(), StoreError> {
-        let uid = objects::uid(&self.object);
-        let subject = subject(component, &self.record.spec);
-        let dispatcher = report::dispatcher(uid, &subject, sinks);
-        for Pending { seq, event, act } in &self.book.pending {
-            // As of an upgrade: the report's key is of the object, not of this history.
-            let dispatch = |record: &EventRecord| {
-                dispatcher(&EventRecord {
-                    seq: *seq,
-                    ..record.clone()
-                })
-            };
-            home.store().copy_event(&EventCopy {
-                environment,
-                upgrade: None,
-                promotion: Some(&self.upgrade()),
-                source: &format!("{uid}-{seq}"),
-                event,
-                act: act.as_ref(),
-                dispatch: &dispatch,
-            })?;
+    /// What it tells that may not have been copied yet.
+    #[must_use]
+    pub fn untold<'a>(&'a self, environment: &'a str, component: &str) -> Untold<'a> {
+        Untold {
+            uid: objects::uid(&self.object),
+            environment,
+            upgrade: None,
+            promotion: Some(self.upgrade()),
+            subject: subject(component, &self.record.spec),
+            pending: &self.book.pending,
         }
-        Ok(())
+    }
+}
+
+/// Whether what waited in a status is in the history by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// All of it is.
+    All,
+    /// Nobody knows.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promotion() -> Promotion {
+        let object = json!({
+            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Promotion", "metadata": {"name": "web-2", "uid": "0123456789"},
+            "spec": {"pipeline": "web", "stage": "production", "build": "web-2", "user": "carol"},
+        });
+        Promotion::read(serde_json::from_value(object).expect("an object")).expect("a promotion")
+    }
+
+    fn event(n: usize) -> (Event, Option<Act>) {
+        let event = Event {
+            at: Timestamp::UNIX_EPOCH,
+            reason: "PromotionWaiting".to_owned(),
+            severity: crate::model::upgrade::Severity::Step,
+            node: None,
+            message: format!("for the {n}th time"),
+        };
+        (event, None)
+    }
+
+    /// As it is read after that was written.
+    fn written(
+        promotion: &Promotion,
+        status: &PromotionStatus,
+        events: usize,
+        copied: Copied,
+    ) -> Result<Promotion, ApiError> {
+        let told = (0..events).map(event).collect();
+        let whole = promotion.whole(status, told, copied, Timestamp::UNIX_EPOCH)?;
+        let mut object = promotion.object.clone();
+        object.data["status"] = whole;
+        Promotion::read(object)
+    }
+
+    #[test]
+    fn what_was_copied_leaves_the_status_and_a_history_that_is_full_keeps_no_end_from_it() {
+        let mut promotion = promotion();
+        let mut status = promotion.record.status.clone();
+        for _ in 0..3 {
+            promotion = written(&promotion, &status, 60, Copied::All).expect("written");
+        }
+        assert_eq!((promotion.book.pending.len(), promotion.book.told), (60, 180));
+        written(&promotion, &status, 60, Copied::Unknown).expect_err("nobody would hear of it");
+        status.phase = Phase::Cancelled;
+        let ended = written(&promotion, &status, 60, Copied::Unknown).expect("its end is written");
+        assert_eq!(ended.book.pending.len(), 120);
+    }
+
+    #[test]
+    fn what_was_decided_stands_while_nothing_can_be_decided_anew() {
+        let promotion = promotion();
+        let status = PromotionStatus {
+            phase: Phase::Upgrading,
+            reason: "FrozenInFlight".to_owned(),
+            message: "freeze weekend holds".to_owned(),
+            undecided: Some("its environment cannot be read".to_owned()),
+            ..promotion.record.status.clone()
+        };
+        let read = written(&promotion, &status, 0, Copied::All).expect("written");
+        assert_eq!(read.record.status, status);
+        let ready = &read.book.conditions[0];
+        assert_eq!(
+            (&ready["reason"], &ready["message"]),
+            (&json!(NOT_DECIDED), &json!("its environment cannot be read"))
+        );
     }
 }

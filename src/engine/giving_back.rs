@@ -23,7 +23,7 @@ use crate::store::{Store as _, UpgradeRecord};
 /// It is some requests, each of which may be made anew when others write meanwhile.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// What is kept of other components is tried again this often beside an upgrade that goes on: it was tried a moment before that began.
-pub const BESIDE_EVERY: Duration = Duration::from_mins(1);
+const BESIDE_EVERY: Duration = Duration::from_mins(1);
 /// Attempts at a commit that somebody else's write came before.
 const ATTEMPTS: u32 = 5;
 
@@ -243,19 +243,46 @@ pub async fn attempt_all(
     Ok(())
 }
 
+/// Who knows what ended upgrades of an environment keep, and gives it back.
+pub trait Keeping {
+    /// Ended upgrades that keep something.
+    ///
+    /// # Errors
+    /// It was not found out: why.
+    fn kept(&self) -> Result<Vec<UpgradeRecord>, String>;
+    /// Gives back what one keeps.
+    ///
+    /// # Errors
+    /// It could not be tried: why.
+    fn give_back(&self, record: &UpgradeRecord) -> impl Future<Output = Result<Given, String>>;
+}
+
+/// As the embedded home has it.
+pub(super) struct Stored<'a> {
+    pub(super) home: &'a Home,
+    pub(super) fleet: &'a Fleet,
+    pub(super) lease: &'a HeldLease,
+    pub(super) on_commit: &'a OnCommit<'a>,
+}
+
+impl Keeping for Stored<'_> {
+    fn kept(&self) -> Result<Vec<UpgradeRecord>, String> {
+        let kept = self.home.store().kept(Some(&self.fleet.environment.name));
+        kept.map_err(|why| why.to_string())
+    }
+
+    async fn give_back(&self, record: &UpgradeRecord) -> Result<Given, String> {
+        let given = attempt(self.home, self.fleet, record, self.lease, self.on_commit).await;
+        given.map_err(|why| why.to_string())
+    }
+}
+
 /// The same again and again beside an upgrade of one component, for what is kept of the others: their workloads are not its own, and it may go
 /// on for hours.
-pub(super) async fn beside(
-    home: &Home,
-    fleet: &Fleet,
-    lease: &HeldLease,
-    component: &str,
-    said: &mut Said,
-    on_commit: &OnCommit<'_>,
-) -> Infallible {
+pub async fn beside(keeping: &impl Keeping, component: &str, said: &mut Said) -> Infallible {
     loop {
         tokio::time::sleep(BESIDE_EVERY).await;
-        let kept = match home.store().kept(Some(&fleet.environment.name)) {
+        let kept = match keeping.kept() {
             Ok(kept) => kept,
             Err(why) => {
                 tracing::warn!(%why, "whether something is kept was not found out");
@@ -263,13 +290,12 @@ pub(super) async fn beside(
             }
         };
         for record in kept.iter().filter(|record| record.spec.component != component) {
-            let why = match attempt(home, fleet, record, lease, on_commit).await {
+            let why = match keeping.give_back(record).await {
                 Ok(Given::Back) => {
                     said.is_given(&record.name);
                     continue;
                 }
-                Ok(Given::Kept(why)) => why,
-                Err(why) => why.to_string(),
+                Ok(Given::Kept(why)) | Err(why) => why,
             };
             if let Some(news) = said.news(&record.name, &record.spec, &why, Again::Beside) {
                 tracing::warn!("{news}");
@@ -441,7 +467,13 @@ spec:
         /// Beside an upgrade of `web` for so many attempts.
         async fn beside_web(&self, attempts: u32) {
             let mut said = Said::default();
-            let beside = beside(&self.home, &self.fleet, &self.lease, "web", &mut said, &|_, _| {});
+            let keeping = Stored {
+                home: &self.home,
+                fleet: &self.fleet,
+                lease: &self.lease,
+                on_commit: &|_, _| {},
+            };
+            let beside = beside(&keeping, "web", &mut said);
             let over = tokio::time::timeout(BESIDE_EVERY * attempts + BESIDE_EVERY / 2, beside).await;
             assert!(over.is_err(), "it goes on as long as the upgrade does");
         }

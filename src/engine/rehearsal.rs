@@ -9,7 +9,7 @@ use super::session::{Asked, KnownBuild, Refusal, SessionError};
 use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
-use crate::model::rehearsal::{Disturbance, RehearsalSpec, unmet};
+use crate::model::rehearsal::{Blamed, Disturbance, RehearsalSpec, unmet};
 use crate::model::upgrade::Phase;
 use crate::store::{StoreError, UpgradeRecord};
 
@@ -160,7 +160,7 @@ impl Rehearsing<'_> {
             }
             let known = KnownBuild::find(self.home, &ended.record.spec.build)?;
             let is_quarantined = known.is_some_and(|b| b.status.quarantined_in(&spec.environment).is_some());
-            let mut differs = unmet(&run.expect, &ended.record.status, is_quarantined);
+            let mut differs = unmet(&run.expect, &ended.record.status, Blamed::from(is_quarantined));
             differs.extend(undone.into_iter().map(|what| format!("disturbance {what}")));
             let stop = !differs.is_empty();
             outcome.runs.push(Ran {

@@ -684,10 +684,15 @@ pub async fn run(
         unreached,
         on_commit,
     };
-    let silently = |_: &UpgradeStatus, _: &[Event]| {};
+    let keeping = giving_back::Stored {
+        home,
+        fleet,
+        lease,
+        on_commit: &|_, _| {},
+    };
     tokio::select! {
         ending = Box::pin(driving.run()) => ending,
-        never = Box::pin(giving_back::beside(home, fleet, lease, component, &mut said, &silently)) => match never {},
+        never = Box::pin(giving_back::beside(&keeping, component, &mut said)) => match never {},
     }
 }
 

@@ -112,6 +112,7 @@ pub struct ApprovalRule {
     pub role: String,
     /// So many of them.
     #[serde(default = "one")]
+    #[schemars(range(min = 1))]
     pub count: u8,
     /// How long each counts.
     #[serde(default = "a_day")]

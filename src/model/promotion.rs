@@ -63,6 +63,9 @@ pub struct PromotionStatus {
     /// It went on though rules kept it: which.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
+    /// What is in the way of deciding on it anew, where something is; the rest is as it was decided last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<String>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
@@ -124,6 +127,12 @@ impl Phase {
 }
 
 impl PromotionStatus {
+    /// Why it stands where it does, for people: first of all what is in the way of deciding on it.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        self.undecided.as_deref().unwrap_or(&self.message)
+    }
+
     /// Of one that was just asked for.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
@@ -138,6 +147,7 @@ impl PromotionStatus {
             rehearsed: Vec::new(),
             upgrade: None,
             passed_over: Vec::new(),
+            undecided: None,
             finished_at: None,
         }
     }

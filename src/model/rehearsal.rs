@@ -29,6 +29,7 @@ pub struct RehearsalSpec {
     #[serde(default)]
     pub disturbances: Vec<Disturbance>,
     /// The upgrades, one after the other.
+    #[schemars(length(min = 1))]
     pub runs: Vec<Run>,
 }
 
@@ -94,7 +95,7 @@ pub struct Planned<'a> {
 impl Planned<'_> {
     /// One sentence for each thing that came out otherwise.
     #[must_use]
-    pub fn unmet(&self, status: &UpgradeStatus, quarantined: bool) -> Vec<String> {
+    pub fn unmet(&self, status: &UpgradeStatus, quarantined: Blamed) -> Vec<String> {
         match self.expect {
             Some(expect) => unmet(expect, status, quarantined),
             None if status.phase == Phase::Succeeded => Vec::new(),
@@ -165,9 +166,15 @@ pub struct RunStatus {
     /// The disturbances that did not take place, once their driver has ended them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undisturbed: Option<Vec<String>>,
-    /// The phase that it ended in.
+    /// When it was first seen to go no further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Timestamp>,
+    /// The phase that it ended in, or was held in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// It was held, and is to go back before anything else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_held: bool,
     /// What came out otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmet: Vec<String>,
@@ -178,8 +185,10 @@ pub struct RunStatus {
 pub enum Seen<'a> {
     /// There is none of its name.
     Nothing,
-    /// It is there, and its build is quarantined in the environment, or not.
-    Upgrade(&'a UpgradeStatus, Blamed),
+    /// It goes on, or will by itself, or waits for who has paused it.
+    Going(&'a UpgradeStatus),
+    /// It goes no further by itself: it has ended, or is held. Its build is quarantined in the environment, or not.
+    Settled(&'a UpgradeStatus, Blamed),
 }
 
 /// Whether a build is quarantined there.
@@ -191,16 +200,104 @@ pub enum Blamed {
     No,
 }
 
+impl From<bool> for Blamed {
+    fn from(is: bool) -> Self {
+        if is { Self::Yes } else { Self::No }
+    }
+}
+
+impl std::fmt::Display for Blamed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Blamed::Yes => "quarantined",
+            Blamed::No => "not quarantined",
+        })
+    }
+}
+
 /// Who drove an upgrade says within this what became of its disturbances.
 const TOLD_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
+impl RunStatus {
+    fn of(plan: &Planned<'_>, upgrade: String) -> Self {
+        Self {
+            build: plan.build.to_owned(),
+            upgrade,
+            begun: false,
+            undisturbed: None,
+            settled_at: None,
+            phase: None,
+            is_held: false,
+            unmet: Vec::new(),
+        }
+    }
+
+    fn ends(&mut self, phase: Phase, unmet: Vec<String>) {
+        self.phase = Some(phase);
+        self.unmet = unmet;
+    }
+
+    /// Takes in what is seen of its upgrade; what is said of it while it has not ended.
+    fn sees(&mut self, plan: &Planned<'_>, seen: Seen<'_>, refused: Option<&str>, now: Timestamp) -> Option<String> {
+        let Self {
+            build, upgrade: name, ..
+        } = &*self;
+        match seen {
+            Seen::Nothing if self.begun => {
+                let unmet = vec![format!("its upgrade {name} was deleted")];
+                self.ends(Phase::Aborted, unmet);
+                None
+            }
+            Seen::Nothing => match refused {
+                Some(why) => {
+                    self.ends(Phase::Aborted, vec![why.to_owned()]);
+                    None
+                }
+                None => Some(format!("{build}: upgrade {name} is made")),
+            },
+            Seen::Going(upgrade) => {
+                let why = if upgrade.message.is_empty() {
+                    "it goes on"
+                } else {
+                    &upgrade.message
+                };
+                let message = format!("{build}: upgrade {name} is {:?}: {why}", upgrade.phase);
+                self.begun = true;
+                self.settled_at = None;
+                Some(message)
+            }
+            Seen::Settled(upgrade, quarantined) => {
+                self.begun = true;
+                let settled_at = *self.settled_at.get_or_insert(upgrade.finished_at.unwrap_or(now));
+                let undisturbed = match &self.undisturbed {
+                    _ if plan.disturbances.is_empty() => Vec::new(),
+                    Some(undisturbed) => undisturbed.clone(),
+                    None if now.duration_since(settled_at) < TOLD_WITHIN => {
+                        return Some(format!(
+                            "{}: whether its disturbances took place is not known yet",
+                            self.build
+                        ));
+                    }
+                    None => vec!["all of them, or none: who made them was ended before it could say".to_owned()],
+                };
+                let mut unmet = plan.unmet(upgrade, quarantined);
+                unmet.extend(undisturbed.into_iter().map(|what| format!("disturbance {what}")));
+                self.is_held = !upgrade.phase.is_final();
+                self.ends(upgrade.phase, unmet);
+                None
+            }
+        }
+    }
+}
+
 /// The next status of a rehearsal, from what is seen of the upgrade of its last run. A run without a phase is to have its upgrade made, where
-/// there is none. `named` gives the upgrade's name by its place.
+/// there is none; `refused` says why none may be made any more, or at all. `named` gives an upgrade's name by its place.
 #[must_use]
 pub fn advance(
     spec: &RehearsalSpec,
     status: &RehearsalStatus,
     seen: Seen<'_>,
+    refused: Option<&str>,
     named: impl Fn(usize) -> String,
     now: Timestamp,
 ) -> RehearsalStatus {
@@ -211,73 +308,40 @@ pub fn advance(
     if spec.names_candidate() {
         next.phase = RehearsalPhase::Template;
         next.message = String::from("it is for whichever build is promoted; each promotion makes one of its own of it");
+        if let Some(why) = refused {
+            next.message = format!("nothing can be made of it: {why}");
+        }
         return next;
     }
     let planned = spec.planned();
     next.phase = RehearsalPhase::Running;
     if let (Some(run), Some(plan)) = (next.runs.last_mut(), planned.get(status.runs.len().wrapping_sub(1)))
         && run.phase.is_none()
+        && let Some(message) = run.sees(plan, seen, refused, now)
     {
-        match seen {
-            Seen::Nothing if run.begun => {
-                run.phase = Some(Phase::Aborted);
-                run.unmet = vec![format!("its upgrade {} was deleted", run.upgrade)];
-            }
-            Seen::Nothing => next.message = format!("{}: upgrade {} is made", run.build, run.upgrade),
-            Seen::Upgrade(upgrade, _) if !upgrade.phase.is_final() => {
-                run.begun = true;
-                let why = if upgrade.message.is_empty() {
-                    "it goes on"
-                } else {
-                    &upgrade.message
-                };
-                next.message = format!("{}: upgrade {} is {:?}: {why}", run.build, run.upgrade, upgrade.phase);
-            }
-            Seen::Upgrade(upgrade, quarantined) => {
-                run.begun = true;
-                let undisturbed = match &run.undisturbed {
-                    _ if plan.disturbances.is_empty() => Vec::new(),
-                    Some(undisturbed) => undisturbed.clone(),
-                    None if upgrade
-                        .finished_at
-                        .is_some_and(|at| now.duration_since(at) < TOLD_WITHIN) =>
-                    {
-                        next.message = format!("{}: whether its disturbances took place is not known yet", run.build);
-                        return next;
-                    }
-                    None => vec!["all of them, or none: who made them was ended before it could say".to_owned()],
-                };
-                run.phase = Some(upgrade.phase);
-                run.unmet = plan.unmet(upgrade, quarantined == Blamed::Yes);
-                run.unmet
-                    .extend(undisturbed.into_iter().map(|what| format!("disturbance {what}")));
-            }
-        }
-    }
-    let ended = next.runs.last().is_none_or(|run| run.phase.is_some());
-    if !ended {
+        next.message = message;
         return next;
     }
-    if let Some(run) = next.runs.iter().find(|run| !run.unmet.is_empty()) {
-        next.phase = RehearsalPhase::Failed;
-        next.message = format!("{}: {}", run.build, run.unmet.join("; "));
-        next.finished_at = Some(now);
-    } else if let Some(plan) = planned.get(next.runs.len()) {
-        let upgrade = named(next.runs.len());
-        next.message = format!("{}: upgrade {upgrade} is made", plan.build);
-        next.runs.push(RunStatus {
-            build: plan.build.to_owned(),
-            upgrade,
-            begun: false,
-            undisturbed: None,
-            phase: None,
-            unmet: Vec::new(),
-        });
-    } else {
-        next.phase = RehearsalPhase::Passed;
-        next.message = String::from("all came out as they must");
-        next.finished_at = Some(now);
-    }
+    let failed = next.runs.iter().find(|run| !run.unmet.is_empty());
+    let failed = failed.map(|run| format!("{}: {}", run.build, run.unmet.join("; ")));
+    let place = next.runs.len();
+    let ended = match (failed, planned.get(place), refused) {
+        (Some(why), _, _) => Err(why),
+        (None, Some(_), Some(why)) => Err(why.to_owned()),
+        (None, None, _) if place == 0 => Err("it has no runs, and shows nothing".to_owned()),
+        (None, None, _) => Ok("all came out as they must".to_owned()),
+        (None, Some(plan), None) => {
+            let run = RunStatus::of(plan, named(place));
+            next.message = format!("{}: upgrade {} is made", run.build, run.upgrade);
+            next.runs.push(run);
+            return next;
+        }
+    };
+    next.finished_at = Some(now);
+    (next.phase, next.message) = match ended {
+        Ok(message) => (RehearsalPhase::Passed, message),
+        Err(message) => (RehearsalPhase::Failed, message),
+    };
     next
 }
 
@@ -385,7 +449,7 @@ pub struct Expected {
 
 /// Compares what came out with what must: one sentence for each thing that differs.
 #[must_use]
-pub fn unmet(expected: &Expected, status: &UpgradeStatus, quarantined: bool) -> Vec<String> {
+pub fn unmet(expected: &Expected, status: &UpgradeStatus, quarantined: Blamed) -> Vec<String> {
     let Expected {
         phase,
         reason,
@@ -406,11 +470,10 @@ pub fn unmet(expected: &Expected, status: &UpgradeStatus, quarantined: bool) -> 
     {
         unmet.push(format!("ended with the reason {}, expected {reason}", status.reason));
     }
-    if let Some(blamed) = blamed
-        && quarantined != *blamed
+    if let Some(blamed) = blamed.map(Blamed::from)
+        && quarantined != blamed
     {
-        let is = |yes: bool| if yes { "quarantined" } else { "not quarantined" };
-        unmet.push(format!("the build is {}, expected {}", is(quarantined), is(*blamed)));
+        unmet.push(format!("the build is {quarantined}, expected {blamed}"));
     }
     if let Some(pattern) = blocker_statement {
         let statements: Vec<&str> = status
@@ -497,16 +560,27 @@ mod tests {
     struct Story {
         spec: RehearsalSpec,
         status: RehearsalStatus,
+        refused: Option<&'static str>,
     }
 
     impl Story {
         fn of(spec: RehearsalSpec) -> Self {
-            let status = RehearsalStatus::default();
-            Self { spec, status }
+            Self {
+                spec,
+                status: RehearsalStatus::default(),
+                refused: None,
+            }
         }
 
         fn sees(&mut self, seen: Seen<'_>, now: i64) -> &RehearsalStatus {
-            self.status = advance(&self.spec, &self.status, seen, |i| format!("r-{i}"), at(now));
+            self.status = advance(
+                &self.spec,
+                &self.status,
+                seen,
+                self.refused,
+                |i| format!("r-{i}"),
+                at(now),
+            );
             &self.status
         }
 
@@ -524,13 +598,13 @@ mod tests {
         let made = story.status.clone();
         assert_eq!(story.sees(UNSEEN, 1), &made);
         let going = UpgradeStatus::new(at(0));
-        story.sees(Seen::Upgrade(&going, Blamed::No), 2);
-        story.sees(Seen::Upgrade(&ended(Phase::Succeeded), Blamed::No), 3);
+        story.sees(Seen::Going(&going), 2);
+        story.sees(Seen::Settled(&ended(Phase::Succeeded), Blamed::No), 3);
         assert_eq!(story.upgrades(), ["r-0", "r-1"]);
-        story.sees(Seen::Upgrade(&ended(Phase::RolledBack), Blamed::Yes), 4);
+        story.sees(Seen::Settled(&ended(Phase::RolledBack), Blamed::Yes), 4);
         assert_eq!(story.upgrades(), ["r-0", "r-1", "r-2"]);
         let passed = story
-            .sees(Seen::Upgrade(&ended(Phase::Succeeded), Blamed::No), 5)
+            .sees(Seen::Settled(&ended(Phase::Succeeded), Blamed::No), 5)
             .clone();
         assert_eq!(
             (passed.phase, passed.finished_at),
@@ -568,7 +642,7 @@ mod tests {
             let mut story = Story::of(spec(false));
             story.sees(UNSEEN, 0);
             for (phase, quarantined) in ends {
-                story.sees(Seen::Upgrade(&ended(*phase), *quarantined), 1);
+                story.sees(Seen::Settled(&ended(*phase), *quarantined), 1);
             }
             let RehearsalStatus { phase, message, .. } = &story.status;
             assert!(
@@ -583,7 +657,7 @@ mod tests {
     fn an_upgrade_that_is_deleted_is_not_made_again() {
         let mut story = Story::of(spec(false));
         story.sees(UNSEEN, 0);
-        story.sees(Seen::Upgrade(&UpgradeStatus::new(at(0)), Blamed::No), 1);
+        story.sees(Seen::Going(&UpgradeStatus::new(at(0))), 1);
         assert_eq!(story.sees(UNSEEN, 2).phase, RehearsalPhase::Failed);
         assert_eq!(story.status.message, "web=1: its upgrade r-0 was deleted");
     }
@@ -593,11 +667,11 @@ mod tests {
         let mut story = Story::of(spec(true));
         story.sees(UNSEEN, 0);
         // Nothing goes on beside what it starts from.
-        story.sees(Seen::Upgrade(&ended(Phase::Succeeded), Blamed::No), 11);
+        story.sees(Seen::Settled(&ended(Phase::Succeeded), Blamed::No), 11);
         let back = ended(Phase::RolledBack);
-        let seen = Seen::Upgrade(&back, Blamed::Yes);
+        let seen = Seen::Settled(&back, Blamed::Yes);
         assert_eq!(story.sees(seen, 12).runs[1].phase, None);
-        let untold = advance(&story.spec, &story.status, seen, |i| format!("r-{i}"), at(71));
+        let untold = advance(&story.spec, &story.status, seen, None, |i| format!("r-{i}"), at(71));
         assert_eq!(untold.phase, RehearsalPhase::Failed, "{untold:?}");
         story.status.runs[1].undisturbed = Some(vec!["killed did not take place".to_owned()]);
         let mut told = story.status.clone();
@@ -606,8 +680,77 @@ mod tests {
             "web=2: disturbance killed did not take place"
         );
         told.runs[1].undisturbed = Some(Vec::new());
-        let on = advance(&story.spec, &told, seen, |i| format!("r-{i}"), at(13));
+        let on = advance(&story.spec, &told, seen, None, |i| format!("r-{i}"), at(13));
         assert_eq!((on.phase, on.runs.len()), (RehearsalPhase::Running, 3));
+    }
+
+    #[test]
+    fn one_that_is_held_has_come_out_so_and_goes_back() {
+        let mut held = UpgradeStatus {
+            phase: Phase::Inconclusive,
+            ..UpgradeStatus::new(at(0))
+        };
+        let mut story = Story::of(spec(false));
+        story.sees(UNSEEN, 0);
+        story.sees(Seen::Settled(&ended(Phase::Succeeded), Blamed::No), 1);
+        let failed = story.sees(Seen::Settled(&held, Blamed::No), 2);
+        assert_eq!((failed.phase, failed.runs[1].is_held), (RehearsalPhase::Failed, true));
+        assert!(
+            failed.message.starts_with("web=2: ended Inconclusive"),
+            "{}",
+            failed.message
+        );
+        // One may be meant to come to that.
+        let mut meant = spec(true);
+        meant.start_from = None;
+        meant.runs[0].expect.phase = Phase::Inconclusive;
+        meant.runs[0].expect.blamed = None;
+        let mut story = Story::of(meant);
+        story.sees(UNSEEN, 0);
+        // What became of what went on beside it is said when it has settled, and not when its driver was slow to say so.
+        story.sees(Seen::Settled(&held, Blamed::No), 100);
+        assert_eq!(story.status.runs[0].phase, None);
+        held.message = "still".to_owned();
+        story.sees(Seen::Settled(&held, Blamed::No), 130);
+        assert_eq!(story.status.runs[0].phase, None);
+        story.status.runs[0].undisturbed = Some(Vec::new());
+        let on = story.sees(Seen::Settled(&held, Blamed::No), 131);
+        assert_eq!(
+            (on.phase, on.runs.len(), on.runs[0].is_held),
+            (RehearsalPhase::Running, 2, true)
+        );
+    }
+
+    #[test]
+    fn what_is_refused_shows_nothing_and_nothing_more_of_it_is_begun() {
+        let mut nothing = spec(false);
+        (nothing.start_from, nothing.runs) = (None, Vec::new());
+        assert_eq!(Story::of(nothing).sees(UNSEEN, 0).phase, RehearsalPhase::Failed);
+        let refused = |seen: &[Seen<'_>], expected: &str| {
+            let mut story = Story::of(spec(false));
+            for seen in seen {
+                story.sees(*seen, 0);
+            }
+            story.refused = Some("its promotion has ended");
+            let before = story.upgrades().len();
+            let going = UpgradeStatus::new(at(0));
+            if story.status.runs.first().is_some_and(|run| run.begun) {
+                // What is under way comes to its end.
+                assert_eq!(story.sees(Seen::Going(&going), 1).phase, RehearsalPhase::Running);
+                story.sees(Seen::Settled(&ended(Phase::Succeeded), Blamed::No), 2);
+            } else {
+                story.sees(UNSEEN, 1);
+            }
+            assert_eq!(
+                (story.status.phase, story.upgrades().len()),
+                (RehearsalPhase::Failed, before)
+            );
+            assert_eq!(story.status.message, expected);
+        };
+        refused(&[], "its promotion has ended");
+        refused(&[UNSEEN], "web=1: its promotion has ended");
+        let going = UpgradeStatus::new(at(0));
+        refused(&[UNSEEN, Seen::Going(&going)], "its promotion has ended");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::build::BuildRef;
 use super::environment::{Component, EnvironmentSpec, HostRef, PodRef, Pods, Scalar};
-use super::text::path::Part as Step;
+use super::text::path::{Part as Step, Path};
 
 /// Added to every port of the nodes on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +52,27 @@ pub struct Finding {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+}
+
+/// All that was found, in one line; nothing where nothing was.
+#[must_use]
+pub fn in_words(findings: &[Finding]) -> Option<String> {
+    let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path: Path = self.path.iter().cloned().collect();
+        if !path.is_root() {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Environment {

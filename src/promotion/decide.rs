@@ -103,6 +103,7 @@ pub fn decide(case: &Case<'_>) -> Decision {
         wake_at: None,
     };
     turn.status.bound = Some(case.facts.bound);
+    turn.status.undecided = None;
     turn.advance();
     Decision {
         status: turn.status,
@@ -295,6 +296,10 @@ impl Turn<'_> {
             return self.enter_if_nothing_keeps_it();
         };
         match &run.state {
+            // The run that is under way comes to its end, and no further one is begun.
+            RunState::Running if self.case.spec.cancel => {
+                self.enter(Phase::Cancelled, "ByUser", "it was taken back".to_owned());
+            }
             RunState::Running => {
                 self.effect = Some(Effect::Rehearse(run.rehearsal.clone()));
             }

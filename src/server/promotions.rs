@@ -263,13 +263,18 @@ impl<'a> Promotions<'a> {
         self.rehearsing.borrow_mut().insert(environment.clone(), of);
         let (rehearsal, promotion) = (rehearsal.to_owned(), promotion.to_owned());
         let flight = async move {
+            let here = Here {
+                server,
+                fleet: &fleet,
+                promotion: &promotion,
+            };
             let rehearsing = Rehearsing {
                 home: server.home,
                 fleet: &fleet,
                 spec: &spec,
                 quarantined: Quarantined::IsUnmet,
             };
-            let outcome = rehearsing.carry_out(&Here { server, fleet: &fleet }).await;
+            let outcome = rehearsing.carry_out(&here).await;
             let ended = outcome.map(|outcome| {
                 let state = outcome.why_not().map_or(RunState::Passed, RunState::Failed);
                 (!outcome.interrupted).then_some(RehearsalRun { rehearsal, state })
@@ -294,6 +299,8 @@ enum RehearsalTrouble {
     Build(#[from] BuildError),
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
+    #[error("the promotion has ended, and no further run is begun for it")]
+    Over,
     #[error("`{0}` names no build of environment {1}")]
     NoBuild(String, String),
 }
@@ -302,6 +309,8 @@ enum RehearsalTrouble {
 struct Here<'a> {
     server: &'a Server<'a>,
     fleet: &'a Arc<Fleet>,
+    /// Which it is for.
+    promotion: &'a str,
 }
 
 impl Driver for Here<'_> {
@@ -312,6 +321,10 @@ impl Driver for Here<'_> {
     }
 
     async fn find(&self, wanted: &str) -> Result<(&Component, BuildRef), RehearsalTrouble> {
+        let promotion = PromotionRecord::find(self.server.home, self.promotion)?;
+        if promotion.is_none_or(|promotion| promotion.status.phase.is_final()) {
+            return Err(RehearsalTrouble::Over);
+        }
         let environment = &self.fleet.environment;
         let none = || RehearsalTrouble::NoBuild(wanted.to_owned(), environment.name.clone());
         let (component, version) = wanted.split_once('=').ok_or_else(none)?;

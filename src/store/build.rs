@@ -143,6 +143,12 @@ pub enum ConditionStatus {
     Unknown,
 }
 
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
 impl std::fmt::Display for ConditionStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -163,6 +169,9 @@ pub struct Verification {
     pub digest: Digest,
     /// When.
     pub at: Timestamp,
+    /// Who has asked for the promotion that brought it there, by the name that it has of them; a promotion may be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
 }
 
 /// A build failed in an environment and may not go there again until released with a reason.

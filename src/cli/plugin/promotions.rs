@@ -16,13 +16,12 @@ use crate::cli::printer::Printer;
 use crate::cli::{Exit, freeze, promote as shown};
 use crate::cluster::objects::{ATTEMPTS, Kind, asked, name, part, patiently};
 use crate::cluster::promotions::Promotion;
-use crate::engine::promotion::way;
+use crate::cluster::rules::Rules;
+use crate::engine::promotion::{PromotionError, way};
 use crate::model::approval::{Admitted, Verb, Word};
 use crate::model::build::BuildSpec;
-use crate::model::pipeline::PipelineSpec;
 use crate::model::promotion::PromotionSpec;
 use crate::store::fresh_upgrade_name;
-use crate::workspace::PromotionRules;
 
 #[derive(Debug, Args)]
 pub(super) struct PromoteArguments {
@@ -61,18 +60,13 @@ async fn me(ground: &Ground) -> anyhow::Result<Me> {
     })
 }
 
-async fn rules(ground: &Ground) -> anyhow::Result<PromotionRules> {
+async fn rules(ground: &Ground) -> anyhow::Result<Rules> {
     let (api, all) = (
         Kind::Pipeline.api(&ground.client, &ground.namespace),
         ListParams::default(),
     );
     let listed = patiently(|| asked("list", "Pipelines", api.list(&all))).await?;
-    let mut rules = PromotionRules::default();
-    for object in &listed.items {
-        let spec: PipelineSpec = part(object, "spec")?;
-        rules.pipelines.insert(name(object).to_owned(), spec);
-    }
-    Ok(rules)
+    Ok(Rules::of(&listed.items, &[]))
 }
 
 pub(super) async fn promote(ground: &Ground, arguments: &PromoteArguments, printer: &Printer) -> anyhow::Result<Exit> {
@@ -82,7 +76,21 @@ pub(super) async fn promote(ground: &Ground, arguments: &PromoteArguments, print
     let object = patiently(|| asked("read", &what, builds.get(build))).await?;
     let spec: BuildSpec = part(&object, "spec")?;
     let rules = rules(ground).await?;
-    let (pipeline, _, stage) = way(&rules, &spec.component, to)?;
+    let (pipeline, _, stage) = match (
+        way(&rules.usable, &spec.component, to),
+        rules.wrong_pipelines.iter().next(),
+    ) {
+        (Ok(way), _) => way,
+        // It may have been that one.
+        (Err(PromotionError::NoWay { .. }), Some((pipeline, wrong))) => {
+            return Err(PromotionError::WrongPipeline {
+                pipeline: pipeline.clone(),
+                wrong: wrong.clone(),
+            }
+            .into());
+        }
+        (Err(why), _) => return Err(why.into()),
+    };
     let asks = PromotionSpec {
         pipeline: pipeline.to_owned(),
         stage: stage.name.clone(),
@@ -117,7 +125,7 @@ pub(super) async fn say(
                 "{promotion} was not looked at yet by a controller; the same command again in a moment"
             ))
         })?;
-        let pipeline = rules.pipelines.get(&spec.pipeline);
+        let pipeline = rules.usable.pipelines.get(&spec.pipeline);
         let stage = pipeline.and_then(|pipeline| pipeline.stage(&spec.stage));
         let stage = stage.ok_or_else(|| {
             PluginError::Undecided(format!(

@@ -206,6 +206,7 @@ impl<'a> LiveWorld<'a> {
                 environment: environment.clone(),
                 digest: self.build.digest,
                 at,
+                asked_by: self.spec.promotion.as_ref().map(|_| self.spec.user.clone()),
             }));
         }
         marks

@@ -185,22 +185,38 @@ fn asker(record: &PromotionRecord) -> Voice {
     }
 }
 
-/// Who else counts as an author: whoever has asked for the same build in a stage before.
+/// Who else counts as an author: whoever has asked for the same bytes in another stage. A cluster's promotions may be deleted, and its builds say who
+/// asked; at home promotions are kept, and who they say has signed it.
 fn authors(
     way: &Way<'_>,
     known: &Known,
     record: &PromotionRecord,
     vouched: Vouched<'_>,
 ) -> Result<BTreeSet<String>, PromotionError> {
+    let builds = &known.past.builds;
+    let digest = builds.get(&record.spec.build).map(|build| build.spec.digest);
+    let is_of_it = |build: &str| {
+        build == record.spec.build || digest.is_some() && builds.get(build).map(|build| build.spec.digest) == digest
+    };
     let mut authors = BTreeSet::new();
-    let is_of_it =
-        |other: &&PromotionRecord| other.spec.pipeline == record.spec.pipeline && other.spec.build == record.spec.build;
-    for other in known.promotions.iter().filter(is_of_it) {
+    for other in &known.promotions {
         let Some(stage) = way.pipeline.stage(&other.spec.stage) else {
             continue;
         };
+        if other.spec.pipeline != record.spec.pipeline || !is_of_it(&other.spec.build) {
+            continue;
+        }
         let said = heard(way, stage, other, vouched)?.into_iter();
         authors.extend(said.filter(|voice| voice.verb == Verb::Request).map(|voice| voice.who));
+    }
+    match vouched {
+        Vouched::Signed(_) => {}
+        Vouched::Admitted => {
+            let same = builds.iter().filter(|(name, _)| is_of_it(name));
+            let verified = same.flat_map(|(_, build)| &build.status.verifications);
+            let before = verified.filter(|verified| way.pipeline.stage_into(&verified.environment).is_some());
+            authors.extend(before.filter_map(|verified| verified.asked_by.clone()));
+        }
     }
     Ok(authors)
 }

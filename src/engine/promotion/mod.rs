@@ -75,6 +75,14 @@ pub enum PromotionError {
         /// The pipelines.
         ways: Vec<String>,
     },
+    /// The pipeline cannot be used.
+    #[error("pipeline {pipeline} cannot be used: {wrong}")]
+    WrongPipeline {
+        /// Which.
+        pipeline: String,
+        /// What is wrong with it.
+        wrong: String,
+    },
     /// The stage was taken out of the pipeline while a promotion was under way.
     #[error(
         "promotion {promotion} is of stage {stage} of pipeline {pipeline}, which the files no longer have; put it back, or `stagegate cancel {promotion}`"

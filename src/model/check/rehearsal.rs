@@ -103,7 +103,11 @@ impl Checker<'_> {
                 Some("write COMPONENT=VERSION".to_owned()),
             ),
             (Some((component, _)), Some(environment)) => {
-                let upgraded = environment.components.iter().filter(|c| c.source.is_some());
+                // Builds of pods may be objects that somebody has made.
+                let upgraded = environment
+                    .components
+                    .iter()
+                    .filter(|c| c.source.is_some() || c.pods().is_some());
                 let there: Vec<&str> = upgraded.map(|c| c.name.as_str()).collect();
                 self.refers(at, [], "component with a `source`", component, &there);
             }

@@ -88,6 +88,18 @@ impl Story {
 }
 
 #[test]
+fn one_that_is_taken_back_does_not_wait_for_its_rehearsal() {
+    let mut story = Story::into("staging");
+    story.turn();
+    story.spec.cancel = true;
+    let decision = story.rehearsed(RunState::Running).turn();
+    assert_eq!((decision.effect, decision.status.phase), (None, Phase::Cancelled));
+    let mut undecided = Story::into("staging");
+    undecided.status.undecided = Some("its environment cannot be read".to_owned());
+    assert_eq!(undecided.turn().status.undecided, None);
+}
+
+#[test]
 fn a_build_is_rehearsed_and_then_upgraded() {
     let mut story = Story::into("staging");
     let rehearse = Some(Effect::Rehearse("traffic".to_owned()));

@@ -1,7 +1,6 @@
 //! An upgrade driven: refused, taken up, or gone on with as far as it goes.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,14 @@ use kube::api::DynamicObject;
 
 use super::heard::Which;
 use super::leader::{Leader, Purpose, Trouble};
+use crate::cluster::belonging::{Whose, upgrade_of_promotion};
 use crate::cluster::ledger::{ObjectLedger, record};
-use crate::cluster::objects::{self, Kind, Upgrade, name};
+use crate::cluster::objects::{Kind, Upgrade, name};
 use crate::cluster::promotions::Promotion;
 use crate::engine::Unreached;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
-use crate::engine::giving_back::{Again, BESIDE_EVERY, Given, GivingBack, Said, Since};
+use crate::engine::giving_back::{self, Given, GivingBack, Keeping, Said, Since};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::ledger::{Ledger as _, Write};
 use crate::engine::provenance::Judged;
@@ -107,9 +107,18 @@ impl Leader {
         };
         let beside = self.disturb(&object, &fleet, &token).await?;
         let mut publishing = std::pin::pin!(self.publish_all(&object, events));
+        let (mut said, keeping) = (
+            Said::default(),
+            Keeper {
+                leader: self,
+                fleet: &fleet,
+                token: &token,
+                lost: &losing,
+            },
+        );
         let ended = tokio::select! {
             ended = Box::pin(driving.run()) => ended,
-            never = Box::pin(self.give_back_beside(&record.spec.component, &fleet, &token, &losing)) => match never {},
+            never = Box::pin(giving_back::beside(&keeping, &record.spec.component, &mut said)) => match never {},
             () = &mut publishing => return Ok(()),
         };
         drop(told);
@@ -139,39 +148,6 @@ impl Leader {
             }
         }
         kept
-    }
-
-    /// The same again and again beside an upgrade of one component, for what is kept of the others: their workloads are not its own, and it
-    /// may go on for hours.
-    async fn give_back_beside(
-        &self,
-        component: &str,
-        fleet: &Fleet,
-        token: &FencingToken,
-        lost: &Interrupt,
-    ) -> Infallible {
-        let mut said = Said::default();
-        loop {
-            tokio::time::sleep(BESIDE_EVERY).await;
-            let all = self.heard.upgrades_of(&fleet.environment.name, Which::Undone);
-            let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
-            let kept =
-                read.filter(|u| u.status.phase.is_final() && !u.status.is_over() && u.spec.component != component);
-            for upgrade in kept {
-                let name = name(&upgrade.object);
-                let why = match self.give_back_under(name, fleet, token, lost.clone()).await {
-                    Ok(()) => {
-                        said.is_given(name);
-                        continue;
-                    }
-                    Err(Trouble::NotGivenBack(why)) => why,
-                    Err(other) => other.to_string(),
-                };
-                if let Some(news) = said.news(name, &upgrade.spec, &why, Again::Beside) {
-                    tracing::warn!("{news}");
-                }
-            }
-        }
     }
 
     async fn give_back(&self, upgrade: &str, environment: &str, lost: Interrupt) -> Result<(), Trouble> {
@@ -284,8 +260,12 @@ impl Leader {
             return Ok(Some(format!("there is no Promotion {named}")));
         };
         let promotion = Promotion::read(object)?;
-        if promotion.upgrade() != objects::name(upgrade) {
-            return Ok(Some(format!("it is not the upgrade of Promotion {named}")));
+        let rules = self.rules().await?;
+        let (_, pipeline, stage) = rules.way_of(&promotion.record)?;
+        if let Whose::Anothers(why) =
+            upgrade_of_promotion(&promotion, pipeline, stage, &Upgrade::read(upgrade.clone())?)
+        {
+            return Ok(Some(why));
         }
         match promotion.record.status.phase {
             promotion::Phase::Upgrading => Ok(None),
@@ -318,12 +298,48 @@ impl Leader {
         if past.is_way_back(environment, &spec.component, digest, Timestamp::MAX) {
             return Ok(None);
         }
-        let frozen = holding(&self.freezes().await?, environment, Timestamp::now()).pop();
+        let frozen = holding(&self.rules().await?.usable.freezes, environment, Timestamp::now()).pop();
         Ok(frozen.map(|frozen| session::Refusal::Frozen {
             environment: environment.clone(),
             why: Obstacle::Frozen(frozen.clone()).to_string(),
             freeze: frozen.name,
         }))
+    }
+}
+
+/// What ended upgrades of a cluster's environment keep while it is driven.
+struct Keeper<'a> {
+    leader: &'a Leader,
+    fleet: &'a Fleet,
+    token: &'a FencingToken,
+    lost: &'a Interrupt,
+}
+
+impl Keeping for Keeper<'_> {
+    fn kept(&self) -> Result<Vec<UpgradeRecord>, String> {
+        let heard = &self.leader.heard;
+        let all = heard.upgrades_of(&self.fleet.environment.name, Which::Undone);
+        let read = all.iter().filter_map(|object| Upgrade::read((**object).clone()).ok());
+        let kept = read.filter(|upgrade| upgrade.status.phase.is_final() && !upgrade.status.is_over());
+        // By the name that people know it by there.
+        let named = kept.map(|upgrade| UpgradeRecord {
+            name: name(&upgrade.object).to_owned(),
+            ..record(&upgrade, 1)
+        });
+        Ok(named.collect())
+    }
+
+    async fn give_back(&self, record: &UpgradeRecord) -> Result<Given, String> {
+        let Self { fleet, token, .. } = *self;
+        match self
+            .leader
+            .give_back_under(&record.name, fleet, token, self.lost.clone())
+            .await
+        {
+            Ok(()) => Ok(Given::Back),
+            Err(Trouble::NotGivenBack(why)) => Ok(Given::Kept(why)),
+            Err(other) => Err(other.to_string()),
+        }
     }
 }
 

@@ -96,9 +96,11 @@ impl Heard {
     }
 
     fn note(&self, kind: Kind, event: &Event<DynamicObject>) {
-        self.promoted.notify_one();
         {
             let mut news = self.news();
+            if is_of_promotions(kind, event, &news) {
+                self.promoted.notify_one();
+            }
             match (kind, event) {
                 (_, Event::Init | Event::InitApply(_))
                 | (Kind::Promotion | Kind::Pipeline | Kind::Freeze | Kind::Rehearsal, _) => return,
@@ -310,6 +312,20 @@ impl Stated {
             generation: generation(object),
             replica_of: object.data["spec"]["replicaOf"].as_str().map(str::to_owned),
             workloads: workloads(object),
+        }
+    }
+}
+
+/// Whether promotions may go on otherwise by it. Upgrades write their status many times a minute, which is news for the promotion alone that one
+/// is of, and for others once it stands elsewhere.
+fn is_of_promotions(kind: Kind, event: &Event<DynamicObject>, news: &News) -> bool {
+    match (kind, event) {
+        (Kind::Upgrade, Event::Apply(object)) => {
+            object.data["spec"]["promotion"].is_string() || news.upgrades.get(name(object)) != Some(&Asked::of(object))
+        }
+        (Kind::Upgrade, Event::Init | Event::InitApply(_) | Event::InitDone | Event::Delete(_))
+        | (Kind::Environment | Kind::Build | Kind::Promotion | Kind::Pipeline | Kind::Freeze | Kind::Rehearsal, _) => {
+            true
         }
     }
 }

@@ -16,7 +16,8 @@ use super::look::{NODES_MISSING, NOT_DOWN, Task};
 use super::shared::shared_with;
 use super::statuses::{LONGEST_MESSAGE, shortened, status_of};
 use super::told::Told;
-use crate::cluster::ledger::{History, Objects};
+use crate::cluster::history::History;
+use crate::cluster::ledger::Objects;
 use crate::cluster::objects::{ATTEMPTS, ApiError, Kind, Upgrade, asked, patiently, write_status};
 use crate::cluster::replica::ReplicaError;
 use crate::engine::builds::BuildError;
@@ -108,6 +109,11 @@ impl Trouble {
             self,
             Trouble::Api(_) | Trouble::Store(_) | Trouble::Commit(_) | Trouble::Contended(_)
         )
+    }
+
+    /// Another was quicker, or it is tried again in a moment.
+    pub(super) fn passes(&self) -> bool {
+        matches!(self, Trouble::Api(why) if why.is_conflict() || why.is_gone() || why.is_passing())
     }
 
     /// Somebody else leads: that is as it should be.

@@ -15,6 +15,7 @@ mod lanes;
 mod lead;
 mod leader;
 mod look;
+mod policies;
 mod promotions;
 mod rehearsals;
 mod runs;
@@ -215,10 +216,11 @@ impl Controller {
             if leader.has_listed() && *leads.borrow_and_update() {
                 (self.tell)("leading");
                 leader.told.leader.set(1);
+                let of_promotions = leads.clone();
                 tokio::select! {
                     () = leader.lead(&self.interrupt, &mut leads, &mut couriers) => {}
                     // Whatever of it is under way is done once, by whoever comes next.
-                    () = leader.promote() => {}
+                    () = leader.promote(of_promotions) => {}
                 }
                 (self.tell)("leading no more");
                 continue;

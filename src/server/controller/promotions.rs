@@ -1,8 +1,7 @@
 //! Promotions of a namespace: each is looked at when something has changed that it may wait for, decided as in any other home, and what was
-//! decided is done once it is in its status. A decision is of what the API server itself has, since a build that has just failed, or a
-//! freeze of a moment ago, is what it is about.
+//! decided is done once it is in its status. What changes anything is decided of builds, rules and upgrades as the API server itself has
+//! them then, since a build that has just failed, or a freeze of a moment ago, is what it is about; the rest is as it was heard of last.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,30 +10,34 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::bring_up::readable_builds;
 use super::heard::Which;
 use super::leader::{Leader, Trouble};
-use super::statuses::{LONGEST_MESSAGE, condition, shortened, status_of};
+use super::policies::Found;
+use super::statuses::{LONGEST_MESSAGE, shortened};
+use crate::audit::Act;
+use crate::cluster::belonging::{Whose, owned_by, rehearsal_of_promotion, upgrade_of_promotion};
+use crate::cluster::history::History;
 use crate::cluster::ledger::record;
 use crate::cluster::objects::{
-    self, ApiError, Kept, Kind, MANAGER, Upgrade, asked, generation, is_deleted, is_kept, keep, name, part, patiently,
-    set_condition, write_status,
+    self, ApiError, Kept, Kind, MANAGER, Upgrade, asked, is_deleted, is_kept, keep, name, part, patiently, write_status,
 };
-use crate::cluster::promotions::Promotion;
-use crate::cluster::rehearsals::{Rehearsal, owned_by};
+use crate::cluster::promotions::{Copied, Promotion};
+use crate::cluster::rehearsals::Rehearsal;
+use crate::cluster::rules::Rules;
 use crate::engine::delivery;
 use crate::engine::promotion::facts::gather;
-use crate::engine::promotion::{Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, way_of};
-use crate::model::freeze::FreezeSpec;
-use crate::model::pipeline::{PipelineSpec, Stage};
+use crate::engine::promotion::{KIND, Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, event};
+use crate::model::build::BuildSpec;
+use crate::model::pipeline::Stage;
 use crate::model::promotion::{Phase, PromotionStatus};
-use crate::model::rehearsal::RehearsalPhase;
+use crate::model::rehearsal::{RehearsalPhase, RehearsalSpec};
 use crate::model::upgrade::{Event, Severity, UpgradeSpec, Wish};
+use crate::model::values::Digest;
 use crate::promotion::{Effect, RehearsalRun, RunState};
-use crate::store::UpgradeRecord;
-use crate::store::build::ConditionStatus;
-use crate::workspace::PromotionRules;
+use crate::store::{ENGINE, UpgradeRecord};
 
 /// What nobody tells of, as files, keys and the time of day, is looked at this often where a promotion is open.
 const TURN_EVERY: Duration = Duration::from_secs(5);
@@ -42,21 +45,48 @@ const TURN_EVERY: Duration = Duration::from_secs(5);
 const ROUND_EVERY: Duration = Duration::from_secs(15);
 /// News that come together are looked at together.
 const GATHER: Duration = Duration::from_millis(200);
+/// Bytes of a name that say what it is of. What is made for it has its name and some 50 more, of 253.
+const LONGEST_WORDS: usize = 150;
+
+/// What all promotions are decided on in one pass over them.
+struct Pass {
+    rules: Rules,
+    promotions: Vec<PromotionRecord>,
+    /// Why nobody's words can be believed now.
+    unguarded: Option<String>,
+}
 
 impl Leader {
-    /// Sees to promotions for as long as it is asked to.
-    pub(super) async fn promote(&self) {
+    /// Sees to promotions for as long as it leads, and then waits to be ended: who leads no more decides nothing.
+    pub(super) async fn promote(&self, mut leads: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.see_to_promotions() => {}
+            _ = leads.wait_for(|leads| !leads) => std::future::pending().await,
+        }
+    }
+
+    async fn see_to_promotions(&self) {
         let mut round_at = tokio::time::Instant::now();
+        let mut found = Found::default();
         loop {
             let mut is_any_open = self.rehearse().await;
-            for object in self.heard.promotions().iter().filter(|object| !is_done(object)) {
+            let all = self.heard.promotions();
+            let open: Vec<_> = all.iter().filter(|object| !is_done(object)).collect();
+            if !open.is_empty() {
                 is_any_open = true;
-                self.turn_of(name(object)).await;
+                match self.pass(&all, &mut found).await {
+                    Ok(pass) => {
+                        for object in open {
+                            self.turn_of(name(object), &pass).await;
+                        }
+                    }
+                    Err(why) => tracing::warn!(%why, "promotions are looked at again"),
+                }
             }
             if tokio::time::Instant::now() >= round_at {
                 round_at = tokio::time::Instant::now() + ROUND_EVERY;
-                if let Err(why) = self.go_round_pipelines().await {
-                    tracing::warn!(%why, "pipelines are looked at again");
+                if let Err(why) = self.go_round_rules().await {
+                    tracing::warn!(%why, "pipelines and freezes are looked at again");
                 }
             }
             let wait = if is_any_open { TURN_EVERY } else { ROUND_EVERY };
@@ -67,23 +97,27 @@ impl Leader {
         }
     }
 
+    async fn pass(&self, all: &[Arc<DynamicObject>], found: &mut Found) -> Result<Pass, Trouble> {
+        Ok(Pass {
+            rules: self.rules().await?,
+            promotions: records(all),
+            unguarded: self.unguarded(found).await?,
+        })
+    }
+
     /// Takes a turn of one. What is in the way of that is in its status, and is looked at again.
-    async fn turn_of(&self, name: &str) {
-        let Err(why) = Box::pin(self.take_turn(name)).await else {
-            return;
-        };
-        self.told.errors.inc();
-        let told = match &why {
-            // Another was quicker, or it is tried again in a moment.
-            Trouble::Api(api) if api.is_conflict() || api.is_gone() || api.is_passing() => Ok(()),
-            why => self.tell_undecided(name, &why.to_string()).await,
-        };
-        if let Err(why) = told {
-            tracing::warn!(%why, name, "it is not said why a promotion does not go on");
+    async fn turn_of(&self, name: &str, pass: &Pass) {
+        match Box::pin(self.take_turn(name, pass)).await {
+            Ok(()) => {}
+            Err(why) if why.passes() => {}
+            Err(why) => {
+                self.told.errors.inc();
+                tracing::warn!(%why, name, "a promotion does not go on");
+            }
         }
     }
 
-    async fn take_turn(&self, named: &str) -> Result<(), Trouble> {
+    async fn take_turn(&self, named: &str, pass: &Pass) -> Result<(), Trouble> {
         let Some(object) = self.fresh(Kind::Promotion, named).await? else {
             return Ok(());
         };
@@ -93,18 +127,25 @@ impl Leader {
             // It is heard of again.
             return Ok(keep(&api, &promotion.object, Kept::UntilDone).await?);
         }
-        let rules = self.promotion_rules().await?;
-        let way = way_of(&rules, &promotion.record);
+        let copied = self.copy(&promotion, &pass.rules);
         if promotion.record.status.phase.is_final() {
-            return self
-                .finish_promotion(
-                    &promotion,
-                    way.ok()
-                        .map(|(_, pipeline, stage)| (pipeline, stage.environment.as_str())),
-                )
-                .await;
+            return self.finish_promotion(&promotion, copied).await;
         }
-        let (name, pipeline, stage) = way?;
+        match self.decide(&promotion, copied, pass).await {
+            Err(why @ (Trouble::Undecided(_) | Trouble::Workspace(_) | Trouble::Store(_))) => {
+                self.is_undecided(&promotion, copied, &pass.rules, &why.to_string())
+                    .await
+            }
+            decided => decided,
+        }
+    }
+
+    async fn decide(&self, promotion: &Promotion, copied: Copied, pass: &Pass) -> Result<(), Trouble> {
+        if let Some(why) = &pass.unguarded {
+            return Err(Trouble::Undecided(why.clone()));
+        }
+        let asked_for = &promotion.record;
+        let (name, pipeline, stage) = pass.rules.way_of(asked_for)?;
         let fleet = Arc::new(self.fleet(&stage.environment)?);
         let way = Way {
             fleet: &fleet,
@@ -112,145 +153,223 @@ impl Leader {
             pipeline,
             stage,
         };
-        let upgrade = self.upgrade_of(&promotion).await?;
-        let asked_for = &promotion.record;
-        let rehearsed = self.rehearsed(&promotion, stage).await?;
+        let upgrade = self.upgrade_of(promotion, &way).await?;
+        let rehearsed = self.rehearsed(promotion, stage).await?;
         let looked_at = Timestamp::now();
         let run = upgrade.as_ref().map(|(_, run)| run);
         let decided = async |known: &Known| {
             let facts = gather(&way, &self.home, known, asked_for, Vouched::Admitted).await?;
             Ok::<_, PromotionError>(way.decide(asked_for, &facts, rehearsed.as_ref(), run, looked_at))
         };
-        let mut known = self.known(&way, &promotion, &rules);
+        let mut known = self.known(stage, Some(&promotion.upgrade()), pass);
         let mut decision = decided(&known).await?;
         if decision.status != asked_for.status || decision.effect.is_some() {
-            // What was heard of builds may be older than the quarantine of a moment ago, or than the proof that staging has just given.
+            // What was heard of builds may be older than the quarantine of a moment ago, or than the proof that staging has just given; and the
+            // rules are of the beginning of this pass.
             known.past.builds = self.listed_builds().await?;
+            let rules = self.rules().await?;
+            if rules.way_of(asked_for).ok() != Some((name, pipeline, stage)) {
+                return Ok(());
+            }
+            known.freezes = rules.usable.freezes;
             decision = decided(&known).await?;
         }
-        if decision.status != asked_for.status {
-            let mut status = decision.status.clone();
-            status.message = shortened(&self.in_cluster(&status.message), LONGEST_MESSAGE);
-            let told = decision.events.iter().map(|event| {
-                let event = Event {
-                    message: self.in_cluster(&event.message).into_owned(),
-                    ..event.clone()
-                };
-                let act = way.act_of(asked_for, &decision, &event);
-                (event, act)
-            });
-            let whole = promotion.whole(&status, told.collect())?;
-            let written = patiently(|| write_status(&api, &promotion.object, whole.clone())).await?;
-            let written = Promotion::read(written)?;
-            for event in &decision.events {
-                (self.tell)(&format!("{named}: {} {}", event.reason, event.message));
-                self.publish_promotion(&written.object, event).await;
-            }
-            // What cannot be copied now waits in its status.
-            if let Err(why) = written.copy(
-                &self.home,
-                &stage.environment,
-                &pipeline.component,
-                &delivery::sinks(&fleet),
-            ) {
-                tracing::warn!(%why, named, "its events wait for their history");
-            }
-        }
+        let told = decision.events.iter().map(|event| {
+            let event = Event {
+                message: self.in_cluster(&event.message).into_owned(),
+                ..event.clone()
+            };
+            let act = way.act_of(asked_for, &decision, &event);
+            (event, act)
+        });
+        self.write_promotion(promotion, &decision.status, told.collect(), copied, &pass.rules)
+            .await?;
         // Who was stopped since looks again before anything is done.
         if Timestamp::now().duration_since(looked_at) > LONGEST_LOOK {
             return Ok(());
         }
         match decision.effect {
             None => Ok(()),
-            Some(Effect::Rehearse(rehearsal)) => self.begin_rehearsal(&promotion, &rehearsal, &way).await,
-            Some(Effect::Upgrade) => self.begin_upgrade_of(&promotion, &way).await,
+            Some(Effect::Rehearse(rehearsal)) => self.begin_rehearsal(promotion, &rehearsal, stage).await,
+            Some(Effect::Upgrade) => self.begin_upgrade_of(promotion, &way).await,
             Some(Effect::Pause(_)) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
             Some(Effect::GoOn(_)) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
         }
     }
 
-    /// What has ended has told everybody, and may be deleted.
-    async fn finish_promotion(&self, promotion: &Promotion, way: Option<(&PipelineSpec, &str)>) -> Result<(), Trouble> {
-        let api = self.api(Kind::Promotion);
-        if !promotion.book.pending.is_empty() {
-            if let Some((pipeline, environment)) = way {
-                let fleet = self
-                    .heard
-                    .environment(environment)
-                    .map(|_| self.fleet(environment))
-                    .transpose()?;
-                let sinks = fleet.as_ref().map(delivery::sinks).unwrap_or_default();
-                promotion.copy(&self.home, environment, &pipeline.component, &sinks)?;
-            }
-            let mut settled = promotion.clone();
-            settled.book.pending.clear();
-            let whole = settled.whole(&promotion.record.status, Vec::new())?;
-            write_status(&api, &promotion.object, whole).await?;
+    /// Writes how far one is, where that is news, and what was copied leaves its status.
+    async fn write_promotion(
+        &self,
+        promotion: &Promotion,
+        status: &PromotionStatus,
+        told: Vec<(Event, Option<Act>)>,
+        copied: Copied,
+        rules: &Rules,
+    ) -> Result<(), Trouble> {
+        let is_settled = promotion.book.pending.is_empty() || copied == Copied::Unknown;
+        let mut status = status.clone();
+        status.message = shortened(&self.in_cluster(&status.message), LONGEST_MESSAGE);
+        for waiting in &mut status.waits_for {
+            waiting.message = self.in_cluster(&waiting.message).into_owned();
+        }
+        if status == promotion.record.status && told.is_empty() && is_settled {
             return Ok(());
         }
-        if is_deleted(&promotion.object) && is_kept(&promotion.object) {
-            keep(&api, &promotion.object, Kept::NoMore).await?;
+        let events: Vec<Event> = told.iter().map(|(event, _)| event.clone()).collect();
+        let whole = promotion.whole(&status, told, copied, Timestamp::now())?;
+        let api = self.api(Kind::Promotion);
+        let written = patiently(|| write_status(&api, &promotion.object, whole.clone())).await?;
+        let written = Promotion::read(written)?;
+        for event in &events {
+            (self.tell)(&format!(
+                "{}: {} {}",
+                promotion.record.name, event.reason, event.message
+            ));
+            self.publish_promotion(&written.object, event).await;
         }
+        // They are told now; that they were is found at the next look, and leaves the status with that.
+        self.copy(&written, rules);
         Ok(())
     }
 
-    /// Pipelines and freezes as they are now; those that cannot be read are passed over, and said so in their status.
-    pub(super) async fn promotion_rules(&self) -> Result<PromotionRules, ApiError> {
-        let mut rules = PromotionRules::default();
-        for object in self.listed(Kind::Pipeline).await? {
-            if let Ok(spec) = part::<PipelineSpec>(&object, "spec") {
-                rules.pipelines.insert(name(&object).to_owned(), spec);
+    /// Copies what one tells into the history. What cannot be copied now waits in its status.
+    fn copy(&self, promotion: &Promotion, rules: &Rules) -> Copied {
+        if promotion.book.pending.is_empty() {
+            return Copied::All;
+        }
+        let (environment, component) = place(promotion, rules);
+        let fleet = match self.heard.environment(&environment) {
+            // Nobody is to be told there any more.
+            None => None,
+            Some(_) => match self.fleet(&environment) {
+                Ok(fleet) => Some(fleet),
+                Err(_) if is_deleted(&promotion.object) => None,
+                Err(why) => {
+                    tracing::warn!(%why, promotion = promotion.record.name, "who is to be told cannot be read, and it waits for that");
+                    return Copied::Unknown;
+                }
+            },
+        };
+        let history = History {
+            home: self.home.clone(),
+            sinks: fleet.as_ref().map(delivery::sinks).unwrap_or_default(),
+        };
+        match history.copy(&promotion.untold(&environment, &component)) {
+            Ok(()) => Copied::All,
+            Err(why) => {
+                tracing::warn!(%why, promotion = promotion.record.name, "its events wait for their history");
+                Copied::Unknown
             }
         }
-        rules.freezes = self.freezes().await?;
-        Ok(rules)
     }
 
-    /// Freezes as they are now. One that cannot be read holds everything: nobody knows what it was to hold.
-    pub(super) async fn freezes(&self) -> Result<BTreeMap<String, FreezeSpec>, ApiError> {
-        let all = self.listed(Kind::Freeze).await?;
-        let freezes = all
-            .iter()
-            .map(|object| Ok((name(object).to_owned(), part(object, "spec")?)));
-        freezes.collect()
+    /// What has ended has told everybody, and may be deleted.
+    async fn finish_promotion(&self, promotion: &Promotion, copied: Copied) -> Result<(), Trouble> {
+        let api = self.api(Kind::Promotion);
+        match copied {
+            Copied::Unknown => Ok(()),
+            Copied::All if !promotion.book.pending.is_empty() => {
+                let whole = promotion.whole(&promotion.record.status, Vec::new(), copied, Timestamp::now())?;
+                patiently(|| write_status(&api, &promotion.object, whole.clone())).await?;
+                Ok(())
+            }
+            Copied::All if is_deleted(&promotion.object) && is_kept(&promotion.object) => {
+                Ok(keep(&api, &promotion.object, Kept::NoMore).await?)
+            }
+            Copied::All => Ok(()),
+        }
     }
 
-    async fn listed(&self, kind: Kind) -> Result<Vec<DynamicObject>, ApiError> {
+    /// What is in the way of deciding on one, in its status; what was decided before stands. One that is to end, and has nothing under way, ends all
+    /// the same: what it would need to go on is nothing that its end needs.
+    async fn is_undecided(
+        &self,
+        promotion: &Promotion,
+        copied: Copied,
+        rules: &Rules,
+        why: &str,
+    ) -> Result<(), Trouble> {
+        let why = shortened(&self.in_cluster(why), LONGEST_MESSAGE);
+        let mut status = PromotionStatus {
+            undecided: Some(why.clone()),
+            ..promotion.record.status.clone()
+        };
+        let mut told = Vec::new();
+        if promotion.record.spec.cancel && !self.has_upgrade_under_way(promotion).await? {
+            let now = Timestamp::now();
+            let message = format!("it was taken back; it could not be decided on, since {why}");
+            status.undecided = None;
+            status.phase = Phase::Cancelled;
+            "ByUser".clone_into(&mut status.reason);
+            status.message.clone_from(&message);
+            status.since = now;
+            status.finished_at = Some(now);
+            status.waits_for.clear();
+            let event = event(now, "PromotionCancelled", message);
+            let act = Act {
+                at: now,
+                who: ENGINE.to_owned(),
+                what: event.reason.clone(),
+                of: format!("{KIND}/{}", promotion.record.name),
+                environment: place(promotion, rules).0,
+                why: format!("{}: {}", promotion.record.spec.build, event.message),
+                evidence: None,
+            };
+            told.push((event, Some(act)));
+        }
+        self.write_promotion(promotion, &status, told, copied, rules).await
+    }
+
+    /// Whether an upgrade has not ended that may be its own, whatever way it was on.
+    async fn has_upgrade_under_way(&self, promotion: &Promotion) -> Result<bool, Trouble> {
+        let Some(object) = self.fresh(Kind::Upgrade, &promotion.upgrade()).await? else {
+            return Ok(false);
+        };
+        let upgrade = Upgrade::read(object)?;
+        Ok(upgrade.spec.promotion.as_ref() == Some(&promotion.record.name) && !upgrade.status.phase.is_final())
+    }
+
+    /// Pipelines and freezes as they are now.
+    pub(super) async fn rules(&self) -> Result<Rules, ApiError> {
+        let pipelines = self.listed(Kind::Pipeline).await?;
+        Ok(Rules::of(&pipelines, &self.listed(Kind::Freeze).await?))
+    }
+
+    pub(super) async fn listed(&self, kind: Kind) -> Result<Vec<DynamicObject>, ApiError> {
         let (api, all) = (self.api(kind), ListParams::default());
         let listed = patiently(|| asked("list", "objects", api.list(&all))).await?;
         Ok(listed.items)
     }
 
-    /// As it was heard of last.
-    fn known(&self, way: &Way<'_>, promotion: &Promotion, rules: &PromotionRules) -> Known {
-        let environment = &way.stage.environment;
+    /// As it was heard of last. Of the environment's upgrades one that has this name keeps nothing out.
+    fn known(&self, stage: &Stage, own: Option<&str>, pass: &Pass) -> Known {
+        let environment = &stage.environment;
         let builds = self.heard.builds();
-        let past = self.past(environment, readable_builds(builds.iter().map(|object| &**object)));
-        let own = promotion.upgrade();
         let undone = self.heard.upgrades_of(environment, Which::Undone);
-        let others = undone.iter().filter(|object| name(object) != own);
+        let others = undone.iter().filter(|object| Some(name(object)) != own);
         let mut others = others.filter_map(|object| Upgrade::read((**object).clone()).ok());
         let busy = others.find(|upgrade| !upgrade.status.phase.is_final());
-        let promotions = self.heard.promotions();
-        let promotions = promotions
-            .iter()
-            .filter_map(|object| Promotion::read((**object).clone()).ok());
         Known {
             busy: busy.map(|upgrade| record(&upgrade, 1)),
-            past,
-            promotions: promotions
-                .map(|promotion| promotion.record)
-                .collect::<Vec<PromotionRecord>>(),
-            freezes: rules.freezes.clone(),
+            past: self.past(environment, readable_builds(builds.iter().map(|object| &**object))),
+            promotions: pass.promotions.clone(),
+            freezes: pass.rules.usable.freezes.clone(),
         }
     }
 
     /// Its upgrade, once there is one.
-    async fn upgrade_of(&self, promotion: &Promotion) -> Result<Option<(Upgrade, UpgradeRecord)>, Trouble> {
+    async fn upgrade_of(
+        &self,
+        promotion: &Promotion,
+        way: &Way<'_>,
+    ) -> Result<Option<(Upgrade, UpgradeRecord)>, Trouble> {
         let Some(object) = self.fresh(Kind::Upgrade, &promotion.upgrade()).await? else {
             return Ok(None);
         };
         let upgrade = Upgrade::read(object)?;
+        if let Whose::Anothers(why) = upgrade_of_promotion(promotion, way.pipeline, way.stage, &upgrade) {
+            return Err(Trouble::Undecided(why));
+        }
         let record = UpgradeRecord {
             name: promotion.upgrade(),
             ..record(&upgrade, 1)
@@ -288,7 +407,12 @@ impl Leader {
         else {
             return Ok(None);
         };
-        let status = Rehearsal::read(object)?.status;
+        let made = Rehearsal::read(object)?;
+        let wanted = self.rehearsal_of_candidate(promotion, rehearsal, stage).await?;
+        if let Whose::Anothers(why) = rehearsal_of_promotion(promotion, &wanted, &made) {
+            return Err(Trouble::Undecided(why));
+        }
+        let status = made.status;
         Ok(Some(RehearsalRun {
             rehearsal: rehearsal.clone(),
             state: match status.phase {
@@ -299,24 +423,40 @@ impl Leader {
         }))
     }
 
+    /// The rehearsal that a stage names, as it is stated now, of a promotion's build.
+    async fn rehearsal_of_candidate(
+        &self,
+        promotion: &Promotion,
+        rehearsal: &str,
+        stage: &Stage,
+    ) -> Result<RehearsalSpec, Trouble> {
+        let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
+            return Err(Trouble::Undecided(format!(
+                "stage {} asks for rehearsal {rehearsal}, and there is no Rehearsal of that name in namespace {}",
+                stage.name, self.namespace
+            )));
+        };
+        let build = &promotion.record.spec.build;
+        let Some(object_of_build) = self.fresh(Kind::Build, build).await? else {
+            return Err(Trouble::Undecided(format!("there is no Build {build} any more")));
+        };
+        let built: BuildSpec = part(&object_of_build, "spec")?;
+        Ok(Rehearsal::read(object)?.spec.of_candidate(&built.version))
+    }
+
     /// Makes a rehearsal of its own, of the one that its stage names.
-    async fn begin_rehearsal(&self, promotion: &Promotion, rehearsal: &str, way: &Way<'_>) -> Result<(), Trouble> {
+    async fn begin_rehearsal(&self, promotion: &Promotion, rehearsal: &str, stage: &Stage) -> Result<(), Trouble> {
         let named = rehearsal_for(promotion, rehearsal);
         let heard = self.heard.rehearsals();
         if heard.iter().any(|object| name(object) == named) {
             return Ok(());
         }
-        let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
+        let spec = self.rehearsal_of_candidate(promotion, rehearsal, stage).await?;
+        if let Some(wrong) = self.wrong_rehearsal(&spec)? {
             return Err(Trouble::Undecided(format!(
-                "stage {} asks for rehearsal {rehearsal}, and there is no Rehearsal of that name in namespace {}",
-                way.stage.name, self.namespace
+                "rehearsal {rehearsal} cannot be carried out: {wrong}"
             )));
-        };
-        let build = &promotion.record.spec.build;
-        let builds = self.listed_builds().await?;
-        let gone = || Trouble::Undecided(format!("there is no Build {build} any more"));
-        let version = &builds.get(build).ok_or_else(gone)?.spec.version;
-        let spec = Rehearsal::read(object)?.spec.of_candidate(version);
+        }
         let owner = owned_by(Kind::Promotion, &promotion.object);
         self.make(Kind::Rehearsal, &named, json!(spec), Some(owner)).await
     }
@@ -351,6 +491,11 @@ impl Leader {
     /// Says what is wanted of its upgrade, unless somebody else has said something since.
     async fn wish_of(&self, upgrade: Option<&(Upgrade, UpgradeRecord)>, wanted: Wish) -> Result<(), Trouble> {
         let Some((upgrade, _)) = upgrade else { return Ok(()) };
+        self.say_to(upgrade, wanted).await
+    }
+
+    /// Says what is wanted of an upgrade as it was read.
+    pub(super) async fn say_to(&self, upgrade: &Upgrade, wanted: Wish) -> Result<(), Trouble> {
         // What is asked is asked already: that it is asked again shows by a change.
         let again = wanted == Wish::Proceed && upgrade.spec.wish == Wish::Proceed;
         let wanted = if again { Wish::Pause } else { wanted };
@@ -385,33 +530,31 @@ impl Leader {
             .await;
     }
 
-    /// Why nothing could be decided, in its status; what was decided before stands.
-    async fn tell_undecided(&self, named: &str, why: &str) -> Result<(), Trouble> {
-        let Some(object) = self.fresh(Kind::Promotion, named).await? else {
-            return Ok(());
+    /// Whether each pipeline and each freeze can be used is said of it, and what enters stages by itself is asked for. What is in the way of one is
+    /// in the way of no other.
+    async fn go_round_rules(&self) -> Result<(), Trouble> {
+        let (pipelines, freezes) = (self.listed(Kind::Pipeline).await?, self.listed(Kind::Freeze).await?);
+        let pass = Pass {
+            rules: Rules::of(&pipelines, &freezes),
+            promotions: records(&self.heard.promotions()),
+            unguarded: None,
         };
-        let promotion = Promotion::read(object)?;
-        let before = &promotion.record.status;
-        let status = PromotionStatus {
-            reason: "NotDecided".to_owned(),
-            message: shortened(&self.in_cluster(why), LONGEST_MESSAGE),
-            ..before.clone()
-        };
-        if before.phase.is_final() || status == *before {
-            return Ok(());
+        let Rules {
+            usable,
+            wrong_pipelines,
+            wrong_freezes,
+        } = &pass.rules;
+        for object in &pipelines {
+            let wrong = wrong_pipelines.get(name(object));
+            self.tell_usable(Kind::Pipeline, object, wrong, "its stages take builds")
+                .await;
         }
-        let whole = promotion.whole(&status, Vec::new())?;
-        write_status(&self.api(Kind::Promotion), &promotion.object, whole).await?;
-        Ok(())
-    }
-
-    /// Whether each pipeline can be used is said of it, and what enters its stages by itself is asked for.
-    async fn go_round_pipelines(&self) -> Result<(), Trouble> {
-        let freezes = self.freezes().await?;
-        for object in self.listed(Kind::Pipeline).await? {
-            let spec: Result<PipelineSpec, ApiError> = part(&object, "spec");
-            self.tell_pipeline(&object, spec.as_ref()).await?;
-            let Ok(pipeline) = spec else { continue };
+        for object in &freezes {
+            let wrong = wrong_freezes.get(name(object));
+            self.tell_usable(Kind::Freeze, object, wrong, "it holds when it says")
+                .await;
+        }
+        for (named, pipeline) in &usable.pipelines {
             for stage in &pipeline.stages {
                 let Ok(fleet) = self.fleet(&stage.environment) else {
                     continue;
@@ -419,62 +562,63 @@ impl Leader {
                 let fleet = Arc::new(fleet);
                 let way = Way {
                     fleet: &fleet,
-                    name: name(&object),
-                    pipeline: &pipeline,
+                    name: named,
+                    pipeline,
                     stage,
                 };
-                self.ask_for_what_enters(&way, &freezes).await?;
+                if let Err(why) = self.ask_for_what_enters(&way, &pass).await {
+                    tracing::warn!(%why, pipeline = named, stage = stage.name, "what enters by itself is not asked for");
+                }
             }
         }
         Ok(())
     }
 
-    async fn ask_for_what_enters(&self, way: &Way<'_>, freezes: &BTreeMap<String, FreezeSpec>) -> Result<(), Trouble> {
-        let builds = self.heard.builds();
-        let promotions = self.heard.promotions();
-        let promotions = promotions
-            .iter()
-            .filter_map(|object| Promotion::read((**object).clone()).ok());
-        let known = Known {
-            past: self.past(&way.stage.environment, readable_builds(builds.iter().map(|o| &**o))),
-            promotions: promotions.map(|promotion| promotion.record).collect(),
-            freezes: freezes.clone(),
-            busy: None,
-        };
-        for build in way.entering_by_itself(&known) {
-            // Two who lead ask for one.
-            let named = format!("{build}-{}", way.stage.name);
+    async fn ask_for_what_enters(&self, way: &Way<'_>, pass: &Pass) -> Result<(), Trouble> {
+        for build in way.entering_by_itself(&self.known(way.stage, None, pass)) {
+            let named = name_by_itself(way.name, &way.stage.name, &build);
             let spec = way.by_itself(build, MANAGER.to_owned());
+            // Two who lead ask for one.
             self.make(Kind::Promotion, &named, json!(spec), None).await?;
+            let Some(object) = self.fresh(Kind::Promotion, &named).await? else {
+                continue;
+            };
+            let there = Promotion::read(object)?.record.spec;
+            if (&there.pipeline, &there.stage, &there.build) != (&spec.pipeline, &spec.stage, &spec.build) {
+                return Err(Trouble::Undecided(format!(
+                    "Promotion {named} is of build {} into stage {} of {}, and has the name that the one of build {} is to have: delete it",
+                    there.build, there.stage, there.pipeline, spec.build
+                )));
+            }
         }
         Ok(())
     }
+}
 
-    async fn tell_pipeline(
-        &self,
-        object: &DynamicObject,
-        spec: Result<&PipelineSpec, &ApiError>,
-    ) -> Result<(), Trouble> {
-        let wrong = match spec {
-            Ok(spec) => spec.findings().into_iter().map(|finding| finding.message).collect(),
-            Err(why) => vec![why.to_string()],
-        };
-        let ready = if wrong.is_empty() {
-            condition("Ready", ConditionStatus::True, "Usable", "its stages take builds")
-        } else {
-            let why = shortened(&wrong.join("; "), LONGEST_MESSAGE);
-            condition("Ready", ConditionStatus::False, "Invalid", &why)
-        };
-        let mut status = status_of(object);
-        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
-        set_condition(&mut all, generation(object), ready);
-        status["conditions"] = json!(all);
-        status["observedGeneration"] = json!(generation(object));
-        if status != status_of(object) {
-            write_status(&self.api(Kind::Pipeline), object, status).await?;
-        }
-        Ok(())
+/// As what each is; what cannot be read is said so when its turn is taken.
+fn records(promotions: &[Arc<DynamicObject>]) -> Vec<PromotionRecord> {
+    let read = promotions
+        .iter()
+        .filter_map(|object| Promotion::read((**object).clone()).ok());
+    read.map(|promotion| promotion.record).collect()
+}
+
+/// The environment that a promotion is about, and the component: by its way, or by the names of that where there is none any more.
+fn place(promotion: &Promotion, rules: &Rules) -> (String, String) {
+    let spec = &promotion.record.spec;
+    match rules.way_of(&promotion.record) {
+        Ok((_, pipeline, stage)) => (stage.environment.clone(), pipeline.component.clone()),
+        Err(_) => (format!("{}/{}", spec.pipeline, spec.stage), String::new()),
     }
+}
+
+/// The name of the promotion that a pipeline asks for by itself: another for each way of a build.
+fn name_by_itself(pipeline: &str, stage: &str, build: &str) -> String {
+    let way = Digest::of(format!("{pipeline}/{stage}/{build}").as_bytes());
+    let words = format!("{build}-{stage}");
+    let words =
+        words[..words.floor_char_boundary(LONGEST_WORDS)].trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    format!("{words}-{}", way.short())
 }
 
 /// The name of a rehearsal that is carried out for a promotion.

@@ -9,13 +9,17 @@ use serde_json::json;
 
 use super::leader::{Leader, Trouble};
 use super::statuses::{LONGEST_MESSAGE, shortened};
+use crate::cluster::belonging::{Whose, owned_by, owner, upgrade_of_rehearsal};
 use crate::cluster::objects::{ATTEMPTS, Kind, MANAGER, Upgrade, generation, is_deleted, name, uid, write_status};
-use crate::cluster::rehearsals::{Rehearsal, owned_by, rehearsal_of};
+use crate::cluster::promotions::Promotion;
+use crate::cluster::rehearsals::Rehearsal;
 use crate::engine::disturb::Disturbances;
 use crate::engine::fleet::Fleet;
 use crate::hosts::FencingToken;
-use crate::model::rehearsal::{Blamed, RehearsalPhase, RehearsalStatus, RunStatus, Seen, advance};
-use crate::model::upgrade::{Phase, UpgradeSpec, Wish};
+use crate::model::rehearsal::{Blamed, RehearsalPhase, RehearsalSpec, RehearsalStatus, RunStatus, Seen, advance};
+use crate::model::system::in_words;
+use crate::model::upgrade::{Phase, UpgradeSpec, UpgradeStatus, Wish};
+use crate::rollout;
 
 /// What goes on beside an upgrade of a rehearsal.
 pub(super) struct Beside {
@@ -34,15 +38,12 @@ impl Leader {
             let Err(why) = Box::pin(self.take_rehearsal_turn(name(object))).await else {
                 continue;
             };
-            match &why {
-                // Another was quicker, or it is tried again in a moment.
-                Trouble::Api(api) if api.is_conflict() || api.is_gone() || api.is_passing() => {}
-                why => {
-                    self.told.errors.inc();
-                    if let Err(untold) = self.tell_stuck(name(object), &why.to_string()).await {
-                        tracing::warn!(%why, %untold, rehearsal = name(object), "it is not said why a rehearsal does not go on");
-                    }
-                }
+            if why.passes() {
+                continue;
+            }
+            self.told.errors.inc();
+            if let Err(untold) = self.tell_stuck(name(object), &why.to_string()).await {
+                tracing::warn!(%why, %untold, rehearsal = name(object), "it is not said why a rehearsal does not go on");
             }
         }
         is_any
@@ -56,20 +57,25 @@ impl Leader {
             return Ok(());
         }
         let rehearsal = Rehearsal::read(object)?;
+        if self.take_back_held(&rehearsal).await? {
+            return Ok(());
+        }
         let open = rehearsal.status.runs.iter().find(|run| run.phase.is_none());
         let upgrade = match open {
-            Some(run) => self.fresh(Kind::Upgrade, &run.upgrade).await?,
+            Some(run) => self.upgrade_of_run(&rehearsal, run).await?,
             None => None,
         };
-        let upgrade = upgrade.map(Upgrade::read).transpose()?;
         let seen = match &upgrade {
             None => Seen::Nothing,
-            Some(upgrade) => Seen::Upgrade(&upgrade.status, self.blamed(upgrade).await?),
+            Some(upgrade) if settles(&upgrade.status) => Seen::Settled(&upgrade.status, self.blamed(upgrade).await?),
+            Some(upgrade) => Seen::Going(&upgrade.status),
         };
+        let refused = self.refused_rehearsal(&rehearsal).await?;
         let status = advance(
             &rehearsal.spec,
             &rehearsal.status,
             seen,
+            refused.as_deref(),
             |place| rehearsal.upgrade(place),
             Timestamp::now(),
         );
@@ -86,26 +92,70 @@ impl Leader {
         }
     }
 
+    /// The upgrade of a run, once there is one.
+    async fn upgrade_of_run(&self, rehearsal: &Rehearsal, run: &RunStatus) -> Result<Option<Upgrade>, Trouble> {
+        let Some(object) = self.fresh(Kind::Upgrade, &run.upgrade).await? else {
+            return Ok(None);
+        };
+        let upgrade = Upgrade::read(object)?;
+        match upgrade_of_rehearsal(rehearsal, &run.build, &upgrade) {
+            Whose::Its => Ok(Some(upgrade)),
+            Whose::Anothers(why) => Err(Trouble::Undecided(why)),
+        }
+    }
+
+    /// What is held has come out as that, and goes back before anything else; tells whether there was such a run.
+    async fn take_back_held(&self, rehearsal: &Rehearsal) -> Result<bool, Trouble> {
+        let Some(place) = rehearsal.status.runs.iter().position(|run| run.is_held) else {
+            return Ok(false);
+        };
+        let upgrade = self.upgrade_of_run(rehearsal, &rehearsal.status.runs[place]).await?;
+        if let Some(upgrade) = upgrade.filter(|upgrade| !upgrade.status.phase.is_final()) {
+            self.say_to(&upgrade, Wish::Abort).await?;
+        }
+        let mut status = rehearsal.status.clone();
+        status.runs[place].is_held = false;
+        self.write_rehearsal(rehearsal, status).await?;
+        Ok(true)
+    }
+
+    /// Why no run of it may be begun, or none any more.
+    async fn refused_rehearsal(&self, rehearsal: &Rehearsal) -> Result<Option<String>, Trouble> {
+        if let Some((promotion, of)) = owner(Kind::Promotion, &rehearsal.object) {
+            let over = || Some(format!("promotion {promotion}, which it is of, has ended"));
+            let Some(object) = self.fresh(Kind::Promotion, promotion).await? else {
+                return Ok(over());
+            };
+            let phase = Promotion::read(object.clone())?.record.status.phase;
+            if uid(&object) != of || is_deleted(&object) || phase.is_final() {
+                return Ok(over());
+            }
+        }
+        if rehearsal.status.runs.is_empty() {
+            return self.wrong_rehearsal(&rehearsal.spec);
+        }
+        Ok(None)
+    }
+
+    /// What is wrong with a rehearsal, on its environment as that is now.
+    pub(super) fn wrong_rehearsal(&self, spec: &RehearsalSpec) -> Result<Option<String>, Trouble> {
+        let fleet = self.fleet(&spec.environment)?;
+        Ok(in_words(&spec.findings(Some(&fleet.environment.spec))))
+    }
+
     async fn write_rehearsal(&self, rehearsal: &Rehearsal, mut status: RehearsalStatus) -> Result<(), Trouble> {
         status.message = shortened(&self.in_cluster(&status.message), LONGEST_MESSAGE);
-        let whole = rehearsal.whole(&status)?;
+        let whole = rehearsal.whole(&status, Timestamp::now())?;
         write_status(&self.api(Kind::Rehearsal), &rehearsal.object, whole).await?;
         Ok(())
     }
 
     /// As the API server itself has it: it is what the rehearsal is about.
     async fn blamed(&self, upgrade: &Upgrade) -> Result<Blamed, Trouble> {
-        if !upgrade.status.phase.is_final() {
-            return Ok(Blamed::No);
-        }
         let builds = self.listed_builds().await?;
         let known = builds.get(&upgrade.spec.build);
-        Ok(
-            match known.and_then(|known| known.status.quarantined_in(&upgrade.spec.environment)) {
-                Some(_) => Blamed::Yes,
-                None => Blamed::No,
-            },
-        )
+        let quarantine = known.and_then(|known| known.status.quarantined_in(&upgrade.spec.environment));
+        Ok(Blamed::from(quarantine.is_some()))
     }
 
     /// Makes the upgrade of a run, and the build that it names where the environment's source has it.
@@ -161,7 +211,7 @@ impl Leader {
         fleet: &Arc<Fleet>,
         token: &FencingToken,
     ) -> Result<Option<Beside>, Trouble> {
-        let Some((rehearsal, of)) = rehearsal_of(upgrade) else {
+        let Some((rehearsal, of)) = owner(Kind::Rehearsal, upgrade) else {
             return Ok(None);
         };
         let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
@@ -187,8 +237,8 @@ impl Leader {
         }))
     }
 
-    /// Ends what goes on beside an upgrade. Once that has ended, what became of it is told to its rehearsal; one that is held, or handed over, is
-    /// disturbed anew when it goes on.
+    /// Ends what goes on beside an upgrade. Once that has ended or is held, what became of it is told to its rehearsal; one that is handed over, or
+    /// goes on after all, is disturbed anew.
     pub(super) async fn end_disturbing(&self, beside: Beside, upgrade: &str, phase: Phase) {
         let undone = match beside.disturbances {
             Err(why) => vec![why],
@@ -200,7 +250,7 @@ impl Leader {
                 ended.undone
             }
         };
-        if !phase.is_final() {
+        if !phase.is_final() && !phase.is_held() {
             return;
         }
         for _ in 0..ATTEMPTS {
@@ -238,8 +288,17 @@ fn is_settled(object: &DynamicObject) -> bool {
     let status = &object.data["status"];
     let phase: Option<RehearsalPhase> = serde_json::from_value(status["phase"].clone()).ok();
     let is_looked_at = status["observedGeneration"] == generation(object);
+    let keeps = status["runs"]
+        .as_array()
+        .is_some_and(|runs| runs.iter().any(|run| run["isHeld"] == true));
     is_deleted(object)
-        || phase.is_some_and(|phase| phase.is_final() || phase == RehearsalPhase::Template && is_looked_at)
+        || phase.is_some_and(|phase| phase.is_final() && !keeps || phase == RehearsalPhase::Template && is_looked_at)
+}
+
+/// Whether an upgrade goes no further by itself: what somebody has paused waits for them, and what reaches nobody for its nodes.
+fn settles(status: &UpgradeStatus) -> bool {
+    let waits = rollout::waits_to_reach(status) || status.phase == Phase::Paused && status.reason == "ByUser";
+    status.phase.is_final() || status.phase.is_held() && !waits
 }
 
 #[cfg(test)]
@@ -256,5 +315,22 @@ mod tests {
         };
         assert!(settled("Template", 1, 1) && settled("Passed", 1, 1));
         assert!(!settled("Template", 2, 1) && !settled("Running", 1, 1));
+    }
+
+    #[test]
+    fn what_waits_for_somebody_or_for_its_nodes_has_not_come_out_yet() {
+        let at = |phase: Phase, reason: &str, resume_to: Option<Phase>| {
+            let status = UpgradeStatus {
+                phase,
+                reason: reason.to_owned(),
+                resume_to,
+                ..UpgradeStatus::new(Timestamp::UNIX_EPOCH)
+            };
+            settles(&status)
+        };
+        assert!(at(Phase::RolledBack, "Proven", None) && at(Phase::Inconclusive, "NoData", None));
+        assert!(at(Phase::Paused, "ForeignEdit", None));
+        assert!(!at(Phase::Paused, "ByUser", None) && !at(Phase::Rolling, "", None));
+        assert!(!at(Phase::Paused, rollout::NOBODY_REACHED, Some(Phase::RollingBack)));
     }
 }

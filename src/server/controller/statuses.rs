@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::acts::heard_again;
 use super::leader::{Leader, Trouble};
 use super::look::Version;
-use crate::cluster::ledger::whole;
+use crate::cluster::ledger::{untold, whole};
 use crate::cluster::objects::{
     self, ATTEMPTS, ApiError, Kept, Kind, LONGEST_NOTE, Upgrade, asked, conditions, generation, is_deleted, is_kept,
     keep, patiently, set_condition, write_status,
@@ -106,6 +106,30 @@ impl Leader {
             }
         }
         Ok(())
+    }
+
+    /// Says of an object that states rules whether they can be used. That it could not be said is no reason to use them otherwise.
+    pub(super) async fn tell_usable(&self, kind: Kind, object: &DynamicObject, wrong: Option<&String>, usable: &str) {
+        let ready = match wrong {
+            None => condition("Ready", ConditionStatus::True, "Usable", usable),
+            Some(why) => condition(
+                "Ready",
+                ConditionStatus::False,
+                "Invalid",
+                &shortened(why, LONGEST_MESSAGE),
+            ),
+        };
+        let mut status = status_of(object);
+        let mut all: Vec<Value> = status["conditions"].as_array().cloned().unwrap_or_default();
+        set_condition(&mut all, generation(object), ready);
+        status["conditions"] = json!(all);
+        status["observedGeneration"] = json!(generation(object));
+        if status != status_of(object)
+            && let Err(why) = write_status(&self.api(kind), object, status).await
+            && !(why.is_conflict() || why.is_gone())
+        {
+            tracing::warn!(%why, "it is not said whether {} can be used", objects::named(object));
+        }
     }
 
     /// A text for who reads it in an object: commands are called as they are called there.
@@ -250,7 +274,7 @@ impl Leader {
             reason.clone_into(&mut status.reason);
             message.clone_into(&mut status.message);
         }
-        conditions(&mut book, &status, generation(&upgrade.object));
+        conditions(&mut book, &status, generation(&upgrade.object), Timestamp::now());
         if status.phase != Phase::Pending {
             let stuck = condition("Progressing", ConditionStatus::False, reason, &message);
             set_condition(&mut book.conditions, generation(&upgrade.object), stuck);
@@ -321,7 +345,7 @@ impl Leader {
         reason: &'static str,
     ) -> Result<(), Trouble> {
         let mut book = upgrade.book.clone();
-        conditions(&mut book, status, generation(&upgrade.object));
+        conditions(&mut book, status, generation(&upgrade.object), Timestamp::now());
         book.observed_generation = generation(&upgrade.object);
         book.writes += 1;
         book.told += 1;
@@ -355,7 +379,7 @@ impl Leader {
                 Some(_) => Some(self.fleet(&upgrade.spec.environment)?),
                 None => None,
             };
-            self.history(fleet.as_ref()).copy(upgrade)?;
+            self.history(fleet.as_ref()).copy(&untold(upgrade))?;
             let mut book = upgrade.book.clone();
             book.pending.clear();
             book.writes += 1;

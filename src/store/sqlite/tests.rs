@@ -88,6 +88,7 @@ impl Scene {
                     environment: "other".into(),
                     digest: Digest::of(b"x"),
                     at: NOW,
+                    asked_by: None,
                 })),
             ],
         }

@@ -212,6 +212,40 @@ fn nobody_speaks_for_another(place: &Place) {
     assert!(!left.done && left.err.contains("stays"), "{left:#?}");
 }
 
+/// By whom it is owned says what has made it, and a controller alone says so.
+fn nobody_passes_off_what_they_make(place: &Place) {
+    let owner = |object: &mut Value| {
+        object["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "stagegate.dev/v1alpha1", "kind": "Promotion", "name": "web-2",
+            "uid": place.promotion()["metadata"]["uid"],
+        }]);
+    };
+    let mut upgrade = direct("owned");
+    upgrade["spec"]["environment"] = json!("small");
+    owner(&mut upgrade);
+    let runs = json!([{"build": "web=2", "expect": {"phase": "Succeeded"}}]);
+    let mut rehearsal = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Rehearsal", "metadata": {"name": "owned"},
+        "spec": {"environment": "small", "runs": runs},
+    });
+    owner(&mut rehearsal);
+    for object in [&upgrade, &rehearsal] {
+        place.refused(
+            &["apply", "-f", "-", "--as=carol"],
+            &object.to_string(),
+            "a controller alone makes what",
+        );
+    }
+    let staged = place.town.get("upgrades")["items"][0]["metadata"]["name"].clone();
+    let staged = format!("upgrade/{}", staged.as_str().expect("one that was promoted"));
+    let patch = r#"{"spec": {"promotion": "web-2"}}"#;
+    place.refused(
+        &["patch", &staged, "--type=merge", "-p", patch],
+        "",
+        "whose upgrade it is does not change",
+    );
+}
+
 /// Whoever made it.
 fn what_names_a_promotion_is_not_its_upgrade(place: &Place) {
     let mut forged = direct("forged");
@@ -237,7 +271,7 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     let place = Place::new();
     let town = &place.town;
     let controller = town.controller();
-    for version in ["1", "2"] {
+    for version in ["1", "2", "3"] {
         town.build(version);
     }
     for environment in ["small", PRODUCTION] {
@@ -252,8 +286,20 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
         let status = &town.get("promotions/early")["status"];
         status["phase"] == "Failed" && status["reason"] == "NotVerified"
     });
-    town.upgrade("staged", "2");
-    town.wait("upg/staged", "condition=Ready");
+    // Who asked for it there is an author of it, also once the promotion is gone.
+    place
+        .plugin("erin", &[], &["promote", "web-2", "--to", "small"])
+        .expect_code(0);
+    town.until("staging has verified it", |town| {
+        let all = town.get("promotions")["items"].clone();
+        let mut all = all.as_array().into_iter().flatten();
+        all.any(|one| one["spec"]["stage"] == "staging" && one["status"]["phase"] == "Succeeded")
+    });
+    town.kubectl(&["delete", "promotions", "--all", "--timeout=60s"], "");
+    assert_eq!(
+        town.get("builds/web-2")["status"]["verifications"][0]["askedBy"],
+        "erin"
+    );
     place.done(&create, &asked("web-2", "carol").to_string());
     place.waits_for("NotApproved");
 
@@ -271,6 +317,7 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     place.waits_for("NotApproved");
 
     nobody_speaks_for_another(&place);
+    nobody_passes_off_what_they_make(&place);
     let of_production = town
         .trivial
         .path("state/environments/production/nodes/n1/current/answer");
@@ -281,6 +328,12 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
 
     let approves = ["approve", "web-2", "--reason", "staging is fine"];
     place.plugin("erin", &["release-managers"], &approves).expect_code(0);
+    town.until("erin counts for nothing", |_| {
+        place.promotion()["status"]["message"]
+            .to_string()
+            .contains("erin is an author of it")
+    });
+    place.plugin("dana", &["release-managers"], &approves).expect_code(0);
     town.wait("promotions/web-2", "condition=Ready");
     assert_eq!(
         std::fs::read_to_string(&of_production).expect("an answer").trim(),
@@ -290,7 +343,19 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
     let upgrade = promotion["status"]["upgrade"].as_str().expect("its upgrade");
     assert_eq!(town.get(&format!("upg/{upgrade}"))["status"]["phase"], "Succeeded");
     what_names_a_promotion_is_not_its_upgrade(&place);
-    // What ran there last comes back, and waits for nobody.
+    // What ran there last comes back, and waits for nobody, nor for a freeze that nobody can read.
+    let recurring = json!({"recurring": {"from": "0 9 * * MON", "for": "7h", "timeZone": "Europe/Zurch"}});
+    let wrong = json!({
+        "apiVersion": "stagegate.dev/v1alpha1", "kind": "Freeze", "metadata": {"name": "wrong"},
+        "spec": {"reason": "the week begins", "environments": [PRODUCTION, "small"], "when": [recurring], "user": "dana"},
+    });
+    place.done(&["apply", "-f", "-", "--as=dana"], &wrong.to_string());
+    town.wait("freezes/wrong", "condition=Ready=False");
+    town.upgrade("held", "3");
+    town.until("it is held by that", |town| {
+        let status = &town.get("upg/held")["status"];
+        status["reason"] == "Frozen" && status["message"].to_string().contains("nobody knows when it holds")
+    });
     place
         .plugin("dana", &[], &["promote", "web-1", "--to", PRODUCTION])
         .expect_code(0);
@@ -310,4 +375,75 @@ fn a_build_enters_a_protected_environment_by_a_promotion_that_another_approves()
         assert!(audit.out.contains(what), "{what}: {audit:?}");
     }
     town.trivial.run(&["audit", "verify"]).expect_code(0);
+}
+
+/// What it would need to go on is nothing that its end needs.
+fn what_cannot_be_decided_says_why_and_can_be_taken_back(place: &Place) {
+    let town = &place.town;
+    let undecided = |name: &str, why: &str| {
+        town.until(&format!("{name} says why"), |town| {
+            let status = &town.get(&format!("promotions/{name}"))["status"];
+            let ready = status["conditions"].as_array().into_iter().flatten();
+            let mut ready = ready.filter(|one| one["type"] == "Ready");
+            status["phase"] == "Waiting"
+                && ready.any(|one| one["reason"] == "NotDecided" && one["message"].to_string().contains(why))
+        });
+    };
+    let mut unknown = asked("unknown", "carol");
+    unknown["spec"]["build"] = json!("web-7");
+    place.done(&["create", "-f", "-", "--as=carol"], &unknown.to_string());
+    undecided("unknown", "web-7");
+    place.done(&["delete", "promotion/unknown", "--timeout=60s"], "");
+    // A stage that asks for what there is not asks for nothing less.
+    town.apply(&PIPELINE.replace("after: [staging]", "after: [stagin]"));
+    town.wait("pipelines/web", "condition=Ready=False");
+    place.done(
+        &["create", "-f", "-", "--as=carol"],
+        &asked("web-2", "carol").to_string(),
+    );
+    undecided("web-2", "there is no stage `stagin`");
+    let cancelled = r#"{"spec": {"cancel": true}}"#;
+    place.done(&[&PATCH[..], &[cancelled]].concat(), "");
+    town.until("it is taken back", |_| {
+        place.promotion()["status"]["phase"] == "Cancelled"
+    });
+    place.done(&["delete", "promotion/web-2", "--timeout=60s"], "");
+    town.apply(PIPELINE);
+    town.wait("pipelines/web", "condition=Ready");
+}
+
+/// Words count where it was seen that nobody can forge them.
+fn where_policies_are_not_in_force_nothing_is_promoted(place: &Place) {
+    let town = &place.town;
+    let policy = "validatingadmissionpolicybinding/stagegate-words";
+    let binding = place.tried(&["get", policy, "-o", "yaml"], "").out;
+    place.done(&["delete", policy], "");
+    // A controller that believes nobody says so; it asks again after a while.
+    place.done(
+        &["create", "-f", "-", "--as=carol"],
+        &asked("web-2", "carol").to_string(),
+    );
+    let says = |wanted: &str| {
+        town.until(&format!("it says {wanted}"), |_| {
+            place.promotion()["status"].to_string().contains(wanted)
+        });
+    };
+    says("policy stagegate-words is not in force");
+    place.done(&["apply", "-f", "-"], &binding);
+    says("has not verified it");
+}
+
+#[test]
+fn what_keeps_a_promotion_from_being_decided_is_said_and_lets_nothing_through() {
+    let place = Place::new();
+    let town = &place.town;
+    let _controller = town.controller();
+    for version in ["1", "2"] {
+        town.build(version);
+    }
+    for environment in ["small", PRODUCTION] {
+        town.wait(&format!("env/{environment}"), "condition=Ready");
+    }
+    what_cannot_be_decided_says_why_and_can_be_taken_back(&place);
+    where_policies_are_not_in_force_nothing_is_promoted(&place);
 }
