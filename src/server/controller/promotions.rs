@@ -174,6 +174,12 @@ impl Leader {
             known.freezes = rules.usable.freezes;
             decision = decided(&known).await?;
         }
+        // It goes on by what was said, so it is asked now whether that was anybody's.
+        if decision.effect == Some(Effect::Upgrade)
+            && let Some(why) = self.unguarded(&mut Found::default()).await?
+        {
+            return Err(Trouble::Undecided(why));
+        }
         let told = decision.events.iter().map(|event| {
             let event = Event {
                 message: self.in_cluster(&event.message).into_owned(),
