@@ -11,6 +11,7 @@ mod lab;
 mod mixed;
 mod objects;
 mod panda;
+mod people;
 mod pods;
 mod pretended;
 mod printed;
