@@ -3,6 +3,7 @@
 mod controller;
 mod deployments;
 mod guard;
+mod homes;
 mod image;
 mod inside;
 mod kept;
