@@ -1,9 +1,10 @@
 //! Kubernetes, for real.
 
+mod at_hand;
 mod controller;
 mod deployments;
 mod guard;
-mod homes;
+
 mod image;
 mod inside;
 mod kept;
