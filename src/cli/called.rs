@@ -149,7 +149,7 @@ pub(super) fn words(command: &str) -> Vec<String> {
 
 /// As a shell reads it.
 pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:=".contains(c);
     if word.chars().all(plain) {
         word.to_owned()
     } else {

@@ -250,6 +250,16 @@ pub enum GroundError {
         /// What is there.
         there: String,
     },
+    /// `init --kubernetes` in a namespace of which nothing can be a component as it is.
+    #[error(
+        "nothing that runs in namespace {namespace} can be upgraded as it is, and no file was written. Mend one of these, then give the same command again:\n{left_out}"
+    )]
+    NothingUsable {
+        /// Which.
+        namespace: String,
+        /// Lines that say why, and what to do.
+        left_out: String,
+    },
     /// `--no-wait` without a server.
     #[error(
         "--no-wait leaves the upgrade to `stagegate serve`, and none runs on this state; start one, or leave --no-wait out"

@@ -22,7 +22,6 @@ mod hooks;
 mod init;
 mod install;
 mod lint;
-mod look;
 mod pipeline;
 mod plan;
 mod plugin;
@@ -645,7 +644,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         },
     };
     let store = match session {
-        Some(SessionError::Refused(_)) => return Some(Exit::Refused),
+        Some(SessionError::Refused(_) | SessionError::Foreign(_)) => return Some(Exit::Refused),
         Some(SessionError::Interrupted) => return Some(Exit::Interrupted),
         Some(SessionError::Store(store)) => Some(store),
         _ => cause.downcast_ref(),

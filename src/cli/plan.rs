@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 use clap::Args;
 use serde_json::json;
 
-use super::look::{self, Sight};
 use super::printer::Printer;
 use super::view::{API_VERSION, Names};
 use super::{Exit, ground};
 use crate::engine::fleet::{Fleet, Place};
+use crate::engine::foreign::Foreign;
+use crate::engine::look::{self, Sight};
 use crate::engine::session::{self, SessionError};
 use crate::gates::StatedGate;
 use crate::gates::plan::{calls_to_pass, seconds_to_pass};
@@ -17,6 +18,7 @@ use crate::home::Home;
 use crate::model::build::BuildRef;
 use crate::model::environment::Component;
 use crate::model::values::Duration;
+use crate::store::Store as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -49,14 +51,16 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
     let plan = session::plan(fleet, component, "plan", &build)?;
     let names = Names::read(home)?;
     let places = fleet.places(&component.name);
-    let looks = look::at(places).await;
+    let looks = look::at(places, look::PATIENCE).await;
     let (nodes, changing) = changes(component, &build, &names, places.iter().zip(&looks));
     let batch = u32::try_from(plan.policy.batch_size).unwrap_or(u32::MAX).max(1);
     let batches = changing.div_ceil(batch);
     let (gates, slowest) = passes(component)?;
     let watched = slowest * batches + plan.policy.baseline.0 + plan.policy.soak.0;
     let refusal = session::refusal(home, fleet, component, &known.spec).await?;
-    let refused = refusal.as_ref().map(ToString::to_string);
+    let sights = looks.iter().map(|look| look.as_ref().ok());
+    let foreign = Foreign::among(fleet, places.iter().zip(sights), home.store().home());
+    let refused = foreign.map(SessionError::from).or(refusal.map(SessionError::from));
     let resource = json!({
         "apiVersion": API_VERSION,
         "kind": "Plan",
@@ -69,7 +73,7 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
             "maxUnavailable": plan.policy.max_unavailable,
             "gates": gates.iter().map(|(name, words)| json!({"name": name, "pass": words})).collect::<Vec<_>>(),
             "watchedSeconds": watched.as_secs(),
-            "refused": refused,
+            "refused": refused.as_ref().map(ToString::to_string),
         },
     });
     printer.resource(&resource, |p| {
@@ -96,8 +100,8 @@ async fn show(home: &Home, fleet: &Fleet, wanted: &str, printer: &Printer) -> an
             plan.policy.soak
         ))
     })?;
-    match refusal {
-        Some(refusal) => Err(SessionError::from(refusal).into()),
+    match refused {
+        Some(refused) => Err(refused.into()),
         None => Ok(Exit::Done),
     }
 }

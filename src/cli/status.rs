@@ -9,7 +9,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ground::GroundError;
-use super::look::{self, Sight};
 use super::printer::Printer;
 use super::standing::{self, Standing};
 use super::upgrade::LOOK_EVERY;
@@ -18,6 +17,7 @@ use super::{Exit, ground, replica};
 use crate::cluster::replica::ReplicaSight;
 use crate::engine::fleet::Fleet;
 use crate::engine::lease::HeldLease;
+use crate::engine::look::{self, Sight};
 use crate::home::Home;
 use crate::model::environment::{Component, EnvironmentSpec};
 use crate::model::upgrade::{Loss, NodeStatus};
@@ -421,7 +421,7 @@ impl Shown {
     async fn look(&mut self, home: &Home) -> anyhow::Result<()> {
         let fleet = standing::fleet(home, &self.resource)?;
         let places: Vec<_> = fleet.all_places().collect();
-        let sights = look::at(places.iter().copied()).await;
+        let sights = look::at(places.iter().copied(), look::PATIENCE).await;
         let names = places.iter().map(|place| place.site.name.clone());
         self.sights = Some(names.zip(sights).collect());
         let is_replica = self

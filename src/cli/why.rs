@@ -634,6 +634,27 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_another_home_are_taken_over_by_a_persons_word_alone() {
+        let mut record = held_up(json!({"name": "n3", "phase": "Waiting"}));
+        record.status.nodes.clear();
+        record.status.phase = Phase::Paused;
+        record.status.reason = FOREIGN_HOME.to_owned();
+        let facts = Facts {
+            driver: None,
+            quarantined: false,
+        };
+        let unmet = unmet(&record, &facts);
+        assert!(
+            unmet
+                .clears
+                .contains("`stagegate adopt fleet && stagegate resume fleet`"),
+            "{}",
+            unmet.clears
+        );
+        assert_eq!(unmet.next, "stagegate status fleet --look");
+    }
+
+    #[test]
     fn where_a_controller_drives_it_is_told_what_is_waited_for_and_what_helps_there() {
         let record = |phase: Phase, reason: &str| {
             let mut record = held_up(json!({"name": "n3", "phase": "Waiting"}));

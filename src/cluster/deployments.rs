@@ -214,7 +214,7 @@ impl DeploymentPlace {
         let spec = main.spec.unwrap_or_default();
         let container = match record.hold().and_then(Hold::container) {
             Some(container) => container.to_owned(),
-            None => self.workload.container(spec.template.spec.as_ref(), tried)?,
+            None => self.workload.container(spec.template.spec.as_ref())?,
         };
         let template = image_of(spec.template.spec.as_ref(), &container);
         let rest = rest_of(&spec.template, &container).map_err(|e| self.failed(tried, e.to_string()))?;
@@ -677,9 +677,10 @@ impl DeploymentHost {
 
 impl Host for DeploymentHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
-        match self.place.find().await? {
-            Some(seen) => self.sight(&seen, steps),
-            None => Ok(self.place.workload.gone()),
+        match self.place.find().await {
+            Ok(Some(seen)) => self.sight(&seen, steps),
+            Ok(None) => Ok(self.place.workload.gone()),
+            Err(why) => self.place.workload.misstated(why),
         }
     }
 

@@ -216,7 +216,7 @@ impl SetPlace {
         }
         let container = match record.hold().and_then(Hold::container) {
             Some(container) => container.to_owned(),
-            None => self.workload.container(spec.template.spec.as_ref(), tried)?,
+            None => self.workload.container(spec.template.spec.as_ref())?,
         };
         let template = image_of(spec.template.spec.as_ref(), &container);
         let rest = rest_of(&spec.template, &container).map_err(|e| self.failed(tried, e.to_string()))?;
@@ -574,9 +574,10 @@ impl PodHost {
 
 impl Host for PodHost {
     async fn observe(&self, _: &NodeAddress, steps: &[String]) -> Result<NodeSight, HostError> {
-        match self.set.find().await? {
-            Some(seen) => self.sight(&seen, steps),
-            None => Ok(self.set.workload.gone()),
+        match self.set.find().await {
+            Ok(Some(seen)) => self.sight(&seen, steps),
+            Ok(None) => Ok(self.set.workload.gone()),
+            Err(why) => self.set.workload.misstated(why),
         }
     }
 

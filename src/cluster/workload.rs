@@ -84,6 +84,26 @@ impl Workload {
         }
     }
 
+    /// What a node of it shows where it cannot be told which of its containers is meant; other trouble stays that.
+    ///
+    /// # Errors
+    /// As it was.
+    pub fn misstated(&self, why: HostError) -> Result<NodeSight, HostError> {
+        match why {
+            HostError::Misstated { .. } => Ok(NodeSight {
+                set_up: true,
+                unstated: Some(why.to_string()),
+                ..NodeSight::default()
+            }),
+            HostError::Unreachable { .. }
+            | HostError::Fenced { .. }
+            | HostError::ForeignHome { .. }
+            | HostError::Unserved { .. }
+            | HostError::Refused { .. }
+            | HostError::Failed { .. } => Err(why),
+        }
+    }
+
     /// It could not be done, with what was tried.
     pub fn failed(&self, tried: &str, why: impl Into<String>) -> HostError {
         HostError::Failed {
@@ -190,7 +210,11 @@ impl Workload {
     ///
     /// # Errors
     /// It has none of that name, or several and none is named.
-    pub fn container(&self, spec: Option<&PodSpec>, tried: &str) -> Result<String, HostError> {
+    pub fn container(&self, spec: Option<&PodSpec>) -> Result<String, HostError> {
+        let misstated = |why: String| HostError::Misstated {
+            host: self.named(),
+            why,
+        };
         let names: Vec<&str> = spec
             .iter()
             .flat_map(|spec| &spec.containers)
@@ -199,18 +223,16 @@ impl Workload {
         match (&self.container, names.as_slice()) {
             (Some(stated), names) if names.contains(&stated.as_str()) => Ok(stated.clone()),
             (None, [only]) => Ok((*only).to_owned()),
-            (Some(stated), names) => Err(self.failed(
-                tried,
-                format!("it has no container {stated}, only {}", names.join(", ")),
-            )),
-            (None, names) => Err(self.failed(
-                tried,
-                format!(
-                    "it has the containers {}; `{}.container` says which runs the build",
-                    names.join(", "),
-                    self.key
-                ),
-            )),
+            (Some(stated), names) => Err(misstated(format!(
+                "it has no container {stated}, only {}; `{}.container` says which runs the build",
+                names.join(", "),
+                self.key
+            ))),
+            (None, names) => Err(misstated(format!(
+                "it has the containers {}; `{}.container` says which runs the build",
+                names.join(", "),
+                self.key
+            ))),
         }
     }
 

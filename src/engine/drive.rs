@@ -432,6 +432,7 @@ fn silence(why: &HostError) -> Silence {
         HostError::Unserved { .. } => Silence::Speaker,
         HostError::Refused { .. } => Silence::Refusal,
         HostError::Unreachable { .. }
+        | HostError::Misstated { .. }
         | HostError::Failed { .. }
         | HostError::Fenced { .. }
         | HostError::ForeignHome { .. } => Silence::Node,

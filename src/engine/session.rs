@@ -10,11 +10,13 @@ use super::builds::{self, Order};
 use super::delivery::sinks;
 use super::drive::{DriveError, Ending, Limits, Unreached, drive};
 use super::fleet::Fleet;
+use super::foreign::Foreign;
 use super::giving_back::{self, GivingBack, Said, Since};
 use super::interrupt::Interrupt;
 use super::lease::HeldLease;
 use super::ledger::{Embedded, Ledger};
 use super::live::{LiveWorld, OnCommit, Parts, WatchError};
+use super::look;
 use super::promotion;
 use super::provenance::{Judged, Lacking};
 use crate::gates::stated::{StatedError, StatedGate};
@@ -37,6 +39,8 @@ use crate::workspace::WorkspaceError;
 
 /// A restarted service's probes pass within this, or the node has failed: its slowest start is seconds.
 const PROBE_DEADLINE: Length = Length::from_secs(120);
+/// Nodes are looked at for as long before an upgrade is begun: who asks for it waits for that.
+const LOOK_BEFORE: Duration = Duration::from_secs(5);
 /// Calls in flight when an upgrade ends are waited for as long: several times what a healthy one takes.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Clearing away is for the next upgrade's sake; it may take this long.
@@ -71,6 +75,9 @@ pub enum SessionError {
     /// A status that cannot be gone on with.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
+    /// Its nodes are another home's: exit 6.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
     /// Asked to end before anything was begun.
     #[error("interrupted before anything was begun; nothing was changed")]
     Interrupted,
@@ -449,6 +456,7 @@ impl Asked<'_> {
             return Err(refusal.into());
         }
         self.refuse_past_promotion(&known.spec.digest)?;
+        self.refuse_foreign().await?;
         let now = Timestamp::now();
         loop {
             let name = fresh_upgrade_name(&self.build.name);
@@ -496,6 +504,14 @@ impl Asked<'_> {
         self.home
             .store()
             .create_upgrade(name, &spec, &UpgradeStatus::new(now), now)
+    }
+
+    /// Nodes that another home drives would hold it at once. Who says nothing within this time is for the upgrade to wait for.
+    async fn refuse_foreign(&self) -> Result<(), Foreign> {
+        let places = self.fleet.places(&self.component.name);
+        let looks = look::at(places, LOOK_BEFORE).await;
+        let sights = looks.iter().map(|look| look.as_ref().ok());
+        Foreign::among(self.fleet, places.iter().zip(sights), self.home.store().home()).map_or(Ok(()), Err)
     }
 
     /// What holds for an upgrade that is no promotion's: a protected environment takes none, and one that a freeze holds takes back alone

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::builds::{self, BuildError, Order};
 use super::fleet::{Fleet, FleetError, Lifecycle, Place};
+use super::foreign::Foreign;
 use super::interrupt::Interrupt;
 use super::session::{self, KnownBuild, Refusal};
 use crate::home::Home;
@@ -83,7 +84,7 @@ pub enum UpError {
     Store(#[from] StoreError),
 }
 
-/// Told what begins, for people who wait.
+/// Told what begins, and what else people who wait are to know.
 pub type OnStep<'a> = dyn Fn(&str) + Sync + 'a;
 
 /// What becomes of the pods of a component that is removed.
@@ -117,6 +118,11 @@ impl Bringing<'_> {
     pub async fn up(&self, component: &Component, build: Option<(&BuildRef, &BuildSpec)>) -> Result<(), UpError> {
         let places = self.fleet.places(&component.name);
         let sights = try_join_all(places.iter().map(|p| p.host.observe(&p.address, &[]))).await?;
+        // To look is free, and where nothing is to be done nothing is refused; but an upgrade would be.
+        if let Some(foreign) = Foreign::among(self.fleet, places.iter().zip(sights.iter().map(Some)), &self.token.home)
+        {
+            (self.on_step)(&foreign.to_string());
+        }
         if let Some(why) = sights.iter().find_map(|sight| sight.unstated.clone()) {
             return Err(UpError::Unstated { why });
         }

@@ -285,6 +285,14 @@ pub enum HostError {
         /// Which rule.
         why: String,
     },
+    /// What it is a part of is not what the environment states, so nobody can say what of it is meant: a person mends one of the two.
+    #[error("{host}: {why}")]
+    Misstated {
+        /// The host as the environment names it.
+        host: String,
+        /// What is there, and what to state.
+        why: String,
+    },
     /// The agent could not do its own part (disk full, no permission).
     #[error("{host}: cannot {tried}: {why}")]
     Failed {

@@ -3,7 +3,7 @@
 pub mod address;
 pub mod approval;
 pub mod build;
-mod check;
+pub(crate) mod check;
 pub mod difference;
 pub mod environment;
 pub mod freeze;

@@ -92,6 +92,29 @@ fn every_command_in_the_documents_is_a_command() {
     assert!(seen > 5, "only {seen} commands are shown");
 }
 
+/// A template of a rehearsal is never carried out, so who waits for it waits for ever.
+#[test]
+fn who_is_shown_to_wait_for_a_rehearsal_waits_for_one_that_is_carried_out() {
+    let mut seen = 0;
+    for (path, text) in documents() {
+        let rehearsals: Vec<String> = blocks(&text, "yaml")
+            .into_iter()
+            .filter(|yaml| yaml.contains("kind: Rehearsal\n"))
+            .collect();
+        let shell = blocks(&text, "sh").join("\n");
+        for line in shell.lines().filter(|line| line.starts_with("kubectl wait ")) {
+            let Some(name) = line.split_whitespace().find_map(|word| word.strip_prefix("reh/")) else {
+                continue;
+            };
+            let is_carried_out =
+                |yaml: &String| yaml.contains(&format!("{{name: {name}}}")) && !yaml.contains("=candidate");
+            assert!(rehearsals.iter().any(is_carried_out), "{}: {line}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no document shows it");
+}
+
 /// The template of the guide beside the replica that names it.
 #[test]
 fn the_template_in_the_guide_is_one() {

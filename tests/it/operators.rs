@@ -777,15 +777,21 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     kill_one();
     for _ in 0..4 {
         refused();
-        let said = upgrade("web=2").expect_code(5);
-        assert!(said.err.contains(&format!("stagegate adopt {ENVIRONMENT}")), "{said:?}");
+        for words in [
+            ["upgrade", ENVIRONMENT, "--build", "web=2"],
+            ["plan", ENVIRONMENT, "--build", "web=2"],
+        ] {
+            let said = small.run(&words).expect_code(6);
+            let of_both = format!("n1, n2 of {ENVIRONMENT} serve another home (");
+            assert!(said.err.contains(&of_both), "{said:?}");
+            assert!(said.err.contains(&format!("stagegate adopt {ENVIRONMENT}")), "{said:?}");
+        }
     }
+    // Nothing was begun of it.
+    let history = small.run(&["history", ENVIRONMENT, "-o", "name"]).expect_code(0);
+    assert_eq!(history.out, "", "{history:?}");
     let looked = small.run(&["status", ENVIRONMENT, "--look"]).expect_code(0);
     assert!(looked.out.contains("it serves another home"), "{looked:?}");
-    let why = small.run(&["why", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
-    let clears = why["status"]["clears"].as_str().expect("words");
-    let [adopt, resume] = [format!("adopt {ENVIRONMENT} && "), format!(" resume {ENVIRONMENT}`")];
-    assert!(clears.contains(&adopt) && clears.contains(&resume), "{why:#}");
 
     let adopt = || small.run(&["adopt", ENVIRONMENT, "-o", "json"]).expect_code(0).json();
     let outcomes = |adopted: &serde_json::Value| -> Vec<String> {
@@ -798,10 +804,14 @@ fn a_restored_and_a_lost_state_adopt_their_nodes() {
     let adopted = adopt();
     assert_eq!(outcomes(&adopted), ["Adopted", "Adopted"], "{adopted:#}");
     assert_eq!(outcomes(&adopt()), ["Ours", "Ours"]);
-    small.run(&["resume", ENVIRONMENT]).expect_code(0);
+    upgrade("web=2").expect_code(0);
 
     forget();
-    assert_eq!(small.run(&["up", ENVIRONMENT]).code, Some(0), "looking is free");
+    let up = small.run(&["up", ENVIRONMENT]).expect_code(0);
+    assert!(
+        up.err.contains("n1, n2 of small serve another home ("),
+        "looking is free, and tells: {up:?}"
+    );
     kill_one();
     refused();
     assert_eq!(outcomes(&adopt()), ["Adopted", "Adopted"]);

@@ -85,13 +85,21 @@ async fn of_namespace(arguments: &Arguments, printer: &Printer) -> anyhow::Resul
     let context = arguments.context.as_deref();
     let surveyed = survey(context, arguments.namespace.as_deref()).await;
     let (namespace, found) = surveyed.map_err(|why| anyhow::anyhow!("{why}"))?;
-    let usable = found.iter().filter(|found| kubernetes::is_usable(found)).count();
     if found.is_empty() {
         anyhow::bail!(
             "namespace {namespace} has no StatefulSet and no Deployment, or there is no such namespace; `--namespace` says where to look"
         );
     }
-    let text = kubernetes::environment(&namespace, &found);
+    let sorted = kubernetes::Sorted::new(&namespace, &found);
+    let usable = sorted.usable();
+    if usable == 0 {
+        return Err(GroundError::NothingUsable {
+            namespace: namespace.clone(),
+            left_out: sorted.all_left_out(),
+        }
+        .into());
+    }
+    let text = sorted.environment();
     let path = format!("environments/{namespace}.yaml");
     let place = make(&arguments.directory, &[(path.as_str(), text.as_str())])?;
     printer.done(&format!(

@@ -156,7 +156,9 @@ const KINDS: [Kind; 7] = [
         spec: "RehearsalSpec",
         status: Some("RehearsalStatus"),
         rules: &[Rule {
-            rule: "self == oldSelf || oldSelf.runs.exists(run, run.build.endsWith('=candidate'))",
+            // What `RehearsalSpec::names_candidate` says.
+            rule: "self == oldSelf || oldSelf.runs.exists(run, run.build.endsWith('=candidate')) || \
+                   (has(oldSelf.startFrom) && oldSelf.startFrom.endsWith('=candidate'))",
             message: "what is rehearsed does not change while it is; make another",
         }],
         optional: &[],

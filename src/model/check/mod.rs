@@ -18,7 +18,7 @@ use super::text::path::Part as Step;
 use super::text::{did_you_mean, is_dns_label};
 
 /// Pods of a set that are remembered: about 400 bytes each, in annotations that an API server bounds to 256 KiB.
-const MOST_PODS: u16 = 500;
+pub(crate) const MOST_PODS: u16 = 500;
 
 struct Checker<'a> {
     spec: &'a EnvironmentSpec,

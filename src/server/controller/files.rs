@@ -2,7 +2,7 @@
 //! same in both homes. The directory is ours alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +21,7 @@ const MOST_FILES: usize = 1_000;
 /// All of them together; a `ConfigMap` holds 1 MiB.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// Ending of a file that is being written.
+/// Where files are written before they get their names. Not beside the others: a template may have any name.
 const NEW: &str = "new";
 
 /// The workspace of a controller.
@@ -65,7 +65,7 @@ impl Files {
             "# Generation {}, written by `stagegate controller`.\n{text}",
             generation(object)
         );
-        write(&file, text.as_bytes())
+        self.write(&file, text.as_bytes())
     }
 
     /// Takes away what an earlier process has left of environments that are no more.
@@ -80,7 +80,11 @@ impl Files {
                 remove(&entry)?;
             }
         }
-        Ok(())
+        // And of what it was killed in writing.
+        match std::fs::remove_dir_all(self.workspace.root().join(NEW)) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+            Err(_) | Ok(()) => Ok(()),
+        }
     }
 
     /// A text for who does not see the volume: what lies there is named by where it comes from.
@@ -99,7 +103,7 @@ impl Files {
         make_private(&to)?;
         let change = match &self.templates {
             None => Change::None,
-            Some(from) => copy(from, &to)?,
+            Some(from) => self.copy(from, &to)?,
         };
         if change == Change::Some {
             self.changed.store(true, Ordering::Relaxed);
@@ -118,12 +122,60 @@ impl Files {
         for entry in std::fs::read_dir(self.workspace.root().join("templates")).ok()? {
             let entry = entry.ok()?;
             let path = entry.path();
-            let is_new = path.extension().is_some_and(|ending| ending == NEW);
-            if !is_new && path.is_file() {
+            if path.is_file() {
                 all.insert(entry.file_name().into_string().ok()?, std::fs::read(path).ok()?);
             }
         }
         Some(templates::digest(&all))
+    }
+
+    /// Also of what links lead to: a mounted `ConfigMap` consists of them.
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<Change> {
+        let (mut files, mut bytes) = (0, 0);
+        let (mut there, mut change) = (BTreeSet::new(), Change::None);
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            let (file, name) = (entry.path(), entry.file_name());
+            let about = std::fs::metadata(&file)?;
+            // Versions of a mounted ConfigMap lie beside it in directories.
+            if !about.is_file() || name.as_encoded_bytes().starts_with(b"..") {
+                continue;
+            }
+            files += 1;
+            bytes += about.len();
+            if files > MOST_FILES || bytes > MOST_BYTES {
+                return Err(io::Error::other(format!(
+                    "{} holds more than {MOST_FILES} files or {} MiB",
+                    from.display(),
+                    MOST_BYTES >> 20
+                )));
+            }
+            if self.write(&to.join(&name), &std::fs::read(&file)?)? == Change::Some {
+                change = Change::Some;
+            }
+            there.insert(name);
+        }
+        for entry in std::fs::read_dir(to)? {
+            let entry = entry?;
+            if !there.contains(&entry.file_name()) {
+                remove(&entry)?;
+                change = Change::Some;
+            }
+        }
+        Ok(change)
+    }
+
+    /// Whoever reads meanwhile finds the old or the new.
+    fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<Change> {
+        if std::fs::read(file).is_ok_and(|before| before == bytes) {
+            return Ok(Change::None);
+        }
+        let directory = self.workspace.root().join(NEW);
+        make_private(&directory)?;
+        let mut new = tempfile::NamedTempFile::new_in(directory)?;
+        new.write_all(bytes)?;
+        new.persist(file)?;
+        Ok(Change::Some)
     }
 }
 
@@ -134,62 +186,12 @@ pub(super) enum Change {
     Some,
 }
 
-/// Also of what links lead to: a mounted `ConfigMap` consists of them.
-fn copy(from: &Path, to: &Path) -> io::Result<Change> {
-    let (mut files, mut bytes) = (0, 0);
-    let (mut there, mut change) = (BTreeSet::new(), Change::None);
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (file, name) = (entry.path(), entry.file_name());
-        let about = std::fs::metadata(&file)?;
-        // Versions of a mounted ConfigMap lie beside it in directories.
-        if !about.is_file() || name.as_encoded_bytes().starts_with(b"..") {
-            continue;
-        }
-        files += 1;
-        bytes += about.len();
-        if files > MOST_FILES || bytes > MOST_BYTES {
-            return Err(io::Error::other(format!(
-                "{} holds more than {MOST_FILES} files or {} MiB",
-                from.display(),
-                MOST_BYTES >> 20
-            )));
-        }
-        if write(&to.join(&name), &std::fs::read(&file)?)? == Change::Some {
-            change = Change::Some;
-        }
-        there.insert(name);
-    }
-    for entry in std::fs::read_dir(to)? {
-        let entry = entry?;
-        if !there.contains(&entry.file_name()) {
-            remove(&entry)?;
-            change = Change::Some;
-        }
-    }
-    Ok(change)
-}
-
-/// Of what nobody states any more; what is being written has the ending of [`NEW`].
+/// What nobody states any more.
 fn remove(entry: &std::fs::DirEntry) -> io::Result<()> {
-    let path = entry.path();
-    if path.extension().is_some_and(|ending| ending == NEW) {
-        return Ok(());
+    if entry.file_type()?.is_dir() {
+        return std::fs::remove_dir_all(entry.path());
     }
-    std::fs::remove_file(path)
-}
-
-/// Whoever reads meanwhile finds the old or the new.
-fn write(file: &Path, bytes: &[u8]) -> io::Result<Change> {
-    if std::fs::read(file).is_ok_and(|before| before == bytes) {
-        return Ok(Change::None);
-    }
-    // Of this process alone: two controllers of one test may share a volume.
-    let mut new = file.as_os_str().to_owned();
-    new.push(format!(".{}.{NEW}", std::process::id()));
-    std::fs::write(&new, bytes)?;
-    std::fs::rename(new, file)?;
-    Ok(Change::Some)
+    std::fs::remove_file(entry.path())
 }
 
 #[cfg(test)]
@@ -239,5 +241,46 @@ mod tests {
         assert_eq!(files.templates().expect("copied"), Change::None);
         let copied = files.workspace.root().join("templates/start.sh");
         assert!(std::fs::symlink_metadata(&copied).expect("there").is_file());
+    }
+
+    #[test]
+    fn what_a_killed_controller_left_is_no_change_for_ever_and_a_template_may_have_any_name() {
+        let place = tempfile::tempdir().expect("a directory");
+        let mounted = place.path().join("mounted");
+        std::fs::create_dir(&mounted).expect("made");
+        std::fs::write(mounted.join("start.sh"), "true\n").expect("written");
+        let files = Files::new(place.path().join("workspace"), Some(mounted.clone()));
+        files.templates().expect("copied");
+        assert!(files.were_changed());
+        let copied = files.workspace.root().join("templates");
+        let there = || {
+            let all = std::fs::read_dir(&copied).expect("listed");
+            let all = all.map(|entry| entry.expect("one").file_name().into_string().expect("a name"));
+            all.collect::<BTreeSet<_>>()
+        };
+        // Whatever an earlier process was writing, under whichever name.
+        std::fs::write(copied.join("start.sh.7.new"), "tr").expect("written");
+        std::fs::create_dir_all(copied.join("left/over")).expect("made");
+        std::fs::create_dir_all(files.workspace.root().join(NEW)).expect("made");
+        std::fs::write(files.workspace.root().join(NEW).join("half"), "tr").expect("written");
+        files.only(&BTreeSet::new()).expect("taken away");
+        assert!(!files.workspace.root().join(NEW).exists());
+        files.templates().expect("copied");
+        files.were_changed();
+        assert_eq!(there(), BTreeSet::from(["start.sh".to_owned()]));
+        files.templates().expect("copied");
+        assert!(!files.were_changed(), "it was taken away");
+
+        // A key of the ConfigMap is a template, whatever it is called: who waits for it goes by its digest.
+        std::fs::write(mounted.join("x.new"), "false\n").expect("written");
+        files.templates().expect("copied");
+        assert!(files.were_changed());
+        let wanted = BTreeMap::from([("start.sh".to_owned(), "true\n"), ("x.new".to_owned(), "false\n")]);
+        assert_eq!(files.digest(), Some(templates::digest(&wanted)));
+        std::fs::remove_file(mounted.join("x.new")).expect("removed");
+        files.templates().expect("copied");
+        assert!(files.were_changed());
+        files.templates().expect("copied");
+        assert!(!files.were_changed(), "it is gone");
     }
 }

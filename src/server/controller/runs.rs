@@ -97,7 +97,7 @@ fn otherwise(environment: &str, component: &Component, left: &Left, sights: &[(S
                 }
             }
             // It was reached, and is not as the environment states it.
-            Err(why @ HostError::Failed { .. }) => {
+            Err(why @ (HostError::Failed { .. } | HostError::Misstated { .. })) => {
                 said.insert(why.to_string());
             }
             Err(HostError::Unreachable { .. } | HostError::Unserved { .. }) => return None,

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use stagegate::store::{EventQuery, Store as _, Take};
 
 use super::lab::Lab;
 use super::trouble::{Between, Fault};
-use crate::trivial::{ENVIRONMENT, Running, Trivial};
+use crate::trivial::{ENVIRONMENT, Running, Said, Trivial};
 
 pub(super) const NAMESPACE: &str = "town";
 pub(super) const ACCOUNT: &str = "stagegate-controller";
@@ -156,13 +157,32 @@ impl Town {
 
     /// The plugin of kubectl, under way.
     pub(super) fn plugin(&self, arguments: &[&str]) -> Running {
+        self.plugin_with(None, arguments)
+    }
+
+    /// The same, asked by somebody else.
+    pub(super) fn plugin_as(&self, who: &str, groups: &[&str], arguments: &[&str]) -> Said {
+        let admin = std::fs::read_to_string(self.lab.admin()).expect("written");
+        let mut config: Value = serde_json::from_str(&admin).expect("JSON");
+        config["users"][0]["user"]["as"] = json!(who);
+        config["users"][0]["user"]["as-groups"] = json!(groups);
+        let own = self.lab.path(&format!("{who}.kubeconfig"));
+        std::fs::write(&own, config.to_string()).expect("written");
+        self.plugin_with(Some(&own), arguments).end()
+    }
+
+    fn plugin_with(&self, kubeconfig: Option<&Path>, arguments: &[&str]) -> Running {
         let link = self.lab.path("kubectl-stagegate");
         if !link.exists() {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
         }
+        let mut command = self.lab.command(&link);
+        if let Some(kubeconfig) = kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
         let arguments = [&["-n", NAMESPACE], arguments].concat();
         let elsewhere = self.trivial.path("elsewhere");
-        Running::at(self.lab.command(&link), elsewhere.as_path(), &arguments)
+        Running::at(command, elsewhere.as_path(), &arguments)
     }
 
     pub(super) fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {

@@ -78,6 +78,7 @@ fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
     assert!(apply(&promotion("web-1")).done);
     refused(&promotion("web-2"), "the build of an object does not change");
 
+    a_rehearsal_is_a_template_by_any_of_its_builds(&cluster);
     let listed = cluster.kubectl(&["get", "upg"], "");
     assert!(
         listed.out.contains("ENVIRONMENT") && listed.out.contains("web-1"),
@@ -109,4 +110,29 @@ fn the_api_server_takes_our_kinds_and_keeps_their_rules() {
         "",
     );
     assert!(waited.done, "{waited:#?}");
+}
+
+/// It may change as long as one is the candidate's, and not any more without.
+fn a_rehearsal_is_a_template_by_any_of_its_builds(cluster: &Lab) {
+    let rehearsal = |from: &str, run: &str, description: &str| {
+        format!(
+            "apiVersion: stagegate.dev/v1alpha1\nkind: Rehearsal\nmetadata: {{name: one}}\nspec:\n  description: {description}\n  environment: panda-staging\n  startFrom: {from}\n  runs: [{{build: {run}, expect: {{phase: Succeeded}}}}]\n"
+        )
+    };
+    for (from, run, description) in [
+        ("web=candidate", "web=2", "a"),
+        ("web=candidate", "web=2", "b"),
+        ("null", "web=candidate", "c"),
+        ("null", "web=2", "d"),
+    ] {
+        let text = rehearsal(from, run, description);
+        let verb = if description == "a" { "create" } else { "replace" };
+        let taken = cluster.kubectl(&[verb, "-f", "-"], &text);
+        assert!(taken.done, "{description}: {taken:#?}");
+    }
+    let other = cluster.kubectl(&["replace", "-f", "-"], &rehearsal("web=1", "web=2", "e"));
+    assert!(
+        !other.done && other.err.contains("what is rehearsed does not change"),
+        "{other:#?}"
+    );
 }

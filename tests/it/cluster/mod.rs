@@ -1,8 +1,10 @@
 //! Kubernetes, for real.
 
+mod at_hand;
 mod controller;
 mod deployments;
 mod guard;
+
 mod image;
 mod inside;
 mod kept;
@@ -11,6 +13,7 @@ mod lab;
 mod mixed;
 mod objects;
 mod panda;
+mod people;
 mod pods;
 mod pretended;
 mod printed;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::controller::{NAMESPACE, Town};
 use super::lab::Left;
-use crate::trivial::{Running, Said};
+use crate::trivial::Said;
 
 const PRODUCTION: &str = "production";
 
@@ -100,20 +100,7 @@ impl Place {
 
     /// The plugin, asked by somebody.
     fn plugin(&self, who: &str, groups: &[&str], arguments: &[&str]) -> Said {
-        let link = self.town.lab.path("kubectl-stagegate");
-        if !link.exists() {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stagegate"), &link).expect("made");
-        }
-        let admin = std::fs::read_to_string(self.town.lab.admin()).expect("written");
-        let mut config: Value = serde_json::from_str(&admin).expect("JSON");
-        config["users"][0]["user"]["as"] = json!(who);
-        config["users"][0]["user"]["as-groups"] = json!(groups);
-        let own = self.town.lab.path(&format!("{who}.kubeconfig"));
-        std::fs::write(&own, config.to_string()).expect("written");
-        let arguments = [&["-n", NAMESPACE], arguments].concat();
-        let mut command = self.town.lab.command(&link);
-        command.env("KUBECONFIG", own);
-        Running::at(command, self.town.trivial.path("elsewhere").as_path(), &arguments).end()
+        self.town.plugin_as(who, groups, arguments)
     }
 
     fn promotion(&self) -> Value {

@@ -82,6 +82,23 @@ fn a_workspace_is_begun_of_what_runs_in_a_namespace() {
     // Nothing of it is overwritten.
     let again = init().expect("it runs");
     assert_eq!(again.status.code(), Some(2), "{again:#?}");
+    // Of what runs by tag alone no file is begun, and what to do about it is said.
+    assert!(lab.kubectl(&["delete", "statefulset/web"], "").done);
+    let by_tag = stagegate(&lab)
+        .arg("init")
+        .arg(lab.path("tags"))
+        .arg("--kubernetes")
+        .output();
+    let by_tag = by_tag.expect("it runs");
+    assert_eq!(by_tag.status.code(), Some(2), "{by_tag:#?}");
+    let said = String::from_utf8_lossy(&by_tag.stderr).into_owned();
+    for part in [
+        "nothing that runs in namespace stagegate-survey can be upgraded as it is, and no file was written.",
+        "Deployment front: its image is registry.example.org/front:2.1,",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!lab.path("tags").exists());
     // A namespace without anything is told from one that was read.
     let mut nowhere = stagegate(&lab);
     nowhere
