@@ -70,8 +70,13 @@ impl Place {
         this.town.until("the policies are in force", |_| {
             let forged = asked("probe", "dana");
             let past = direct("probe").to_string();
+            let mut passed_off = direct("probe");
+            passed_off["spec"]["environment"] = json!("small");
+            passed_off["spec"]["promotion"] = json!("web-2");
             let dry = |who: &str, text: &str| this.tried(&["apply", "--dry-run=server", "-f", "-", who], text).done;
-            !dry("--as=carol", &forged.to_string()) && !dry("--as=carol", &past)
+            !dry("--as=carol", &forged.to_string())
+                && !dry("--as=carol", &past)
+                && !dry("--as=carol", &passed_off.to_string())
         });
         this
     }
