@@ -5,8 +5,8 @@
 //! A namespace's controller, and who is listed in the annotation [`DRIVERS`] of the namespace, may begin upgrades there. What a policy
 //! lets through a controller looks at again: it believes no object that is not what it would have made itself ([`super::belonging`]).
 //!
-//! Words cannot be told from forged ones once they were let through. So each policy refuses an object of a name that nobody uses, and
-//! who is to believe words asks first, without making it, whether that is refused ([`probes`]).
+//! Words cannot be told from forged ones once they were let through. So the policies over words and over what was made refuse an object of a
+//! name that nobody uses, and who is to believe them asks first, without making it, whether that is refused ([`probes`]).
 
 use serde_json::{Value, json};
 
@@ -39,6 +39,16 @@ impl Probe {
     pub fn name(&self) -> String {
         probe_of(self.policy)
     }
+
+    /// Whether an answer is the policy's own, and not one that only speaks of the object.
+    #[must_use]
+    pub fn is_refused_by_it(&self, why: &str) -> bool {
+        why.contains(&in_force(self.policy))
+    }
+}
+
+fn in_force(policy: &str) -> String {
+    format!("policy {policy} is in force, and nothing has that name")
 }
 
 fn probe_of(policy: &str) -> String {
@@ -111,7 +121,7 @@ fn probed(policy: &str) -> Value {
             "!has(object.metadata.name) || object.metadata.name != '{}'",
             probe_of(policy)
         ),
-        &format!("policy {policy} is in force, and nothing has this name"),
+        &in_force(policy),
     )
 }
 

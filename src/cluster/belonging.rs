@@ -25,7 +25,7 @@ impl Whose {
         match otherwise {
             Ok(()) => Self::Its,
             Err(why) => Self::Anothers(format!(
-                "{} is none that {} has made: {why}; `kubectl delete {} {}` makes room for that",
+                "{} is not what {} would make now: {why}; where that was changed meanwhile, put it back, else `kubectl delete {} {}` makes room",
                 named(object),
                 named(owner),
                 kind.resource().plural,

@@ -9,7 +9,9 @@ use super::objects::{name, part};
 use crate::engine::promotion::{PromotionError, PromotionRecord, way_of};
 use crate::model::freeze::{FreezeSpec, InFlight};
 use crate::model::pipeline::{PipelineSpec, Stage};
-use crate::model::system::in_words;
+use crate::model::promotion::PromotionSpec;
+use crate::model::system::{Finding, in_words};
+use crate::model::text::path::Part;
 use crate::workspace::PromotionRules;
 
 /// The pipelines and freezes of a namespace.
@@ -19,6 +21,8 @@ pub struct Rules {
     pub usable: PromotionRules,
     /// What is wrong with pipelines that cannot be used, by name.
     pub wrong_pipelines: BTreeMap<String, String>,
+    /// Those of them that can be read all the same: of where a promotion was to lead.
+    pub unusable: BTreeMap<String, PipelineSpec>,
     /// What is wrong with freezes, by name.
     pub wrong_freezes: BTreeMap<String, String>,
 }
@@ -32,7 +36,12 @@ impl Rules {
             let named = name(object).to_owned();
             match pipeline(object) {
                 Ok(spec) => drop(this.usable.pipelines.insert(named, spec)),
-                Err(wrong) => drop(this.wrong_pipelines.insert(named, wrong)),
+                Err(wrong) => {
+                    if let Ok(spec) = part(object, "spec") {
+                        this.unusable.insert(named.clone(), spec);
+                    }
+                    this.wrong_pipelines.insert(named, wrong);
+                }
             }
         }
         for object in freezes {
@@ -42,6 +51,22 @@ impl Rules {
                 .extend(wrong.map(|wrong| (name(object).to_owned(), wrong)));
         }
         this
+    }
+
+    /// The environment that a promotion is about, and the component: by its way, though that be unusable, or by the names of that where there is
+    /// none any more.
+    #[must_use]
+    pub fn place_of(&self, record: &PromotionRecord) -> (String, String) {
+        let PromotionSpec { pipeline, stage, .. } = &record.spec;
+        let found = self
+            .usable
+            .pipelines
+            .get(pipeline)
+            .or_else(|| self.unusable.get(pipeline));
+        match found.and_then(|found| Some((found, found.stage(stage)?))) {
+            Some((found, stage)) => (stage.environment.clone(), found.component.clone()),
+            None => (format!("{pipeline}/{stage}"), String::new()),
+        }
     }
 
     /// The way that a promotion is on.
@@ -72,30 +97,32 @@ pub fn pipeline(object: &DynamicObject) -> Result<PipelineSpec, String> {
     }
 }
 
-/// A freeze, and what is wrong with it. One that is wrong holds what it names, or everything where that cannot be read, until it is
-/// mended; what comes back passes it, as it passes every freeze.
+/// A freeze, and what is wrong with it. One that is wrong holds what it names, or everything where that cannot be read, and, where it is its time
+/// that is wrong, at any time; what comes back passes it, as it passes every freeze.
 #[must_use]
 pub fn freeze(object: &DynamicObject) -> (FreezeSpec, Option<String>) {
     let read: Result<FreezeSpec, _> = part(object, "spec");
-    let (spec, wrong) = match read {
-        Ok(spec) => match in_words(&spec.findings()) {
-            None => return (spec, None),
-            Some(wrong) => (spec, wrong),
-        },
-        Err(why) => (names_of(object), why.to_string()),
+    let (mut spec, wrong, has_time) = match read {
+        Ok(spec) => {
+            let findings = spec.findings();
+            let Some(wrong) = in_words(&findings) else {
+                return (spec, None);
+            };
+            let is_of_time = |finding: &Finding| finding.path.first() == Some(&Part::Key("when".to_owned()));
+            (spec, wrong, !findings.iter().any(is_of_time))
+        }
+        Err(why) => (names_of(object), why.to_string(), false),
     };
-    let environments = if spec.environments.is_empty() {
-        vec!["*".to_owned()]
-    } else {
-        spec.environments
-    };
-    let holding = FreezeSpec {
-        reason: format!("nobody knows when it holds, so it does until it is mended: {wrong}"),
-        environments,
-        when: Vec::new(),
-        ..spec
-    };
-    (holding, Some(wrong))
+    if spec.environments.is_empty() {
+        spec.environments.push("*".to_owned());
+    }
+    if !has_time {
+        spec.when.clear();
+        spec.reason = format!("nobody knows when it holds, so it does until it is mended: {wrong}");
+    } else if spec.reason.trim().is_empty() {
+        spec.reason = format!("it is to be mended: {wrong}");
+    }
+    (spec, Some(wrong))
 }
 
 /// What of a freeze can be read though not all of it can.
@@ -149,6 +176,7 @@ mod tests {
 
     #[test]
     fn a_freeze_that_is_wrong_holds_what_it_names() {
+        let over = json!({"once": {"from": "2026-01-01T00:00Z", "until": "2026-01-02T00:00Z"}});
         let recurring = |zone: &str| json!({"recurring": {"from": "0 9 * * MON", "for": "7h", "timeZone": zone}});
         let of = |environments: Value, when: Value| {
             let spec =
@@ -170,6 +198,8 @@ mod tests {
             (&production, json!([{}]), (true, false), "exactly one kind"),
             (&production, json!("always"), (true, false), "cannot read"),
             (&json!([]), json!([]), (true, true), "holds no environment"),
+            // What is wrong with it says nothing of its time.
+            (&json!([]), json!([over]), (false, false), "holds no environment"),
             (&json!(["production", 1]), json!([]), (true, true), "cannot read"),
         ];
         for (environments, when, expected, words) in rows {

@@ -130,6 +130,15 @@ pub struct Admitted {
     pub groups: Vec<String>,
 }
 
+impl Admitted {
+    /// Of all that is said.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { word, user, groups } = self;
+        Digest::of(format!("{user:?} {groups:?} {word:?}").as_bytes())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

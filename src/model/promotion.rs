@@ -1,5 +1,7 @@
 //! A promotion: one build through one stage of a pipeline.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,19 @@ pub struct PromotionSpec {
     /// In a cluster: what was said of it. Nobody can say it for somebody else, and what was said stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Admitted>,
+}
+
+impl PromotionSpec {
+    /// Of that it is asked for, and by whom, or that it enters by itself.
+    #[must_use]
+    pub fn asker(&self) -> Digest {
+        Digest::of(format!("{:?} {}", self.user, self.automatic).as_bytes())
+    }
+
+    /// Of all that somebody says in it.
+    pub fn said(&self) -> impl Iterator<Item = Digest> {
+        std::iter::once(self.asker()).chain(self.words.iter().map(Admitted::digest))
+    }
 }
 
 /// How far a promotion is.
@@ -66,6 +81,9 @@ pub struct PromotionStatus {
     /// What is in the way of deciding on it anew, where something is; the rest is as it was decided last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undecided: Option<String>,
+    /// What was said of it while nobody could tell who says what: it counts for nothing, also later, and can be said again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub disbelieved: BTreeSet<Digest>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
@@ -148,6 +166,7 @@ impl PromotionStatus {
             upgrade: None,
             passed_over: Vec::new(),
             undecided: None,
+            disbelieved: BTreeSet::new(),
             finished_at: None,
         }
     }

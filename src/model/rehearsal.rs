@@ -232,6 +232,10 @@ impl RunStatus {
         }
     }
 
+    fn is_to_be_made(&self, seen: Seen<'_>) -> bool {
+        self.phase.is_none() && !self.begun && seen == Seen::Nothing
+    }
+
     fn ends(&mut self, phase: Phase, unmet: Vec<String>) {
         self.phase = Some(phase);
         self.unmet = unmet;
@@ -243,18 +247,14 @@ impl RunStatus {
             build, upgrade: name, ..
         } = &*self;
         match seen {
-            Seen::Nothing if self.begun => {
-                let unmet = vec![format!("its upgrade {name} was deleted")];
-                self.ends(Phase::Aborted, unmet);
+            Seen::Nothing => {
+                let unmet = match refused {
+                    Some(why) if !self.begun => why.to_owned(),
+                    Some(_) | None => format!("its upgrade {name} was deleted"),
+                };
+                self.ends(Phase::Aborted, vec![unmet]);
                 None
             }
-            Seen::Nothing => match refused {
-                Some(why) => {
-                    self.ends(Phase::Aborted, vec![why.to_owned()]);
-                    None
-                }
-                None => Some(format!("{build}: upgrade {name} is made")),
-            },
             Seen::Going(upgrade) => {
                 let why = if upgrade.message.is_empty() {
                     "it goes on"
@@ -308,13 +308,14 @@ pub fn advance(
     if spec.names_candidate() {
         next.phase = RehearsalPhase::Template;
         next.message = String::from("it is for whichever build is promoted; each promotion makes one of its own of it");
-        if let Some(why) = refused {
-            next.message = format!("nothing can be made of it: {why}");
-        }
         return next;
     }
     let planned = spec.planned();
     next.phase = RehearsalPhase::Running;
+    if next.runs.last().is_some_and(|run| run.is_to_be_made(seen)) && refused.is_none() {
+        // What is in the way of that is said by who is to make it.
+        return next;
+    }
     if let (Some(run), Some(plan)) = (next.runs.last_mut(), planned.get(status.runs.len().wrapping_sub(1)))
         && run.phase.is_none()
         && let Some(message) = run.sees(plan, seen, refused, now)

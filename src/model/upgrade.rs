@@ -24,6 +24,7 @@ pub struct UpgradeSpec {
     pub user: String,
     /// The promotion that it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub promotion: Option<String>,
     /// What the operator wants of it now.
     #[serde(default)]

@@ -31,6 +31,8 @@ pub enum Vouched<'a> {
     Signed(&'a Verifier),
     /// Those whose speakers an API server has compared with who asked it ([`crate::cluster::admission`]).
     Admitted,
+    /// None: nobody knows who has said what.
+    Nobodys,
 }
 
 /// What is known of a promotion's build, stage and world now. Attestations are this home's.
@@ -84,7 +86,7 @@ pub async fn gather(
         },
         upstream,
         freezes: holding(&known.freezes, environment, Timestamp::now()),
-        voices: if record.spec.automatic {
+        voices: if record.spec.automatic && !record.status.disbelieved.contains(&record.spec.asker()) {
             Voices::new(said, authors).asked_by_itself()
         } else {
             Voices::new(said, authors)
@@ -160,10 +162,14 @@ fn heard(
             Ok(of_somebody.collect())
         }
         Vouched::Admitted => {
+            let is_believed = |said: &Digest| !record.status.disbelieved.contains(said);
             let words = record.spec.words.iter().filter(|admitted| is_of_it(&admitted.word));
-            let asks = (!record.spec.automatic).then(|| asker(record));
+            let words = words.filter(|admitted| is_believed(&admitted.digest()));
+            let asks = !record.spec.automatic && is_believed(&record.spec.asker());
+            let asks = asks.then(|| asker(record));
             Ok(words.map(|admitted| admitted.voice(way.pipeline)).chain(asks).collect())
         }
+        Vouched::Nobodys => Ok(Vec::new()),
     }
 }
 
@@ -210,7 +216,7 @@ fn authors(
         authors.extend(said.filter(|voice| voice.verb == Verb::Request).map(|voice| voice.who));
     }
     match vouched {
-        Vouched::Signed(_) => {}
+        Vouched::Signed(_) | Vouched::Nobodys => {}
         Vouched::Admitted => {
             let same = builds.iter().filter(|(name, _)| is_of_it(name));
             let verified = same.flat_map(|(_, build)| &build.status.verifications);

@@ -19,7 +19,7 @@ pub use self::known::{FREEZE, Known, freezes};
 pub use self::record::{Change, PromotionRecord, event, prune, subject};
 use self::signatures::SignatureError;
 pub use self::turn::{Ground, Turned};
-pub use self::way::{Way, way, way_of};
+pub use self::way::{Way, act, way, way_of};
 use super::session::SessionError;
 use crate::store::StoreError;
 use crate::workspace::WorkspaceError;

@@ -79,15 +79,7 @@ impl<'a> Way<'a> {
     /// An act on a promotion.
     #[must_use]
     pub fn act(&self, promotion: &str, who: &str, what: &str, why: &str, at: Timestamp) -> Act {
-        Act {
-            at,
-            who: who.to_owned(),
-            what: what.to_owned(),
-            of: format!("{KIND}/{promotion}"),
-            environment: self.stage.environment.clone(),
-            why: why.to_owned(),
-            evidence: None,
-        }
+        act(&self.stage.environment, promotion, who, what, why, at)
     }
 
     /// What of a decided event the audit keeps: where it goes on, and where it ends, with the evidence of that time.
@@ -144,6 +136,20 @@ impl<'a> Way<'a> {
             cancel: false,
             words: Vec::new(),
         }
+    }
+}
+
+/// An act on a promotion into an environment.
+#[must_use]
+pub fn act(environment: &str, promotion: &str, who: &str, what: &str, why: &str, at: Timestamp) -> Act {
+    Act {
+        at,
+        who: who.to_owned(),
+        what: what.to_owned(),
+        of: format!("{KIND}/{promotion}"),
+        environment: environment.to_owned(),
+        why: why.to_owned(),
+        evidence: None,
     }
 }
 

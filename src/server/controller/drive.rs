@@ -261,7 +261,11 @@ impl Leader {
         };
         let promotion = Promotion::read(object)?;
         let rules = self.rules().await?;
-        let (_, pipeline, stage) = rules.way_of(&promotion.record)?;
+        // Where its way is no more, nothing is to be waited for: what was not begun is asked for again.
+        let (_, pipeline, stage) = match rules.way_of(&promotion.record) {
+            Ok(way) => way,
+            Err(why) => return Ok(Some(why.to_string())),
+        };
         if let Whose::Anothers(why) =
             upgrade_of_promotion(&promotion, pipeline, stage, &Upgrade::read(upgrade.clone())?)
         {

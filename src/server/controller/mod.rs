@@ -220,7 +220,7 @@ impl Controller {
                 tokio::select! {
                     () = leader.lead(&self.interrupt, &mut leads, &mut couriers) => {}
                     // Whatever of it is under way is done once, by whoever comes next.
-                    () = leader.promote(of_promotions) => {}
+                    () = leader.promote(of_promotions, &self.interrupt) => {}
                 }
                 (self.tell)("leading no more");
                 continue;

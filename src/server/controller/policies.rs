@@ -47,7 +47,7 @@ impl Leader {
         };
         let (api, what) = (self.api(probe.kind), format!("{:?} {named}, for a trial", probe.kind));
         let answer = match patiently(|| asked("make", &what, api.create(&parameters, &object))).await {
-            Err(ApiError::Refused { why, .. }) if why.contains(probe.policy) => return Ok(None),
+            Err(ApiError::Refused { why, code: 403, .. }) if probe.is_refused_by_it(&why) => return Ok(None),
             Err(why) if why.is_passing() => return Err(why),
             Err(why) => why.to_string(),
             Ok(_) => format!("{what}, was let through"),

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::bring_up::readable_builds;
 use super::heard::Which;
@@ -28,23 +29,26 @@ use crate::cluster::promotions::{Copied, Promotion};
 use crate::cluster::rehearsals::Rehearsal;
 use crate::cluster::rules::Rules;
 use crate::engine::delivery;
+use crate::engine::interrupt::Interrupt;
 use crate::engine::promotion::facts::gather;
-use crate::engine::promotion::{KIND, Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, event};
+use crate::engine::promotion::{Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, act, event};
 use crate::model::build::BuildSpec;
 use crate::model::pipeline::Stage;
 use crate::model::promotion::{Phase, PromotionStatus};
 use crate::model::rehearsal::{RehearsalPhase, RehearsalSpec};
-use crate::model::upgrade::{Event, Severity, UpgradeSpec, Wish};
+use crate::model::upgrade::{self, Event, Severity, UpgradeSpec, Wish};
 use crate::model::values::Digest;
-use crate::promotion::{Effect, RehearsalRun, RunState};
+use crate::promotion::{Decision, Effect, RehearsalRun, RunState};
 use crate::store::{ENGINE, UpgradeRecord};
 
 /// What nobody tells of, as files, keys and the time of day, is looked at this often where a promotion is open.
 const TURN_EVERY: Duration = Duration::from_secs(5);
 /// What enters by itself is looked for this often, and whether pipelines can be used.
 const ROUND_EVERY: Duration = Duration::from_secs(15);
-/// News that come together are looked at together.
-const GATHER: Duration = Duration::from_millis(200);
+/// From one look at all to the next at the least: news that come together are looked at together.
+const GATHER: Duration = Duration::from_millis(500);
+/// Who is to be told of a promotion that is deleted is waited for so long, where its environment cannot be read.
+const LONGEST_END: SignedDuration = SignedDuration::from_mins(1);
 /// Bytes of a name that say what it is of. What is made for it has its name and some 50 more, of 253.
 const LONGEST_WORDS: usize = 150;
 
@@ -57,18 +61,22 @@ struct Pass {
 }
 
 impl Leader {
-    /// Sees to promotions for as long as it leads, and then waits to be ended: who leads no more decides nothing.
-    pub(super) async fn promote(&self, mut leads: watch::Receiver<bool>) {
+    /// Sees to promotions for as long as it leads and is not asked to end, and then waits to be ended: who leads no more decides nothing, and whose
+    /// end is asked for renews no files.
+    pub(super) async fn promote(&self, mut leads: watch::Receiver<bool>, interrupt: &Interrupt) {
         tokio::select! {
             () = self.see_to_promotions() => {}
-            _ = leads.wait_for(|leads| !leads) => std::future::pending().await,
+            _ = leads.wait_for(|leads| !leads) => {}
+            () = interrupt.wait() => {}
         }
+        std::future::pending().await
     }
 
     async fn see_to_promotions(&self) {
-        let mut round_at = tokio::time::Instant::now();
+        let mut round_at = Instant::now();
         let mut found = Found::default();
         loop {
+            let begun = Instant::now();
             let mut is_any_open = self.rehearse().await;
             let all = self.heard.promotions();
             let open: Vec<_> = all.iter().filter(|object| !is_done(object)).collect();
@@ -83,15 +91,15 @@ impl Leader {
                     Err(why) => tracing::warn!(%why, "promotions are looked at again"),
                 }
             }
-            if tokio::time::Instant::now() >= round_at {
-                round_at = tokio::time::Instant::now() + ROUND_EVERY;
+            if Instant::now() >= round_at {
+                round_at = Instant::now() + ROUND_EVERY;
                 if let Err(why) = self.go_round_rules().await {
                     tracing::warn!(%why, "pipelines and freezes are looked at again");
                 }
             }
             let wait = if is_any_open { TURN_EVERY } else { ROUND_EVERY };
             tokio::select! {
-                () = self.heard.promoted.notified() => tokio::time::sleep(GATHER).await,
+                () = self.heard.promoted.notified() => tokio::time::sleep_until(begun + GATHER).await,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -132,7 +140,7 @@ impl Leader {
             return self.finish_promotion(&promotion, copied).await;
         }
         match self.decide(&promotion, copied, pass).await {
-            Err(why @ (Trouble::Undecided(_) | Trouble::Workspace(_) | Trouble::Store(_))) => {
+            Err(why) if !why.passes() => {
                 self.is_undecided(&promotion, copied, &pass.rules, &why.to_string())
                     .await
             }
@@ -141,9 +149,6 @@ impl Leader {
     }
 
     async fn decide(&self, promotion: &Promotion, copied: Copied, pass: &Pass) -> Result<(), Trouble> {
-        if let Some(why) = &pass.unguarded {
-            return Err(Trouble::Undecided(why.clone()));
-        }
         let asked_for = &promotion.record;
         let (name, pipeline, stage) = pass.rules.way_of(asked_for)?;
         let fleet = Arc::new(self.fleet(&stage.environment)?);
@@ -156,30 +161,41 @@ impl Leader {
         let upgrade = self.upgrade_of(promotion, &way).await?;
         let rehearsed = self.rehearsed(promotion, stage).await?;
         let looked_at = Timestamp::now();
-        let run = upgrade.as_ref().map(|(_, run)| run);
-        let decided = async |known: &Known| {
-            let facts = gather(&way, &self.home, known, asked_for, Vouched::Admitted).await?;
-            Ok::<_, PromotionError>(way.decide(asked_for, &facts, rehearsed.as_ref(), run, looked_at))
+        let decided = async |known: &Known, unguarded: Option<&str>| {
+            let vouched = match unguarded {
+                None => Vouched::Admitted,
+                Some(_) => Vouched::Nobodys,
+            };
+            let facts = gather(&way, &self.home, known, asked_for, vouched).await?;
+            let run = upgrade.as_ref().map(|(_, run)| run);
+            let mut decision = way.decide(asked_for, &facts, rehearsed.as_ref(), run, looked_at);
+            if self.is_begun(promotion, decision.effect.as_ref()) {
+                decision.effect = None;
+            }
+            self.qualify(promotion, &mut decision, unguarded);
+            Ok::<_, PromotionError>(decision)
         };
         let mut known = self.known(stage, Some(&promotion.upgrade()), pass);
-        let mut decision = decided(&known).await?;
+        let mut decision = decided(&known, pass.unguarded.as_deref()).await?;
         if decision.status != asked_for.status || decision.effect.is_some() {
             // What was heard of builds may be older than the quarantine of a moment ago, or than the proof that staging has just given; and the
-            // rules are of the beginning of this pass.
+            // rules are of the beginning of this pass. It may go on by what was said, so it is asked now whether that was anybody's.
             known.past.builds = self.listed_builds().await?;
             let rules = self.rules().await?;
             if rules.way_of(asked_for).ok() != Some((name, pipeline, stage)) {
                 return Ok(());
             }
             known.freezes = rules.usable.freezes;
-            decision = decided(&known).await?;
+            let unguarded = match decision.effect {
+                Some(Effect::Upgrade) => self.unguarded(&mut Found::default()).await?,
+                Some(Effect::Rehearse(_) | Effect::Pause(_) | Effect::GoOn(_)) | None => pass.unguarded.clone(),
+            };
+            decision = decided(&known, unguarded.as_deref()).await?;
         }
-        // It goes on by what was said, so it is asked now whether that was anybody's.
-        if decision.effect == Some(Effect::Upgrade)
-            && let Some(why) = self.unguarded(&mut Found::default()).await?
-        {
-            return Err(Trouble::Undecided(why));
-        }
+        let rehearsal = match &decision.effect {
+            Some(Effect::Rehearse(rehearsal)) => Some(self.rehearsal_to_make(promotion, rehearsal, stage).await?),
+            Some(Effect::Upgrade | Effect::Pause(_) | Effect::GoOn(_)) | None => None,
+        };
         let told = decision.events.iter().map(|event| {
             let event = Event {
                 message: self.in_cluster(&event.message).into_owned(),
@@ -194,12 +210,38 @@ impl Leader {
         if Timestamp::now().duration_since(looked_at) > LONGEST_LOOK {
             return Ok(());
         }
-        match decision.effect {
-            None => Ok(()),
-            Some(Effect::Rehearse(rehearsal)) => self.begin_rehearsal(promotion, &rehearsal, stage).await,
-            Some(Effect::Upgrade) => self.begin_upgrade_of(promotion, &way).await,
-            Some(Effect::Pause(_)) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
-            Some(Effect::GoOn(_)) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
+        match (decision.effect, rehearsal) {
+            (Some(Effect::Rehearse(named)), Some(spec)) => self.begin_rehearsal(promotion, &named, spec).await,
+            (None | Some(Effect::Rehearse(_)), _) => Ok(()),
+            (Some(Effect::Upgrade), _) => self.begin_upgrade_of(promotion, &way).await,
+            (Some(Effect::Pause(_)), _) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
+            (Some(Effect::GoOn(_)), _) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
+        }
+    }
+
+    /// Whether what is to be done is done already: a rehearsal is asked for as long as it goes on.
+    fn is_begun(&self, promotion: &Promotion, effect: Option<&Effect>) -> bool {
+        match effect {
+            Some(Effect::Rehearse(rehearsal)) => {
+                let named = rehearsal_for(promotion, rehearsal);
+                self.heard.rehearsals().iter().any(|object| name(object) == named)
+            }
+            Some(Effect::Upgrade | Effect::Pause(_) | Effect::GoOn(_)) | None => false,
+        }
+    }
+
+    /// What is to be said beside a decision. What was in the way of doing something stands until that is done; and what was said while nobody could
+    /// tell who says what is remembered as that.
+    fn qualify(&self, promotion: &Promotion, decision: &mut Decision, unguarded: Option<&str>) {
+        let status = &mut decision.status;
+        if decision.effect.is_some() {
+            status.undecided.clone_from(&promotion.record.status.undecided);
+        }
+        if let Some(why) = unguarded.filter(|_| !status.phase.is_final()) {
+            status.disbelieved.extend(promotion.record.spec.said());
+            if status.phase == Phase::Waiting {
+                status.undecided = Some(shortened(&self.in_cluster(why), LONGEST_MESSAGE));
+            }
         }
     }
 
@@ -243,13 +285,13 @@ impl Leader {
         if promotion.book.pending.is_empty() {
             return Copied::All;
         }
-        let (environment, component) = place(promotion, rules);
+        let (environment, component) = rules.place_of(&promotion.record);
         let fleet = match self.heard.environment(&environment) {
             // Nobody is to be told there any more.
             None => None,
             Some(_) => match self.fleet(&environment) {
                 Ok(fleet) => Some(fleet),
-                Err(_) if is_deleted(&promotion.object) => None,
+                Err(_) if is_long_deleted(&promotion.object) => None,
                 Err(why) => {
                     tracing::warn!(%why, promotion = promotion.record.name, "who is to be told cannot be read, and it waits for that");
                     return Copied::Unknown;
@@ -273,7 +315,6 @@ impl Leader {
     async fn finish_promotion(&self, promotion: &Promotion, copied: Copied) -> Result<(), Trouble> {
         let api = self.api(Kind::Promotion);
         match copied {
-            Copied::Unknown => Ok(()),
             Copied::All if !promotion.book.pending.is_empty() => {
                 let whole = promotion.whole(&promotion.record.status, Vec::new(), copied, Timestamp::now())?;
                 patiently(|| write_status(&api, &promotion.object, whole.clone())).await?;
@@ -282,7 +323,7 @@ impl Leader {
             Copied::All if is_deleted(&promotion.object) && is_kept(&promotion.object) => {
                 Ok(keep(&api, &promotion.object, Kept::NoMore).await?)
             }
-            Copied::All => Ok(()),
+            Copied::All | Copied::Unknown => Ok(()),
         }
     }
 
@@ -296,43 +337,79 @@ impl Leader {
         why: &str,
     ) -> Result<(), Trouble> {
         let why = shortened(&self.in_cluster(why), LONGEST_MESSAGE);
-        let mut status = PromotionStatus {
-            undecided: Some(why.clone()),
-            ..promotion.record.status.clone()
-        };
-        let mut told = Vec::new();
-        if promotion.record.spec.cancel && !self.has_upgrade_under_way(promotion).await? {
+        let before = &promotion.record.status;
+        if let Some((phase, reason, message)) = self.end_of_taken_back(promotion, &why).await? {
             let now = Timestamp::now();
-            let message = format!("it was taken back; it could not be decided on, since {why}");
-            status.undecided = None;
-            status.phase = Phase::Cancelled;
-            "ByUser".clone_into(&mut status.reason);
-            status.message.clone_from(&message);
-            status.since = now;
-            status.finished_at = Some(now);
-            status.waits_for.clear();
-            let event = event(now, "PromotionCancelled", message);
-            let act = Act {
-                at: now,
-                who: ENGINE.to_owned(),
-                what: event.reason.clone(),
-                of: format!("{KIND}/{}", promotion.record.name),
-                environment: place(promotion, rules).0,
-                why: format!("{}: {}", promotion.record.spec.build, event.message),
-                evidence: None,
+            let event = event(now, &format!("Promotion{phase:?}"), message.clone());
+            let (named, build) = (&promotion.record.name, &promotion.record.spec.build);
+            let (environment, _) = rules.place_of(&promotion.record);
+            let act = act(
+                &environment,
+                named,
+                ENGINE,
+                &event.reason,
+                &format!("{build}: {message}"),
+                now,
+            );
+            let status = PromotionStatus {
+                phase,
+                reason,
+                message,
+                since: now,
+                waits_for: Vec::new(),
+                undecided: None,
+                finished_at: Some(now),
+                ..before.clone()
             };
-            told.push((event, Some(act)));
+            return self
+                .write_promotion(promotion, &status, vec![(event, Some(act))], copied, rules)
+                .await;
         }
-        self.write_promotion(promotion, &status, told, copied, rules).await
+        let status = PromotionStatus {
+            undecided: Some(why),
+            ..before.clone()
+        };
+        self.write_promotion(promotion, &status, Vec::new(), copied, rules)
+            .await
     }
 
-    /// Whether an upgrade has not ended that may be its own, whatever way it was on.
-    async fn has_upgrade_under_way(&self, promotion: &Promotion) -> Result<bool, Trouble> {
-        let Some(object) = self.fresh(Kind::Upgrade, &promotion.upgrade()).await? else {
-            return Ok(false);
+    /// How one ends that was taken back and cannot be decided on: as its upgrade, whatever way it was on, or without having had one. Not while that
+    /// is under way, or cannot be read.
+    async fn end_of_taken_back(
+        &self,
+        promotion: &Promotion,
+        why: &str,
+    ) -> Result<Option<(Phase, String, String)>, Trouble> {
+        if !promotion.record.spec.cancel {
+            return Ok(None);
+        }
+        let untold = format!("it could not be decided on, since {why}");
+        let object = self.fresh(Kind::Upgrade, &promotion.upgrade()).await?;
+        let upgrade = match object.map(Upgrade::read) {
+            Some(Ok(upgrade)) if upgrade.spec.promotion.as_ref() == Some(&promotion.record.name) => {
+                Some(upgrade.status)
+            }
+            Some(Err(_)) => return Ok(None),
+            Some(Ok(_)) | None => None,
         };
-        let upgrade = Upgrade::read(object)?;
-        Ok(upgrade.spec.promotion.as_ref() == Some(&promotion.record.name) && !upgrade.status.phase.is_final())
+        Ok(match upgrade {
+            None => Some((
+                Phase::Cancelled,
+                "ByUser".to_owned(),
+                format!("it was taken back; {untold}"),
+            )),
+            Some(status) if !status.phase.is_final() => None,
+            Some(status) if status.phase == upgrade::Phase::Succeeded => Some((
+                Phase::Succeeded,
+                "Verified".to_owned(),
+                format!("{}; {untold}", status.message),
+            )),
+            Some(status) => Some((
+                Phase::Failed,
+                format!("{:?}", status.phase),
+                format!("{}; {untold}", status.message),
+            )),
+        })
     }
 
     /// Pipelines and freezes as they are now.
@@ -443,27 +520,38 @@ impl Leader {
             )));
         };
         let build = &promotion.record.spec.build;
-        let Some(object_of_build) = self.fresh(Kind::Build, build).await? else {
+        let Some(known) = self.fresh(Kind::Build, build).await? else {
             return Err(Trouble::Undecided(format!("there is no Build {build} any more")));
         };
-        let built: BuildSpec = part(&object_of_build, "spec")?;
-        Ok(Rehearsal::read(object)?.spec.of_candidate(&built.version))
+        let BuildSpec { version, .. } = part(&known, "spec")?;
+        Ok(Rehearsal::read(object)?.spec.of_candidate(&version))
     }
 
-    /// Makes a rehearsal of its own, of the one that its stage names.
-    async fn begin_rehearsal(&self, promotion: &Promotion, rehearsal: &str, stage: &Stage) -> Result<(), Trouble> {
-        let named = rehearsal_for(promotion, rehearsal);
-        let heard = self.heard.rehearsals();
-        if heard.iter().any(|object| name(object) == named) {
-            return Ok(());
-        }
+    /// What is to be made of the rehearsal that its stage names. That it can be carried out is known before anything is written of it.
+    async fn rehearsal_to_make(
+        &self,
+        promotion: &Promotion,
+        rehearsal: &str,
+        stage: &Stage,
+    ) -> Result<RehearsalSpec, Trouble> {
         let spec = self.rehearsal_of_candidate(promotion, rehearsal, stage).await?;
-        if let Some(wrong) = self.wrong_rehearsal(&spec)? {
-            return Err(Trouble::Undecided(format!(
+        match self.wrong_rehearsal(&spec)? {
+            None => Ok(spec),
+            Some(wrong) => Err(Trouble::Undecided(format!(
                 "rehearsal {rehearsal} cannot be carried out: {wrong}"
-            )));
+            ))),
         }
+    }
+
+    /// Makes a rehearsal of its own.
+    async fn begin_rehearsal(
+        &self,
+        promotion: &Promotion,
+        rehearsal: &str,
+        spec: RehearsalSpec,
+    ) -> Result<(), Trouble> {
         let owner = owned_by(Kind::Promotion, &promotion.object);
+        let named = rehearsal_for(promotion, rehearsal);
         self.make(Kind::Rehearsal, &named, json!(spec), Some(owner)).await
     }
 
@@ -549,6 +637,7 @@ impl Leader {
             usable,
             wrong_pipelines,
             wrong_freezes,
+            unusable: _,
         } = &pass.rules;
         for object in &pipelines {
             let wrong = wrong_pipelines.get(name(object));
@@ -609,13 +698,10 @@ fn records(promotions: &[Arc<DynamicObject>]) -> Vec<PromotionRecord> {
     read.map(|promotion| promotion.record).collect()
 }
 
-/// The environment that a promotion is about, and the component: by its way, or by the names of that where there is none any more.
-fn place(promotion: &Promotion, rules: &Rules) -> (String, String) {
-    let spec = &promotion.record.spec;
-    match rules.way_of(&promotion.record) {
-        Ok((_, pipeline, stage)) => (stage.environment.clone(), pipeline.component.clone()),
-        Err(_) => (format!("{}/{}", spec.pipeline, spec.stage), String::new()),
-    }
+/// Whether its end was asked for so long ago that nothing is waited for any more that may never be.
+fn is_long_deleted(object: &DynamicObject) -> bool {
+    let deleted = object.metadata.deletion_timestamp.as_ref();
+    deleted.is_some_and(|at| Timestamp::now().duration_since(at.0) > LONGEST_END)
 }
 
 /// The name of the promotion that a pipeline asks for by itself: another for each way of a build.

@@ -221,7 +221,9 @@ impl Leader {
             return Ok(None);
         }
         let read = Rehearsal::read(object)?;
-        let place = read.status.runs.iter().position(|run| run.upgrade == name(upgrade));
+        // One that was held has come out, and is on its way back.
+        let mut runs = read.status.runs.iter();
+        let place = runs.position(|run| run.upgrade == name(upgrade) && run.phase.is_none());
         let planned = read.spec.planned();
         let Some(plan) = place.and_then(|place| planned.get(place)) else {
             return Ok(None);

@@ -420,9 +420,41 @@ fn where_policies_are_not_in_force_nothing_is_promoted(place: &Place) {
         let why = place.promotion()["status"]["undecided"].to_string();
         why.contains("policy stagegate-words is not in force")
     });
+    // The name by which that is asked is nothing that could be had.
+    let mut taken = asked("stagegate-words-probe", "dana");
+    taken["spec"]["stage"] = json!("staging");
+    place.done(&["create", "-f", "-", "--as=carol"], &taken.to_string());
     place.done(&["delete", "freeze/weekend"], "");
-    place.done(&["apply", "-f", "-"], &binding);
+    // It needs no words to go there.
     town.wait("promotions/web-2", "condition=Ready");
+    place.done(&["delete", "promotion/web-2", "--timeout=60s"], "");
+    // What is said now is nobody's, also later.
+    place.done(
+        &["create", "-f", "-", "--as=carol"],
+        &asked("web-2", "carol").to_string(),
+    );
+    town.until("it is asked for by nobody", |_| {
+        place.promotion()["status"]["disbelieved"]
+            .as_array()
+            .is_some_and(|said| said.len() == 1)
+    });
+    let group = Some("release-managers");
+    assert!(
+        place
+            .say("dana", group, &place.word("erin", &["release-managers"], "approve"))
+            .done
+    );
+    town.until("nor is it approved", |_| {
+        place.promotion()["status"]["disbelieved"]
+            .as_array()
+            .is_some_and(|said| said.len() == 2)
+    });
+    place.done(&["apply", "-f", "-"], &binding);
+    town.until("words count again", |_| {
+        place.promotion()["status"]["undecided"].is_null()
+    });
+    place.waits_for("NotSigned");
+    place.done(&["delete", "promotion/web-2", "--timeout=60s"], "");
 }
 
 #[test]
