@@ -69,7 +69,7 @@ impl Leader {
             _ = leads.wait_for(|leads| !leads) => {}
             () = interrupt.wait() => {}
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn see_to_promotions(&self) {
