@@ -117,7 +117,7 @@ fn up() -> Value {
     json!({"fence": 1, "observedGeneration": 1, "conditions": [condition("Ready", "Up")]})
 }
 
-/// An Environment that is up, of a StatefulSet with one pod that no machine takes.
+/// An Environment that is up, of a `StatefulSet` with one pod that no machine takes.
 async fn make_pods(client: &Client, numbers: std::ops::Range<usize>) {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), PODS);
     let made = stream::iter(numbers).map(async |i| {
