@@ -10,9 +10,12 @@ use super::fleet::Fleet;
 use super::session;
 use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
-use crate::model::environment::ReportSink;
+use crate::model::sinks::ReportSink;
 use crate::model::upgrade::Event;
-use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, Subject, WebhookError, WebhookSink};
+use crate::report::{
+    self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, Mattermost, Sink, Slack, Subject, WebhookError,
+    WebhookSink,
+};
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, StoreError, UpgradeRecord};
 
@@ -34,6 +37,14 @@ pub enum DeliveryError {
         sink: String,
         /// What is wrong.
         source: WebhookError,
+    },
+    /// A chat cannot be spoken to.
+    #[error("report sink {sink}: {why}")]
+    Chat {
+        /// Which sink.
+        sink: String,
+        /// What is wrong.
+        why: String,
     },
     /// The directory of a file cannot be made.
     #[error("report sink {sink}: cannot make {directory}: {source}")]
@@ -85,7 +96,19 @@ fn sink(
         file,
         webhook,
         stdout,
+        slack,
+        mattermost,
     } = stated;
+    let secret = |source| DeliveryError::Secret {
+        sink: name.clone(),
+        source,
+    };
+    let chat = |why| DeliveryError::Chat {
+        sink: name.clone(),
+        why,
+    };
+    let clock: Clock = Arc::new(Timestamp::now);
+    let store = Arc::clone(home.store()) as Arc<dyn Store>;
     let outbox = outbox_name(fleet, stated);
     if let Some(file) = file {
         let directory = home.environment(&fleet.environment.name);
@@ -97,22 +120,27 @@ fn sink(
         return Ok(Some(Box::new(FileSink::new(outbox, directory.join(&file.path)))));
     }
     if let Some(webhook) = webhook {
-        let url = fleet
-            .secrets
-            .text(&webhook.url)
-            .map_err(|source| DeliveryError::Secret {
-                sink: name.clone(),
-                source,
-            })?;
+        let url = fleet.secrets.text(&webhook.url).map_err(secret)?;
         let options = HttpOptions {
             route: Route::out_to(&url),
             ..HttpOptions::default()
         };
-        let sink = WebhookSink::new(outbox, &url, &options, Arc::new(Timestamp::now));
+        let sink = WebhookSink::new(outbox, &url, &options, clock);
         return Ok(Some(Box::new(sink.map_err(|source| DeliveryError::Webhook {
             sink: name.clone(),
             source,
         })?)));
+    }
+    if let Some(stated) = slack {
+        let token = fleet.secrets.text(&stated.token).map_err(secret)?;
+        let slack = Slack::new(stated, &token, Arc::clone(&clock)).map_err(chat)?;
+        return Ok(Some(Box::new(ChatSink::new(outbox, slack, store, clock))));
+    }
+    if let Some(stated) = mattermost {
+        let token = fleet.secrets.text(&stated.token).map_err(secret)?;
+        let ca = stated.ca.as_deref().map(|ca| fleet.secrets.read(ca)).transpose();
+        let mattermost = Mattermost::new(stated, &token, ca.map_err(secret)?, Arc::clone(&clock)).map_err(chat)?;
+        return Ok(Some(Box::new(ChatSink::new(outbox, mattermost, store, clock))));
     }
     let lines = lines.filter(|_| stdout.is_some());
     Ok(lines.map(|lines| Box::new(LineSink::new(outbox, Arc::clone(lines))) as Box<dyn Sink>))

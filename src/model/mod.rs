@@ -18,6 +18,7 @@ pub mod repository;
 pub mod sample;
 pub mod schedule;
 pub mod schema;
+pub mod sinks;
 pub mod system;
 pub mod target;
 pub mod text;

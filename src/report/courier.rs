@@ -17,7 +17,7 @@ use crate::store::{OutboxEntry, Settlement, Store, StoreError, random_id};
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// No delivery takes longer; a webhook gives up earlier by itself ([`super::WEBHOOK_TIMEOUT`]), a file on a hung disk
+/// No delivery takes longer; a webhook gives up earlier by itself ([`super::SERVER_TIMEOUT`]), a file on a hung disk
 /// does not.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(20);
 /// A courier that died leaves its claim; others wait this long. Longer than a delivery may take, so that a living
@@ -358,6 +358,6 @@ mod tests {
 
     #[test]
     fn a_claim_outlives_the_longest_delivery() {
-        assert!(super::super::WEBHOOK_TIMEOUT < DELIVERY_LIMIT && DELIVERY_LIMIT < CLAIM);
+        assert!(super::super::SERVER_TIMEOUT < DELIVERY_LIMIT && DELIVERY_LIMIT < CLAIM);
     }
 }

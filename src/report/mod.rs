@@ -6,9 +6,9 @@
 
 mod complaints;
 mod courier;
+mod reasons;
 mod sinks;
 mod texts;
-mod webhook;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -17,9 +17,11 @@ use std::time::Duration;
 
 pub(crate) use complaints::{Complaints, Word};
 pub use courier::{Clock, Courier, Tally, backoff, spread};
-pub use sinks::{FileSink, LineSink, Lines};
+pub use sinks::{
+    ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, Mattermost, SERVER_TIMEOUT, Slack, WebhookError,
+    WebhookSink,
+};
 pub use texts::{in_one_line, text};
-pub use webhook::{LONGEST_RETRY_AFTER, WEBHOOK_TIMEOUT, WebhookError, WebhookSink};
 
 use crate::model::upgrade::Severity;
 use crate::store::{Dispatch, EventRecord};
@@ -61,6 +63,18 @@ pub struct Report {
     /// Where the audit ended when it was written (`stagegate audit verify --against`); the store adds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_head: Option<String>,
+}
+
+impl Report {
+    /// What it is told in order with: its promotion, or its upgrade, or what happens to its environment.
+    #[must_use]
+    pub fn thread(&self) -> String {
+        match self.promotion.as_ref().or(self.upgrade.as_ref()) {
+            Some(name) => name.clone(),
+            // A name that no upgrade has.
+            None => format!("environment/{}", self.environment),
+        }
+    }
 }
 
 /// What the events of one upgrade are about: what its spec says and an event does not.
@@ -125,11 +139,7 @@ pub fn dispatcher<'a>(
 ) -> impl Fn(&EventRecord) -> Vec<Dispatch> + 'a {
     move |record| {
         let report = report(home, subject, record);
-        let thread = match report.promotion.as_ref().or(report.upgrade.as_ref()) {
-            Some(name) => name.clone(),
-            // A name that no upgrade has.
-            None => format!("environment/{}", report.environment),
-        };
+        let thread = report.thread();
         let payload = serde_json::to_value(&report).expect("a report is plain text and numbers");
         sinks
             .iter()

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
-use crate::model::environment::ReportSink;
+use crate::model::sinks::ReportSink;
 use crate::model::system::PortShift;
 use crate::report::{Complaints, Courier, Lines, Word};
 use crate::store::{Store as _, StoreError};

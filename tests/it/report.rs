@@ -1,5 +1,7 @@
 //! Reports reach their sinks at least once and in order, whatever the other side does.
 
+mod chats;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,0 +1,81 @@
+//! Where steps are reported.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where steps are reported: exactly one of the kinds is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportSink {
+    /// Its name.
+    pub name: String,
+    /// JSON lines in a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileSink>,
+    /// A chat's incoming webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookSink>,
+    /// Lines on standard error of the command that drives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StdoutSink>,
+    /// A channel of Slack: a thread for each promotion, whose first message says how it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack: Option<SlackSink>,
+    /// A channel of Mattermost: a thread for each promotion, whose first message says how it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mattermost: Option<MattermostSink>,
+}
+
+/// JSON lines in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSink {
+    /// Absolute, or relative to the environment's state directory.
+    pub path: String,
+}
+
+/// A chat's incoming webhook.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookSink {
+    /// Name of the secret that holds its address.
+    pub url: String,
+}
+
+/// Lines of text.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StdoutSink {}
+
+/// Slack's Web API, as an app's bot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SlackSink {
+    /// The channel's ID, as `C0123456789`: its name may change, and messages are changed by the ID alone.
+    pub channel: String,
+    /// Name of the secret with the bot's token (`xoxb-…`), of the scopes `chat:write` and `channels:history` (`groups:history` for a private
+    /// channel).
+    pub token: String,
+    /// The address of the API.
+    #[serde(default = "slack_api")]
+    pub url: String,
+}
+
+fn slack_api() -> String {
+    "https://slack.com/api".to_owned()
+}
+
+/// Mattermost's API, as a bot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MattermostSink {
+    /// The server's address, as `https://chat.example.org`.
+    pub url: String,
+    /// The channel's ID, 26 letters and digits (View Info of the channel).
+    pub channel: String,
+    /// Name of the secret with the bot's access token.
+    pub token: String,
+    /// Name of the secret with the certificates (PEM) of the authorities that are trusted, where they are not the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}

@@ -1,0 +1,15 @@
+//! The sinks, one file a kind. What chats have in common, threads, is in `chat`.
+
+mod answers;
+mod chat;
+mod mattermost;
+mod plain;
+mod slack;
+mod webhook;
+
+pub use answers::{LONGEST_RETRY_AFTER, SERVER_TIMEOUT};
+pub use chat::ChatSink;
+pub use mattermost::Mattermost;
+pub use plain::{FileSink, LineSink, Lines};
+pub use slack::Slack;
+pub use webhook::{WebhookError, WebhookSink};
