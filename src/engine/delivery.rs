@@ -13,8 +13,8 @@ use crate::http::{HttpOptions, Route};
 use crate::model::sinks::ReportSink;
 use crate::model::upgrade::Event;
 use crate::report::{
-    self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, Mattermost, Sink, Slack, Subject, WebhookError,
-    WebhookSink,
+    self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, Mattermost, OnlySink, Sink, Slack, Subject,
+    WebhookError, WebhookSink,
 };
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, StoreError, UpgradeRecord};
@@ -74,10 +74,15 @@ fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
 #[must_use]
 pub fn courier(home: &Home, fleet: &Fleet, lines: Option<&Arc<dyn Lines>>) -> (Courier, Vec<DeliveryError>) {
     let stated = fleet.environment.spec.reports.iter();
-    let (mut sinks, mut troubles) = (Vec::new(), Vec::new());
-    for made in stated.filter_map(|stated| sink(home, fleet, stated, lines).transpose()) {
-        match made {
-            Ok(sink) => sinks.push(sink),
+    let (mut sinks, mut troubles) = (Vec::<Box<dyn Sink>>::new(), Vec::new());
+    for stated in stated {
+        match sink(home, fleet, stated, lines) {
+            Ok(Some(sink)) => sinks.push(match &stated.only {
+                Some(only) => Box::new(OnlySink::new(only.clone(), sink)),
+                None => sink,
+            }),
+            // Somebody else's.
+            Ok(None) => {}
             Err(why) => troubles.push(why),
         }
     }
@@ -93,6 +98,7 @@ fn sink(
 ) -> Result<Option<Box<dyn Sink>>, DeliveryError> {
     let ReportSink {
         name,
+        only: _,
         file,
         webhook,
         stdout,
@@ -121,11 +127,13 @@ fn sink(
     }
     if let Some(webhook) = webhook {
         let url = fleet.secrets.text(&webhook.url).map_err(secret)?;
+        let key = |name: &String| Ok((name.clone(), fleet.secrets.text(name)?));
+        let keys: Result<Vec<_>, SecretError> = webhook.signed_by.iter().map(key).collect();
         let options = HttpOptions {
             route: Route::out_to(&url),
             ..HttpOptions::default()
         };
-        let sink = WebhookSink::new(outbox, &url, &options, clock);
+        let sink = WebhookSink::new(outbox, &url, &keys.map_err(secret)?, &options, clock);
         return Ok(Some(Box::new(sink.map_err(|source| DeliveryError::Webhook {
             sink: name.clone(),
             source,

@@ -12,6 +12,7 @@ pub mod log;
 pub mod manifest;
 pub mod pipeline;
 pub mod promotion;
+pub mod reasons;
 pub mod rehearsal;
 pub mod render;
 pub mod repository;

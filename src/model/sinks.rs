@@ -3,12 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::upgrade::Severity;
+
 /// Where steps are reported: exactly one of the kinds is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReportSink {
     /// Its name.
     pub name: String,
+    /// Of all reports these alone. Without, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
     /// JSON lines in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSink>,
@@ -26,6 +31,36 @@ pub struct ReportSink {
     pub mattermost: Option<MattermostSink>,
 }
 
+/// Which reports: those that are all that is stated here.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Only {
+    /// Of this severity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
+    /// Of one of these reasons (`stagegate events` shows them).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasons: Option<Vec<String>>,
+    /// About one of these components.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<Vec<String>>,
+    /// Of one of these kinds of threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<Vec<ThreadKind>>,
+}
+
+/// What a report belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ThreadKind {
+    /// A promotion.
+    Promotion,
+    /// An upgrade that is no promotion's.
+    Upgrade,
+    /// Neither: what happens to an environment, as a freeze.
+    Environment,
+}
+
 /// JSON lines in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,6 +75,10 @@ pub struct FileSink {
 pub struct WebhookSink {
     /// Name of the secret that holds its address.
     pub url: String,
+    /// Names of the secrets whose keys sign each request, as the Standard Webhooks specification has it: one, or two while its receivers change from
+    /// one to the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<String>,
 }
 
 /// Lines of text.

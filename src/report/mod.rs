@@ -6,7 +6,6 @@
 
 mod complaints;
 mod courier;
-mod reasons;
 mod sinks;
 mod texts;
 
@@ -18,8 +17,8 @@ use std::time::Duration;
 pub(crate) use complaints::{Complaints, Word};
 pub use courier::{Clock, Courier, Tally, backoff, spread};
 pub use sinks::{
-    ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, Mattermost, SERVER_TIMEOUT, Slack, WebhookError,
-    WebhookSink,
+    ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, Mattermost, OnlySink, SERVER_TIMEOUT, Slack,
+    WebhookError, WebhookSink,
 };
 pub use texts::{in_one_line, text};
 

@@ -78,7 +78,7 @@ fn webhook(name: &str, url: &str, clock: Clock) -> Box<dyn Sink> {
         timeout: Duration::from_secs(5),
         ..HttpOptions::default()
     };
-    Box::new(WebhookSink::new(name, url, &options, clock).expect("an address"))
+    Box::new(WebhookSink::new(name, url, &[], &options, clock).expect("an address"))
 }
 
 /// The nodes of the reports that a server got, in order.
@@ -158,6 +158,54 @@ async fn a_chat_reads_the_text_and_programs_the_rest() {
     "#);
     assert_eq!(keys(&requests), ["home-1"]);
     assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 0), "told once");
+}
+
+/// As a receiver verifies it, by OpenSSL: over the very bytes that came, with either key.
+#[tokio::test]
+async fn a_signed_webhook_is_verified_with_the_old_key_and_with_the_new_one() {
+    let (hand, store, server) = (Hand::default(), store(), MockServer::start().await);
+    answers(&server, 204).await;
+    happen(&*store, &["hook"], "up", "node2");
+    hand.forward(Duration::from_secs(77));
+    let keys = ["the new key, which nobody guesses", "the old key, which nobody guessed"];
+    let secrets = keys.map(|key| (key[..7].to_owned(), format!("{key}\n")));
+    let sink = WebhookSink::new("hook", &server.uri(), &secrets, &HttpOptions::default(), hand.clock());
+    let courier = Courier::new(store.clone(), vec![Box::new(sink.expect("a sink"))], hand.clock());
+    assert_eq!(courier.pass().await.expect("passed"), tally(1, 0, 0));
+    let request = got(&server).await.remove(0);
+    let header = |name: &str| request.headers[name].to_str().expect("text").to_owned();
+    assert_eq!(
+        (header("webhook-id"), header("webhook-timestamp")),
+        ("home-1".to_owned(), "77".to_owned())
+    );
+    let signed = [b"home-1.77.".as_slice(), &request.body].concat();
+    let signatures: Vec<String> = keys
+        .iter()
+        .map(|key| format!("v1,{}", openssl_hmac(key, &signed)))
+        .collect();
+    assert_eq!(header("webhook-signature"), signatures.join(" "));
+}
+
+/// HMAC-SHA256 in base64.
+fn openssl_hmac(key: &str, text: &[u8]) -> String {
+    use base64::Engine as _;
+    let mut openssl = std::process::Command::new("openssl")
+        .args([
+            "dgst",
+            "-sha256",
+            "-mac",
+            "HMAC",
+            "-binary",
+            "-macopt",
+            &format!("key:{key}"),
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("openssl runs (apt install openssl)");
+    openssl.stdin.take().expect("piped").write_all(text).expect("written");
+    let said = openssl.wait_with_output().expect("it ends");
+    base64::engine::general_purpose::STANDARD.encode(said.stdout)
 }
 
 #[tokio::test]
@@ -244,7 +292,7 @@ async fn a_server_that_never_answers_is_given_up_for_now() {
         timeout: Duration::from_millis(50),
         ..HttpOptions::default()
     };
-    let sink = WebhookSink::new("chat", &url, &options, hand.clock()).expect("an address");
+    let sink = WebhookSink::new("chat", &url, &[], &options, hand.clock()).expect("an address");
     happen(&*store, &["chat"], "up", "node1");
     let courier = Courier::new(store.clone(), vec![Box::new(sink)], hand.clock());
     assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0));

@@ -2,9 +2,13 @@
 
 use super::{Checker, below, key};
 use crate::model::address;
-use crate::model::sinks::{FileSink, MattermostSink, ReportSink, SlackSink, WebhookSink};
+use crate::model::reasons;
+use crate::model::sinks::{FileSink, MattermostSink, Only, ReportSink, SlackSink, WebhookSink};
+use crate::model::text::did_you_mean;
 use crate::model::text::path::Part as Step;
 
+/// A new key and the old one. A receiver that knows an older one is to be told.
+const MOST_KEYS: usize = 2;
 /// Mattermost's IDs: 16 bytes in base 32, without padding.
 const MATTERMOST_ID: usize = 26;
 
@@ -20,6 +24,7 @@ impl Checker<'_> {
     fn sink(&mut self, path: &[Step], sink: &ReportSink) {
         let ReportSink {
             name,
+            only,
             file,
             webhook,
             stdout,
@@ -41,6 +46,9 @@ impl Checker<'_> {
                 Some("give one of `file`, `webhook`, `stdout`, `slack` and `mattermost`".to_owned()),
             );
         }
+        if let Some(only) = only {
+            self.only(&below(path, &[key("only")]), only);
+        }
         if let Some(FileSink { path: file }) = file {
             self.inside_or_absolute(
                 &below(path, &[key("file"), key("path")]),
@@ -48,14 +56,91 @@ impl Checker<'_> {
                 "the environment's directory",
             );
         }
-        if let Some(WebhookSink { url }) = webhook {
-            self.secret(&below(path, &[key("webhook"), key("url")]), url);
+        if let Some(webhook) = webhook {
+            self.webhook(&below(path, &[key("webhook")]), webhook);
         }
         if let Some(slack) = slack {
             self.slack(&below(path, &[key("slack")]), slack);
         }
         if let Some(mattermost) = mattermost {
             self.mattermost(&below(path, &[key("mattermost")]), mattermost);
+        }
+    }
+
+    fn only(&mut self, path: &[Step], only: &Only) {
+        let Only {
+            severity: _,
+            reasons: asked,
+            components,
+            threads,
+        } = only;
+        let spec = self.spec;
+        self.each_of(
+            &below(path, &[key("reasons")]),
+            "reason",
+            asked.as_deref(),
+            reasons::all(),
+        );
+        let named = spec.components.iter().map(|c| c.name.as_str());
+        self.each_of(
+            &below(path, &[key("components")]),
+            "component",
+            components.as_deref(),
+            named,
+        );
+        if threads.as_ref().is_some_and(Vec::is_empty) {
+            self.nothing_asked(&below(path, &[key("threads")]));
+        }
+    }
+
+    /// What nothing is called asks for nothing.
+    fn each_of<'k>(
+        &mut self,
+        path: &[Step],
+        what: &str,
+        asked: Option<&[String]>,
+        known: impl Iterator<Item = &'k str> + Clone,
+    ) {
+        let Some(asked) = asked else { return };
+        if asked.is_empty() {
+            self.nothing_asked(path);
+        }
+        for (i, name) in asked.iter().enumerate() {
+            if known.clone().any(|known| known == name) {
+                continue;
+            }
+            let near = did_you_mean(name, known.clone());
+            let hint = near.map(|near| format!("did you mean `{near}`?"));
+            self.say(
+                &below(path, &[Step::Index(i)]),
+                format!("there is no {what} `{name}`"),
+                hint,
+            );
+        }
+    }
+
+    fn nothing_asked(&mut self, path: &[Step]) {
+        self.say(
+            path,
+            "an empty list asks for no report at all".to_owned(),
+            Some("leave it out to be told of each".to_owned()),
+        );
+    }
+
+    fn webhook(&mut self, path: &[Step], sink: &WebhookSink) {
+        let WebhookSink { url, signed_by } = sink;
+        self.secret(&below(path, &[key("url")]), url);
+        let path = below(path, &[key("signedBy")]);
+        for (i, secret) in signed_by.iter().enumerate() {
+            self.secret(&below(&path, &[Step::Index(i)]), secret);
+        }
+        self.unique(&path, signed_by.iter().map(String::as_str));
+        if signed_by.len() > MOST_KEYS {
+            self.say(
+                &path,
+                format!("{} keys sign it", signed_by.len()),
+                Some("state one, or the new and the old one while receivers change".to_owned()),
+            );
         }
     }
 
@@ -114,7 +199,7 @@ mod tests {
     fn found(sink: &Value) -> Vec<String> {
         let spec: EnvironmentSpec = serde_json::from_value(json!({
             "components": [{"name": "web", "nodes": [{"name": "n1"}]}],
-            "secrets": {"bot": {"file": "bot"}},
+            "secrets": {"bot": {"file": "bot"}, "other": {"file": "other"}, "third": {"file": "third"}},
             "reports": [sink],
         }))
         .expect("an environment");
@@ -147,6 +232,35 @@ mod tests {
                 json!({"name": "a", "stdout": {}, "slack": {"channel": SLACK, "token": "bot"}}),
                 "of 2 kinds",
             ),
+        ]);
+    }
+
+    #[test]
+    fn a_filter_asks_for_what_there_is() {
+        let only = |only: Value| json!({"name": "a", "stdout": {}, "only": only});
+        check(&[
+            (
+                only(json!({"reasons": ["Rolling", "GateFailed"], "components": ["web"], "severity": "alert"})),
+                "",
+            ),
+            (
+                only(json!({"reasons": ["Roling"]})),
+                "Index(0): there is no reason `Roling`",
+            ),
+            (only(json!({"reasons": []})), "asks for no report at all"),
+            (only(json!({"components": ["wob"]})), "there is no component `wob`"),
+            (only(json!({"threads": []})), "asks for no report at all"),
+        ]);
+    }
+
+    #[test]
+    fn a_webhook_is_signed_by_secrets_that_are_there_and_by_two_at_most() {
+        let webhook = |keys: &[&str]| json!({"name": "a", "webhook": {"url": "bot", "signedBy": keys}});
+        check(&[
+            (webhook(&["bot", "other"]), ""),
+            (webhook(&["boot"]), "no secret `boot`"),
+            (webhook(&["bot", "bot"]), "`bot`"),
+            (webhook(&["bot", "other", "third"]), "3 keys sign it"),
         ]);
     }
 

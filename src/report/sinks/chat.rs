@@ -10,7 +10,8 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 
-use crate::report::{Clock, Report, Sink, SinkError, reasons};
+use crate::model::reasons;
+use crate::report::{Clock, Report, Sink, SinkError};
 use crate::store::{Store, StoreError, ThreadState, Tried};
 
 /// Times that a thread is opened anew in one delivery when its first message is gone: somebody has deleted it.

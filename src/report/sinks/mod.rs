@@ -3,13 +3,16 @@
 mod answers;
 mod chat;
 mod mattermost;
+mod only;
 mod plain;
+mod signature;
 mod slack;
 mod webhook;
 
 pub use answers::{LONGEST_RETRY_AFTER, SERVER_TIMEOUT};
 pub use chat::ChatSink;
 pub use mattermost::Mattermost;
+pub use only::OnlySink;
 pub use plain::{FileSink, LineSink, Lines};
 pub use slack::Slack;
 pub use webhook::{WebhookError, WebhookSink};

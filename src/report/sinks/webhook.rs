@@ -6,6 +6,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, StatusCode, Url};
 
 use super::answers::{SERVER_TIMEOUT, asked_wait};
+use super::signature::Keys;
 use crate::http::{self, HttpError, HttpOptions};
 use crate::report::{Clock, Report, Sink, SinkError};
 
@@ -14,6 +15,7 @@ pub struct WebhookSink {
     name: String,
     url: Url,
     client: Client,
+    keys: Keys,
     clock: Clock,
 }
 
@@ -23,14 +25,23 @@ pub enum WebhookError {
     /// The address is none. It is not shown, being a secret.
     #[error("the address of webhook {0} is not an http or https URL; check the secret that holds it")]
     Address(String),
+    /// A key cannot sign.
+    #[error("{0}")]
+    Key(String),
     /// The client cannot be made.
     #[error(transparent)]
     Http(#[from] HttpError),
 }
 
 impl WebhookSink {
-    /// A sink of this name that posts to this address. The clock is for a `Retry-After` that names a time of day.
-    pub fn new(name: impl Into<String>, url: &str, options: &HttpOptions, clock: Clock) -> Result<Self, WebhookError> {
+    /// A sink of this name that posts to this address, signed by these keys, each with the name of its secret.
+    pub fn new(
+        name: impl Into<String>,
+        url: &str,
+        keys: &[(String, String)],
+        options: &HttpOptions,
+        clock: Clock,
+    ) -> Result<Self, WebhookError> {
         let name = name.into();
         let url = Url::parse(url.trim())
             .ok()
@@ -44,6 +55,7 @@ impl WebhookSink {
             name,
             url,
             client,
+            keys: Keys::new(keys).map_err(WebhookError::Key)?,
             clock,
         })
     }
@@ -66,9 +78,11 @@ impl Sink for WebhookSink {
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
         async move {
             let body = serde_json::to_vec(report).map_err(|e| SinkError::Never { why: e.to_string() })?;
-            let answer = self
-                .client
-                .post(self.url.clone())
+            let mut request = self.client.post(self.url.clone());
+            for (name, value) in self.keys.headers(&report.dedupe_key, (self.clock)(), &body) {
+                request = request.header(name, value);
+            }
+            let answer = request
                 .header("Content-Type", "application/json")
                 .header("Idempotency-Key", &report.dedupe_key)
                 .body(body)
@@ -138,7 +152,7 @@ mod tests {
     #[test]
     fn the_address_is_never_shown() {
         let clock: crate::report::Clock = std::sync::Arc::new(|| Timestamp::UNIX_EPOCH);
-        let make = |url| WebhookSink::new("chat", url, &HttpOptions::default(), clock.clone());
+        let make = |url| WebhookSink::new("chat", url, &[], &HttpOptions::default(), clock.clone());
         let sink = make("https://chat.example/hooks/s3cret\n").expect("an address");
         assert!(!format!("{sink:?}").contains("s3cret"));
         let refused = make("ftp://chat.example/s3cret").expect_err("not http");
