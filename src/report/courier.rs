@@ -247,7 +247,7 @@ impl Courier {
         };
         let outcome = tokio::select! {
             biased;
-            outcome = attempt(sink, entry, limit) => outcome,
+            outcome = attempt(sink, entry, now, limit) => outcome,
             () = self.over(), if matches!(patience, Patience::Finish) => Err(SinkError::later(CUT_OFF)),
         };
         let now = (self.clock)();
@@ -286,10 +286,11 @@ impl Drop for Claim<'_> {
     }
 }
 
-async fn attempt(sink: &dyn Sink, entry: &OutboxEntry, limit: Duration) -> Result<(), SinkError> {
+async fn attempt(sink: &dyn Sink, entry: &OutboxEntry, now: Timestamp, limit: Duration) -> Result<(), SinkError> {
     let report: Report = serde_json::from_value(entry.dispatch.payload.clone()).map_err(|e| SinkError::Never {
         why: format!("the stored report cannot be read: {e}"),
     })?;
+    let report = report.told_at(now).after_a_gap(entry.missing);
     tokio::time::timeout(limit, sink.deliver(&report))
         .await
         .unwrap_or_else(|_| Err(SinkError::later("cut off: it took too long")))

@@ -10,7 +10,7 @@ mod sinks;
 mod texts;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub use texts::{in_one_line, text};
 
 use crate::model::upgrade::Severity;
 use crate::store::{Dispatch, EventRecord};
+
+/// What is told later than this says when it happened: after an outage, or sent again.
+const LATE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What a sink gets; as JSON, what a webhook posts and a file keeps a line of. `text` comes first: chats show it and
 /// ignore the rest, which is for programs.
@@ -57,6 +60,9 @@ pub struct Report {
     pub reason: String,
     /// How much it matters.
     pub severity: Severity,
+    /// Reports of its thread right before it that this sink refused for good; the courier adds it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: u64,
     /// The same for every repeat of this report, and for no other report.
     pub dedupe_key: String,
     /// Where the audit ended when it was written (`stagegate audit verify --against`); the store adds it.
@@ -64,7 +70,32 @@ pub struct Report {
     pub audit_head: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(missing: &u64) -> bool {
+    *missing == 0
+}
+
 impl Report {
+    /// As it is told long after it happened.
+    fn told_at(mut self, now: Timestamp) -> Self {
+        if now.duration_since(self.at) > LATE {
+            self.text = format!("{} (at {})", self.text, self.at.strftime("%Y-%m-%d %H:%M:%SZ"));
+        }
+        self
+    }
+
+    /// As it is told where some before it were not.
+    fn after_a_gap(mut self, missing: u64) -> Self {
+        let gap = match missing {
+            0 => return self,
+            1 => "1 report before this one was".to_owned(),
+            more => format!("{more} reports before this one were"),
+        };
+        self.missing = missing;
+        self.text = format!("{} ({gap} refused here: stagegate reports list)", self.text);
+        self
+    }
+
     /// What it is told in order with: its promotion, or its upgrade, or what happens to its environment.
     #[must_use]
     pub fn thread(&self) -> String {
@@ -121,6 +152,7 @@ pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
         user: subject.user.clone(),
         reason: event.reason.clone(),
         severity: event.severity,
+        missing: 0,
         dedupe_key: format!("{home}-{seq}"),
         audit_head: None,
     }

@@ -18,6 +18,7 @@ mod acts;
 pub mod build;
 mod error;
 pub mod lease;
+pub mod letters;
 mod place;
 pub mod runs;
 pub mod sqlite;
@@ -33,6 +34,7 @@ pub use acts::ENGINE;
 pub use build::{BuildChange, BuildStatus, Condition, ConditionStatus, Quarantine, Release, Verification};
 pub use error::StoreError;
 pub use lease::{Holder, Lease, Liveness};
+pub use letters::{DeadLetter, LetterQuery};
 pub use sqlite::SqliteStore;
 pub use threads::{ThreadState, Tried};
 
@@ -290,6 +292,8 @@ pub struct OutboxEntry {
     pub dispatch: Dispatch,
     /// Attempts made before this one.
     pub attempts: u32,
+    /// Dead letters of its thread since the last report that was delivered there.
+    pub missing: u64,
 }
 
 /// How an attempt to deliver ended.
@@ -510,6 +514,14 @@ pub trait Store: Send + Sync {
     fn next_due(&self, sink: &str) -> Result<Option<Timestamp>, StoreError>;
     /// What is still to be told, by sink: of all, of an environment, or of an upgrade.
     fn pending(&self, environment: Option<&str>, upgrade: Option<&str>) -> Result<Vec<PendingReports>, StoreError>;
+
+    /// Dead letters, in the order in which they were written.
+    fn dead_letters(&self, query: &LetterQuery<'_>) -> Result<Vec<DeadLetter>, StoreError>;
+    /// Lets dead letters wait again, as if they had not been tried: each before all that was written after it. Returns how many
+    /// there were.
+    fn revive(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError>;
+    /// Forgets dead letters. Returns how many there were.
+    fn drop_letters(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError>;
 
     /// How a sink's thread stands; `None` when nothing was ever sent there.
     fn thread(&self, sink: &str, thread: &str) -> Result<Option<ThreadState>, StoreError>;

@@ -18,6 +18,9 @@ pub struct ThreadState {
     /// What that message says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<String>,
+    /// Number of the event that it says this of.
+    #[serde(default)]
+    pub shown_of: u64,
     /// The last message that may have been sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<Tried>,

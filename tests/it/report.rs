@@ -18,7 +18,7 @@ use stagegate::model::upgrade::{Event, Severity};
 use stagegate::report::{
     Clock, Courier, FileSink, LineSink, Lines, Report, Sink, SinkError, Subject, Tally, WebhookSink, dispatcher,
 };
-use stagegate::store::{SqliteStore, Store};
+use stagegate::store::{LetterQuery, SqliteStore, Store};
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -331,6 +331,73 @@ async fn a_refused_report_becomes_a_dead_letter_and_its_thread_goes_on() {
     let pending = store.pending(None, None).expect("read");
     assert_eq!((pending[0].waiting, pending[0].dead), (0, 1));
     assert!(pending[0].last_error.as_deref().is_some_and(|why| why.contains("400")));
+}
+
+/// What a sink refused comes again in its order, before what waits; what was told meanwhile says that something is missing.
+#[tokio::test]
+async fn dead_letters_are_sent_again_in_their_order_and_a_gap_is_shown() {
+    let (hand, store, server) = (Hand::default(), store(), MockServer::start().await);
+    let courier = Courier::new(
+        store.clone(),
+        vec![webhook("chat", &server.uri(), hand.clock())],
+        hand.clock(),
+    );
+    answers(&server, 400).await;
+    for node in ["node1", "node2"] {
+        happen(&*store, &["chat"], "up", node);
+    }
+    happen(&*store, &["chat"], "other", "node9");
+    assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 3));
+    answers(&server, 200).await;
+    happen(&*store, &["chat"], "up", "node3");
+    happen(&*store, &["chat"], "up", "node4");
+    assert_eq!(courier.pass().await.expect("passed"), tally(2, 0, 0));
+    let bodies: Vec<Value> = got(&server)
+        .await
+        .iter()
+        .map(|r| r.body_json().expect("JSON"))
+        .collect();
+    assert_eq!(
+        bodies[0]["text"],
+        "ticket-server@1.0.4 upgrade on: node3 by shifter. (2 reports before this one were refused here: stagegate reports list)"
+    );
+    assert_eq!(
+        (&bodies[0]["missing"], &bodies[1]["missing"]),
+        (&Value::from(2), &Value::Null)
+    );
+
+    let letters = store.dead_letters(&LetterQuery::default()).expect("read");
+    let told: Vec<_> = letters
+        .iter()
+        .map(|l| (l.thread.as_str(), l.report["node"].as_str().expect("a node")))
+        .collect();
+    assert_eq!(told, [("up", "node1"), ("up", "node2"), ("other", "node9")]);
+    assert!(letters[0].why.contains("400"), "{}", letters[0].why);
+    // Two of them come again, before what happened last; the third is dropped.
+    answers(&server, 200).await;
+    hand.forward(Duration::from_mins(11));
+    happen(&*store, &["chat"], "up", "node5");
+    let two = LetterQuery {
+        ids: Some(&[letters[0].id, letters[1].id]),
+        ..LetterQuery::default()
+    };
+    assert_eq!(store.revive(&two).expect("revived"), 2);
+    assert_eq!(store.revive(&two).expect("revived"), 0, "they are dead no more");
+    assert_eq!(
+        store.drop_letters(&two).expect("dropped"),
+        0,
+        "and what waits is not dropped"
+    );
+    assert_eq!(store.drop_letters(&LetterQuery::default()).expect("dropped"), 1);
+    assert_eq!(courier.pass().await.expect("passed"), tally(3, 0, 0));
+    assert_eq!(nodes(&got(&server).await), ["node1", "node2", "node5"]);
+    assert_eq!(keys(&got(&server).await), ["home-1", "home-2", "home-6"]);
+    let late: Value = got(&server).await[0].body_json().expect("JSON");
+    assert_eq!(
+        late["text"],
+        "ticket-server@1.0.4 upgrade on: node1 by shifter. (at 1970-01-01 00:00:00Z)"
+    );
+    assert!(store.pending(None, None).expect("read").is_empty());
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ const MOST_BYTES: usize = 4 << 20;
 /// Characters of a server's own words that are shown.
 const MOST_SAID: usize = 200;
 
+/// What is to be done once that is mended which a report was refused for.
+pub(super) const THEN: &str = ", then `stagegate reports replay`";
+
 /// How a server in the world outside is asked.
 pub(super) fn options(url: &str) -> HttpOptions {
     HttpOptions {

@@ -132,25 +132,29 @@ impl<C: Chat> Thread<'_, C> {
         }
         let root = match self.state.root.clone() {
             Some(root) => root,
-            None => self.open(text).await?,
+            None => self.open(report).await?,
         };
         if self.state.told.as_ref() != Some(dedupe_key) {
             self.once(Some(&root), dedupe_key, text).await?;
             self.state.told = Some(dedupe_key.clone());
             self.keep()?;
         }
-        if reasons::says_how_it_stands(&report.reason) && self.state.shown.as_ref() != Some(text) {
-            self.show(&root, text).await?;
+        // A report that was refused and is sent again later is no news of how it stands.
+        let is_news = report.seq > self.state.shown_of && self.state.shown.as_ref() != Some(text);
+        if is_news && reasons::says_how_it_stands(&report.reason) {
+            self.show(&root, report).await?;
         }
         Ok(())
     }
 
-    async fn open(&mut self, text: &str) -> Result<String, ChatError> {
+    async fn open(&mut self, report: &Report) -> Result<String, ChatError> {
+        let Report { text, seq, .. } = report;
         let key = format!("{}-thread-{}", self.sink.store.home(), self.name);
         let root = self.once(None, &key, text).await?;
         self.state = ThreadState {
             root: Some(root.clone()),
-            shown: Some(text.to_owned()),
+            shown: Some(text.clone()),
+            shown_of: *seq,
             ..ThreadState::default()
         };
         self.keep()?;
@@ -158,7 +162,8 @@ impl<C: Chat> Thread<'_, C> {
     }
 
     /// That the first message says something older is a pity; the report itself has been told.
-    async fn show(&mut self, root: &str, text: &str) -> Result<(), ChatError> {
+    async fn show(&mut self, root: &str, report: &Report) -> Result<(), ChatError> {
+        let Report { text, seq, .. } = report;
         match self.sink.chat.edit(root, text).await {
             Ok(()) => {}
             Err(ChatError::Sink(SinkError::Never { why })) => {
@@ -171,7 +176,8 @@ impl<C: Chat> Thread<'_, C> {
             }
             Err(why @ (ChatError::Sink(SinkError::Later { .. }) | ChatError::Gone)) => return Err(why),
         }
-        self.state.shown = Some(text.to_owned());
+        self.state.shown = Some(text.clone());
+        self.state.shown_of = *seq;
         self.keep()?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use super::answers::{self, Answer, ask, quoted};
+use super::answers::{self, Answer, THEN, ask, quoted};
 use super::chat::{Chat, ChatError, Mark, Message};
 use crate::http::{self, HttpOptions};
 use crate::model::sinks::MattermostSink;
@@ -135,7 +135,7 @@ impl Mattermost {
             _ => return later(why, *after),
         };
         SinkError::Never {
-            why: format!("{why}; {remedy}"),
+            why: format!("{why}; {remedy}{THEN}"),
         }
         .into()
     }

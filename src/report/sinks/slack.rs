@@ -8,7 +8,7 @@ use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answers::{self, Answer, ask, quoted};
+use super::answers::{self, Answer, THEN, ask, quoted};
 use super::chat::{Chat, ChatError, Mark, Message};
 use crate::http;
 use crate::model::sinks::SlackSink;
@@ -130,7 +130,7 @@ impl Slack {
             let why = why.trim_end().to_owned();
             let for_good = status.is_client_error() && !matches!(status.as_u16(), 408 | 429);
             return Err(if for_good {
-                let why = format!("{why}; look at the sink's `url` and its secret `{}`", self.secret);
+                let why = format!("{why}; look at the sink's `url` and its secret `{}`{THEN}", self.secret);
                 SinkError::Never { why }.into()
             } else {
                 SinkError::Later { why, after }.into()
@@ -184,7 +184,7 @@ impl Slack {
         };
         let code = quoted(&said.error, &self.veil);
         SinkError::Never {
-            why: format!("Slack answers {code}; {remedy}"),
+            why: format!("Slack answers {code}; {remedy}{THEN}"),
         }
         .into()
     }

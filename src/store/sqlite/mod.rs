@@ -31,6 +31,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::error::directory_of;
+use super::letters::{DeadLetter, LetterQuery};
 use super::threads::ThreadState;
 use super::{
     Attestation, BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease,
@@ -647,6 +648,18 @@ impl Store for SqliteStore {
 
     fn pending(&self, environment: Option<&str>, upgrade: Option<&str>) -> Result<Vec<PendingReports>, StoreError> {
         self.read("look into the outbox", |tx| outbox::pending(tx, environment, upgrade))
+    }
+
+    fn dead_letters(&self, query: &LetterQuery<'_>) -> Result<Vec<DeadLetter>, StoreError> {
+        self.read("look for dead letters", |tx| outbox::dead(tx, query))
+    }
+
+    fn revive(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError> {
+        self.write("let dead letters wait again", |tx| outbox::revive(tx, query))
+    }
+
+    fn drop_letters(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError> {
+        self.write("drop dead letters", |tx| outbox::drop_dead(tx, query))
     }
 
     fn thread(&self, sink: &str, thread: &str) -> Result<Option<ThreadState>, StoreError> {

@@ -12,7 +12,7 @@ use serde_json::json;
 use stagegate::model::sinks::{MattermostSink, SlackSink};
 use stagegate::model::upgrade::{Event, Severity};
 use stagegate::report::{ChatSink, Courier, Mattermost, Sink, Slack, Subject, dispatcher};
-use stagegate::store::{EventCopy, SqliteStore, Store};
+use stagegate::store::{EventCopy, LetterQuery, SqliteStore, Store};
 
 use super::{Hand, LONG, NOW, store, tally};
 use server::{Post, Server, Trouble, When};
@@ -274,6 +274,39 @@ async fn a_thread_whose_first_message_somebody_deleted_is_opened_anew() {
     }
 }
 
+/// What comes late is told late, and the first message still says how it stands.
+#[tokio::test]
+async fn a_report_that_is_sent_again_is_no_news_of_how_it_stands() {
+    for kind in KINDS {
+        let (hand, store, server) = (Hand::default(), store(), server(kind).await);
+        let courier = courier(kind, &server, &store, &hand);
+        happen(&*store, &["chat"], Some("p1"), STORY[0].0, STORY[0].1);
+        courier.pass().await.expect("passed");
+        let refused = match kind {
+            Kind::Slack => (200, json!({"ok": false, "error": "msg_blocked_by_dlp"})),
+            Kind::Mattermost => (
+                400,
+                json!({"id": "plugin.message_will_be_posted.dismiss_post", "message": "no"}),
+            ),
+        };
+        server.answers_always(Some(refused));
+        happen(&*store, &["chat"], Some("p1"), STORY[1].0, STORY[1].1);
+        assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 1));
+        server.answers_always(None);
+        happen(&*store, &["chat"], Some("p1"), STORY[3].0, STORY[3].1);
+        assert_eq!(courier.pass().await.expect("passed"), tally(1, 0, 0));
+        assert_eq!(store.revive(&LetterQuery::default()).expect("revived"), 1);
+        assert_eq!(courier.pass().await.expect("passed"), tally(1, 0, 0));
+        let told = thread(&server);
+        assert!(
+            told.starts_with("ticket-server@2.0.4 promotion to production: every gate passed."),
+            "{told}"
+        );
+        assert!(told.ends_with("it goes on the nodes. [home-2]\n"), "{told}");
+        server.has_no_complaint();
+    }
+}
+
 /// Without the right to read nobody can know; told twice is better than never, and both have the same key.
 #[tokio::test]
 async fn a_bot_that_may_not_read_tells_again_what_it_does_not_know_of() {
@@ -360,7 +393,7 @@ async fn a_refusal_for_good_says_what_to_do_and_holds_no_secret() {
     ] {
         let (hand, store, server) = (Hand::default(), store(), server(kind).await);
         happen(&*store, &["chat"], Some("p1"), STORY[0].0, STORY[0].1);
-        server.answers_always(answer.clone());
+        server.answers_always(Some(answer.clone()));
         let courier = courier(kind, &server, &store, &hand);
         assert_eq!(
             courier.pass().await.expect("passed"),
@@ -396,7 +429,7 @@ async fn what_may_pass_is_waited_for() {
     ] {
         let (hand, store, server) = (Hand::default(), store(), server(kind).await);
         happen(&*store, &["chat"], Some("p1"), STORY[0].0, STORY[0].1);
-        server.answers_always(answer.clone());
+        server.answers_always(Some(answer.clone()));
         let courier = courier(kind, &server, &store, &hand);
         assert_eq!(
             courier.pass().await.expect("passed"),

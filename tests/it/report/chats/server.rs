@@ -126,8 +126,8 @@ impl Server {
         self.inside(|inside| inside.trouble = Some((inside.requests + request, when, trouble)));
     }
 
-    pub fn answers_always(&self, answer: (u16, Value)) {
-        self.inside(|inside| inside.always = Some(answer));
+    pub fn answers_always(&self, answer: Option<(u16, Value)>) {
+        self.inside(|inside| inside.always = answer);
     }
 
     pub fn may_not_read(&self) {
