@@ -14,7 +14,7 @@ use crate::model::sinks::ReportSink;
 use crate::model::upgrade::Event;
 use crate::report::{
     self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, Mattermost, OnlySink, Sink, Slack, Subject,
-    WebhookError, WebhookSink,
+    TemplateSink, WebhookError, WebhookSink,
 };
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, StoreError, UpgradeRecord};
@@ -77,10 +77,7 @@ pub fn courier(home: &Home, fleet: &Fleet, lines: Option<&Arc<dyn Lines>>) -> (C
     let (mut sinks, mut troubles) = (Vec::<Box<dyn Sink>>::new(), Vec::new());
     for stated in stated {
         match sink(home, fleet, stated, lines) {
-            Ok(Some(sink)) => sinks.push(match &stated.only {
-                Some(only) => Box::new(OnlySink::new(only.clone(), sink)),
-                None => sink,
-            }),
+            Ok(Some(sink)) => sinks.push(told_as_stated(fleet, stated, sink)),
             // Somebody else's.
             Ok(None) => {}
             Err(why) => troubles.push(why),
@@ -88,6 +85,18 @@ pub fn courier(home: &Home, fleet: &Fleet, lines: Option<&Arc<dyn Lines>>) -> (C
     }
     let store: Arc<dyn Store> = Arc::clone(home.store()) as Arc<dyn Store>;
     (Courier::new(store, sinks, Arc::new(Timestamp::now)), troubles)
+}
+
+/// In its template's words, and only what it is to be told.
+fn told_as_stated(fleet: &Fleet, stated: &ReportSink, sink: Box<dyn Sink>) -> Box<dyn Sink> {
+    let sink = match &stated.template {
+        Some(template) => Box::new(TemplateSink::new(template, fleet.renderer().clone(), sink)),
+        None => sink,
+    };
+    match &stated.only {
+        Some(only) => Box::new(OnlySink::new(only.clone(), sink)),
+        None => sink,
+    }
 }
 
 fn sink(
@@ -99,6 +108,7 @@ fn sink(
     let ReportSink {
         name,
         only: _,
+        template: _,
         file,
         webhook,
         stdout,

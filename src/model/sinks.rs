@@ -14,6 +14,9 @@ pub struct ReportSink {
     /// Of all reports these alone. Without, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Only>,
+    /// A template in templates/ that says what happened in other words than the shipped ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// JSON lines in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSink>,

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 pub(crate) use complaints::{Complaints, Word};
 pub use courier::{Clock, Courier, Tally, backoff, spread};
+pub(crate) use sinks::trouble;
 pub use sinks::{
     ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, Mattermost, OnlySink, SERVER_TIMEOUT, Slack,
-    WebhookError, WebhookSink,
+    TemplateSink, WebhookError, WebhookSink,
 };
 pub use texts::{in_one_line, text};
 
@@ -60,6 +61,12 @@ pub struct Report {
     pub reason: String,
     /// How much it matters.
     pub severity: Severity,
+    /// The event's own words, in one bounded line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What the courier has to add to its text.
+    #[serde(skip)]
+    aside: String,
     /// Reports of its thread right before it that this sink refused for good; the courier adds it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing: u64,
@@ -76,10 +83,15 @@ fn is_zero(missing: &u64) -> bool {
 }
 
 impl Report {
+    fn add(&mut self, aside: &str) {
+        self.text.push_str(aside);
+        self.aside.push_str(aside);
+    }
+
     /// As it is told long after it happened.
     fn told_at(mut self, now: Timestamp) -> Self {
         if now.duration_since(self.at) > LATE {
-            self.text = format!("{} (at {})", self.text, self.at.strftime("%Y-%m-%d %H:%M:%SZ"));
+            self.add(&format!(" (at {})", self.at.strftime("%Y-%m-%d %H:%M:%SZ")));
         }
         self
     }
@@ -92,7 +104,7 @@ impl Report {
             more => format!("{more} reports before this one were"),
         };
         self.missing = missing;
-        self.text = format!("{} ({gap} refused here: stagegate reports list)", self.text);
+        self.add(&format!(" ({gap} refused here: stagegate reports list)"));
         self
     }
 
@@ -152,6 +164,8 @@ pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
         user: subject.user.clone(),
         reason: event.reason.clone(),
         severity: event.severity,
+        message: in_one_line(&event.message),
+        aside: String::new(),
         missing: 0,
         dedupe_key: format!("{home}-{seq}"),
         audit_head: None,

@@ -25,6 +25,7 @@ impl Checker<'_> {
         let ReportSink {
             name,
             only,
+            template,
             file,
             webhook,
             stdout,
@@ -48,6 +49,9 @@ impl Checker<'_> {
         }
         if let Some(only) = only {
             self.only(&below(path, &[key("only")]), only);
+        }
+        if let Some(template) = template {
+            self.inside(&below(path, &[key("template")]), template, "templates/");
         }
         if let Some(FileSink { path: file }) = file {
             self.inside_or_absolute(

@@ -7,6 +7,7 @@ mod only;
 mod plain;
 mod signature;
 mod slack;
+mod template;
 mod webhook;
 
 pub use answers::{LONGEST_RETRY_AFTER, SERVER_TIMEOUT};
@@ -15,4 +16,6 @@ pub use mattermost::Mattermost;
 pub use only::OnlySink;
 pub use plain::{FileSink, LineSink, Lines};
 pub use slack::Slack;
+pub use template::TemplateSink;
+pub(crate) use template::trouble;
 pub use webhook::{WebhookError, WebhookSink};
