@@ -13,7 +13,7 @@ use crate::http::{HttpOptions, Route};
 use crate::model::sinks::ReportSink;
 use crate::model::upgrade::Event;
 use crate::report::{
-    self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, Mattermost, OnlySink, Sink, Slack, Subject,
+    self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, MailSink, Mattermost, OnlySink, Sink, Slack, Subject,
     TemplateSink, WebhookError, WebhookSink,
 };
 use crate::secrets::SecretError;
@@ -38,7 +38,7 @@ pub enum DeliveryError {
         /// What is wrong.
         source: WebhookError,
     },
-    /// A chat cannot be spoken to.
+    /// A chat or a mail server cannot be spoken to.
     #[error("report sink {sink}: {why}")]
     Chat {
         /// Which sink.
@@ -114,6 +114,7 @@ fn sink(
         stdout,
         slack,
         mattermost,
+        email,
     } = stated;
     let secret = |source| DeliveryError::Secret {
         sink: name.clone(),
@@ -159,6 +160,17 @@ fn sink(
         let ca = stated.ca.as_deref().map(|ca| fleet.secrets.read(ca)).transpose();
         let mattermost = Mattermost::new(stated, &token, ca.map_err(secret)?, Arc::clone(&clock)).map_err(chat)?;
         return Ok(Some(Box::new(ChatSink::new(outbox, mattermost, store, clock))));
+    }
+    if let Some(stated) = email {
+        let password = stated
+            .password
+            .as_deref()
+            .map(|name| fleet.secrets.text(name))
+            .transpose();
+        let ca = stated.ca.as_deref().map(|name| fleet.secrets.read(name)).transpose();
+        let (password, ca) = (password.map_err(secret)?, ca.map_err(secret)?);
+        let mail = MailSink::new(outbox, stated, password.as_deref(), ca.as_deref(), store, clock).map_err(chat)?;
+        return Ok(Some(Box::new(mail)));
     }
     let lines = lines.filter(|_| stdout.is_some());
     Ok(lines.map(|lines| Box::new(LineSink::new(outbox, Arc::clone(lines))) as Box<dyn Sink>))

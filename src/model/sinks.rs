@@ -32,6 +32,9 @@ pub struct ReportSink {
     /// A channel of Mattermost: a thread for each promotion, whose first message says how it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mattermost: Option<MattermostSink>,
+    /// Mail: a thread for each promotion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<EmailSink>,
 }
 
 /// Which reports: those that are all that is stated here.
@@ -120,4 +123,44 @@ pub struct MattermostSink {
     /// Name of the secret with the certificates (PEM) of the authorities that are trusted, where they are not the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+}
+
+/// A server that takes mail (SMTP).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmailSink {
+    /// Its host name, which its certificate has.
+    pub server: String,
+    /// Its port: 587 with STARTTLS, 465 with TLS from the first byte, 25 without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How what is sent is kept from others.
+    #[serde(default)]
+    pub tls: MailTls,
+    /// Who it is from, as `Stagegate <stagegate@example.org>`.
+    pub from: String,
+    /// Who it is for.
+    pub to: Vec<String>,
+    /// The name that it is handed in under, where the server asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Name of the secret with that one's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Name of the secret with the certificate (PEM) of the authority that is trusted, where it is not one of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+/// How mail is kept from others on its way to its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum MailTls {
+    /// TLS after a beginning without; a server that has none gets nothing.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// Nothing: to a server on this machine alone.
+    None,
 }

@@ -18,7 +18,7 @@ pub(crate) use complaints::{Complaints, Word};
 pub use courier::{Clock, Courier, Tally, backoff, spread};
 pub(crate) use sinks::trouble;
 pub use sinks::{
-    ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, Mattermost, OnlySink, SERVER_TIMEOUT, Slack,
+    ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, MailSink, Mattermost, OnlySink, SERVER_TIMEOUT, Slack,
     TemplateSink, WebhookError, WebhookSink,
 };
 pub use texts::{in_one_line, text};

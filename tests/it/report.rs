@@ -1,6 +1,7 @@
 //! Reports reach their sinks at least once and in order, whatever the other side does.
 
 mod chats;
+mod mail;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

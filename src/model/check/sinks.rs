@@ -3,7 +3,7 @@
 use super::{Checker, below, key};
 use crate::model::address;
 use crate::model::reasons;
-use crate::model::sinks::{FileSink, MattermostSink, Only, ReportSink, SlackSink, WebhookSink};
+use crate::model::sinks::{EmailSink, FileSink, MailTls, MattermostSink, Only, ReportSink, SlackSink, WebhookSink};
 use crate::model::text::did_you_mean;
 use crate::model::text::path::Part as Step;
 
@@ -31,6 +31,7 @@ impl Checker<'_> {
             stdout,
             slack,
             mattermost,
+            email,
         } = sink;
         let given = [
             file.is_some(),
@@ -38,13 +39,14 @@ impl Checker<'_> {
             stdout.is_some(),
             slack.is_some(),
             mattermost.is_some(),
+            email.is_some(),
         ];
         let n = given.iter().filter(|g| **g).count();
         if n != 1 {
             self.say(
                 path,
                 format!("report sink `{name}` is of {n} kinds, and must be of exactly one"),
-                Some("give one of `file`, `webhook`, `stdout`, `slack` and `mattermost`".to_owned()),
+                Some("give one of `file`, `webhook`, `stdout`, `slack`, `mattermost` and `email`".to_owned()),
             );
         }
         if let Some(only) = only {
@@ -65,6 +67,9 @@ impl Checker<'_> {
         }
         if let Some(slack) = slack {
             self.slack(&below(path, &[key("slack")]), slack);
+        }
+        if let Some(email) = email {
+            self.email(&below(path, &[key("email")]), email);
         }
         if let Some(mattermost) = mattermost {
             self.mattermost(&below(path, &[key("mattermost")]), mattermost);
@@ -187,6 +192,60 @@ impl Checker<'_> {
         self.token_goes_to(&below(path, &[key("url")]), url);
     }
 
+    fn email(&mut self, path: &[Step], sink: &EmailSink) {
+        let EmailSink {
+            server,
+            port: _,
+            tls,
+            from,
+            to,
+            user,
+            password,
+            ca,
+        } = sink;
+        if to.is_empty() {
+            self.say(&below(path, &[key("to")]), "it is for nobody".to_owned(), None);
+        }
+        let recipients = to.iter().enumerate();
+        let all = recipients.map(|(i, address)| (below(path, &[key("to"), Step::Index(i)]), address));
+        for (path, address) in all.chain([(below(path, &[key("from")]), from)]) {
+            if address.parse::<lettre::message::Mailbox>().is_err() {
+                self.say(
+                    &path,
+                    format!("`{address}` is no address of mail"),
+                    Some("as `shift@example.org` or `The shift <shift@example.org>`".to_owned()),
+                );
+            }
+        }
+        let is_here = matches!(server.as_str(), "localhost" | "127.0.0.1" | "::1");
+        if *tls == MailTls::None && !is_here {
+            self.say(
+                &below(path, &[key("tls")]),
+                format!("mail to {server} would go there for everybody to read"),
+                Some("leave `tls` out for STARTTLS, or name a server on this machine".to_owned()),
+            );
+        }
+        if *tls == MailTls::None && password.is_some() {
+            self.say(
+                &below(path, &[key("password")]),
+                "a password is sent by TLS alone".to_owned(),
+                None,
+            );
+        }
+        if user.is_some() != password.is_some() {
+            self.say(
+                path,
+                "a `user` needs its `password`, and a password its user".to_owned(),
+                None,
+            );
+        }
+        for (word, secret) in [("password", password), ("ca", ca)] {
+            if let Some(secret) = secret {
+                self.secret(&below(path, &[key(word)]), secret);
+            }
+        }
+    }
+
     fn token_goes_to(&mut self, path: &[Step], url: &str) {
         if let Some((message, hint)) = address::trouble(url) {
             self.say(path, message, Some(hint.to_owned()));
@@ -269,6 +328,36 @@ mod tests {
     }
 
     #[test]
+    fn mail_has_addresses_and_goes_nowhere_for_everybody_to_read() {
+        let email = |more: Value| {
+            let mut email =
+                json!({"server": "mail.example.org", "from": "Gate <gate@example.org>", "to": ["a@example.org"]});
+            for (key, value) in more.as_object().expect("a map") {
+                email[key] = value.clone();
+            }
+            json!({"name": "a", "email": email})
+        };
+        check(&[
+            (email(json!({})), ""),
+            (email(json!({"user": "u", "password": "bot", "ca": "other"})), ""),
+            (email(json!({"to": []})), "it is for nobody"),
+            (
+                email(json!({"to": ["a@example.org", "b at example.org"]})),
+                "Index(1): `b at example.org` is no address",
+            ),
+            (email(json!({"from": "gate"})), "`gate` is no address"),
+            (email(json!({"tls": "none"})), "for everybody to read"),
+            (email(json!({"tls": "none", "server": "localhost"})), ""),
+            (
+                email(json!({"tls": "none", "server": "localhost", "user": "u", "password": "bot"})),
+                "a password is sent by TLS alone",
+            ),
+            (email(json!({"user": "u"})), "needs its `password`"),
+            (email(json!({"user": "u", "password": "boot"})), "no secret `boot`"),
+        ]);
+    }
+
+    #[test]
     fn a_chat_has_the_id_of_a_channel_and_a_token_that_goes_where_it_may() {
         let slack = |channel: &str, token: &str, url: &str| json!({"name": "a", "slack": {"channel": channel, "token": token, "url": url}});
         let mattermost = |channel: &str, token: &str, url: &str| json!({"name": "a", "mattermost": {"channel": channel, "token": token, "url": url}});
@@ -280,7 +369,7 @@ mod tests {
             (slack(SLACK, "bot", bare), "is no https URL"),
             (mattermost(MATTERMOST, "bot", https), ""),
             (
-                mattermost("town-square", "bot", https),
+                mattermost("townsquare", "bot", https),
                 "no ID of a channel of Mattermost",
             ),
             (mattermost(MATTERMOST, "boot", https), "no secret `boot`"),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod chat;
+mod email;
 mod mattermost;
 mod only;
 mod plain;
@@ -12,6 +13,7 @@ mod webhook;
 
 pub use answers::{LONGEST_RETRY_AFTER, SERVER_TIMEOUT};
 pub use chat::ChatSink;
+pub use email::MailSink;
 pub use mattermost::Mattermost;
 pub use only::OnlySink;
 pub use plain::{FileSink, LineSink, Lines};
