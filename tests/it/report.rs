@@ -730,3 +730,86 @@ async fn a_delivery_that_is_cut_off_is_not_waited_for_by_the_next_courier() {
     );
     assert_eq!(next.pass().await.expect("passed"), tally(1, 0, 0));
 }
+
+const TOLD: &str = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: staging}
+spec:
+  secrets:
+    hook: {file: ../hook}
+  components:
+    - {name: web, nodes: [{name: n1}]}
+  reports:
+    - {name: chat, webhook: {url: hook}}
+";
+
+/// By hand: what was refused is seen, sent again once that is mended, and gone when it is dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_dead_letters_sends_them_again_and_drops_them() {
+    let (hand, place, server) = (
+        Hand::default(),
+        tempfile::tempdir().expect("a directory"),
+        MockServer::start().await,
+    );
+    let (state, sink) = (place.path().join("state"), "staging/chat");
+    std::fs::create_dir_all(place.path().join("environments")).expect("made");
+    std::fs::write(
+        place.path().join("environments/staging.yaml"),
+        TOLD.replace("../hook", place.path().join("hook").to_str().expect("text")),
+    )
+    .expect("written");
+    std::fs::write(place.path().join("hook"), server.uri()).expect("written");
+    let home = stagegate::home::Home::open(&state).expect("a home");
+    let kept: Arc<SqliteStore> = Arc::clone(home.store());
+    for node in ["node1", "node2", "node3"] {
+        happen(&*kept, &[sink], "up", node);
+    }
+    answers(&server, 400).await;
+    let courier = Courier::new(
+        kept.clone(),
+        vec![webhook(sink, &server.uri(), hand.clock())],
+        hand.clock(),
+    );
+    assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 3));
+    drop((courier, kept, home));
+
+    let run = async |arguments: &[&str]| {
+        let mut asked = tokio::process::Command::new(env!("CARGO_BIN_EXE_stagegate"));
+        asked
+            .args(arguments)
+            .env("STAGEGATE_STATE", &state)
+            .env("STAGEGATE_WORKSPACE", place.path());
+        let said = asked.env("NO_COLOR", "1").output().await.expect("the program runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (said.status.code(), text(&said.stdout), text(&said.stderr))
+    };
+    let (code, listed, _) = run(&["reports", "list", "--sink", "chat"]).await;
+    assert_eq!(
+        (code, listed.matches("400 Bad Request").count()),
+        (Some(0), 3),
+        "{listed}"
+    );
+    let (_, listed, _) = run(&["reports", "list", "-o", "json"]).await;
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let ids: Vec<String> = (0..3).map(|i| listed["items"][i]["status"]["id"].to_string()).collect();
+    let (code, shown, _) = run(&["reports", "show", &ids[1]]).await;
+    assert!(code == Some(0) && shown.contains("\"node\": \"node2\""), "{shown}");
+    let (code, _, words) = run(&["reports", "replay", "4711"]).await;
+    assert!(
+        code != Some(0) && words.contains("no such dead letter here (4711)"),
+        "{code:?} {words}"
+    );
+
+    answers(&server, 200).await;
+    let (code, _, words) = run(&["reports", "drop", &ids[2]]).await;
+    assert!(code == Some(0) && words.contains("1 report dropped"), "{words}");
+    let (code, _, words) = run(&["reports", "replay", "--all", "--env", "staging"]).await;
+    assert!(code == Some(0) && words.contains("2 reports delivered"), "{words}");
+    assert_eq!(nodes(&got(&server).await), ["node1", "node2"]);
+    let (_, listed, words) = run(&["reports", "list"]).await;
+    assert!(
+        listed.is_empty() && words.contains("no dead letters"),
+        "{listed} {words}"
+    );
+}

@@ -88,14 +88,14 @@ impl Checker<'_> {
             &below(path, &[key("reasons")]),
             "reason",
             asked.as_deref(),
-            reasons::all(),
+            &reasons::all(),
         );
         let named = spec.components.iter().map(|c| c.name.as_str());
         self.each_of(
             &below(path, &[key("components")]),
             "component",
             components.as_deref(),
-            named,
+            &named,
         );
         if threads.as_ref().is_some_and(Vec::is_empty) {
             self.nothing_asked(&below(path, &[key("threads")]));
@@ -108,7 +108,7 @@ impl Checker<'_> {
         path: &[Step],
         what: &str,
         asked: Option<&[String]>,
-        known: impl Iterator<Item = &'k str> + Clone,
+        known: &(impl Iterator<Item = &'k str> + Clone),
     ) {
         let Some(asked) = asked else { return };
         if asked.is_empty() {

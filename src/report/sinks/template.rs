@@ -177,8 +177,7 @@ mod tests {
         let mut report = examples("staging", "web")[0].clone();
         report.add(aside);
         futures::executor::block_on(sink.tell(&report)).expect("told");
-        let said = kept.lock().expect("no panic").clone();
-        said
+        kept.lock().expect("no panic").clone()
     }
 
     #[test]

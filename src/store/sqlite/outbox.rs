@@ -2,7 +2,7 @@
 //! Only the oldest waiting row of a (sink, thread) can be claimed: that is the order.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Params, Transaction, params};
 
 use super::{Fault, decode, encode, signed, time, unsigned};
 use crate::store::letters::{DeadLetter, LetterQuery};
@@ -93,7 +93,7 @@ fn missing(tx: &Transaction<'_>, sink: &str, thread: &str, id: i64) -> Result<u6
 }
 
 /// Numbers as a list in JSON, which `SQLite` reads as a table: a list of any length in one statement.
-fn wanted<'a>(query: &LetterQuery<'a>) -> Result<(Option<&'a str>, Option<&'a str>, Option<String>), Fault> {
+fn wanted<'a>(query: &LetterQuery<'a>) -> Result<impl Params + use<'a>, Fault> {
     let LetterQuery { environment, sink, ids } = query;
     let ids = ids.map(|ids| encode("numbers", &ids)).transpose()?;
     Ok((*environment, *sink, ids))
