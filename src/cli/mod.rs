@@ -35,6 +35,7 @@ mod reference;
 mod refresh;
 mod rehearse;
 mod replica;
+mod reports;
 mod serve;
 mod standing;
 mod status;
@@ -333,6 +334,8 @@ enum Command {
     Gate(gate::Arguments),
     /// What was decided here, by whom and why: a record that nobody can change unseen
     Audit(audit::Arguments),
+    /// Reports that their sink refused for good
+    Reports(reports::Arguments),
     /// Resources as they are stored
     Get(get::Arguments),
     /// Drive what has no driver, carry every report, and answer /healthz, until SIGTERM
@@ -516,6 +519,7 @@ fn run(command: Command, printer: &Printer) -> anyhow::Result<Exit> {
         Command::History(arguments) => events::history(&arguments, printer),
         Command::Why(arguments) => why::run(&arguments, printer),
         Command::Audit(arguments) => audit::run(&arguments, printer),
+        Command::Reports(arguments) => wait_for(reports::run(arguments, printer)),
         Command::Get(arguments) => get::run(&arguments, printer),
         Command::Lint(arguments) => lint::run(&arguments, printer),
         Command::Gate(arguments) => gate::run(&arguments, printer),

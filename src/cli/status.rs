@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::ground::GroundError;
 use super::printer::Printer;
 use super::standing::{self, Standing};
+use super::up::count;
 use super::upgrade::LOOK_EVERY;
 use super::view::{self, API_VERSION, Names};
 use super::{Exit, ground, replica};
@@ -23,7 +24,7 @@ use crate::model::environment::{Component, EnvironmentSpec};
 use crate::model::upgrade::{Loss, NodeStatus};
 use crate::model::values::Digest;
 use crate::report::in_one_line;
-use crate::store::{Holder, KEEP_FINISHED_UPGRADES, Resource, Store as _, UpgradeRecord};
+use crate::store::{Holder, KEEP_FINISHED_UPGRADES, PendingReports, Resource, Store as _, UpgradeRecord};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -265,6 +266,8 @@ struct Shown {
     names: Names,
     /// What each node showed, by its name; without a look nothing.
     sights: Option<BTreeMap<String, Sight>>,
+    /// What its sinks have not got.
+    untold: Vec<PendingReports>,
     /// Its objects in a cluster as they were seen last, or why they were not.
     replica: Option<Result<ReplicaSight, String>>,
 }
@@ -314,6 +317,7 @@ fn environments(home: &Home, wanted: Option<&str>) -> anyhow::Result<Vec<Shown>>
                 holder: HeldLease::holder(home, &resource.name)?,
                 record: Record::of(home, &resource, last.as_ref())?,
                 names: Names::read(home)?,
+                untold: store.pending(Some(&resource.name), None)?,
                 last,
                 replica: standing::sight(&resource).map(Ok),
                 resource,
@@ -408,6 +412,7 @@ impl Shown {
                 "upgrade": upgrade,
                 "driver": self.driver,
                 "record": self.record,
+                "reports": self.untold,
                 "replica": match &self.replica {
                     Some(Ok(sight)) => json!(sight),
                     Some(Err(why)) => json!({"sync": "Unknown", "message": why}),
@@ -604,6 +609,13 @@ impl Shown {
         } = &self.keeper
         {
             printer.sentence(why)?;
+        }
+        for pending in self.untold.iter().filter(|pending| pending.dead > 0) {
+            printer.line(&format!(
+                "{} for {} refused for good; `stagegate reports list` says why",
+                count(usize::try_from(pending.dead).unwrap_or(usize::MAX), "report"),
+                pending.sink
+            ))?;
         }
         match &self.replica {
             Some(Ok(sight)) => {

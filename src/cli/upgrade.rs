@@ -477,6 +477,13 @@ impl Carrier<'_> {
     fn name_pending_reports(&self) -> anyhow::Result<()> {
         let stated = delivery::sinks(self.fleet);
         for pending in self.home.store().pending(Some(&self.fleet.environment.name), None)? {
+            if pending.dead > 0 {
+                let reports = super::up::count(usize::try_from(pending.dead).unwrap_or(usize::MAX), "report");
+                self.printer.note(&format!(
+                    "{reports} for {} refused for good; `stagegate reports list` says why",
+                    pending.sink
+                ));
+            }
             if pending.waiting > 0 {
                 let reports = super::up::count(usize::try_from(pending.waiting).unwrap_or(usize::MAX), "report");
                 let sink = &pending.sink;

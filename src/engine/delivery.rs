@@ -10,9 +10,12 @@ use super::fleet::Fleet;
 use super::session;
 use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
-use crate::model::environment::ReportSink;
+use crate::model::sinks::ReportSink;
 use crate::model::upgrade::Event;
-use crate::report::{self, Courier, FileSink, LineSink, Lines, Sink, Subject, WebhookError, WebhookSink};
+use crate::report::{
+    self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, MailSink, Mattermost, OnlySink, Sink, Slack, Subject,
+    TemplateSink, WebhookError, WebhookSink,
+};
 use crate::secrets::SecretError;
 use crate::store::{EventRecord, Store, StoreError, UpgradeRecord};
 
@@ -34,6 +37,14 @@ pub enum DeliveryError {
         sink: String,
         /// What is wrong.
         source: WebhookError,
+    },
+    /// A chat or a mail server cannot be spoken to.
+    #[error("report sink {sink}: {why}")]
+    Chat {
+        /// Which sink.
+        sink: String,
+        /// What is wrong.
+        why: String,
     },
     /// The directory of a file cannot be made.
     #[error("report sink {sink}: cannot make {directory}: {source}")]
@@ -63,15 +74,29 @@ fn outbox_name(fleet: &Fleet, sink: &ReportSink) -> String {
 #[must_use]
 pub fn courier(home: &Home, fleet: &Fleet, lines: Option<&Arc<dyn Lines>>) -> (Courier, Vec<DeliveryError>) {
     let stated = fleet.environment.spec.reports.iter();
-    let (mut sinks, mut troubles) = (Vec::new(), Vec::new());
-    for made in stated.filter_map(|stated| sink(home, fleet, stated, lines).transpose()) {
-        match made {
-            Ok(sink) => sinks.push(sink),
+    let (mut sinks, mut troubles) = (Vec::<Box<dyn Sink>>::new(), Vec::new());
+    for stated in stated {
+        match sink(home, fleet, stated, lines) {
+            Ok(Some(sink)) => sinks.push(told_as_stated(fleet, stated, sink)),
+            // Somebody else's.
+            Ok(None) => {}
             Err(why) => troubles.push(why),
         }
     }
     let store: Arc<dyn Store> = Arc::clone(home.store()) as Arc<dyn Store>;
     (Courier::new(store, sinks, Arc::new(Timestamp::now)), troubles)
+}
+
+/// In its template's words, and only what it is to be told.
+fn told_as_stated(fleet: &Fleet, stated: &ReportSink, sink: Box<dyn Sink>) -> Box<dyn Sink> {
+    let sink = match &stated.template {
+        Some(template) => Box::new(TemplateSink::new(template, fleet.renderer().clone(), sink)),
+        None => sink,
+    };
+    match &stated.only {
+        Some(only) => Box::new(OnlySink::new(only.clone(), sink)),
+        None => sink,
+    }
 }
 
 fn sink(
@@ -82,10 +107,25 @@ fn sink(
 ) -> Result<Option<Box<dyn Sink>>, DeliveryError> {
     let ReportSink {
         name,
+        only: _,
+        template: _,
         file,
         webhook,
         stdout,
+        slack,
+        mattermost,
+        email,
     } = stated;
+    let secret = |source| DeliveryError::Secret {
+        sink: name.clone(),
+        source,
+    };
+    let chat = |why| DeliveryError::Chat {
+        sink: name.clone(),
+        why,
+    };
+    let clock: Clock = Arc::new(Timestamp::now);
+    let store = Arc::clone(home.store()) as Arc<dyn Store>;
     let outbox = outbox_name(fleet, stated);
     if let Some(file) = file {
         let directory = home.environment(&fleet.environment.name);
@@ -97,22 +137,40 @@ fn sink(
         return Ok(Some(Box::new(FileSink::new(outbox, directory.join(&file.path)))));
     }
     if let Some(webhook) = webhook {
-        let url = fleet
-            .secrets
-            .text(&webhook.url)
-            .map_err(|source| DeliveryError::Secret {
-                sink: name.clone(),
-                source,
-            })?;
+        let url = fleet.secrets.text(&webhook.url).map_err(secret)?;
+        let key = |name: &String| Ok((name.clone(), fleet.secrets.text(name)?));
+        let keys: Result<Vec<_>, SecretError> = webhook.signed_by.iter().map(key).collect();
         let options = HttpOptions {
             route: Route::out_to(&url),
             ..HttpOptions::default()
         };
-        let sink = WebhookSink::new(outbox, &url, &options, Arc::new(Timestamp::now));
+        let sink = WebhookSink::new(outbox, &url, &keys.map_err(secret)?, &options, clock);
         return Ok(Some(Box::new(sink.map_err(|source| DeliveryError::Webhook {
             sink: name.clone(),
             source,
         })?)));
+    }
+    if let Some(stated) = slack {
+        let token = fleet.secrets.text(&stated.token).map_err(secret)?;
+        let slack = Slack::new(stated, &token, Arc::clone(&clock)).map_err(chat)?;
+        return Ok(Some(Box::new(ChatSink::new(outbox, slack, store, clock))));
+    }
+    if let Some(stated) = mattermost {
+        let token = fleet.secrets.text(&stated.token).map_err(secret)?;
+        let ca = stated.ca.as_deref().map(|ca| fleet.secrets.read(ca)).transpose();
+        let mattermost = Mattermost::new(stated, &token, ca.map_err(secret)?, Arc::clone(&clock)).map_err(chat)?;
+        return Ok(Some(Box::new(ChatSink::new(outbox, mattermost, store, clock))));
+    }
+    if let Some(stated) = email {
+        let password = stated
+            .password
+            .as_deref()
+            .map(|name| fleet.secrets.text(name))
+            .transpose();
+        let ca = stated.ca.as_deref().map(|name| fleet.secrets.read(name)).transpose();
+        let (password, ca) = (password.map_err(secret)?, ca.map_err(secret)?);
+        let mail = MailSink::new(outbox, stated, password.as_deref(), ca.as_deref(), store, clock).map_err(chat)?;
+        return Ok(Some(Box::new(mail)));
     }
     let lines = lines.filter(|_| stdout.is_some());
     Ok(lines.map(|lines| Box::new(LineSink::new(outbox, Arc::clone(lines))) as Box<dyn Sink>))

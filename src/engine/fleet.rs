@@ -162,6 +162,12 @@ impl Fleet {
         Ok(manifest::all(&self.environment, &self.renderer, namespace)?)
     }
 
+    /// The templates of its texts.
+    #[must_use]
+    pub fn renderer(&self) -> &Renderer {
+        &self.renderer
+    }
+
     /// Identifies what is said of a component and how it is done: its part of the environment with the templates of the
     /// folders that its actions come from. Its nodes and its first build have rules of their own.
     #[must_use]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::sinks::ReportSink;
 use super::target::{ExpectedDifference, Target};
 use super::values::{Amount, BuildRange, Digest, Duration, NamePattern, Share};
 
@@ -1031,41 +1032,3 @@ fn thirty_seconds() -> Duration {
 fn one_gib() -> u64 {
     1024
 }
-
-/// Where steps are reported: exactly one of the three is given.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ReportSink {
-    /// Its name.
-    pub name: String,
-    /// JSON lines in a file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileSink>,
-    /// A chat's incoming webhook.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<WebhookSink>,
-    /// Lines on standard error of the command that drives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdout: Option<StdoutSink>,
-}
-
-/// JSON lines in a file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FileSink {
-    /// Absolute, or relative to the environment's state directory.
-    pub path: String,
-}
-
-/// A chat's incoming webhook.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WebhookSink {
-    /// Name of the secret that holds its address.
-    pub url: String,
-}
-
-/// Lines of text.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StdoutSink {}

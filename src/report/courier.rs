@@ -17,7 +17,7 @@ use crate::store::{OutboxEntry, Settlement, Store, StoreError, random_id};
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// No delivery takes longer; a webhook gives up earlier by itself ([`super::WEBHOOK_TIMEOUT`]), a file on a hung disk
+/// No delivery takes longer; a webhook gives up earlier by itself ([`super::SERVER_TIMEOUT`]), a file on a hung disk
 /// does not.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(20);
 /// A courier that died leaves its claim; others wait this long. Longer than a delivery may take, so that a living
@@ -247,7 +247,7 @@ impl Courier {
         };
         let outcome = tokio::select! {
             biased;
-            outcome = attempt(sink, entry, limit) => outcome,
+            outcome = attempt(sink, entry, now, limit) => outcome,
             () = self.over(), if matches!(patience, Patience::Finish) => Err(SinkError::later(CUT_OFF)),
         };
         let now = (self.clock)();
@@ -286,10 +286,11 @@ impl Drop for Claim<'_> {
     }
 }
 
-async fn attempt(sink: &dyn Sink, entry: &OutboxEntry, limit: Duration) -> Result<(), SinkError> {
+async fn attempt(sink: &dyn Sink, entry: &OutboxEntry, now: Timestamp, limit: Duration) -> Result<(), SinkError> {
     let report: Report = serde_json::from_value(entry.dispatch.payload.clone()).map_err(|e| SinkError::Never {
         why: format!("the stored report cannot be read: {e}"),
     })?;
+    let report = report.told_at(now).after_a_gap(entry.missing);
     tokio::time::timeout(limit, sink.deliver(&report))
         .await
         .unwrap_or_else(|_| Err(SinkError::later("cut off: it took too long")))
@@ -358,6 +359,6 @@ mod tests {
 
     #[test]
     fn a_claim_outlives_the_longest_delivery() {
-        assert!(super::super::WEBHOOK_TIMEOUT < DELIVERY_LIMIT && DELIVERY_LIMIT < CLAIM);
+        assert!(super::super::SERVER_TIMEOUT < DELIVERY_LIMIT && DELIVERY_LIMIT < CLAIM);
     }
 }

@@ -8,21 +8,26 @@ mod complaints;
 mod courier;
 mod sinks;
 mod texts;
-mod webhook;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 pub(crate) use complaints::{Complaints, Word};
 pub use courier::{Clock, Courier, Tally, backoff, spread};
-pub use sinks::{FileSink, LineSink, Lines};
+pub(crate) use sinks::trouble;
+pub use sinks::{
+    ChatSink, FileSink, LONGEST_RETRY_AFTER, LineSink, Lines, MailSink, Mattermost, OnlySink, SERVER_TIMEOUT, Slack,
+    TemplateSink, WebhookError, WebhookSink,
+};
 pub use texts::{in_one_line, text};
-pub use webhook::{LONGEST_RETRY_AFTER, WEBHOOK_TIMEOUT, WebhookError, WebhookSink};
 
 use crate::model::upgrade::Severity;
 use crate::store::{Dispatch, EventRecord};
+
+/// What is told later than this says when it happened: after an outage, or sent again.
+const LATE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What a sink gets; as JSON, what a webhook posts and a file keeps a line of. `text` comes first: chats show it and
 /// ignore the rest, which is for programs.
@@ -56,11 +61,62 @@ pub struct Report {
     pub reason: String,
     /// How much it matters.
     pub severity: Severity,
+    /// The event's own words, in one bounded line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What the courier has to add to its text.
+    #[serde(skip)]
+    aside: String,
+    /// Reports of its thread right before it that this sink refused for good; the courier adds it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: u64,
     /// The same for every repeat of this report, and for no other report.
     pub dedupe_key: String,
     /// Where the audit ended when it was written (`stagegate audit verify --against`); the store adds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_head: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(missing: &u64) -> bool {
+    *missing == 0
+}
+
+impl Report {
+    fn add(&mut self, aside: &str) {
+        self.text.push_str(aside);
+        self.aside.push_str(aside);
+    }
+
+    /// As it is told long after it happened.
+    fn told_at(mut self, now: Timestamp) -> Self {
+        if now.duration_since(self.at) > LATE {
+            self.add(&format!(" (at {})", self.at.strftime("%Y-%m-%d %H:%M:%SZ")));
+        }
+        self
+    }
+
+    /// As it is told where some before it were not.
+    fn after_a_gap(mut self, missing: u64) -> Self {
+        let gap = match missing {
+            0 => return self,
+            1 => "1 report before this one was".to_owned(),
+            more => format!("{more} reports before this one were"),
+        };
+        self.missing = missing;
+        self.add(&format!(" ({gap} refused here: stagegate reports list)"));
+        self
+    }
+
+    /// What it is told in order with: its promotion, or its upgrade, or what happens to its environment.
+    #[must_use]
+    pub fn thread(&self) -> String {
+        match self.promotion.as_ref().or(self.upgrade.as_ref()) {
+            Some(name) => name.clone(),
+            // A name that no upgrade has.
+            None => format!("environment/{}", self.environment),
+        }
+    }
 }
 
 /// What the events of one upgrade are about: what its spec says and an event does not.
@@ -108,6 +164,9 @@ pub fn report(home: &str, subject: &Subject, record: &EventRecord) -> Report {
         user: subject.user.clone(),
         reason: event.reason.clone(),
         severity: event.severity,
+        message: in_one_line(&event.message),
+        aside: String::new(),
+        missing: 0,
         dedupe_key: format!("{home}-{seq}"),
         audit_head: None,
     }
@@ -125,11 +184,7 @@ pub fn dispatcher<'a>(
 ) -> impl Fn(&EventRecord) -> Vec<Dispatch> + 'a {
     move |record| {
         let report = report(home, subject, record);
-        let thread = match report.promotion.as_ref().or(report.upgrade.as_ref()) {
-            Some(name) => name.clone(),
-            // A name that no upgrade has.
-            None => format!("environment/{}", report.environment),
-        };
+        let thread = report.thread();
         let payload = serde_json::to_value(&report).expect("a report is plain text and numbers");
         sinks
             .iter()

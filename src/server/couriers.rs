@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
-use crate::model::environment::ReportSink;
+use crate::model::sinks::ReportSink;
 use crate::model::system::PortShift;
 use crate::report::{Complaints, Courier, Lines, Word};
 use crate::store::{Store as _, StoreError};
@@ -25,6 +25,8 @@ const WAITING: &str = "reports that wait";
 /// A courier on its way.
 struct OnTheWay {
     stated: Vec<ReportSink>,
+    /// The texts of the templates that they name.
+    templates: Vec<Option<String>>,
     courier: Arc<Courier>,
     task: JoinHandle<()>,
 }
@@ -170,11 +172,17 @@ impl<'a> Couriers<'a> {
             }
         })?;
         let stated = &fleet.environment.spec.reports;
-        if self
-            .by_environment
-            .get(environment)
-            .is_some_and(|on_the_way| on_the_way.stated == *stated && !self.troubled.contains(environment))
-        {
+        let text = |name: &String| {
+            let mut sources = fleet.renderer().sources();
+            sources.find_map(|(source, text)| (source == name).then(|| text.to_owned()))
+        };
+        let templates: Vec<_> = stated
+            .iter()
+            .map(|sink| sink.template.as_ref().and_then(text))
+            .collect();
+        if self.by_environment.get(environment).is_some_and(|on_the_way| {
+            on_the_way.stated == *stated && on_the_way.templates == templates && !self.troubled.contains(environment)
+        }) {
             return Ok(());
         }
         let (courier, troubles) = delivery::courier(self.home, &fleet, Some(&self.lines));
@@ -185,6 +193,7 @@ impl<'a> Couriers<'a> {
         });
         let new = OnTheWay {
             stated: stated.clone(),
+            templates,
             courier,
             task,
         };

@@ -18,9 +18,11 @@ mod acts;
 pub mod build;
 mod error;
 pub mod lease;
+pub mod letters;
 mod place;
 pub mod runs;
 pub mod sqlite;
+pub mod threads;
 
 use std::time::Duration;
 
@@ -32,7 +34,9 @@ pub use acts::ENGINE;
 pub use build::{BuildChange, BuildStatus, Condition, ConditionStatus, Quarantine, Release, Verification};
 pub use error::StoreError;
 pub use lease::{Holder, Lease, Liveness};
+pub use letters::{DeadLetter, LetterQuery};
 pub use sqlite::SqliteStore;
+pub use threads::{ThreadState, Tried};
 
 use crate::audit::{Act, Head, Record};
 use crate::hosts::FencingToken;
@@ -288,6 +292,8 @@ pub struct OutboxEntry {
     pub dispatch: Dispatch,
     /// Attempts made before this one.
     pub attempts: u32,
+    /// Dead letters of its thread since the last report that was delivered there.
+    pub missing: u64,
 }
 
 /// How an attempt to deliver ended.
@@ -486,7 +492,7 @@ pub trait Store: Send + Sync {
     /// Reads events.
     fn events(&self, query: &EventQuery<'_>) -> Result<Vec<EventRecord>, StoreError>;
     /// Keeps the home within its bounds ([`KEEP_EVENTS`], [`KEEP_FINISHED_UPGRADES`], [`KEEP_SETTLED_REPORTS`],
-    /// [`KEEP_ATTESTATIONS`]).
+    /// [`KEEP_ATTESTATIONS`], [`threads::KEEP_THREADS`]).
     fn prune(&self) -> Result<Pruned, StoreError>;
     /// Forgets an environment: its resource, upgrades and events, and its marks on builds. Its lease counter stays,
     /// and so do reports that wait. Needs the lease.
@@ -508,6 +514,19 @@ pub trait Store: Send + Sync {
     fn next_due(&self, sink: &str) -> Result<Option<Timestamp>, StoreError>;
     /// What is still to be told, by sink: of all, of an environment, or of an upgrade.
     fn pending(&self, environment: Option<&str>, upgrade: Option<&str>) -> Result<Vec<PendingReports>, StoreError>;
+
+    /// Dead letters, in the order in which they were written.
+    fn dead_letters(&self, query: &LetterQuery<'_>) -> Result<Vec<DeadLetter>, StoreError>;
+    /// Lets dead letters wait again, as if they had not been tried: each before all that was written after it. Returns how many
+    /// there were.
+    fn revive(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError>;
+    /// Forgets dead letters. Returns how many there were.
+    fn drop_letters(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError>;
+
+    /// How a sink's thread stands; `None` when nothing was ever sent there.
+    fn thread(&self, sink: &str, thread: &str) -> Result<Option<ThreadState>, StoreError>;
+    /// Notes how a sink's thread stands. Only who has claimed a report of the thread may call it.
+    fn put_thread(&self, sink: &str, thread: &str, state: &ThreadState, now: Timestamp) -> Result<(), StoreError>;
 
     /// Keeps an attestation. One that is here already changes nothing; of a commit the last
     /// [`KEEP_ATTESTATIONS_OF_A_COMMIT`] stay.

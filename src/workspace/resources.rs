@@ -529,6 +529,10 @@ impl<'a> Resources<'a> {
                 stated.push((at.index(i), template));
             }
         }
+        for (i, sink) in spec.reports.iter().enumerate() {
+            let at = place.key("reports").index(i).key("template");
+            stated.extend(sink.template.as_ref().map(|template| (at, template)));
+        }
         for (path, template) in stated {
             if !self.templates.contains_key(template) {
                 let message = format!("there is no template `{template}`");

@@ -15,6 +15,7 @@ use crate::model::system::{Environment, NodeSite};
 use crate::model::target::Target;
 use crate::model::text::Path;
 use crate::model::values::Digest;
+use crate::report;
 use crate::signals::http::{self, CallError, HttpCall};
 
 /// A text that does not become what it should.
@@ -40,6 +41,15 @@ pub(super) fn faults(environment: &Environment, templates: &Renderer) -> Vec<Fau
     for (c, component) in environment.spec.components.iter().enumerate() {
         trial.component(&spec.key("components").index(c), component);
         trial.manifests(&spec.key("components").index(c), component);
+    }
+    for (i, sink) in environment.spec.reports.iter().enumerate() {
+        let Some(template) = sink.template.as_ref().filter(|template| templates.has(template)) else {
+            continue;
+        };
+        let component = environment.spec.components.first().map_or("", |c| c.name.as_str());
+        if let Some(error) = report::trouble(templates, template, &environment.name, component) {
+            trial.fault(&spec.key("reports").index(i).key("template"), Why::Render(error));
+        }
     }
     trial.faults
 }

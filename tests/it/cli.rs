@@ -126,6 +126,30 @@ fn what_is_shipped_is_sound() {
 }
 
 #[test]
+fn a_sinks_template_that_does_not_render_is_told_with_its_line() {
+    let stated = WHOLE.replace("{name: journal, file", "{name: journal, template: say.txt, file");
+    for (template, code, expected) in [
+        ("{{ component }} on {{ node }}: {{ text }}\n", 0, "nothing is wrong"),
+        ("{{ component }}\n{{ nobody }}\n", 2, "templates/say.txt:2:4"),
+        (
+            "{% if node %}{{ node | first(x }}{% endif %}\n",
+            2,
+            "templates/say.txt:1",
+        ),
+    ] {
+        let workspace = workspace(&stated);
+        write(workspace.path(), "templates/say.txt", template);
+        let words = says(workspace.path(), &["lint"], code);
+        assert!(words.contains(expected), "{template}: {words}");
+    }
+    let words = says(workspace(&stated).path(), &["lint"], 2);
+    assert!(words.contains("no template `say.txt`"), "{words}");
+    let outside = workspace(&stated.replace("say.txt", "../say.txt"));
+    let words = says(outside.path(), &["lint"], 2);
+    assert!(words.contains("no path below templates/"), "{words}");
+}
+
+#[test]
 fn bad_input_is_exit_2_with_its_line_and_touches_nothing() {
     let rows = [
         ("pidFile: run/pid", "pidFil: run/pid", "pidFil", "one.yaml:8"),

@@ -23,6 +23,16 @@ pub fn python_with_jsonschema() -> PathBuf {
     .join("v/bin/python")
 }
 
+/// Python with a mail server.
+pub fn python_with_aiosmtpd() -> PathBuf {
+    once("aiosmtpd-1.4.6", |place| {
+        let script = "python3 -m venv v && v/bin/pip install -q aiosmtpd==1.4.6";
+        let done = Command::new("sh").args(["-euc", script]).current_dir(place).status();
+        assert!(done.expect("sh runs").success(), "{script}");
+    })
+    .join("v/bin/python")
+}
+
 /// A directory for what tests fetch, filled by the first that asks.
 pub fn once(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));

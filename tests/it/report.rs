@@ -1,5 +1,8 @@
 //! Reports reach their sinks at least once and in order, whatever the other side does.
 
+mod chats;
+mod mail;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,7 +19,7 @@ use stagegate::model::upgrade::{Event, Severity};
 use stagegate::report::{
     Clock, Courier, FileSink, LineSink, Lines, Report, Sink, SinkError, Subject, Tally, WebhookSink, dispatcher,
 };
-use stagegate::store::{SqliteStore, Store};
+use stagegate::store::{LetterQuery, SqliteStore, Store};
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -76,7 +79,7 @@ fn webhook(name: &str, url: &str, clock: Clock) -> Box<dyn Sink> {
         timeout: Duration::from_secs(5),
         ..HttpOptions::default()
     };
-    Box::new(WebhookSink::new(name, url, &options, clock).expect("an address"))
+    Box::new(WebhookSink::new(name, url, &[], &options, clock).expect("an address"))
 }
 
 /// The nodes of the reports that a server got, in order.
@@ -156,6 +159,54 @@ async fn a_chat_reads_the_text_and_programs_the_rest() {
     "#);
     assert_eq!(keys(&requests), ["home-1"]);
     assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 0), "told once");
+}
+
+/// As a receiver verifies it, by OpenSSL: over the very bytes that came, with either key.
+#[tokio::test]
+async fn a_signed_webhook_is_verified_with_the_old_key_and_with_the_new_one() {
+    let (hand, store, server) = (Hand::default(), store(), MockServer::start().await);
+    answers(&server, 204).await;
+    happen(&*store, &["hook"], "up", "node2");
+    hand.forward(Duration::from_secs(77));
+    let keys = ["the new key, which nobody guesses", "the old key, which nobody guessed"];
+    let secrets = keys.map(|key| (key[..7].to_owned(), format!("{key}\n")));
+    let sink = WebhookSink::new("hook", &server.uri(), &secrets, &HttpOptions::default(), hand.clock());
+    let courier = Courier::new(store.clone(), vec![Box::new(sink.expect("a sink"))], hand.clock());
+    assert_eq!(courier.pass().await.expect("passed"), tally(1, 0, 0));
+    let request = got(&server).await.remove(0);
+    let header = |name: &str| request.headers[name].to_str().expect("text").to_owned();
+    assert_eq!(
+        (header("webhook-id"), header("webhook-timestamp")),
+        ("home-1".to_owned(), "77".to_owned())
+    );
+    let signed = [b"home-1.77.".as_slice(), &request.body].concat();
+    let signatures: Vec<String> = keys
+        .iter()
+        .map(|key| format!("v1,{}", openssl_hmac(key, &signed)))
+        .collect();
+    assert_eq!(header("webhook-signature"), signatures.join(" "));
+}
+
+/// HMAC-SHA256 in base64.
+fn openssl_hmac(key: &str, text: &[u8]) -> String {
+    use base64::Engine as _;
+    let mut openssl = std::process::Command::new("openssl")
+        .args([
+            "dgst",
+            "-sha256",
+            "-mac",
+            "HMAC",
+            "-binary",
+            "-macopt",
+            &format!("key:{key}"),
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("openssl runs (apt install openssl)");
+    openssl.stdin.take().expect("piped").write_all(text).expect("written");
+    let said = openssl.wait_with_output().expect("it ends");
+    base64::engine::general_purpose::STANDARD.encode(said.stdout)
 }
 
 #[tokio::test]
@@ -242,7 +293,7 @@ async fn a_server_that_never_answers_is_given_up_for_now() {
         timeout: Duration::from_millis(50),
         ..HttpOptions::default()
     };
-    let sink = WebhookSink::new("chat", &url, &options, hand.clock()).expect("an address");
+    let sink = WebhookSink::new("chat", &url, &[], &options, hand.clock()).expect("an address");
     happen(&*store, &["chat"], "up", "node1");
     let courier = Courier::new(store.clone(), vec![Box::new(sink)], hand.clock());
     assert_eq!(courier.pass().await.expect("passed"), tally(0, 1, 0));
@@ -281,6 +332,73 @@ async fn a_refused_report_becomes_a_dead_letter_and_its_thread_goes_on() {
     let pending = store.pending(None, None).expect("read");
     assert_eq!((pending[0].waiting, pending[0].dead), (0, 1));
     assert!(pending[0].last_error.as_deref().is_some_and(|why| why.contains("400")));
+}
+
+/// What a sink refused comes again in its order, before what waits; what was told meanwhile says that something is missing.
+#[tokio::test]
+async fn dead_letters_are_sent_again_in_their_order_and_a_gap_is_shown() {
+    let (hand, store, server) = (Hand::default(), store(), MockServer::start().await);
+    let courier = Courier::new(
+        store.clone(),
+        vec![webhook("chat", &server.uri(), hand.clock())],
+        hand.clock(),
+    );
+    answers(&server, 400).await;
+    for node in ["node1", "node2"] {
+        happen(&*store, &["chat"], "up", node);
+    }
+    happen(&*store, &["chat"], "other", "node9");
+    assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 3));
+    answers(&server, 200).await;
+    happen(&*store, &["chat"], "up", "node3");
+    happen(&*store, &["chat"], "up", "node4");
+    assert_eq!(courier.pass().await.expect("passed"), tally(2, 0, 0));
+    let bodies: Vec<Value> = got(&server)
+        .await
+        .iter()
+        .map(|r| r.body_json().expect("JSON"))
+        .collect();
+    assert_eq!(
+        bodies[0]["text"],
+        "ticket-server@1.0.4 upgrade on: node3 by shifter. (2 reports before this one were refused here: stagegate reports list)"
+    );
+    assert_eq!(
+        (&bodies[0]["missing"], &bodies[1]["missing"]),
+        (&Value::from(2), &Value::Null)
+    );
+
+    let letters = store.dead_letters(&LetterQuery::default()).expect("read");
+    let told: Vec<_> = letters
+        .iter()
+        .map(|l| (l.thread.as_str(), l.report["node"].as_str().expect("a node")))
+        .collect();
+    assert_eq!(told, [("up", "node1"), ("up", "node2"), ("other", "node9")]);
+    assert!(letters[0].why.contains("400"), "{}", letters[0].why);
+    // Two of them come again, before what happened last; the third is dropped.
+    answers(&server, 200).await;
+    hand.forward(Duration::from_mins(11));
+    happen(&*store, &["chat"], "up", "node5");
+    let two = LetterQuery {
+        ids: Some(&[letters[0].id, letters[1].id]),
+        ..LetterQuery::default()
+    };
+    assert_eq!(store.revive(&two).expect("revived"), 2);
+    assert_eq!(store.revive(&two).expect("revived"), 0, "they are dead no more");
+    assert_eq!(
+        store.drop_letters(&two).expect("dropped"),
+        0,
+        "and what waits is not dropped"
+    );
+    assert_eq!(store.drop_letters(&LetterQuery::default()).expect("dropped"), 1);
+    assert_eq!(courier.pass().await.expect("passed"), tally(3, 0, 0));
+    assert_eq!(nodes(&got(&server).await), ["node1", "node2", "node5"]);
+    assert_eq!(keys(&got(&server).await), ["home-1", "home-2", "home-6"]);
+    let late: Value = got(&server).await[0].body_json().expect("JSON");
+    assert_eq!(
+        late["text"],
+        "ticket-server@1.0.4 upgrade on: node1 by shifter. (at 1970-01-01 00:00:00Z)"
+    );
+    assert!(store.pending(None, None).expect("read").is_empty());
 }
 
 #[tokio::test]
@@ -611,4 +729,87 @@ async fn a_delivery_that_is_cut_off_is_not_waited_for_by_the_next_courier() {
         hand.clock(),
     );
     assert_eq!(next.pass().await.expect("passed"), tally(1, 0, 0));
+}
+
+const TOLD: &str = "\
+apiVersion: stagegate.dev/v1alpha1
+kind: Environment
+metadata: {name: staging}
+spec:
+  secrets:
+    hook: {file: ../hook}
+  components:
+    - {name: web, nodes: [{name: n1}]}
+  reports:
+    - {name: chat, webhook: {url: hook}}
+";
+
+/// By hand: what was refused is seen, sent again once that is mended, and gone when it is dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_dead_letters_sends_them_again_and_drops_them() {
+    let (hand, place, server) = (
+        Hand::default(),
+        tempfile::tempdir().expect("a directory"),
+        MockServer::start().await,
+    );
+    let (state, sink) = (place.path().join("state"), "staging/chat");
+    std::fs::create_dir_all(place.path().join("environments")).expect("made");
+    std::fs::write(
+        place.path().join("environments/staging.yaml"),
+        TOLD.replace("../hook", place.path().join("hook").to_str().expect("text")),
+    )
+    .expect("written");
+    std::fs::write(place.path().join("hook"), server.uri()).expect("written");
+    let home = stagegate::home::Home::open(&state).expect("a home");
+    let kept: Arc<SqliteStore> = Arc::clone(home.store());
+    for node in ["node1", "node2", "node3"] {
+        happen(&*kept, &[sink], "up", node);
+    }
+    answers(&server, 400).await;
+    let courier = Courier::new(
+        kept.clone(),
+        vec![webhook(sink, &server.uri(), hand.clock())],
+        hand.clock(),
+    );
+    assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 3));
+    drop((courier, kept, home));
+
+    let run = async |arguments: &[&str]| {
+        let mut asked = tokio::process::Command::new(env!("CARGO_BIN_EXE_stagegate"));
+        asked
+            .args(arguments)
+            .env("STAGEGATE_STATE", &state)
+            .env("STAGEGATE_WORKSPACE", place.path());
+        let said = asked.env("NO_COLOR", "1").output().await.expect("the program runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (said.status.code(), text(&said.stdout), text(&said.stderr))
+    };
+    let (code, listed, _) = run(&["reports", "list", "--sink", "chat"]).await;
+    assert_eq!(
+        (code, listed.matches("400 Bad Request").count()),
+        (Some(0), 3),
+        "{listed}"
+    );
+    let (_, listed, _) = run(&["reports", "list", "-o", "json"]).await;
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let ids: Vec<String> = (0..3).map(|i| listed["items"][i]["status"]["id"].to_string()).collect();
+    let (code, shown, _) = run(&["reports", "show", &ids[1]]).await;
+    assert!(code == Some(0) && shown.contains("\"node\": \"node2\""), "{shown}");
+    let (code, _, words) = run(&["reports", "replay", "4711"]).await;
+    assert!(
+        code != Some(0) && words.contains("no such dead letter here (4711)"),
+        "{code:?} {words}"
+    );
+
+    answers(&server, 200).await;
+    let (code, _, words) = run(&["reports", "drop", &ids[2]]).await;
+    assert!(code == Some(0) && words.contains("1 report dropped"), "{words}");
+    let (code, _, words) = run(&["reports", "replay", "--all", "--env", "staging"]).await;
+    assert!(code == Some(0) && words.contains("2 reports delivered"), "{words}");
+    assert_eq!(nodes(&got(&server).await), ["node1", "node2"]);
+    let (_, listed, words) = run(&["reports", "list"]).await;
+    assert!(
+        listed.is_empty() && words.contains("no dead letters"),
+        "{listed} {words}"
+    );
 }

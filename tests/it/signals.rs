@@ -3,7 +3,7 @@
 //! wait for what happens and never for a while.
 
 pub mod cluster;
-mod servers;
+pub mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

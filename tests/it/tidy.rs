@@ -89,3 +89,37 @@ fn the_engine_knows_nothing_of_the_system_that_it_upgrades() {
     );
     assert!(found.is_empty(), "{found:#?}");
 }
+
+/// A filter of reports is checked against the list of reasons; an event that is called otherwise could be asked for by nobody.
+#[test]
+fn every_event_is_called_by_a_reason_that_is_known() {
+    // Where an event is made, and what it is called there.
+    let made = [
+        r#"\btell\(\s*(?:self\.)?Severity::\w+,\s*"([A-Z]\w+)""#,
+        r#"\btell\(\s*Severity::\w+,\s*"([A-Z]\w+)""#,
+        r#"\bevent\(\s*(?:at|now|Timestamp::now\(\)),\s*"([A-Z]\w+)""#,
+        r#"\bevent\(\s*"([A-Z]\w+)",\s*Severity"#,
+        r#"\btold\(\s*"([A-Z]\w+)",\s*Severity"#,
+        r#"\btell\(\s*component,\s*"([A-Z]\w+)""#,
+        r#"\bEvent \{\s*at[^}]*?reason: "([A-Z]\w+)""#,
+        r#"\bVerb::\w+ => \("([A-Z]\w+)""#,
+        r#"const (?:SYNCED|OUT_OF_SYNC): &str = "([A-Z]\w+)""#,
+    ];
+    let made: Vec<regex::Regex> = made.iter().map(|m| regex::Regex::new(m).expect("a pattern")).collect();
+    let known: std::collections::BTreeSet<&str> = stagegate::model::reasons::all().collect();
+    let mut found = std::collections::BTreeSet::new();
+    for (path, text) in files(&["src"]) {
+        if path.to_string_lossy().contains("tests") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let names = made.iter().flat_map(|made| made.captures_iter(code));
+        found.extend(names.map(|name| name[1].to_owned()));
+    }
+    let unknown: Vec<_> = found.iter().filter(|name| !known.contains(name.as_str())).collect();
+    assert!(unknown.is_empty(), "src/model/reasons.rs does not have {unknown:?}");
+    assert!(
+        found.len() > 25,
+        "events are made otherwise than this test looks for: {found:?}"
+    );
+}

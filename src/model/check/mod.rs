@@ -3,6 +3,7 @@
 mod order;
 pub(super) mod rehearsal;
 mod signals;
+mod sinks;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,30 +90,6 @@ impl Checker<'_> {
         if let Some(script) = &spec.packages_script {
             self.inside(&[key("packagesScript")], script, "templates/");
         }
-        for (i, report) in spec.reports.iter().enumerate() {
-            let given = [report.file.is_some(), report.webhook.is_some(), report.stdout.is_some()];
-            let n = given.iter().filter(|g| **g).count();
-            if n != 1 {
-                self.say(
-                    &[key("reports"), Step::Index(i)],
-                    format!(
-                        "report sink `{}` is of {n} kinds, and must be of exactly one",
-                        report.name
-                    ),
-                    Some("give one of `file`, `webhook` and `stdout`".to_owned()),
-                );
-            }
-            if let Some(file) = &report.file {
-                let path = [key("reports"), Step::Index(i), key("file"), key("path")];
-                self.inside_or_absolute(&path, &file.path, "the environment's directory");
-            }
-            if let Some(webhook) = &report.webhook {
-                self.secret(
-                    &[key("reports"), Step::Index(i), key("webhook"), key("url")],
-                    &webhook.url,
-                );
-            }
-        }
         for (i, database) in spec.databases.iter().enumerate() {
             if let Some(password) = &database.postgres.password {
                 let path = [key("databases"), Step::Index(i), key("postgres"), key("password")];
@@ -121,7 +98,7 @@ impl Checker<'_> {
         }
         self.unique(&[key("components")], spec.components.iter().map(|c| c.name.as_str()));
         self.unique(&[key("databases")], spec.databases.iter().map(|d| d.name.as_str()));
-        self.unique(&[key("reports")], spec.reports.iter().map(|r| r.name.as_str()));
+        self.sinks();
         self.target();
         self.nodes();
     }

@@ -13,6 +13,7 @@ mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod upgrades;
 
 use crate::store::EventCopy;
@@ -30,6 +31,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::error::directory_of;
+use super::letters::{DeadLetter, LetterQuery};
+use super::threads::ThreadState;
 use super::{
     Attestation, BuildChange, Commit, Committed, Dispatcher, EventQuery, EventRecord, Expect, Glance, Holder, Lease,
     Liveness, OutboxEntry, PendingReports, Pruned, Put, Resource, Settlement, Store, StoreError, UpgradeRecord,
@@ -590,6 +593,7 @@ impl Store for SqliteStore {
             let upgrades = upgrades::prune(tx)?;
             let events = events::prune(tx, &upgrades)?;
             let reports = outbox::prune(tx)?;
+            threads::prune(tx)?;
             let attestations = attestations::prune(tx)?;
             Ok(Pruned {
                 upgrades,
@@ -644,6 +648,28 @@ impl Store for SqliteStore {
 
     fn pending(&self, environment: Option<&str>, upgrade: Option<&str>) -> Result<Vec<PendingReports>, StoreError> {
         self.read("look into the outbox", |tx| outbox::pending(tx, environment, upgrade))
+    }
+
+    fn dead_letters(&self, query: &LetterQuery<'_>) -> Result<Vec<DeadLetter>, StoreError> {
+        self.read("look for dead letters", |tx| outbox::dead(tx, query))
+    }
+
+    fn revive(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError> {
+        self.write("let dead letters wait again", |tx| outbox::revive(tx, query))
+    }
+
+    fn drop_letters(&self, query: &LetterQuery<'_>) -> Result<u64, StoreError> {
+        self.write("drop dead letters", |tx| outbox::drop_dead(tx, query))
+    }
+
+    fn thread(&self, sink: &str, thread: &str) -> Result<Option<ThreadState>, StoreError> {
+        self.read("look up a thread", |tx| threads::get(tx, sink, thread))
+    }
+
+    fn put_thread(&self, sink: &str, thread: &str, state: &ThreadState, now: Timestamp) -> Result<(), StoreError> {
+        self.write("note how a thread stands", |tx| {
+            threads::put(tx, sink, thread, state, now)
+        })
     }
 
     fn put_attestation(&self, attestation: &Attestation) -> Result<(), StoreError> {

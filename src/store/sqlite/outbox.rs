@@ -2,9 +2,10 @@
 //! Only the oldest waiting row of a (sink, thread) can be claimed: that is the order.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Params, Transaction, params};
 
 use super::{Fault, decode, encode, signed, time, unsigned};
+use crate::store::letters::{DeadLetter, LetterQuery};
 use crate::store::{Dispatch, EventRecord, KEEP_SETTLED_REPORTS, OutboxEntry, PendingReports, Settlement};
 
 pub(super) fn add(tx: &Transaction<'_>, record: &EventRecord, report: &Dispatch) -> Result<(), Fault> {
@@ -64,17 +65,85 @@ pub(super) fn claim(
     };
     tx.prepare_cached("UPDATE outbox SET claimed_by = ?2, claimed_until_us = ?3 WHERE id = ?1")?
         .execute(params![id, claimant, until.as_microsecond()])?;
+    let name: String = thread;
     Ok(Some(OutboxEntry {
         id: unsigned(id),
         seq: unsigned(seq),
         dispatch: Dispatch {
             sink: sink.to_owned(),
-            thread,
+            thread: name.clone(),
             dedupe_key,
             payload: decode(&format!("report {id}"), &payload)?,
         },
         attempts,
+        missing: missing(tx, sink, &name, id)?,
     }))
+}
+
+/// Dead letters right before a row in its thread.
+fn missing(tx: &Transaction<'_>, sink: &str, thread: &str, id: i64) -> Result<u64, Fault> {
+    let missing: i64 = tx
+        .prepare_cached(
+            "SELECT count(*) FROM outbox WHERE state = 'dead' AND sink = ?1 AND thread = ?2 AND id < ?3 AND id >
+               (SELECT coalesce(max(id), 0) FROM outbox
+                WHERE state = 'delivered' AND sink = ?1 AND thread = ?2 AND id < ?3)",
+        )?
+        .query_row(params![sink, thread, id], |row| row.get(0))?;
+    Ok(unsigned(missing))
+}
+
+/// Numbers as a list in JSON, which `SQLite` reads as a table: a list of any length in one statement.
+fn wanted<'a>(query: &LetterQuery<'a>) -> Result<impl Params + use<'a>, Fault> {
+    let LetterQuery { environment, sink, ids } = query;
+    let ids = ids.map(|ids| encode("numbers", &ids)).transpose()?;
+    Ok((*environment, *sink, ids))
+}
+
+const WANTED: &str = "state = 'dead' AND (?1 IS NULL OR environment = ?1) AND (?2 IS NULL OR sink = ?2)
+                      AND (?3 IS NULL OR id IN (SELECT value FROM json_each(?3)))";
+
+pub(super) fn dead(tx: &Transaction<'_>, query: &LetterQuery<'_>) -> Result<Vec<DeadLetter>, Fault> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT id, sink, thread, environment, settled_us, attempts, last_error, payload FROM outbox
+         WHERE {WANTED} ORDER BY id"
+    ))?;
+    let rows = statement.query_map(wanted(query)?, |row| {
+        let payload: String = row.get(7)?;
+        let letter = DeadLetter {
+            id: unsigned(row.get(0)?),
+            sink: row.get(1)?,
+            thread: row.get(2)?,
+            environment: row.get(3)?,
+            refused_at: time(row.get::<_, Option<i64>>(4)?.unwrap_or_default()),
+            attempts: row.get(5)?,
+            why: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
+            report: serde_json::Value::Null,
+        };
+        Ok((letter, payload))
+    })?;
+    rows.map(|row| {
+        let (letter, payload) = row?;
+        let report = decode(&format!("report {}", letter.id), &payload)?;
+        Ok(DeadLetter { report, ..letter })
+    })
+    .collect()
+}
+
+pub(super) fn revive(tx: &Transaction<'_>, query: &LetterQuery<'_>) -> Result<u64, Fault> {
+    let revived = tx.execute(
+        &format!(
+            "UPDATE outbox SET state = 'waiting', attempts = 0, next_attempt_us = 0, last_error = NULL, settled_us = NULL,
+                               claimed_by = NULL, claimed_until_us = 0
+             WHERE {WANTED}"
+        ),
+        wanted(query)?,
+    )?;
+    Ok(revived as u64)
+}
+
+pub(super) fn drop_dead(tx: &Transaction<'_>, query: &LetterQuery<'_>) -> Result<u64, Fault> {
+    let dropped = tx.execute(&format!("DELETE FROM outbox WHERE {WANTED}"), wanted(query)?)?;
+    Ok(dropped as u64)
 }
 
 pub(super) fn settle(

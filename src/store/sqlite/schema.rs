@@ -11,13 +11,14 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i64 = 0x5347_7465;
 
 /// Step N brings a file of version N to version N + 1. Steps are never edited once released: add one.
-pub(super) const STEPS: [&str; 6] = [
+pub(super) const STEPS: [&str; 7] = [
     include_str!("schema-1.sql"),
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
     include_str!("schema-5.sql"),
     include_str!("schema-6.sql"),
+    include_str!("schema-7.sql"),
 ];
 
 /// What the header says.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 
-use super::{Report, Sink, SinkError};
+use crate::report::{Report, Sink, SinkError};
 
 /// Where lines for people go: whoever owns standard error, so that a report does not run into a progress line.
 pub trait Lines: Send + Sync {

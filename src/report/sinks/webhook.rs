@@ -1,26 +1,22 @@
 //! A chat's incoming webhook, or any server that takes JSON.
 
-use std::time::Duration;
-
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use reqwest::{Client, StatusCode, Url};
 
-use super::{Report, Sink, SinkError};
+use super::answers::{SERVER_TIMEOUT, asked_wait};
+use super::signature::Keys;
 use crate::http::{self, HttpError, HttpOptions};
-
-/// A chat server answers in well under a second; one that takes longer than this is asked again later.
-pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bounds what a server may ask us to wait, so that a wrong header does not silence a thread for a day.
-pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+use crate::report::{Clock, Report, Sink, SinkError};
 
 /// Posts each report as JSON. Its address is a secret: whoever knows it can write to the chat.
 pub struct WebhookSink {
     name: String,
     url: Url,
     client: Client,
-    clock: super::Clock,
+    keys: Keys,
+    clock: Clock,
 }
 
 /// Why there is no webhook sink.
@@ -29,18 +25,22 @@ pub enum WebhookError {
     /// The address is none. It is not shown, being a secret.
     #[error("the address of webhook {0} is not an http or https URL; check the secret that holds it")]
     Address(String),
+    /// A key cannot sign.
+    #[error("{0}")]
+    Key(String),
     /// The client cannot be made.
     #[error(transparent)]
     Http(#[from] HttpError),
 }
 
 impl WebhookSink {
-    /// A sink of this name that posts to this address. The clock is for a `Retry-After` that names a time of day.
+    /// A sink of this name that posts to this address, signed by these keys, each with the name of its secret.
     pub fn new(
         name: impl Into<String>,
         url: &str,
+        keys: &[(String, String)],
         options: &HttpOptions,
-        clock: super::Clock,
+        clock: Clock,
     ) -> Result<Self, WebhookError> {
         let name = name.into();
         let url = Url::parse(url.trim())
@@ -48,13 +48,14 @@ impl WebhookSink {
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or_else(|| WebhookError::Address(name.clone()))?;
         let client = http::client(&HttpOptions {
-            timeout: options.timeout.min(WEBHOOK_TIMEOUT),
+            timeout: options.timeout.min(SERVER_TIMEOUT),
             ..options.clone()
         })?;
         Ok(Self {
             name,
             url,
             client,
+            keys: Keys::new(keys).map_err(WebhookError::Key)?,
             clock,
         })
     }
@@ -77,9 +78,11 @@ impl Sink for WebhookSink {
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
         async move {
             let body = serde_json::to_vec(report).map_err(|e| SinkError::Never { why: e.to_string() })?;
-            let answer = self
-                .client
-                .post(self.url.clone())
+            let mut request = self.client.post(self.url.clone());
+            for (name, value) in self.keys.headers(&report.dedupe_key, (self.clock)(), &body) {
+                request = request.header(name, value);
+            }
+            let answer = request
                 .header("Content-Type", "application/json")
                 .header("Idempotency-Key", &report.dedupe_key)
                 .body(body)
@@ -110,45 +113,13 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Result<(), 
     if of_this_report {
         return Err(SinkError::Never { why });
     }
-    let after = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| retry_after(value, now));
+    let after = asked_wait(headers, now);
     Err(SinkError::Later { why, after })
-}
-
-/// RFC 9110, 10.2.3: seconds, or a date.
-fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    let wait = if let Ok(seconds) = value.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let date = jiff::fmt::rfc2822::parse(value).ok()?;
-        Duration::try_from(date.timestamp().duration_since(now)).unwrap_or(Duration::ZERO)
-    };
-    Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_may_ask_for_time_in_seconds_or_by_the_clock() {
-        let now: Timestamp = "1994-11-06T08:49:00Z".parse().expect("a time");
-        for (value, seconds) in [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
-            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
-            ("99999999", Some(3600)),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            let wait = retry_after(value, now);
-            assert_eq!(wait, seconds.map(Duration::from_secs), "{value}");
-        }
-    }
 
     #[test]
     fn only_a_refusal_of_this_very_report_is_for_good() {
@@ -181,7 +152,7 @@ mod tests {
     #[test]
     fn the_address_is_never_shown() {
         let clock: crate::report::Clock = std::sync::Arc::new(|| Timestamp::UNIX_EPOCH);
-        let make = |url| WebhookSink::new("chat", url, &HttpOptions::default(), clock.clone());
+        let make = |url| WebhookSink::new("chat", url, &[], &HttpOptions::default(), clock.clone());
         let sink = make("https://chat.example/hooks/s3cret\n").expect("an address");
         assert!(!format!("{sink:?}").contains("s3cret"));
         let refused = make("ftp://chat.example/s3cret").expect_err("not http");
