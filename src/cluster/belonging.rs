@@ -114,6 +114,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::ledger::untold;
     use crate::cluster::objects::unique_name;
 
     fn object(kind: Kind, name: &str, uid: &str, spec: &Value) -> DynamicObject {
@@ -155,6 +156,14 @@ mod tests {
                 .expect("a map")
                 .extend(change.as_object().cloned().expect("a map"));
             let upgrade = Upgrade::read(object(Kind::Upgrade, name, "u", &spec)).expect("an upgrade");
+            let thread = untold(&upgrade).promotion;
+            assert_eq!(thread.is_some(), spec["promotion"].is_string());
+            if name == promotion.upgrade() {
+                assert!(
+                    thread.is_none() || thread == promotion.untold("prod", "web").promotion,
+                    "one thread"
+                );
+            }
             why(upgrade_of_promotion(&promotion, &pipeline, stage, &upgrade))
         };
         let own = unique_name(&promotion.object);

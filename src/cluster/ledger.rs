@@ -56,7 +56,12 @@ pub fn untold(upgrade: &Upgrade) -> Untold<'_> {
         uid: objects::uid(&upgrade.object),
         environment: &upgrade.spec.environment,
         upgrade: Some(upgrade.unique_name()),
-        promotion: upgrade.spec.promotion.clone(),
+        // As its promotion's own events name it, which no other promotion of that name does: they are one thread.
+        promotion: upgrade
+            .spec
+            .promotion
+            .as_ref()
+            .map(|_| name(&upgrade.object).to_owned()),
         subject: session::subject(&upgrade.spec),
         pending: &upgrade.book.pending,
     }

@@ -18,9 +18,9 @@ pub struct ThreadState {
     /// What that message says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<String>,
-    /// Number of the event that it says this of.
-    #[serde(default)]
-    pub shown_of: u64,
+    /// Of which event that is: when it happened, and its number. Objects of a cluster number theirs each by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_of: Option<(Timestamp, u64)>,
     /// The last message that may have been sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<Tried>,

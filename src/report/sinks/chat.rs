@@ -140,7 +140,7 @@ impl<C: Chat> Thread<'_, C> {
             self.keep()?;
         }
         // A report that was refused and is sent again later is no news of how it stands.
-        let is_news = report.seq > self.state.shown_of && self.state.shown.as_ref() != Some(text);
+        let is_news = Some((report.at, report.seq)) > self.state.shown_of && self.state.shown.as_ref() != Some(text);
         if is_news && reasons::says_how_it_stands(&report.reason) {
             self.show(&root, report).await?;
         }
@@ -148,13 +148,13 @@ impl<C: Chat> Thread<'_, C> {
     }
 
     async fn open(&mut self, report: &Report) -> Result<String, ChatError> {
-        let Report { text, seq, .. } = report;
+        let Report { text, seq, at, .. } = report;
         let key = format!("{}-thread-{}", self.sink.store.home(), self.name);
         let root = self.once(None, &key, text).await?;
         self.state = ThreadState {
             root: Some(root.clone()),
             shown: Some(text.clone()),
-            shown_of: *seq,
+            shown_of: Some((*at, *seq)),
             ..ThreadState::default()
         };
         self.keep()?;
@@ -163,7 +163,7 @@ impl<C: Chat> Thread<'_, C> {
 
     /// That the first message says something older is a pity; the report itself has been told.
     async fn show(&mut self, root: &str, report: &Report) -> Result<(), ChatError> {
-        let Report { text, seq, .. } = report;
+        let Report { text, seq, at, .. } = report;
         match self.sink.chat.edit(root, text).await {
             Ok(()) => {}
             Err(ChatError::Sink(SinkError::Never { why })) => {
@@ -177,7 +177,7 @@ impl<C: Chat> Thread<'_, C> {
             Err(why @ (ChatError::Sink(SinkError::Later { .. }) | ChatError::Gone)) => return Err(why),
         }
         self.state.shown = Some(text.clone());
-        self.state.shown_of = *seq;
+        self.state.shown_of = Some((*at, *seq));
         self.keep()?;
         Ok(())
     }

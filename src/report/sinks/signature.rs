@@ -19,6 +19,12 @@ impl Keys {
     pub(super) fn new(secrets: &[(String, String)]) -> Result<Self, String> {
         let key = |(name, text): &(String, String)| {
             let text = text.trim();
+            // Bytes that are no text were read as one sign each, and anybody could guess those.
+            if text.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(format!(
+                    "the secret `{name}` holds bytes that are no text; write the key as {PREFIX} and base64"
+                ));
+            }
             let bytes = match text.strip_prefix(PREFIX) {
                 Some(encoded) => STANDARD
                     .decode(encoded)
@@ -107,6 +113,10 @@ mod tests {
     #[test]
     fn a_key_that_can_be_guessed_or_read_wrong_signs_nothing() {
         for (text, expected) in [
+            (
+                "\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}",
+                "no text",
+            ),
             ("short", "a key of 5 bytes"),
             ("whsec_c2hvcnQ=", "a key of 5 bytes"),
             ("whsec_no base64!", "no base64"),
