@@ -12,6 +12,7 @@ use crate::home::{Home, make_private};
 use crate::http::{HttpOptions, Route};
 use crate::model::sinks::ReportSink;
 use crate::model::upgrade::Event;
+use crate::model::values::Digest;
 use crate::report::{
     self, ChatSink, Clock, Courier, FileSink, LineSink, Lines, MailSink, Mattermost, OnlySink, Sink, Slack, Subject,
     TemplateSink, WebhookError, WebhookSink,
@@ -88,6 +89,24 @@ pub fn courier(home: &Home, fleet: &Fleet, lines: Option<&Arc<dyn Lines>>) -> (C
 }
 
 /// In its template's words, and only what it is to be told.
+/// Of all that an environment's sinks are made of: how they are stated, what their secrets hold, and the templates. A text that is rendered may include
+/// any other.
+#[must_use]
+pub fn made_of(fleet: &Fleet) -> Digest {
+    let stated = &fleet.environment.spec.reports;
+    let mut parts = format!("{stated:?}").into_bytes();
+    for (name, text) in fleet.renderer().sources() {
+        parts.extend(format!("{name:?} {text:?}").into_bytes());
+    }
+    for name in stated.iter().flat_map(ReportSink::secrets) {
+        match fleet.secrets.read(name) {
+            Ok(secret) => parts.extend(Digest::of(&secret).to_string().into_bytes()),
+            Err(why) => parts.extend(why.to_string().into_bytes()),
+        }
+    }
+    Digest::of(&parts)
+}
+
 fn told_as_stated(fleet: &Fleet, stated: &ReportSink, sink: Box<dyn Sink>) -> Box<dyn Sink> {
     let sink = match &stated.template {
         Some(template) => Box::new(TemplateSink::new(template, fleet.renderer().clone(), sink)),

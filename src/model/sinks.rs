@@ -37,6 +37,32 @@ pub struct ReportSink {
     pub email: Option<EmailSink>,
 }
 
+impl ReportSink {
+    /// Names of the secrets that it is told with.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let Self {
+            name: _,
+            only: _,
+            template: _,
+            file: _,
+            webhook,
+            stdout: _,
+            slack,
+            mattermost,
+            email,
+        } = self;
+        let webhook = webhook
+            .iter()
+            .flat_map(|webhook| std::iter::once(&webhook.url).chain(&webhook.signed_by));
+        let slack = slack.iter().map(|slack| &slack.token);
+        let mattermost = mattermost
+            .iter()
+            .flat_map(|mattermost| std::iter::once(&mattermost.token).chain(&mattermost.ca));
+        let email = email.iter().flat_map(|email| email.password.iter().chain(&email.ca));
+        webhook.chain(slack).chain(mattermost).chain(email).map(String::as_str)
+    }
+}
+
 /// Which reports: those that are all that is stated here.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use crate::engine::delivery;
 use crate::engine::fleet::Fleet;
 use crate::home::Home;
-use crate::model::sinks::ReportSink;
 use crate::model::system::PortShift;
+use crate::model::values::Digest;
 use crate::report::{Complaints, Courier, Lines, Word};
 use crate::store::{Store as _, StoreError};
 use crate::workspace::{Workspace, WorkspaceError};
@@ -24,9 +24,8 @@ const WAITING: &str = "reports that wait";
 
 /// A courier on its way.
 struct OnTheWay {
-    stated: Vec<ReportSink>,
-    /// The texts of the templates that they name.
-    templates: Vec<Option<String>>,
+    /// What its sinks were made of: whoever changes that wants others.
+    made_of: Digest,
     courier: Arc<Courier>,
     task: JoinHandle<()>,
 }
@@ -171,18 +170,12 @@ impl<'a> Couriers<'a> {
                 why.to_string()
             }
         })?;
-        let stated = &fleet.environment.spec.reports;
-        let text = |name: &String| {
-            let mut sources = fleet.renderer().sources();
-            sources.find_map(|(source, text)| (source == name).then(|| text.to_owned()))
-        };
-        let templates: Vec<_> = stated
-            .iter()
-            .map(|sink| sink.template.as_ref().and_then(text))
-            .collect();
-        if self.by_environment.get(environment).is_some_and(|on_the_way| {
-            on_the_way.stated == *stated && on_the_way.templates == templates && !self.troubled.contains(environment)
-        }) {
+        let made_of = delivery::made_of(&fleet);
+        if self
+            .by_environment
+            .get(environment)
+            .is_some_and(|on_the_way| on_the_way.made_of == made_of && !self.troubled.contains(environment))
+        {
             return Ok(());
         }
         let (courier, troubles) = delivery::courier(self.home, &fleet, Some(&self.lines));
@@ -191,12 +184,7 @@ impl<'a> Couriers<'a> {
             let courier = Arc::clone(&courier);
             async move { courier.run().await }
         });
-        let new = OnTheWay {
-            stated: stated.clone(),
-            templates,
-            courier,
-            task,
-        };
+        let new = OnTheWay { made_of, courier, task };
         if let Some(old) = self.by_environment.insert(environment.to_owned(), new) {
             // What it has in hand it settles itself, or somebody would be told twice; the two share the rest.
             old.courier.finish(LAST_OF_THE_OLD);
@@ -265,6 +253,43 @@ spec:
         task.await.expect("it has ended");
         couriers.serve("one");
         assert_eq!(couriers.by_environment.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_sink_is_made_of_is_read_anew_and_only_where_it_has_changed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| {
+            let file = directory.path().join(name);
+            std::fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+            std::fs::write(file, text).expect("written");
+        };
+        let sink = "{name: chat, template: news.txt, slack: {channel: C012345678, token: bot}}";
+        let text = ENVIRONMENT.replace("{name: journal, file: {path: reports.jsonl}}", sink);
+        let secrets = format!(
+            "spec:\n  secrets: {{bot: {{file: {}/bot}}}}",
+            directory.path().display()
+        );
+        write("environments/one.yaml", &text.replace("spec:", &secrets));
+        write("templates/news.txt", "{% include \"shared.txt\" %}");
+        write("templates/shared.txt", "so it is");
+        write("bot", "xoxb-1");
+        let home = Home::open(&directory.path().join("state")).expect("a home");
+        let workspace = Workspace::at(directory.path().to_owned());
+        let lines: Arc<dyn Lines> = Arc::new(Nowhere);
+        let mut couriers = Couriers::new(&home, &workspace, PortShift::default(), &lines);
+        couriers.try_reread("one").expect("it can be told");
+        let mut before = Arc::clone(&couriers.by_environment["one"].courier);
+        let mut is_another = || {
+            couriers.try_reread("one").expect("it can be told");
+            let now = Arc::clone(&couriers.by_environment["one"].courier);
+            !Arc::ptr_eq(&now, &std::mem::replace(&mut before, Arc::clone(&now)))
+        };
+        assert!(!is_another());
+        for (file, text) in [("bot", "xoxb-2"), ("templates/shared.txt", "and so it goes")] {
+            write(file, text);
+            assert!(is_another(), "{file}");
+            assert!(!is_another(), "{file}");
+        }
     }
 
     #[tokio::test]

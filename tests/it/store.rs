@@ -15,8 +15,8 @@ use stagegate::model::upgrade::{Event, Phase, Severity, UpgradeSpec, UpgradeStat
 use stagegate::store::build::Mark;
 use stagegate::store::sqlite::FILE_NAME;
 use stagegate::store::{
-    BuildChange, BuildStatus, Commit, Dispatch, EventQuery, EventRecord, Expect, Holder, Liveness, Put, Quarantine,
-    Release, Settlement, SqliteStore, Store, StoreError, Take, WishChange, fresh_upgrade_name, no_dispatch,
+    BuildChange, BuildStatus, Commit, Dispatch, EventQuery, EventRecord, Expect, Holder, LetterQuery, Liveness, Put,
+    Quarantine, Release, Settlement, SqliteStore, Store, StoreError, Take, WishChange, fresh_upgrade_name, no_dispatch,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -908,6 +908,23 @@ fn only_the_oldest_report_of_a_thread_can_be_claimed_and_by_one() {
     assert_eq!(other.next_due("mail").expect("read"), None);
     // The first one died: its claims run out, and nothing else comes first.
     assert_eq!(seqs(&other, "two", until, until + 30.seconds()), [1, 3]);
+}
+
+#[test]
+fn what_is_sent_again_waits_for_what_its_thread_has_in_hand() {
+    let (_directory, store) = home();
+    outbox(&store, &["a", "a"]);
+    let until = NOW + 30.seconds();
+    let claim = |who: &str| store.claim("chat", who, NOW, until).expect("claimed");
+    let settle = |id: u64, how: &Settlement| store.settle(id, "one", how, NOW).expect("settled");
+    let first = claim("one").expect("the first");
+    settle(first.id, &Settlement::Dead { why: "no".into() });
+    let second = claim("one").expect("the second");
+    assert_eq!(store.revive(&LetterQuery::default()).expect("revived"), 1);
+    assert_eq!(claim("two"), None);
+    assert_eq!(store.next_due("chat").expect("read"), Some(until));
+    settle(second.id, &Settlement::Delivered);
+    assert_eq!(claim("two").map(|entry| entry.id), Some(first.id));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::future::{BoxFuture, FutureExt};
+use lettre::address::Envelope;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
@@ -127,10 +128,33 @@ impl MailSink {
 
     async fn tell(&self, report: &Report) -> Result<(), SinkError> {
         let message = self.message(report)?;
-        match self.transport.send(message).await {
-            Ok(_) => Ok(()),
-            Err(why) => Err(self.refusal(&why)),
+        let mail = message.formatted();
+        let mut refused = Vec::new();
+        // Each by itself: a server that does not know one of them takes nothing for the others either.
+        for to in &self.to {
+            let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.email.clone()]);
+            let envelope = envelope.map_err(|e| SinkError::Never { why: e.to_string() })?;
+            match self
+                .transport
+                .send_raw(&envelope, &mail)
+                .await
+                .map_err(|why| self.refusal(&why))
+            {
+                Ok(_) => {}
+                Err(SinkError::Never { why }) => refused.push(format!("{}: {why}", to.email)),
+                // Whoever has it gets it again, under its Message-ID.
+                Err(later @ SinkError::Later { .. }) => return Err(later),
+            }
         }
+        if refused.len() < self.to.len() {
+            for why in refused {
+                tracing::warn!(sink = self.name, why, "mail to one of them was refused");
+            }
+            return Ok(());
+        }
+        Err(SinkError::Never {
+            why: refused.join("; "),
+        })
     }
 
     /// RFC 5321, 4.2.1: a code that begins with 5 is for good, with 4 for now. All else may pass.

@@ -35,6 +35,11 @@ pub(super) fn add(tx: &Transaction<'_>, record: &EventRecord, report: &Dispatch)
 const HEADS: &str =
     "WITH heads AS (SELECT min(id) AS id FROM outbox WHERE state = 'waiting' AND sink = ?1 GROUP BY thread)";
 
+/// Until when somebody has a row of the thread of one in hand: one that is sent again may have come before that, and a thread is told by one at a
+/// time.
+const HELD_UNTIL: &str = "coalesce((SELECT max(other.claimed_until_us) FROM outbox other WHERE other.state = 'waiting'
+                           AND other.claimed_until_us > 0 AND other.sink = ?1 AND other.thread = outbox.thread), 0)";
+
 pub(super) fn claim(
     tx: &Transaction<'_>,
     sink: &str,
@@ -46,7 +51,7 @@ pub(super) fn claim(
         .prepare_cached(&format!(
             "{HEADS} SELECT outbox.id, seq, thread, dedupe_key, payload, attempts
              FROM heads JOIN outbox ON outbox.id = heads.id
-             WHERE next_attempt_us <= ?2 AND claimed_until_us <= ?2
+             WHERE next_attempt_us <= ?2 AND {HELD_UNTIL} <= ?2
              ORDER BY outbox.id LIMIT 1"
         ))?
         .query_row(params![sink, now.as_microsecond()], |row| {
@@ -180,7 +185,7 @@ pub(super) fn settle(
 pub(super) fn next_due(tx: &Transaction<'_>, sink: &str) -> Result<Option<Timestamp>, Fault> {
     let due: Option<i64> = tx
         .prepare_cached(&format!(
-            "{HEADS} SELECT min(max(next_attempt_us, claimed_until_us))
+            "{HEADS} SELECT min(max(next_attempt_us, {HELD_UNTIL}))
              FROM heads JOIN outbox ON outbox.id = heads.id"
         ))?
         .query_row([sink], |row| row.get(0))?;

@@ -7,3 +7,5 @@ CREATE TABLE threads (
     PRIMARY KEY (sink, thread)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX threads_by_use ON threads (used_us);
+-- Whose threads somebody has in hand (outbox.rs).
+CREATE INDEX outbox_in_hand ON outbox (sink, thread, claimed_until_us) WHERE state = 'waiting' AND claimed_until_us > 0;
