@@ -129,32 +129,36 @@ impl MailSink {
     async fn tell(&self, report: &Report) -> Result<(), SinkError> {
         let message = self.message(report)?;
         let mail = message.formatted();
+        match self.transport.send_raw(message.envelope(), &mail).await {
+            Ok(_) => Ok(()),
+            Err(why) if self.to.len() > 1 && is_of_somebody(&why) => self.tell_each(&mail).await,
+            Err(why) => Err(self.refusal(&why)),
+        }
+    }
+
+    /// A server that does not know one of them takes nothing for the others either: so each by itself.
+    async fn tell_each(&self, mail: &[u8]) -> Result<(), SinkError> {
         let mut refused = Vec::new();
-        // Each by itself: a server that does not know one of them takes nothing for the others either.
         for to in &self.to {
             let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.email.clone()]);
             let envelope = envelope.map_err(|e| SinkError::Never { why: e.to_string() })?;
-            match self
-                .transport
-                .send_raw(&envelope, &mail)
-                .await
-                .map_err(|why| self.refusal(&why))
-            {
+            let sent = self.transport.send_raw(&envelope, mail).await;
+            match sent.map_err(|why| self.refusal(&why)) {
                 Ok(_) => {}
                 Err(SinkError::Never { why }) => refused.push(format!("{}: {why}", to.email)),
                 // Whoever has it gets it again, under its Message-ID.
                 Err(later @ SinkError::Later { .. }) => return Err(later),
             }
         }
-        if refused.len() < self.to.len() {
-            for why in refused {
-                tracing::warn!(sink = self.name, why, "mail to one of them was refused");
-            }
-            return Ok(());
+        if refused.len() == self.to.len() {
+            return Err(SinkError::Never {
+                why: refused.join("; "),
+            });
         }
-        Err(SinkError::Never {
-            why: refused.join("; "),
-        })
+        for why in refused {
+            tracing::warn!(sink = self.name, why, "mail to one of them was refused");
+        }
+        Ok(())
     }
 
     /// RFC 5321, 4.2.1: a code that begins with 5 is for good, with 4 for now. All else may pass.
@@ -179,6 +183,12 @@ impl MailSink {
             why: format!("{why}; {remedy}{THEN}"),
         }
     }
+}
+
+/// Whether it is somebody's address that is refused, the sender's or a receiver's (RFC 5321, 4.2.3).
+fn is_of_somebody(error: &Error) -> bool {
+    let code = error.status().map(|code| code.to_string());
+    code.is_some_and(|code| ["550", "551", "553"].contains(&code.as_str()))
 }
 
 fn transport(stated: &EmailSink, ca: Option<&[u8]>) -> Result<AsyncSmtpTransportBuilder, String> {

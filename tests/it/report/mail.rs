@@ -132,6 +132,14 @@ async fn a_mail_server_says_whether_it_is_for_now_or_for_good() {
             tally(0, 0, 1),
             "no such user here; look at the sink's `from` and `to`",
         ),
+        // Who has left takes it from nobody else.
+        (
+            "starttls",
+            json!({"to": ["nobody@example.org", "shift@example.org"]}),
+            WORD,
+            tally(1, 0, 0),
+            "",
+        ),
         (
             "starttls",
             json!({"to": ["later@example.org"]}),
