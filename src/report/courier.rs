@@ -286,24 +286,45 @@ impl Drop for Claim<'_> {
     }
 }
 
-async fn attempt(sink: &dyn Sink, entry: &OutboxEntry, now: Timestamp, limit: Duration) -> Result<(), SinkError> {
+/// What an attempt that did not fail has come to.
+enum Attempted {
+    Told,
+    PassedOver,
+}
+
+async fn attempt(
+    sink: &dyn Sink,
+    entry: &OutboxEntry,
+    now: Timestamp,
+    limit: Duration,
+) -> Result<Attempted, SinkError> {
     let report: Report = serde_json::from_value(entry.dispatch.payload.clone()).map_err(|e| SinkError::Never {
         why: format!("the stored report cannot be read: {e}"),
     })?;
-    let report = report.told_at(now).after_a_gap(entry.missing);
-    tokio::time::timeout(limit, sink.deliver(&report))
+    let told = async {
+        if sink.wants(&report) {
+            let report = report.told_at(now).after_a_gap(entry.missing);
+            sink.deliver(&report).await?;
+            Ok(Attempted::Told)
+        } else {
+            sink.passes_over(&report).await?;
+            Ok(Attempted::PassedOver)
+        }
+    };
+    tokio::time::timeout(limit, told)
         .await
         .unwrap_or_else(|_| Err(SinkError::later("cut off: it took too long")))
 }
 
 /// What to note about an attempt. Pure.
-fn settlement(entry: &OutboxEntry, outcome: Result<(), SinkError>, now: Timestamp) -> (Settlement, Tally) {
+fn settlement(entry: &OutboxEntry, outcome: Result<Attempted, SinkError>, now: Timestamp) -> (Settlement, Tally) {
     let mut tally = Tally::default();
     let how = match outcome {
-        Ok(()) => {
+        Ok(Attempted::Told) => {
             tally.delivered = 1;
             Settlement::Delivered
         }
+        Ok(Attempted::PassedOver) => Settlement::PassedOver,
         Err(SinkError::Later { why, after }) => {
             tally.deferred = 1;
             let ours = backoff(entry.attempts + 1, &entry.dispatch.dedupe_key);

@@ -9,7 +9,7 @@ mod courier;
 mod sinks;
 mod texts;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _, ready};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -202,6 +202,14 @@ pub fn dispatcher<'a>(
 pub trait Sink: Send + Sync {
     /// Its name in the environment, and in the outbox.
     fn name(&self) -> &str;
+    /// Whether it is told of this one. What it is not told of is passed over, as if it had never been for it.
+    fn wants(&self, _report: &Report) -> bool {
+        true
+    }
+    /// Takes note of one that it is not told of: what it shows of a whole thread is to be true all the same.
+    fn passes_over<'a>(&'a self, _report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
+        ready(Ok(())).boxed()
+    }
     /// Delivers one report; `Ok` only when the other side has it for good. May be asked for the same report again.
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>>;
 }

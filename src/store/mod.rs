@@ -301,6 +301,8 @@ pub struct OutboxEntry {
 pub enum Settlement {
     /// The sink has it.
     Delivered,
+    /// It is not for that sink: it is forgotten, as if it had never been.
+    PassedOver,
     /// Not yet; try again.
     Retry {
         /// Not before this time.

@@ -86,17 +86,31 @@ impl<C: Chat> ChatSink<C> {
         }
     }
 
-    async fn tell(&self, report: &Report) -> Result<(), SinkError> {
+    fn thread(&self, report: &Report) -> Result<Thread<'_, C>, SinkError> {
         let name = report.thread();
-        let mut thread = Thread {
+        let state = self.store.thread(&self.name, &name).map_err(unkept)?;
+        Ok(Thread {
             sink: self,
-            state: self
-                .store
-                .thread(&self.name, &name)
-                .map_err(unkept)?
-                .unwrap_or_default(),
+            state: state.unwrap_or_default(),
             name,
+        })
+    }
+
+    /// The first message of a thread that there is says how it stands, also where nothing is said below it.
+    async fn show_only(&self, report: &Report) -> Result<(), SinkError> {
+        let mut thread = self.thread(report)?;
+        let Some(root) = thread.state.root.clone() else {
+            return Ok(());
         };
+        match thread.show_news(&root, report).await {
+            // Whoever has deleted it wants none.
+            Ok(()) | Err(ChatError::Gone) => Ok(()),
+            Err(ChatError::Sink(why)) => Err(why),
+        }
+    }
+
+    async fn tell(&self, report: &Report) -> Result<(), SinkError> {
+        let mut thread = self.thread(report)?;
         let mut openings = 0;
         loop {
             match thread.tell(report).await {
@@ -139,10 +153,15 @@ impl<C: Chat> Thread<'_, C> {
             self.state.told = Some(dedupe_key.clone());
             self.keep()?;
         }
-        // A report that was refused and is sent again later is no news of how it stands.
-        let is_news = Some((report.at, report.seq)) > self.state.shown_of && self.state.shown.as_ref() != Some(text);
+        self.show_news(&root, report).await
+    }
+
+    /// A report that was refused and is sent again later is no news of how it stands.
+    async fn show_news(&mut self, root: &str, report: &Report) -> Result<(), ChatError> {
+        let is_news =
+            Some((report.at, report.seq)) > self.state.shown_of && self.state.shown.as_ref() != Some(&report.text);
         if is_news && reasons::says_how_it_stands(&report.reason) {
-            self.show(&root, report).await?;
+            self.show(root, report).await?;
         }
         Ok(())
     }
@@ -220,6 +239,10 @@ fn unkept(why: StoreError) -> SinkError {
 impl<C: Chat> Sink for ChatSink<C> {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn passes_over<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
+        self.show_only(report).boxed()
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {

@@ -1,6 +1,6 @@
 //! A sink that is told a part of it.
 
-use futures::future::{BoxFuture, FutureExt, ready};
+use futures::future::BoxFuture;
 
 use crate::model::sinks::{Only, ThreadKind};
 use crate::report::{Report, Sink, SinkError};
@@ -25,12 +25,16 @@ impl Sink for OnlySink {
         self.sink.name()
     }
 
+    fn wants(&self, report: &Report) -> bool {
+        is_wanted(&self.only, report) && self.sink.wants(report)
+    }
+
+    fn passes_over<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
+        self.sink.passes_over(report)
+    }
+
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
-        if is_wanted(&self.only, report) {
-            self.sink.deliver(report)
-        } else {
-            ready(Ok(())).boxed()
-        }
+        self.sink.deliver(report)
     }
 }
 

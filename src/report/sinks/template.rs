@@ -29,17 +29,13 @@ impl TemplateSink {
         }
     }
 
-    async fn tell(&self, report: &Report) -> Result<(), SinkError> {
-        let Self {
-            template,
-            renderer,
-            sink,
-        } = self;
+    fn in_its_words(&self, report: &Report) -> Report {
+        let Self { template, renderer, .. } = self;
         let text = match rendered(renderer, template, report) {
             Ok(text) => format!("{text}{}", report.aside),
             Err(why) => {
                 tracing::warn!(
-                    sink = sink.name(),
+                    sink = self.sink.name(),
                     template,
                     why,
                     "its template was not rendered; the shipped text is told"
@@ -50,8 +46,7 @@ impl TemplateSink {
                 )
             }
         };
-        let report = Report { text, ..report.clone() };
-        sink.deliver(&report).await
+        Report { text, ..report.clone() }
     }
 }
 
@@ -61,7 +56,11 @@ impl Sink for TemplateSink {
     }
 
     fn deliver<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
-        self.tell(report).boxed()
+        async move { self.sink.deliver(&self.in_its_words(report)).await }.boxed()
+    }
+
+    fn passes_over<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), SinkError>> {
+        async move { self.sink.passes_over(&self.in_its_words(report)).await }.boxed()
     }
 }
 
@@ -176,7 +175,7 @@ mod tests {
         let sink = TemplateSink::new("t", renderer, Box::new(Keeps(Arc::clone(&kept))));
         let mut report = examples("staging", "web")[0].clone();
         report.add(aside);
-        futures::executor::block_on(sink.tell(&report)).expect("told");
+        futures::executor::block_on(sink.deliver(&report)).expect("told");
         kept.lock().expect("no panic").clone()
     }
 

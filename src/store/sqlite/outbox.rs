@@ -166,6 +166,10 @@ pub(super) fn settle(
              WHERE id = ?1 AND state = 'waiting'",
             params![id, now_us],
         )?,
+        Settlement::PassedOver => tx.execute(
+            "DELETE FROM outbox WHERE id = ?1 AND state = 'waiting' AND claimed_by = ?2",
+            params![id, claimant],
+        )?,
         Settlement::Retry { at, why } => tx.execute(
             "UPDATE outbox SET attempts = attempts + 1, next_attempt_us = ?3, last_error = ?4,
                                claimed_by = NULL, claimed_until_us = 0

@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use stagegate::model::sinks::{MattermostSink, SlackSink};
 use stagegate::model::upgrade::{Event, Severity};
-use stagegate::report::{ChatSink, Courier, Mattermost, Sink, Slack, Subject, dispatcher};
+use stagegate::report::{ChatSink, Courier, Mattermost, OnlySink, Sink, Slack, Subject, dispatcher};
 use stagegate::store::{EventCopy, LetterQuery, SqliteStore, Store};
 
 use super::{Hand, LONG, NOW, store, tally};
@@ -274,6 +274,48 @@ async fn a_thread_whose_first_message_somebody_deleted_is_opened_anew() {
     }
 }
 
+/// As each says that it will never take this message.
+fn refuses(kind: Kind) -> (u16, Value) {
+    match kind {
+        Kind::Slack => (200, json!({"ok": false, "error": "msg_blocked_by_dlp"})),
+        Kind::Mattermost => (
+            400,
+            json!({"id": "plugin.message_will_be_posted.dismiss_post", "message": "no"}),
+        ),
+    }
+}
+
+/// What it is not told of is no answer below it, and neither hides a gap nor lets the first message lie.
+#[tokio::test]
+async fn a_chat_that_is_told_a_part_of_it_knows_of_gaps_and_of_how_it_stands() {
+    for kind in KINDS {
+        let (hand, store, server) = (Hand::default(), store(), server(kind).await);
+        let only = json!({"reasons": ["PromotionAsked", "NodeUpgraded"]});
+        let only = serde_json::from_value(only).expect("a filter");
+        let partly = OnlySink::new(only, sink(kind, "chat", &server, &store, &hand));
+        let courier = Courier::new(store.clone(), vec![Box::new(partly)], hand.clock());
+        let happen = |reason: &str, message: &str| happen(&*store, &["chat"], Some("p1"), reason, message);
+        // There is nothing that could be shown before it is told of.
+        happen("PromotionWaiting", "for somebody");
+        happen("PromotionAsked", "by shifter");
+        assert_eq!(courier.pass().await.expect("passed"), tally(1, 0, 0), "{kind:?}");
+        server.answers_always(Some(refuses(kind)));
+        happen("NodeUpgraded", "node1");
+        assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 1), "{kind:?}");
+        server.answers_always(None);
+        happen("PromotionUpgrading", "it goes on the nodes");
+        happen("NodeUpgraded", "node2");
+        assert_eq!(courier.pass().await.expect("passed"), tally(1, 0, 0), "{kind:?}");
+        let expected = "\
+ticket-server@2.0.4 promotion to production: it goes on the nodes.
+  ticket-server@2.0.4 promotion to production: by shifter. [home-2]
+  ticket-server@2.0.4 upgrade on: node2 by shifter. (1 report before this one was refused here: stagegate reports list) [home-5]
+";
+        assert_eq!(thread(&server), expected, "{kind:?}");
+        server.has_no_complaint();
+    }
+}
+
 /// What comes late is told late, and the first message still says how it stands.
 #[tokio::test]
 async fn a_report_that_is_sent_again_is_no_news_of_how_it_stands() {
@@ -282,13 +324,7 @@ async fn a_report_that_is_sent_again_is_no_news_of_how_it_stands() {
         let courier = courier(kind, &server, &store, &hand);
         happen(&*store, &["chat"], Some("p1"), STORY[0].0, STORY[0].1);
         courier.pass().await.expect("passed");
-        let refused = match kind {
-            Kind::Slack => (200, json!({"ok": false, "error": "msg_blocked_by_dlp"})),
-            Kind::Mattermost => (
-                400,
-                json!({"id": "plugin.message_will_be_posted.dismiss_post", "message": "no"}),
-            ),
-        };
+        let refused = refuses(kind);
         server.answers_always(Some(refused));
         happen(&*store, &["chat"], Some("p1"), STORY[1].0, STORY[1].1);
         assert_eq!(courier.pass().await.expect("passed"), tally(0, 0, 1));
