@@ -114,7 +114,7 @@ fn variables(report: &Report) -> Value {
 }
 
 /// Reports that a template is tried with: a step of a node, and an alert of a promotion as a whole.
-fn examples(environment: &str, component: &str) -> [Report; 2] {
+fn examples(environment: &str, component: &str) -> [Report; 3] {
     let step = Report {
         text: format!("{component}@1.0 upgrade on: node1."),
         seq: 1,
@@ -141,14 +141,33 @@ fn examples(environment: &str, component: &str) -> [Report; 2] {
         severity: Severity::Alert,
         ..step.clone()
     };
-    [step, alert]
+    let of_environment = Report {
+        upgrade: None,
+        node: None,
+        component: String::new(),
+        version: String::new(),
+        reason: "FreezeBegun".to_owned(),
+        ..step.clone()
+    };
+    [step, alert, of_environment]
 }
 
-/// Why a template does not render, for each of the examples.
+/// Why a template does not render, or says nothing, for one of the examples.
 pub(crate) fn trouble(renderer: &Renderer, template: &str, environment: &str, component: &str) -> Option<RenderError> {
     examples(environment, component).iter().find_map(|report| {
         let variables = Variables::new(&variables(report));
-        variables.and_then(|v| renderer.render(template, &v)).err()
+        match variables.and_then(|v| renderer.render(template, &v)) {
+            Ok(text) if bounded(&text).is_empty() => Some(RenderError::Broken {
+                template: template.to_owned(),
+                line: 1,
+                column: 1,
+                why: format!(
+                    "it says nothing of {} ({:?}); which reports a sink is told says its `only`",
+                    report.reason, report.severity
+                ),
+            }),
+            rendered => rendered.err(),
+        }
     })
 }
 
@@ -177,6 +196,27 @@ mod tests {
         report.add(aside);
         futures::executor::block_on(sink.deliver(&report)).expect("told");
         kept.lock().expect("no panic").clone()
+    }
+
+    #[test]
+    fn what_would_not_be_told_as_it_is_written_is_found_before() {
+        let found = |template: &str| {
+            let texts = BTreeMap::from([("t".to_owned(), template.to_owned())]);
+            let renderer = Renderer::new(&texts).expect("it parses");
+            trouble(&renderer, "t", "staging", "web").map(|why| why.to_string())
+        };
+        assert_eq!(found("{{ component }} {{ reason }}"), None);
+        for (template, expected) in [
+            ("{{ nobody }}", "`nobody` is not defined"),
+            (
+                "{% if severity == \"alert\" %}{{ text }}{% endif %}",
+                "says nothing of NodeUpgraded (Step)",
+            ),
+            ("{{ component }}", "says nothing of FreezeBegun (Step)"),
+        ] {
+            let why = found(template).unwrap_or_default();
+            assert!(why.contains(expected), "{template}: {why}");
+        }
     }
 
     #[test]
