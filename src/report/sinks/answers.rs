@@ -55,8 +55,9 @@ pub(super) async fn ask(request: reqwest::RequestBuilder, now: Timestamp) -> Res
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len() + chunk.len() > MOST_BYTES {
+            // Asked again it answers as much.
             let why = format!("the server's answer has more than {} MiB", MOST_BYTES >> 20);
-            return Err(SinkError::later(why));
+            return Err(SinkError::Never { why });
         }
         body.extend_from_slice(&chunk);
     }

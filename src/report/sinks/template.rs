@@ -166,7 +166,7 @@ pub(crate) fn trouble(renderer: &Renderer, template: &str, environment: &str, co
                     report.reason, report.severity
                 ),
             }),
-            rendered => rendered.err(),
+            said => said.err(),
         }
     })
 }
