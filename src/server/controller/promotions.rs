@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::DynamicObject;
 use kube::runtime::events::EventType;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,27 +17,20 @@ use super::leader::{Leader, Trouble};
 use super::policies::Found;
 use super::statuses::{LONGEST_MESSAGE, shortened};
 use crate::audit::Act;
-use crate::cluster::belonging::{Whose, owned_by, rehearsal_of_promotion, upgrade_of_promotion};
 use crate::cluster::history::History;
 use crate::cluster::ledger::record;
-use crate::cluster::objects::{
-    self, ApiError, Kept, Kind, MANAGER, Upgrade, asked, is_deleted, is_kept, keep, name, part, patiently, write_status,
-};
+use crate::cluster::objects::{Kept, Kind, Upgrade, is_deleted, is_kept, keep, name, patiently, write_status};
 use crate::cluster::promotions::{Copied, Promotion};
-use crate::cluster::rehearsals::Rehearsal;
 use crate::cluster::rules::Rules;
 use crate::engine::delivery;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::promotion::facts::gather;
 use crate::engine::promotion::{Known, LONGEST_LOOK, PromotionError, PromotionRecord, Vouched, Way, act, event};
-use crate::model::build::BuildSpec;
 use crate::model::pipeline::Stage;
 use crate::model::promotion::{Phase, PromotionStatus};
-use crate::model::rehearsal::{RehearsalPhase, RehearsalSpec};
-use crate::model::upgrade::{self, Event, Severity, UpgradeSpec, Wish};
-use crate::model::values::Digest;
-use crate::promotion::{Decision, Effect, RehearsalRun, RunState};
-use crate::store::{ENGINE, UpgradeRecord};
+use crate::model::upgrade::{self, Event, Severity, Wish};
+use crate::promotion::{Decision, Effect};
+use crate::store::ENGINE;
 
 /// What nobody tells of, as files, keys and the time of day, is looked at this often where a promotion is open.
 const TURN_EVERY: Duration = Duration::from_secs(5);
@@ -49,15 +40,12 @@ const ROUND_EVERY: Duration = Duration::from_secs(15);
 const GATHER: Duration = Duration::from_millis(500);
 /// Who is to be told of a promotion that is deleted is waited for so long, where its environment cannot be read.
 const LONGEST_END: SignedDuration = SignedDuration::from_mins(1);
-/// Bytes of a name that say what it is of. What is made for it has its name and some 50 more, of 253.
-const LONGEST_WORDS: usize = 150;
-
 /// What all promotions are decided on in one pass over them.
-struct Pass {
-    rules: Rules,
-    promotions: Vec<PromotionRecord>,
+pub(super) struct Pass {
+    pub(super) rules: Rules,
+    pub(super) promotions: Vec<PromotionRecord>,
     /// Why nobody's words can be believed now.
-    unguarded: Option<String>,
+    pub(super) unguarded: Option<String>,
 }
 
 impl Leader {
@@ -216,17 +204,6 @@ impl Leader {
             (Some(Effect::Upgrade), _) => self.begin_upgrade_of(promotion, &way).await,
             (Some(Effect::Pause(_)), _) => self.wish_of(upgrade.as_ref(), Wish::Pause).await,
             (Some(Effect::GoOn(_)), _) => self.wish_of(upgrade.as_ref(), Wish::Proceed).await,
-        }
-    }
-
-    /// Whether what is to be done is done already: a rehearsal is asked for as long as it goes on.
-    fn is_begun(&self, promotion: &Promotion, effect: Option<&Effect>) -> bool {
-        match effect {
-            Some(Effect::Rehearse(rehearsal)) => {
-                let named = rehearsal_for(promotion, rehearsal);
-                self.heard.rehearsals().iter().any(|object| name(object) == named)
-            }
-            Some(Effect::Upgrade | Effect::Pause(_) | Effect::GoOn(_)) | None => false,
         }
     }
 
@@ -412,20 +389,8 @@ impl Leader {
         })
     }
 
-    /// Pipelines and freezes as they are now.
-    pub(super) async fn rules(&self) -> Result<Rules, ApiError> {
-        let pipelines = self.listed(Kind::Pipeline).await?;
-        Ok(Rules::of(&pipelines, &self.listed(Kind::Freeze).await?))
-    }
-
-    pub(super) async fn listed(&self, kind: Kind) -> Result<Vec<DynamicObject>, ApiError> {
-        let (api, all) = (self.api(kind), ListParams::default());
-        let listed = patiently(|| asked("list", "objects", api.list(&all))).await?;
-        Ok(listed.items)
-    }
-
     /// As it was heard of last. Of the environment's upgrades one that has this name keeps nothing out.
-    fn known(&self, stage: &Stage, own: Option<&str>, pass: &Pass) -> Known {
+    pub(super) fn known(&self, stage: &Stage, own: Option<&str>, pass: &Pass) -> Known {
         let environment = &stage.environment;
         let builds = self.heard.builds();
         let undone = self.heard.upgrades_of(environment, Which::Undone);
@@ -440,181 +405,6 @@ impl Leader {
         }
     }
 
-    /// Its upgrade, once there is one.
-    async fn upgrade_of(
-        &self,
-        promotion: &Promotion,
-        way: &Way<'_>,
-    ) -> Result<Option<(Upgrade, UpgradeRecord)>, Trouble> {
-        let Some(object) = self.fresh(Kind::Upgrade, &promotion.upgrade()).await? else {
-            return Ok(None);
-        };
-        let upgrade = Upgrade::read(object)?;
-        if let Whose::Anothers(why) = upgrade_of_promotion(promotion, way.pipeline, way.stage, &upgrade) {
-            return Err(Trouble::Undecided(why));
-        }
-        let record = UpgradeRecord {
-            name: promotion.upgrade(),
-            ..record(&upgrade, 1)
-        };
-        Ok(Some((upgrade, record)))
-    }
-
-    async fn begin_upgrade_of(&self, promotion: &Promotion, way: &Way<'_>) -> Result<(), Trouble> {
-        let (asked_for, named) = (&promotion.record, promotion.upgrade());
-        let spec = UpgradeSpec {
-            environment: way.stage.environment.clone(),
-            component: way.pipeline.component.clone(),
-            build: asked_for.spec.build.clone(),
-            user: asked_for.spec.user.clone(),
-            promotion: Some(asked_for.name.clone()),
-            wish: Wish::Proceed,
-        };
-        self.make(Kind::Upgrade, &named, json!(spec), None).await
-    }
-
-    /// The rehearsal that is carried out for it, or was last.
-    async fn rehearsed(&self, promotion: &Promotion, stage: &Stage) -> Result<Option<RehearsalRun>, Trouble> {
-        if promotion.record.status.phase != Phase::Rehearsing {
-            return Ok(None);
-        }
-        let passed = &promotion.record.status.rehearsed;
-        let open = stage
-            .rehearsals
-            .iter()
-            .find(|rehearsal| passed.iter().all(|passed| passed.rehearsal != **rehearsal));
-        let Some(rehearsal) = open else { return Ok(None) };
-        let Some(object) = self
-            .fresh(Kind::Rehearsal, &rehearsal_for(promotion, rehearsal))
-            .await?
-        else {
-            return Ok(None);
-        };
-        let made = Rehearsal::read(object)?;
-        let wanted = self.rehearsal_of_candidate(promotion, rehearsal, stage).await?;
-        if let Whose::Anothers(why) = rehearsal_of_promotion(promotion, &wanted, &made) {
-            return Err(Trouble::Undecided(why));
-        }
-        let status = made.status;
-        Ok(Some(RehearsalRun {
-            rehearsal: rehearsal.clone(),
-            state: match status.phase {
-                RehearsalPhase::Pending | RehearsalPhase::Template | RehearsalPhase::Running => RunState::Running,
-                RehearsalPhase::Passed => RunState::Passed,
-                RehearsalPhase::Failed => RunState::Failed(status.message),
-            },
-        }))
-    }
-
-    /// The rehearsal that a stage names, as it is stated now, of a promotion's build.
-    async fn rehearsal_of_candidate(
-        &self,
-        promotion: &Promotion,
-        rehearsal: &str,
-        stage: &Stage,
-    ) -> Result<RehearsalSpec, Trouble> {
-        let Some(object) = self.fresh(Kind::Rehearsal, rehearsal).await? else {
-            return Err(Trouble::Undecided(format!(
-                "stage {} asks for rehearsal {rehearsal}, and there is no Rehearsal of that name in namespace {}",
-                stage.name, self.namespace
-            )));
-        };
-        let build = &promotion.record.spec.build;
-        let Some(known) = self.fresh(Kind::Build, build).await? else {
-            return Err(Trouble::Undecided(format!("there is no Build {build} any more")));
-        };
-        let BuildSpec { version, .. } = part(&known, "spec")?;
-        Ok(Rehearsal::read(object)?.spec.of_candidate(&version))
-    }
-
-    /// What is to be made of the rehearsal that its stage names. That it can be carried out is known before anything is written of it.
-    async fn rehearsal_to_make(
-        &self,
-        promotion: &Promotion,
-        rehearsal: &str,
-        stage: &Stage,
-    ) -> Result<RehearsalSpec, Trouble> {
-        let spec = self.rehearsal_of_candidate(promotion, rehearsal, stage).await?;
-        match self.wrong_rehearsal(&spec)? {
-            None => Ok(spec),
-            Some(wrong) => Err(Trouble::Undecided(format!(
-                "rehearsal {rehearsal} cannot be carried out: {wrong}"
-            ))),
-        }
-    }
-
-    /// Makes a rehearsal of its own.
-    async fn begin_rehearsal(
-        &self,
-        promotion: &Promotion,
-        rehearsal: &str,
-        spec: RehearsalSpec,
-    ) -> Result<(), Trouble> {
-        let owner = owned_by(Kind::Promotion, &promotion.object);
-        let named = rehearsal_for(promotion, rehearsal);
-        self.make(Kind::Rehearsal, &named, json!(spec), Some(owner)).await
-    }
-
-    /// Makes an object; one that is there already is it.
-    pub(super) async fn make(
-        &self,
-        kind: Kind,
-        named: &str,
-        spec: Value,
-        owner: Option<OwnerReference>,
-    ) -> Result<(), Trouble> {
-        let object = DynamicObject {
-            metadata: ObjectMeta {
-                name: Some(named.to_owned()),
-                owner_references: owner.map(|owner| vec![owner]),
-                ..ObjectMeta::default()
-            },
-            ..DynamicObject::new(named, &kind.resource()).data(json!({"spec": spec}))
-        };
-        let parameters = PostParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        let (api, what) = (self.api(kind), format!("{kind:?} {named}"));
-        match patiently(|| asked("make", &what, api.create(&parameters, &object))).await {
-            Err(why) if why.is_conflict() => Ok(()),
-            made => Ok(made.map(|_| ())?),
-        }
-    }
-
-    /// Says what is wanted of its upgrade, unless somebody else has said something since.
-    async fn wish_of(&self, upgrade: Option<&(Upgrade, UpgradeRecord)>, wanted: Wish) -> Result<(), Trouble> {
-        let Some((upgrade, _)) = upgrade else { return Ok(()) };
-        self.say_to(upgrade, wanted).await
-    }
-
-    /// Says what is wanted of an upgrade as it was read.
-    pub(super) async fn say_to(&self, upgrade: &Upgrade, wanted: Wish) -> Result<(), Trouble> {
-        // What is asked is asked already: that it is asked again shows by a change.
-        let again = wanted == Wish::Proceed && upgrade.spec.wish == Wish::Proceed;
-        let wanted = if again { Wish::Pause } else { wanted };
-        let patch = json!({
-            "metadata": {"resourceVersion": upgrade.object.metadata.resource_version},
-            "spec": {"wish": wanted},
-        });
-        let parameters = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let (api, what, patch) = (
-            self.api(Kind::Upgrade),
-            objects::named(&upgrade.object),
-            Patch::Merge(&patch),
-        );
-        asked(
-            "say so to",
-            &what,
-            api.patch(name(&upgrade.object), &parameters, &patch),
-        )
-        .await?;
-        Ok(())
-    }
-
     async fn publish_promotion(&self, object: &DynamicObject, event: &Event) {
         let kind = match event.severity {
             Severity::Step => EventType::Normal,
@@ -623,75 +413,10 @@ impl Leader {
         self.publish(object, Kind::Promotion, kind, &event.reason, &event.message)
             .await;
     }
-
-    /// Whether each pipeline and each freeze can be used is said of it, and what enters stages by itself is asked for. What is in the way of one is
-    /// in the way of no other.
-    async fn go_round_rules(&self) -> Result<(), Trouble> {
-        let (pipelines, freezes) = (self.listed(Kind::Pipeline).await?, self.listed(Kind::Freeze).await?);
-        let pass = Pass {
-            rules: Rules::of(&pipelines, &freezes),
-            promotions: records(&self.heard.promotions()),
-            unguarded: None,
-        };
-        let Rules {
-            usable,
-            wrong_pipelines,
-            wrong_freezes,
-            unusable: _,
-        } = &pass.rules;
-        for object in &pipelines {
-            let wrong = wrong_pipelines.get(name(object));
-            self.tell_usable(Kind::Pipeline, object, wrong, "its stages take builds")
-                .await;
-        }
-        for object in &freezes {
-            let wrong = wrong_freezes.get(name(object));
-            self.tell_usable(Kind::Freeze, object, wrong, "it holds when it says")
-                .await;
-        }
-        for (named, pipeline) in &usable.pipelines {
-            for stage in &pipeline.stages {
-                let Ok(fleet) = self.fleet(&stage.environment) else {
-                    continue;
-                };
-                let fleet = Arc::new(fleet);
-                let way = Way {
-                    fleet: &fleet,
-                    name: named,
-                    pipeline,
-                    stage,
-                };
-                if let Err(why) = self.ask_for_what_enters(&way, &pass).await {
-                    tracing::warn!(%why, pipeline = named, stage = stage.name, "what enters by itself is not asked for");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn ask_for_what_enters(&self, way: &Way<'_>, pass: &Pass) -> Result<(), Trouble> {
-        for build in way.entering_by_itself(&self.known(way.stage, None, pass)) {
-            let named = name_by_itself(way.name, &way.stage.name, &build);
-            let spec = way.by_itself(build, MANAGER.to_owned());
-            // Two who lead ask for one.
-            self.make(Kind::Promotion, &named, json!(spec), None).await?;
-            let Some(object) = self.fresh(Kind::Promotion, &named).await? else {
-                continue;
-            };
-            let there = Promotion::read(object)?.record.spec;
-            if (&there.pipeline, &there.stage, &there.build) != (&spec.pipeline, &spec.stage, &spec.build) {
-                return Err(Trouble::Undecided(format!(
-                    "Promotion {named} is of build {} into stage {} of {}, and has the name that the one of build {} is to have: delete it",
-                    there.build, there.stage, there.pipeline, spec.build
-                )));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// As what each is; what cannot be read is said so when its turn is taken.
-fn records(promotions: &[Arc<DynamicObject>]) -> Vec<PromotionRecord> {
+pub(super) fn records(promotions: &[Arc<DynamicObject>]) -> Vec<PromotionRecord> {
     let read = promotions
         .iter()
         .filter_map(|object| Promotion::read((**object).clone()).ok());
@@ -702,20 +427,6 @@ fn records(promotions: &[Arc<DynamicObject>]) -> Vec<PromotionRecord> {
 fn is_long_deleted(object: &DynamicObject) -> bool {
     let deleted = object.metadata.deletion_timestamp.as_ref();
     deleted.is_some_and(|at| Timestamp::now().duration_since(at.0) > LONGEST_END)
-}
-
-/// The name of the promotion that a pipeline asks for by itself: another for each way of a build.
-fn name_by_itself(pipeline: &str, stage: &str, build: &str) -> String {
-    let way = Digest::of(format!("{pipeline}/{stage}/{build}").as_bytes());
-    let words = format!("{build}-{stage}");
-    let words =
-        words[..words.floor_char_boundary(LONGEST_WORDS)].trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-    format!("{words}-{}", way.short())
-}
-
-/// The name of a rehearsal that is carried out for a promotion.
-fn rehearsal_for(promotion: &Promotion, rehearsal: &str) -> String {
-    format!("{}-{rehearsal}", promotion.upgrade())
 }
 
 /// Whether nothing is left to do for one.
